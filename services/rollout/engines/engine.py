@@ -1,0 +1,94 @@
+"""What a rollout asks of an inference engine: token ids in, token ids with log-probabilities out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shared.tree.draw import Finish, VersionSpan, WeightVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is chosen. `top_p` 1 and `top_k` 0 leave the whole support; `temperature` 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 100.0:
+            raise ValueError(f"temperature lies in [0, 100]: {self.temperature}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p lies in (0, 1]: {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is 0 (off) or positive: {self.top_k}")
+
+    @property
+    def cuts_support(self) -> bool:
+        """Whether some tokens can never be sampled, so that sampling_logprobs differ from logprobs."""
+        return self.temperature > 0 and (self.top_p < 1.0 or self.top_k > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One continuation to sample: the prompt's and the prefix's token ids, and how."""
+
+    token_ids: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling
+    stop_ids: frozenset[int]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine sampled.
+
+    The stop token, when one ended it, is the last of `token_ids` and has its log-probability. `logprobs` and
+    `sampling_logprobs` are as METHOD's Log-probabilities defines them (None: the support was not cut). `spans`
+    partition the new tokens by the weights that sampled them. Of the request's tokens, `cached_tokens` came from
+    the prefix cache and the rest were computed.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    sampling_logprobs: tuple[float, ...] | None
+    spans: tuple[VersionSpan, ...]
+    finish: Finish
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What an engine can take, known once weights are loaded. Token ids lie in [0, vocab_size)."""
+
+    vocab_size: int
+    context_length: int
+
+
+class Engine(Protocol):
+    """An inference engine that serves one policy, whose weights can be replaced while requests are in flight."""
+
+    @property
+    def version(self) -> WeightVersion | None:
+        """The weights that are being served; None before the first load."""
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Raises Unavailable before the first load."""
+
+    async def complete(self, request: Request) -> Completion:
+        """Samples one continuation. Raises InvalidInput for what can never be served, Unavailable while it cannot be.
+
+        Cancelling the caller frees what the request holds.
+        """
+
+    async def load(self, snapshot: Path, version: WeightVersion) -> None:
+        """Serves the policy bundle in the directory `snapshot` from now on.
+
+        Requests in flight survive: their later tokens come from the new weights, over a recomputed prefix. Raises
+        InvalidInput, with the old weights still served, when the bundle is unfit (other shapes, NaN, unreadable).
+        """
+
+    async def close(self) -> None:
+        """Ends all requests with Unavailable and frees everything."""

@@ -1,0 +1,52 @@
+"""The errors that a service answers with; each message says the value and the remedy."""
+
+from http import HTTPStatus
+
+
+class IbtpoError(Exception):
+    """An error with an answer: `status` is the HTTP status it maps to, `title` its short name."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    title = "internal error"
+
+
+class InvalidInput(IbtpoError):
+    """The caller sent something that can never succeed as it is."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    title = "invalid input"
+
+
+class Unauthorized(IbtpoError):
+    """The bearer token is missing or wrong."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    title = "unauthorized"
+
+
+class Conflict(IbtpoError):
+    """The request contradicts what is already there: an older version, a second owner."""
+
+    status = HTTPStatus.CONFLICT
+    title = "conflict"
+
+
+class TooLarge(IbtpoError):
+    """The body is larger than this service takes."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    title = "too large"
+
+
+class Overloaded(IbtpoError):
+    """A bounded queue is full; try again later."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    title = "overloaded"
+
+
+class Unavailable(IbtpoError):
+    """This service, or one it needs, cannot answer now; a later try may succeed."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    title = "unavailable"

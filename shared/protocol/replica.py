@@ -1,0 +1,25 @@
+"""What a rollout replica says of itself, in the registry and over HTTP."""
+
+from enum import StrEnum
+
+from shared.protocol.message import Message
+from shared.tree.draw import WeightVersion
+
+
+class ReplicaState(StrEnum):
+    WAITING = "waiting"
+    """No weights yet, or its engine is restarting: not ready."""
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+class ReplicaInfo(Message):
+    """One live replica. `url` is where the learner pushes weights."""
+
+    name: str
+    url: str
+    state: ReplicaState
+    version: WeightVersion | None
+    trees_in_flight: int = 0
+    rows_in_flight: int = 0
+    generated_tokens: int = 0

@@ -1,0 +1,56 @@
+"""What the learner asks of the rollout replicas: a problem to grow, and how."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from shared.protocol.message import Message
+from shared.tree.expansion import AnySampler
+
+
+def _named(value: object) -> object:
+    """Lets a sampler be given by its bare name: "ib" is {"kind": "ib"}."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class Problem(Message):
+    """One row of a data set: a prompt (text, or chat messages for the template) and how its answers are judged."""
+
+    id: str = Field(max_length=256)
+    prompt: str | tuple[dict[str, str], ...] = Field(min_length=1)
+    kind: str
+    answer_key: dict[str, Any]
+
+
+class Growth(Message):
+    """How a tree is grown. `max_tokens` is a trajectory's limit, counted from the prompt's end."""
+
+    sampler: Annotated[AnySampler, BeforeValidator(_named), Field(discriminator="kind")]
+    temperature: float = Field(1.0, ge=0, le=100)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    max_tokens: int = Field(64, gt=0)
+    merge: bool = False
+
+
+class Task(Message):
+    """A problem to grow once. `id` is `<epoch>-<index>` in its run; `attempt` counts feedings of the same id."""
+
+    run: str
+    id: str
+    attempt: int = Field(0, ge=0)
+    problem_id: str
+    prompt_ids: tuple[int, ...] = Field(min_length=1)
+    kind: str
+    answer_key: dict[str, Any]
+    growth: Growth
+    seed: int = Field(ge=0)
+
+
+class DeadLetter(Message):
+    """A task that will not be tried again, and why."""
+
+    task: Task
+    reason: str
+    deliveries: int
+    replica: str

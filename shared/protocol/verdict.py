@@ -1,0 +1,68 @@
+"""What is asked of the verifier, and what it answers."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from shared.protocol.message import Message
+
+
+class Outcome(StrEnum):
+    """How judging an answer ended. Only INFRASTRUCTURE has no reward: the verifier itself failed."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    RUNTIME_ERROR = "runtime_error"
+    TIMED_OUT = "timed_out"
+    MEMORY = "memory"
+    OUTPUT_LIMIT = "output_limit"
+    SANDBOX_VIOLATION = "sandbox_violation"
+    UNSUPPORTED = "unsupported"
+    INFRASTRUCTURE = "infrastructure"
+
+
+class ItemLimits(Message):
+    """What one item may use; None: the verifier's own default."""
+
+    wall_seconds: float | None = Field(None, gt=0, le=600)
+    cpu_seconds: float | None = Field(None, gt=0, le=600)
+    memory_bytes: int | None = Field(None, gt=0)
+    output_bytes: int | None = Field(None, gt=0)
+
+
+class VerdictItem(Message):
+    """One answer to judge. The shape of `answer_key` belongs to `kind` (docs/verifier.md)."""
+
+    id: str = Field(max_length=256)
+    kind: str = Field(max_length=64)
+    response: str
+    answer_key: dict[str, Any]
+    limits: ItemLimits | None = None
+
+
+class VerdictRequest(Message):
+    """A batch; `deadline_seconds` counts from its arrival."""
+
+    items: tuple[VerdictItem, ...] = Field(min_length=1, max_length=4096)
+    deadline_seconds: float | None = Field(None, gt=0, le=3600)
+
+
+class Verdict(Message):
+    """The judgement of one item. `reward` is null when the verifier failed: such an answer is never trained on."""
+
+    id: str
+    reward: float | None = Field(ge=0, le=1)
+    outcome: Outcome
+    reason: str = ""
+    rule: str = ""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    isolated: bool = True
+
+
+class VerdictResponse(Message):
+    """The verdicts of a batch, in the order of its items."""
+
+    verdicts: tuple[Verdict, ...]

@@ -1,0 +1,95 @@
+"""The record of growth: draws, each one continuation sampled from a prefix to its end."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Finish(StrEnum):
+    """How a draw ended."""
+
+    STOP = "stop"
+    """The model ended it (the stop token is its last token)."""
+    LENGTH = "length"
+    """The token limit cut it: reward 0, never branched (METHOD, Ends)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WeightVersion:
+    """Which weights: the learner's generation (a fencing lease on the run), and the number of its update."""
+
+    generation: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> "WeightVersion":
+        """The inverse of `str`; ValueError when `text` is not `<generation>.<number>`."""
+        generation, dot, number = text.partition(".")
+        if not (dot and generation.isdecimal() and number.isdecimal()):
+            raise ValueError(f"a weight version reads <generation>.<number>, not {text!r}")
+        return cls(int(generation), int(number))
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSpan:
+    """The weights that sampled the tokens [start, end) of one draw, counted in the draw's own new tokens."""
+
+    version: WeightVersion
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One continuation: its trajectory is the first `cut` tokens of its parent's trajectory, then `token_ids`.
+
+    All positions count from the end of the prompt. `parent` is an index into the record (None: drawn from the
+    prompt, `cut` 0), and the parent itself sampled the token at `cut - 1`. `step_ends` are the ascending positions
+    in (cut, length] at which a step closes; the last is the trajectory's length. `logprobs` are of the
+    temperature-scaled full softmax (METHOD, Log-probabilities), `sampling_logprobs` of the distribution that was
+    sampled from where top-p or top-k cut it (None: the same). `spans` partition the new tokens. `reward` lies in
+    [0, 1], or is None when no verdict was had: such a draw is in no statistic.
+    """
+
+    parent: int | None
+    cut: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    step_ends: tuple[int, ...]
+    spans: tuple[VersionSpan, ...]
+    finish: Finish
+    reward: float | None
+    sampling_logprobs: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        num_tokens = len(self.token_ids)
+        if num_tokens == 0:
+            raise ValueError("a draw has at least one token (the stop token counts)")
+        if len(self.logprobs) != num_tokens:
+            raise ValueError(f"{num_tokens} tokens but {len(self.logprobs)} logprobs")
+        if self.sampling_logprobs is not None and len(self.sampling_logprobs) != num_tokens:
+            raise ValueError(f"{num_tokens} tokens but {len(self.sampling_logprobs)} sampling_logprobs")
+        if self.cut < 0 or (self.parent is None) != (self.cut == 0):
+            raise ValueError(f"a draw from the prompt has cut 0, another one a positive cut: {self.parent=} {self.cut=}")
+        ends = self.step_ends
+        if not ends or ends[-1] != self.end or ends[0] <= self.cut or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+            raise ValueError(f"step_ends ascend within ({self.cut}, {self.end}] and end at {self.end}: {ends}")
+        edges = [self.spans[0].start, *(span.end for span in self.spans)] if self.spans else []
+        if not edges or edges[0] != 0 or edges[-1] != num_tokens or any(
+            span.start != before or span.end <= span.start for span, before in zip(self.spans, edges, strict=False)
+        ):
+            raise ValueError(f"spans partition the {num_tokens} new tokens: {self.spans}")
+        if self.reward is not None and not 0.0 <= self.reward <= 1.0:
+            raise ValueError(f"a reward lies in [0, 1]: {self.reward}")
+
+    @property
+    def end(self) -> int:
+        """The trajectory's length in tokens."""
+        return self.cut + len(self.token_ids)
+
+    @property
+    def oldest_version(self) -> WeightVersion:
+        """The oldest weights that sampled one of its tokens."""
+        return min(span.version for span in self.spans)
