@@ -1,0 +1,72 @@
+"""What is asked of a rollout replica over HTTP: one tree, grown now."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from shared.protocol.message import Message
+from shared.protocol.task import Growth
+
+
+class GrowRequest(Message):
+    """A problem and how to grow it. Without `kind` and `answer_key` nothing is judged and every reward is null."""
+
+    prompt: str | None = Field(None, min_length=1)
+    prompt_ids: tuple[int, ...] | None = Field(None, min_length=1)
+    kind: str | None = None
+    answer_key: dict[str, Any] | None = None
+    growth: Growth
+    seed: int = Field(0, ge=0)
+    stream: bool = False
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> "GrowRequest":
+        if (self.prompt is None) == (self.prompt_ids is None):
+            raise ValueError("give either prompt (text) or prompt_ids (token ids)")
+        if (self.kind is None) != (self.answer_key is None):
+            raise ValueError("kind and answer_key come together")
+        return self
+
+
+class BranchesChosen(Message):
+    """The sampler chose where to draw from next. Each branch: (parent draw or null, cut, count)."""
+
+    event: Literal["branches"] = "branches"
+    round: int
+    branches: tuple[tuple[int | None, int, int], ...]
+
+
+class DrawGrown(Message):
+    """A draw ended and was judged (reward null: no verdict)."""
+
+    event: Literal["draw"] = "draw"
+    index: int
+    parent: int | None
+    cut: int
+    token_ids: tuple[int, ...]
+    text: str
+    logprob: float
+    finish: str
+    reward: float | None
+
+
+class TreeGrown(Message):
+    """The end: the whole tree as base64 of its packed form, and its figures."""
+
+    event: Literal["tree"] = "tree"
+    tree: str
+    root_value: float | None
+    is_mixed: bool
+    ib_score: float | None
+    cov_eta: float | None
+
+
+class GrowthFailed(Message):
+    """The end, without a tree."""
+
+    event: Literal["error"] = "error"
+    title: str
+    detail: str
+
+
+GrowthEvent = Annotated[BranchesChosen | DrawGrown | TreeGrown | GrowthFailed, Field(discriminator="event")]
