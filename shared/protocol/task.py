@@ -34,7 +34,8 @@ class Growth(Message):
 
 
 class Task(Message):
-    """A problem to grow once. `id` is `<epoch>-<index>` in its run; `attempt` counts feedings of the same id."""
+    """A problem to grow once. `id` is `<epoch>-<index>` in its run; `attempt` counts feedings of the same id. An empty
+    `kind` asks for no verdicts: every reward is None."""
 
     run: str
     id: str

@@ -1,0 +1,48 @@
+# Two commands do everything: `make demo` trains, `make test` passes the tests.
+PYTHON ?= python3.11
+# The CPU build of torch is enough for the demo and the tests. Where pip would take the large CUDA build instead, say:
+#   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-full lint types check clean
+
+help:  ## What there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/.installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) on PATH: install Python 3.11 or later, or say make PYTHON=python3"; exit 1; }
+	@echo "Making the environment in $(VENV) (about two minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet $(PIP_ARGS) "$(TORCH)"
+	@$(BIN)/pip install --quiet $(PIP_ARGS) --editable ".[dev]"
+	@touch $@
+
+install: $(VENV)/.installed  ## The environment, in .venv
+
+demo: install  ## Train a small model with IB-TPO on this machine: all services, a few minutes
+	@$(BIN)/ibtpo demo $(ARGS)
+
+test: install  ## The quick suite: lint, types, contracts, tests
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/pytest -q -n 2 -m "not slow and not sglang and not gpu" $(ARGS)
+
+test-full: install  ## The quick suite and every longer one that this machine can run
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/pytest -q -m "not sglang and not gpu" $(ARGS)
+
+lint: install  ## Style
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+
+types: install  ## Types
+	@$(BIN)/mypy --no-error-summary
+
+check: lint types  ## Style, types and who may import whom
+	@$(BIN)/lint-imports --no-timings >/dev/null || { $(BIN)/lint-imports; exit 1; }
+
+clean:  ## Remove what was built (runs/ stays)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,156 @@
+"""The harvest: takes tasks from the run's stream, grows many trees at once, hands the scored trees back."""
+
+import asyncio
+import contextlib
+
+from services.rollout.grower import TreeGrower
+from services.rollout.metrics import RolloutMetrics
+from services.rollout.policy_receiver import PolicyReceiver
+from services.rollout.verifier_client import VerifierClient
+from shared.errors import InvalidInput, Unavailable
+from shared.protocol.tree import ScoredTree
+from shared.runtime.logs import event_logger
+from shared.streams import Claim, RunStreams
+
+log = event_logger(__name__)
+_WAIT_SECONDS = 1.0
+_HAND_OVER_SECONDS = 120.0
+
+
+class Harvest:
+    """Holds at most `max_trees` claims, keeps them alive while their trees grow, and gives up none silently."""
+
+    def __init__(
+        self,
+        streams: RunStreams,
+        grower: TreeGrower,
+        policy: PolicyReceiver,
+        verifier: VerifierClient,
+        metrics: RolloutMetrics,
+        *,
+        replica: str,
+        max_trees: int,
+        max_deliveries: int,
+        heartbeat_seconds: float,
+    ) -> None:
+        self._streams = streams
+        self._grower = grower
+        self._policy = policy
+        self._verifier = verifier
+        self._metrics = metrics
+        self._replica = replica
+        self._max_trees = max_trees
+        self._max_deliveries = max_deliveries
+        self._heartbeat_seconds = heartbeat_seconds
+        self._growing: dict[asyncio.Task[None], Claim] = {}
+        self._room = asyncio.Event()
+        self._draining = False
+
+    @property
+    def trees_in_flight(self) -> int:
+        """Trees that are being grown for the stream now."""
+        return len(self._growing)
+
+    async def run(self) -> None:
+        """Works until drained or cancelled."""
+        heartbeat = asyncio.create_task(self._keep_claims_alive())
+        try:
+            while not self._draining:
+                await self._take_some()
+        finally:
+            heartbeat.cancel()
+            await asyncio.gather(heartbeat, return_exceptions=True)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Takes nothing more; finishes what it can in time and releases the rest for others to claim at once."""
+        self._draining = True
+        self._room.set()
+        if self._growing:
+            await asyncio.wait(self._growing, timeout=grace_seconds)
+        unfinished = dict(self._growing)
+        for growing in unfinished:
+            growing.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        log.info("drained", released=len(unfinished))
+
+    async def _take_some(self) -> None:
+        room = self._max_trees - len(self._growing)
+        if room <= 0:
+            self._room.clear()
+            await self._room.wait()
+            return
+        if not (self._policy.is_serving and await self._verifier.is_ready()):
+            await asyncio.sleep(_WAIT_SECONDS / 4)
+            return
+        try:
+            claims = await self._streams.tasks.take(self._replica, room, _WAIT_SECONDS)
+        except Unavailable as error:
+            log.warning("stream_unavailable", error=str(error))
+            await asyncio.sleep(_WAIT_SECONDS)
+            return
+        for claim in claims:
+            growing = asyncio.create_task(self._tend(claim))
+            self._growing[growing] = claim
+            growing.add_done_callback(self._tended)
+
+    def _tended(self, growing: asyncio.Task[None]) -> None:
+        self._growing.pop(growing)
+        self._room.set()
+        self._metrics.trees_in_flight.set(len(self._growing))
+        if not growing.cancelled() and (error := growing.exception()):
+            log.error("tree_failed", error=repr(error))
+
+    async def _tend(self, claim: Claim) -> None:
+        """Grows one claimed task and ends the claim: finished, buried, or released to be tried again."""
+        self._metrics.trees_in_flight.set(len(self._growing))
+        if claim.deliveries > self._max_deliveries:
+            await self._bury(claim, f"{claim.deliveries - 1} deliveries ended without a word")
+            return
+        try:
+            tree = await self._grower.grow(claim.task, self._policy.vocabulary)
+            self._metrics.record_tree(tree)
+            await self._hand_over(claim, tree)
+        except InvalidInput as error:
+            await self._bury(claim, str(error))
+        except Unavailable as error:
+            if claim.deliveries >= self._max_deliveries:
+                await self._bury(claim, f"{claim.deliveries} deliveries failed, the last with: {error}")
+            else:
+                log.warning("tree_released", task=claim.task.id, error=str(error))
+                await self._release(claim)
+        except asyncio.CancelledError:
+            await self._release(claim)
+            raise
+
+    async def _hand_over(self, claim: Claim, tree: ScoredTree) -> None:
+        """Outlasts a Redis that is away for a while; after that the claim lapses and another grows the task."""
+        deadline = asyncio.get_running_loop().time() + _HAND_OVER_SECONDS
+        while True:
+            try:
+                await self._streams.tasks.finish(claim, tree)
+                return
+            except Unavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_WAIT_SECONDS)
+
+    async def _bury(self, claim: Claim, reason: str) -> None:
+        self._metrics.trees.labels("dead_letter").inc()
+        log.error("task_buried", task=claim.task.id, reason=reason)
+        with contextlib.suppress(Unavailable):
+            await self._streams.tasks.bury(claim, reason, self._replica)
+
+    async def _release(self, claim: Claim) -> None:
+        self._metrics.trees.labels("released").inc()
+        with contextlib.suppress(Unavailable):
+            await self._streams.tasks.release([claim])
+
+    async def _keep_claims_alive(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_seconds)
+            entry_ids = [claim.entry_id for claim in self._growing.values()]
+            try:
+                if entry_ids:
+                    await self._streams.tasks.keep_alive(self._replica, entry_ids)
+            except Unavailable as error:
+                log.warning("heartbeat_failed", error=str(error))

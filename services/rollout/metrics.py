@@ -1,0 +1,73 @@
+"""The rollout service's Prometheus series."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
+
+
+class RolloutMetrics:
+    """One set per process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.trees = Counter("ibtpo_rollout_trees_total", "Trees by how they ended", ["result"], registry=registry)
+        self.draws = Counter("ibtpo_rollout_draws_total", "Draws by finish", ["finish"], registry=registry)
+        self.generated = Counter("ibtpo_rollout_generated_tokens_total", "Tokens sampled", registry=registry)
+        self.prompt_tokens = Counter(
+            "ibtpo_rollout_prompt_tokens_total", "Tokens of prompts and prefixes by where they came from", ["source"],
+            registry=registry,
+        )
+        self.reusable = Counter(
+            "ibtpo_rollout_reusable_tokens_total", "Prefix tokens that the same tree had computed before",
+            registry=registry,
+        )
+        self.tree_seconds = Histogram(
+            "ibtpo_rollout_tree_seconds", "Time to grow one tree", buckets=_SECONDS, registry=registry
+        )
+        self.trees_in_flight = Gauge("ibtpo_rollout_trees_in_flight", "Trees being grown", registry=registry)
+        self.verdicts = Counter(
+            "ibtpo_rollout_verdicts_total", "Verdicts asked for by result", ["result"], registry=registry
+        )
+        self.verifier_failures = Counter(
+            "ibtpo_rollout_verifier_failures_total", "Failed verifier requests by error", ["error"], registry=registry
+        )
+        self.weight_loads = Counter(
+            "ibtpo_rollout_weight_loads_total", "Weight loads by result", ["result"], registry=registry
+        )
+        self.weight_load_seconds = Histogram(
+            "ibtpo_rollout_weight_load_seconds", "Receiving, checking and loading one version", buckets=_SECONDS,
+            registry=registry,
+        )
+        self.generation = Gauge("ibtpo_rollout_weight_generation", "Generation of the weights served", registry=registry)
+        self.number = Gauge("ibtpo_rollout_weight_number", "Number of the weights served", registry=registry)
+        self.ib_score = Histogram(
+            "ibtpo_rollout_ib_score", "Mean IB-Score of a tree's nodes with two draws or more",
+            buckets=(-6, -4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4, 6), registry=registry,
+        )
+        self.mixed = Counter(
+            "ibtpo_rollout_mixed_trees_total", "Trees whose rewards are not all equal (Eff-Rate's numerator)",
+            registry=registry,
+        )
+
+    def record_tree(self, tree: ScoredTree) -> None:
+        """Counts a finished tree: its draws, tokens, reuse and balance."""
+        usage = tree.usage
+        self.trees.labels("grown").inc()
+        for draw in tree.draws:
+            self.draws.labels(draw.finish.value).inc()
+        self.generated.inc(usage.generated_tokens)
+        self.prompt_tokens.labels("cache").inc(usage.cached_tokens)
+        self.prompt_tokens.labels("computed").inc(usage.prompt_tokens - usage.cached_tokens)
+        self.reusable.inc(usage.reusable_tokens)
+        self.tree_seconds.observe(usage.seconds)
+        figures = diagnose(build_tree(tree.draws, tree.task.growth.merge), IBSettings(), tree.task.growth.sampler.first)
+        self.mixed.inc(figures.is_mixed)
+        if figures.ib_score is not None:
+            self.ib_score.observe(figures.ib_score)
+
+    def record_load(self, version: WeightVersion, seconds: float) -> None:
+        """Counts a version that is now served."""
+        self.weight_loads.labels("loaded").inc()
+        self.weight_load_seconds.observe(seconds)
+        self.generation.set(version.generation)
+        self.number.set(version.number)

@@ -1,0 +1,107 @@
+"""Receives policy bundles, pushed or pulled, and puts the newest one before the engine."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+
+from services.rollout.engines.engine import Engine
+from services.rollout.metrics import RolloutMetrics
+from services.rollout.vocabulary import Vocabulary
+from shared.errors import Conflict, IbtpoError, Unavailable
+from shared.runtime.client import raise_for_problem
+from shared.runtime.logs import event_logger
+from shared.tree.draw import WeightVersion
+from shared.weights import Snapshot, SnapshotStore
+
+log = event_logger(__name__)
+
+
+class PolicyReceiver:
+    """Versions only move forward: a newer generation supersedes, numbers ascend within one (ARCHITECTURE, Versions)."""
+
+    def __init__(self, engine: Engine, store: SnapshotStore, metrics: RolloutMetrics, max_bytes: int) -> None:
+        self._engine = engine
+        self._store = store
+        self._metrics = metrics
+        self._max_bytes = max_bytes
+        self._loading = asyncio.Lock()
+        self._vocabulary: Vocabulary | None = None
+        self._content_hash = ""
+
+    @property
+    def version(self) -> WeightVersion | None:
+        """What the engine serves; None before the first load."""
+        return self._engine.version
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a tree could be grown now."""
+        return self._vocabulary is not None and self._engine.version is not None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Of the policy being served; Unavailable before there is one."""
+        if self._vocabulary is None:
+            raise Unavailable("no weights yet: the learner pushes them, or start with rollout.model=DIRECTORY")
+        return self._vocabulary
+
+    @property
+    def content_hash(self) -> str:
+        """Of the bundle being served; empty before the first one came over HTTP."""
+        return self._content_hash
+
+    async def receive(self, stream: AsyncIterator[bytes], expected: WeightVersion | None = None) -> WeightVersion:
+        """Stages, verifies and serves the bundle in `stream`; Conflict when it is not newer than what is served."""
+        if expected is not None:
+            self._refuse_older(expected)
+        snapshot = await self._store.receive(stream, self._max_bytes)
+        version = snapshot.manifest.version
+        if expected is not None and version != expected:
+            raise Conflict(f"the path says version {expected}, the manifest {version}")
+        async with self._loading:
+            if version == self.version and snapshot.manifest.content_hash == self._content_hash:
+                return version
+            self._refuse_older(version)
+            if version == self.version:
+                raise Conflict(f"version {version} is served with other contents: two learners share a generation")
+            await self._load(snapshot)
+        return version
+
+    async def pull(self, http: httpx.AsyncClient, learner_url: str) -> WeightVersion | None:
+        """Fetches the learner's latest bundle; None when it is no newer than what is served."""
+        async with http.stream("GET", f"{learner_url.rstrip('/')}/v1/weights/latest") as response:
+            if response.is_error:
+                await response.aread()
+                raise_for_problem(response)
+            try:
+                return await self.receive(response.aiter_bytes())
+            except Conflict:
+                return None
+
+    async def load_directory(self, directory: Path) -> None:
+        """Serves a bundle that lies on this machine, as version 0.0: any learner's supersedes it."""
+        vocabulary = await asyncio.to_thread(Vocabulary.load, directory)
+        await self._engine.load(directory, WeightVersion(0, 0))
+        self._vocabulary = vocabulary
+
+    def _refuse_older(self, version: WeightVersion) -> None:
+        served = self.version
+        if served is not None and version < served:
+            raise Conflict(f"version {version} is older than {served}, which is served: a newer learner owns this replica")
+
+    async def _load(self, snapshot: Snapshot) -> None:
+        started = time.monotonic()
+        try:
+            with self._store.pinned(snapshot):
+                vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
+                await self._engine.load(snapshot.directory, snapshot.manifest.version)
+        except IbtpoError:
+            self._metrics.weight_loads.labels("refused").inc()
+            raise
+        self._vocabulary = vocabulary
+        self._content_hash = snapshot.manifest.content_hash
+        self._metrics.record_load(snapshot.manifest.version, time.monotonic() - started)
+        log.info("weights_loaded", version=str(snapshot.manifest.version), seconds=time.monotonic() - started)

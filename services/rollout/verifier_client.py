@@ -1,0 +1,153 @@
+"""Asks the verifier for rewards: leaves in small batches as they finish, each with a deadline."""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic import ValidationError
+
+from services.rollout.metrics import RolloutMetrics
+from shared.protocol.verdict import VerdictItem, VerdictRequest, VerdictResponse
+
+_RETRY_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierLimits:
+    """`verdict_seconds` bounds a leaf's wait, `max_batch` a request, `max_requests` those in flight,
+    `max_waiting` the leaves that wait for one."""
+
+    verdict_seconds: float = 15.0
+    max_batch: int = 128
+    max_requests: int = 4
+    max_waiting: int = 8192
+
+
+@dataclass(slots=True)
+class _Waiting:
+    item: VerdictItem
+    deadline: float
+    reward: asyncio.Future[float | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class VerifierClient:
+    """Batches by itself: what finishes while requests are in flight goes with the next one."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str, limits: VerifierLimits, metrics: RolloutMetrics) -> None:
+        self._http = http
+        self._url = url.rstrip("/")
+        self._limits = limits
+        self._metrics = metrics
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._senders: list[asyncio.Task[None]] = []
+        self._answers = True
+        self._num_asked = 0
+
+    async def __aenter__(self) -> Self:
+        self._senders = [asyncio.create_task(self._send_batches()) for _ in range(self._limits.max_requests)]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sender in self._senders:
+            sender.cancel()
+        await asyncio.gather(*self._senders, return_exceptions=True)
+        for waiting in self._waiting:
+            _answer(waiting, None)
+        self._waiting.clear()
+
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
+        """The reward of one answer in [0, 1]; None when no verdict was had in time."""
+        if len(self._waiting) >= self._limits.max_waiting:
+            self._metrics.verdicts.labels("refused").inc()
+            return None
+        self._num_asked += 1
+        item = VerdictItem(id=str(self._num_asked), kind=kind, response=response, answer_key=answer_key)
+        waiting = _Waiting(item, time.monotonic() + self._limits.verdict_seconds)
+        self._waiting.append(waiting)
+        self._arrived.set()
+        try:
+            async with asyncio.timeout(self._limits.verdict_seconds):
+                return await waiting.reward
+        except TimeoutError:
+            self._metrics.verdicts.labels("late").inc()
+            return None
+
+    async def is_ready(self) -> bool:
+        """Whether the verifier answers; asked over HTTP only while the last batch failed."""
+        if not self._answers:
+            try:
+                response = await self._http.get(f"{self._url}/readyz", timeout=2.0)
+                self._answers = response.status_code == httpx.codes.OK
+            except httpx.HTTPError:
+                self._answers = False
+        return self._answers
+
+    async def _send_batches(self) -> None:
+        while True:
+            await self._arrived.wait()
+            batch = self._next_batch()
+            if batch:
+                await self._judge(batch)
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < self._limits.max_batch:
+            waiting = self._waiting.popleft()
+            if not waiting.reward.done():
+                batch.append(waiting)
+        if not self._waiting:
+            self._arrived.clear()
+        return batch
+
+    async def _judge(self, batch: list[_Waiting]) -> None:
+        """Judging is idempotent, so a failed batch is asked again until its last deadline."""
+        deadline = max(waiting.deadline for waiting in batch)
+        while (left := deadline - time.monotonic()) > 0 and not all(waiting.reward.done() for waiting in batch):
+            try:
+                rewards = await self._post(tuple(waiting.item for waiting in batch), left)
+            except (httpx.HTTPError, ValidationError, _Refused) as failure:
+                self._answers = False
+                self._metrics.verifier_failures.labels(type(failure).__name__).inc()
+                if isinstance(failure, _Refused) and not failure.is_passing:
+                    break
+                await asyncio.sleep(min(_RETRY_SECONDS, left))
+                continue
+            self._answers = True
+            for waiting in batch:
+                reward = rewards.get(waiting.item.id)
+                self._metrics.verdicts.labels("null" if reward is None else "judged").inc()
+                _answer(waiting, reward)
+            return
+        for waiting in batch:
+            _answer(waiting, None)
+
+    async def _post(self, items: tuple[VerdictItem, ...], seconds: float) -> dict[str, float | None]:
+        request = VerdictRequest(items=items, deadline_seconds=seconds)
+        response = await self._http.post(
+            f"{self._url}/v1/verdicts",
+            content=request.model_dump_json(),
+            headers={"content-type": "application/json"},
+            timeout=seconds,
+        )
+        if response.status_code != httpx.codes.OK:
+            raise _Refused(response.status_code)
+        verdicts = VerdictResponse.model_validate_json(response.content).verdicts
+        return {verdict.id: verdict.reward for verdict in verdicts}
+
+
+class _Refused(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the verifier answered {status}")
+        self.is_passing = status in (408, 429) or status >= 500
+
+
+def _answer(waiting: _Waiting, reward: float | None) -> None:
+    if not waiting.reward.done():
+        waiting.reward.set_result(reward)

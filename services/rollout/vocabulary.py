@@ -1,0 +1,54 @@
+"""What a replica knows of the policy's tokens: their bytes, where steps end, text to ids and back."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from shared.errors import InvalidInput
+from shared.tree.segmentation import Segmenter
+from shared.tree.vocabulary import bytes_of_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The tokens of one policy bundle."""
+
+    bytes_of_token: tuple[bytes, ...]
+    stop_ids: frozenset[int]
+    segmenter: Segmenter
+    tokenizer: Tokenizer
+
+    @classmethod
+    def load(cls, bundle: Path) -> "Vocabulary":
+        """Reads tokenizer.json and the stop tokens of an HF-layout directory; InvalidInput when it lacks them."""
+        try:
+            table = bytes_of_tokens(json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8")))
+            tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+        except (OSError, ValueError, KeyError) as error:
+            raise InvalidInput(f"the bundle in {bundle} has no usable tokenizer.json: {error}") from error
+        stop_ids = _stop_ids(bundle)
+        if not stop_ids:
+            raise InvalidInput(f"neither generation_config.json nor config.json in {bundle} names an eos_token_id")
+        return cls(table, stop_ids, Segmenter(table, stop_ids), tokenizer)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The prompt's ids, with nothing added to it."""
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def text(self, token_ids: tuple[int, ...]) -> str:
+        """What the tokens read, stop tokens left out; bytes that are no UTF-8 become U+FFFD."""
+        table, stop_ids = self.bytes_of_token, self.stop_ids
+        return b"".join(table[i] for i in token_ids if i < len(table) and i not in stop_ids).decode("utf-8", "replace")
+
+
+def _stop_ids(bundle: Path) -> frozenset[int]:
+    for name in ("generation_config.json", "config.json"):
+        path = bundle / name
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        eos = config.get("eos_token_id")
+        if eos is not None:
+            return frozenset(eos if isinstance(eos, list) else [eos])
+    return frozenset()
