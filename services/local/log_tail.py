@@ -1,0 +1,37 @@
+"""The last lines of a service's log, as a person reads them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+READ_BYTES = 64 * 1024
+_OWN_FIELDS = ("time", "timestamp", "level", "service", "event", "logger", "exception", "traceback")
+
+
+def tail(path: Path, num_lines: int = 12) -> str:
+    """At most the last `num_lines` lines of the log at `path`, indented, JSON events as `level event key=value`."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - READ_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return f"  (no log at {path})"
+    readable = "\n".join(_readable(line) for line in lines[-num_lines:]) or "(the log is empty)"
+    return "\n".join(f"  {line}" for line in readable.splitlines()[-2 * num_lines :])
+
+
+def _readable(line: str) -> str:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return line
+    return _event(event) if isinstance(event, dict) else line
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    head = f"{event.get('level', '')} {event.get('event', '')}".strip()
+    fields = " ".join(f"{key}={value}" for key, value in event.items() if key not in _OWN_FIELDS)
+    trace = str(event.get("exception") or event.get("traceback") or "").rstrip()
+    return "\n".join(part for part in (f"{head} {fields}".rstrip(), trace) if part)

@@ -1,0 +1,176 @@
+"""The directory of one run: where each thing lies, who is running it, and which runs there are."""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.errors import Conflict, InvalidInput
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class RunRecord(BaseModel):
+    """run.json: what another terminal needs to find a run. It may hold a secret (the Redis URL): mode 0600."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run: str
+    pid: int
+    started: float
+    redis_url: str
+    redis_kind: str
+    verifier_url: str | None = None
+    learner_url: str | None = None
+    rollout_urls: dict[str, str] = {}
+    pids: dict[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """runs/<name>. Paths only; nothing is made before it is asked for."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.toml"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def trees(self) -> Path:
+        return self.root / "trees"
+
+    @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "policy"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def is_finished(self) -> bool:
+        """The learner writes summary.json when the last step is done, and never before."""
+        return self.summary.exists()
+
+    @property
+    def has_begun(self) -> bool:
+        return self.config.exists()
+
+    def log(self, service: str) -> Path:
+        """The JSON-lines log of one service."""
+        return self.root / "logs" / f"{service}.jsonl"
+
+    def url_file(self, service: str) -> Path:
+        """Where a service writes the URL it came to listen on."""
+        return self.root / "urls" / f"{service}.url"
+
+    def make(self) -> None:
+        """Makes the directories that a launcher writes to."""
+        for part in (self.root, self.root / "logs", self.root / "urls", self.root / "redis"):
+            part.mkdir(parents=True, exist_ok=True)
+
+    def write_record(self, record: RunRecord) -> None:
+        """Replaces run.json whole, readable by its owner only."""
+        draft = self.record.with_suffix(".tmp")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(record.model_dump_json(indent=2))
+        draft.replace(self.record)
+
+    def read_record(self) -> RunRecord | None:
+        """The record, or None when there is none to read."""
+        try:
+            return RunRecord.model_validate_json(self.record.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by the launcher while the run goes on; Conflict when another one holds it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Conflict(
+                    f"run {self.name!r} is going on already: watch it with `ibtpo status {self.name}`, end it with "
+                    f"`ibtpo stop {self.name}`, or choose another name with --run"
+                ) from error
+            yield
+
+    def is_running(self) -> bool:
+        """Whether a launcher on this machine holds the run."""
+        if not (self.root / ".lock").exists():
+            return False
+        try:
+            with self.lock():
+                return False
+        except Conflict:
+            return True
+
+
+def named(runs: Path, name: str) -> RunDirectory:
+    """The directory of the run called `name`; InvalidInput for a name that cannot be one."""
+    if not RUN_NAME.fullmatch(name):
+        raise InvalidInput(f"a run is named with letters, digits, '-', '_' and '.', at most 64 of them, not {name!r}")
+    return RunDirectory(runs / name)
+
+
+def all_runs(runs: Path) -> tuple[RunDirectory, ...]:
+    """Every run under `runs`, the one that began last first."""
+    if not runs.is_dir():
+        return ()
+    begun = [RunDirectory(path) for path in runs.iterdir() if (path / "config.toml").exists()]
+    return tuple(sorted(begun, key=lambda run: run.config.stat().st_mtime, reverse=True))
+
+
+def find(runs: Path, name: str | None) -> RunDirectory:
+    """The run called `name` (or at that path), or the latest one; InvalidInput that names those there are."""
+    known = all_runs(runs)
+    if name is None:
+        if not known:
+            raise InvalidInput(f"there is no run under {runs}/ yet: `ibtpo demo` makes one")
+        return known[0]
+    run = RunDirectory(Path(name)) if (Path(name) / "config.toml").exists() else named(runs, name)
+    if not run.has_begun:
+        names = ", ".join(one.name for one in known) or "none"
+        raise InvalidInput(f"there is no run {name!r} under {runs}/; there are: {names}")
+    return run
+
+
+def free_name(runs: Path, name: str) -> str:
+    """`name`, or with the first number from 2 that makes it one that is not taken."""
+    taken = {run.name for run in all_runs(runs)}
+    if name not in taken:
+        return name
+    return next(candidate for number in range(2, 10_000) if (candidate := f"{name}-{number}") not in taken)
