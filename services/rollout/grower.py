@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -18,7 +18,7 @@ from shared.tree.draw import Draw, Finish
 from shared.tree.expansion import Branch
 from shared.tree.node import build_tree, trajectory
 
-Listener = Callable[[BranchesChosen | DrawGrown], Awaitable[None]]
+Listener = Callable[[BranchesChosen | DrawGrown], None]
 
 
 class Rewards(Protocol):
@@ -73,7 +73,7 @@ class TreeGrower:
             if not branches:
                 break
             if listen:
-                await listen(_chosen(round_, branches))
+                listen(_chosen(round_, branches))
         return self._scored(growth, time.monotonic() - started)
 
     def _check(self, task: Task) -> None:
@@ -120,7 +120,7 @@ class TreeGrower:
             reward=reward,
         )
         if growth.listen:
-            await growth.listen(_grown(index, draw, growth.vocabulary))
+            growth.listen(_grown(index, draw, growth.vocabulary))
         return draw
 
     async def _complete(self, growth: _Growth, prefix: tuple[int, ...], index: int, seed: int) -> Completion:
