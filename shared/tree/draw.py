@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 
 class Finish(StrEnum):
@@ -72,13 +73,20 @@ class Draw:
         if self.sampling_logprobs is not None and len(self.sampling_logprobs) != num_tokens:
             raise ValueError(f"{num_tokens} tokens but {len(self.sampling_logprobs)} sampling_logprobs")
         if self.cut < 0 or (self.parent is None) != (self.cut == 0):
-            raise ValueError(f"a draw from the prompt has cut 0, another one a positive cut: {self.parent=} {self.cut=}")
+            raise ValueError(
+                f"a draw from the prompt has cut 0, another one a positive cut: {self.parent=} {self.cut=}"
+            )
         ends = self.step_ends
-        if not ends or ends[-1] != self.end or ends[0] <= self.cut or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+        if not ends or ends[-1] != self.end or ends[0] <= self.cut or any(a >= b for a, b in pairwise(ends)):
             raise ValueError(f"step_ends ascend within ({self.cut}, {self.end}] and end at {self.end}: {ends}")
         edges = [self.spans[0].start, *(span.end for span in self.spans)] if self.spans else []
-        if not edges or edges[0] != 0 or edges[-1] != num_tokens or any(
-            span.start != before or span.end <= span.start for span, before in zip(self.spans, edges, strict=False)
+        if (
+            not edges
+            or edges[0] != 0
+            or edges[-1] != num_tokens
+            or any(
+                span.start != before or span.end <= span.start for span, before in zip(self.spans, edges, strict=False)
+            )
         ):
             raise ValueError(f"spans partition the {num_tokens} new tokens: {self.spans}")
         if self.reward is not None and not 0.0 <= self.reward <= 1.0:
@@ -88,6 +96,11 @@ class Draw:
     def end(self) -> int:
         """The trajectory's length in tokens."""
         return self.cut + len(self.token_ids)
+
+    @property
+    def counted_reward(self) -> float | None:
+        """What it counts as in every statistic: 0 when the limit cut it, None when there is no verdict."""
+        return 0.0 if self.finish is Finish.LENGTH else self.reward
 
     @property
     def oldest_version(self) -> WeightVersion:

@@ -1,0 +1,236 @@
+"""Where a tree is drawn from next: the samplers, all behind one protocol."""
+
+import heapq
+import random
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Protocol, TypeAlias
+
+from shared.tree.draw import Draw, Finish
+from shared.tree.ib_score import IBSettings, ib_scores
+from shared.tree.node import Tree
+from shared.tree.vocabulary import ids_containing
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """`count` new draws from the first `cut` tokens of the trajectory of draw `parent` (None: from the prompt)."""
+
+    parent: int | None
+    cut: int
+    count: int
+
+
+class Sampler(Protocol):
+    """Draws `first` continuations of the prompt, then, round by round, those that `expand` asks for."""
+
+    @property
+    def first(self) -> int:
+        """B₀: how many draws are made from the root before anything is known."""
+
+    @property
+    def num_draws(self) -> int:
+        """The most it draws."""
+
+    def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
+        """What to draw in this round, counted from 1; nothing when the tree is finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndependentSampler:
+    """Independent answers: no tree."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    kind: Literal["independent"] = "independent"
+    first: int = 8
+
+    def __post_init__(self) -> None:
+        _at_least_one(first=self.first)
+
+    @property
+    def num_draws(self) -> int:
+        return self.first
+
+    def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class IBSampler:
+    """IBTree(B₀, L, K, B): each round draws `branches` times from each of the `width` nodes of the highest IB-Score."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    kind: Literal["ib"] = "ib"
+    first: int = 4
+    levels: int = 9
+    width: int = 1
+    branches: int = 1
+    score: IBSettings = field(default_factory=IBSettings)
+
+    def __post_init__(self) -> None:
+        _at_least_one(first=self.first, levels=self.levels, width=self.width, branches=self.branches)
+
+    @property
+    def num_draws(self) -> int:
+        return self.first + (self.levels - 1) * self.width * self.branches
+
+    def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
+        if round >= self.levels:
+            return ()
+        scored = [
+            (score, rng.random(), node_id)  # equal scores in random order
+            for node_id, score in enumerate(ib_scores(tree, self.score))
+            if score is not None
+        ]
+        best = heapq.nlargest(self.width, scored)
+        return tuple(_branch(tree, node_id, self.branches) for _, _, node_id in best)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSampler:
+    """As IBTree, at nodes drawn uniformly from all that are not leaves."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    kind: Literal["random"] = "random"
+    first: int = 4
+    levels: int = 9
+    width: int = 1
+    branches: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least_one(first=self.first, levels=self.levels, width=self.width, branches=self.branches)
+
+    @property
+    def num_draws(self) -> int:
+        return self.first + (self.levels - 1) * self.width * self.branches
+
+    def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
+        if round >= self.levels:
+            return ()
+        inner = [node_id for node_id, node in enumerate(tree.nodes) if node.num_draws]
+        chosen = rng.sample(inner, min(self.width, len(inner)))
+        return tuple(_branch(tree, node_id, self.branches) for node_id in chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedWidthSampler:
+    """Every path splits in `branches` at every `every`-th step end, until there are `width` trajectories."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    kind: Literal["fixed-width"] = "fixed-width"
+    first: int = 2
+    branches: int = 2
+    every: int = 2
+    width: int = 8
+
+    def __post_init__(self) -> None:
+        _at_least_one(first=self.first, branches=self.branches - 1, every=self.every, width=self.width)
+
+    @property
+    def num_draws(self) -> int:
+        return max(self.first, self.width)
+
+    def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
+        missing = self.width - len(tree.draws)
+        level = [node_id for node_id, steps in _step_counts(tree) if steps == round * self.every]
+        rng.shuffle(level)
+        branches = []
+        for node_id in level:
+            if (count := min(self.branches - 1, missing)) > 0:
+                branches.append(_branch(tree, node_id, count))
+                missing -= count
+        return tuple(branches)
+
+
+@dataclass(frozen=True, slots=True)
+class EntropySampler:
+    """EPTree(M, N, L, T): in each of L rounds, each of M first answers is forked at the N tokens of its tree that
+    surprised most (highest −log p), T times each, from the prefix before the token.
+
+    Not at the first token of a draw, nor after a token whose text contains one of `closing_words`. Those tokens are
+    `closing_ids`: `for_vocabulary` finds them once per tokenizer.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    kind: Literal["entropy"] = "entropy"
+    first: int = 6
+    forks: int = 2
+    rounds: int = 1
+    branches: int = 2
+    closing_words: tuple[str, ...] = ("answer", "conclusion")
+    closing_ids: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        _at_least_one(first=self.first, forks=self.forks, rounds=self.rounds, branches=self.branches)
+
+    @property
+    def num_draws(self) -> int:
+        return self.first * (1 + self.forks * self.rounds * self.branches)
+
+    def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
+        if round > self.rounds:
+            return ()
+        surprises: dict[int, list[tuple[float, float, int, int]]] = {}
+        for draw_id, draw in enumerate(tree.draws):
+            if draw.counted_reward is not None:
+                surprises.setdefault(_first_ancestor(tree.draws, draw_id), []).extend(
+                    (-draw.logprobs[nth], rng.random(), draw_id, draw.cut + nth) for nth in self._forkable(tree, draw)
+                )
+        return tuple(
+            Branch(draw_id, cut, self.branches)
+            for tokens in surprises.values()
+            for _, _, draw_id, cut in heapq.nlargest(self.forks, tokens)
+        )
+
+    def _forkable(self, tree: Tree, draw: Draw) -> Iterable[int]:
+        stop = len(draw.token_ids)
+        if draw.finish is Finish.LENGTH:  # its leaf is never branched
+            ends = draw.step_ends
+            stop = ends[-2] - draw.cut + 1 if len(ends) > 1 else 1
+        closing = (nth + 1 for nth, token in enumerate(draw.token_ids) if token in self.closing_ids)
+        return range(1, min(stop, next(closing, stop)))
+
+
+AnySampler: TypeAlias = IndependentSampler | IBSampler | RandomSampler | FixedWidthSampler | EntropySampler
+
+
+def for_vocabulary(sampler: AnySampler, bytes_of_token: Sequence[bytes]) -> AnySampler:
+    """The sampler with what it must know of the tokens' texts. It reads the whole vocabulary: keep the result."""
+    if isinstance(sampler, EntropySampler):
+        return replace(sampler, closing_ids=ids_containing(bytes_of_token, sampler.closing_words))
+    return sampler
+
+
+def _branch(tree: Tree, node_id: int, count: int) -> Branch:
+    node = tree.nodes[node_id]
+    return Branch(node.draw, node.end, count)
+
+
+def _step_counts(tree: Tree) -> Iterator[tuple[int, int]]:
+    """(node, number of steps from the prompt to it) for the nodes that end a step and are no leaves."""
+    counts = [0]
+    for node_id, node in enumerate(tree.nodes[1:], 1):
+        assert node.draw is not None
+        ends = tree.draws[node.draw].step_ends
+        closes = ends[bisect_left(ends, node.end)] == node.end
+        counts.append(counts[node.parent or 0] + closes)
+        if closes and node.num_draws:
+            yield node_id, counts[node_id]
+
+
+def _first_ancestor(draws: Sequence[Draw], draw_id: int) -> int:
+    while (parent := draws[draw_id].parent) is not None:
+        draw_id = parent
+    return draw_id
+
+
+def _at_least_one(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is at least 1: {count}")
