@@ -1,0 +1,70 @@
+"""The one app factory: every service answers probes, metrics, errors and strangers alike."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from shared.errors import Unavailable
+from shared.protocol.message import PROTOCOL_VERSION
+from shared.runtime.doors import BearerGate, BodyLimit, Watch
+from shared.runtime.drain import Drain
+from shared.runtime.problem import answer_with_problems, of_error
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(
+    name: str,
+    router: APIRouter,
+    *,
+    lifespan: Lifespan | None,
+    ready: Callable[[], str | None],
+    registry: CollectorRegistry,
+    token: str | None,
+    max_body_bytes: int,
+    max_body_bytes_of_prefix: Mapping[str, int] | None = None,
+) -> FastAPI:
+    """The app of the service `name` with the routes of `router`.
+
+    `ready` returns None, or why the service cannot take work now. With a `token`, everything but probes, metrics
+    and the API's description asks for it. `max_body_bytes_of_prefix` raises the bound for paths that begin so.
+    `app.state.drain` is the service's Drain; `app.state.health`, where it is set, returns what /healthz tells.
+    """
+    app = FastAPI(title=f"ibtpo {name}", lifespan=lifespan, redoc_url=None)
+    app.state.drain = drain = Drain()
+    app.state.health = dict
+    app.include_router(_probes(app, name, ready, registry))
+    app.include_router(router)
+    answer_with_problems(app)
+    # the one added last stands outermost
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes, max_bytes_of_prefix=max_body_bytes_of_prefix or {})
+    if token:
+        app.add_middleware(BearerGate, token=token)
+    app.add_middleware(Watch, name=name, drain=drain, registry=registry)
+    return app
+
+
+def _probes(app: FastAPI, name: str, ready: Callable[[], str | None], registry: CollectorRegistry) -> APIRouter:
+    router = APIRouter(tags=["probes"])
+
+    @router.get("/healthz", summary="Whether the process lives")
+    async def healthz() -> dict[str, Any]:
+        return {"service": name, "status": "alive", "protocol": PROTOCOL_VERSION, **app.state.health()}
+
+    @router.get("/readyz", summary="Whether it takes work: 200, or 503 with the reason")
+    async def readyz() -> Response:
+        reason = "draining" if app.state.drain.begun.is_set() else ready()
+        if reason is not None:
+            return of_error(Unavailable(f"not ready: {reason}"))
+        return JSONResponse({"service": name, "status": "ready"}, status_code=HTTPStatus.OK)
+
+    @router.get("/metrics", summary="Prometheus metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,66 @@
+"""The HTTP client between services: deadlines, the bearer token, and problems turned back into errors."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import httpx
+
+from shared.errors import Conflict, IbtpoError, InvalidInput, Overloaded, TooLarge, Unauthorized, Unavailable
+from shared.runtime.problem import shorten
+
+_CONNECT_SECONDS = 5.0
+_ERROR_OF_STATUS: dict[int, type[IbtpoError]] = {
+    error.status: error for error in (InvalidInput, Unauthorized, Conflict, TooLarge, Overloaded, Unavailable)
+}
+_PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+
+
+def http_client(token: str | None, timeout_seconds: float) -> httpx.AsyncClient:
+    """A client for other services; `timeout_seconds` bounds every wait of it (`reaching` bounds a whole call).
+
+    Proxies of the environment are not used: services reach each other directly.
+    """
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    timeout = httpx.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS))
+    limits = httpx.Limits(max_connections=256, max_keepalive_connections=32, keepalive_expiry=4.0)
+    return httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits, trust_env=False)
+
+
+@asynccontextmanager
+async def reaching(whom: str, within_seconds: float) -> AsyncIterator[None]:
+    """A deadline over a whole call: Unavailable, naming `whom`, when there is no way to it or no answer in time."""
+    try:
+        async with asyncio.timeout(within_seconds):
+            yield
+    except TimeoutError as error:
+        raise Unavailable(f"{whom} did not answer within {within_seconds:g} s; it may be busy or hung") from error
+    except httpx.TransportError as error:
+        reason = str(error) or type(error).__name__
+        raise Unavailable(
+            f"{whom} cannot be reached: {reason}; check that it runs and that the URL is right"
+        ) from error
+
+
+def raise_for_problem(response: httpx.Response) -> None:
+    """Nothing for a success; else the error that the problem details name. A streamed response must have been read."""
+    if response.is_success:
+        return
+    status = response.status_code
+    error = _ERROR_OF_STATUS.get(status)
+    if error is None and status in _PASSING:
+        error = Unavailable
+    if error is None:
+        error = InvalidInput if response.is_client_error else IbtpoError
+    raise error(f"{_detail(response)} ({status} from {response.url.host}:{response.url.port}{response.url.path})")
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and isinstance(body.get("detail"), str):
+        return shorten(body["detail"])
+    return shorten(response.text) or "an empty answer"

@@ -1,0 +1,82 @@
+"""How a service comes to its end: no new work, what is in flight finishes, then exit."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+
+from shared.runtime.logs import event_logger
+
+log = event_logger(__name__)
+
+
+class ExitCode(IntEnum):
+    """What a service's process exits with."""
+
+    DONE = 0
+    """It drained: everything in flight was finished."""
+    STARTUP_FAILED = 3
+    GRACE_EXCEEDED = 4
+    """Requests or work were cut because they outlasted the grace."""
+
+
+class Drain:
+    """The end of one service. `begun` is what its loops watch; `begin()` is called at SIGTERM or when it is done."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self.exit_code: int = ExitCode.DONE
+        self._num_requests = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._finishers: list[Callable[[], Awaitable[None]]] = []
+
+    def begin(self, exit_code: int = ExitCode.DONE) -> None:
+        """Starts the drain; a second call ends its patience."""
+        if self.begun.is_set():
+            self.hurried.set()
+            return
+        self.exit_code = exit_code
+        self.begun.set()
+
+    def before_exit(self, finish: Callable[[], Awaitable[None]]) -> None:
+        """Has `finish` awaited, within the grace, once the drain has begun (release claims, finish trees)."""
+        self._finishers.append(finish)
+
+    @property
+    def num_requests(self) -> int:
+        """The requests in flight, probes not counted."""
+        return self._num_requests
+
+    def request_started(self) -> None:
+        """Counts a request in."""
+        self._num_requests += 1
+        self._idle.clear()
+
+    def request_ended(self) -> None:
+        """Counts a request out."""
+        self._num_requests -= 1
+        if self._num_requests == 0:
+            self._idle.set()
+
+    async def finish(self, grace_seconds: float) -> int:
+        """Waits until all in flight has finished, or the grace is over, or patience ends. Returns the exit code."""
+        finishing = asyncio.ensure_future(self._finish())
+        hurry = asyncio.ensure_future(self.hurried.wait())
+        try:
+            await asyncio.wait({finishing, hurry}, timeout=grace_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if finishing.done():
+                return self.exit_code
+            log.warning("grace_exceeded", grace_seconds=grace_seconds, requests_in_flight=self._num_requests)
+            return ExitCode.GRACE_EXCEEDED
+        finally:
+            hurry.cancel()
+            finishing.cancel()
+            await asyncio.gather(hurry, finishing, return_exceptions=True)
+
+    async def _finish(self) -> None:
+        results = await asyncio.gather(*(finish() for finish in self._finishers), return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                log.error("drain_step_failed", error=repr(result))
+        await self._idle.wait()

@@ -1,0 +1,94 @@
+"""Background loops that outlive their failures: each failure is logged, counted and followed by a growing pause."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from prometheus_client import Counter
+
+from shared.runtime.logs import event_logger
+
+log = event_logger(__name__)
+
+Step = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The pause after the n-th failure in a row: it doubles from `first_seconds` up to `most_seconds`."""
+
+    first_seconds: float = 0.1
+    most_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first_seconds <= self.most_seconds:
+            raise ValueError(f"0 < first_seconds <= most_seconds: {self.first_seconds}, {self.most_seconds}")
+
+    def pause_seconds(self, num_failures: int) -> float:
+        """The pause after so many failures in a row."""
+        return float(min(self.first_seconds * 2 ** min(num_failures - 1, 30), self.most_seconds))
+
+
+class Periodic:
+    """Does `step` again and again, `every_seconds` apart (0: at once), until cancelled or `stop` is set."""
+
+    def __init__(
+        self,
+        name: str,
+        step: Step,
+        *,
+        every_seconds: float = 0.0,
+        failures: Counter | None = None,
+        backoff: Backoff = Backoff(),
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        self.name = name
+        self.num_failures_in_row = 0
+        self._step = step
+        self._every_seconds = every_seconds
+        self._failures = failures
+        self._backoff = backoff
+        self._stop = stop or asyncio.Event()
+
+    async def run(self) -> None:
+        """The loop itself; give it to a TaskGroup."""
+        while not self._stop.is_set():
+            await self._pause(await self._once())
+
+    async def _once(self) -> float:
+        """Does the step, and returns the seconds to pause after it."""
+        try:
+            await self._step()
+        except Exception as error:  # noqa: BLE001 - a loop's border: the next turn may succeed
+            self.num_failures_in_row += 1
+            if self._failures is not None:
+                self._failures.inc()
+            self._tell(error)
+            return max(self._backoff.pause_seconds(self.num_failures_in_row), self._every_seconds)
+        if self.num_failures_in_row:
+            log.info("loop_recovered", loop=self.name, failures=self.num_failures_in_row)
+        self.num_failures_in_row = 0
+        return self._every_seconds
+
+    def _tell(self, error: Exception) -> None:
+        # the traceback once, then short lines: a long outage must not drown the log
+        if self.num_failures_in_row == 1:
+            log.exception("loop_failed", loop=self.name, error=repr(error), failures=1)
+        else:
+            log.warning("loop_failed", loop=self.name, error=repr(error), failures=self.num_failures_in_row)
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)  # a step that never waits must still let the others run
+            return
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+async def run_until_cancelled(
+    name: str, step: Step, *, failures: Counter | None = None, stop: asyncio.Event | None = None
+) -> None:
+    """Does `step`, which waits by itself, again and again; failures are logged, counted and paused after."""
+    await Periodic(name, step, failures=failures, stop=stop).run()

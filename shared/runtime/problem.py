@@ -1,0 +1,98 @@
+"""The one shape of every error answer: problem details (RFC 9457), made here and read back here."""
+
+import json
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from shared.errors import IbtpoError
+
+MEDIA_TYPE = "application/problem+json"
+_MAX_ERRORS = 20
+_MAX_TEXT = 500
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    title: str = "",
+    errors: Iterable[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A problem details answer; its texts are bounded, so that no input is echoed at length."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title or HTTPStatus(status).phrase.lower(),
+        "status": status,
+        "detail": shorten(detail),
+    }
+    listed = [dict(error) for error in errors]
+    if listed:
+        body["errors"] = listed
+    content = json.dumps(body, ensure_ascii=True).encode()
+    return Response(content, status_code=status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def shorten(text: str) -> str:
+    """`text`, cut with an ellipsis when it is long."""
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+def of_error(error: IbtpoError) -> Response:
+    """The answer that an error of ours maps to."""
+    headers = {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        headers["Retry-After"] = "1"
+    return problem(error.status, str(error), title=error.title, headers=headers)
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Makes `app` answer its known errors as problems: ours, validation, unknown routes and methods."""
+    app.add_exception_handler(IbtpoError, _on_ibtpo_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+async def _on_ibtpo_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, IbtpoError)
+    return of_error(error)
+
+
+async def _on_validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = error.errors()
+    listed = [_field_error(item) for item in errors[:_MAX_ERRORS]]
+    first = listed[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    detail = f"{first['field']}: {first['message']}{more}"
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, title="invalid input", errors=listed)
+
+
+def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
+    field = ".".join(shorten(str(part)) for part in item["loc"]) or "body"
+    message = str(item["msg"])
+    if item["type"] == "json_invalid":
+        message = f"not JSON: {item.get('ctx', {}).get('error', message)}"
+    return {"field": shorten(field), "message": shorten(message)}
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND and detail == "Not Found":
+        detail = f"no route {request.method} {request.url.path}; /docs lists what there is"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        detail = f"{request.method} is not allowed on {request.url.path}; use {allowed}"
+    if isinstance(error.__cause__, UnicodeDecodeError):
+        detail = f"the body is not UTF-8: {error.__cause__.reason} at byte {error.__cause__.start}"
+    if isinstance(error.__cause__, RecursionError):
+        detail = "the body is nested too deeply"
+    return problem(error.status_code, detail, headers=error.headers)

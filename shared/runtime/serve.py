@@ -1,0 +1,149 @@
+"""Serves an app over HTTP until it is told to end, behind the door contract, and drains it."""
+
+import asyncio
+import ipaddress
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from shared.errors import Conflict, InvalidInput
+from shared.runtime.drain import Drain, ExitCode
+from shared.runtime.logs import event_logger
+
+log = event_logger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_BACKLOG = 1024
+_LAST_SECONDS = 10.0
+
+
+def serve(
+    app: FastAPI, *, host: str, port: int, token: str | None, grace_seconds: float = 30.0, url_file: Path | None = None
+) -> int:
+    """Serves `app` until SIGTERM, SIGINT or `app.state.drain.begin()`; returns the process's exit code (ExitCode).
+
+    Port 0 picks a free one. The URL is logged as the event `listening` and, where given, written to `url_file`.
+    """
+    config = uvicorn.Config(app)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(_serve_until_told(app, open_door(host, port, token), grace_seconds, url_file))
+
+
+async def _serve_until_told(app: FastAPI, door: socket.socket, grace_seconds: float, url_file: Path | None) -> int:
+    drain: Drain = app.state.drain
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, drain.begin)
+    try:
+        async with serving(app, door, url_file):
+            await drain.begun.wait()
+            log.info("draining", grace_seconds=grace_seconds, requests_in_flight=drain.num_requests)
+            code = await drain.finish(grace_seconds)
+    except Exception:
+        log.exception("service_failed")
+        return ExitCode.STARTUP_FAILED
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+    log.info("exited", code=int(code))
+    return code
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, door: socket.socket, url_file: Path | None = None) -> AsyncIterator[str]:
+    """Serves `app` on the open `door` while the block runs, and gives its URL, which is also `app.state.url`.
+
+    The app's own lifespan surrounds the serving, in the caller's task.
+    """
+    app.state.url = url = url_of(door)
+    server = _Server(
+        uvicorn.Config(
+            app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1
+        )
+    )
+    async with app.router.lifespan_context(app):
+        task = asyncio.create_task(server.serve(sockets=[door]), name="uvicorn")
+        try:
+            _tell(url_file, url)
+            log.info("listening", url=url)
+            yield url
+        finally:
+            server.should_exit = True
+            await asyncio.wait({task}, timeout=_LAST_SECONDS)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            _tell(url_file, None)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the drain decides when it ends, and with what code."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
+def open_door(host: str, port: int, token: str | None) -> socket.socket:
+    """A listening socket. InvalidInput for a door that strangers could open, Conflict when the port is taken."""
+    check_door(host, token)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise InvalidInput(f"host {host!r} is no address of this machine: {error.strerror}") from error
+    door = socket.socket(family, kind, protocol)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind(address)
+        door.listen(_BACKLOG)
+    except OSError as error:
+        door.close()
+        raise Conflict(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for a free one"
+        ) from error
+    door.setblocking(False)
+    return door
+
+
+def check_door(host: str, token: str | None) -> None:
+    """The door contract: only loopback may be served without a token."""
+    if not token and not is_loopback(host):
+        raise InvalidInput(
+            f"refusing to listen on {host!r} without a token: anyone who reaches it could change weights, trees and "
+            "verdicts. Set IBTPO_TOKEN (or token=…) to a secret shared by all services, or listen on 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def url_of(door: socket.socket) -> str:
+    """The URL at which this machine itself reaches the open `door`."""
+    host, port = door.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "127.0.0.1" if door.family == socket.AF_INET else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _tell(url_file: Path | None, url: str | None) -> None:
+    """Writes the URL where a launcher waits for it, all of it or none; removes it when the URL is None."""
+    if url_file is None:
+        return
+    if url is None:
+        url_file.unlink(missing_ok=True)
+        return
+    partial = url_file.with_name(f".{url_file.name}.partial")
+    partial.write_text(url)
+    partial.replace(url_file)
