@@ -17,10 +17,7 @@ from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGro
 from shared.protocol.message import Message
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
-from shared.tree.diagnostics import diagnose
 from shared.tree.draw import WeightVersion
-from shared.tree.ib_score import IBSettings
-from shared.tree.node import build_tree
 
 MSGPACK = "application/msgpack"
 NDJSON = "application/x-ndjson"
@@ -148,12 +145,11 @@ def build_router(desk: TreeDesk, policy: PolicyReceiver, replica: str) -> APIRou
 
 
 def _announcement(tree: ScoredTree) -> TreeGrown:
-    growth = tree.task.growth
-    figures = diagnose(build_tree(tree.draws, growth.merge), IBSettings(), growth.sampler.first)
+    figures = tree.figures()
     return TreeGrown(
         tree=base64.b64encode(tree.pack()).decode(),
         root_value=figures.root_value,
-        is_mixed=figures.is_mixed,
+        is_mixed=figures.mixed_trees > 0,
         ib_score=figures.ib_score,
         cov_eta=figures.cov_eta,
     )

@@ -64,7 +64,7 @@ class TreeGrower:
         """
         self._check(task)
         started = time.monotonic()
-        sampler = task.growth.sampler
+        sampler = vocabulary.informed(task.growth.sampler)
         growth = _Growth(task, vocabulary, listen, Random(task.seed))
         branches: tuple[Branch, ...] = (Branch(None, 0, sampler.first),)
         for round_ in count(1):
@@ -90,7 +90,7 @@ class TreeGrower:
 
     async def _draw(self, growth: _Growth, branches: tuple[Branch, ...]) -> None:
         """Draws every branch at once and records them in the order asked, so that a seed decides the tree."""
-        running = []
+        running: list[asyncio.Task[Draw]] = []
         try:
             async with asyncio.TaskGroup() as group:
                 for branch in branches:

@@ -2,6 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from shared.protocol.tree import ScoredTree
+from shared.tree.draw import WeightVersion
+
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 
 
@@ -14,11 +17,14 @@ class RolloutMetrics:
         self.draws = Counter("ibtpo_rollout_draws_total", "Draws by finish", ["finish"], registry=registry)
         self.generated = Counter("ibtpo_rollout_generated_tokens_total", "Tokens sampled", registry=registry)
         self.prompt_tokens = Counter(
-            "ibtpo_rollout_prompt_tokens_total", "Tokens of prompts and prefixes by where they came from", ["source"],
+            "ibtpo_rollout_prompt_tokens_total",
+            "Tokens of prompts and prefixes by where they came from",
+            ["source"],
             registry=registry,
         )
         self.reusable = Counter(
-            "ibtpo_rollout_reusable_tokens_total", "Prefix tokens that the same tree had computed before",
+            "ibtpo_rollout_reusable_tokens_total",
+            "Prefix tokens that the same tree had computed before",
             registry=registry,
         )
         self.tree_seconds = Histogram(
@@ -35,17 +41,22 @@ class RolloutMetrics:
             "ibtpo_rollout_weight_loads_total", "Weight loads by result", ["result"], registry=registry
         )
         self.weight_load_seconds = Histogram(
-            "ibtpo_rollout_weight_load_seconds", "Receiving, checking and loading one version", buckets=_SECONDS,
+            "ibtpo_rollout_weight_load_seconds",
+            "Receiving, checking and loading one version",
+            buckets=_SECONDS,
             registry=registry,
         )
-        self.generation = Gauge("ibtpo_rollout_weight_generation", "Generation of the weights served", registry=registry)
+        self.generation = Gauge("ibtpo_rollout_weight_generation", "Generation of the weights", registry=registry)
         self.number = Gauge("ibtpo_rollout_weight_number", "Number of the weights served", registry=registry)
         self.ib_score = Histogram(
-            "ibtpo_rollout_ib_score", "Mean IB-Score of a tree's nodes with two draws or more",
-            buckets=(-6, -4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4, 6), registry=registry,
+            "ibtpo_rollout_ib_score",
+            "Mean IB-Score of a tree's nodes with two draws or more",
+            buckets=(-6, -4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4, 6),
+            registry=registry,
         )
         self.mixed = Counter(
-            "ibtpo_rollout_mixed_trees_total", "Trees whose rewards are not all equal (Eff-Rate's numerator)",
+            "ibtpo_rollout_mixed_trees_total",
+            "Trees whose rewards are not all equal (Eff-Rate's numerator)",
             registry=registry,
         )
 
@@ -60,8 +71,8 @@ class RolloutMetrics:
         self.prompt_tokens.labels("computed").inc(usage.prompt_tokens - usage.cached_tokens)
         self.reusable.inc(usage.reusable_tokens)
         self.tree_seconds.observe(usage.seconds)
-        figures = diagnose(build_tree(tree.draws, tree.task.growth.merge), IBSettings(), tree.task.growth.sampler.first)
-        self.mixed.inc(figures.is_mixed)
+        figures = tree.figures()
+        self.mixed.inc(figures.mixed_trees)
         if figures.ib_score is not None:
             self.ib_score.observe(figures.ib_score)
 

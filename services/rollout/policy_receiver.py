@@ -90,7 +90,9 @@ class PolicyReceiver:
     def _refuse_older(self, version: WeightVersion) -> None:
         served = self.version
         if served is not None and version < served:
-            raise Conflict(f"version {version} is older than {served}, which is served: a newer learner owns this replica")
+            raise Conflict(
+                f"version {version} is older than {served}, which is served: a newer learner owns this replica"
+            )
 
     async def _load(self, snapshot: Snapshot) -> None:
         started = time.monotonic()

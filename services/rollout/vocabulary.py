@@ -1,15 +1,18 @@
 """What a replica knows of the policy's tokens: their bytes, where steps end, text to ids and back."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from shared.errors import InvalidInput
+from shared.tree.expansion import AnySampler, for_vocabulary
 from shared.tree.segmentation import Segmenter
 from shared.tree.vocabulary import bytes_of_tokens
+
+_MAX_INFORMED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Vocabulary:
     stop_ids: frozenset[int]
     segmenter: Segmenter
     tokenizer: Tokenizer
+    _informed: dict[AnySampler, AnySampler] = field(default_factory=dict)
 
     @classmethod
     def load(cls, bundle: Path) -> "Vocabulary":
@@ -33,6 +37,14 @@ class Vocabulary:
         if not stop_ids:
             raise InvalidInput(f"neither generation_config.json nor config.json in {bundle} names an eos_token_id")
         return cls(table, stop_ids, Segmenter(table, stop_ids), tokenizer)
+
+    def informed(self, sampler: AnySampler) -> AnySampler:
+        """The sampler with what it must know of these tokens, worked out once."""
+        if sampler not in self._informed:
+            if len(self._informed) >= _MAX_INFORMED:
+                self._informed.clear()
+            self._informed[sampler] = for_vocabulary(sampler, self.bytes_of_token)
+        return self._informed[sampler]
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The prompt's ids, with nothing added to it."""

@@ -10,7 +10,10 @@ from pydantic import Field
 from shared.errors import InvalidInput
 from shared.protocol.message import PROTOCOL_VERSION, Message
 from shared.protocol.task import Task
+from shared.tree.diagnostics import TreeFigures, diagnose
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
+from shared.tree.ib_score import IBSettings
+from shared.tree.node import Tree, build_tree
 
 
 class TreeUsage(Message):
@@ -39,6 +42,15 @@ class ScoredTree(Message):
     def oldest_version(self) -> WeightVersion:
         """The oldest weights that sampled one of its tokens: what its staleness counts from."""
         return min(draw.oldest_version for draw in self.draws)
+
+    def tree(self) -> Tree:
+        """The tree that its draws span."""
+        return build_tree(self.draws, self.task.growth.merge)
+
+    def figures(self) -> TreeFigures:
+        """Its diagnostics, scored as its own sampler scores, or as published."""
+        sampler = self.task.growth.sampler
+        return diagnose(self.tree(), getattr(sampler, "score", IBSettings()), sampler.first)
 
     def pack(self) -> bytes:
         """The wire form: msgpack, with token ids as little-endian int32 and log-probabilities as float32."""
@@ -107,7 +119,8 @@ def _unpack_draw(body: dict[str, Any]) -> Draw:
         sampling_logprobs=None if sampling is None else _unpack("f", sampling),
         step_ends=_unpack("i", body["step_ends"]),
         spans=tuple(
-            VersionSpan(WeightVersion(generation, number), start, end) for generation, number, start, end in body["spans"]
+            VersionSpan(WeightVersion(generation, number), start, end)
+            for generation, number, start, end in body["spans"]
         ),
         finish=Finish(body["finish"]),
         reward=body["reward"],

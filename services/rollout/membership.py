@@ -1,0 +1,77 @@
+"""A replica's part in its run: it says that it lives, and fetches weights that it missed."""
+
+import os
+import socket
+from collections.abc import Callable
+
+import httpx
+
+from services.rollout.policy_receiver import PolicyReceiver
+from shared.protocol.replica import ReplicaInfo
+from shared.runtime.loops import Periodic
+from shared.streams import RunStreams
+from shared.tree.draw import WeightVersion
+
+ANNOUNCE_SECONDS = 1.0
+_EXPIRE_SECONDS = 5.0
+_CATCH_UP_SECONDS = 2.0
+
+
+class Membership:
+    """Joins at any time, catches up by itself, and is forgotten soon after it ends."""
+
+    def __init__(
+        self,
+        streams: RunStreams,
+        policy: PolicyReceiver,
+        http: httpx.AsyncClient,
+        describe: Callable[[], ReplicaInfo],
+        learner_url: str,
+    ) -> None:
+        self._streams = streams
+        self._policy = policy
+        self._http = http
+        self._describe = describe
+        self._learner_url = learner_url
+        self._seen_behind: WeightVersion | None = None
+
+    def loops(self) -> tuple[Periodic, ...]:
+        """The loops to run while the service lives."""
+        return (
+            Periodic("announce", self._announce, every_seconds=ANNOUNCE_SECONDS),
+            Periodic("catch_up", self._catch_up, every_seconds=_CATCH_UP_SECONDS),
+        )
+
+    async def leave(self) -> None:
+        """Takes the replica out of the registry."""
+        await self._streams.replicas.withdraw(self._describe().name)
+
+    async def _announce(self) -> None:
+        await self._streams.replicas.announce(self._describe(), _EXPIRE_SECONDS)
+
+    async def _catch_up(self) -> None:
+        """Pulls when there are no weights yet, or when newer ones were out at the last look and still have not come."""
+        status = await self._streams.board.read()
+        latest = status.version if status else None
+        if latest is None or (self._policy.version is not None and latest <= self._policy.version):
+            self._seen_behind = None
+            return
+        if self._policy.version is None or self._seen_behind is not None:
+            url = self._learner_url or await self._streams.board.learner_url()
+            if url:
+                await self._policy.pull(self._http, url)
+        self._seen_behind = latest
+
+
+def replica_name(given: str) -> str:
+    """The configured name, or one that no other process on this network has."""
+    return given or f"{socket.gethostname()}-{os.getpid()}"
+
+
+def reachable_url(configured: str, listening: str, host: str) -> str:
+    """Where others reach this replica: as configured, else where it listens, with this machine's own address when
+    it listens on all of them."""
+    if configured or host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+        return configured or listening
+    port = listening.rpartition(":")[2]
+    return f"http://{socket.gethostbyname(socket.gethostname())}:{port}"

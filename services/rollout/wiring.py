@@ -1,0 +1,137 @@
+"""Builds the rollout service from its configuration: the only place that names concrete parts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.rollout.app import TreeDesk, build_router
+from services.rollout.config import RolloutConfig
+from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
+from services.rollout.engines.engine import Engine
+from services.rollout.grower import TreeGrower
+from services.rollout.harvest import Harvest
+from services.rollout.membership import Membership, reachable_url, replica_name
+from services.rollout.metrics import RolloutMetrics
+from services.rollout.policy_receiver import PolicyReceiver
+from services.rollout.verifier_client import VerifierClient, VerifierLimits
+from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.runtime.app import create_app
+from shared.runtime.client import http_client
+from shared.runtime.logs import configure_logs
+from shared.runtime.serve import serve
+from shared.streams import RunStreams, connect
+from shared.weights import SnapshotStore
+
+_HTTP_SECONDS = 60.0
+
+
+class RolloutService:
+    """The parts of one replica, and how they live together."""
+
+    def __init__(self, config: RolloutConfig) -> None:
+        self.config = config
+        self.name = replica_name(config.name)
+        self.metrics = RolloutMetrics()
+        self.engine = _engine(config)
+        store = SnapshotStore(config.snapshots / config.run / self.name, keep=2)
+        self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes)
+        self.http = http_client(config.token, _HTTP_SECONDS)
+        limits = VerifierLimits(verdict_seconds=config.verdict_seconds)
+        self.verifier = VerifierClient(self.http, config.verifier_url, limits, self.metrics)
+        self.grower = TreeGrower(self.engine, self.verifier, self.name)
+        self.desk = TreeDesk(self.grower, self.policy, self.metrics, config.max_posted_trees)
+        self.harvest: Harvest | None = None
+        self.app = create_app(
+            "rollout",
+            build_router(self.desk, self.policy, self.name),
+            lifespan=self._live,
+            ready=self._not_ready,
+            registry=self.metrics.registry,
+            token=config.token,
+            max_body_bytes=config.max_body_bytes,
+            max_body_bytes_of_prefix={"/v1/weights/": config.max_bundle_bytes},
+        )
+
+    def _not_ready(self) -> str | None:
+        return None if self.policy.is_serving else "no weights yet: waiting for the learner, or for rollout.model"
+
+    @asynccontextmanager
+    async def _live(self, app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.engine.close)
+            await stack.enter_async_context(self.http)
+            await stack.enter_async_context(self.verifier)
+            if self.config.model is not None:
+                await self.policy.load_directory(self.config.model)
+            if self.config.redis_url is not None:
+                await stack.enter_async_context(self._joined(app, self.config.redis_url))
+            yield
+
+    @asynccontextmanager
+    async def _joined(self, app: FastAPI, redis_url: str) -> AsyncIterator[None]:
+        """Takes part in the run on this Redis while the block lasts."""
+        config = self.config
+        streams = RunStreams(connect(redis_url), config.run, claim_after_seconds=config.claim_after_seconds)
+        harvest = self.harvest = Harvest(
+            streams,
+            self.grower,
+            self.policy,
+            self.verifier,
+            self.metrics,
+            replica=self.name,
+            max_trees=config.max_trees,
+            max_deliveries=config.max_deliveries,
+            heartbeat_seconds=config.claim_after_seconds / 4,
+        )
+        url = reachable_url(config.url, app.state.url, config.host)
+        membership = Membership(streams, self.policy, self.http, lambda: self._describe(app, url), config.learner_url)
+        app.state.drain.before_exit(lambda: harvest.drain(config.grace_seconds * 0.8))
+        loops = [asyncio.create_task(loop.run(), name=loop.name) for loop in membership.loops()]
+        loops.append(asyncio.create_task(harvest.run(), name="harvest"))
+        try:
+            yield
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await harvest.drain(0.0)
+            await membership.leave()
+            await streams.close()
+
+    def _describe(self, app: FastAPI, url: str) -> ReplicaInfo:
+        draining = app.state.drain.begun.is_set()
+        serving = ReplicaState.SERVING if self.policy.is_serving else ReplicaState.WAITING
+        in_flight = self.desk.trees_in_flight + (self.harvest.trees_in_flight if self.harvest else 0)
+        return ReplicaInfo(
+            name=self.name,
+            url=url,
+            state=ReplicaState.DRAINING if draining else serving,
+            version=self.policy.version,
+            trees_in_flight=in_flight,
+        )
+
+
+def _engine(config: RolloutConfig) -> Engine:
+    return EmbeddedEngine(
+        EmbeddedSettings(max_rows=config.max_rows, cache_tokens=config.cache_tokens, threads=config.threads)
+    )
+
+
+def build(config: RolloutConfig) -> FastAPI:
+    """The service's app."""
+    return RolloutService(config).app
+
+
+def main(config: RolloutConfig) -> int:
+    """Serves until told to end; returns the exit code."""
+    configure_logs("rollout", config.log_level, secrets=[config.token or ""])
+    return serve(
+        build(config),
+        host=config.host,
+        port=config.port,
+        token=config.token,
+        grace_seconds=config.grace_seconds,
+        url_file=config.url_file,
+    )
