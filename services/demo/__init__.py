@@ -1,0 +1,1 @@
+"""The demo task: expressions reduced step by step, with a small model that has begun to learn it."""

@@ -1,0 +1,56 @@
+"""The demo's data sets, as JSONL files of problems for the math verifier."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.demo.difficulty import Difficulty
+from services.demo.expressions import Expression, evaluate, prompt_of
+from services.demo.split import Split, generate_in
+from shared.errors import InvalidInput
+from shared.protocol.task import Problem
+
+_TRIES_PER_PROBLEM = 200
+
+
+@dataclass(frozen=True, slots=True)
+class DataFiles:
+    """Where the two sets were written."""
+
+    train: Path
+    heldout: Path
+
+
+def write_data(directory: Path, difficulty: Difficulty, num_train: int, num_heldout: int, seed: int) -> DataFiles:
+    """Writes train.jsonl and heldout.jsonl: distinct problems, no expression in both, equal for equal arguments.
+
+    Raises InvalidInput when the difficulty has too few different expressions.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    files = DataFiles(directory / "train.jsonl", directory / "heldout.jsonl")
+    for path, split, count in ((files.train, Split.TRAIN, num_train), (files.heldout, Split.HELD_OUT, num_heldout)):
+        rng = random.Random(f"{seed} {split}")
+        lines = [problem.model_dump_json() + "\n" for problem in _problems(split, rng, difficulty, count)]
+        path.write_text("".join(lines))
+    return files
+
+
+def _problems(split: Split, rng: random.Random, difficulty: Difficulty, count: int) -> Iterator[Problem]:
+    for index, expression in enumerate(_distinct(split, rng, difficulty, count)):
+        gold = str(evaluate(expression, difficulty.modulus))
+        yield Problem(id=f"{split}-{index:06d}", prompt=prompt_of(expression), kind="math", answer_key={"gold": gold})
+
+
+def _distinct(split: Split, rng: random.Random, difficulty: Difficulty, count: int) -> tuple[Expression, ...]:
+    found: dict[Expression, None] = {}
+    for _ in range(_TRIES_PER_PROBLEM * count):
+        if len(found) == count:
+            break
+        found[generate_in(split, rng, difficulty)] = None
+    if len(found) < count:
+        raise InvalidInput(
+            f"only {len(found)} different {split} expressions of lengths {difficulty.lengths} were found, not {count}; "
+            "ask for fewer or add a length"
+        )
+    return tuple(found)

@@ -1,0 +1,61 @@
+"""Worked answers with the mistakes that a beginner makes, for the supervised warm start."""
+
+import random
+from dataclasses import dataclass
+
+from services.demo.expressions import Expression, invalid_redexes, reduce_at, render, result_at, valid_redexes
+
+BLANK_LINE = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How often a demonstration errs, as probabilities.
+
+    `naive` (per answer) works from left to right whatever the precedence; per operation, `sloppy` chooses an invalid
+    redex where there is one and `slip` writes a random digit; `skip` (per step) carries out two operations at once.
+    """
+
+    naive: float = 0.35
+    sloppy: float = 0.08
+    slip: float = 0.05
+    skip: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("naive", "sloppy", "slip", "skip"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is a probability: {getattr(self, name)}")
+
+
+NO_NOISE = Noise(naive=0.0, sloppy=0.0, slip=0.0, skip=0.0)
+
+
+def demonstrate(expression: Expression, modulus: int, noise: Noise, rng: random.Random) -> str:
+    """One answer: every step the reduced expression and a blank line; at last the boxed digit."""
+    is_naive = rng.random() < noise.naive
+    steps = []
+    while expression.operators:
+        skips = rng.random() < noise.skip and len(expression.operators) > 1
+        for _ in range(2 if skips else 1):
+            expression = _operate(expression, modulus, noise, is_naive, rng)
+        steps.append(render(expression) + BLANK_LINE)
+    return "".join(steps) + boxed(render(expression))
+
+
+def boxed(digit: str) -> str:
+    """A final answer as the verifier reads it."""
+    return f"\\boxed{{{digit}}}"
+
+
+def _operate(expression: Expression, modulus: int, noise: Noise, is_naive: bool, rng: random.Random) -> Expression:
+    position = 0 if is_naive else _choose(expression, noise.sloppy, rng)
+    slips = rng.random() < noise.slip
+    result = rng.randrange(modulus) if slips else result_at(expression, position, modulus)
+    return reduce_at(expression, position, result)
+
+
+def _choose(expression: Expression, sloppy: float, rng: random.Random) -> int:
+    invalid = invalid_redexes(expression)
+    if invalid and rng.random() < sloppy:
+        return rng.choice(invalid)
+    return rng.choice(valid_redexes(expression))

@@ -1,0 +1,42 @@
+"""How hard the demo task is: the lengths, the operators and the modulus of its expressions."""
+
+from dataclasses import dataclass
+
+ALL_OPERATORS = "+-*"
+DEFAULT_MODULUS = 7
+MAX_MODULUS = 10  # a residue is one digit, and a digit one token
+MAX_LENGTH = 12  # the answers to longer expressions would not fit the model's context
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """Expressions of `lengths` numbers (drawn uniformly), over `operators` with their weights, modulo `modulus`.
+
+    The defaults are the task that reinforcement learning works on: the warm start saw lengths 2 to 5 only.
+    """
+
+    lengths: tuple[int, ...] = (5, 6)
+    operators: str = ALL_OPERATORS
+    operator_weights: tuple[float, ...] = (0.35, 0.25, 0.40)
+    modulus: int = DEFAULT_MODULUS
+
+    def __post_init__(self) -> None:
+        if not self.lengths or not all(2 <= length <= MAX_LENGTH for length in self.lengths):
+            raise ValueError(f"lengths are one or more numbers in [2, {MAX_LENGTH}]: {self.lengths}")
+        if not self.operators or not set(self.operators) <= set(ALL_OPERATORS):
+            raise ValueError(f"operators are one or more of {ALL_OPERATORS!r}: {self.operators!r}")
+        if len(set(self.operators)) != len(self.operators):
+            raise ValueError(f"an operator is named once: {self.operators!r}")
+        if len(self.operator_weights) != len(self.operators) or not all(weight > 0 for weight in self.operator_weights):
+            raise ValueError(f"operator_weights are {len(self.operators)} positive numbers: {self.operator_weights}")
+        if not 2 <= self.modulus <= MAX_MODULUS:
+            raise ValueError(f"modulus lies in [2, {MAX_MODULUS}]: {self.modulus}")
+
+    @property
+    def max_answer_tokens(self) -> int:
+        """The tokens of a complete answer to the longest expression, one operation a step, EOS counted."""
+        length = max(self.lengths)
+        reduced_tokens = sum(2 * shorter - 1 for shorter in range(1, length))
+        blank_lines = length - 1
+        boxed_and_eos = 4
+        return reduced_tokens + blank_lines + boxed_and_eos
