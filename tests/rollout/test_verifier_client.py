@@ -1,0 +1,114 @@
+"""The verifier's client over real HTTP: batches, retries, deadlines, and a verifier that is down or lies."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry
+
+from services.rollout.metrics import RolloutMetrics
+from services.rollout.verifier_client import VerifierClient, VerifierLimits
+from shared.protocol.verdict import Outcome, Verdict, VerdictRequest, VerdictResponse
+from shared.runtime.app import create_app
+from shared.runtime.client import http_client
+from shared.runtime.serve import open_door, serving
+
+
+@dataclass
+class Judge:
+    """A verifier whose answers a test decides."""
+
+    reward: Callable[[str], float | None] = lambda response: float(response == "right")
+    batches: list[int] = field(default_factory=list)
+    failures: int = 0
+    seconds: float = 0.0
+    status: int = 503
+
+    def router(self) -> APIRouter:
+        router = APIRouter()
+
+        @router.post("/v1/verdicts")
+        async def verdicts(request: VerdictRequest) -> Response:
+            self.batches.append(len(request.items))
+            await asyncio.sleep(self.seconds)
+            if self.failures:
+                self.failures -= 1
+                return Response("down", status_code=self.status)
+            answered = tuple(
+                Verdict(id=item.id, reward=self.reward(item.response), outcome=Outcome.RIGHT) for item in request.items
+            )
+            return Response(VerdictResponse(verdicts=answered).model_dump_json(), media_type="application/json")
+
+        return router
+
+
+@asynccontextmanager
+async def client_of(judge: Judge, **limits: float) -> AsyncIterator[VerifierClient]:
+    app = create_app(
+        "verifier",
+        judge.router(),
+        lifespan=None,
+        ready=lambda: None,
+        registry=CollectorRegistry(),
+        token=None,
+        max_body_bytes=2**20,
+    )
+    async with serving(app, open_door("127.0.0.1", 0, None)) as url, http_client(None, 5.0) as http:
+        async with VerifierClient(http, url, VerifierLimits(**limits), RolloutMetrics()) as client:  # type: ignore[arg-type]
+            yield client
+
+
+async def test_answers_that_finish_together_share_requests() -> None:
+    judge = Judge(seconds=0.05)
+    async with client_of(judge, max_requests=1) as client:
+        answers = ["right" if i % 3 else "wrong" for i in range(60)]
+        rewards = await asyncio.gather(*(client.reward("exact", answer, {"gold": "x"}) for answer in answers))
+    assert rewards == [float(answer == "right") for answer in answers]
+    assert sum(judge.batches) == 60
+    assert len(judge.batches) <= 3
+
+
+async def test_a_passing_failure_is_ridden_out() -> None:
+    judge = Judge(failures=2)
+    async with client_of(judge, verdict_seconds=5) as client:
+        assert await client.reward("exact", "right", {}) == 1.0
+    assert len(judge.batches) == 3
+
+
+async def test_a_refusal_that_no_retry_can_mend_is_no_verdict_at_once() -> None:
+    judge = Judge(failures=1, status=422)
+    async with client_of(judge, verdict_seconds=30) as client:
+        async with asyncio.timeout(5):
+            assert await client.reward("exact", "right", {}) is None
+    assert len(judge.batches) == 1
+
+
+async def test_a_slow_verifier_costs_a_leaf_no_more_than_its_deadline() -> None:
+    async with client_of(Judge(seconds=3), verdict_seconds=0.3) as client:
+        async with asyncio.timeout(2):
+            assert await client.reward("exact", "right", {}) is None
+
+
+async def test_a_verifier_that_is_down_gives_no_verdict_and_is_not_ready() -> None:
+    async with http_client(None, 1.0) as http:
+        limits = VerifierLimits(verdict_seconds=0.5)
+        async with VerifierClient(http, "http://127.0.0.1:9", limits, RolloutMetrics()) as client:
+            assert await client.is_ready()
+            assert await client.reward("exact", "right", {}) is None
+            assert not await client.is_ready()
+
+
+async def test_it_is_ready_again_once_the_verifier_answers() -> None:
+    judge = Judge(failures=1, status=422)
+    async with client_of(judge) as client:
+        await client.reward("exact", "right", {})
+        assert await client.is_ready()
+
+
+@pytest.mark.parametrize("reward", [0.0, 0.25, None])
+async def test_fractions_and_nulls_pass_through(reward: float | None) -> None:
+    async with client_of(Judge(reward=lambda response: reward)) as client:
+        assert await client.reward("code", "print()", {}) == reward
