@@ -1,0 +1,132 @@
+"""One step of IB-TPO: trees → advantages → micro-batches → loss → update (METHOD, Objective).
+
+Shapes: B trajectories, T tokens of the longest one.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from services.learner.config import LearnerConfig, OldPolicy
+from services.learner.loss import Clip, clipped_surrogate, importance_weights, is_clipped, k3_divergence
+from services.learner.packing import Floats, MicroBatch, Trajectory, credited, divided, pack, trajectories_of, unpacked
+from services.learner.policy import LanguageModel, Policy
+from services.learner.update import TokenSums, Update
+from shared.protocol.tree import ScoredTree
+from shared.tree.advantage import Credit, Prior, advantages, node_weights
+from shared.tree.draw import WeightVersion
+from shared.tree.ib_score import confidences
+from shared.tree.node import Tree, build_tree
+
+
+class Trainer:
+    """Updates a policy on scored trees. A trajectory's credit is a pure function of its tree."""
+
+    def __init__(self, policy: Policy, reference: LanguageModel | None, config: LearnerConfig) -> None:
+        self._policy = policy
+        self._reference = reference
+        self._credit = config.advantage
+        self._objective = objective = config.objective
+        self._clip = Clip(objective.clip_low, objective.clip_high)
+        self._max_answer_tokens = config.growth.max_tokens
+        self._updates_per_step = objective.epochs * objective.minibatches
+
+    def step(self, scored: Sequence[ScoredTree], version: WeightVersion, lr: float, seed: str) -> Update:
+        """Trains on `scored`, trees with a signal, under the weights called `version`."""
+        trees = [build_tree(one.draws, one.task.growth.merge) for one in scored]
+        drawn = [trajectories_of(one, tree, version) for one, tree in zip(scored, trees, strict=True)]
+        if self._reference is not None:
+            drawn = self._with_reference(self._reference, drawn)
+        groups = [_credited(tree, draws, self._credit) for tree, draws in zip(trees, drawn, strict=True)]
+        if self._updates_per_step > 1:
+            groups = self._with_old(groups)
+        sums = TokenSums()
+        norms = [
+            self._update(minibatch, lr, sums)
+            for minibatch in _shuffled(groups, self._objective.epochs, self._objective.minibatches, random.Random(seed))
+        ]
+        return Update.of(sums, norms, lr)
+
+    def _update(self, trajectories: Sequence[Trajectory], lr: float, sums: TokenSums) -> float | None:
+        """One optimizer step: the gradient's norm, None when it was not finite and nothing was changed."""
+        weighted = divided(trajectories, self._objective.divisor, self._max_answer_tokens)
+        for micro_batch in pack(weighted, self._objective.micro_batch_tokens):
+            self._loss(micro_batch, sums).backward()  # type: ignore[no-untyped-call]
+        return self._policy.apply_gradients(lr)
+
+    def _loss(self, batch: MicroBatch, sums: TokenSums) -> Tensor:
+        """Σ w·(min(π_old/μ, C)·surrogate + kl_weight·k3) over the answers' tokens."""
+        statistics = self._policy.model.statistics(batch.token_ids_BT)
+        logprobs_BT = statistics.logprobs_BT.where(batch.is_answer_BT, 0.0)
+        present_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
+        if self._objective.old_policy is OldPolicy.ENGINE:
+            old_BT, correction_BT = batch.engine_logprobs_BT, torch.ones_like(logprobs_BT)
+        else:
+            old_BT = present_BT
+            correction_BT = importance_weights(present_BT, batch.engine_logprobs_BT, self._objective.tis_cap)
+        loss_BT = correction_BT * clipped_surrogate(logprobs_BT, old_BT, batch.advantages_BT, self._clip)
+        if batch.reference_logprobs_BT is not None:
+            kl_BT = k3_divergence(logprobs_BT, batch.reference_logprobs_BT)
+            loss_BT = loss_BT + self._objective.kl_weight * kl_BT
+            sums.add_kl(kl_BT.detach())
+        loss = (batch.weights_BT * loss_BT).sum()
+        sums.add_loss(loss.detach(), batch.is_answer_BT, statistics.entropies_BT)
+        sums.add_clipped(is_clipped(logprobs_BT.detach(), old_BT, batch.advantages_BT, self._clip))
+        sums.add_gap(present_BT - batch.engine_logprobs_BT, batch.is_current_BT)
+        return loss
+
+    def _with_reference(self, reference: LanguageModel, drawn: list[list[Trajectory]]) -> list[list[Trajectory]]:
+        read = iter(self._read(reference, [one for draws in drawn for one in draws]))
+        return [[replace(one, reference_logprobs=next(read)) for one in draws] for draws in drawn]
+
+    def _with_old(self, groups: list[list[Trajectory]]) -> list[list[Trajectory]]:
+        read = iter(self._read(self._policy.model, [one for group in groups for one in group]))
+        return [[replace(one, old_logprobs=next(read)) for one in group] for group in groups]
+
+    @torch.no_grad()
+    def _read(self, model: LanguageModel, trajectories: Sequence[Trajectory]) -> list[Floats]:
+        """The log-probabilities of each answer's tokens, as `model` is now."""
+        found: dict[int, Floats] = {}
+        for micro_batch in pack(trajectories, self._objective.micro_batch_tokens):
+            statistics = model.statistics(micro_batch.token_ids_BT)
+            found.update(unpacked(statistics.logprobs_BT, micro_batch, trajectories))
+        return [found[row] for row in range(len(trajectories))]
+
+
+def has_signal(scored: ScoredTree, credit: Credit) -> bool:
+    """Whether there is something to learn: rewards that differ or, where the credit wants ties, any at all."""
+    rewards = [reward for draw in scored.draws if (reward := draw.counted_reward) is not None]
+    return len(set(rewards)) > 1 or (credit.ib_on_ties and bool(rewards))
+
+
+def _credited(tree: Tree, draws: Sequence[Trajectory], credit: Credit) -> list[Trajectory]:
+    """The trajectories that count, each token with the advantage and weight of its node."""
+    of_node = advantages(tree, credit, _reference_confidences(tree, draws, credit))
+    weights = node_weights(tree, credit.node_weight)
+    counted = [draw_id for draw_id, leaf in enumerate(tree.leaf_of_draw) if leaf is not None]
+    return [credited(draws[draw_id], tree, draw_id, of_node, weights) for draw_id in counted]
+
+
+def _reference_confidences(tree: Tree, draws: Sequence[Trajectory], credit: Credit) -> tuple[float, ...] | None:
+    """η₂ of every node under the reference, where A-2's prior π is the reference's."""
+    if credit.prior is not Prior.REFERENCE or credit.lam == 0:
+        return None
+    logprobs = [
+        [] if one.reference_logprobs is None else one.reference_logprobs[draw.cut :].tolist()
+        for draw, one in zip(tree.draws, draws, strict=True)
+    ]
+    return confidences(tree, credit.confidence, logprobs)
+
+
+def _shuffled(
+    groups: Sequence[list[Trajectory]], epochs: int, minibatches: int, rng: random.Random
+) -> list[list[Trajectory]]:
+    """The trajectories of each optimizer step: every pass deals whole trees to `minibatches` of equal size (±1)."""
+    dealt = []
+    for _ in range(epochs):
+        order = rng.sample(range(len(groups)), len(groups)) if epochs * minibatches > 1 else range(len(groups))
+        dealt += [[one for tree in order[part::minibatches] for one in groups[tree]] for part in range(minibatches)]
+    return [minibatch for minibatch in dealt if minibatch]

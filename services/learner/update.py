@@ -1,0 +1,75 @@
+"""What one step did to the policy, in numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+class TokenSums:
+    """Sums over the tokens of a step's micro-batches."""
+
+    def __init__(self) -> None:
+        self.tokens = 0.0
+        self.loss = 0.0
+        self.entropy = 0.0
+        self.kl = 0.0
+        self.clipped = 0.0
+        self.gap = 0.0
+        self.current_tokens = 0.0
+
+    def add_loss(self, loss: Tensor, is_answer_BT: Tensor, entropies_BT: Tensor) -> None:
+        """The micro-batch's loss, its tokens, and their entropy."""
+        self.loss += loss.item()
+        self.tokens += is_answer_BT.sum().item()
+        self.entropy += entropies_BT.where(is_answer_BT, 0.0).sum().item()
+
+    def add_kl(self, kl_BT: Tensor) -> None:
+        """The divergence from the reference, 0 where there is no answer."""
+        self.kl += kl_BT.sum().item()
+
+    def add_clipped(self, is_clipped_BT: Tensor) -> None:
+        """The tokens that the clip left without a gradient."""
+        self.clipped += is_clipped_BT.sum().item()
+
+    def add_gap(self, gap_BT: Tensor, is_current_BT: Tensor) -> None:
+        """|learner − engine| log-probability where both had the same weights."""
+        self.gap += gap_BT.abs().where(is_current_BT, 0.0).sum().item()
+        self.current_tokens += is_current_BT.sum().item()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Means over the tokens that were trained on (over all passes); None where there were none."""
+
+    applied: int = 0
+    """Optimizer steps."""
+    refused: int = 0
+    """Optimizer steps left out because a gradient was NaN or infinite."""
+    learning_rate: float = 0.0
+    loss: float | None = None
+    grad_norm: float | None = None
+    entropy: float | None = None
+    kl: float | None = None
+    clip_share: float | None = None
+    engine_gap: float | None = None
+
+    @classmethod
+    def of(cls, sums: TokenSums, norms: Sequence[float | None], learning_rate: float) -> "Update":
+        """Of a step with these gradient norms, None for each that was refused."""
+        finite = [norm for norm in norms if norm is not None]
+        return cls(
+            applied=len(finite),
+            refused=len(norms) - len(finite),
+            learning_rate=learning_rate,
+            loss=_mean(sums.loss, len(norms)),
+            grad_norm=_mean(sum(finite), len(finite)),
+            entropy=_mean(sums.entropy, sums.tokens),
+            kl=_mean(sums.kl, sums.tokens),
+            clip_share=_mean(sums.clipped, sums.tokens),
+            engine_gap=_mean(sums.gap, sums.current_tokens),
+        )
+
+
+def _mean(total: float, count: float) -> float | None:
+    return total / count if count else None
