@@ -1,0 +1,88 @@
+"""The bytes of a bundle on the wire: magic, length of the manifest, manifest, then the files in its order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from shared.errors import InvalidInput
+from shared.protocol.weights import Manifest
+
+MAGIC = b"IBTPOW01"
+MAX_MANIFEST_BYTES = 1 << 20
+_LENGTH_BYTES = 8
+_CHUNK_BYTES = 1 << 20
+
+
+async def stream_bundle(manifest: Manifest, directory: Path) -> AsyncIterator[bytes]:
+    """The framed bundle, read as it is asked for. InvalidInput when a file is not as long as its manifest says."""
+    header = manifest.model_dump_json().encode()
+    yield MAGIC + len(header).to_bytes(_LENGTH_BYTES, "little") + header
+    for listed in manifest.files:
+        remaining = listed.num_bytes
+        file = await asyncio.to_thread((directory / listed.name).open, "rb")
+        try:
+            while remaining and (chunk := await asyncio.to_thread(file.read, min(_CHUNK_BYTES, remaining))):
+                remaining -= len(chunk)
+                yield chunk
+        finally:
+            file.close()
+        if remaining:
+            raise InvalidInput(f"{directory / listed.name} ends {remaining} bytes before its {listed.num_bytes}")
+
+
+def bundle_bytes(manifest: Manifest) -> int:
+    """The length of the framed bundle: what Content-Length says."""
+    header = len(MAGIC) + _LENGTH_BYTES + len(manifest.model_dump_json().encode())
+    return header + sum(file.num_bytes for file in manifest.files)
+
+
+class FrameReader:
+    """Reads a framed bundle from a stream of chunks of any size; never holds more than one chunk and the header."""
+
+    def __init__(self, stream: AsyncIterator[bytes]) -> None:
+        self._stream = stream
+        self._buffer = b""
+
+    async def manifest(self) -> Manifest:
+        """The header. InvalidInput when these bytes are no bundle."""
+        start = await self._exactly(len(MAGIC) + _LENGTH_BYTES, "the header")
+        if not start.startswith(MAGIC):
+            raise InvalidInput(f"not a weight bundle: it begins with {start[: len(MAGIC)]!r}, not {MAGIC!r}")
+        num_bytes = int.from_bytes(start[len(MAGIC) :], "little")
+        if not 0 < num_bytes <= MAX_MANIFEST_BYTES:
+            raise InvalidInput(f"a manifest of {num_bytes} bytes; it has 1 to {MAX_MANIFEST_BYTES}")
+        header = await self._exactly(num_bytes, "the manifest")
+        try:
+            return Manifest.model_validate_json(header)
+        except ValueError as error:
+            raise InvalidInput(f"the manifest cannot be read: {error}") from error
+
+    async def chunks(self, num_bytes: int, what: str) -> AsyncIterator[bytes]:
+        """The next `num_bytes` bytes, in chunks as they come."""
+        remaining = num_bytes
+        while remaining:
+            chunk = await self._some(what)
+            taken, self._buffer = chunk[:remaining], chunk[remaining:]
+            remaining -= len(taken)
+            yield taken
+
+    async def end(self) -> None:
+        """InvalidInput unless the stream ends here."""
+        async for chunk in self._stream:
+            self._buffer += chunk
+            if self._buffer:
+                break
+        if self._buffer:
+            raise InvalidInput("the bundle goes on after its last file; it was not framed by its own manifest")
+
+    async def _exactly(self, num_bytes: int, what: str) -> bytes:
+        return b"".join([chunk async for chunk in self.chunks(num_bytes, what)])
+
+    async def _some(self, what: str) -> bytes:
+        """A chunk with at least one byte."""
+        while not self._buffer:
+            try:
+                self._buffer = await anext(self._stream)
+            except StopAsyncIteration:
+                raise InvalidInput(f"the bundle ends within {what}; send it again") from None
+        return self._buffer

@@ -1,0 +1,89 @@
+"""Makes and checks the manifest of a policy bundle that lies in a directory."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.errors import InvalidInput
+from shared.protocol.weights import BundleFile, Manifest
+from shared.tree.draw import WeightVersion
+
+MANIFEST_NAME = "manifest.json"
+_CHUNK_BYTES = 1 << 20
+
+
+def write_manifest(run: str, directory: Path, version: WeightVersion) -> Manifest:
+    """Hashes the files of a snapshot directory (flat, as `transformers` saves a model) and writes their manifest
+    beside them. InvalidInput when the directory holds no files or anything but plain files."""
+    files = tuple(_bundle_file(path) for path in _files_of(directory))
+    manifest = Manifest(run=run, version=version, files=files, content_hash=content_hash(files))
+    write_durably(directory / MANIFEST_NAME, manifest.model_dump_json().encode())
+    return manifest
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a snapshot directory; InvalidInput when it has none that can be read."""
+    try:
+        return Manifest.model_validate_json((directory / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{directory} is no snapshot: its {MANIFEST_NAME} cannot be read: {error}") from error
+
+
+def content_hash(files: Sequence[BundleFile]) -> str:
+    """The sha256 over the files' names and checksums, in their order."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """InvalidInput unless the manifest agrees with itself: distinct names, and the hash of its content."""
+    names = [file.name for file in manifest.files]
+    # compared without case: on some file systems `A` and `a` are the same file
+    if len({name.lower() for name in [*names, MANIFEST_NAME]}) != len(names) + 1:
+        raise InvalidInput(f"a bundle's files have distinct names, none of them {MANIFEST_NAME}: {names}")
+    expected = content_hash(manifest.files)
+    if expected != manifest.content_hash:
+        raise InvalidInput(f"content_hash is {manifest.content_hash}, but that of the listed files is {expected}")
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes a small file so that it is on the disk, whole, when this returns."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes renames in a directory outlive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files_of(directory: Path) -> list[Path]:
+    paths = sorted(path for path in directory.iterdir() if path.name != MANIFEST_NAME)
+    for path in paths:
+        if path.is_symlink() or not path.is_file():
+            raise InvalidInput(f"a snapshot directory is flat and holds plain files only, not {path}")
+    if not paths:
+        raise InvalidInput(f"{directory} is empty: there is nothing to announce")
+    return paths
+
+
+def _bundle_file(path: Path) -> BundleFile:
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        num_bytes = file.tell()
+    try:
+        return BundleFile(name=path.name, num_bytes=num_bytes, sha256=checksum)
+    except ValueError as error:
+        raise InvalidInput(f"{path} cannot travel in a bundle: {error}") from error

@@ -1,0 +1,204 @@
+"""The snapshots of a policy on this disk: received whole or not at all, kept for as long as they are needed."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from shared.errors import Conflict, InvalidInput, TooLarge, Unavailable
+from shared.protocol.weights import BundleFile, Manifest
+from shared.tree.draw import WeightVersion
+from shared.weights.framing import FrameReader
+from shared.weights.manifest import MANIFEST_NAME, check_manifest, read_manifest, sync_directory, write_durably
+
+_STAGING_PREFIX = ".staging-"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An immutable policy bundle on the disk, in the layout that `transformers` reads."""
+
+    manifest: Manifest
+    directory: Path
+
+    @property
+    def version(self) -> WeightVersion:
+        """The weights it holds."""
+        return self.manifest.version
+
+
+class SnapshotStore:
+    """The snapshots under `root`, one directory per version; the newest `keep` stay, and those in use.
+
+    A root belongs to one process: what an earlier one left half-way there is removed. With `run`, bundles of
+    another run are refused.
+    """
+
+    def __init__(self, root: Path, keep: int, *, run: str | None = None) -> None:
+        if keep < 1:
+            raise ValueError(f"a store keeps at least the newest snapshot, not {keep}")
+        self._root = root
+        self._keep = keep
+        self._run = run
+        self._pins: Counter[WeightVersion] = Counter()
+        root.mkdir(parents=True, exist_ok=True)
+        for leftover in root.glob(f"{_STAGING_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._snapshots = {snapshot.version: snapshot for snapshot in _found_in(root)}
+
+    async def receive(self, stream: AsyncIterator[bytes], max_bytes: int) -> Snapshot:
+        """Stores a framed bundle as it streams in; a version that is already here is taken from its manifest alone.
+
+        InvalidInput when anything in it is not as its manifest says, TooLarge when its files exceed `max_bytes`,
+        Conflict when other content has the same version. Then, and when the stream breaks, nothing is left behind.
+        """
+        reader = FrameReader(stream)
+        manifest = await reader.manifest()
+        self._check(manifest, max_bytes)
+        known = self._known(manifest)
+        if known is not None:
+            return known
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
+        try:
+            for file in manifest.files:
+                await _write_file(reader, file, staging)
+            await reader.end()
+            await asyncio.to_thread(write_durably, staging / MANIFEST_NAME, manifest.model_dump_json().encode())
+            return self._publish(staging, manifest)
+        except OSError as error:
+            raise _of_disk(error, self._root) from error
+        finally:
+            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+
+    def adopt(self, directory: Path, manifest: Manifest) -> Snapshot:
+        """Takes over a directory that this process wrote, with its manifest; it is moved, or copied across disks."""
+        self._check(manifest)
+        known = self._known(manifest)
+        if known is not None:
+            return known
+        _check_lengths(directory, manifest)
+        try:
+            return self._publish(directory, manifest)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
+        shutil.copytree(directory, staging, dirs_exist_ok=True)
+        return self._publish(staging, manifest)
+
+    def latest(self) -> Snapshot | None:
+        """The newest snapshot, None before the first."""
+        return max(self._snapshots.values(), key=lambda snapshot: snapshot.version, default=None)
+
+    def get(self, version: WeightVersion) -> Snapshot:
+        """The snapshot of one version; InvalidInput when it is not kept here."""
+        if version not in self._snapshots:
+            kept = ", ".join(str(version) for version in sorted(self._snapshots)) or "none"
+            raise InvalidInput(f"no snapshot of version {version} here; kept are: {kept}")
+        return self._snapshots[version]
+
+    def path(self, version: WeightVersion) -> Path:
+        """The directory of one version; InvalidInput when it is not kept here."""
+        return self.get(version).directory
+
+    @contextmanager
+    def pinned(self, version: WeightVersion) -> Iterator[Snapshot]:
+        """A snapshot that stays while the block runs, however many newer ones arrive."""
+        snapshot = self.get(version)
+        self._pins[version] += 1
+        try:
+            yield snapshot
+        finally:
+            self._pins[version] -= 1
+            self._prune()
+
+    def _check(self, manifest: Manifest, max_bytes: int | None = None) -> None:
+        check_manifest(manifest)
+        if self._run is not None and manifest.run != self._run:
+            raise InvalidInput(f"these weights belong to run {manifest.run!r}, this store to {self._run!r}")
+        num_bytes = sum(file.num_bytes for file in manifest.files)
+        if max_bytes is not None and num_bytes > max_bytes:
+            raise TooLarge(f"the bundle has {num_bytes} bytes, over the {max_bytes} that are taken here")
+        free_bytes = shutil.disk_usage(self._root).free
+        if max_bytes is not None and num_bytes > free_bytes:
+            raise Unavailable(f"the bundle has {num_bytes} bytes, {self._root} only {free_bytes} free; make room there")
+
+    def _known(self, manifest: Manifest) -> Snapshot | None:
+        known = self._snapshots.get(manifest.version)
+        if known is not None and known.manifest.content_hash != manifest.content_hash:
+            raise Conflict(
+                f"version {manifest.version} is already here with content {known.manifest.content_hash[:12]}, "
+                f"not {manifest.content_hash[:12]}; a version never changes, give the new weights the next number"
+            )
+        return known
+
+    def _publish(self, staged: Path, manifest: Manifest) -> Snapshot:
+        """Makes a complete directory the snapshot of its version, at once."""
+        # another stream of the same version may have been first
+        if (known := self._known(manifest)) is not None:
+            return known
+        directory = self._root / str(manifest.version)
+        staged.rename(directory)
+        sync_directory(self._root)
+        snapshot = Snapshot(manifest, directory)
+        self._snapshots[manifest.version] = snapshot
+        self._prune()
+        return snapshot
+
+    def _prune(self) -> None:
+        for version in sorted(self._snapshots)[: -self._keep]:
+            if not self._pins[version]:
+                snapshot = self._snapshots.pop(version)
+                # first out of sight, so that a crash in between leaves no half snapshot under its name
+                gone = self._root / f"{_STAGING_PREFIX}gone-{version}"
+                snapshot.directory.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+
+
+def _found_in(root: Path) -> Iterator[Snapshot]:
+    """The snapshots that an earlier process left complete."""
+    for directory in sorted(root.iterdir()):
+        with suppress(ValueError, InvalidInput):
+            version = WeightVersion.parse(directory.name)
+            manifest = read_manifest(directory)
+            check_manifest(manifest)
+            _check_lengths(directory, manifest)
+            if manifest.version == version:
+                yield Snapshot(manifest, directory)
+
+
+def _check_lengths(directory: Path, manifest: Manifest) -> None:
+    for file in manifest.files:
+        path = directory / file.name
+        num_bytes = path.stat().st_size if path.is_file() else -1
+        if num_bytes != file.num_bytes:
+            raise InvalidInput(f"{path} has {num_bytes} bytes (-1: missing), its manifest says {file.num_bytes}")
+
+
+async def _write_file(reader: FrameReader, file: BundleFile, staging: Path) -> None:
+    """Writes one file of the stream to the disk, checking it on the way."""
+    digest = hashlib.sha256()
+    with (staging / file.name).open("xb") as out:
+        async for chunk in reader.chunks(file.num_bytes, file.name):
+            # hashing and writing release the interpreter, so the event loop goes on
+            await asyncio.to_thread(_take, chunk, out, digest)
+        await asyncio.to_thread(os.fsync, out.fileno())
+    if digest.hexdigest() != file.sha256:
+        raise InvalidInput(f"{file.name} arrived with sha256 {digest.hexdigest()}, its manifest says {file.sha256}")
+
+
+def _take(chunk: bytes, out: BinaryIO, digest: "hashlib._Hash") -> None:
+    digest.update(chunk)
+    out.write(chunk)
+
+
+def _of_disk(error: OSError, root: Path) -> Unavailable:
+    return Unavailable(f"cannot store weights under {root}: {error.strerror}; check its space and rights")
