@@ -1,0 +1,142 @@
+"""The connection to Redis: every wait has a deadline, and an outage is an Unavailable until it is over."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from shared.errors import InvalidInput, Unavailable
+
+Result = TypeVar("Result")
+
+_CONNECT_SECONDS = 2.0
+_FIRST_PAUSE_SECONDS = 0.05
+_MOST_PAUSE_SECONDS = 1.0
+_PASSING_ERRORS = (
+    "OOM",
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "BUSY",
+    "MISCONF",
+    "NOREPLICAS",
+)
+
+
+class Connection:
+    """Sends commands to one Redis or Valkey server; replies come raw (bytes, ints, lists).
+
+    Nothing is sent twice on its own: a command whose reply was lost may have been done. While the server is away
+    attempts are spaced out, at most a second apart, and each raises Unavailable.
+    """
+
+    def __init__(self, redis: Redis, place: str, timeout_seconds: float) -> None:
+        self.place = place
+        self._redis = redis
+        self._timeout_seconds = timeout_seconds
+        self._num_failures = 0
+        self._closed_until = 0.0
+
+    async def command(self, *words: Any, waits_seconds: float = 0.0) -> Any:
+        """The raw reply to one command. Unavailable while there is no server, or none that can serve now.
+
+        `waits_seconds` is how long the command itself may block in the server.
+        """
+        await self._pause()
+        try:
+            async with asyncio.timeout(self._timeout_seconds + waits_seconds):
+                reply = await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+        except (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError) as error:
+            self._note_failure()
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"Redis at {self.place} does not answer: {reason}; is it running there?") from error
+        except ResponseError as error:
+            self._note_success()
+            if str(error).split(" ", 1)[0] in _PASSING_ERRORS:
+                raise Unavailable(f"Redis at {self.place} cannot do this now: {error}") from error
+            raise
+        self._note_success()
+        return reply
+
+    async def script(self, text: str, keys: list[str], arguments: list[Any]) -> Any:
+        """The reply of a Lua script: all of it happens, or nothing, and nobody sees it half-way."""
+        return await self.command("EVAL", text, len(keys), *keys, *arguments)
+
+    async def incarnation(self) -> str:
+        """Names the server process; another one may have lost the last second, or everything."""
+        info: str = (await self.command("INFO", "server")).decode()
+        fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        return fields.get("run_id", "unknown").strip()
+
+    async def close(self) -> None:
+        """Closes all sockets."""
+        await self._redis.aclose()
+
+    async def _pause(self) -> None:
+        wait_seconds = self._closed_until - time.monotonic()
+        if wait_seconds > 0:
+            await asyncio.sleep(wait_seconds)
+
+    def _note_failure(self) -> None:
+        self._num_failures += 1
+        pause = min(_FIRST_PAUSE_SECONDS * 2 ** min(self._num_failures - 1, 16), _MOST_PAUSE_SECONDS)
+        # spread out, so that all replicas do not come back in the same instant
+        self._closed_until = time.monotonic() + pause * random.uniform(0.5, 1.0)
+
+    def _note_success(self) -> None:
+        self._num_failures = 0
+        self._closed_until = 0.0
+
+
+def connect(url: str, *, timeout_seconds: float = 5.0, max_connections: int = 64) -> Connection:
+    """A connection to the server at `url` (redis://, rediss:// or unix://), made when it is first needed.
+
+    InvalidInput when the URL itself cannot be right; that no server is there shows only in the commands.
+    """
+    try:
+        redis = Redis.from_url(
+            url,
+            socket_connect_timeout=min(timeout_seconds, _CONNECT_SECONDS),
+            socket_timeout=None,  # the deadline is `command`'s, which knows how long a command may block
+            max_connections=max_connections,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+    except (ValueError, RedisError) as error:
+        raise InvalidInput(f"not a Redis URL: {_place(url)}: {error}; give redis://host:port/0") from error
+    redis.response_callbacks.clear()
+    return Connection(redis, _place(url), timeout_seconds)
+
+
+async def ride_out(work: Callable[[], Awaitable[Result]], patience_seconds: float) -> Result:
+    """Does `work` until it is not Unavailable, for at most `patience_seconds`. It must be safe to do twice."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return await work()
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+            await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+
+
+def _place(url: str) -> str:
+    """The URL without its credentials."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "an unreadable URL"
+    return f"{parts.scheme}://{host}{port}{parts.path}"

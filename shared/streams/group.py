@@ -1,0 +1,158 @@
+"""One consumer group on one stream: the part that every queue is made of."""
+
+import time
+from typing import Any, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from shared.streams.connection import Connection
+
+# a blocking read is cut into pieces of this length, so that the reader looks around in between
+_BLOCK_SECONDS = 1.0
+_PAGE = 64
+
+_IDS = """
+local out = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])) do
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  out[#out + 1] = {entry[1], fields['id'] or '', fields['attempt'] or ''}
+end
+return out
+"""
+
+_ACKNOWLEDGE = """
+for i = 2, #ARGV do
+  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+  redis.call('XDEL', KEYS[1], ARGV[i])
+end
+return #ARGV - 1
+"""
+
+
+class Entry(NamedTuple):
+    """One entry of a stream, as it lies there."""
+
+    id: str
+    fields: dict[bytes, bytes]
+
+
+class Depth(NamedTuple):
+    """How many entries nobody has taken yet, and how many were taken and are not acknowledged."""
+
+    queued: int
+    pending: int
+
+
+class StreamGroup:
+    """A stream and the one group that reads it. The group starts at the stream's beginning, and is made again when
+    the server has lost it."""
+
+    def __init__(self, connection: Connection, stream: str, group: str) -> None:
+        self.stream = stream
+        self.group = group
+        self._connection = connection
+
+    async def script(self, text: str, keys: list[str], arguments: list[Any]) -> Any:
+        """A script over this stream's group, which is made first where it is missing."""
+        try:
+            return await self._connection.script(text, keys, arguments)
+        except ResponseError as error:
+            if not _is_missing_group(error):
+                raise
+        await self.create()
+        return await self._connection.script(text, keys, arguments)
+
+    async def create(self) -> None:
+        """Makes the stream and the group where they are missing."""
+        try:
+            await self._connection.command("XGROUP", "CREATE", self.stream, self.group, "0", "MKSTREAM")
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def read_new(self, consumer: str, count: int, wait_seconds: float) -> list[Entry]:
+        """Up to `count` entries that nobody has taken, waiting for the first one at most `wait_seconds`, and never
+        longer than about a second: callers that may wait longer ask again."""
+        wait_seconds = max(0.0, min(wait_seconds, _BLOCK_SECONDS))
+        block = ("BLOCK", max(1, int(wait_seconds * 1000))) if wait_seconds > 0 else ()
+        words = ("XREADGROUP", "GROUP", self.group, consumer, "COUNT", count, *block, "STREAMS", self.stream, ">")
+        try:
+            reply = await self._connection.command(*words, waits_seconds=wait_seconds)
+        except ResponseError as error:
+            if not _is_missing_group(error):
+                raise
+            await self.create()
+            reply = await self._connection.command(*words, waits_seconds=wait_seconds)
+        return parse_entries(reply[0][1]) if reply else []
+
+    async def wait_new(self, consumer: str, count: int, wait_seconds: float) -> list[Entry]:
+        """As `read_new`, however long the wait."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            left_seconds = deadline - time.monotonic()
+            entries = await self.read_new(consumer, count, left_seconds)
+            if entries or left_seconds <= 0:
+                return entries
+
+    async def take_all_pending(self, consumer: str) -> list[Entry]:
+        """Every entry that was taken and not acknowledged, by whomever, now taken by `consumer`, in stream order."""
+        entries: list[Entry] = []
+        start = "-"
+        while True:
+            page = await self._pending_ids(start)
+            if not page:
+                return entries
+            reply = await self._connection.command("XCLAIM", self.stream, self.group, consumer, 0, *page)
+            entries.extend(parse_entries(reply))
+            start = f"({page[-1]}"
+
+    async def acknowledge(self, entry_ids: list[str]) -> None:
+        """Done with these: they leave the group and the stream."""
+        if entry_ids:
+            await self.script(_ACKNOWLEDGE, [self.stream], [self.group, *entry_ids])
+
+    async def ids(self) -> set[tuple[str, int]]:
+        """The (id, attempt) of every entry still on the stream, without fetching what it carries."""
+        found: set[tuple[str, int]] = set()
+        start = "-"
+        while True:
+            page = await self._connection.script(_IDS, [self.stream], [start, _PAGE])
+            if not page:
+                return found
+            found.update((name.decode(), int(attempt)) for _, name, attempt in page if attempt.isdigit())
+            start = f"({page[-1][0].decode()}"
+
+    async def depth(self) -> Depth:
+        """The stream's length, by state."""
+        total, pending = await self.script(
+            "return {redis.call('XLEN', KEYS[1]), redis.call('XPENDING', KEYS[1], ARGV[1])[1]}",
+            [self.stream],
+            [self.group],
+        )
+        return Depth(max(0, total - pending), pending)
+
+    async def _pending_ids(self, start: str) -> list[str]:
+        words = ("XPENDING", self.stream, self.group, start, "+", _PAGE)
+        try:
+            reply = await self._connection.command(*words)
+        except ResponseError as error:
+            if not _is_missing_group(error):
+                raise
+            await self.create()
+            return []
+        return [item[0].decode() for item in reply]
+
+
+def parse_entries(reply: list[Any]) -> list[Entry]:
+    """The entries of a raw reply; those that were deleted meanwhile are left out."""
+    entries = []
+    for item in reply:
+        if item and item[1]:
+            identifier, flat = item
+            entries.append(Entry(identifier.decode(), dict(zip(flat[::2], flat[1::2], strict=True))))
+    return entries
+
+
+def _is_missing_group(error: ResponseError) -> bool:
+    return "NOGROUP" in str(error)

@@ -1,0 +1,84 @@
+"""The names of everything a run keeps in Redis."""
+
+import re
+from dataclasses import dataclass
+
+from shared.errors import InvalidInput
+
+RUNS = "ibtpo:runs"
+ROLLOUT_GROUP = "rollout"
+LEARNER_GROUP = "learner"
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """The keys of one run. They share a hash tag, so that scripts over several of them also run on a cluster."""
+
+    run: str
+
+    def __post_init__(self) -> None:
+        if not _RUN_NAME.fullmatch(self.run):
+            raise InvalidInput(f"a run's name has 1 to 128 letters, digits, '.', '_' and '-', not {self.run!r}")
+
+    def _key(self, name: str) -> str:
+        return f"ibtpo:{{{self.run}}}:{name}"
+
+    @property
+    def tasks(self) -> str:
+        """Stream: what is to be grown."""
+        return self._key("tasks")
+
+    @property
+    def trees(self) -> str:
+        """Stream: what has been grown."""
+        return self._key("trees")
+
+    @property
+    def dead_letters(self) -> str:
+        """Stream: what was given up, until the learner has accounted for it."""
+        return self._key("dead-letters")
+
+    @property
+    def buried(self) -> str:
+        """List: the newest dead letters that were accounted for, for people to look at."""
+        return self._key("buried")
+
+    @property
+    def replicas(self) -> str:
+        """Set: the names of replicas that may be alive."""
+        return self._key("replicas")
+
+    def replica(self, name: str) -> str:
+        """String with expiry: one replica's ReplicaInfo."""
+        return self._key(f"replica:{name}")
+
+    @property
+    def lease(self) -> str:
+        """String with expiry: `<generation> <owner>`."""
+        return self._key("lease")
+
+    @property
+    def generation(self) -> str:
+        """Number: the highest generation given out."""
+        return self._key("generation")
+
+    @property
+    def status(self) -> str:
+        """String: the run's RunStatus."""
+        return self._key("status")
+
+    @property
+    def stop(self) -> str:
+        """String: there when somebody asked the run to stop."""
+        return self._key("stop")
+
+    @property
+    def learner(self) -> str:
+        """String: the learner's URL."""
+        return self._key("learner")
+
+    @property
+    def incarnation(self) -> str:
+        """String: random, made anew when Redis has lost its data."""
+        return self._key("incarnation")

@@ -1,0 +1,78 @@
+"""Who owns a run: a lease with a generation, which fences off every earlier owner."""
+
+from shared.errors import Conflict
+from shared.streams.connection import Connection
+from shared.streams.keys import RunKeys
+
+# {generation} when acquired, else {0, holder, milliseconds left}
+_ACQUIRE = """
+local held = redis.call('GET', KEYS[1])
+if held then
+  local owner = string.match(held, '^%d+ (.*)$')
+  if owner ~= ARGV[1] then return {0, owner, redis.call('PTTL', KEYS[1])} end
+end
+local generation = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, tonumber(ARGV[2]))
+redis.call('SET', KEYS[2], string.format('%.0f', generation))
+redis.call('SET', KEYS[1], string.format('%.0f', generation) .. ' ' .. ARGV[1], 'PX', ARGV[3])
+return {generation}
+"""
+
+# the highest generation given out: ours when the lease is still, or again, ours
+_RENEW = """
+local mine = tonumber(ARGV[2])
+local highest = tonumber(redis.call('GET', KEYS[2]) or '0')
+if highest > mine then return highest end
+redis.call('SET', KEYS[2], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. ARGV[1], 'PX', ARGV[3])
+return mine
+"""
+
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[2] .. ' ' .. ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+
+class OwnerLease:
+    """The lease of one run, as one process holds it. A holder that stops renewing loses it after `ttl_seconds`."""
+
+    def __init__(self, connection: Connection, keys: RunKeys, ttl_seconds: float) -> None:
+        self._connection = connection
+        self._keys = [keys.lease, keys.generation]
+        self._run = keys.run
+        self._ttl_milliseconds = int(ttl_seconds * 1000)
+        self._owner = ""
+        self._generation = 0
+
+    async def acquire(self, owner: str, at_least: int) -> int:
+        """Takes the lease and returns its generation: higher than any before, and at least `at_least` (one more than
+        the checkpoint's, since Redis may have lost its count). The same `owner` supersedes itself at once; Conflict
+        while another holds it."""
+        reply = await self._connection.script(_ACQUIRE, self._keys, [owner, at_least, self._ttl_milliseconds])
+        if reply[0] == 0:
+            raise Conflict(
+                f"run {self._run!r} belongs to {reply[1].decode()!r}, whose lease ends in {reply[2] / 1000:.1f} s "
+                "unless it is renewed; stop that learner, or give this run another name"
+            )
+        self._owner, self._generation = owner, int(reply[0])
+        return self._generation
+
+    async def renew(self) -> None:
+        """Keeps the lease; also takes it again when it expired, or Redis lost it, and nobody else came. Conflict when
+        a newer generation was given out: this process must not change the run any more."""
+        self._require_held()
+        words = [self._owner, self._generation, self._ttl_milliseconds]
+        highest = int(await self._connection.script(_RENEW, self._keys, words))
+        if highest != self._generation:
+            raise Conflict(
+                f"run {self._run!r} was taken over: its generation is {highest}, this process has {self._generation}"
+            )
+
+    async def release(self) -> None:
+        """Lets another take the run at once; nothing when it is no longer this process's."""
+        if self._generation:
+            await self._connection.script(_RELEASE, self._keys, [self._owner, self._generation])
+            self._generation = 0
+
+    def _require_held(self) -> None:
+        if not self._generation:
+            raise Conflict(f"the lease of run {self._run!r} is not held: acquire it first")

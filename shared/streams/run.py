@@ -1,0 +1,61 @@
+"""Everything that one run keeps in Redis."""
+
+import uuid
+
+from shared.streams.board import RunBoard
+from shared.streams.connection import Connection
+from shared.streams.keys import RUNS, RunKeys
+from shared.streams.lease import OwnerLease
+from shared.streams.registry import ReplicaRegistry
+from shared.streams.tasks import TaskLimits, TaskQueue
+from shared.streams.trees import DeadLetterQueue, TreeQueue
+
+_LEASE_SECONDS = 30.0
+
+
+class RunStreams:
+    """The streams, registry, lease and board of one run; several runs share a server without meeting."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        run: str,
+        *,
+        limits: TaskLimits | None = None,
+        lease_seconds: float = _LEASE_SECONDS,
+    ) -> None:
+        self.run = run
+        self._connection = connection
+        self._keys = RunKeys(run)
+        self.tasks = TaskQueue(connection, self._keys, limits or TaskLimits())
+        self.trees = TreeQueue(connection, self._keys)
+        self.dead_letters = DeadLetterQueue(connection, self._keys)
+        self.replicas = ReplicaRegistry(connection, self._keys)
+        self.lease = OwnerLease(connection, self._keys, lease_seconds)
+        self.board = RunBoard(connection, self._keys)
+
+    async def incarnation(self) -> str:
+        """Changes when the server restarted or lost this run's data: then compare what is on the streams with what
+        is outstanding, and feed again what is gone."""
+        words = ("SET", self._keys.incarnation, uuid.uuid4().hex, "NX", "GET")
+        marker = await self._connection.command(*words)
+        if marker is None:
+            marker = await self._connection.command("GET", self._keys.incarnation)
+        return f"{await self._connection.incarnation()}:{(marker or b'').decode()}"
+
+    async def forget(self) -> None:
+        """Removes everything the run keeps on the server."""
+        keys = self._keys
+        names = await self._connection.command("SMEMBERS", keys.replicas)
+        await self._connection.command(
+            "DEL",
+            *(keys.tasks, keys.trees, keys.dead_letters, keys.buried, keys.replicas, keys.lease, keys.generation),
+            *(keys.status, keys.stop, keys.learner, keys.incarnation),
+            *(keys.replica(name.decode()) for name in names),
+        )
+        await self._connection.command("ZREM", RUNS, self.run)
+
+
+async def list_runs(connection: Connection) -> list[str]:
+    """The runs that the server knows, the one that spoke last first."""
+    return [name.decode() for name in await connection.command("ZREVRANGE", RUNS, 0, -1)]

@@ -1,0 +1,190 @@
+"""The queue of tasks: claimed with a heartbeat, finished and buried in one transaction."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from shared.errors import Overloaded
+from shared.protocol.task import DeadLetter, Task
+from shared.protocol.tree import ScoredTree
+from shared.streams.connection import Connection
+from shared.streams.group import Depth, Entry, StreamGroup, parse_entries
+from shared.streams.keys import ROLLOUT_GROUP, RunKeys
+
+_PUT = """
+local num_new = (#ARGV - 1) / 3
+if redis.call('XLEN', KEYS[1]) + num_new > tonumber(ARGV[1]) then return -1 end
+for i = 2, #ARGV, 3 do
+  redis.call('XADD', KEYS[1], '*', 'id', ARGV[i], 'attempt', ARGV[i + 1], 'task', ARGV[i + 2])
+end
+return num_new
+"""
+
+# entries without a heartbeat: [entry, deliveries before this one]
+_TAKE_ABANDONED = """
+local out = {}
+for _, item in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], '-', '+', ARGV[4])) do
+  local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], item[1])[1]
+  if entry then out[#out + 1] = {entry, item[4]} end
+end
+return out
+"""
+
+# only what is still this consumer's may be touched: another may have claimed it since
+_TOUCH = """
+local kept = {}
+for i = 4, #ARGV, 2 do
+  local id = ARGV[i]
+  if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2]) == 1 then
+    local words = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'IDLE', ARGV[3]}
+    if ARGV[i + 1] ~= '' then
+      words[#words + 1] = 'RETRYCOUNT'
+      words[#words + 1] = ARGV[i + 1]
+    end
+    words[#words + 1] = 'JUSTID'
+    redis.call(unpack(words))
+    kept[#kept + 1] = id
+  end
+end
+return kept
+"""
+
+# the task's end and what comes of it, both or neither; 0 when its end has come already
+_END = """
+if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
+redis.call('XDEL', KEYS[1], ARGV[2])
+redis.call('XADD', KEYS[2], '*', 'id', ARGV[3], 'attempt', ARGV[4], ARGV[5], ARGV[6])
+return 1
+"""
+
+# a released entry is as idle as one that was abandoned long ago
+_RELEASED_IDLE_MILLISECONDS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task that this consumer grows, as long as it keeps the claim alive. `deliveries` counts this one."""
+
+    entry_id: str
+    task: Task
+    deliveries: int
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLimits:
+    """When a claim counts as abandoned, and how many tasks the stream holds at most."""
+
+    claim_after_seconds: float = 30.0
+    max_deliveries: int = 5
+    max_length: int = 100_000
+
+    def __post_init__(self) -> None:
+        if self.claim_after_seconds <= 0 or self.max_deliveries < 1 or self.max_length < 1:
+            raise ValueError(f"all limits are positive: {self}")
+
+
+class TaskQueue:
+    """The run's tasks. The learner puts, the rollout replicas take."""
+
+    def __init__(self, connection: Connection, keys: RunKeys, limits: TaskLimits) -> None:
+        self.num_unreadable = 0
+        self._keys = keys
+        self._limits = limits
+        self._group = StreamGroup(connection, keys.tasks, ROLLOUT_GROUP)
+
+    async def put(self, tasks: Iterable[Task]) -> None:
+        """Appends the tasks, all or none. Overloaded when the stream would exceed its bound."""
+        words: list[str | int] = []
+        for task in tasks:
+            words += [task.id, task.attempt, task.model_dump_json()]
+        if not words:
+            return
+        reply = await self._group.script(_PUT, [self._keys.tasks], [self._limits.max_length, *words])
+        if reply < 0:
+            raise Overloaded(
+                f"the stream of tasks holds at most {self._limits.max_length}; wait until some have been grown"
+            )
+
+    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Claim]:
+        """Up to `count` tasks: abandoned ones first, then new ones, waiting at most `wait_seconds` for the first."""
+        if count < 1:
+            return []
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            claims = await self._take_abandoned(consumer, count)
+            left_seconds = deadline - time.monotonic()
+            if len(claims) < count:
+                wait = 0.0 if claims else left_seconds
+                entries = await self._group.read_new(consumer, count - len(claims), wait)
+                claims += await self._claims([(entry, 1) for entry in entries], consumer)
+            if claims or left_seconds <= 0:
+                return claims
+
+    async def keep_alive(self, consumer: str, entry_ids: Sequence[str]) -> frozenset[str]:
+        """The heartbeat of these claims. Returns those that are still this consumer's: give up growing the others."""
+        return await self._touch(consumer, [(entry_id, "") for entry_id in entry_ids], 0)
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Gives claims back: another can take them at once, and this delivery does not count."""
+        for consumer in {claim.consumer for claim in claims}:
+            words = [(claim.entry_id, str(claim.deliveries - 1)) for claim in claims if claim.consumer == consumer]
+            await self._touch(consumer, words, _RELEASED_IDLE_MILLISECONDS)
+
+    async def finish(self, claim: Claim, tree: ScoredTree) -> bool:
+        """Appends the tree and ends the task, in one transaction. False when another has ended it, or when Redis
+        has lost it: the tree is then nowhere, and the task is, or will be, another's. Safe to repeat."""
+        return await self._end(claim, self._keys.trees, "tree", tree.pack())
+
+    async def bury(self, claim: Claim, reason: str, replica: str) -> bool:
+        """Gives the task up for good, with the reason, in one transaction; False as with `finish`."""
+        letter = DeadLetter(task=claim.task, reason=reason, deliveries=claim.deliveries, replica=replica)
+        return await self._end(claim, self._keys.dead_letters, "letter", letter.model_dump_json().encode())
+
+    async def ids(self) -> set[tuple[str, int]]:
+        """The (id, attempt) of every task still on the stream, taken or not."""
+        return await self._group.ids()
+
+    async def depth(self) -> Depth:
+        """How many tasks wait, and how many are being grown."""
+        return await self._group.depth()
+
+    async def _end(self, claim: Claim, stream: str, field: str, value: bytes) -> bool:
+        task = claim.task
+        words = [self._group.group, claim.entry_id, task.id, task.attempt, field, value]
+        return bool(await self._group.script(_END, [self._keys.tasks, stream], words))
+
+    async def _touch(self, consumer: str, words: list[tuple[str, str]], idle_milliseconds: int) -> frozenset[str]:
+        if not words:
+            return frozenset()
+        flat = [word for pair in words for word in pair]
+        arguments = [self._group.group, consumer, idle_milliseconds, *flat]
+        kept = await self._group.script(_TOUCH, [self._keys.tasks], arguments)
+        return frozenset(entry_id.decode() for entry_id in kept)
+
+    async def _take_abandoned(self, consumer: str, count: int) -> list[Claim]:
+        idle = max(1, int(self._limits.claim_after_seconds * 1000))
+        reply = await self._group.script(
+            _TAKE_ABANDONED, [self._keys.tasks], [self._group.group, consumer, idle, count]
+        )
+        found = [(entry, deliveries + 1) for raw, deliveries in reply for entry in parse_entries([raw])]
+        return await self._claims(found, consumer)
+
+    async def _claims(self, found: Sequence[tuple[Entry, int]], consumer: str) -> list[Claim]:
+        claims = []
+        for entry, deliveries in found:
+            try:
+                task = Task.model_validate_json(entry.fields[b"task"])
+            except (KeyError, ValidationError):
+                # nobody will ever read it; the learner misses its id and feeds it again
+                self.num_unreadable += 1
+                await self._group.acknowledge([entry.id])
+                continue
+            claim = Claim(entry.id, task, deliveries, consumer)
+            if deliveries > self._limits.max_deliveries:
+                await self.bury(claim, f"no tree after {deliveries - 1} deliveries", consumer)
+                continue
+            claims.append(claim)
+        return claims

@@ -1,0 +1,139 @@
+"""What comes back to the learner: grown trees, and dead letters."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from shared.errors import InvalidInput
+from shared.protocol.task import DeadLetter
+from shared.protocol.tree import ScoredTree
+from shared.streams.connection import Connection
+from shared.streams.group import Depth, Entry, StreamGroup
+from shared.streams.keys import LEARNER_GROUP, RunKeys
+
+Item = TypeVar("Item")
+
+_MAX_BURIED = 1000
+
+_ACKNOWLEDGE_LETTERS = """
+for i = 3, #ARGV do
+  local entry = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+  if entry then
+    for k = 1, #entry[2], 2 do
+      if entry[2][k] == 'letter' then redis.call('LPUSH', KEYS[2], entry[2][k + 1]) end
+    end
+  end
+  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+  redis.call('XDEL', KEYS[1], ARGV[i])
+end
+redis.call('LTRIM', KEYS[2], 0, ARGV[2] - 1)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery(Generic[Item]):
+    """Something that was delivered and stays pending until it is acknowledged."""
+
+    entry_id: str
+    item: Item
+
+
+class TreeQueue:
+    """The run's grown trees. The replicas' `finish` appends, the learner takes."""
+
+    def __init__(self, connection: Connection, keys: RunKeys) -> None:
+        self.num_unreadable = 0
+        self._group = StreamGroup(connection, keys.trees, LEARNER_GROUP)
+
+    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[ScoredTree]]:
+        """Up to `count` trees that were not delivered before, waiting at most `wait_seconds` for the first."""
+        return await self._read(await self._group.wait_new(consumer, count, wait_seconds))
+
+    async def redeliver(self, consumer: str) -> list[Delivery[ScoredTree]]:
+        """All trees that were delivered, to whomever, and not acknowledged, in stream order: after a restart."""
+        return await self._read(await self._group.take_all_pending(consumer))
+
+    async def acknowledge(self, entry_ids: Sequence[str]) -> None:
+        """These are part of a checkpoint, or of nothing: they leave the stream."""
+        await self._group.acknowledge(list(entry_ids))
+
+    async def ids(self) -> set[tuple[str, int]]:
+        """The (id, attempt) of every tree still on the stream, delivered or not."""
+        return await self._group.ids()
+
+    async def depth(self) -> Depth:
+        """How many trees wait, and how many are delivered and not acknowledged."""
+        return await self._group.depth()
+
+    async def _read(self, entries: list[Entry]) -> list[Delivery[ScoredTree]]:
+        deliveries, unreadable = _sort(entries, b"tree", ScoredTree.unpack)
+        self.num_unreadable += len(unreadable)
+        await self._group.acknowledge(unreadable)
+        return deliveries
+
+
+class DeadLetterQueue:
+    """The run's tasks that were given up. Acknowledged letters stay readable in `list`, the newest of them."""
+
+    def __init__(self, connection: Connection, keys: RunKeys) -> None:
+        self.num_unreadable = 0
+        self._connection = connection
+        self._keys = keys
+        self._group = StreamGroup(connection, keys.dead_letters, LEARNER_GROUP)
+
+    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[DeadLetter]]:
+        """Up to `count` letters that were not delivered before, waiting at most `wait_seconds` for the first."""
+        return await self._read(await self._group.wait_new(consumer, count, wait_seconds))
+
+    async def redeliver(self, consumer: str) -> list[Delivery[DeadLetter]]:
+        """All letters that were delivered, to whomever, and not acknowledged, in stream order: after a restart."""
+        return await self._read(await self._group.take_all_pending(consumer))
+
+    async def acknowledge(self, entry_ids: Sequence[str]) -> None:
+        """These are accounted for."""
+        if entry_ids:
+            keys = [self._keys.dead_letters, self._keys.buried]
+            await self._group.script(_ACKNOWLEDGE_LETTERS, keys, [self._group.group, _MAX_BURIED, *entry_ids])
+
+    async def ids(self) -> set[tuple[str, int]]:
+        """The (id, attempt) of every letter that is not acknowledged."""
+        return await self._group.ids()
+
+    async def depth(self) -> Depth:
+        """How many letters wait, and how many are delivered and not acknowledged."""
+        return await self._group.depth()
+
+    async def _read(self, entries: list[Entry]) -> list[Delivery[DeadLetter]]:
+        deliveries, unreadable = _sort(entries, b"letter", DeadLetter.model_validate_json)
+        self.num_unreadable += len(unreadable)
+        await self._group.acknowledge(unreadable)
+        return deliveries
+
+    async def list(self, count: int) -> list[DeadLetter]:
+        """The newest letters, newest first, acknowledged or not."""
+        waiting = await self._connection.command("XREVRANGE", self._keys.dead_letters, "+", "-", "COUNT", count)
+        texts = [dict(zip(flat[::2], flat[1::2], strict=True)).get(b"letter", b"") for _, flat in waiting]
+        if len(texts) < count:
+            texts += await self._connection.command("LRANGE", self._keys.buried, 0, count - len(texts) - 1)
+        return [letter for text in texts if (letter := _letter_or_none(text)) is not None]
+
+
+def _sort(entries: list[Entry], field: bytes, read: Callable[[bytes], Item]) -> tuple[list[Delivery[Item]], list[str]]:
+    """The entries that can be read, and the ids of those that never will be."""
+    deliveries: list[Delivery[Item]] = []
+    unreadable: list[str] = []
+    for entry in entries:
+        try:
+            deliveries.append(Delivery(entry.id, read(entry.fields[field])))
+        except (KeyError, ValidationError, InvalidInput):
+            unreadable.append(entry.id)
+    return deliveries, unreadable
+
+
+def _letter_or_none(text: bytes) -> DeadLetter | None:
+    try:
+        return DeadLetter.model_validate_json(text)
+    except ValidationError:
+        return None
