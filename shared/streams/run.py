@@ -7,10 +7,8 @@ from shared.streams.connection import Connection
 from shared.streams.keys import RUNS, RunKeys
 from shared.streams.lease import OwnerLease
 from shared.streams.registry import ReplicaRegistry
-from shared.streams.tasks import TaskLimits, TaskQueue
+from shared.streams.tasks import TaskQueue
 from shared.streams.trees import DeadLetterQueue, TreeQueue
-
-_LEASE_SECONDS = 30.0
 
 
 class RunStreams:
@@ -21,13 +19,14 @@ class RunStreams:
         connection: Connection,
         run: str,
         *,
-        limits: TaskLimits | None = None,
-        lease_seconds: float = _LEASE_SECONDS,
+        claim_after_seconds: float = 30.0,
+        lease_seconds: float = 30.0,
+        max_tasks: int = 100_000,
     ) -> None:
         self.run = run
         self._connection = connection
         self._keys = RunKeys(run)
-        self.tasks = TaskQueue(connection, self._keys, limits or TaskLimits())
+        self.tasks = TaskQueue(connection, self._keys, claim_after_seconds, max_tasks)
         self.trees = TreeQueue(connection, self._keys)
         self.dead_letters = DeadLetterQueue(connection, self._keys)
         self.replicas = ReplicaRegistry(connection, self._keys)
@@ -42,6 +41,10 @@ class RunStreams:
         if marker is None:
             marker = await self._connection.command("GET", self._keys.incarnation)
         return f"{await self._connection.incarnation()}:{(marker or b'').decode()}"
+
+    async def close(self) -> None:
+        """Closes the connection, which other runs of this process may share."""
+        await self._connection.close()
 
     async def forget(self) -> None:
         """Removes everything the run keeps on the server."""

@@ -73,26 +73,19 @@ class Claim:
     consumer: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskLimits:
-    """When a claim counts as abandoned, and how many tasks the stream holds at most."""
-
-    claim_after_seconds: float = 30.0
-    max_deliveries: int = 5
-    max_length: int = 100_000
-
-    def __post_init__(self) -> None:
-        if self.claim_after_seconds <= 0 or self.max_deliveries < 1 or self.max_length < 1:
-            raise ValueError(f"all limits are positive: {self}")
-
-
 class TaskQueue:
-    """The run's tasks. The learner puts, the rollout replicas take."""
+    """The run's tasks. The learner puts, the rollout replicas take.
 
-    def __init__(self, connection: Connection, keys: RunKeys, limits: TaskLimits) -> None:
+    A claim without a heartbeat for `claim_after_seconds` counts as abandoned. The stream holds `max_tasks` at most.
+    """
+
+    def __init__(self, connection: Connection, keys: RunKeys, claim_after_seconds: float, max_tasks: int) -> None:
+        if claim_after_seconds <= 0 or max_tasks < 1:
+            raise ValueError(f"both are positive: {claim_after_seconds=} {max_tasks=}")
         self.num_unreadable = 0
         self._keys = keys
-        self._limits = limits
+        self._abandoned_milliseconds = max(1, int(claim_after_seconds * 1000))
+        self._max_tasks = max_tasks
         self._group = StreamGroup(connection, keys.tasks, ROLLOUT_GROUP)
 
     async def put(self, tasks: Iterable[Task]) -> None:
@@ -102,11 +95,9 @@ class TaskQueue:
             words += [task.id, task.attempt, task.model_dump_json()]
         if not words:
             return
-        reply = await self._group.script(_PUT, [self._keys.tasks], [self._limits.max_length, *words])
+        reply = await self._group.script(_PUT, [self._keys.tasks], [self._max_tasks, *words])
         if reply < 0:
-            raise Overloaded(
-                f"the stream of tasks holds at most {self._limits.max_length}; wait until some have been grown"
-            )
+            raise Overloaded(f"the stream of tasks holds at most {self._max_tasks}; wait until some have been grown")
 
     async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Claim]:
         """Up to `count` tasks: abandoned ones first, then new ones, waiting at most `wait_seconds` for the first."""
@@ -165,9 +156,8 @@ class TaskQueue:
         return frozenset(entry_id.decode() for entry_id in kept)
 
     async def _take_abandoned(self, consumer: str, count: int) -> list[Claim]:
-        idle = max(1, int(self._limits.claim_after_seconds * 1000))
         reply = await self._group.script(
-            _TAKE_ABANDONED, [self._keys.tasks], [self._group.group, consumer, idle, count]
+            _TAKE_ABANDONED, [self._keys.tasks], [self._group.group, consumer, self._abandoned_milliseconds, count]
         )
         found = [(entry, deliveries + 1) for raw, deliveries in reply for entry in parse_entries([raw])]
         return await self._claims(found, consumer)
@@ -182,9 +172,5 @@ class TaskQueue:
                 self.num_unreadable += 1
                 await self._group.acknowledge([entry.id])
                 continue
-            claim = Claim(entry.id, task, deliveries, consumer)
-            if deliveries > self._limits.max_deliveries:
-                await self.bury(claim, f"no tree after {deliveries - 1} deliveries", consumer)
-                continue
-            claims.append(claim)
+            claims.append(Claim(entry.id, task, deliveries, consumer))
         return claims

@@ -110,8 +110,9 @@ class SnapshotStore:
         return self.get(version).directory
 
     @contextmanager
-    def pinned(self, version: WeightVersion) -> Iterator[Snapshot]:
-        """A snapshot that stays while the block runs, however many newer ones arrive."""
+    def pinned(self, snapshot: Snapshot) -> Iterator[Snapshot]:
+        """A snapshot that stays while the block runs, however many newer ones arrive; InvalidInput when it is gone."""
+        version = snapshot.version
         snapshot = self.get(version)
         self._pins[version] += 1
         try:
