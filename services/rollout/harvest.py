@@ -117,9 +117,9 @@ class Harvest:
                 await self._bury(claim, f"{claim.deliveries} deliveries failed, the last with: {error}")
             else:
                 log.warning("tree_released", task=claim.task.id, error=str(error))
-                await self._release(claim)
+                await self._release(claim, failed=True)
         except asyncio.CancelledError:
-            await self._release(claim)
+            await self._release(claim, failed=False)
             raise
 
     async def _hand_over(self, claim: Claim, tree: ScoredTree) -> None:
@@ -140,17 +140,22 @@ class Harvest:
         with contextlib.suppress(Unavailable):
             await self._streams.tasks.bury(claim, reason, self._replica)
 
-    async def _release(self, claim: Claim) -> None:
+    async def _release(self, claim: Claim, *, failed: bool) -> None:
         self._metrics.trees.labels("released").inc()
         with contextlib.suppress(Unavailable):
-            await self._streams.tasks.release([claim])
+            await self._streams.tasks.release([claim], failed=failed)
 
     async def _keep_claims_alive(self) -> None:
+        """The heartbeat. What another has claimed meanwhile is given up; its release touches nothing of the other's."""
         while True:
             await asyncio.sleep(self._heartbeat_seconds)
-            entry_ids = [claim.entry_id for claim in self._growing.values()]
+            held = {claim.entry_id: growing for growing, claim in self._growing.items()}
+            if not held:
+                continue
             try:
-                if entry_ids:
-                    await self._streams.tasks.keep_alive(self._replica, entry_ids)
+                kept = await self._streams.tasks.keep_alive(self._replica, list(held))
             except Unavailable as error:
                 log.warning("heartbeat_failed", error=str(error))
+                continue
+            for entry_id in held.keys() - kept:
+                held[entry_id].cancel()

@@ -118,10 +118,12 @@ class TaskQueue:
         """The heartbeat of these claims. Returns those that are still this consumer's: give up growing the others."""
         return await self._touch(consumer, [(entry_id, "") for entry_id in entry_ids], 0)
 
-    async def release(self, claims: Sequence[Claim]) -> None:
-        """Gives claims back: another can take them at once, and this delivery does not count."""
+    async def release(self, claims: Sequence[Claim], *, failed: bool = False) -> None:
+        """Gives claims back: another can take them at once. This delivery counts only where it `failed`."""
         for consumer in {claim.consumer for claim in claims}:
-            words = [(claim.entry_id, str(claim.deliveries - 1)) for claim in claims if claim.consumer == consumer]
+            words = [
+                (claim.entry_id, str(claim.deliveries - (not failed))) for claim in claims if claim.consumer == consumer
+            ]
             await self._touch(consumer, words, _RELEASED_IDLE_MILLISECONDS)
 
     async def finish(self, claim: Claim, tree: ScoredTree) -> bool:
