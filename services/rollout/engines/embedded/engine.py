@@ -1,0 +1,195 @@
+"""The embedded engine: requests come and go on the event loop, and one task steps the batch for all of them."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.rollout.engines.embedded.batch import Batch, Row
+from services.rollout.engines.embedded.counters import EngineCounters
+from services.rollout.engines.embedded.model import Policy, load_policy
+from services.rollout.engines.embedded.settings import EmbeddedSettings
+from services.rollout.engines.engine import Completion, EngineLimits, Request
+from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
+from shared.tree.draw import WeightVersion
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Swap:
+    """New weights, ready to serve from the next step on."""
+
+    policy: Policy
+    version: WeightVersion
+    applied: asyncio.Event
+
+
+class EmbeddedEngine:
+    """Implements Engine on the CPU with a transformers causal LM.
+
+    A short step runs on the event loop itself: torch lets go of the interpreter lock in every operation, and a busy
+    loop in another thread would make each of them wait to get it back. A long step runs in a thread, so that the loop
+    answers meanwhile; its operations are long, and the waits do not matter (docs/results/engine.md).
+    """
+
+    def __init__(self, settings: EmbeddedSettings) -> None:
+        self.counters = EngineCounters()
+        self._settings = settings
+        self._waiting: deque[Row] = deque()
+        self._futures: dict[Row, asyncio.Future[Completion]] = {}
+        self._batch: Batch | None = None
+        self._policy: Policy | None = None
+        self._version: WeightVersion | None = None
+        self._swap: _Swap | None = None
+        self._loading = asyncio.Lock()
+        self._work = asyncio.Event()
+        self._runner: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._step_seconds = float("inf")
+
+    @property
+    def version(self) -> WeightVersion | None:
+        return self._version
+
+    @property
+    def limits(self) -> EngineLimits:
+        return self._serving_policy().limits
+
+    async def complete(self, request: Request) -> Completion:
+        self._check(request)
+        if len(self._waiting) >= self._settings.max_waiting:
+            raise Overloaded(
+                f"{len(self._waiting)} requests wait, max_waiting is {self._settings.max_waiting}: try later"
+            )
+        row = Row.of(request)
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._futures[row] = future
+        self._waiting.append(row)
+        self._work.set()
+        try:
+            return await future
+        finally:
+            # Whoever stops waiting gives the row up; the next step frees it.
+            del self._futures[row]
+            row.is_cancelled = True
+
+    async def load(self, snapshot: Path, version: WeightVersion) -> None:
+        async with self._loading:
+            self._check_open()
+            policy = await asyncio.to_thread(load_policy, snapshot, self._settings.context_length)
+            self._check_open()
+            if self._batch is None or self._policy is None:
+                self._batch = Batch(policy, version, self._settings, self.counters)
+                self._policy, self._version = policy, version
+                self._runner = asyncio.create_task(self._run(self._batch), name="embedded-engine")
+                return
+            _check_same_shapes(self._policy, policy)
+            swap = self._swap = _Swap(policy, version, asyncio.Event())
+            self._work.set()
+            await swap.applied.wait()
+            self._check_open()
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
+        self._fail(list(self._futures), Unavailable("the engine is closed: ask another replica"))
+        if self._swap is not None:
+            self._swap.applied.set()
+        self._waiting.clear()
+        self._batch = self._policy = self._runner = None
+
+    def _check(self, request: Request) -> None:
+        """Raises InvalidInput for what can never be served."""
+        self._check_open()
+        limits = self.limits
+        if not request.token_ids:
+            raise InvalidInput("the request has no token ids: a prompt has at least one")
+        if not 0 <= min(request.token_ids) <= max(request.token_ids) < limits.vocab_size:
+            outside = next(token for token in request.token_ids if not 0 <= token < limits.vocab_size)
+            raise InvalidInput(f"token id {outside} is outside the vocabulary [0, {limits.vocab_size})")
+        if request.max_tokens < 1:
+            raise InvalidInput(f"max_tokens is at least 1: {request.max_tokens}")
+        if (length := len(request.token_ids) + request.max_tokens) > limits.context_length:
+            raise InvalidInput(
+                f"{len(request.token_ids)} tokens and up to {request.max_tokens} new ones make {length}, "
+                f"over the context of {limits.context_length}: shorten the prompt or lower max_tokens"
+            )
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise Unavailable("the engine is closed: ask another replica")
+
+    def _serving_policy(self) -> Policy:
+        if self._policy is None:
+            raise Unavailable("no weights are loaded yet: wait until the replica is ready")
+        return self._policy
+
+    async def _run(self, batch: Batch) -> None:
+        """Steps while there is work, giving the loop its turn between any two steps."""
+        while True:
+            if not (self._waiting or batch.num_rows or self._swap):
+                self._work.clear()
+                self.counters.rows_in_flight = self.counters.waiting = 0
+                await self._work.wait()
+            try:
+                await self._turn(batch)
+            except Exception as error:  # the loop's border: the rows fail, the engine goes on
+                log.exception("engine_step_failed")
+                self.counters.failed_steps += 1
+                self._fail(batch.drop_all(), Unavailable(f"the engine failed on this batch: {error}; try again"))
+            await asyncio.sleep(0)
+
+    async def _turn(self, batch: Batch) -> None:
+        """One swap or one step, on the loop or in a thread."""
+        started = time.perf_counter()
+        if self._swap is not None:
+            await self._apply(batch, self._swap)
+            return
+        if self._step_seconds <= self._settings.inline_seconds:
+            ended = batch.step(self._waiting)
+        else:
+            ended = await asyncio.to_thread(batch.step, self._waiting)
+        self._step_seconds = time.perf_counter() - started
+        self._resolve(ended)
+        self.counters.steps += 1
+        self.counters.step_seconds += self._step_seconds
+        self.counters.rows_in_flight, self.counters.waiting = batch.num_rows, len(self._waiting)
+
+    async def _apply(self, batch: Batch, swap: _Swap) -> None:
+        """From here on the new weights serve, even if the rows in flight should fail to be recomputed."""
+        self._policy, self._version, self._swap = swap.policy, swap.version, None
+        self.counters.swaps += 1
+        swap.applied.set()
+        await asyncio.to_thread(batch.swap, swap.policy, swap.version)
+
+    def _resolve(self, ended: list[Row]) -> None:
+        for row in ended:
+            future = self._futures.get(row)
+            finish = row.finish()
+            if future is not None and finish is not None and not future.done():
+                future.set_result(row.completion(finish))
+                self.counters.finished_requests += 1
+
+    def _fail(self, rows: list[Row], error: IbtpoError) -> None:
+        for row in rows:
+            if (future := self._futures.get(row)) is not None and not future.done():
+                future.set_exception(error)
+
+
+def _check_same_shapes(old: Policy, new: Policy) -> None:
+    """New weights serve the requests in flight: they must be of the model that is served."""
+    if new.limits != old.limits or new.kv_shape != old.kv_shape:
+        raise InvalidInput(
+            f"weights of {new.limits} {new.kv_shape} cannot follow {old.limits} {old.kv_shape}: one run, one model"
+        )
+    old_shapes, new_shapes = old.weight_shapes, new.weight_shapes
+    for name in sorted(old_shapes.keys() | new_shapes.keys()):
+        if old_shapes.get(name) != new_shapes.get(name):
+            raise InvalidInput(
+                f"{name} has shape {new_shapes.get(name)}, served is {old_shapes.get(name)}: one run, one model"
+            )

@@ -1,0 +1,28 @@
+"""How large the embedded engine may grow."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSettings:
+    """Bounds: rows decoded together, requests that may wait, memory of the prefix cache, tokens of one prefill pass.
+
+    `context_length` lowers the model's own. A step expected to take longer than `inline_seconds` runs in a thread
+    (see EmbeddedEngine).
+    """
+
+    max_rows: int = 64
+    max_waiting: int = 4096
+    cache_bytes: int = 256 * 2**20
+    prefill_tokens: int = 2048
+    context_length: int | None = None
+    inline_seconds: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("max_rows", "max_waiting", "prefill_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1: {getattr(self, name)}")
+        if self.cache_bytes < 0:
+            raise ValueError(f"cache_bytes is 0 (no prefix cache) or positive: {self.cache_bytes}")
+        if self.context_length is not None and self.context_length < 2:
+            raise ValueError(f"context_length holds a prompt and an answer, 2 tokens at least: {self.context_length}")

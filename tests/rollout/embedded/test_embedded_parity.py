@@ -1,0 +1,116 @@
+"""What the embedded engine generates is what the model says."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+import torch
+
+from services.rollout.engines.embedded import EmbeddedEngine
+from services.rollout.engines.engine import Completion, Request, Sampling
+from shared.tree.draw import Finish, VersionSpan, WeightVersion
+
+EngineFactory = Callable[..., Awaitable[EmbeddedEngine]]
+ModelFactory = Callable[..., torch.nn.Module]
+FAMILIES = ("qwen3", "llama", "gpt2")
+FIRST = WeightVersion(1, 0)
+VOCAB_SIZE = 23
+
+GREEDY = Sampling(temperature=0.0)
+EOS = frozenset({2})
+
+
+def reference_logprobs(
+    model: torch.nn.Module, prompt: tuple[int, ...], completion: Completion, temperature: float
+) -> torch.Tensor:
+    token_ids = torch.tensor([prompt + completion.token_ids])
+    with torch.no_grad():
+        logprobs = (model(token_ids).logits[0, :-1] / temperature).log_softmax(-1)
+    return logprobs.gather(-1, token_ids[0, 1:, None])[len(prompt) - 1 :, 0]
+
+
+def prompts_of(seed: int, count: int, shared: int = 6) -> list[tuple[int, ...]]:
+    rng = random.Random(seed)
+    head = [rng.randrange(3, VOCAB_SIZE) for _ in range(shared)]
+    return [tuple(head + [rng.randrange(3, VOCAB_SIZE) for _ in range(rng.randrange(1, 20))]) for _ in range(count)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_greedy_answers_are_those_of_transformers_generate(
+    serve: EngineFactory, plain_model: ModelFactory, family: str
+) -> None:
+    engine, model = await serve(family, max_rows=4), plain_model(family, 0)
+    prompts = prompts_of(1, 7)
+    completions = await asyncio.gather(*(engine.complete(Request(p, 30, GREEDY, EOS, seed=0)) for p in prompts))
+    for prompt, completion in zip(prompts, completions, strict=True):
+        ids = torch.tensor([prompt])
+        expected = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=30)
+        assert completion.token_ids == tuple(expected[0, len(prompt) :].tolist())
+        assert completion.finish is (Finish.STOP if completion.token_ids[-1] == 2 else Finish.LENGTH)
+        assert completion.spans == (VersionSpan(FIRST, 0, len(completion.token_ids)),)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+async def test_logprobs_are_those_of_a_plain_forward_pass_behind_a_cached_prefix_too(
+    serve: EngineFactory, plain_model: ModelFactory, family: str, temperature: float
+) -> None:
+    engine, model = await serve(family, max_rows=5), plain_model(family, 0)
+    sampling = Sampling(temperature)
+    prompts = prompts_of(2, 8)
+    roots = await asyncio.gather(
+        *(engine.complete(Request(p, 25, sampling, EOS, seed=i)) for i, p in enumerate(prompts))
+    )
+    cuts = [(p + c.token_ids[: len(c.token_ids) // 2], i) for i, (p, c) in enumerate(zip(prompts, roots, strict=True))]
+    branches = await asyncio.gather(*(engine.complete(Request(p, 25, sampling, EOS, seed=100 + i)) for p, i in cuts))
+    for (prefix, _), branch in zip(cuts, branches, strict=True):
+        assert branch.cached_tokens == len(prefix) - 1
+    for prompt, completion in [
+        *zip(prompts, roots, strict=True),
+        *((p, b) for (p, _), b in zip(cuts, branches, strict=True)),
+    ]:
+        expected = reference_logprobs(model, prompt, completion, temperature)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-4, rtol=0)
+        assert completion.sampling_logprobs is None
+
+
+async def test_a_prompt_longer_than_a_prefill_pass_is_computed_in_pieces(
+    serve: EngineFactory, plain_model: ModelFactory
+) -> None:
+    engine, model = await serve(prefill_tokens=7), plain_model("qwen3", 0)
+    prompts = [p * 3 for p in prompts_of(3, 5)]
+    completions = await asyncio.gather(*(engine.complete(Request(p, 9, Sampling(), EOS, seed=4)) for p in prompts))
+    for prompt, completion in zip(prompts, completions, strict=True):
+        expected = reference_logprobs(model, prompt, completion, 1.0)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-4, rtol=0)
+
+
+async def test_identical_prompts_are_computed_once(serve: EngineFactory) -> None:
+    engine = await serve(max_rows=16)
+    prompt = prompts_of(5, 1)[0]
+    completions = await asyncio.gather(
+        *(engine.complete(Request(prompt, 5, Sampling(), EOS, seed=i)) for i in range(12))
+    )
+    assert engine.counters.prefilled_tokens == len(prompt) - 1
+    assert sorted(c.cached_tokens for c in completions) == [0] + [len(prompt) - 1] * 11
+
+
+async def test_the_same_seeds_in_the_same_batch_give_the_same_answers(serve: EngineFactory) -> None:
+    prompts = prompts_of(6, 9)
+    answers = []
+    for _ in range(2):
+        engine = await serve(max_rows=4)
+        answers.append(
+            await asyncio.gather(*(engine.complete(Request(p, 30, Sampling(), EOS, i)) for i, p in enumerate(prompts)))
+        )
+    assert answers[0] == answers[1]
+
+
+async def test_an_answer_does_not_depend_on_the_rows_around_it(serve: EngineFactory) -> None:
+    prompts = prompts_of(7, 9)
+    together, alone = await serve(max_rows=9), await serve(max_rows=1, cache_bytes=0)
+    requests = [Request(p, 30, Sampling(0.8), EOS, i) for i, p in enumerate(prompts)]
+    many = await asyncio.gather(*(together.complete(request) for request in requests))
+    single = [await alone.complete(request) for request in requests]
+    assert [c.token_ids for c in many] == [c.token_ids for c in single]
