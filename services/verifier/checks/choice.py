@@ -1,0 +1,89 @@
+"""Multiple choice: the letters that a response settles on."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from services.verifier.checks.answer_key import read_key
+from services.verifier.checks.check import Case, Judgement, Report
+from services.verifier.checks.final_answer import after_thinking, final_answer
+from shared.errors import InvalidInput
+from shared.protocol.message import Message
+from shared.protocol.verdict import Outcome, VerdictItem
+
+_RULE = "choice"
+_LONGEST = 1_000
+_SHORT_LINE = 8
+
+_STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|bf|rm)(?![a-zA-Z])|[{}$*]|\\[ ,!]")
+_OPTION = re.compile(r"\s*(?:option\s+|choice\s+)?(?:\(([a-z])\)|([a-z])\s*(?:[.:)]|\Z))", re.IGNORECASE)
+_SEVERAL = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|and|)\s*\(?[A-Z]\)?)*\s*\.?")
+_ANSWER_LINE = re.compile(r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*(\S+)\s*\Z", re.IGNORECASE)
+
+
+class ChoiceKey(Message):
+    """The right letter; several, as "A, C" or "AC", when all of them are owed."""
+
+    gold: str = Field(min_length=1, max_length=64)
+
+
+class ChoiceCheck:
+    """Right when the final answer is the gold's letters, no more and no fewer."""
+
+    kind = "choice"
+    is_repeatable = True
+
+    def refusal(self) -> str | None:
+        return None
+
+    def health(self) -> Mapping[str, Any]:
+        return {"ready": True}
+
+    def prepare(self, item: VerdictItem) -> Case[frozenset[str]]:
+        key = read_key(ChoiceKey, item)
+        gold = _letters(key.gold)
+        if not gold:
+            raise InvalidInput(f"item {item.id!r}: gold {key.gold!r} is no choice; give letters as 'B' or 'A, C'")
+        return Case(item.response, gold, item.limits)
+
+    async def judge(self, cases: Sequence[Case[frozenset[str]]], report: Report) -> None:
+        for position, case in enumerate(cases):
+            report(position, _judge(case))
+
+
+def _judge(case: Case[frozenset[str]]) -> Judgement:
+    stated = _stated(case.response)
+    if stated is None:
+        return Judgement(0.0, Outcome.NO_ANSWER, "no boxed letter and no last line 'Answer: X'", _RULE)
+    chosen = _letters(stated)
+    if not chosen:
+        return Judgement(0.0, Outcome.WRONG, "the final answer is not a letter", _RULE)
+    if chosen == case.key:
+        return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
+    return Judgement(0.0, Outcome.WRONG, f"chose {', '.join(sorted(chosen))}", _RULE)
+
+
+def _stated(response: str) -> str | None:
+    """What the box says, several boxes joined; without a box, the last line: a letter, or `Answer: X`."""
+    answer = final_answer(response, _LONGEST)
+    if answer is not None:
+        return ",".join(answer.stated)
+    text = after_thinking(response)
+    if text is None or "\\boxed" in text:
+        return None
+    last_line = text.rstrip().rpartition("\n")[2][-_LONGEST:].strip()
+    if len(last_line) <= _SHORT_LINE:
+        return last_line or None
+    named = _ANSWER_LINE.search(last_line.rstrip("*$. "))
+    return named[1] if named else None
+
+
+def _letters(text: str) -> frozenset[str]:
+    """The letters chosen: of `C`, `(C)`, `C) Paris`, or of `A, C`; empty when it is no choice."""
+    plain = _STYLE.sub("", text).strip()
+    if _SEVERAL.fullmatch(plain):
+        return frozenset(letter for letter in plain if letter.isupper())
+    option = _OPTION.match(plain)
+    return frozenset((option[1] or option[2]).upper()) if option else frozenset()

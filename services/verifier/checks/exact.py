@@ -1,0 +1,55 @@
+"""Answers that must equal the gold text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from services.verifier.checks.answer_key import read_key
+from services.verifier.checks.check import Case, Judgement, Report
+from services.verifier.checks.final_answer import after_thinking
+from shared.protocol.message import Message
+from shared.protocol.verdict import Outcome, VerdictItem
+
+_RULE = "exact"
+
+
+class ExactKey(Message):
+    """The text owed. White space is compared by words: runs of it are one, ends are ignored."""
+
+    gold: str = Field(min_length=1, max_length=100_000)
+    ignore_case: bool = False
+
+
+class ExactCheck:
+    """Right when the response, after its thinking part, is the gold text."""
+
+    kind = "exact"
+    is_repeatable = True
+
+    def refusal(self) -> str | None:
+        return None
+
+    def health(self) -> Mapping[str, Any]:
+        return {"ready": True}
+
+    def prepare(self, item: VerdictItem) -> Case[ExactKey]:
+        return Case(item.response, read_key(ExactKey, item), item.limits)
+
+    async def judge(self, cases: Sequence[Case[ExactKey]], report: Report) -> None:
+        for position, case in enumerate(cases):
+            report(position, _judge(case))
+
+
+def _judge(case: Case[ExactKey]) -> Judgement:
+    answer = _words(after_thinking(case.response), case.key.ignore_case)
+    if not answer:
+        return Judgement(0.0, Outcome.NO_ANSWER, "the response is empty after its thinking part", _RULE)
+    if answer == _words(case.key.gold, case.key.ignore_case):
+        return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
+    return Judgement(0.0, Outcome.WRONG, "the text differs from the gold", _RULE)
+
+
+def _words(text: str | None, ignore_case: bool) -> list[str]:
+    words = (text or "").split()
+    return [word.casefold() for word in words] if ignore_case else words

@@ -1,0 +1,193 @@
+"""What a mathematical answer can be: the parsed forms, all immutable and hashable."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An exact rational, as a literal or folded from one fraction."""
+
+    value: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Scientific:
+    """coefficient · 10^exponent with an exponent too large to write out; the coefficient has no factor 10."""
+
+    coefficient: int
+    exponent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A variable or a constant, by its LaTeX name without the backslash: x, x_1, alpha, pi, infty."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    terms: tuple["Form", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    factors: tuple["Form", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """A root is a power: sqrt(x) has the exponent 1/2."""
+
+    base: "Form"
+    exponent: "Form"
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """A named operation on arguments: sin, log, abs, factorial, binom, f."""
+
+    name: str
+    arguments: tuple["Form", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlusMinus:
+    """left ± right, or left ∓ right."""
+
+    left: "Form"
+    right: "Form"
+    minus_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A value with what stands behind it: a unit, %, or ° (in its canonical spelling)."""
+
+    value: "Form"
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Based:
+    """Digits with the base in which they are to be read: 101_2."""
+
+    digits: str
+    base: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words: compared as words."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Values separated by commas, "and" or "or", without delimiters: their order says nothing."""
+
+    items: tuple["Form", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A set in braces."""
+
+    items: tuple["Form", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """Values between delimiters: a point, a vector or an interval. Order and delimiters count."""
+
+    opening: str
+    closing: str
+    items: tuple["Form", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    rows: tuple[tuple["Form", ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetOperation:
+    """Sets joined by cup, cap or setminus."""
+
+    name: str
+    parts: tuple["Form", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """a:b or a:b:c, also a time of day."""
+
+    parts: tuple["Form", ...]
+
+
+class Relator(StrEnum):
+    """How two sides of a relation relate."""
+
+    EQUAL = "="
+    UNEQUAL = "\\ne"
+    LESS = "<"
+    LESS_EQUAL = "\\le"
+    GREATER = ">"
+    GREATER_EQUAL = "\\ge"
+    IN = "\\in"
+    ABOUT = "\\approx"
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """sides[0] relators[0] sides[1] …: a chain of one or more relations."""
+
+    sides: tuple["Form", ...]
+    relators: tuple[Relator, ...]
+
+
+Form: TypeAlias = (
+    Number
+    | Scientific
+    | Symbol
+    | Sum
+    | Product
+    | Power
+    | Apply
+    | PlusMinus
+    | Quantity
+    | Based
+    | Text
+    | Listing
+    | Members
+    | Bracket
+    | Matrix
+    | SetOperation
+    | Ratio
+    | Relation
+)
+
+SCALARS = (Number, Scientific, Symbol, Sum, Product, Power, Apply)
+
+
+def children(form: Form) -> tuple[Form, ...]:
+    """The forms directly inside a form."""
+    match form:
+        case Sum(parts) | Product(parts) | Listing(parts) | Members(parts) | Ratio(parts):
+            return parts
+        case Power(base, exponent):
+            return base, exponent
+        case PlusMinus(left, right, _):
+            return left, right
+        case Apply(_, parts) | SetOperation(_, parts) | Bracket(_, _, parts) | Relation(parts, _):
+            return parts
+        case Quantity(value, _):
+            return (value,)
+        case Matrix(rows):
+            return tuple(item for row in rows for item in row)
+        case _:
+            return ()

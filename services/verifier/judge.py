@@ -1,0 +1,167 @@
+"""The verifier's heart: takes a batch in, has every item judged, and answers for what was not."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.verifier.checks.check import Case, Check, Judgement, failed
+from services.verifier.judgement_cache import JudgementCache
+from services.verifier.metrics import VerifierMetrics
+from shared.errors import InvalidInput, Overloaded, Unavailable
+from shared.protocol.verdict import Outcome, VerdictItem
+from shared.runtime.logs import event_logger
+
+log = event_logger(__name__)
+
+# Told the position of an item in its batch, and how it was judged.
+Deliver = Callable[[int, Judgement], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The items of one kind in a batch, with their positions in it."""
+
+    check: Check[Any]
+    positions: list[int] = field(default_factory=list)
+    cases: list[Case[Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items that were accepted: known kinds, readable keys, room in the queue."""
+
+    size: int
+    shares: tuple[Share, ...]
+    arrived: float
+
+
+class Judge:
+    """Judges batches with the check of each item's kind."""
+
+    def __init__(
+        self, checks: Iterable[Check[Any]], metrics: VerifierMetrics, max_pending_items: int, cache: JudgementCache
+    ) -> None:
+        self._check_of_kind = {check.kind: check for check in checks}
+        self._metrics = metrics
+        self._max_pending_items = max_pending_items
+        self._num_pending = 0
+        self._cache = cache
+
+    def not_ready(self) -> str | None:
+        """Why no kind can be judged now, or None."""
+        refusals = [check.refusal() for check in self._check_of_kind.values()]
+        return "; ".join(filter(None, refusals)) if all(refusals) else None
+
+    def health(self) -> dict[str, Any]:
+        """What /healthz tells: the queue, and each kind with what it refuses and runs on."""
+        kinds = {kind: {"refusal": check.refusal(), **check.health()} for kind, check in self._check_of_kind.items()}
+        return {"pending_items": self._num_pending, "kinds": kinds}
+
+    def admit(self, items: Sequence[VerdictItem]) -> Batch:
+        """Takes the items in. Raises InvalidInput, Unavailable or Overloaded for the batch as a whole."""
+        if self._num_pending + len(items) > self._max_pending_items:
+            self._metrics.refused_batches.labels("overloaded").inc()
+            raise Overloaded(
+                f"{self._num_pending} items are pending and {len(items)} more would exceed {self._max_pending_items}; "
+                "try again later or send smaller batches"
+            )
+        shares: dict[str, Share] = {}
+        for position, item in enumerate(items):
+            share = shares.get(item.kind)
+            if share is None:
+                share = shares[item.kind] = Share(self._usable_check(item))
+            share.positions.append(position)
+            share.cases.append(share.check.prepare(item))
+        self._pend(len(items))
+        return Batch(len(items), tuple(shares.values()), time.monotonic())
+
+    async def judge(self, batch: Batch, deadline_seconds: float, deliver: Deliver) -> None:
+        """Delivers a judgement for every item of an admitted batch, each once, all by its deadline."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for share in batch.shares:
+                    group.create_task(self._judge_share(share, batch.arrived, deadline_seconds, deliver))
+        finally:
+            self._pend(-batch.size)
+            self._metrics.batch_seconds.observe(time.monotonic() - batch.arrived)
+
+    def _pend(self, num_items: int) -> None:
+        self._num_pending += num_items
+        self._metrics.pending_items.set(self._num_pending)
+
+    def _usable_check(self, item: VerdictItem) -> Check[Any]:
+        check = self._check_of_kind.get(item.kind)
+        if check is None:
+            known = ", ".join(sorted(self._check_of_kind))
+            raise InvalidInput(f"item {item.id!r}: kind {item.kind!r} is none of: {known}")
+        refusal = check.refusal()
+        if refusal is not None:
+            self._metrics.refused_batches.labels("unavailable").inc()
+            raise Unavailable(f"kind {item.kind!r} cannot be judged here: {refusal}")
+        return check
+
+    async def _judge_share(self, share: Share, arrived: float, deadline_seconds: float, deliver: Deliver) -> None:
+        kind = share.check.kind
+        ledger = _Ledger(share, deliver, self._cache)
+        try:
+            async with asyncio.timeout(arrived + deadline_seconds - time.monotonic()):
+                await share.check.judge(ledger.open_cases(), ledger.report)
+        except TimeoutError:
+            ledger.fail_open(f"not judged within the batch's deadline of {deadline_seconds:g} s; send it again")
+        except Exception as error:
+            log.exception("check_failed", kind=kind)
+            ledger.fail_open(f"the {kind} check failed: {type(error).__name__}")
+        ledger.fail_open(f"the {kind} check gave no verdict")
+        for outcome, count in ledger.num_of_outcome.items():
+            self._metrics.verdicts.labels(kind, outcome.value).inc(count)
+        self._metrics.cache_hits.labels(kind).inc(ledger.num_known)
+
+
+class _Ledger:
+    """What of a share is still open; each of its items is delivered once, whatever the check does."""
+
+    def __init__(self, share: Share, deliver: Deliver, cache: JudgementCache) -> None:
+        self._share = share
+        self._deliver = deliver
+        self._cache = cache if share.check.is_repeatable else None
+        self._open: list[int] = []  # indices into the share, by the check's position
+        self._is_open: list[bool] = []
+        self.num_of_outcome: Counter[Outcome] = Counter()
+        self.num_known = 0
+
+    def open_cases(self) -> list[Case[Any]]:
+        """Delivers what the cache knows; the cases left, in the positions that `report` takes."""
+        cases = self._share.cases
+        if self._cache is None:
+            self._open = list(range(len(cases)))
+        else:
+            for index, case in enumerate(cases):
+                known = self._cache.get(self._share.check.kind, case)
+                if known is None:
+                    self._open.append(index)
+                else:
+                    self.num_known += 1
+                    self._settle(index, known)
+        self._is_open = [True] * len(self._open)
+        return [cases[index] for index in self._open]
+
+    def report(self, position: int, judgement: Judgement) -> None:
+        if not self._is_open[position]:
+            return
+        self._is_open[position] = False
+        index = self._open[position]
+        self._settle(index, judgement)
+        if self._cache is not None:
+            self._cache.put(self._share.check.kind, self._share.cases[index], judgement)
+
+    def fail_open(self, reason: str) -> None:
+        for position, is_open in enumerate(self._is_open):
+            if is_open:
+                self.report(position, failed(reason))
+
+    def _settle(self, index: int, judgement: Judgement) -> None:
+        self.num_of_outcome[judgement.outcome] += 1
+        self._deliver(self._share.positions[index], judgement)

@@ -1,0 +1,66 @@
+"""Builds the verifier from its configuration: the only place that names concrete checks."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from services.verifier.app import build_router
+from services.verifier.checks.check import Check
+from services.verifier.checks.choice import ChoiceCheck
+from services.verifier.checks.exact import ExactCheck
+from services.verifier.checks.math.check import MathCheck
+from services.verifier.config import VerifierConfig
+from services.verifier.judge import Judge
+from services.verifier.judgement_cache import JudgementCache
+from services.verifier.metrics import VerifierMetrics
+from shared.runtime.app import create_app
+from shared.runtime.logs import configure_logs
+from shared.runtime.serve import serve
+
+
+class VerifierService:
+    """The parts of one verifier, and how they live together."""
+
+    def __init__(self, config: VerifierConfig) -> None:
+        metrics = VerifierMetrics(CollectorRegistry())
+        self.math = MathCheck(config.math, metrics)
+        checks: list[Check[Any]] = [self.math, ChoiceCheck(), ExactCheck()]
+        cache = JudgementCache(config.cache_entries)
+        self.judge = Judge(checks, metrics, config.max_pending_items, cache)
+        self.app = create_app(
+            "verifier",
+            build_router(self.judge, config.deadline_seconds),
+            lifespan=self._live,
+            ready=self.judge.not_ready,
+            registry=metrics.registry,
+            token=config.token,
+            max_body_bytes=config.max_body_bytes,
+        )
+        self.app.state.health = self.judge.health
+
+    @asynccontextmanager
+    async def _live(self, _: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.math)
+            yield
+
+
+def build(config: VerifierConfig) -> FastAPI:
+    """The service's app."""
+    return VerifierService(config).app
+
+
+def main(config: VerifierConfig) -> int:
+    """Serves until told to end; returns the exit code."""
+    configure_logs("verifier", config.log_level, secrets=[config.token or ""])
+    return serve(
+        build(config),
+        host=config.host,
+        port=config.port,
+        token=config.token,
+        grace_seconds=config.grace_seconds,
+        url_file=config.url_file,
+    )
