@@ -30,8 +30,7 @@ class RolloutConfig(BaseModel):
     engine: EngineKind = EngineKind.EMBEDDED
     model: Path | None = Field(None, description="A policy to serve before any learner pushes one, as version 0.0")
     max_rows: int = Field(64, gt=0, description="Requests that the engine decodes at once")
-    cache_tokens: int = Field(65536, gt=0, description="Prefix cache, in tokens")
-    threads: int = Field(1, gt=0, description="Threads of the embedded engine's arithmetic")
+    cache_bytes: int = Field(256 * 2**20, ge=0, description="Memory of the embedded engine's prefix cache; 0: none")
 
     max_trees: int = Field(64, gt=0, description="Trees grown for the stream at once")
     max_posted_trees: int = Field(256, gt=0, description="Trees grown for POST /v1/trees at once; beyond: 429")

@@ -114,9 +114,7 @@ class RolloutService:
 
 
 def _engine(config: RolloutConfig) -> Engine:
-    return EmbeddedEngine(
-        EmbeddedSettings(max_rows=config.max_rows, cache_tokens=config.cache_tokens, threads=config.threads)
-    )
+    return EmbeddedEngine(EmbeddedSettings(max_rows=config.max_rows, cache_bytes=config.cache_bytes))
 
 
 def build(config: RolloutConfig) -> FastAPI:
