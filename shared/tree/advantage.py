@@ -1,4 +1,4 @@
-"""The credit of a node: the advantage that every token of it is trained with, and its weight."""
+"""The credit of a node: the advantage with which its tokens are trained, and their weight."""
 
 import math
 from collections.abc import Sequence
@@ -6,36 +6,41 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from shared.tree.ib_score import Confidence, confidences, likelihood_ratios
+from shared.tree.ib_score import Confidence, confidences, etas1, value_ratios
 from shared.tree.node import Tree
 from shared.tree.values import ValueEstimator, node_values
 
 
 class GlobalTerm(StrEnum):
-    """What a node's outcome is compared with."""
+    """A_GL: what a node, or a trajectory, is compared with."""
 
     NODES = "nodes"
-    """A-1: (p̂(s) − p̂(q)) / (std + ε)."""
+    """A-1: (p̂(s) − p̂(q)) / (std({R}) + ε) of a node."""
     GRPO = "grpo"
-    """(R − mean) / (std + ε) of each trajectory; a node has the mean over the trajectories through it."""
+    """(R − mean) / (std({R}) + ε) of a trajectory."""
     DR_GRPO = "dr-grpo"
-    """R − mean of each trajectory, likewise."""
+    """R − mean of a trajectory."""
     TREERL = "treerl"
-    """((V(s) − V(root)) + (V(s) − V(fork above))) / √leaves, of leave-one-out rewards."""
+    """((V(s) − V(root)) + (V(s) − V(parent))) / √leaves of a node from fork to fork, of leave-one-out rewards."""
+
+    @property
+    def is_of_trajectories(self) -> bool:
+        """Whether trajectories that share a node give it different advantages; `advantages` has their mean."""
+        return self in {GlobalTerm.GRPO, GlobalTerm.DR_GRPO}
 
 
 class Prior(StrEnum):
-    """Whose confidence π weighs A-2."""
+    """Whose confidence in the step is π in A-2."""
 
     SAMPLING = "sampling"
     REFERENCE = "reference"
 
 
 class NodeWeight(StrEnum):
-    """How much a node on m of G trajectories weighs."""
+    """The weight of a node on m of G trajectories."""
 
     LEAVES = "leaves"
-    """m: as if the trajectories were extracted and trained on."""
+    """m: trajectories are extracted and trained on."""
     SQRT = "sqrt"
     """√m."""
     DRAWS = "draws"
@@ -44,8 +49,10 @@ class NodeWeight(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """A-3: A(s) = A_GL(s) + λ·A_IB(s), with its switches. Without mixed rewards there is no A_GL; then nothing is
-    trained on, unless `ib_on_ties` lets A_IB stand alone."""
+    """A-3, with its switches: A(s) = A_GL(s) + λ·A_IB(s).
+
+    When all rewards are equal there is no A_GL; nothing is learnt then, unless `ib_on_ties` leaves A_IB alone.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -61,12 +68,15 @@ class Credit:
     epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
+        if not 0 < self.beta < math.inf:
             raise ValueError(f"beta is positive: {self.beta}")
+        for name in ("lam", "kappa", "epsilon"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is not negative: {getattr(self, name)}")
 
     @classmethod
     def named(cls, name: str) -> "Credit":
-        """The credit of a method by its name; ValueError for others."""
+        """The credit of a published method, by its name."""
         credits = {
             "ibtpo": cls(),
             "grpo": cls(global_term=GlobalTerm.GRPO, lam=0.0),
@@ -74,19 +84,53 @@ class Credit:
             "treerl": cls(global_term=GlobalTerm.TREERL, lam=0.0),
         }
         if name not in credits:
-            raise ValueError(f"no credit is named {name!r}; there are {', '.join(sorted(credits))}")
+            raise ValueError(f"no credit is named {name!r}: choose from {', '.join(credits)}")
         return credits[name]
 
 
 def advantages(tree: Tree, credit: Credit, reference: Sequence[float] | None = None) -> tuple[float, ...]:
-    """A(s) of every node, 0 at the root. `reference` are the nodes' confidences under the reference policy."""
+    """A(s) of every node, 0 at the root; the mean over its trajectories where the global term is of these.
+
+    `reference` are the nodes' confidences under the reference policy: `confidences` of its log-probabilities.
+    """
     if not (tree.is_mixed or credit.ib_on_ties):
         return (0.0,) * len(tree.nodes)
-    outcome = _global_advantages(tree, credit)
+    global_ = _global_advantages(tree, credit) if tree.is_mixed else (0.0,) * len(tree.nodes)
     if credit.lam == 0:
-        return outcome
-    balance = _ib_advantages(tree, credit, reference)
-    return (0.0, *(a + credit.lam * b for a, b in zip(outcome[1:], balance[1:], strict=True)))
+        return global_
+    local = _ib_advantages(tree, credit, reference)
+    return (0.0, *[a + credit.lam * b for a, b in zip(global_[1:], local[1:], strict=True)])
+
+
+def path_advantages(
+    tree: Tree, credit: Credit, reference: Sequence[float] | None = None
+) -> tuple[tuple[float, ...], ...]:
+    """Of every draw, the advantage that its trajectory has at each node of its path; nothing when it does not count."""
+    of_node = advantages(tree, credit, reference)
+    paths = [tree.path(draw_id) for draw_id in range(len(tree.draws))]
+    if not (credit.global_term.is_of_trajectories and tree.is_mixed):
+        return tuple(tuple(of_node[node_id] for node_id in path) for path in paths)
+    means, scale = node_values(tree, ValueEstimator.COUNTS), _scale(tree, credit)
+    return tuple(
+        tuple(of_node[node_id] + ((draw.counted_reward or 0.0) - means[node_id]) / scale for node_id in path)
+        for draw, path in zip(tree.draws, paths, strict=True)
+    )
+
+
+def signed_advantages(
+    tree: Tree, credit: Credit, reference: Sequence[float] | None = None
+) -> tuple[tuple[float, float], ...]:
+    """(mean A⁺, mean A⁻) over the trajectories through every node.
+
+    Clipping treats the signs apart: a token that is computed once for several trajectories needs both sums.
+    """
+    positive, negative = [0.0] * len(tree.nodes), [0.0] * len(tree.nodes)
+    for draw_id, of_path in enumerate(path_advantages(tree, credit, reference)):
+        for node_id, advantage in zip(tree.path(draw_id), of_path, strict=True):
+            share = advantage / tree.nodes[node_id].num_leaves
+            positive[node_id] += max(share, 0.0)
+            negative[node_id] += min(share, 0.0)
+    return tuple(zip(positive, negative, strict=True))
 
 
 def node_weights(tree: Tree, kind: NodeWeight) -> tuple[float, ...]:
@@ -101,61 +145,60 @@ def node_weights(tree: Tree, kind: NodeWeight) -> tuple[float, ...]:
 
 
 def _draw_weights(tree: Tree) -> tuple[float, ...]:
+    """w(root) = G, w(c) = w(parent)·m(c)/draws(parent)."""
     weights = [float(tree.nodes[0].num_leaves)]
-    for node in tree.nodes[1:]:
-        parent = node.parent or 0
+    for node, parent in zip(tree.nodes[1:], tree.parents[1:], strict=True):
         weights.append(weights[parent] * node.multiplicity / tree.nodes[parent].num_draws)
     return tuple(weights)
 
 
 def _global_advantages(tree: Tree, credit: Credit) -> tuple[float, ...]:
+    """A-1, or a baseline in its place. Over the trajectories through s, the mean of R − mean is V1(s) − V1(root)."""
     match credit.global_term:
+        case GlobalTerm.TREERL:
+            return _treerl_advantages(tree)
         case GlobalTerm.NODES:
             values = node_values(tree, credit.values, credit.kappa)
-            return _centred(values, _std(tree.rewards) + credit.epsilon)
-        case GlobalTerm.GRPO:
-            return _centred(node_values(tree, ValueEstimator.COUNTS), _std(tree.rewards) + credit.epsilon)
-        case GlobalTerm.DR_GRPO:
-            return _centred(node_values(tree, ValueEstimator.COUNTS), 1.0)
-        case GlobalTerm.TREERL:
-            return _treerl(tree)
-
-
-def _centred(values: Sequence[float], scale: float) -> tuple[float, ...]:
-    """(p̂(s) − p̂(q)) / scale."""
+        case GlobalTerm.GRPO | GlobalTerm.DR_GRPO:
+            values = node_values(tree, ValueEstimator.COUNTS)
+    scale = _scale(tree, credit)
     return tuple((value - values[0]) / scale for value in values)
 
 
-def _std(rewards: Sequence[float]) -> float:
-    """The population standard deviation."""
-    mean = math.fsum(rewards) / (len(rewards) or 1)
-    return math.sqrt(math.fsum((reward - mean) ** 2 for reward in rewards) / (len(rewards) or 1))
+def _scale(tree: Tree, credit: Credit) -> float:
+    """std({R}) + ε, of the population; 1 where a term is not scaled."""
+    if credit.global_term is GlobalTerm.DR_GRPO:
+        return 1.0
+    mean = math.fsum(tree.rewards) / len(tree.rewards)
+    variance = math.fsum((reward - mean) ** 2 for reward in tree.rewards) / len(tree.rewards)
+    return math.sqrt(variance) + credit.epsilon
 
 
-def _treerl(tree: Tree) -> tuple[float, ...]:
-    """TreeRL's credit. Its nodes run from fork to fork, so all steps between two forks have the same."""
+def _treerl_advantages(tree: Tree) -> tuple[float, ...]:
+    """TreeRL's nodes run from fork to fork: the steps between two forks have the same leaves, and one advantage.
+
+    R_i less the mean of the others is N/(N − 1)·(R_i − mean), so V(root) = 0.
+    """
     num_leaves = tree.nodes[0].num_leaves
     counts = node_values(tree, ValueEstimator.COUNTS)
-    leave_one_out = num_leaves / (num_leaves - 1) if num_leaves > 1 else 0.0
-    values = [leave_one_out * (value - counts[0]) for value in counts]
-    fork_above = [0.0]
-    for node in tree.nodes[1:]:
-        parent = node.parent or 0
-        alone = tree.nodes[parent].num_leaves == node.num_leaves
-        fork_above.append(fork_above[parent] if alone else values[parent])
+    v = [num_leaves / (num_leaves - 1) * (value - counts[0]) for value in counts]
+    v_parent = [0.0]
+    for node, parent in zip(tree.nodes[1:], tree.parents[1:], strict=True):
+        is_same = node.num_leaves == tree.nodes[parent].num_leaves
+        v_parent.append(v_parent[parent] if is_same else v[parent])
     return tuple(
-        (2 * value - above) / math.sqrt(node.num_leaves or 1)
-        for value, above, node in zip(values, fork_above, tree.nodes, strict=True)
+        ((v_s - v[0]) + (v_s - v_above)) / math.sqrt(node.num_leaves)
+        for v_s, v_above, node in zip(v, v_parent, tree.nodes, strict=True)
     )
 
 
-def _ib_advantages(tree: Tree, credit: Credit, reference: Sequence[float] | None) -> tuple[float, ...]:
-    """A-2: (r(s) − (1 + 1/β))·π(s)."""
-    ratios = likelihood_ratios(tree, node_values(tree, credit.values, credit.kappa))
+def _ib_advantages(tree: Tree, credit: Credit, reference: Sequence[float] | None) -> list[float]:
+    """A-2: A_IB(s) = (p̂(s)/p̂(parent) − (1 + 1/β))·π(s)."""
     if credit.prior is Prior.SAMPLING:
-        prior: Sequence[float] = confidences(tree, credit.confidence)
+        pi: Sequence[float] = confidences(tree, credit.confidence)
     elif reference is not None:
-        prior = reference
+        pi = reference
     else:
-        raise ValueError("prior=reference needs the nodes' confidences under the reference policy: give `reference`")
-    return tuple((r - (1 + 1 / credit.beta)) * pi for r, pi in zip(ratios, prior, strict=True))
+        raise ValueError("prior is the reference policy, whose confidences are missing: give `reference`")
+    ratios = value_ratios(tree, node_values(tree, credit.values, credit.kappa))
+    return [eta1 * pi_s for eta1, pi_s in zip(etas1(ratios, credit.beta), pi, strict=True)]

@@ -1,126 +1,157 @@
-"""The figures by which a run is read: of one tree, and of many."""
+"""The figures by which a run is read, of one tree or of many."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from shared.tree.ib_score import IBSettings, confidences, likelihood_ratios, scores
+from shared.tree.ib_score import IBSettings, confidences, etas1, scores, value_ratios
 from shared.tree.node import Tree
 from shared.tree.values import node_values, root_value
+
+EtaPair: TypeAlias = tuple[float, float]
+
+_SAME_VALUE = 1e-9
+"""Values this close differ by rounding alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean that adds: over the union of two sets it is the sum of theirs."""
+
+    total: float = 0.0
+    count: int = 0
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Mean":
+        """The mean of some values, perhaps of none."""
+        every = tuple(values)
+        return cls(sum(every), len(every))
+
+    @property
+    def value(self) -> float | None:
+        """None where there is nothing to average."""
+        return self.total / self.count if self.count else None
+
+    def __add__(self, other: "Mean") -> "Mean":
+        return Mean(self.total + other.total, self.count + other.count)
 
 
 @dataclass(frozen=True, slots=True)
 class TreeFigures:
-    """Sums and counts over trees, so that figures add; the means are None where there is nothing to average."""
+    """The figures of trees, kept as means that add (METHOD's Diagnostics); `merge` puts those of many together."""
 
-    trees: int = 0
-    mixed_trees: int = 0
-    trajectories: int = 0
-    reward_sum: float = 0.0
-    root_value_sum: float = 0.0
-    root_values: int = 0
-    ib_score_sum: float = 0.0
-    ib_score_nodes: int = 0
-    ib_score_all_sum: float = 0.0
-    ib_score_all_nodes: int = 0
-    cov_eta_sum: float = 0.0
-    cov_eta_nodes: int = 0
-    eta_pairs: tuple[tuple[float, float], ...] = ()
-    """(η₁, η₂) of draws of nodes that have several, for a scatter plot: a sample once many trees are merged."""
+    rewards: Mean = Mean()
+    root_values: Mean = Mean()
+    mixed: Mean = Mean()
+    fork_scores: Mean = Mean()
+    node_scores: Mean = Mean()
+    covariances: Mean = Mean()
+    eta_pairs: tuple[EtaPair, ...] = ()
+    """(η₁, η₂) of draws of nodes that have at least two, for a scatter plot; a sample once many trees are merged."""
+
+    @property
+    def trees(self) -> int:
+        """How many trees, of those with a draw that counts."""
+        return self.mixed.count
+
+    @property
+    def mixed_trees(self) -> int:
+        """How many of them have rewards that differ."""
+        return int(self.mixed.total)
+
+    @property
+    def trajectories(self) -> int:
+        """How many draws count."""
+        return self.rewards.count
 
     @property
     def avg_rate(self) -> float | None:
-        """Mean reward of leaves; biased on trees."""
-        return _mean(self.reward_sum, self.trajectories)
+        """Avg-Rate: mean reward of leaves; biased on trees."""
+        return self.rewards.value
 
     @property
     def root_value(self) -> float | None:
-        """Mean over trees of the mean of their first leaves."""
-        return _mean(self.root_value_sum, self.root_values)
+        """Mean over trees of the mean of their first leaves; unbiased."""
+        return self.root_values.value
 
     @property
     def eff_rate(self) -> float | None:
-        """Share of trees whose rewards are not all equal."""
-        return _mean(self.mixed_trees, self.trees)
+        """Eff-Rate: share of trees whose rewards are not all equal."""
+        return self.mixed.value
 
     @property
     def ib_score(self) -> float | None:
-        """Mean J over nodes with at least two draws."""
-        return _mean(self.ib_score_sum, self.ib_score_nodes)
+        """IB-Score: mean J over the nodes with at least two draws."""
+        return self.fork_scores.value
 
     @property
     def ib_score_all(self) -> float | None:
-        """Mean J over all nodes with draws: mostly minus the mean confidence."""
-        return _mean(self.ib_score_all_sum, self.ib_score_all_nodes)
+        """Mean J over all nodes but leaves: mostly minus their mean confidence."""
+        return self.node_scores.value
 
     @property
     def cov_eta(self) -> float | None:
-        """Mean Cov(η₁, η₂) over the nodes whose draws differ in value."""
-        return _mean(self.cov_eta_sum, self.cov_eta_nodes)
+        """Balance: mean Cov(η₁, η₂) over the nodes of at least two draws whose values differ."""
+        return self.covariances.value
 
-
-def _mean(total: float, count: int) -> float | None:
-    return total / count if count else None
+    @property
+    def cov_eta_nodes(self) -> int:
+        """How many such nodes."""
+        return self.covariances.count
 
 
 def diagnose(tree: Tree, settings: IBSettings, num_first: int) -> TreeFigures:
-    """The figures of one tree, whose first `num_first` draws are from the root; of none when no draw counts."""
-    rewards = tree.rewards
-    if not rewards:
+    """The figures of a tree whose first `num_first` draws were made before anything was known of it.
+
+    A tree of which no draw counts has none.
+    """
+    if not tree.rewards:
         return TreeFigures()
     values = node_values(tree, settings.values, settings.kappa)
-    ratios, eta2 = likelihood_ratios(tree, values), confidences(tree, settings.confidence)
-    j = scores(tree, ratios, eta2, settings)
-    eta1 = [r - (1 + 1 / settings.beta) for r in ratios]
-    forks = [node_id for node_id, node in enumerate(tree.nodes) if node.num_draws >= 2]
-    covs = [
-        _covariance(tree, node_id, eta1, eta2)
-        for node_id in forks
-        if len({values[child] for child in tree.nodes[node_id].children}) > 1
-    ]
+    ratios, etas2 = value_ratios(tree, values), confidences(tree, settings.confidence)
+    etas = tuple(zip(etas1(ratios, settings.beta), etas2, strict=True))
+    j = scores(tree, ratios, etas2, settings)
+    cov = _covariances(tree, etas)
     first = root_value(tree, num_first)
+    forks = [node_id for node_id, node in enumerate(tree.nodes) if node.num_draws >= 2]
     return TreeFigures(
-        trees=1,
-        mixed_trees=int(tree.is_mixed),
-        trajectories=len(rewards),
-        reward_sum=sum(rewards),
-        root_value_sum=first or 0.0,
-        root_values=int(first is not None),
-        ib_score_sum=sum(j[node_id] or 0.0 for node_id in forks),
-        ib_score_nodes=len(forks),
-        ib_score_all_sum=sum(score for score in j if score is not None),
-        ib_score_all_nodes=sum(score is not None for score in j),
-        cov_eta_sum=sum(covs),
-        cov_eta_nodes=len(covs),
-        eta_pairs=tuple((eta1[child], eta2[child]) for node_id in forks for child in tree.nodes[node_id].children),
+        rewards=Mean.of(tree.rewards),
+        root_values=Mean() if first is None else Mean.of([first]),
+        mixed=Mean.of([tree.is_mixed]),
+        fork_scores=Mean.of(score for node_id in forks if (score := j[node_id]) is not None),
+        node_scores=Mean.of(score for score in j if score is not None),
+        covariances=Mean.of(cov[node_id] for node_id in forks if _differ(tree, node_id, values)),
+        eta_pairs=tuple(etas[child] for node_id in forks for child in tree.nodes[node_id].children),
     )
 
 
-def _covariance(tree: Tree, node_id: int, eta1: Sequence[float], eta2: Sequence[float]) -> float:
-    """Cov(η₁, η₂) over the draws of a node."""
-    node = tree.nodes[node_id]
-    draws = [(tree.nodes[child].multiplicity / node.num_draws, eta1[child], eta2[child]) for child in node.children]
-    mean1 = sum(share * x for share, x, _ in draws)
-    mean2 = sum(share * y for share, _, y in draws)
-    return sum(share * (x - mean1) * (y - mean2) for share, x, y in draws)
+def _covariances(tree: Tree, etas: Sequence[EtaPair]) -> list[float]:
+    """Cov(η₁, η₂) = E[η₁·η₂] − E[η₁]·E[η₂] over the draws of every node; 0 at leaves."""
+    products = tree.mean_over_draws([eta1 * eta2 for eta1, eta2 in etas])
+    means1 = tree.mean_over_draws([eta1 for eta1, _ in etas])
+    means2 = tree.mean_over_draws([eta2 for _, eta2 in etas])
+    return [
+        (product or 0.0) - (mean1 or 0.0) * (mean2 or 0.0)
+        for product, mean1, mean2 in zip(products, means1, means2, strict=True)
+    ]
+
+
+def _differ(tree: Tree, node_id: int, values: Sequence[float]) -> bool:
+    of_draws = [values[child] for child in tree.nodes[node_id].children]
+    return max(of_draws) - min(of_draws) > _SAME_VALUE
 
 
 def merge(figures: Iterable[TreeFigures], max_pairs: int = 512) -> TreeFigures:
-    """The figures of all the trees together, with an evenly spaced sample of at most `max_pairs` η pairs."""
+    """The figures of all their trees, with at most `max_pairs` evenly spaced η pairs."""
     every = tuple(figures)
     pairs = [pair for one in every for pair in one.eta_pairs]
     stride = max(1, -(-len(pairs) // max_pairs))
     return TreeFigures(
-        trees=sum(one.trees for one in every),
-        mixed_trees=sum(one.mixed_trees for one in every),
-        trajectories=sum(one.trajectories for one in every),
-        reward_sum=sum(one.reward_sum for one in every),
-        root_value_sum=sum(one.root_value_sum for one in every),
-        root_values=sum(one.root_values for one in every),
-        ib_score_sum=sum(one.ib_score_sum for one in every),
-        ib_score_nodes=sum(one.ib_score_nodes for one in every),
-        ib_score_all_sum=sum(one.ib_score_all_sum for one in every),
-        ib_score_all_nodes=sum(one.ib_score_all_nodes for one in every),
-        cov_eta_sum=sum(one.cov_eta_sum for one in every),
-        cov_eta_nodes=sum(one.cov_eta_nodes for one in every),
+        rewards=sum((one.rewards for one in every), Mean()),
+        root_values=sum((one.root_values for one in every), Mean()),
+        mixed=sum((one.mixed for one in every), Mean()),
+        fork_scores=sum((one.fork_scores for one in every), Mean()),
+        node_scores=sum((one.node_scores for one in every), Mean()),
+        covariances=sum((one.covariances for one in every), Mean()),
         eta_pairs=tuple(pairs[::stride]),
     )

@@ -1,8 +1,9 @@
 """The record of growth: draws, each one continuation sampled from a prefix to its end."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 
 class Finish(StrEnum):
@@ -63,8 +64,11 @@ class Draw:
     finish: Finish
     reward: float | None
     sampling_logprobs: tuple[float, ...] | None = None
+    cumulative_logprobs: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    """Σ log p over the first k new tokens, k = 0, 1, …; kept, as every decision about a tree sums over steps."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "cumulative_logprobs", tuple(accumulate(self.logprobs, initial=0.0)))
         num_tokens = len(self.token_ids)
         if num_tokens == 0:
             raise ValueError("a draw has at least one token (the stop token counts)")
@@ -106,3 +110,9 @@ class Draw:
     def oldest_version(self) -> WeightVersion:
         """The oldest weights that sampled one of its tokens."""
         return min(span.version for span in self.spans)
+
+
+def trajectory(draws: Sequence[Draw], draw_id: int) -> tuple[int, ...]:
+    """The token ids of a draw's trajectory, from the prompt's end to its own."""
+    draw = draws[draw_id]
+    return draw.token_ids if draw.parent is None else trajectory(draws, draw.parent)[: draw.cut] + draw.token_ids

@@ -1,7 +1,7 @@
-"""The IB-Score J(s) of a node: how much its draws explore, balanced against how much they decide."""
+"""The IB-Score J(s) of a node: how openly its draws explore, balanced against how much they decide."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
@@ -12,23 +12,23 @@ from shared.tree.values import ValueEstimator, node_values
 
 
 class Confidence(StrEnum):
-    """What the probability of a step of many tokens is taken to be."""
+    """η₂ of a step: what the probability of its many tokens is taken to be."""
 
     GEOMETRIC = "geometric"
-    """exp(mean token log-probability)."""
+    """exp of the mean token log-probability."""
     JOINT = "joint"
-    """exp(sum of token log-probabilities)."""
+    """exp of their sum."""
     SIBLINGS = "siblings"
     """JOINT, normalised over the distinct siblings."""
 
 
 class ScoreForm(StrEnum):
-    """Which form of the score."""
+    """Which J(s)."""
 
     PUBLISHED = "published"
-    """IB-1: J(s) = (1 + β)/n · Σ η₁(c)·η₂(c)."""
+    """IB-1: J(s) = (1 + β)/n Σ_c η₁(c)·η₂(c)."""
     EXACT = "exact"
-    """IB-1x: J(s) = 1 + β/n · Σ η₂(c)·(r(c)² − (1 + 1/β))."""
+    """IB-1x: J(s) = 1 + β/n Σ_c η₂(c)·(r(c)² − (1 + 1/β))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,54 +44,57 @@ class IBSettings:
     kappa: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
+        if not 0 < self.beta < math.inf:
             raise ValueError(f"beta is positive: {self.beta}")
-        if not self.kappa >= 0:
+        if not 0 <= self.kappa < math.inf:
             raise ValueError(f"kappa is not negative: {self.kappa}")
 
 
 def ib_scores(tree: Tree, settings: IBSettings) -> tuple[float | None, ...]:
-    """J(s) of every node that has draws; None at leaves."""
-    ratios = likelihood_ratios(tree, node_values(tree, settings.values, settings.kappa))
+    """J(s) of every node; None at leaves."""
+    ratios = value_ratios(tree, node_values(tree, settings.values, settings.kappa))
     return scores(tree, ratios, confidences(tree, settings.confidence), settings)
 
 
 def scores(
     tree: Tree, ratios: Sequence[float], confidence: Sequence[float], settings: IBSettings
 ) -> tuple[float | None, ...]:
-    """J(s) from r(c) and η₂(c) of every node; None at leaves."""
-    beta, nodes = settings.beta, tree.nodes
-    totals = [0.0] * len(nodes)
-    exponent = 1 if settings.form is ScoreForm.PUBLISHED else 2
-    for node, r, eta2 in zip(nodes, ratios, confidence, strict=True):
-        if node.parent is not None:
-            totals[node.parent] += node.multiplicity * (r**exponent - (1 + 1 / beta)) * eta2
-    if settings.form is ScoreForm.PUBLISHED:
-        return tuple(
-            (1 + beta) * total / node.num_draws if node.num_draws else None
-            for node, total in zip(nodes, totals, strict=True)
-        )
+    """J(s) of every node, given r and η₂ of every node; None at leaves."""
+    beta = settings.beta
+    match settings.form:
+        case ScoreForm.PUBLISHED:
+            etas = zip(etas1(ratios, beta), confidence, strict=True)
+            means = tree.mean_over_draws([eta1 * eta2 for eta1, eta2 in etas])
+            return tuple(None if mean is None else (1 + beta) * mean for mean in means)
+        case ScoreForm.EXACT:
+            pairs = zip(confidence, ratios, strict=True)
+            means = tree.mean_over_draws([eta2 * (r * r - (1 + 1 / beta)) for eta2, r in pairs])
+            return tuple(None if mean is None else 1 + beta * mean for mean in means)
+
+
+def value_ratios(tree: Tree, values: Sequence[float]) -> tuple[float, ...]:
+    """r(c) = p̂(c)/p̂(parent) of every node; where p̂(parent) = 0 it is 1, the limit of adding ε to both. r(root) = 1."""
     return tuple(
-        1 + beta * total / node.num_draws if node.num_draws else None for node, total in zip(nodes, totals, strict=True)
+        value / values[parent] if values[parent] else 1.0 for value, parent in zip(values, tree.parents, strict=True)
     )
 
 
-def likelihood_ratios(tree: Tree, values: Sequence[float]) -> tuple[float, ...]:
-    """r(c) = p̂(c)/p̂(parent); 1 where the parent's value is 0, the limit of adding ε to both; 1 at the root."""
-    above = [1.0 if node.parent is None else values[node.parent] for node in tree.nodes]
-    return (1.0, *(value / base if base else 1.0 for value, base in zip(values[1:], above[1:], strict=True)))
+def etas1(ratios: Iterable[float], beta: float) -> list[float]:
+    """η₁(c) = r(c) − (1 + 1/β)."""
+    bound = 1 + 1 / beta
+    return [r - bound for r in ratios]
 
 
 def confidences(
     tree: Tree, confidence: Confidence, logprobs_of_draw: Sequence[Sequence[float]] | None = None
 ) -> tuple[float, ...]:
-    """η₂ of every node (1 at the root), of the policy that sampled it or of the one whose log-probabilities of each
-    draw's tokens are given."""
+    """η₂ of every node, 1 at the root: under the policy that sampled it, or the one whose log-probabilities of every
+    draw's new tokens are given."""
     logs = _step_logprobs(tree, logprobs_of_draw)
     match confidence:
         case Confidence.GEOMETRIC:
-            lengths = (max(node.end - node.start, 1) for node in tree.nodes)
-            return tuple(math.exp(log / length) for log, length in zip(logs, lengths, strict=True))
+            steps = zip(logs[1:], tree.nodes[1:], strict=True)
+            return (1.0, *[math.exp(log / (node.end - node.start)) for log, node in steps])
         case Confidence.JOINT:
             return tuple(map(math.exp, logs))
         case Confidence.SIBLINGS:
@@ -100,23 +103,27 @@ def confidences(
 
 def _step_logprobs(tree: Tree, logprobs_of_draw: Sequence[Sequence[float]] | None) -> list[float]:
     """Σ log p over the tokens of every node."""
-    of_draw = [draw.logprobs for draw in tree.draws] if logprobs_of_draw is None else logprobs_of_draw
-    sums = [list(accumulate(logprobs, initial=0.0)) for logprobs in of_draw]
-    logs = [0.0]
-    for node in tree.nodes[1:]:
-        assert node.draw is not None
-        cut, upto = tree.draws[node.draw].cut, sums[node.draw]
-        logs.append(upto[node.end - cut] - upto[node.start - cut])
-    return logs
+    if logprobs_of_draw is None:
+        sums = [draw.cumulative_logprobs for draw in tree.draws]
+    else:
+        sums = [tuple(accumulate(logprobs, initial=0.0)) for logprobs in logprobs_of_draw]
+    cuts = [draw.cut for draw in tree.draws]
+    return [
+        0.0
+        if node.draw is None
+        else sums[node.draw][node.end - cuts[node.draw]] - sums[node.draw][node.start - cuts[node.draw]]
+        for node in tree.nodes
+    ]
 
 
 def _among_siblings(tree: Tree, logs: Sequence[float]) -> tuple[float, ...]:
-    confidence = [1.0] * len(logs)
+    """exp(log)/Σ exp(log), relative to the likeliest sibling, as the probabilities of long steps vanish."""
+    shares = [1.0] * len(logs)
     for node in tree.nodes:
         if len(node.children) > 1:
             distinct = {tree.token_ids(child): logs[child] for child in node.children}
-            highest = max(distinct.values())
-            total = sum(math.exp(log - highest) for log in distinct.values())
+            likeliest = max(distinct.values())
+            total = sum(math.exp(log - likeliest) for log in distinct.values())
             for child in node.children:
-                confidence[child] = math.exp(logs[child] - highest) / total
-    return tuple(confidence)
+                shares[child] = math.exp(logs[child] - likeliest) / total
+    return tuple(shares)

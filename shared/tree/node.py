@@ -1,23 +1,27 @@
-"""The tree that a record of draws spans: its draws, cut at step ends and fork points into nodes."""
+"""The tree that a record of draws spans, as a flat tuple of nodes."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
-from shared.tree.draw import Draw, VersionSpan
+from shared.tree.cutting import node_ends
+from shared.tree.draw import Draw, WeightVersion, trajectory
+
+__all__ = ["Node", "Tree", "build_tree", "trajectory"]
 
 
 class Node(NamedTuple):
     """A segment [start, end) of the trajectories that run through it, in positions from the prompt's end.
 
-    A tuple, because a decision builds hundreds. The root (id 0) is the prompt: empty, of no draw.
+    A tuple, because every decision makes hundreds. The root, node 0, is the prompt: empty, and of no draw.
     """
 
     parent: int | None
     children: tuple[int, ...]
     draw: int | None
-    """The draw that sampled its tokens, the first of them when equal draws are merged."""
+    """The draw that sampled its tokens; the first of them where equal ones are merged."""
     start: int
     end: int
     multiplicity: int
@@ -25,21 +29,24 @@ class Node(NamedTuple):
     num_draws: int
     """n: how many draws continue it, Σ m over its children; 0 at a leaf."""
     num_leaves: int
-    """How many trajectories run through it (or, at a leaf, end there)."""
+    """How many trajectories run through it; at a leaf, how many end there."""
     reward: float | None
-    """A leaf's reward, the mean over the trajectories that end there."""
+    """A leaf's R, the mean over the trajectories that end there; None elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Draws and the nodes they span: parents before children, a node's id its index, the root first.
+    """Draws, and the nodes they span: parents before children, a node's id its index.
 
-    A node exists where a draw that counts runs through it; `leaf_of_draw` is None for the others.
+    Forward through the nodes is from parents to children, backward from children to parents. `parents` says of every
+    node its parent, and of the root itself, so that a pass over all nodes needs no exception.
     """
 
     draws: tuple[Draw, ...]
     nodes: tuple[Node, ...]
+    parents: tuple[int, ...]
     leaf_of_draw: tuple[int | None, ...]
+    """None for a draw that does not count."""
 
     @property
     def leaves(self) -> tuple[int, ...]:
@@ -48,25 +55,25 @@ class Tree:
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """The rewards of all trajectories that count, in the order of their draws."""
+        """{R}: the rewards of the trajectories that count, in the order of their draws."""
         return tuple(reward for draw in self.draws if (reward := draw.counted_reward) is not None)
 
     @property
     def is_mixed(self) -> bool:
-        """Whether its rewards are not all equal: only then do they say what was better."""
+        """Whether rewards differ: only then do they say what was better."""
         return len(set(self.rewards)) > 1
 
     def path(self, draw_id: int) -> tuple[int, ...]:
-        """The nodes of a draw's trajectory from the root (exclusive) to its leaf; empty when it does not count."""
+        """The nodes of a draw's trajectory, from the root (exclusive) to its leaf; none when it does not count."""
         path: list[int] = []
-        node_id = self.leaf_of_draw[draw_id]
+        node_id = self.leaf_of_draw[draw_id] or 0
         while node_id:
             path.append(node_id)
-            node_id = self.nodes[node_id].parent
+            node_id = self.parents[node_id]
         return tuple(reversed(path))
 
     def token_ids(self, node_id: int) -> tuple[int, ...]:
-        """The node's tokens."""
+        """The node's tokens; none at the root."""
         node = self.nodes[node_id]
         if node.draw is None:
             return ()
@@ -74,162 +81,140 @@ class Tree:
         return draw.token_ids[node.start - draw.cut : node.end - draw.cut]
 
     def logprobs(self, node_id: int) -> tuple[float, ...]:
-        """The log-probabilities of the node's tokens, as sampled."""
+        """The log-probabilities of the node's tokens; none at the root."""
         node = self.nodes[node_id]
         if node.draw is None:
             return ()
         draw = self.draws[node.draw]
         return draw.logprobs[node.start - draw.cut : node.end - draw.cut]
 
-
-def trajectory(draws: Sequence[Draw], draw_id: int) -> tuple[int, ...]:
-    """The token ids of a draw's trajectory, from the prompt's end to its own."""
-    draw = draws[draw_id]
-    if draw.parent is None:
-        return draw.token_ids
-    return trajectory(draws, draw.parent)[: draw.cut] + draw.token_ids
+    def mean_over_draws(self, of_node: Sequence[float]) -> tuple[float | None, ...]:
+        """1/n Σ_c x(c) of every node, over the n draws c that continue it; None at leaves."""
+        totals = [0.0] * len(self.nodes)
+        for node, parent, x in zip(self.nodes[1:], self.parents[1:], of_node[1:], strict=True):
+            totals[parent] += node.multiplicity * x
+        return tuple(
+            total / node.num_draws if node.num_draws else None for node, total in zip(self.nodes, totals, strict=True)
+        )
 
 
 def build_tree(draws: Sequence[Draw], merge: bool = False) -> Tree:
-    """The tree of `draws` (METHOD, Words). Draws without a verdict are in no statistic, hence in no node.
+    """The tree of `draws`, in their order of growth. A draw without a verdict is in no statistic, hence in no node.
 
-    With `merge`, children of a node with equal tokens of equal policy versions are one node.
+    Every draw is its own path. With `merge`, children of a node that have equal tokens of equal policy versions are
+    one node, whose multiplicity counts the draws that produced it.
     """
-    growth = _Growth(tuple(draws), merge)
-    for draw_id, ends in enumerate(_node_ends(draws, merge)):
-        growth.add(draw_id, ends)
-    return growth.tree()
+    columns = _Columns(tuple(draws), node_ends(draws, merge), merge)
+    for draw_id in range(len(draws)):
+        columns.lay(draw_id)
+    return columns.tree()
 
 
-class _Growth:
-    """The columns of a tree's nodes while its draws are added."""
+class _Columns:
+    """The columns of a tree's nodes while its draws are laid, one after the other."""
 
-    def __init__(self, draws: tuple[Draw, ...], merge: bool) -> None:
-        self.draws = draws
-        self.merge = merge
-        self.parents: list[int] = [-1]
-        self.draw_of: list[int | None] = [None]
-        self.starts = [0]
-        self.ends = [0]
-        self.multiplicities = [1]
-        self.node_at: dict[tuple[int | None, int], int] = {(None, 0): 0}
-        self.child_of: dict[object, int] = {}
-        self.leaf_of_draw: list[int | None] = []
+    def __init__(self, draws: tuple[Draw, ...], ends_of_draw: list[list[int]], merge: bool) -> None:
+        self._draws = draws
+        self._ends_of_draw = ends_of_draw
+        self._merge = merge
+        self._nodes_of_draw: list[list[int]] = []
+        self._parents = [0]
+        self._children: list[list[int]] = [[]]
+        self._draw_ids: list[int | None] = [None]
+        self._starts = [0]
+        self._ends = [0]
+        self._multiplicities = [1]
 
-    def add(self, draw_id: int, ends: Sequence[int]) -> None:
-        """Lays the draw's segments, which end at `ends`, below the node that it forks from."""
-        draw = self.draws[draw_id]
-        start = draw.cut
-        at = self.node_at[draw.parent, start] if ends else 0
-        for end in ends:
-            at = self._merged(at, draw, start, end) or self._new(at, draw_id, start, end)
-            self.node_at[draw_id, end] = at
-            start = end
-        self.leaf_of_draw.append(at if draw.counted_reward is not None else None)
+    def lay(self, draw_id: int) -> None:
+        """Lays the draw from the node where it forks: over equal nodes while there are some, then as a chain of new
+        ones."""
+        draw, ends = self._draws[draw_id], self._ends_of_draw[draw_id]
+        path = [self._fork(draw)] if ends else [0]
+        if self._merge:
+            self._follow_equal(path, draw, ends)
+        equal = path[1:]
+        for node in equal:
+            self._multiplicities[node] += 1
+        chain = self._chain(path[-1], draw_id, [draw.cut, *ends][len(equal) :])
+        self._nodes_of_draw.append([*equal, *chain])
 
-    def _new(self, parent: int, draw_id: int, start: int, end: int) -> int:
-        self.parents.append(parent)
-        self.draw_of.append(draw_id)
-        self.starts.append(start)
-        self.ends.append(end)
-        self.multiplicities.append(1)
-        return len(self.parents) - 1
-
-    def _merged(self, parent: int, draw: Draw, start: int, end: int) -> int:
-        """The child of `parent` that equals the segment, one draw heavier; 0 when there is none."""
-        if not self.merge:
+    def _fork(self, draw: Draw) -> int:
+        """The node at whose end the draw begins."""
+        if draw.parent is None:
             return 0
-        first, last = start - draw.cut, end - draw.cut
-        key = (parent, draw.token_ids[first:last], tuple(_versions(draw.spans, first, last)), end == draw.end)
-        node = self.child_of.setdefault(key, len(self.parents))
-        if node == len(self.parents):
-            return 0
-        self.multiplicities[node] += 1
-        return node
+        nth = bisect_left(self._ends_of_draw[draw.parent], draw.cut)
+        return self._nodes_of_draw[draw.parent][nth]
+
+    def _chain(self, above: int, draw_id: int, positions: list[int]) -> range:
+        """New nodes of the draw, the first below `above`, each from one position to the next."""
+        chain = range(len(self._parents), len(self._parents) + len(positions) - 1)
+        if chain:
+            self._children[above].append(chain[0])
+            self._children += [[node] for node in chain[1:]] + [[]]
+        self._parents += [above, *chain][:-1]
+        self._draw_ids += [draw_id] * len(chain)
+        self._starts += positions[:-1]
+        self._ends += positions[1:]
+        self._multiplicities += [1] * len(chain)
+        return chain
+
+    def _follow_equal(self, path: list[int], draw: Draw, ends: list[int]) -> None:
+        """Extends the path by the nodes below it that hold what the draw's first segments hold."""
+        for start, end in pairwise([draw.cut, *ends]):
+            equal = (child for child in self._children[path[-1]] if self._holds(child, draw, start, end))
+            if (node := next(equal, None)) is None:
+                return
+            path.append(node)
+
+    def _holds(self, node: int, draw: Draw, start: int, end: int) -> bool:
+        """Whether the node equals the draw's segment [start, end)."""
+        draw_id = self._draw_ids[node]
+        if draw_id is None or self._ends[node] != end:
+            return False
+        return _content(self._draws[draw_id], start, end) == _content(draw, start, end)
 
     def tree(self) -> Tree:
-        """The finished tree: what is known of children now goes up to their parents."""
-        parents, multiplicities = self.parents, self.multiplicities
-        size = len(parents)
-        children: list[list[int]] = [[] for _ in range(size)]
-        num_draws, num_leaves = [0] * size, [0] * size
-        rewards = self._rewards()
-        for node in range(1, size):
-            children[parents[node]].append(node)
-        for node in range(size - 1, 0, -1):
-            parent = parents[node]
+        """The finished tree: what is counted goes up from children to parents."""
+        parents, multiplicities = self._parents, self._multiplicities
+        num_draws, num_leaves = [0] * len(parents), [0] * len(parents)
+        for node in range(len(parents) - 1, 0, -1):
             num_leaves[node] = num_leaves[node] or multiplicities[node]
-            num_draws[parent] += multiplicities[node]
-            num_leaves[parent] += num_leaves[node]
-        columns = zip(
+            num_leaves[parents[node]] += num_leaves[node]
+            num_draws[parents[node]] += multiplicities[node]
+        leaf_of_draw = self._leaf_of_draw()
+        columns = (
             (None, *parents[1:]),
-            map(tuple, children),
-            self.draw_of,
-            self.starts,
-            self.ends,
+            map(tuple, self._children),
+            self._draw_ids,
+            self._starts,
+            self._ends,
             multiplicities,
             num_draws,
             num_leaves,
-            rewards,
-            strict=True,
+            self._rewards(leaf_of_draw),
         )
-        return Tree(self.draws, tuple(map(Node._make, columns)), tuple(self.leaf_of_draw))
+        nodes = tuple(map(Node._make, zip(*columns, strict=True)))
+        return Tree(self._draws, nodes, tuple(parents), leaf_of_draw)
 
-    def _rewards(self) -> list[float | None]:
-        totals: list[float | None] = [None] * len(self.parents)
-        for draw, leaf in zip(self.draws, self.leaf_of_draw, strict=True):
-            if leaf is not None and (reward := draw.counted_reward) is not None:
-                totals[leaf] = (totals[leaf] or 0.0) + reward / self.multiplicities[leaf]
-        return totals
-
-
-def _node_ends(draws: Sequence[Draw], merge: bool) -> list[list[int]]:
-    """Where the nodes of each draw end: at its step ends, and where a draw that counts (or leads to one) forks."""
-    forks: list[set[int]] = [set() for _ in draws]
-    for draw_id in range(len(draws) - 1, -1, -1):
-        draw = draws[draw_id]
-        counts = draw.counted_reward is not None or bool(forks[draw_id])
-        if counts and draw.parent is not None:
-            _check_fork(draws, draw_id)
-            forks[draw.parent].add(draw.cut)
-    if merge:
-        _share_forks(draws, forks)
-    return [_ends_of(draw, cuts) for draw, cuts in zip(draws, forks, strict=True)]
-
-
-def _ends_of(draw: Draw, forks: set[int]) -> list[int]:
-    if draw.counted_reward is not None:
-        return sorted(forks.union(draw.step_ends)) if forks else list(draw.step_ends)
-    if not forks:
-        return []
-    last = max(forks)
-    return sorted(forks.union(end for end in draw.step_ends if end < last))
-
-
-def _check_fork(draws: Sequence[Draw], draw_id: int) -> None:
-    draw = draws[draw_id]
-    if draw.parent is None or not 0 <= draw.parent < draw_id:
-        raise ValueError(f"draw {draw_id} must come after its parent, which is {draw.parent}")
-    parent = draws[draw.parent]
-    if not parent.cut < draw.cut < parent.end:
-        raise ValueError(
-            f"draw {draw_id} forks at {draw.cut}, outside ({parent.cut}, {parent.end}), what draw {draw.parent} sampled"
+    def _leaf_of_draw(self) -> tuple[int | None, ...]:
+        return tuple(
+            None if draw.counted_reward is None else nodes[-1]
+            for draw, nodes in zip(self._draws, self._nodes_of_draw, strict=True)
         )
 
-
-def _share_forks(draws: Sequence[Draw], forks: list[set[int]]) -> None:
-    """A fork inside a step cuts every trajectory that begins with the same tokens, so that equal ones stay equal."""
-    inside = [(draw_id, cut) for draw_id, cuts in enumerate(forks) for cut in cuts - set(draws[draw_id].step_ends)]
-    for forked, cut in inside:
-        prefix = trajectory(draws, forked)[:cut]
-        for draw_id, draw in enumerate(draws):
-            if draw.cut < cut < draw.end and trajectory(draws, draw_id)[:cut] == prefix:
-                forks[draw_id].add(cut)
+    def _rewards(self, leaf_of_draw: Sequence[int | None]) -> list[float | None]:
+        """Of every leaf, the mean reward of the draws that end there."""
+        rewards: list[float | None] = [None] * len(self._parents)
+        for draw, leaf in zip(self._draws, leaf_of_draw, strict=True):
+            if leaf is not None:
+                rewards[leaf] = (rewards[leaf] or 0.0) + (draw.counted_reward or 0.0) / self._multiplicities[leaf]
+        return rewards
 
 
-def _versions(spans: Sequence[VersionSpan], first: int, last: int) -> Iterator[tuple[object, int]]:
-    """The policy versions of the draw's new tokens [first, last), each with where it ends."""
-    for span in spans[bisect_left(spans, first + 1, key=lambda span: span.end) :]:
-        if span.start >= last:
-            return
-        yield span.version, min(span.end, last) - first
+def _content(draw: Draw, start: int, end: int) -> tuple[tuple[int, ...], tuple[tuple[WeightVersion, int], ...], bool]:
+    """What makes a segment of a draw equal to another: its tokens, the versions that sampled them, whether it ends."""
+    first, last = start - draw.cut, end - draw.cut
+    versions = tuple(
+        (span.version, min(span.end, last) - first) for span in draw.spans if span.end > first and span.start < last
+    )
+    return draw.token_ids[first:last], versions, end == draw.end

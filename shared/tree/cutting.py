@@ -1,0 +1,56 @@
+"""Where draws are cut into nodes: at their step ends, and wherever another draw forks from them."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from shared.tree.draw import Draw, trajectory
+
+
+def node_ends(draws: Sequence[Draw], merge: bool) -> list[list[int]]:
+    """Of every draw, the ascending positions at which its nodes end, as far as draws that count run through it.
+
+    A draw without a verdict keeps what leads to a draw with one, and cuts nothing. With `merge`, a fork inside a step
+    cuts every trajectory that begins with the same tokens, so that equal ones stay equal.
+    """
+    forks: list[set[int]] = [set() for _ in draws]
+    reach = [draw.cut if draw.counted_reward is None else draw.end for draw in draws]
+    for draw_id in range(len(draws) - 1, -1, -1):
+        draw = draws[draw_id]
+        if draw.parent is not None:
+            _check_fork(draws, draw_id, draw.parent)
+            if reach[draw_id] > draw.cut:
+                forks[draw.parent].add(draw.cut)
+                reach[draw.parent] = max(reach[draw.parent], draw.cut)
+    if merge:
+        _share_forks(draws, forks)
+    return [
+        _up_to(sorted(cuts.union(draw.step_ends)), end) for draw, cuts, end in zip(draws, forks, reach, strict=True)
+    ]
+
+
+def _up_to(positions: list[int], end: int) -> list[int]:
+    return positions[: bisect_right(positions, end)]
+
+
+def _check_fork(draws: Sequence[Draw], draw_id: int, parent_id: int) -> None:
+    if not 0 <= parent_id < draw_id:
+        raise ValueError(
+            f"draw {draw_id} comes before the draw that it continues, {parent_id}: keep the order of growth"
+        )
+    cut, parent = draws[draw_id].cut, draws[parent_id]
+    if not parent.cut < cut < parent.end:
+        raise ValueError(
+            f"draw {draw_id} forks at {cut}, but draw {parent_id} itself sampled ({parent.cut}, {parent.end}): "
+            "name the draw that sampled the last token before the fork, and fork before its end"
+        )
+
+
+def _share_forks(draws: Sequence[Draw], forks: list[set[int]]) -> None:
+    inside_steps = [
+        (draw_id, cut) for draw_id, cuts in enumerate(forks) for cut in cuts - set(draws[draw_id].step_ends)
+    ]
+    for forked_id, cut in inside_steps:
+        prefix = trajectory(draws, forked_id)[:cut]
+        for draw_id, draw in enumerate(draws):
+            if draw.cut < cut < draw.end and trajectory(draws, draw_id)[:cut] == prefix:
+                forks[draw_id].add(cut)
