@@ -26,6 +26,9 @@ BAD_CONFIGURATION = 2
 """A service's exit code when its configuration cannot work: restarting would not help."""
 
 
+Probe = Callable[[str], Awaitable[bool]]
+
+
 class EndRank(IntEnum):
     """Which services end first: the learner while all that it needs is still there."""
 
@@ -47,7 +50,7 @@ class ServiceSpec:
     rank: EndRank
     log: Path
     url_file: Path | None
-    probe: Callable[[str], Awaitable[bool]]
+    probe: Probe
     environment: Mapping[str, str] = field(default_factory=dict)
     may_finish: bool = False
     grace_seconds: float = 10.0

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -128,15 +129,19 @@ class RunDirectory:
                 ) from error
             yield
 
+    def raise_if_running(self) -> None:
+        """Conflict when a launcher on this machine holds the run."""
+        if (self.root / ".lock").exists():
+            with self.lock():
+                pass
+
     def is_running(self) -> bool:
         """Whether a launcher on this machine holds the run."""
-        if not (self.root / ".lock").exists():
-            return False
         try:
-            with self.lock():
-                return False
+            self.raise_if_running()
         except Conflict:
             return True
+        return False
 
 
 def named(runs: Path, name: str) -> RunDirectory:
@@ -168,9 +173,15 @@ def find(runs: Path, name: str | None) -> RunDirectory:
     return run
 
 
+def names(runs: Path, name: str, *, only: bool) -> Iterator[str]:
+    """`name`, then, unless it is the only one wanted, `name-2` and on to the first that is not taken."""
+    candidates = chain((name,), (f"{name}-{number}" for number in count(2)))
+    for candidate in candidates:
+        yield candidate
+        if only or not RunDirectory(runs / candidate).has_begun:
+            return
+
+
 def free_name(runs: Path, name: str) -> str:
-    """`name`, or with the first number from 2 that makes it one that is not taken."""
-    taken = {run.name for run in all_runs(runs)}
-    if name not in taken:
-        return name
-    return next(candidate for number in range(2, 10_000) if (candidate := f"{name}-{number}") not in taken)
+    """The first of `names` that is not taken."""
+    return next(one for one in names(runs, name, only=False) if not RunDirectory(runs / one).has_begun)

@@ -1,0 +1,33 @@
+"""What one machine's run can be told: section `[local]`."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.demo.difficulty import Difficulty
+
+
+class DemoTask(BaseModel):
+    """The demo's problems, written into the run directory before the run begins."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train_problems: int = Field(4096, gt=0)
+    held_out_problems: int = Field(200, gt=0)
+    difficulty: Difficulty = Difficulty()
+    seed: int = Field(0, ge=0)
+
+
+class LocalConfig(BaseModel):
+    """How all services are run on this machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rollouts: int = Field(2, gt=0, le=256, description="Rollout replicas, each a process")
+    threads_per_service: int = Field(1, gt=0, description="OMP_NUM_THREADS of every service")
+    ready_seconds: float = Field(120.0, gt=0, description="How long a service may take to come up")
+    stop_seconds: float = Field(30.0, gt=0, description="How long the learner may take to save its state at the end")
+    max_restarts: int = Field(5, ge=0, description="Restarts of one service within a minute before the run ends")
+    refresh_seconds: float = Field(0.5, gt=0, description="How often the view asks for the run's status")
+    task: Literal["files", "demo"] = Field("files", description="demo: its own problems and its shipped model")
+    demo: DemoTask = DemoTask()

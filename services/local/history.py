@@ -1,0 +1,66 @@
+"""The figures of a run step by step, as the learner wrote them to metrics.jsonl or as a view has seen them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shared.protocol.status import Evaluation, RunStatus, StepFigures
+
+
+class History:
+    """Figures by step and evaluations by step; a later word on a step replaces an earlier one (a resumed run)."""
+
+    def __init__(self) -> None:
+        self._figures: dict[int, StepFigures] = {}
+        self._evaluations: dict[int, Evaluation] = {}
+
+    @classmethod
+    def read(cls, metrics: Path) -> "History":
+        """What metrics.jsonl holds; a line that is half written or of another kind is passed over."""
+        history = cls()
+        try:
+            with metrics.open(encoding="utf-8") as lines:
+                history._take_lines(lines)
+        except FileNotFoundError:
+            pass
+        return history
+
+    @property
+    def figures(self) -> tuple[StepFigures, ...]:
+        """One entry per step, in their order."""
+        return tuple(self._figures[step] for step in sorted(self._figures))
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """In the order of their steps."""
+        return tuple(self._evaluations[step] for step in sorted(self._evaluations))
+
+    def series(self, name: str) -> tuple[tuple[int, float], ...]:
+        """(step, value) of one figure, for the steps that have it."""
+        found = ((one.step, getattr(one, name)) for one in self.figures)
+        return tuple((step, float(value)) for step, value in found if value is not None)
+
+    def add(self, status: RunStatus) -> None:
+        """Takes up what a status says."""
+        if status.figures.trees:
+            self._figures[status.figures.step] = status.figures
+        self._evaluations.update((one.step, one) for one in status.evaluations)
+
+    def _take_lines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            try:
+                row = json.loads(line)
+                if "avg_at_k" in row:
+                    evaluation = Evaluation.model_validate(_known(row, Evaluation))
+                    self._evaluations[evaluation.step] = evaluation
+                elif "trees" in row:
+                    figures = StepFigures.model_validate(_known(row, StepFigures))
+                    self._figures[figures.step] = figures
+            except (ValueError, TypeError, ValidationError):
+                continue
+
+
+def _known(row: dict[str, object], model: type[StepFigures] | type[Evaluation]) -> dict[str, object]:
+    return {name: value for name, value in row.items() if name in model.model_fields}

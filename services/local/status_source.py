@@ -1,0 +1,70 @@
+"""Asks how a run is going: its learner over HTTP, or, when that one is silent, the run's board in Redis."""
+
+from types import TracebackType
+from typing import Self
+
+import httpx
+from pydantic import ValidationError
+
+from shared.errors import IbtpoError
+from shared.protocol.status import RunStatus
+from shared.runtime.client import http_client
+from shared.streams import RunStreams, connect
+
+ANSWER_SECONDS = 2.0
+
+
+class StatusSource:
+    """The status of one run, from whoever can tell it. An async context manager."""
+
+    def __init__(self, run: str, redis_url: str | None, token: str | None) -> None:
+        self._http = http_client(token, ANSWER_SECONDS)
+        self._connection = connect(redis_url, timeout_seconds=ANSWER_SECONDS) if redis_url else None
+        self._board = RunStreams(self._connection, run).board if self._connection else None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def read(self, learner_url: str | None) -> RunStatus | None:
+        """The latest status, or None when nobody knows one."""
+        if learner_url and (status := await self._of_learner(learner_url)):
+            return status
+        return await self._of_board()
+
+    async def ask_to_stop(self, learner_url: str | None) -> bool:
+        """Asks the run to end after its checkpoint; whether anyone heard it."""
+        if learner_url:
+            try:
+                if (await self._http.post(f"{learner_url}/v1/stop")).is_success:
+                    return True
+            except httpx.HTTPError:
+                pass
+        if self._board is None:
+            return False
+        try:
+            await self._board.request_stop()
+        except IbtpoError:
+            return False
+        return True
+
+    async def _of_learner(self, url: str) -> RunStatus | None:
+        try:
+            response = await self._http.get(f"{url}/v1/status")
+            return RunStatus.model_validate_json(response.content) if response.is_success else None
+        except (httpx.HTTPError, ValidationError):
+            return None
+
+    async def _of_board(self) -> RunStatus | None:
+        if self._board is None:
+            return None
+        try:
+            return await self._board.read()
+        except IbtpoError:
+            return None

@@ -1,0 +1,78 @@
+"""`ibtpo train` from its arguments to its exit code."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from services.local import redis_server
+from services.local.history import History
+from services.local.launch import Ending, Launch
+from services.local.plan import Plan, Start, Wish, make_plan, prepare
+from services.local.redis_server import GivenRedis
+from services.local.run_dir import RunDirectory
+from services.local.view import RunView, view_for
+from shared.streams import RunStreams, connect
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells expect it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The command's arguments."""
+
+    preset: str
+    overrides: tuple[str, ...]
+    name: str | None
+    start: str
+    runs: Path
+    redis_url: str | None
+    plain: bool
+
+
+def train(training: Training) -> int:
+    """Trains to the end of the run, or until told to stop; returns the exit code."""
+    console = Console()
+    plan = make_plan(training.runs, Wish(training.name, training.preset, training.overrides, Start(training.start)))
+    prepare(plan)
+    view = view_for(console, History.read(plan.run.metrics), plain=training.plain)
+    try:
+        view.say(_opening(plan))
+        ending = asyncio.run(_launch(plan, training.redis_url, view))
+    finally:
+        view.close()
+    return _close(console, plan.run, ending)
+
+
+async def _launch(plan: Plan, redis_url: str | None, view: RunView) -> Ending:
+    redis = redis_server.choose(redis_url, plan.run.root / "redis")
+    if isinstance(redis, GivenRedis) and not plan.resumes:
+        await _forget(redis.url, plan.run.name)
+    return await Launch(plan, redis, os.environ.get("IBTPO_TOKEN"), view).run()
+
+
+async def _forget(redis_url: str, run: str) -> None:
+    """What an earlier run of that name left in a Redis that outlives it."""
+    connection = connect(redis_url)
+    try:
+        await RunStreams(connection, run).forget()
+    finally:
+        await connection.close()
+
+
+def _opening(plan: Plan) -> str:
+    return f"{'resuming' if plan.resumes else 'beginning'} run {plan.run.name} in {plan.run.root}/"
+
+
+def _close(console: Console, run: RunDirectory, ending: Ending) -> int:
+    if ending is Ending.INTERRUPTED:
+        command = " ".join(["ibtpo", "train", "--run", run.name, "--resume"])
+        console.print(f"stopped; nothing is left running. `{command}` goes on with it", highlight=False)
+        return INTERRUPTED
+    if not run.is_finished:
+        console.print(f"the run ended before its last step; `ibtpo train --run {run.name} --resume` goes on with it")
+        return 0
+    return 0

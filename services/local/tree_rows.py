@@ -1,0 +1,112 @@
+"""A scored tree as rows to draw: one per node, parents above children, with the figures of the method."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from shared.protocol.tree import ScoredTree
+from shared.tree.draw import Draw, Finish
+from shared.tree.expansion import IBSampler
+from shared.tree.ib_score import IBSettings, confidences, etas1, scores, value_ratios
+from shared.tree.node import Tree, build_tree
+from shared.tree.values import node_values
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRow:
+    """One node. Figures are None where there is none: no IB-Score at a leaf, no value without verdicts."""
+
+    guide: str
+    """The branches of the drawing that lead to it."""
+    depth: int
+    """How many forks lie above it."""
+    parent: int | None
+    text: str
+    draw: int | None
+    """The draw that begins here, counted from 0 in the order of growth; None where one goes on."""
+    value: float | None
+    eta1: float | None
+    eta2: float | None
+    ib_score: float | None
+    num_leaves: int
+    reward: float | None
+    finish: Finish | None
+
+
+def settings_of(scored: ScoredTree) -> IBSettings:
+    """How the tree's own sampler scored its nodes; the published settings for a sampler that does not."""
+    sampler = scored.task.growth.sampler
+    return sampler.score if isinstance(sampler, IBSampler) else IBSettings()
+
+
+def tree_rows(scored: ScoredTree, prompt: str, bytes_of_token: Sequence[bytes]) -> tuple[TreeRow, ...]:
+    """The rows of a tree, the root first, each node's children below it in the order they were drawn."""
+    is_judged = any(draw.counted_reward is not None for draw in scored.draws)
+    draws = scored.draws if is_judged else [replace(draw, reward=0.0) for draw in scored.draws]
+    tree = build_tree(draws, scored.task.growth.merge)
+    figures = _Figures.of(tree, settings_of(scored), is_judged)
+    return tuple(
+        _row(tree, node_id, guide, depth, prompt if node_id == 0 else _text(tree, node_id, bytes_of_token), figures)
+        for node_id, guide, depth in _laid_out(tree)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """The figures of every node."""
+
+    is_judged: bool
+    values: tuple[float, ...]
+    etas1: Sequence[float]
+    etas2: tuple[float, ...]
+    ib_scores: tuple[float | None, ...]
+
+    @classmethod
+    def of(cls, tree: Tree, settings: IBSettings, is_judged: bool) -> "_Figures":
+        values = node_values(tree, settings.values, settings.kappa)
+        ratios, etas2 = value_ratios(tree, values), confidences(tree, settings.confidence)
+        return cls(is_judged, values, etas1(ratios, settings.beta), etas2, scores(tree, ratios, etas2, settings))
+
+
+def _row(tree: Tree, node_id: int, guide: str, depth: int, text: str, figures: _Figures) -> TreeRow:
+    node = tree.nodes[node_id]
+    draw: Draw | None = None if node.draw is None else tree.draws[node.draw]
+    is_leaf, is_judged = node.num_draws == 0, figures.is_judged
+    return TreeRow(
+        guide=guide,
+        depth=depth,
+        parent=node.parent,
+        text=text,
+        draw=node.draw if draw is not None and node.start == draw.cut else None,
+        value=figures.values[node_id] if is_judged else None,
+        eta1=figures.etas1[node_id] if is_judged and draw is not None else None,
+        eta2=figures.etas2[node_id] if draw is not None else None,
+        ib_score=figures.ib_scores[node_id] if is_judged else None,
+        num_leaves=node.num_leaves,
+        reward=node.reward if is_judged else None,
+        finish=draw.finish if draw is not None and is_leaf else None,
+    )
+
+
+def _laid_out(tree: Tree) -> Iterator[tuple[int, str, int]]:
+    """(node, guide, depth) from the top down. Only forks indent: a row of steps stays in its column."""
+    waiting = [(0, "", "", 0)]
+    while waiting:
+        node_id, guide, below, depth = waiting.pop()
+        yield node_id, guide, depth
+        children = tree.nodes[node_id].children
+        if len(children) == 1:
+            waiting.append((children[0], below, below, depth))
+            continue
+        for child in reversed(children):
+            is_last = child == children[-1]
+            waiting.append(
+                (child, below + ("└─ " if is_last else "├─ "), below + ("   " if is_last else "│  "), depth + 1)
+            )
+
+
+def _text(tree: Tree, node_id: int, bytes_of_token: Sequence[bytes]) -> str:
+    node, token_ids = tree.nodes[node_id], tree.token_ids(node_id)
+    if node.draw is not None and node.num_draws == 0 and tree.draws[node.draw].finish is Finish.STOP:
+        token_ids = token_ids[:-1]  # the stop token is no text
+    known = (bytes_of_token[token] for token in token_ids if token < len(bytes_of_token))
+    return b"".join(known).decode("utf-8", "replace")
