@@ -1,6 +1,7 @@
 """How hard the demo task is: the lengths, the operators and the modulus of its expressions."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 ALL_OPERATORS = "+-*"
 DEFAULT_MODULUS = 7
@@ -14,6 +15,8 @@ class Difficulty:
 
     The defaults are the task that reinforcement learning works on: the warm start saw lengths 2 to 5 only.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     lengths: tuple[int, ...] = (5, 6)
     operators: str = ALL_OPERATORS

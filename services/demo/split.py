@@ -6,8 +6,10 @@ from enum import StrEnum
 
 from services.demo.difficulty import Difficulty
 from services.demo.expressions import Expression, generate, render
+from shared.errors import InvalidInput
 
 _HELD_OUT_ONE_IN = 8
+_MAX_DRAWS = 1000  # where one in eight is held out, this many draws miss with a chance of 1e-58
 
 
 class Split(StrEnum):
@@ -24,8 +26,11 @@ def split_of(expression: Expression) -> Split:
 
 
 def generate_in(split: Split, rng: random.Random, difficulty: Difficulty) -> Expression:
-    """Draws one expression of the split; some exist at every difficulty, since lengths start at 2."""
-    while True:
+    """Draws one expression of the split. Raises InvalidInput at a difficulty that has none there."""
+    for _ in range(_MAX_DRAWS):
         expression = generate(rng, difficulty)
         if split_of(expression) is split:
             return expression
+    raise InvalidInput(
+        f"no {split} expression among {_MAX_DRAWS} of {difficulty}; add a length, a digit or an operator"
+    )

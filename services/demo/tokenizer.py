@@ -40,5 +40,6 @@ def write_tokenizer(directory: Path) -> None:
         "model_max_length": CONTEXT_LENGTH,
         "clean_up_tokenization_spaces": False,
         "padding_side": "left",
+        "model_input_names": ["input_ids", "attention_mask"],
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")

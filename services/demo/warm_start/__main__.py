@@ -1,6 +1,7 @@
 """The command that trains, measures and writes a starting policy."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,9 +14,9 @@ from services.demo.warm_start.training import Progress, Recipe, new_model, train
 _EVALUATION_SEED = 1_000_003  # one for all models, so that they answer the same problems
 
 
-def main() -> None:
-    """Writes a checkpoint directory in Hugging Face layout, with its README.md."""
-    arguments = _parser().parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    """Writes a checkpoint directory in Hugging Face layout, with its README.md; `words` as after the command's name."""
+    arguments = _parser().parse_args(words)
     torch.set_num_threads(1)  # several threads add up in another order: other weights
     recipe, output = Recipe(steps=arguments.steps), Path(arguments.output)
     tokenizer, model = build_tokenizer(), new_model(arguments.seed)

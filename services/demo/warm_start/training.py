@@ -27,7 +27,7 @@ _IGNORED_LABEL = -100  # what the model's own loss leaves out
 class Recipe:
     """What is trained on, and how. Counted in steps, not in seconds, so that a seed gives the same model again."""
 
-    steps: int = 1050
+    steps: int = 950
     batch_size: int = 64
     learning_rate: float = 4e-3
     warmup_steps: int = 50
