@@ -2,8 +2,7 @@
 
 import heapq
 import random
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
@@ -80,13 +79,12 @@ class IBSampler:
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         if round >= self.levels:
             return ()
-        scored = [
-            (score, rng.random(), node_id)  # equal scores in random order
-            for node_id, score in enumerate(ib_scores(tree, self.score))
-            if score is not None
-        ]
-        best = heapq.nlargest(self.width, scored)
-        return tuple(_branch(tree, node_id, self.branches) for _, _, node_id in best)
+        scored = (
+            (j, rng.random(), node_id)  # chance decides between equal scores
+            for node_id, j in enumerate(ib_scores(tree, self.score))
+            if j is not None
+        )
+        return tuple(_branch(tree, node_id, self.branches) for _, _, node_id in heapq.nlargest(self.width, scored))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ class RandomSampler:
 
 @dataclass(frozen=True, slots=True)
 class FixedWidthSampler:
-    """Every path splits in `branches` at every `every`-th step end, until there are `width` trajectories."""
+    """Splits every path in `branches` at every `every`-th step end, until there are `width` trajectories."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -129,17 +127,19 @@ class FixedWidthSampler:
     width: int = 8
 
     def __post_init__(self) -> None:
-        _at_least_one(first=self.first, branches=self.branches - 1, every=self.every, width=self.width)
+        _at_least_one(first=self.first, every=self.every, width=self.width)
+        if self.branches < 2:
+            raise ValueError(f"a path splits in at least 2 branches: {self.branches}")
 
     @property
     def num_draws(self) -> int:
         return max(self.first, self.width)
 
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
-        missing = self.width - len(tree.draws)
-        level = [node_id for node_id, steps in _step_counts(tree) if steps == round * self.every]
-        rng.shuffle(level)
+        level = [node_id for node_id, num_steps in _inner_step_ends(tree) if num_steps == round * self.every]
+        rng.shuffle(level)  # where there is not enough width for all, chance decides
         branches = []
+        missing = self.width - len(tree.draws)
         for node_id in level:
             if (count := min(self.branches - 1, missing)) > 0:
                 branches.append(_branch(tree, node_id, count))
@@ -149,11 +149,11 @@ class FixedWidthSampler:
 
 @dataclass(frozen=True, slots=True)
 class EntropySampler:
-    """EPTree(M, N, L, T): in each of L rounds, each of M first answers is forked at the N tokens of its tree that
-    surprised most (highest −log p), T times each, from the prefix before the token.
+    """EPTree(M, N, L, T): L times, each of M first answers is continued anew, `branches` (T) times each, from before
+    the `forks` (N) tokens of its tree that had the highest −log p.
 
-    Not at the first token of a draw, nor after a token whose text contains one of `closing_words`. Those tokens are
-    `closing_ids`: `for_vocabulary` finds them once per tokenizer.
+    Never from before the first token of a draw, nor after a token whose text contains one of `closing_words`, in any
+    case. Which tokens those are is the vocabulary's to say: `for_vocabulary` gives a sampler its `closing_ids`.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -176,23 +176,23 @@ class EntropySampler:
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         if round > self.rounds:
             return ()
-        surprises: dict[int, list[tuple[float, float, int, int]]] = {}
+        tokens_of_answer: dict[int, list[tuple[float, float, int, int]]] = {}
         for draw_id, draw in enumerate(tree.draws):
             if draw.counted_reward is not None:
-                surprises.setdefault(_first_ancestor(tree.draws, draw_id), []).extend(
-                    (-draw.logprobs[nth], rng.random(), draw_id, draw.cut + nth) for nth in self._forkable(tree, draw)
-                )
+                tokens = tokens_of_answer.setdefault(_first_answer(tree.draws, draw_id), [])
+                tokens += ((-draw.logprobs[nth], rng.random(), draw_id, draw.cut + nth) for nth in self._forkable(draw))
         return tuple(
             Branch(draw_id, cut, self.branches)
-            for tokens in surprises.values()
+            for tokens in tokens_of_answer.values()
             for _, _, draw_id, cut in heapq.nlargest(self.forks, tokens)
         )
 
-    def _forkable(self, tree: Tree, draw: Draw) -> Iterable[int]:
+    def _forkable(self, draw: Draw) -> range:
+        """Which of the draw's tokens may be drawn again: not those of a leaf that the limit cut."""
         stop = len(draw.token_ids)
-        if draw.finish is Finish.LENGTH:  # its leaf is never branched
-            ends = draw.step_ends
-            stop = ends[-2] - draw.cut + 1 if len(ends) > 1 else 1
+        if draw.finish is Finish.LENGTH:
+            leaf_start = draw.step_ends[-2] if len(draw.step_ends) > 1 else draw.cut
+            stop = leaf_start - draw.cut + 1
         closing = (nth + 1 for nth, token in enumerate(draw.token_ids) if token in self.closing_ids)
         return range(1, min(stop, next(closing, stop)))
 
@@ -212,19 +212,19 @@ def _branch(tree: Tree, node_id: int, count: int) -> Branch:
     return Branch(node.draw, node.end, count)
 
 
-def _step_counts(tree: Tree) -> Iterator[tuple[int, int]]:
-    """(node, number of steps from the prompt to it) for the nodes that end a step and are no leaves."""
-    counts = [0]
+def _inner_step_ends(tree: Tree) -> Iterator[tuple[int, int]]:
+    """The nodes that end a step and are no leaves, each with the number of steps that end on the way to it."""
+    num_steps = [0]
     for node_id, node in enumerate(tree.nodes[1:], 1):
-        assert node.draw is not None
-        ends = tree.draws[node.draw].step_ends
-        closes = ends[bisect_left(ends, node.end)] == node.end
-        counts.append(counts[node.parent or 0] + closes)
-        if closes and node.num_draws:
-            yield node_id, counts[node_id]
+        ends = () if node.draw is None else tree.draws[node.draw].step_ends
+        ends_step = node.end in ends
+        num_steps.append(num_steps[tree.parents[node_id]] + ends_step)
+        if ends_step and node.num_draws:
+            yield node_id, num_steps[node_id]
 
 
-def _first_ancestor(draws: Sequence[Draw], draw_id: int) -> int:
+def _first_answer(draws: Sequence[Draw], draw_id: int) -> int:
+    """The draw from the prompt whose tree the draw is in."""
     while (parent := draws[draw_id].parent) is not None:
         draw_id = parent
     return draw_id
