@@ -58,7 +58,6 @@ def _paths(prefix: str, model: type) -> Iterator[str]:
         for inner in (annotation, *get_args(annotation)):
             if isinstance(inner, type) and _fields(inner):
                 yield from _paths(f"{prefix}.{name}", inner)
-                break
 
 
 def _fields(model: type) -> dict[str, object]:
