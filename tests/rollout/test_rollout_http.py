@@ -1,0 +1,199 @@
+"""A replica's doors, with the real engine: weights in, trees out, and everything a stranger may send."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from safetensors.torch import load_file, save_file
+
+from shared.protocol.tree import ScoredTree
+from shared.protocol.weights import Manifest
+from shared.tree.draw import WeightVersion
+from shared.weights import stream_bundle, write_manifest
+
+UNGRADED = {"prompt": "2+3*4=", "growth": {"sampler": "ib"}, "seed": 3}
+
+
+async def push(replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, version: str = "") -> httpx.Response:
+    return await replica.put(
+        f"/v1/weights/{version or manifest.version}", content=stream_bundle(manifest, bundle), timeout=60
+    )
+
+
+async def served(replica: httpx.AsyncClient) -> Any:
+    return (await replica.get("/v1/policy")).json()["version"]
+
+
+async def test_a_replica_is_not_ready_before_it_has_weights(replica: httpx.AsyncClient) -> None:
+    assert (await replica.get("/healthz")).status_code == 200
+    ready = await replica.get("/readyz")
+    assert ready.status_code == 503
+    assert "no weights yet" in ready.json()["detail"]
+    refused = await replica.post("/v1/trees", json=UNGRADED)
+    assert refused.status_code == 503
+
+
+async def test_pushed_weights_are_served(replica: httpx.AsyncClient, manifest: Manifest, bundle: Path) -> None:
+    assert (await push(replica, manifest, bundle)).json()["version"] == {"generation": 1, "number": 1}
+    assert (await replica.get("/readyz")).status_code == 200
+    answer = await replica.post("/v1/trees", json=UNGRADED, headers={"accept": "application/msgpack"})
+    tree = ScoredTree.unpack(answer.content)
+    assert {span.version for draw in tree.draws for span in draw.spans} == {WeightVersion(1, 1)}
+
+
+async def test_the_same_seed_grows_the_same_tree_over_http(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path
+) -> None:
+    await push(replica, manifest, bundle)
+    first, again = [(await replica.post("/v1/trees", json=UNGRADED)).json()["tree"] for _ in range(2)]
+    tokens = [[draw.token_ids for draw in ScoredTree.unpack(base64.b64decode(tree)).draws] for tree in (first, again)]
+    assert tokens[0] == tokens[1]
+
+
+async def test_growth_streams_as_events(replica: httpx.AsyncClient, manifest: Manifest, bundle: Path) -> None:
+    await push(replica, manifest, bundle)
+    async with replica.stream("POST", "/v1/trees", json={**UNGRADED, "stream": True}) as answer:
+        events = [json.loads(line) async for line in answer.aiter_lines()]
+    assert events[-1]["event"] == "tree"
+    assert sum(event["event"] == "draw" for event in events) == len(
+        ScoredTree.unpack(base64.b64decode(events[-1]["tree"])).draws
+    )
+
+
+async def test_a_graded_tree_without_a_verifier_fails_in_time_with_the_reason(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path
+) -> None:
+    await push(replica, manifest, bundle)
+    graded = {**UNGRADED, "kind": "math", "answer_key": {"gold": "0"}}
+    answer = await replica.post("/v1/trees", json=graded)
+    assert answer.status_code == 503
+    assert "is the verifier up" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": ""},
+        {"prompt": None},
+        {"prompt": None, "prompt_ids": []},
+        {"prompt": None, "prompt_ids": [999999]},
+        {"prompt": None, "prompt_ids": [-1]},
+        {"prompt": None, "prompt_ids": [6] * 100_000},
+        {"prompt": "2+", "prompt_ids": [6]},
+        {"growth": {"sampler": "unknown"}},
+        {"growth": {"sampler": {"kind": "ib", "first": 0}}},
+        {"growth": {"sampler": "ib", "temperature": -1}},
+        {"growth": {"sampler": "ib", "max_tokens": 10**9}},
+        {"growth": {"sampler": "ib", "surprise": 1}},
+        {"kind": "math"},
+        {"seed": -1},
+        {"seed": "x"},
+        {"surprise": True},
+    ],
+    ids=str,
+)
+async def test_a_bad_request_is_refused_with_its_reason(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, change: dict[str, Any]
+) -> None:
+    await push(replica, manifest, bundle)
+    answer = await replica.post("/v1/trees", json={**UNGRADED, **change})
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"]
+    assert (await replica.post("/v1/trees", json=UNGRADED)).status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"prompt": "\xff"}', b"[]", b"null"])
+async def test_a_body_that_is_no_request_is_refused(replica: httpx.AsyncClient, body: bytes) -> None:
+    answer = await replica.post("/v1/trees", content=body, headers={"content-type": "application/json"})
+    assert 400 <= answer.status_code < 500
+
+
+async def test_a_push_that_stops_half_way_changes_nothing(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path
+) -> None:
+    await push(replica, manifest, bundle)
+    newer = write_manifest("r", bundle, WeightVersion(1, 2))
+
+    async def half() -> AsyncIterator[bytes]:
+        sent = 0
+        async for chunk in stream_bundle(newer, bundle):
+            yield chunk[: 200_000 - sent]
+            sent += len(chunk)
+            if sent > 200_000:
+                return
+
+    assert (await replica.put("/v1/weights/1.2", content=half())).status_code == 422
+    assert await served(replica) == {"generation": 1, "number": 1}
+    assert (await push(replica, newer, bundle)).status_code == 200
+
+
+def _not_a_number(bundle: Path) -> None:
+    tensors = load_file(bundle / "model.safetensors")
+    name = sorted(tensors)[0]
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, bundle / "model.safetensors", metadata={"format": "pt"})
+
+
+def _other_shape(bundle: Path) -> None:
+    tensors = load_file(bundle / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("q_proj.weight"))
+    tensors[name] = tensors[name][:, :-1].contiguous()
+    save_file(tensors, bundle / "model.safetensors", metadata={"format": "pt"})
+
+
+def _missing_tensor(bundle: Path) -> None:
+    tensors = load_file(bundle / "model.safetensors")
+    tensors.pop(next(name for name in tensors if name.endswith("q_proj.weight")))
+    save_file(tensors, bundle / "model.safetensors", metadata={"format": "pt"})
+
+
+def _no_tokenizer(bundle: Path) -> None:
+    (bundle / "tokenizer.json").unlink()
+
+
+def _broken_config(bundle: Path) -> None:
+    (bundle / "config.json").write_text("{")
+
+
+def _not_safetensors(bundle: Path) -> None:
+    (bundle / "model.safetensors").write_bytes(b"not tensors")
+
+
+@pytest.mark.parametrize(
+    "spoil", [_not_a_number, _other_shape, _missing_tensor, _no_tokenizer, _broken_config, _not_safetensors]
+)
+async def test_an_unfit_bundle_is_refused_and_the_old_weights_serve(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, spoil: Any
+) -> None:
+    await push(replica, manifest, bundle)
+    spoil(bundle)
+    answer = await push(replica, write_manifest("r", bundle, WeightVersion(1, 2)), bundle)
+    assert answer.status_code == 422, answer.text
+    assert await served(replica) == {"generation": 1, "number": 1}
+    assert (await replica.post("/v1/trees", json=UNGRADED)).status_code == 200
+
+
+async def test_versions_only_move_forward(replica: httpx.AsyncClient, bundle: Path) -> None:
+    for version, status in [((1, 5), 200), ((1, 4), 409), ((1, 5), 200), ((2, 0), 200), ((1, 9), 409)]:
+        answer = await push(replica, write_manifest("r", bundle, WeightVersion(*version)), bundle)
+        assert answer.status_code == status, (version, answer.text)
+    assert await served(replica) == {"generation": 2, "number": 0}
+
+
+async def test_another_runs_weights_are_refused(replica: httpx.AsyncClient, bundle: Path) -> None:
+    answer = await push(replica, write_manifest("other", bundle, WeightVersion(1, 1)), bundle)
+    assert answer.status_code == 422
+    assert "run" in answer.json()["detail"]
+
+
+async def test_the_path_and_the_manifest_must_agree(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path
+) -> None:
+    assert (await push(replica, manifest, bundle, version="1.7")).status_code == 409
+    assert (await push(replica, manifest, bundle, version="latest")).status_code == 422
+    assert await served(replica) is None
