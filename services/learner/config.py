@@ -143,6 +143,9 @@ class LearnerConfig(_Table):
     url: str = Field("", description="Where replicas reach it; empty: http://<host>:<port>")
     url_file: Path | None = Field(None, description="Written once it listens, for launchers")
     token: str | None = Field(None, description="Bearer token between services; or IBTPO_TOKEN")
+    grace_seconds: float = Field(
+        120.0, ge=0, description="What a SIGTERM gives the step in progress and its checkpoint"
+    )
     threads: int = Field(1, gt=0, description="Threads of torch")
     log_level: str = "info"
 

@@ -52,6 +52,11 @@ class LanguageModel:
         """The longest trajectory, prompt included."""
         return int(self.module.config.max_position_embeddings)
 
+    @property
+    def vocab_size(self) -> int:
+        """Token ids lie below it."""
+        return int(self.module.config.vocab_size)
+
     def statistics(self, token_ids_BT: Tensor) -> TokenStatistics:
         """One forward pass. Rows are padded on the right: under a causal mask no real token sees the padding."""
         logits_BTV = self.module(input_ids=token_ids_BT[:, :-1], use_cache=False).logits

@@ -1,0 +1,38 @@
+"""The learner's HTTP doors: the latest policy, the run's status, the request to stop."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+from services.learner.publisher import Publisher
+from shared.errors import Unavailable
+from shared.protocol.status import RunStatus
+from shared.weights import bundle_bytes
+
+
+def build_router(publisher: Publisher, status: Callable[[], RunStatus], stop: Callable[[], None]) -> APIRouter:
+    """The service's routes."""
+    router = APIRouter()
+
+    @router.get("/v1/weights/latest")
+    async def get_weights() -> StreamingResponse:
+        """The published policy bundle (docs/protocol.md), outside the training loop. 503 before the first."""
+        snapshot = publisher.latest
+        if snapshot is None:
+            raise Unavailable("no version is published yet: the learner is starting; ask again")
+        headers = {"Content-Length": str(bundle_bytes(snapshot.manifest)), "X-Weight-Version": str(snapshot.version)}
+        return StreamingResponse(publisher.stream(snapshot), media_type="application/octet-stream", headers=headers)
+
+    @router.get("/v1/status")
+    async def get_status() -> RunStatus:
+        """Where the run is."""
+        return status()
+
+    @router.post("/v1/stop")
+    async def post_stop() -> RunStatus:
+        """Ends the run in good order: the step in progress is finished and a checkpoint written."""
+        stop()
+        return status()
+
+    return router

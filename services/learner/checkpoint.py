@@ -1,0 +1,104 @@
+"""Checkpoints of a run: whole or not there at all, the newest few kept."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from services.learner.policy import Policy
+from services.learner.state import LearnerState
+from shared.errors import InvalidInput
+
+_STATE = "state.json"
+_OPTIMIZER = "optimizer.pt"
+_POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint: `policy/` as transformers reads it, the optimizer, and the run's state."""
+
+    directory: Path
+
+    @property
+    def policy(self) -> Path:
+        """The directory of the policy."""
+        return self.directory / _POLICY
+
+    def state(self) -> LearnerState:
+        """InvalidInput when it is from another release."""
+        try:
+            return LearnerState.model_validate_json((self.directory / _STATE).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise InvalidInput(
+                f"checkpoint {self.directory} cannot be read: {error}; remove it to resume from the one before"
+            ) from error
+
+    def restore_optimizer(self, policy: Policy) -> None:
+        """Lets `policy`, loaded from this checkpoint, go on with its moments."""
+        policy.restore_optimizer(torch.load(self.directory / _OPTIMIZER, weights_only=True))
+
+
+class CheckpointStore:
+    """The checkpoints under `root`, one directory per step."""
+
+    def __init__(self, root: Path, keep: int) -> None:
+        self._root = root
+        self._keep = keep
+
+    def latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint."""
+        steps = self._steps()
+        return Checkpoint(self._root / str(steps[-1])) if steps else None
+
+    def save(self, policy: Policy, state: LearnerState) -> Checkpoint:
+        """Writes a checkpoint, durable and whole when this returns, and removes the oldest. Blocking: disk."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        final = self._root / str(state.progress.step)
+        draft = self._root / f".{final.name}.partial"
+        shutil.rmtree(draft, ignore_errors=True)
+        policy.save(draft / _POLICY)
+        torch.save(policy.optimizer_state(), draft / _OPTIMIZER)
+        (draft / _STATE).write_text(state.model_dump_json(indent=1))
+        _sync(draft)
+        self._replace(final, draft)
+        for step in self._steps()[: -self._keep]:
+            shutil.rmtree(self._root / str(step), ignore_errors=True)
+        return Checkpoint(final)
+
+    def _replace(self, final: Path, draft: Path) -> None:
+        """A checkpoint of the same step (stopped before it trained again) gives way."""
+        old = self._root / f".{final.name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
+        draft.rename(final)
+        _sync_directory(self._root)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _steps(self) -> list[int]:
+        if not self._root.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._root.iterdir() if path.name.isdecimal())
+
+
+def _sync(directory: Path) -> None:
+    """Brings all files below `directory` to the disk, before a rename makes them count."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_directory(path)
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

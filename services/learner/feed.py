@@ -1,0 +1,86 @@
+"""Feeds tasks to the rollout replicas while there is credit, and feeds again what was lost on the way."""
+
+from collections.abc import Callable, Collection
+
+from services.learner.curriculum import Curriculum
+from services.learner.ledger import Ledger, TaskId
+from shared.errors import InvalidInput
+from shared.protocol.task import Task
+from shared.runtime.logs import event_logger
+from shared.streams import RunStreams
+
+log = event_logger(__name__)
+
+
+class Feed:
+    """Mints tasks in order, as long as fewer than `limit()` are outstanding.
+
+    A task counts as fed before it is on the stream: when Redis is away in between, it is sent later, and at worst
+    twice, which the books see as a duplicate.
+    """
+
+    def __init__(self, streams: RunStreams, curriculum: Curriculum, ledger: Ledger, limit: Callable[[], int]) -> None:
+        self._streams = streams
+        self._curriculum = curriculum
+        self._ledger = ledger
+        self._limit = limit
+        self._unsent: list[Task] = []
+        self._missing: set[tuple[str, int]] = set()
+
+    async def top_up(self) -> None:
+        """Feeds until there is no credit left. Raises Unavailable, to be called again, while Redis is away."""
+        while len(self._ledger.outstanding) < self._limit():
+            self._unsent.append(self._mint())
+        await self._send()
+
+    def feed_again(self, task_id: TaskId) -> None:
+        """Ends a stale feeding; the task goes out again with the next `top_up`, unless it was so too often."""
+        attempt = self._ledger.refeed(task_id)
+        if attempt is not None:
+            self._unsent.append(self._curriculum.task(task_id, attempt))
+
+    async def catch_up(self) -> None:
+        """After a restart: the books go on past what an abandoned life had fed and left on the streams."""
+        on_stream = {name for name, _ in await self._present()}
+        last = max((task_id for name in on_stream if (task_id := _task_id(name)) is not None), default=None)
+        while last is not None and self._ledger.cursor <= last:
+            task = self._mint()
+            if task.id not in on_stream:
+                self._unsent.append(task)
+        log.info("caught_up", outstanding=len(self._ledger.outstanding), on_stream=len(on_stream))
+        await self.restore_lost(held=())
+
+    async def restore_lost(self, held: Collection[TaskId]) -> None:
+        """Puts back tasks that are out but were on no stream at two looks in a row; `held` ones have arrived."""
+        present = await self._present() | {(task.id, task.attempt) for task in self._unsent}
+        out = {(str(task_id), attempt) for task_id, attempt in self._ledger.outstanding.items() if task_id not in held}
+        missing = out - present
+        lost = missing & self._missing
+        self._missing = missing - lost
+        if lost:
+            log.warning("lost_tasks_restored", tasks=len(lost))
+            self._unsent += [self._curriculum.task(TaskId.parse(name), attempt) for name, attempt in sorted(lost)]
+        await self._send()
+
+    async def _present(self) -> set[tuple[str, int]]:
+        """What is on a stream. Tasks first: what moves between the looks is then seen twice, not never."""
+        tasks = await self._streams.tasks.ids()
+        return tasks | await self._streams.trees.ids()
+
+    def _mint(self) -> Task:
+        task_id = self._ledger.cursor
+        self._ledger.feed(task_id, self._curriculum.following(task_id))
+        return self._curriculum.task(task_id)
+
+    async def _send(self) -> None:
+        if sending := self._unsent:
+            await self._streams.tasks.put(sending)
+            self._unsent = []
+
+
+def _task_id(name: str) -> TaskId | None:
+    """The id that a name on a stream reads as; None for a stranger's."""
+    try:
+        return TaskId.parse(name)
+    except InvalidInput:
+        return None

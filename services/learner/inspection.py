@@ -1,0 +1,37 @@
+"""Keeps some trees of a run as files, to be looked at: the last ones, and a fair sample of all."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.protocol.tree import ScoredTree
+
+_LAST = "last-{}.msgpack"
+_SAMPLE = "sample-{}.msgpack"
+
+
+class TreeShelf:
+    """At most `keep` files of each kind in `directory`, by slot; a later tree takes the place of an earlier one."""
+
+    def __init__(self, directory: Path, keep: int, seed: int) -> None:
+        self._directory = directory
+        self._keep = keep
+        self._seed = seed
+
+    def put(self, trees: Sequence[ScoredTree], num_before: int) -> None:
+        """Shelves the trees that follow `num_before` others of the run. Blocking: disk."""
+        if not self._keep:
+            return
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for number, tree in enumerate(trees, start=num_before):
+            if number >= num_before + len(trees) - self._keep:
+                self._write(_LAST.format(number % self._keep), tree)
+            # reservoir sampling: each tree so far is in the sample with the same probability
+            slot = random.Random(f"{self._seed} {number}").randint(0, number)
+            if slot < self._keep:
+                self._write(_SAMPLE.format(slot), tree)
+
+    def _write(self, name: str, tree: ScoredTree) -> None:
+        draft = self._directory / f".{name}.partial"
+        draft.write_bytes(tree.pack())
+        draft.replace(self._directory / name)

@@ -1,0 +1,163 @@
+"""Takes scored trees in: wanted ones become a batch, the others are counted and turned away."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from services.learner.curriculum import Curriculum
+from services.learner.feed import Feed
+from services.learner.ledger import End, Ledger, Standing, TaskId
+from services.learner.metrics import LearnerMetrics
+from shared.errors import InvalidInput, Unavailable
+from shared.protocol.task import DeadLetter, Task
+from shared.protocol.tree import ScoredTree
+from shared.runtime.logs import event_logger
+from shared.streams import Delivery, RunStreams
+from shared.tree.draw import WeightVersion
+
+log = event_logger(__name__)
+CONSUMER = "learner"
+_WAIT_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Stream entries whose feedings have ended in the books."""
+
+    trees: tuple[str, ...]
+    dead_letters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A tree that is wanted: its task is outstanding until it is settled."""
+
+    task_id: TaskId
+    tree: ScoredTree
+    staleness: int
+
+
+class Intake:
+    """Collects batches. Every result that ends a feeding returns its credit, and is acknowledged with the next
+    checkpoint only: after a crash it is delivered again, to books that do not know it yet."""
+
+    def __init__(
+        self,
+        streams: RunStreams,
+        curriculum: Curriculum,
+        ledger: Ledger,
+        feed: Feed,
+        metrics: LearnerMetrics,
+        *,
+        max_staleness: int,
+    ) -> None:
+        self._streams = streams
+        self._curriculum = curriculum
+        self._ledger = ledger
+        self._feed = feed
+        self._metrics = metrics
+        self._max_staleness = max_staleness
+        self._redelivered: deque[Delivery[ScoredTree]] = deque()
+        self._held: dict[TaskId, Arrival] = {}
+        self._settled_trees: list[str] = []
+        self._settled_letters: list[str] = []
+        self._looked = time.monotonic()
+
+    async def recover(self) -> None:
+        """Before the first batch: takes back what was delivered to an earlier life and not acknowledged."""
+        self._redelivered.extend(await self._streams.trees.redeliver(CONSUMER))
+        for letter in await self._streams.dead_letters.redeliver(CONSUMER):
+            self._bury(letter)
+
+    async def batch(self, size: int, version: WeightVersion) -> tuple[Arrival, ...]:
+        """The next `size` trees to learn from under the weights `version`, in the order of their tasks.
+
+        Meanwhile tasks are fed as credits come free. A Redis that is away is waited for.
+        """
+        while len(self._held) < size:
+            try:
+                await self._turn(size - len(self._held), version)
+            except Unavailable as error:
+                self._metrics.stream_failures.inc()
+                log.warning("stream_unavailable", error=str(error))
+                await asyncio.sleep(_WAIT_SECONDS / 2)
+        return tuple(self._held[task_id] for task_id in sorted(self._held))
+
+    def settle(self, arrivals: Iterable[tuple[Arrival, End]]) -> None:
+        """Ends the feedings of a batch: their effect is in the learner's state from now on."""
+        for arrival, end in arrivals:
+            self._ledger.settle(arrival.task_id, end)
+            del self._held[arrival.task_id]
+
+    async def acknowledge(self, settled: Settled) -> None:
+        """Lets go of what a checkpoint now contains."""
+        await self._streams.trees.acknowledge(settled.trees)
+        await self._streams.dead_letters.acknowledge(settled.dead_letters)
+        del self._settled_trees[: len(settled.trees)]
+        del self._settled_letters[: len(settled.dead_letters)]
+
+    @property
+    def settled(self) -> Settled:
+        """What may be acknowledged once the books as they are now are on disk."""
+        return Settled(tuple(self._settled_trees), tuple(self._settled_letters))
+
+    async def _turn(self, wanted: int, version: WeightVersion) -> None:
+        await self._feed.top_up()
+        for letter in await self._streams.dead_letters.take(CONSUMER, count=64, wait_seconds=0.0):
+            self._bury(letter)
+        for delivery in await self._next(wanted):
+            self._admit(delivery, version)
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            await self._feed.restore_lost(self._held)
+            self._looked = time.monotonic()
+
+    async def _next(self, count: int) -> list[Delivery[ScoredTree]]:
+        if self._redelivered:
+            return [self._redelivered.popleft() for _ in range(min(count, len(self._redelivered)))]
+        return await self._streams.trees.take(CONSUMER, count, _WAIT_SECONDS)
+
+    def _admit(self, delivery: Delivery[ScoredTree], version: WeightVersion) -> None:
+        """Holds a tree that is wanted; ends, or turns away, what is not."""
+        self._settled_trees.append(delivery.entry_id)
+        tree = delivery.item
+        task_id = self._own(tree.task)
+        standing = Standing.FOREIGN if task_id is None else self._standing(task_id, tree.task.attempt)
+        if task_id is None or standing is not Standing.OUTSTANDING:
+            self._ledger.turn_away(standing)
+            log.info("tree_turned_away", task=tree.task.id, attempt=tree.task.attempt, standing=standing.value)
+            return
+        staleness = staleness_of(tree, version)
+        if staleness > self._max_staleness:
+            self._metrics.record_stale(tree)
+            self._feed.feed_again(task_id)
+            return
+        self._held[task_id] = Arrival(task_id, tree, staleness)
+
+    def _bury(self, delivery: Delivery[DeadLetter]) -> None:
+        """Ends a feeding that the replicas gave up."""
+        self._settled_letters.append(delivery.entry_id)
+        letter = delivery.item
+        task_id = self._own(letter.task)
+        if task_id is not None and self._standing(task_id, letter.task.attempt) is Standing.OUTSTANDING:
+            self._ledger.settle(task_id, End.FAILED)
+            log.error("task_failed", task=letter.task.id, problem=letter.task.problem_id, reason=letter.reason)
+
+    def _own(self, task: Task) -> TaskId | None:
+        """The task's id, when this run, with this data and growth, mints just this task under it."""
+        try:
+            task_id = TaskId.parse(task.id)
+            return task_id if self._curriculum.task(task_id, task.attempt) == task else None
+        except (InvalidInput, LookupError):
+            return None
+
+    def _standing(self, task_id: TaskId, attempt: int) -> Standing:
+        return Standing.DUPLICATE if task_id in self._held else self._ledger.standing(task_id, attempt)
+
+
+def staleness_of(tree: ScoredTree, version: WeightVersion) -> int:
+    """How many updates lie between `version` and the farthest of the tree's tokens: its oldest, unless an abandoned
+    generation, which may have been ahead, sampled it."""
+    return max(abs(version.number - span.version.number) for draw in tree.draws for span in draw.spans)

@@ -1,0 +1,141 @@
+"""The learner's Prometheus series."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.learner.ledger import End
+from shared.protocol.status import Accounts, Evaluation, StepFigures
+from shared.protocol.tree import ScoredTree
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
+_TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_FIGURES = {
+    "avg_rate": "Mean reward of leaves in the last step",
+    "root_value": "Mean reward of the first draws of trees in the last step: unbiased",
+    "eff_rate": "Share of trees with mixed rewards in the last step",
+    "ib_score": "Mean IB-Score over nodes with two draws or more in the last step",
+    "cov_eta": "Mean Cov(eta1, eta2) over nodes whose draws differ in value in the last step",
+    "entropy": "Mean entropy of the policy per token, in nats",
+    "kl": "Mean k3 divergence from the reference per token, in nats",
+    "clip_share": "Share of tokens that the clip left without a gradient",
+    "grad_norm": "Norm of the gradient before clipping",
+    "loss": "Loss of the last step",
+    "learning_rate": "Learning rate of the last step",
+    "engine_gap": "Mean |learner - engine| log-probability over tokens of the same weights, in nats",
+    "staleness": "Mean staleness of the trees of the last step, in updates",
+    "trajectories_per_1k_tokens": "Trajectories per 1,000 generated tokens in the last step",
+    "cache_hit_share": "Share of prompt tokens served from the engines' prefix caches in the last step",
+}
+
+
+class LearnerMetrics:
+    """One set per process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.steps = Counter("ibtpo_learner_steps_total", "Steps by what became of them", ["result"], registry=registry)
+        self.trees = Counter("ibtpo_learner_trees_total", "Trees that steps took", registry=registry)
+        self.trajectories = Counter(
+            "ibtpo_learner_trajectories_total", "Judged trajectories in them", registry=registry
+        )
+        self.generated = Counter(
+            "ibtpo_learner_generated_tokens_total", "Tokens that engines sampled for them", registry=registry
+        )
+        self.phase_seconds = Histogram(
+            "ibtpo_learner_phase_seconds", "Time of a step by phase", ["phase"], buckets=_SECONDS, registry=registry
+        )
+        self.stale_tokens = Histogram(
+            "ibtpo_learner_stale_trajectory_tokens",
+            "Lengths of the answers in trees dropped as stale: a bound that drops the long ones is a bias",
+            buckets=_TOKENS,
+            registry=registry,
+        )
+        self.used_tokens = Histogram(
+            "ibtpo_learner_used_trajectory_tokens",
+            "Lengths of the answers in other trees",
+            buckets=_TOKENS,
+            registry=registry,
+        )
+        self.stream_failures = Counter(
+            "ibtpo_learner_stream_failures_total", "Times that Redis could not be reached", registry=registry
+        )
+        self.pushes = Counter(
+            "ibtpo_learner_weight_pushes_total",
+            "Pushes of a version to a replica by result",
+            ["result"],
+            registry=registry,
+        )
+        self.push_seconds = Histogram(
+            "ibtpo_learner_weight_push_seconds",
+            "Time until all replicas had a version, or the deadline",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.version_number = Gauge("ibtpo_learner_version_number", "Updates of the policy", registry=registry)
+        self.generation = Gauge("ibtpo_learner_generation", "The learner's generation on its run", registry=registry)
+        self.accuracy = Gauge(
+            "ibtpo_learner_held_out_accuracy", "Last held-out accuracy", ["measure"], registry=registry
+        )
+        self.checkpoint_seconds = Histogram(
+            "ibtpo_learner_checkpoint_seconds", "Time to write a checkpoint", buckets=_SECONDS, registry=registry
+        )
+        self._figures = {
+            name: Gauge(f"ibtpo_learner_{name}", text, registry=registry) for name, text in _FIGURES.items()
+        }
+
+    def show_accounts(self, accounts: Callable[[], Accounts]) -> None:
+        """Adds the books, read at the moment of each scrape, so that their identity holds in every one."""
+        self.registry.register(_AccountsCollector(accounts))
+
+    def record_step(self, figures: StepFigures, result: str) -> None:
+        """Shows a finished step; a figure that it does not have keeps its last value."""
+        self.steps.labels(result).inc()
+        self.trees.inc(figures.trees)
+        self.trajectories.inc(figures.trajectories)
+        self.generated.inc(figures.generated_tokens)
+        self.phase_seconds.labels("intake").observe(figures.intake_seconds)
+        self.phase_seconds.labels("update").observe(figures.update_seconds)
+        self.phase_seconds.labels("publish").observe(figures.publish_seconds)
+        for name, gauge in self._figures.items():
+            value = getattr(figures, name)
+            if value is not None:
+                gauge.set(value)
+
+    def record_stale(self, tree: ScoredTree) -> None:
+        """Counts a dropped tree by the lengths of its answers."""
+        for draw in tree.draws:
+            self.stale_tokens.observe(draw.end)
+
+    def record_used(self, tree: ScoredTree) -> None:
+        """Counts a tree of a step by the lengths of its answers."""
+        for draw in tree.draws:
+            self.used_tokens.observe(draw.end)
+
+    def record_evaluation(self, evaluation: Evaluation) -> None:
+        """Shows a held-out accuracy."""
+        self.accuracy.labels("avg_at_k").set(evaluation.avg_at_k)
+        self.accuracy.labels("pass_at_k").set(evaluation.pass_at_k)
+
+
+class _AccountsCollector(Collector):
+    def __init__(self, accounts: Callable[[], Accounts]) -> None:
+        self._accounts = accounts
+
+    def collect(self) -> Iterator[Metric]:
+        """fed = Σ ended + outstanding, in one scrape."""
+        accounts = self._accounts()
+        yield CounterMetricFamily("ibtpo_learner_tasks_fed", "Feedings of tasks", value=accounts.fed)
+        yield GaugeMetricFamily("ibtpo_learner_tasks_outstanding", "Feedings that are out", value=accounts.outstanding)
+        ended = CounterMetricFamily("ibtpo_learner_tasks_ended", "Feedings by how they ended", labels=["end"])
+        for end in End:
+            ended.add_metric([end.value], getattr(accounts, end.value))
+        yield ended
+        turned_away = CounterMetricFamily(
+            "ibtpo_learner_trees_turned_away", "Results that no feeding was out for", labels=["standing"]
+        )
+        turned_away.add_metric(["duplicate"], accounts.duplicates)
+        turned_away.add_metric(["foreign"], accounts.foreign)
+        yield turned_away

@@ -1,0 +1,105 @@
+"""The problems of a run: read from JSON lines, with their prompts as token ids."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from shared.errors import InvalidInput
+from shared.protocol.task import Problem
+
+Prompt: TypeAlias = str | tuple[dict[str, str], ...]
+Encoder: TypeAlias = Callable[[Prompt], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedProblem:
+    """A problem as it is fed: its prompt in the policy's own tokens."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    kind: str
+    answer_key: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemLimits:
+    """What the policy can take: token ids below `vocab_size`, prompt and answer within `context_length`."""
+
+    vocab_size: int
+    context_length: int
+    max_answer_tokens: int
+
+
+def read_problems(paths: Iterable[Path], encode: Encoder, limits: ProblemLimits) -> tuple[EncodedProblem, ...]:
+    """All rows of the files, in order. InvalidInput names the file and line of the first that cannot be used."""
+    problems = tuple(_encoded(problem, where, encode, limits) for problem, where in _rows(paths))
+    if not problems:
+        raise InvalidInput(f"no problems in {', '.join(map(str, paths))}: one JSON object per line is expected")
+    return problems
+
+
+def prompt_encoder(tokenizer: Any) -> Encoder:
+    """Text as the tokenizer reads it; chat messages through its template, up to where the answer begins."""
+
+    def encode(prompt: Prompt) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            return tuple(tokenizer(prompt)["input_ids"])
+        if tokenizer.chat_template is None:
+            raise ValueError("the prompt is chat messages, but the policy's tokenizer has no chat template; give text")
+        text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return encode
+
+
+def fingerprint(problems: Sequence[EncodedProblem]) -> str:
+    """What tells one data set from another: a run's cursor means nothing in other data."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(repr((problem.id, problem.prompt_ids, problem.kind, sorted(problem.answer_key.items()))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _rows(paths: Iterable[Path]) -> Iterator[tuple[Problem, str]]:
+    for path in paths:
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            raise InvalidInput(f"cannot read the problems in {path}: {error.strerror}") from error
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                where = f"{path}:{number}"
+                yield _problem(line, where), where
+
+
+def _problem(line: bytes, where: str) -> Problem:
+    try:
+        return Problem.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise InvalidInput(f"{where}: {field}: {first['msg']}") from error
+
+
+def _encoded(problem: Problem, where: str, encode: Encoder, limits: ProblemLimits) -> EncodedProblem:
+    try:
+        prompt_ids = encode(problem.prompt)
+    except ValueError as error:
+        raise InvalidInput(f"{where}: {error}") from error
+    if not prompt_ids:
+        raise InvalidInput(f"{where}: the prompt of problem {problem.id!r} has no tokens")
+    if max(prompt_ids) >= limits.vocab_size:
+        raise InvalidInput(
+            f"{where}: the tokenizer gives token {max(prompt_ids)}, the model knows {limits.vocab_size}: "
+            "they do not belong together"
+        )
+    if len(prompt_ids) + limits.max_answer_tokens > limits.context_length:
+        raise InvalidInput(
+            f"{where}: a prompt of {len(prompt_ids)} tokens and an answer of {limits.max_answer_tokens} exceed the "
+            f"policy's context of {limits.context_length}; drop the row or lower growth.max_tokens"
+        )
+    return EncodedProblem(problem.id, prompt_ids, problem.kind, problem.answer_key)
