@@ -105,7 +105,7 @@ def test_the_shipped_checkpoint_is_as_good_as_its_readme_says() -> None:
     assert model.num_parameters() == 556_000
     assert model.dtype == torch.float32
     *_, both = measure(model, TOKENIZER, Difficulty().lengths, num_problems=64, seed=11)
-    assert both.average == pytest.approx(0.28, abs=0.08)
+    assert both.average == pytest.approx(0.29, abs=0.08)
 
 
 @pytest.mark.slow
@@ -114,4 +114,4 @@ def test_the_command_makes_a_model_like_the_shipped_one(tmp_path: Path) -> None:
     main(["--output", str(tmp_path), "--problems", "128"])
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     *_, both = measure(again, TOKENIZER, Difficulty().lengths, num_problems=256, seed=11)
-    assert both.average == pytest.approx(0.28, abs=0.06)
+    assert both.average == pytest.approx(0.29, abs=0.06)
