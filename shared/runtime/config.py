@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from shared.errors import InvalidInput
+from shared.runtime.problem import shorten
 
 SECTIONS = ("rollout", "verifier", "learner", "local")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -181,8 +182,13 @@ def _explain(section: str, models: Mapping[str, type[BaseModel]], error: Validat
         elif item["type"] == "missing":
             lines.append(f"{key} is missing; give it in [{section}] of the preset or as {key}=…")
         else:
-            lines.append(f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+            lines.append(f"{key} = {_shown(item['loc'], item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}")
     return "; ".join(lines)
+
+
+def _shown(path: tuple[int | str, ...], value: object) -> str:
+    """A value for a message; what may hold a secret is not shown."""
+    return "***" if path[:1] in (("token",), ("redis_url",)) else shorten(repr(value))
 
 
 def _explain_unknown(section: str, models: Mapping[str, type[BaseModel]], path: tuple[str, ...]) -> str:

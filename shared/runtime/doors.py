@@ -1,6 +1,7 @@
 """What stands before every route: the token, the body's bound, the drain, and the last catch."""
 
 import asyncio
+import contextlib
 import hmac
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ log = event_logger(__name__)
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 OPEN_PATHS = PROBES | {"/docs", "/openapi.json"}
+_LINGER_SECONDS = 5.0
 _BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300, 600)
 
 
@@ -57,22 +59,27 @@ class Watch:
 
         try:
             await self._answer(scope, receive, note_status)
-        except Exception:
-            log.exception("request_failed", method=scope["method"], path=scope["path"])
-            if status:  # half an answer is out: only breaking the connection tells the caller
+        except asyncio.CancelledError:
+            if status or not self._drain.begun.is_set():
                 raise
-            await _refuse(
-                scope,
-                receive,
-                note_status,
-                problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the log of this service has it"),
+            await of_error(Unavailable("this service ended before it had an answer; ask another replica"))(
+                scope, receive, note_status
             )
+        except Exception as error:
+            if status:  # half an answer is out: only breaking the connection tells the caller; the server logs why
+                log.error("answer_broken", method=scope["method"], path=scope["path"], error=repr(error))
+                raise
+            log.exception("request_failed", method=scope["method"], path=scope["path"])
+            await _internal_error()(scope, receive, note_status)
         finally:
-            route = getattr(scope.get("route"), "path", "unknown")
-            seconds = time.monotonic() - start
-            self._requests.labels(scope["method"], route, str(status or "cut")).inc()
-            self._seconds.labels(route).observe(seconds)
-            log.debug("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
+            self._record(scope, status, time.monotonic() - start)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        # labels come from small closed sets: a route's template, not the path that a stranger made up
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._requests.labels(scope["method"], route, str(status or "cut")).inc()
+        self._seconds.labels(route).observe(seconds)
+        log.debug("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._drain.begun.is_set():
@@ -134,7 +141,7 @@ class BodyLimit:
             if error is not body.refusal:
                 raise
         if body.refusal is not None and not body.answered:
-            await _refuse(scope, receive, send, of_error(body.refusal))
+            await _refuse(scope, receive, send, of_error(body.refusal), is_body_read=body.is_complete)
 
     def _bound_of(self, path: str) -> int:
         bounds = [bound for prefix, bound in self._max_bytes_of_prefix.items() if path.startswith(prefix)]
@@ -151,13 +158,13 @@ class _BoundedBody:
         self._receive = receive
         self._stall_seconds = stall_seconds
         self._num_bytes = 0
-        self._is_complete = False
+        self.is_complete = False
 
     def too_large(self) -> TooLarge:
         return TooLarge(f"the body is over {self.max_bytes} bytes, which is the most this route takes; send less")
 
     async def receive(self) -> Message:
-        if self._is_complete:
+        if self.is_complete:
             return await self._receive()
         try:
             async with asyncio.timeout(self._stall_seconds):
@@ -166,7 +173,7 @@ class _BoundedBody:
             self.refusal = Unavailable(f"no byte of the body came for {self._stall_seconds:g} s; send it again")
             raise self.refusal from None
         if message["type"] == "http.request":
-            self._is_complete = not message.get("more_body", False)
+            self.is_complete = not message.get("more_body", False)
             self._num_bytes += len(message.get("body", b""))
             if self._num_bytes > self.max_bytes:
                 self.refusal = self.too_large()
@@ -174,7 +181,26 @@ class _BoundedBody:
         return message
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Response) -> None:
-    # the body has not been read: the connection cannot be used for another request
-    answer.headers["Connection"] = "close"
-    await answer(scope, receive, send)
+def _internal_error() -> Response:
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the log of this service has it")
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Response, *, is_body_read: bool = False) -> None:
+    """Answers without having read the body, then reads on for a while and forgets what comes.
+
+    Closing at once would reset the connection, and a client that is still sending would not see the answer.
+    """
+    headers = dict(scope["headers"])
+    has_body = b"content-length" in headers or b"transfer-encoding" in headers
+    # who asks before it sends is told by the answer, and sends nothing
+    if is_body_read or not has_body or b"expect" in headers:
+        answer.headers["Connection"] = "close"
+        await answer(scope, receive, send)
+        return
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
+    await send({"type": "http.response.body", "body": bytes(answer.body), "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -68,6 +68,9 @@ async def _on_ibtpo_error(_: Request, error: Exception) -> Response:
 async def _on_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
+    if errors[0]["type"] == "json_invalid":
+        reason = errors[0].get("ctx", {}).get("error", "")
+        return problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {reason} at character {errors[0]['loc'][-1]}")
     listed = [_field_error(item) for item in errors[:_MAX_ERRORS]]
     first = listed[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -78,8 +81,8 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
 def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
     field = ".".join(shorten(str(part)) for part in item["loc"]) or "body"
     message = str(item["msg"])
-    if item["type"] == "json_invalid":
-        message = f"not JSON: {item.get('ctx', {}).get('error', message)}"
+    if isinstance(item.get("input"), bytes):
+        message = "not read as JSON; send the header Content-Type: application/json"
     return {"field": shorten(field), "message": shorten(message)}
 
 
@@ -91,8 +94,19 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"{request.method} is not allowed on {request.url.path}; use {allowed}"
-    if isinstance(error.__cause__, UnicodeDecodeError):
-        detail = f"the body is not UTF-8: {error.__cause__.reason} at byte {error.__cause__.start}"
-    if isinstance(error.__cause__, RecursionError):
-        detail = "the body is nested too deeply"
+    if error.status_code == HTTPStatus.BAD_REQUEST and error.__cause__ is not None:
+        detail = _unreadable(error.__cause__)
     return problem(error.status_code, detail, headers=error.headers)
+
+
+def _unreadable(cause: BaseException) -> str:
+    """Why a body could not be read as JSON."""
+    match cause:
+        case UnicodeDecodeError():
+            return f"the body is not UTF-8: {cause.reason} at byte {cause.start}"
+        case RecursionError():
+            return "the body is not JSON that can be read: it is nested too deeply"
+        case ValueError():
+            return f"the body is not JSON that can be read: {cause}"
+        case _:
+            return "the body could not be read"

@@ -29,7 +29,7 @@ def serve(
 
     Port 0 picks a free one. The URL is logged as the event `listening` and, where given, written to `url_file`.
     """
-    config = uvicorn.Config(app)
+    config = uvicorn.Config(app, log_config=None)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         return runner.run(_serve_until_told(app, open_door(host, port, token), grace_seconds, url_file))
 

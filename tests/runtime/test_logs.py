@@ -1,0 +1,120 @@
+"""Each event is one line, and no line holds a secret."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.runtime.logs import JsonFormatter, TextFormatter, configure_logs, event_logger
+
+log = event_logger("tests.logs")
+
+
+@pytest.fixture
+def output() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    logger = logging.getLogger("tests.logs")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter("rollout", ("s3cret-token",)))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield stream
+    logger.removeHandler(handler)
+
+
+def lines_of(output: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in output.getvalue().splitlines()]
+
+
+def test_an_event_is_one_json_object_with_its_fields(output: io.StringIO) -> None:
+    log.info("tree_grown", seconds=1.5, leaves=12)
+    [line] = lines_of(output)
+    assert line.pop("time")
+    assert line == {
+        "level": "info",
+        "service": "rollout",
+        "logger": "tests.logs",
+        "event": "tree_grown",
+        "seconds": 1.5,
+        "leaves": 12,
+    }
+
+
+def test_a_field_never_overwrites_what_the_line_itself_says(output: io.StringIO) -> None:
+    log.warning("odd", level=7, time="then")
+    [line] = lines_of(output)
+    assert (line["level"], line["level_"], line["time_"]) == ("warning", 7, "then")
+
+
+def test_a_traceback_stays_on_the_line(output: io.StringIO) -> None:
+    try:
+        raise RuntimeError("first\nsecond")
+    except RuntimeError:
+        log.exception("failed", error="x")
+    [line] = lines_of(output)
+    assert "RuntimeError: first\nsecond" in str(line["traceback"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://x/?t=s3cret-token",
+        "redis://:s3cret-word@10.0.0.1:6379/0",
+        "rediss://user:s3cret-word@redis/0",
+        "Authorization: Bearer s3cret-word",
+        "{'authorization': 'bearer s3cret-word'}",
+    ],
+)
+def test_no_line_holds_a_secret(output: io.StringIO, text: str) -> None:
+    log.error("failed", what=text, token="s3cret-word", Authorization="s3cret-word")
+    assert "s3cret" not in output.getvalue()
+    assert "***" in output.getvalue()
+
+
+VALUES = st.recursive(
+    st.none() | st.floats() | st.integers() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.text(max_size=5), VALUES))
+def test_whatever_the_fields_a_line_is_strict_json(fields: dict[str, object]) -> None:
+    record = logging.makeLogRecord({"msg": "event", "fields": fields})
+    text = JsonFormatter("x").format(record)
+    assert "\n" not in text
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(text, parse_constant=refuse)
+
+
+def test_a_long_field_is_cut(output: io.StringIO) -> None:
+    log.info("long", text="x" * 100_000)
+    assert len(output.getvalue()) < 6_000
+
+
+def test_people_get_short_text() -> None:
+    record = logging.makeLogRecord({"msg": "tree_grown", "levelname": "INFO", "fields": {"leaves": 12}})
+    assert TextFormatter("rollout").format(record).endswith("info    rollout tree_grown leaves=12")
+
+
+def test_configuring_sends_every_logger_through_one_form(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        configure_logs("verifier", "info", secrets=["s3cret"])
+        logging.getLogger("somebody.else").warning("plain %s", "s3cret")
+        logging.getLogger("httpx").info("GET http://x")
+        log.info("ours")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    events = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert events == ["plain ***", "ours"]

@@ -1,0 +1,73 @@
+"""Background loops outlive their failures and leave when told."""
+
+import asyncio
+import logging
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from shared.runtime.loops import Backoff, Periodic, run_until_cancelled
+
+FAST = Backoff(0.001, 0.004)
+
+
+async def test_failures_are_counted_logged_and_survived(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    registry, stop, turns = CollectorRegistry(), asyncio.Event(), 0
+    failures = Counter("failures", "Failures.", registry=registry)
+
+    async def step() -> None:
+        nonlocal turns
+        turns += 1
+        if turns <= 3:
+            raise RuntimeError(f"turn {turns}")
+        if turns == 6:
+            stop.set()
+
+    loop = Periodic("feed", step, failures=failures, backoff=FAST, stop=stop)
+    await asyncio.wait_for(loop.run(), 5)
+    assert turns == 6
+    assert registry.get_sample_value("failures_total") == 3
+    assert loop.num_failures_in_row == 0
+    assert [record.message for record in caplog.records] == ["loop_failed"] * 3 + ["loop_recovered"]
+    # a long outage tells its traceback once
+    assert [record.exc_info is not None and record.exc_info is not False for record in caplog.records][:3].count(
+        True
+    ) == 1
+
+
+async def test_a_loop_ends_when_it_is_cancelled() -> None:
+    async def step() -> None:
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(run_until_cancelled("idle", step))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_pause_is_left_at_once_when_the_end_is_announced() -> None:
+    stop = asyncio.Event()
+
+    async def step() -> None:
+        asyncio.get_running_loop().call_later(0.02, stop.set)
+
+    await asyncio.wait_for(Periodic("slow", step, every_seconds=60, stop=stop).run(), 5)
+
+
+async def test_a_step_that_never_waits_lets_others_run() -> None:
+    async def step() -> None:
+        return
+
+    task = asyncio.create_task(run_until_cancelled("busy", step))
+    await asyncio.wait_for(asyncio.sleep(0.01), 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_pauses_grow_to_a_bound() -> None:
+    backoff = Backoff(0.1, 5.0)
+    assert [backoff.pause_seconds(n) for n in (1, 2, 3, 7, 1000)] == [0.1, 0.2, 0.4, 5.0, 5.0]
+    with pytest.raises(ValueError, match="first_seconds"):
+        Backoff(2.0, 1.0)

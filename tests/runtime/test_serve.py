@@ -1,0 +1,206 @@
+"""A service as a process: its door, its drain, its exit codes."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.errors import Conflict, InvalidInput
+from shared.runtime.drain import Drain, ExitCode
+from shared.runtime.serve import check_door, open_door, serving, url_of
+from tests.runtime.small_service import TOKEN, small_app
+
+SCRIPT = Path(__file__).with_name("small_service.py")
+
+
+class SmallProcess:
+    """The small service in a process of its own."""
+
+    def __init__(self, directory: Path, *, life: str = "", token: str = "", grace_seconds: float = 5.0) -> None:
+        self.url_file = directory / "url"
+        self._log = directory / "log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(SCRIPT), "127.0.0.1", "0", token, str(grace_seconds), str(self.url_file)],
+                env={**os.environ, "SMALL_LIFE": life},
+                stderr=log,
+            )
+
+    def url(self) -> str:
+        deadline = time.monotonic() + 20
+        while not self.url_file.exists():
+            assert self.process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return self.url_file.read_text()
+
+    def exit_code(self) -> int:
+        return self.process.wait(20)
+
+    def log_text(self) -> str:
+        return self._log.read_text()
+
+    def events(self) -> list[str]:
+        return [json.loads(line)["event"] for line in self._log.read_text().splitlines()]
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[type[SmallProcess]]:
+    started: list[SmallProcess] = []
+
+    class Started(SmallProcess):
+        def __init__(self, **kwargs: object) -> None:
+            super().__init__(tmp_path, **kwargs)  # type: ignore[arg-type]
+            started.append(self)
+
+    yield Started
+    for small in started:
+        small.process.kill()
+        small.process.wait()
+
+
+async def test_at_sigterm_requests_in_flight_finish_and_new_ones_are_sent_away(processes: type[SmallProcess]) -> None:
+    small = processes()
+    async with httpx.AsyncClient(base_url=small.url()) as client:
+        slow = asyncio.create_task(client.get("/v1/slow/1000"))
+        await asyncio.sleep(0.3)
+        assert (await client.get("/readyz")).is_success
+        small.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        ready, health, refused = [await client.get(path) for path in ("/readyz", "/healthz", "/v1/slow/1")]
+        assert (ready.status_code, health.status_code, refused.status_code) == (503, 200, 503)
+        assert "draining" in ready.json()["detail"]
+        assert (await slow).json() == "done"
+    assert small.exit_code() == ExitCode.DONE
+    assert small.events()[-2:] == ["ended", "exited"]
+    assert not small.url_file.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_service_ends_at_once(processes: type[SmallProcess], number: signal.Signals) -> None:
+    small = processes(grace_seconds=20)
+    small.url()
+    start = time.monotonic()
+    small.process.send_signal(number)
+    assert small.exit_code() == ExitCode.DONE
+    assert time.monotonic() - start < 5
+
+
+def test_work_in_the_background_is_finished_within_the_grace(processes: type[SmallProcess]) -> None:
+    small = processes(life="works")
+    small.url()
+    small.process.send_signal(signal.SIGTERM)
+    assert small.exit_code() == ExitCode.DONE
+    assert "work_finished" in small.events()
+
+
+async def test_what_outlasts_the_grace_is_cut_and_the_exit_code_says_so(processes: type[SmallProcess]) -> None:
+    small = processes(grace_seconds=0.3)
+    async with httpx.AsyncClient(base_url=small.url()) as client:
+        slow = asyncio.create_task(client.get("/v1/slow/60000", timeout=60))
+        await asyncio.sleep(0.3)
+        small.process.send_signal(signal.SIGTERM)
+        assert (await slow).status_code == 503
+    assert small.exit_code() == ExitCode.GRACE_EXCEEDED
+
+
+async def test_a_second_signal_ends_the_patience(processes: type[SmallProcess]) -> None:
+    small = processes(grace_seconds=60)
+    async with httpx.AsyncClient(base_url=small.url()) as client:
+        slow = asyncio.create_task(client.get("/v1/slow/60000", timeout=60))
+        await asyncio.sleep(0.3)
+        small.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        small.process.send_signal(signal.SIGTERM)
+        assert (await slow).status_code == 503
+    assert small.exit_code() == ExitCode.GRACE_EXCEEDED
+
+
+def test_a_failed_start_is_told_once_and_exits_with_its_code(processes: type[SmallProcess]) -> None:
+    small = processes(life="fails")
+    assert small.exit_code() == ExitCode.STARTUP_FAILED
+    assert small.events() == ["service_failed"]
+    assert "no model at /nowhere" in small.log_text()
+
+
+def test_a_service_may_end_itself_with_its_own_code(processes: type[SmallProcess]) -> None:
+    assert processes(life="ends").exit_code() == 7
+
+
+async def test_the_log_is_json_lines_without_the_token(processes: type[SmallProcess]) -> None:
+    small = processes(token=TOKEN)
+    async with httpx.AsyncClient(base_url=small.url()) as client:
+        for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": "Bearer guess"}):
+            await client.get(f"/v1/errors/other?token={TOKEN}", headers=headers)
+    small.process.send_signal(signal.SIGTERM)
+    assert small.exit_code() == ExitCode.DONE
+    assert {"listening", "request_failed", "request", "draining", "exited"} <= set(small.events())
+    assert TOKEN not in small.log_text()
+    assert "guess" not in small.log_text()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org", ""])
+def test_a_door_to_strangers_needs_a_token(host: str) -> None:
+    for token in (None, ""):
+        with pytest.raises(InvalidInput, match="IBTPO_TOKEN"):
+            check_door(host, token)
+    check_door(host, TOKEN)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])
+def test_a_door_on_loopback_needs_none(host: str) -> None:
+    check_door(host, None)
+
+
+def test_a_taken_port_and_an_unknown_host_are_explained() -> None:
+    with open_door("127.0.0.1", 0, None) as door:
+        port = door.getsockname()[1]
+        with pytest.raises(Conflict, match=f"127.0.0.1:{port}.*another port"):
+            open_door("127.0.0.1", port, None)
+    with pytest.raises(InvalidInput, match="no address of this machine"):
+        open_door("no.such.host.invalid", 0, TOKEN)
+
+
+def test_a_url_is_one_that_this_machine_can_use() -> None:
+    with open_door("0.0.0.0", 0, TOKEN) as door:
+        assert url_of(door) == f"http://127.0.0.1:{door.getsockname()[1]}"
+    if socket.has_ipv6:
+        with open_door("::1", 0, None) as door:
+            assert url_of(door).startswith("http://[::1]:")
+
+
+async def test_an_app_can_be_served_inside_another_program(tmp_path: Path) -> None:
+    app, url_file = small_app(), tmp_path / "url"
+    async with serving(app, open_door("127.0.0.1", 0, None), url_file) as url:
+        assert url_file.read_text() == url == app.state.url
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"{url}/readyz")).is_success
+    assert not url_file.exists()
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"{url}/readyz")
+
+
+async def test_a_failed_finishing_step_does_not_hinder_the_others() -> None:
+    drain, done = Drain(), []
+
+    async def fails() -> None:
+        raise RuntimeError("no")
+
+    async def works() -> None:
+        done.append(True)
+
+    drain.before_exit(fails)
+    drain.before_exit(works)
+    drain.begin()
+    assert await drain.finish(5) == ExitCode.DONE
+    assert done == [True]
