@@ -1,0 +1,167 @@
+"""Draws, cut into nodes."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
+from shared.tree.node import build_tree, trajectory
+from tests.tree.definitions import Definitions, states_of
+from tests.tree.records import BLANK_LINE, EOS, VERSION, A, B, draw, quick, records
+
+
+@given(records(), st.booleans())
+@quick
+def test_nodes_are_the_states_at_step_ends_and_forks(draws: tuple[Draw, ...], merge: bool) -> None:
+    tree, slow = build_tree(draws, merge), Definitions(draws, merge)
+    states = states_of(tree, slow)
+    assert set(states.values()) == slow.all_states
+    for node_id, state in states.items():
+        node = tree.nodes[node_id]
+        assert node.end == slow.length(state)
+        assert node.num_leaves == len(slow.leaves(state))
+        assert node.num_draws == len(list(slow.successors(state)))
+        assert {states[child] for child in node.children} == set(slow.successors(state))
+        if node_id:
+            assert node.start == slow.length(slow.parent(state))
+            assert states[node.parent] == slow.parent(state)
+            assert node.multiplicity == slow.multiplicity(state)
+            assert tree.token_ids(node_id) == slow.step_tokens(state)
+            assert tree.logprobs(node_id) == pytest.approx(slow.step_logprobs(state))
+        assert node.reward == (None if node.children else pytest.approx(slow.counts(state)))
+
+
+@given(records(unjudged=True), st.booleans())
+@quick
+def test_a_tree_is_flat_with_parents_before_children(draws: tuple[Draw, ...], merge: bool) -> None:
+    tree = build_tree(draws, merge)
+    assert tree.nodes[0].parent is None
+    assert tree.parents[0] == 0
+    for node_id, node in enumerate(tree.nodes[1:], 1):
+        assert node.parent == tree.parents[node_id] < node_id
+        assert node_id in tree.nodes[node.parent].children
+        assert node.start < node.end
+        assert (node.reward is None) == bool(node.children)
+    assert all(tree.nodes[leaf].reward is not None for leaf in tree.leaves)
+    assert tree.nodes[0].num_leaves == len(tree.rewards) == sum(tree.nodes[leaf].multiplicity for leaf in tree.leaves)
+
+
+@given(records(unjudged=True), st.booleans())
+@quick
+def test_a_path_spells_its_trajectory(draws: tuple[Draw, ...], merge: bool) -> None:
+    tree = build_tree(draws, merge)
+    for draw_id, one in enumerate(draws):
+        path = tree.path(draw_id)
+        if one.counted_reward is None:
+            assert path == ()
+            continue
+        assert sum((tree.token_ids(node_id) for node_id in path), ()) == trajectory(draws, draw_id)
+        assert path[-1] == tree.leaf_of_draw[draw_id]
+
+
+@given(records(), records(), st.booleans())
+@quick
+def test_draws_without_a_verdict_leave_no_trace(draws: tuple[Draw, ...], others: tuple[Draw, ...], merge: bool) -> None:
+    unjudged = [
+        replace(one, reward=None, finish=Finish.STOP, parent=None if one.parent is None else one.parent + len(draws))
+        for one in others
+    ]
+    assert build_tree((*draws, *unjudged), merge).nodes == build_tree(draws, merge).nodes
+
+
+def test_an_unjudged_branch_inside_a_step_cuts_nothing() -> None:
+    whole = draw([A, B, A, EOS])
+    unjudged = draw([B, EOS], None, before=[whole], parent=0, cut=2)
+    assert build_tree([whole, unjudged]).nodes == build_tree([whole]).nodes
+
+
+def test_a_judged_branch_keeps_the_unjudged_prefix_that_it_continues() -> None:
+    unjudged = draw([A, BLANK_LINE, B, BLANK_LINE, A, EOS], None)
+    branch = draw([B, EOS], 1.0, before=[unjudged], parent=0, cut=4)
+    tree = build_tree([unjudged, branch])
+    assert [(node.draw, node.start, node.end) for node in tree.nodes[1:]] == [(0, 0, 2), (0, 2, 4), (1, 4, 6)]
+    assert tree.rewards == (1.0,)
+    assert tree.path(0) == ()
+    assert tree.path(1) == (1, 2, 3)
+
+
+def test_an_unjudged_draw_may_fork_from_where_no_judged_one_runs() -> None:
+    unjudged = draw([A, BLANK_LINE, B, BLANK_LINE, A, EOS], None)
+    judged = draw([B, EOS], 1.0, before=[unjudged], parent=0, cut=2)
+    deeper = draw([B, EOS], None, before=[unjudged, judged], parent=0, cut=4)
+    assert len(build_tree([unjudged, judged, deeper]).nodes) == 3
+
+
+def test_a_tree_without_verdicts_is_its_root() -> None:
+    tree = build_tree([draw([A, EOS], None)])
+    assert (len(tree.nodes), tree.leaves, tree.rewards, tree.is_mixed) == (1, (), (), False)
+
+
+def test_a_draw_that_the_limit_cut_has_reward_0_whatever_was_judged() -> None:
+    tree = build_tree([draw([A, B], 1.0), draw([A, A], None)])
+    assert tree.rewards == (0.0, 0.0)
+
+
+def test_a_fork_inside_a_step_cuts_the_node() -> None:
+    whole = draw([A, B, A, EOS])
+    tree = build_tree([whole, draw([B, EOS], before=[whole], parent=0, cut=2)])
+    assert [(node.start, node.end) for node in tree.nodes[1:]] == [(0, 2), (2, 4), (2, 4)]
+
+
+def test_equal_draws_are_one_node_only_when_merged() -> None:
+    draws = [draw([A, BLANK_LINE, B, EOS], 1.0), draw([A, BLANK_LINE, A, EOS], 0.0)]
+    assert [node.multiplicity for node in build_tree(draws).nodes] == [1, 1, 1, 1, 1]
+    merged = build_tree(draws, merge=True)
+    assert [node.multiplicity for node in merged.nodes] == [1, 2, 1, 1]
+    assert merged.nodes[1].children == (2, 3)
+
+
+def test_a_later_branch_adds_to_a_merged_nodes_draws_and_not_to_its_multiplicity() -> None:
+    draws = [draw([A, BLANK_LINE, B, EOS]), draw([A, BLANK_LINE, A, EOS])]
+    draws.append(draw([B, EOS], before=draws, parent=1, cut=2))
+    node = build_tree(draws, merge=True).nodes[1]
+    assert (node.multiplicity, node.num_draws, node.num_leaves) == (2, 3, 3)
+
+
+def test_a_fork_inside_a_merged_step_cuts_every_draw_that_begins_like_it() -> None:
+    draws = [draw([A, B, EOS]), draw([A, B, EOS]), draw([A, A, EOS])]
+    draws.append(draw([A, EOS], before=draws, parent=0, cut=1))
+    tree = build_tree(draws, merge=True)
+    first, *rest = tree.nodes[1:]
+    assert (first.end, first.multiplicity, first.num_draws) == (1, 3, 4)
+    assert [tree.token_ids(child) for child in first.children] == [(B, EOS), (A, EOS)]
+    assert [node.multiplicity for node in rest] == [2, 2]
+
+
+def test_equal_tokens_of_different_versions_are_different_nodes() -> None:
+    newer = WeightVersion(0, 2)
+    draws = [draw([A, EOS]), draw([A, EOS], version=newer)]
+    assert len(build_tree(draws, merge=True).nodes) == 3
+    turned = replace(draws[0], spans=(VersionSpan(VERSION, 0, 1), VersionSpan(newer, 1, 2)))
+    assert len(build_tree([turned, turned], merge=True).nodes) == 2
+    assert len(build_tree([turned, *draws], merge=True).nodes) == 4
+
+
+def test_versions_before_and_after_a_step_do_not_tell_it_apart() -> None:
+    newer = WeightVersion(0, 2)
+    one = draw([A, BLANK_LINE, B, EOS])
+    other = replace(one, spans=(VersionSpan(VERSION, 0, 2), VersionSpan(newer, 2, 4)))
+    assert [node.multiplicity for node in build_tree([one, other], merge=True).nodes] == [1, 2, 1, 1]
+
+
+@pytest.mark.parametrize("cut", [2, 5])
+def test_a_fork_outside_what_the_parent_sampled_is_refused(cut: int) -> None:
+    first = draw([A, B, A, EOS])
+    second = draw([B, EOS], before=[first], parent=0, cut=2)
+    third = replace(draw([B, EOS], before=[first], parent=0, cut=3), parent=1, cut=cut, step_ends=(cut + 2,))
+    with pytest.raises(ValueError, match="draw 2 forks at"):
+        build_tree([first, second, third])
+
+
+def test_a_draw_before_its_parent_is_refused() -> None:
+    first = draw([A, B, A, EOS])
+    branch = draw([B, EOS], before=[first], parent=0, cut=2)
+    with pytest.raises(ValueError, match="keep the order of growth"):
+        build_tree([branch, first])
