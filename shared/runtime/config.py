@@ -99,6 +99,9 @@ def _parse_override(override: str, models: Mapping[str, type[BaseModel]]) -> tup
         raise ConfigError(f"{key} is a key of {len(owners)} sections; write {choices}")
     if path[0] in SECTIONS and len(path) > 1:
         return None, text
+    deeper = [key for model in models.values() for key in _dotted_keys(model) if f".{key}".endswith(f".{path[-1]}")]
+    if deeper:
+        raise ConfigError(f"unknown key {key!r} in the override {override!r}; did you mean {' or '.join(deeper)}?")
     known = [name for model in models.values() for name in model.model_fields]
     raise ConfigError(f"unknown key {key!r} in the override {override!r}{_suggest(path[0], [*known, *models])}")
 
@@ -177,7 +180,7 @@ def _explain(section: str, models: Mapping[str, type[BaseModel]], error: Validat
     lines = []
     for item in error.errors():
         key = ".".join([section, *(str(part) for part in item["loc"])])
-        if item["type"] == "extra_forbidden":
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             lines.append(_explain_unknown(section, models, tuple(str(part) for part in item["loc"])))
         elif item["type"] == "missing":
             lines.append(f"{key} is missing; give it in [{section}] of the preset or as {key}=…")
@@ -194,7 +197,11 @@ def _shown(path: tuple[int | str, ...], value: object) -> str:
 def _explain_unknown(section: str, models: Mapping[str, type[BaseModel]], path: tuple[str, ...]) -> str:
     known = list(_fields_at(models[section], path[:-1]))
     elsewhere = [name for name, model in models.items() if name != section and path[0] in model.model_fields]
-    hint = f"; it is a key of [{elsewhere[0]}]" if elsewhere and len(path) == 1 else _suggest(path[-1], known)
+    deeper = [key for key in _dotted_keys(models[section]) if key.endswith(f".{path[-1]}")]
+    if elsewhere and len(path) == 1:
+        hint = f"; it is a key of [{elsewhere[0]}]"
+    else:
+        hint = f"; did you mean {' or '.join(deeper)}?" if deeper else _suggest(path[-1], known)
     return f"unknown key {'.'.join([section, *path])}{hint}"
 
 
@@ -207,6 +214,16 @@ def _fields_at(model: type[BaseModel], path: tuple[str, ...]) -> Sequence[str]:
             return ()
         model = inner
     return tuple(model.model_fields)
+
+
+def _dotted_keys(model: type[BaseModel]) -> list[str]:
+    """All keys of a model, those of models inside it with a dot."""
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += [f"{name}.{key}" for key in _dotted_keys(field.annotation)]
+    return keys
 
 
 def _suggest(word: str, known: Sequence[str]) -> str:

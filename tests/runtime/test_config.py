@@ -111,7 +111,9 @@ def test_a_bare_key_of_two_sections_asks_which() -> None:
 def test_unknown_keys_are_named_with_the_closest_known() -> None:
     assert refusal("sede=1") == "unknown key 'sede' in the override 'sede=1'; did you mean seed?"
     assert refusal("rollout.engine.max_row=1") == "unknown key rollout.engine.max_row; did you mean max_rows?"
-    assert "did you mean rollout" in refusal("rolout.seed=1")
+    assert "did you mean rollout" in refusal("rolout.q=1")
+    assert refusal("max_rows=1") == "unknown key 'max_rows' in the override 'max_rows=1'; did you mean engine.max_rows?"
+    assert refusal("rollout.max_rows=1") == "unknown key rollout.max_rows; did you mean engine.max_rows?"
     assert refusal("engine.q=1") == "unknown key rollout.engine.q; known: max_rows, model"
 
 
