@@ -1,0 +1,38 @@
+"""What the end of a process means for its answer."""
+
+from services.verifier.sandbox.sandbox import Ending, Run
+from shared.protocol.verdict import Outcome
+
+_OUTCOME_OF_ENDING = {
+    Ending.TIMED_OUT: Outcome.TIMED_OUT,
+    Ending.OUT_OF_MEMORY: Outcome.MEMORY,
+    Ending.OUTPUT_LIMIT: Outcome.OUTPUT_LIMIT,
+    Ending.VIOLATION: Outcome.SANDBOX_VIOLATION,
+    Ending.LOST: Outcome.INFRASTRUCTURE,
+}
+_MAX_REASON = 300
+
+
+def outcome_of(run: Run) -> Outcome | None:
+    """The outcome that the process's end alone decides; None when it ended as a program should."""
+    if run.is_clean:
+        return None
+    return _OUTCOME_OF_ENDING.get(run.ending, Outcome.RUNTIME_ERROR)
+
+
+def reason_of(run: Run) -> str:
+    """How it ended and the last thing it said, in a line."""
+    lines = run.stderr.decode("utf-8", "replace").strip().splitlines()
+    said = f": {lines[-1].strip()}" if lines else ""
+    if run.signal is not None:
+        how = f"{run.ending.value} (signal {run.signal})"
+    elif run.exit_code:
+        how = f"{run.ending.value} with code {run.exit_code}"
+    else:
+        how = run.ending.value
+    return shortened(f"the program {how.replace('_', ' ')}{said}")
+
+
+def shortened(reason: str) -> str:
+    """One line of bounded length."""
+    return " ".join(reason.split())[:_MAX_REASON]

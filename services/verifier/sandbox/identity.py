@@ -1,0 +1,75 @@
+"""Who jailed code is: a user of its own, without capabilities, gone with its parent."""
+
+import ctypes
+import os
+import signal
+from dataclasses import dataclass
+
+from services.verifier.sandbox import kernel
+
+# Jail users: one per process that runs at the same time, inside what a container's user namespace maps.
+FIRST_UID = 64_000
+_CAPABILITY_VERSION_3 = 0x20080522
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whether each jailed process gets a user of its own, and what is in the way if not."""
+
+    has_own_uid: bool
+    obstacle: str = ""
+
+    def assume(self, slot: int, parent: int) -> None:
+        """Becomes the slot's user, for good; dies with `parent`, the fork-server."""
+        if self.has_own_uid:
+            uid = FIRST_UID + slot
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+        _drop_capabilities()
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+        # After the change of user, which clears it; the parent may have died before.
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+_NO_CAPABILITIES = ctypes.create_string_buffer(24)
+_HEADER = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
+
+
+def _drop_capabilities() -> None:
+    kernel.checked(kernel.LIBC.capset(ctypes.byref(_HEADER), _NO_CAPABILITIES), "capset")
+
+
+def find_identity(num_slots: int, must_read: str) -> Identity:
+    """Tries, in a process of its own, to become the last slot's user and to read the standard library as it."""
+    if os.geteuid() != 0:
+        return Identity(False, "not root: jailed code keeps the service's user")
+    child = os.fork()
+    if child == 0:
+        os._exit(_try_identity(num_slots - 1, must_read))
+    answer = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    obstacles = {
+        0: "",
+        1: f"users {FIRST_UID}..{FIRST_UID + num_slots - 1} cannot be assumed (no CAP_SETUID, or not mapped)",
+    }
+    return Identity(answer == 0, obstacles.get(answer, f"other users cannot read {must_read}: open its directories"))
+
+
+def _try_identity(slot: int, must_read: str) -> int:
+    try:
+        Identity(True).assume(slot, os.getppid())
+    except OSError:
+        return 1
+    try:
+        with open(must_read, "rb"):
+            return 0
+    except OSError:
+        return 2

@@ -1,0 +1,32 @@
+"""The kernel's calls that Python's standard library lacks, by ctypes."""
+
+import ctypes
+import os
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+
+
+def checked(result: int, call: str) -> int:
+    """The result of a C call; OSError with the call's name when it failed."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
+    return result
+
+
+def prctl(option: int, *arguments: int | ctypes.c_void_p) -> int:
+    """prctl(2); the kernel wants unused arguments to be zero."""
+    padded = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in (*arguments, 0, 0, 0, 0)][:4]
+    return checked(LIBC.prctl(option, *padded), f"prctl({option})")
+
+
+def system_call(number: int, *arguments: int | ctypes.c_void_p | bytes | None) -> int:
+    """A system call by its number. Integers go as longs."""
+    longs = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return checked(LIBC.syscall(ctypes.c_long(number), *longs), f"system call {number}")

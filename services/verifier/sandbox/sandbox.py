@@ -1,0 +1,124 @@
+"""What a sandbox is asked to run, what it may use, and how a run ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Protocol
+
+
+# By which a jailed Python child says that it ran out of memory.
+EXIT_MEMORY = 112
+
+
+class Role(IntEnum):
+    """What the child does with its program."""
+
+    SCRIPT = 0
+    """Runs it as `__main__`, with standard input and output."""
+    SOLUTION = 1
+    """Loads it as a module, then answers calls that come over the channel with plain data."""
+    JUDGE = 2
+    """Runs tests (a judge's script) that call a solution over the channel; its output is its report."""
+    COMMAND = 3
+    """Executes the interpreter of another language on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Source and input of one process. `command` is the interpreter's argument list of a COMMAND program;
+    it finds the source in file descriptor 3."""
+
+    source: bytes
+    role: Role = Role.SCRIPT
+    stdin: bytes = b""
+    argv: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.role is Role.COMMAND) != bool(self.command):
+            raise ValueError(f"role {self.role.name} with command {self.command}: exactly COMMAND programs have one")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one process may use. The memory is address space beyond that of a bare interpreter."""
+
+    wall_seconds: float = 10.0
+    cpu_seconds: float = 10.0
+    memory_bytes: int = 512 << 20
+    output_bytes: int = 4 << 20
+    num_threads: int = 64
+
+    def __post_init__(self) -> None:
+        numbers = (self.wall_seconds, self.cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads)
+        if min(numbers) <= 0:
+            raise ValueError(f"{self}: every limit must be above zero")
+
+
+class Ending(Enum):
+    """How a process ended."""
+
+    EXITED = "exited"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUTPUT_LIMIT = "output_limit"
+    VIOLATION = "violation"
+    STOPPED = "stopped"
+    """Ended by us because its partner was done."""
+    LOST = "lost"
+    """The sandbox itself failed: nothing is known about the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished process. `exit_code` belongs to EXITED and OUT_OF_MEMORY, `signal` to those that a signal ended."""
+
+    ending: Ending
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout: bytes = b""
+    stderr: bytes = b""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        return self.ending is Ending.EXITED and self.exit_code == 0
+
+
+def lost(reason: str) -> Run:
+    """A run about which nothing is known."""
+    return Run(Ending.LOST, stderr=reason.encode())
+
+
+class Sandbox(Protocol):
+    """Runs programs and bounds how many run at once; waiting for a place costs a program none of its time."""
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether what runs here is kept from the machine."""
+        ...
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing may run here (the missing layer and the remedy), or None."""
+        ...
+
+    @property
+    def num_places(self) -> int:
+        """How many items can run at once; each may hold a solution and its judge."""
+        ...
+
+    def layers(self) -> Mapping[str, str]:
+        """Each layer of isolation and its state."""
+        ...
+
+    async def run(self, program: Program, limits: Limits) -> Run:
+        """Runs one program to its end. Cancelling kills it."""
+        ...
+
+    async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[Run, Run]:
+        """Runs both with a channel between them until the judge is done; each may use all of `limits`."""
+        ...

@@ -1,0 +1,104 @@
+"""The start-up self-test: tries through the jail what must not work there, and names the layer that let it."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from services.verifier.sandbox.sandbox import Ending, Limits, Program, Run
+
+_LIMITS = Limits(wall_seconds=5.0, cpu_seconds=5.0, memory_bytes=128 << 20, output_bytes=1 << 20)
+
+# Each attempt raises when it is contained. In one process: none of these kills it.
+_ATTEMPTS = {
+    "landlock or a namespace": {
+        "read /etc/passwd": "open('/etc/passwd').read()",
+        "list /tmp": "os.listdir('/tmp')",
+        "list processes": "os.listdir('/proc')",
+        "write a file": "open('/tmp/ibtpo-self-test', 'w')",
+        "make a directory": "os.mkdir('/tmp/ibtpo-self-test')",
+    },
+    "system calls": {
+        "fork": "os.fork() or os._exit(0)",
+        "execute": "os.execv('/bin/true', ['true'])",
+        "open a socket": "socket.socket()",
+        "open a unix socket": "socket.socket(socket.AF_UNIX)",
+        "signal the parent": "os.kill(os.getppid(), 0)",
+        "change user": "os.setuid(0 if os.getuid() else 12345)",
+        "change root": "os.chroot('/')",
+        "own a descriptor's signals": "fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())",
+        "limit the parent": "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))",
+        "make an anonymous file": "os.memfd_create('x')",
+    },
+    "limits": {
+        "raise a limit": "resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)",
+        "take much memory": "bytearray(1 << 30)",
+        "take many threads": "[threading.Thread(target=time.sleep, args=[1], daemon=True).start() for _ in range(999)]",
+    },
+    "cleared environment": {
+        "see the environment": "[][0 if set(os.environ) - {'LANG', 'HOME', 'PATH'} else 1]",
+        "keep descriptors": "[os.fstat(number) for number in range(3, 64)]",
+    },
+}
+
+_PROGRAM = """
+import fcntl, json, os, resource, socket, threading, time
+done = []
+for layer, attempts in json.loads(input()).items():
+    for name, attempt in attempts.items():
+        try:
+            eval(attempt)
+            done.append([layer, name])
+        except (OSError, MemoryError, RuntimeError, ValueError, IndexError):
+            pass
+print(json.dumps(done))
+"""
+
+# Each of these must kill its process, as a violation.
+_VIOLATIONS = {"ptrace": (101, 117), "unshare": (272, 97), "io_uring_setup": (425, 425), "bpf": (321, 280)}
+_VIOLATION = """
+import ctypes, os
+ctypes.CDLL(None).syscall({0} if os.uname().machine == "x86_64" else {1}, 0, 0, 0, 0)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A program that must end in one way."""
+
+    layer: str
+    name: str
+    source: str
+    ending: Ending
+    limits: Limits = _LIMITS
+
+
+_TRIALS = (
+    *(
+        _Trial("system calls", name, _VIOLATION.format(*numbers), Ending.VIOLATION)
+        for name, numbers in _VIOLATIONS.items()
+    ),
+    _Trial("limits", "print without end", "while True: print('x' * 65536)", Ending.OUTPUT_LIMIT),
+    _Trial("wall clock", "sleep", "import time; time.sleep(60)", Ending.TIMED_OUT, Limits(wall_seconds=0.2)),
+)
+
+Runner = Callable[[Program, Limits], Awaitable[Run]]
+
+
+async def find_gap(run: Runner, layers: Callable[[], Mapping[str, str]]) -> str | None:
+    """The first thing that worked and must not, with the layer to blame; None when the jail holds."""
+    survey = await run(Program(_PROGRAM.encode(), stdin=json.dumps(_ATTEMPTS).encode()), _LIMITS)
+    if not survey.is_clean:
+        said = survey.stderr.decode(errors="replace").strip()[-500:]
+        return f"the self-test did not run ({survey.ending.value}, exit code {survey.exit_code}): {said}"
+    for layer, name in json.loads(survey.stdout):
+        return _gap(layer, name, layers())
+    for trial in _TRIALS:
+        outcome = await run(Program(trial.source.encode()), trial.limits)
+        if outcome.ending is not trial.ending:
+            return _gap(trial.layer, f"{trial.name} (it {outcome.ending.value})", layers())
+    return None
+
+
+def _gap(layer: str, name: str, layers: Mapping[str, str]) -> str:
+    state = "; ".join(f"{known}: {state}" for known, state in layers.items())
+    return f"the sandbox lacks the layer {layer!r}: model code could {name} (layers: {state}; see docs/sandbox.md)"
