@@ -179,6 +179,92 @@ def evaluate(
     _exit(evaluate_model(Evaluating(where, data, k, problems, max_tokens, temperature, seed, replicas)))
 
 
+@app.command(rich_help_panel=LOOK)
+def show(
+    what: Annotated[str | None, typer.Argument(metavar="RUN|FILE", help="A run, or a tree's file.")] = None,
+    tree: Annotated[str | None, typer.Option(help="Which of the run's trees: its number or name.")] = None,
+    model: Annotated[Path | None, typer.Option(help="For a file: whose tokens these are; else the demo's.")] = None,
+    page: Annotated[bool, typer.Option("--report", help="Write the run's plots and report.html anew.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """The trees that a run kept: the last ones and a sample of all.
+
+    - `ibtpo show` – those of the latest run
+
+    - `ibtpo show runs/demo --tree 3`
+
+    - `ibtpo show tree.msgpack --model models/mine`
+    """
+    from services.demo.task import checkpoint_directory
+    from services.local import show as shown
+
+    if what is not None and Path(what).is_file():
+        _exit(shown.show_file(Path(what), model or checkpoint_directory()))
+    _exit(shown.report(runs, what) if page else shown.show_run(runs, what, tree))
+
+
+@app.command(rich_help_panel=LOOK)
+def verify(
+    response: Annotated[str, typer.Argument(help="What the model answered.")],
+    answer: Annotated[str, typer.Option(help="The right answer.")],
+    kind: Annotated[str, typer.Option(help="How it is judged: math, choice or exact.")] = "math",
+    url: Annotated[str | None, typer.Option(help="A verifier to ask, instead of starting one.")] = None,
+    token: Token = None,
+) -> None:
+    """Judges one answer as the verifier does, and says by which rule.
+
+    - `ibtpo verify "so it is \\boxed{\\frac{1}{2}}" --answer 0.5`
+
+    - `ibtpo verify "The answer is (B)." --answer B --kind choice`
+    """
+    from services.local.verify import Judging, judge
+
+    _exit(judge(Judging(response, answer, kind, url, token)))
+
+
+@app.command(rich_help_panel=RUN)
+def status(
+    run: RunArgument = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until the run has ended.")] = False,
+    redis_url: RedisUrl = None,
+    runs: Runs = Path("runs"),
+    token: Token = None,
+) -> None:
+    """How a run is going, or what it came to.
+
+    - `ibtpo status` – the latest run of this machine
+
+    - `ibtpo status mine --redis-url redis://10.0.0.5/0` – one whose services run elsewhere
+    """
+    from services.local import running
+
+    _exit(running.status(running.WhichRun(runs, run, redis_url, token), watch=watch))
+
+
+@app.command(rich_help_panel=RUN)
+def stop(run: RunArgument = None, redis_url: RedisUrl = None, runs: Runs = Path("runs"), token: Token = None) -> None:
+    """Ends a run in good order: the step in progress is finished, a checkpoint is written.
+
+    - `ibtpo stop demo`, and later `ibtpo train --run demo --resume`
+    """
+    from services.local import running
+
+    _exit(running.stop(running.WhichRun(runs, run, redis_url, token)))
+
+
+@app.command(rich_help_panel=LOOK)
+def config(settings: Settings = None, config: Config = None) -> None:
+    """What every setting means; with a preset or settings, what they come to, as a TOML file.
+
+    - `ibtpo config`
+
+    - `ibtpo config --config demo sampler=random lr=1e-4 > mine.toml`
+    """
+    from services.local.explain import explain
+
+    _exit(explain(config, tuple(settings or ())))
+
+
 def main() -> None:
     """The script's entry: an error of ours is one line on standard error, not a traceback."""
     try:

@@ -94,7 +94,7 @@ class Launch:
 
     async def _start(self, guard: GuardLine, *specs: ServiceSpec) -> list[Service]:
         """Starts these services at once and waits until all of them are there."""
-        services = [Service(spec, guard) for spec in specs]
+        services = [Service(spec, guard, self._view.say) for spec in specs]
         self._services += services
         self._view.say("starting " + ", ".join(spec.name for spec in specs))
         for service in services:

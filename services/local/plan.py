@@ -84,6 +84,12 @@ def make_plan(runs: Path, wish: Wish) -> Plan:
     raise _taken(run_dir.named(runs, name))
 
 
+def preview(preset: str, overrides: tuple[str, ...]) -> str:
+    """The effective configuration of a preset with overrides, as a run would save it."""
+    run = run_dir.named(Path("runs"), preset_path(preset).stem)
+    return _planned(run, preset, sort_out(overrides, SECTIONS), resumes=False).config_text
+
+
 def prepare(plan: Plan) -> None:
     """Makes the run directory ready for its services; what a fresh start replaces is kept aside."""
     if not plan.resumes and plan.run.has_begun:

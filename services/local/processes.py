@@ -71,8 +71,9 @@ class ServiceFailed(Unavailable):
 class Service:
     """One service over all its restarts."""
 
-    def __init__(self, spec: ServiceSpec, guard: GuardLine) -> None:
+    def __init__(self, spec: ServiceSpec, guard: GuardLine, tell: Callable[[str], None]) -> None:
         self.spec = spec
+        self._tell = tell
         self.restarts = 0
         self.url = ""
         self._guard = guard
@@ -121,6 +122,7 @@ class Service:
             if code == BAD_CONFIGURATION or self.restarts >= patience.max_restarts:
                 raise self._failure(f"ended with {_ending(code)} after {self.restarts} restarts")
             self.restarts += 1
+            self._tell(f"{self.spec.name} ended with {_ending(code)}: restarting it")
             await asyncio.sleep(min(0.25 * 2**self.restarts, MAX_BACKOFF_SECONDS))
             await self.start()
             try:

@@ -10,8 +10,10 @@ from rich.console import Console
 from services.local import redis_server
 from services.local.history import History
 from services.local.launch import Ending, Launch
+from services.local.outcome import outcome
 from services.local.plan import Plan, Start, Wish, make_plan, prepare
 from services.local.redis_server import GivenRedis
+from services.local.report import write_report
 from services.local.run_dir import RunDirectory
 from services.local.view import RunView, view_for
 from shared.streams import RunStreams, connect
@@ -68,11 +70,16 @@ def _opening(plan: Plan) -> str:
 
 
 def _close(console: Console, run: RunDirectory, ending: Ending) -> int:
-    if ending is Ending.INTERRUPTED:
-        command = " ".join(["ibtpo", "train", "--run", run.name, "--resume"])
-        console.print(f"stopped; nothing is left running. `{command}` goes on with it", highlight=False)
-        return INTERRUPTED
-    if not run.is_finished:
-        console.print(f"the run ended before its last step; `ibtpo train --run {run.name} --resume` goes on with it")
+    """Says what is left, and how to go on."""
+    if run.is_finished:
+        write_report(run)
+        console.print(outcome(run))
         return 0
-    return 0
+    state = "stopped" if ending is Ending.INTERRUPTED else "ended before its last step"
+    console.print(
+        f"run {run.name} {state}; nothing is left running. `ibtpo train --run {run.name} --resume` goes on with it, "
+        f"`ibtpo show {run.name}` shows its trees",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return INTERRUPTED if ending is Ending.INTERRUPTED else 0

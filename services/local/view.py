@@ -74,8 +74,8 @@ class LineView:
         for evaluation in status.evaluations[self._num_evaluations :]:
             self._print(f"held out, step {evaluation.step}: {accuracy(evaluation)}")
         self._num_evaluations = max(self._num_evaluations, len(status.evaluations))
-        if status.step != self._step and status.figures.trees:
-            self._step = status.step
+        if status.figures.step != self._step and status.figures.trees:
+            self._step = status.figures.step
             self._print(step_line(status))
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ def step_line(status: RunStatus) -> str:
     figures = (f"{short} {text}" for _, _, short, text in _texts(status) if short and text != "–")
     stale = f"stale {status.accounts.stale}" if status.accounts.stale else ""
     rate = f"{status.tokens_per_second:,.0f} tokens/s"
-    step = f"step {status.step}/{status.total_steps or '?'}"
+    step = f"step {status.figures.step}" + (f"/{status.total_steps}" if status.total_steps else "")
     return " · ".join(part for part in (step, *figures, rate, stale, f"ETA {duration(status.eta_seconds)}") if part)
 
 
@@ -168,10 +168,22 @@ def _progress(status: RunStatus) -> RenderableType:
     row.add_column(no_wrap=True)
     row.add_column(ratio=1)
     row.add_column(no_wrap=True, justify="right")
-    bar = ProgressBar(total=max(status.total_steps, 1), completed=status.step, complete_style="cyan")
+    bar = ProgressBar(total=1.0, completed=_share_done(status), complete_style="cyan")
     times = f"{duration(status.seconds)} gone · ETA {duration(status.eta_seconds)}"
-    row.add_row(Text(f"step {status.step} of {status.total_steps or '?'}", style="bold"), bar, times)
+    step = f"step {status.step}" + (f" of {status.total_steps}" if status.total_steps else "")
+    row.add_row(Text(step, style="bold"), bar, times)
     return row
+
+
+def _share_done(status: RunStatus) -> float:
+    """By steps, or, where the run ends by its tokens, by the time that it will have taken."""
+    if status.state is RunState.FINISHED:
+        return 1.0
+    if status.total_steps:
+        return status.step / status.total_steps
+    if status.eta_seconds is None:
+        return 0.0
+    return status.seconds / max(status.seconds + status.eta_seconds, 1e-9)
 
 
 def _figures(status: RunStatus, history: History) -> RenderableType:

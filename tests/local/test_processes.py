@@ -34,7 +34,7 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 async def test_a_service_is_ready_once_it_answers(make_spec: MakeSpec, guard: GuardLine) -> None:
-    service = Service(make_spec("rollout-1"), guard)
+    service = Service(make_spec("rollout-1"), guard, print)
     await service.start()
     await service.wait_ready(10)
     assert service.url.startswith("http://127.0.0.1:")
@@ -46,14 +46,14 @@ async def test_a_service_that_exits_before_it_is_ready_shows_the_end_of_its_log(
     make_spec: MakeSpec, guard: GuardLine
 ) -> None:
     script = """print('{"level": "error", "event": "bad_port", "port": 99999}'); raise SystemExit(2)"""
-    service = Service(make_spec("verifier", script=script), guard)
+    service = Service(make_spec("verifier", script=script), guard, print)
     await service.start()
     with pytest.raises(ServiceFailed, match=r"verifier ended with exit code 2 before(.|\n)*error bad_port port=99999"):
         await service.wait_ready(10)
 
 
 async def test_a_service_that_never_answers_fails_at_the_deadline(make_spec: MakeSpec, guard: GuardLine) -> None:
-    service = Service(make_spec("learner", script="import time; time.sleep(60)"), guard)
+    service = Service(make_spec("learner", script="import time; time.sleep(60)"), guard, print)
     await service.start()
     with pytest.raises(ServiceFailed, match="learner is not ready after 1 s"):
         await service.wait_ready(1.0)
@@ -61,7 +61,7 @@ async def test_a_service_that_never_answers_fails_at_the_deadline(make_spec: Mak
 
 
 async def test_a_killed_service_comes_back_at_the_same_url(make_spec: MakeSpec, guard: GuardLine) -> None:
-    service = Service(make_spec("verifier"), guard)
+    service = Service(make_spec("verifier"), guard, print)
     await service.start()
     await service.wait_ready(10)
     url, pid = service.url, service.pid
@@ -77,7 +77,7 @@ async def test_a_killed_service_comes_back_at_the_same_url(make_spec: MakeSpec, 
 
 
 async def test_restarts_are_bounded(make_spec: MakeSpec, guard: GuardLine) -> None:
-    service = Service(make_spec("rollout-1"), guard)
+    service = Service(make_spec("rollout-1"), guard, print)
     await service.start()
     await service.wait_ready(10)
     watch = asyncio.create_task(service.keep_running(QUICK))
@@ -91,14 +91,14 @@ async def test_restarts_are_bounded(make_spec: MakeSpec, guard: GuardLine) -> No
 
 
 async def test_a_wrong_configuration_is_not_tried_again(make_spec: MakeSpec, guard: GuardLine) -> None:
-    service = Service(make_spec("learner", script="raise SystemExit(2)"), guard)
+    service = Service(make_spec("learner", script="raise SystemExit(2)"), guard, print)
     await service.start()
     with pytest.raises(ServiceFailed, match="exit code 2 after 0 restarts"):
         await service.keep_running(QUICK)
 
 
 async def test_only_a_service_that_may_finish_finishes(make_spec: MakeSpec, guard: GuardLine) -> None:
-    service = Service(make_spec("learner", script="raise SystemExit(0)", may_finish=True), guard)
+    service = Service(make_spec("learner", script="raise SystemExit(0)", may_finish=True), guard, print)
     await service.start()
     await service.keep_running(QUICK)
     assert service.exit_code == 0
@@ -106,7 +106,7 @@ async def test_only_a_service_that_may_finish_finishes(make_spec: MakeSpec, guar
 
 async def test_what_a_service_started_ends_with_it(make_spec: MakeSpec, guard: GuardLine) -> None:
     spec = make_spec("verifier", "--child")
-    service = Service(spec, guard)
+    service = Service(spec, guard, print)
     await service.start()
     await service.wait_ready(10)
     child = int(Path(f"{spec.url_file}.child").read_text())
@@ -117,7 +117,7 @@ async def test_what_a_service_started_ends_with_it(make_spec: MakeSpec, guard: G
 async def test_a_service_that_ignores_the_request_to_end_is_killed_in_bounded_time(
     make_spec: MakeSpec, guard: GuardLine
 ) -> None:
-    service = Service(make_spec("rollout-1", "--stubborn"), guard)
+    service = Service(make_spec("rollout-1", "--stubborn"), guard, print)
     await service.start()
     await service.wait_ready(10)
     began = time.monotonic()
@@ -128,7 +128,7 @@ async def test_a_service_that_ignores_the_request_to_end_is_killed_in_bounded_ti
 
 async def test_the_learner_ends_before_the_rollouts_and_redis_last(make_spec: MakeSpec, guard: GuardLine) -> None:
     order = [EndRank.REDIS, EndRank.VERIFIER, EndRank.ROLLOUT, EndRank.LEARNER]
-    services = [Service(make_spec(rank.name, rank=rank), guard) for rank in order]
+    services = [Service(make_spec(rank.name, rank=rank), guard, print) for rank in order]
     for service in services:
         await service.start()
     for service in services:
@@ -153,7 +153,7 @@ async def main() -> None:
         command = (sys.executable, "-c", sys.argv[2], str(url_file), "{port}", *flags)
         rank = EndRank[name.upper()]
         spec = ServiceSpec(name, command, rank, folder / f"{name}.jsonl", url_file, http_ready, grace_seconds=1.0)
-        service = Service(spec, guard)
+        service = Service(spec, guard, print)
         await service.start()
         await service.wait_ready(20)
         (folder / f"{name}.pid").write_text(str(service.pid))
