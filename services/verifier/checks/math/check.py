@@ -11,7 +11,9 @@ from pydantic import Field
 from services.verifier.checks.answer_key import read_key
 from services.verifier.checks.check import Case, Judgement, Report
 from services.verifier.checks.final_answer import FinalAnswer, final_answer
-from services.verifier.checks.math.number import number_of
+from services.verifier.checks.math.gold import gold_text
+from services.verifier.checks.math.reading import Reading, read
+from services.verifier.checks.math.verdict import decide
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
 from shared.errors import InvalidInput
@@ -31,7 +33,7 @@ class MathKey(Message):
 class Question:
     """The gold, and what the response states as its final answer."""
 
-    gold: str
+    gold: Reading
     answer: FinalAnswer | None
 
 

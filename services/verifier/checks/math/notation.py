@@ -31,7 +31,8 @@ _SPELLINGS = {
     "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "≈": "\\approx ", "∪": "\\cup ",
     "∩": "\\cap ", "∈": "\\in ", "°": "^{\\circ}", "²": "^{2}", "³": "^{3}", "½": "\\frac{1}{2}", "±": "\\pm ",
     "√": "\\sqrt ", "％": "\\%", "，": ",", "（": "(", "）": ")", "：": ":", "\u00a0": " ", "\u2009": " ",
-    "\u202f": " ",    "⟨": "\\langle ", "⟩": "\\rangle ", "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "ℝ": "\\mathbb{R}",
+    "\u202f": " ",
+    "⟨": "\\langle ", "⟩": "\\rangle ", "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "ℝ": "\\mathbb{R}",
     "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\dbinom": "\\binom", "\\tbinom": "\\binom",
     "\\leq": "\\le", "\\leqslant": "\\le", "\\geq": "\\ge", "\\geqslant": "\\ge", "\\neq": "\\ne", "\\lt": "<",
     "\\gt": ">", "\\ast": "\\cdot", "\\bullet": "\\cdot", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\lbrack": "[",
@@ -57,7 +58,9 @@ _FONT_COMMANDS = frozenset(
 _SPELLED = re.compile(r"\\[a-zA-Z]+|[^\x00-\x7f]")
 # Separators of thousands that cannot be anything else: 1{,}000  1,\!000  1\,000
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!\s*|\\[,:; ]|~)(?=[0-9]{3}(?![0-9]))")
-_MARKUP = re.compile(r"(?<!\\)\$|\\[()\[\]]|\\[,!;:> ]|~|\*\*")
+_MARKUP = re.compile(r"(?P<kept>\\\\|\\\$)|\$|\\[()\[\],!;:> ]|~|\*\*")
+_DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
+_REPEATING = re.compile(r"([0-9]{0,50})\.([0-9]{0,50})\\overline\s*\{\s*([0-9]{1,50})\s*\}")
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(?P<command>\\[a-zA-Z]+)|(?P<word>[a-zA-Z]+)|(?P<sign>\\.|.)",
     re.DOTALL,
@@ -67,9 +70,21 @@ _BRACED = re.compile(r"\s*\{([^{}]*)\}")
 
 def spelled(text: str) -> str:
     """`text` in one spelling of characters and commands, without mathematics delimiters and thin spaces."""
+    if "\\\\" in text and "\\begin" not in text:
+        text = _DOUBLED.sub(r"\\", text)  # escaped once too often
     text = _GROUPED.sub("", text)
-    text = _MARKUP.sub(" ", text)
-    return _SPELLED.sub(lambda found: _SPELLINGS.get(found[0], found[0]), text).strip()
+    text = _MARKUP.sub(lambda found: found["kept"] or " ", text)
+    text = _SPELLED.sub(lambda found: _SPELLINGS.get(found[0], found[0]), text)
+    if "\\overline" in text:
+        text = _REPEATING.sub(_repeating, text)
+    return text.strip()
+
+
+def _repeating(decimal: re.Match[str]) -> str:
+    """0.1\\overline{6} as the fraction that it is."""
+    whole, fixed, period = decimal.groups()
+    over = int((whole or "0") + fixed + period) - int((whole or "0") + fixed)
+    return f"\\frac{{{over}}}{{{'9' * len(period)}{'0' * len(fixed)}}}"
 
 
 def tokens_of(text: str) -> list[Token]:
@@ -79,23 +94,29 @@ def tokens_of(text: str) -> list[Token]:
     position = 0
     while position < len(text):
         found = _TOKEN.match(text, position)
-        if found is None:
-            break
+        assert found is not None  # its last alternative is any character
         position = found.end()
-        kind, content = found.lastgroup, found[0]
-        if kind == "space" or content in _LAYOUT or content in _FONT_COMMANDS:
+        kind, content = str(found.lastgroup), found[0]
+        words = _BRACED.match(text, position) if content in _TEXT_COMMANDS or content in _FONT_COMMANDS else None
+        if words is not None and (content in _TEXT_COMMANDS or words[1].isalpha()):
+            position = words.end()
+            tokens.append(_words(content in _TEXT_COMMANDS, words[1], spaced))
+        elif kind == "space" or content in _LAYOUT or content in _TEXT_COMMANDS or content in _FONT_COMMANDS:
             spaced = spaced or kind == "space"
             continue
-        if content in _TEXT_COMMANDS:
-            braced = _BRACED.match(text, position)
-            if braced is not None:
-                tokens.append(Token(Kind.TEXT, " ".join(braced[1].split()), spaced))
-                position = braced.end()
-            continue
-        tokens.append(Token(_KIND_OF_GROUP[str(kind)], content, spaced))
+        else:
+            tokens.append(Token(_KIND_OF_GROUP[kind], content, spaced))
         spaced = False
     tokens.append(Token(Kind.END, "", spaced))
     return tokens
 
 
+def _words(is_text: bool, words: str, spaced: bool) -> Token:
+    words = " ".join(words.split())
+    if is_text and _PLAIN_NUMBER.fullmatch(words):
+        return Token(Kind.NUMBER, words, spaced)
+    return Token(Kind.TEXT if is_text else Kind.WORD, words, spaced)
+
+
 _KIND_OF_GROUP = {"number": Kind.NUMBER, "command": Kind.COMMAND, "word": Kind.WORD, "sign": Kind.SIGN}
+_PLAIN_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")

@@ -10,7 +10,7 @@ from fractions import Fraction
 from services.verifier.checks.math.forms import Number, Scientific
 
 _WRITTEN_EXPONENT = 400
-_LONGEST_DIGITS = 4_000  # below the interpreter's own bound on reading integers
+LONGEST_DIGITS = 4_000  # below the interpreter's own bound on reading integers
 
 _DIGITS = r"[0-9]+"
 _INTEGER = rf"(?:[0-9]{{1,3}}(?:(?:,|\{{,\}}|,\\!\s*|\\,|\\ )[0-9]{{3}})+|[0-9]{{1,3}}(?: [0-9]{{3}})+|{_DIGITS})"
@@ -33,9 +33,9 @@ _SEPARATORS = re.compile(r"[^0-9]+")
 
 def number_of(text: str) -> Number | Scientific | None:
     """The rational that `text` is, or None when it is anything else or more."""
-    if text.isascii() and text.isdigit() and len(text) <= _LONGEST_DIGITS:
+    if text.isascii() and text.isdigit() and len(text) <= LONGEST_DIGITS:
         return Number(Fraction(int(text)))
-    if len(text) > _LONGEST_DIGITS:
+    if len(text) > LONGEST_DIGITS:
         return None
     found = _NUMBER.fullmatch(text)
     if found is None:
