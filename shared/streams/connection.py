@@ -7,31 +7,35 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from shared.errors import InvalidInput, Unavailable
+from shared.errors import IbtpoError, InvalidInput, Unavailable
 
 Result = TypeVar("Result")
 
 _CONNECT_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.05
 _MOST_PAUSE_SECONDS = 1.0
-_PASSING_ERRORS = (
-    "OOM",
-    "READONLY",
-    "LOADING",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "BUSY",
-    "MISCONF",
-    "NOREPLICAS",
-)
+_PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
+_PASSING_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNBLOCKED"})
+
+
+class Refused(IbtpoError):
+    """Redis understood a command and will not do it."""
+
+    title = "refused by Redis"
 
 
 class Connection:
@@ -61,11 +65,11 @@ class Connection:
             self._note_failure()
             reason = str(error) or type(error).__name__
             raise Unavailable(f"Redis at {self.place} does not answer: {reason}; is it running there?") from error
-        except ResponseError as error:
+        except RedisError as error:
             self._note_success()
-            if str(error).split(" ", 1)[0] in _PASSING_ERRORS:
+            if isinstance(error, _PASSING_ERRORS) or str(error).split(" ", 1)[0] in _PASSING_CODES:
                 raise Unavailable(f"Redis at {self.place} cannot do this now: {error}") from error
-            raise
+            raise Refused(f"Redis at {self.place} refused {words[0]}: {error}") from error
         self._note_success()
         return reply
 
@@ -105,8 +109,10 @@ def connect(url: str, *, timeout_seconds: float = 5.0, max_connections: int = 64
     InvalidInput when the URL itself cannot be right; that no server is there shows only in the commands.
     """
     try:
-        redis = Redis.from_url(
+        # a full pool makes the next command wait for its turn, within the command's deadline
+        pool = BlockingConnectionPool.from_url(
             url,
+            timeout=None,
             socket_connect_timeout=min(timeout_seconds, _CONNECT_SECONDS),
             socket_timeout=None,  # the deadline is `command`'s, which knows how long a command may block
             max_connections=max_connections,
@@ -115,6 +121,7 @@ def connect(url: str, *, timeout_seconds: float = 5.0, max_connections: int = 64
         )
     except (ValueError, RedisError) as error:
         raise InvalidInput(f"not a Redis URL: {_place(url)}: {error}; give redis://host:port/0") from error
+    redis = Redis.from_pool(pool)
     redis.response_callbacks.clear()
     return Connection(redis, _place(url), timeout_seconds)
 

@@ -3,9 +3,7 @@
 import time
 from typing import Any, NamedTuple
 
-from redis.exceptions import ResponseError
-
-from shared.streams.connection import Connection
+from shared.streams.connection import Connection, Refused
 
 # a blocking read is cut into pieces of this length, so that the reader looks around in between
 _BLOCK_SECONDS = 1.0
@@ -57,7 +55,7 @@ class StreamGroup:
         """A script over this stream's group, which is made first where it is missing."""
         try:
             return await self._connection.script(text, keys, arguments)
-        except ResponseError as error:
+        except Refused as error:
             if not _is_missing_group(error):
                 raise
         await self.create()
@@ -67,8 +65,8 @@ class StreamGroup:
         """Makes the stream and the group where they are missing."""
         try:
             await self._connection.command("XGROUP", "CREATE", self.stream, self.group, "0", "MKSTREAM")
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
+        except Refused as error:
+            if "BUSYGROUP" not in str(error):
                 raise
 
     async def read_new(self, consumer: str, count: int, wait_seconds: float) -> list[Entry]:
@@ -79,7 +77,7 @@ class StreamGroup:
         words = ("XREADGROUP", "GROUP", self.group, consumer, "COUNT", count, *block, "STREAMS", self.stream, ">")
         try:
             reply = await self._connection.command(*words, waits_seconds=wait_seconds)
-        except ResponseError as error:
+        except Refused as error:
             if not _is_missing_group(error):
                 raise
             await self.create()
@@ -136,7 +134,7 @@ class StreamGroup:
         words = ("XPENDING", self.stream, self.group, start, "+", _PAGE)
         try:
             reply = await self._connection.command(*words)
-        except ResponseError as error:
+        except Refused as error:
             if not _is_missing_group(error):
                 raise
             await self.create()
@@ -154,5 +152,5 @@ def parse_entries(reply: list[Any]) -> list[Entry]:
     return entries
 
 
-def _is_missing_group(error: ResponseError) -> bool:
+def _is_missing_group(error: Refused) -> bool:
     return "NOGROUP" in str(error)

@@ -1,0 +1,49 @@
+"""A real server, shared by the tests that do not harm it, and servers for those that do."""
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.streams import Connection, RunStreams, connect
+from tests.streams.real_server import RealServer
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """A server for every test that leaves it as it is."""
+    server = RealServer(tmp_path_factory.mktemp("redis"), aof=False)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[[bool], RealServer]]:
+    """Starts a server of this test alone, with or without an append-only file."""
+    servers: list[RealServer] = []
+
+    def start(aof: bool) -> RealServer:
+        servers.append(RealServer(tmp_path, aof=aof))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+async def connection(shared_server: RealServer) -> AsyncIterator[Connection]:
+    connection = connect(shared_server.url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def run(connection: Connection) -> RunStreams:
+    """A run that no other test knows. A claim counts as abandoned after 0.2 s."""
+    return RunStreams(connection, f"run-{next(_numbers)}", claim_after_seconds=0.2)

@@ -1,0 +1,52 @@
+"""A real Valkey server that a test may kill, freeze and start again."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from services.local.redis_server import find_server, free_port
+
+
+class RealServer:
+    """A server process on a port and directory of its own. With `aof` it writes every command to disk at once;
+    without, a restart begins empty."""
+
+    def __init__(self, directory: Path, *, aof: bool) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        binary, _ = find_server()
+        settings = f"--bind 127.0.0.1 --port {self.port} --dir {directory} --appendonly {'yes' if aof else 'no'}"
+        self._command = [str(binary), *settings.split(), "--appendfsync", "always", "--save", ""]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            assert time.monotonic() < deadline, "the server of this test did not start"
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """The process lives and answers nothing, as behind a broken network."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as line:
+            line.sendall(b"PING\r\n")
+            return line.recv(16).startswith(b"+PONG")
+        return False

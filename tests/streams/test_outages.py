@@ -1,0 +1,246 @@
+"""A Redis that is late, frozen, killed or emptied: clear errors meanwhile, and afterwards the work goes on."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from shared.errors import IbtpoError, InvalidInput, Unavailable
+from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.streams import Connection, RunStreams, connect, ride_out
+from shared.streams.keys import RunKeys
+from tests.streams.real_server import RealServer
+from tests.streams.samples import a_task, a_tree, tasks
+
+StartServer = Callable[[bool], RealServer]
+
+
+@pytest.fixture
+async def open_run() -> AsyncIterator[Callable[..., RunStreams]]:
+    opened: list[Connection] = []
+
+    def open_run(url: str, timeout_seconds: float = 1.0) -> RunStreams:
+        opened.append(connect(url, timeout_seconds=timeout_seconds))
+        return RunStreams(opened[-1], "r", claim_after_seconds=0.2)
+
+    yield open_run
+    for connection in opened:
+        await connection.close()
+
+
+async def grow_one(run: RunStreams) -> None:
+    """Takes a task, as long as that takes, and finishes it."""
+    claims = []
+    while not claims:
+        claims = await ride_out(lambda: run.tasks.take("a", 1, 0.2), 20)
+    await ride_out(lambda: run.tasks.finish(claims[0], a_tree(claims[0].task)), 20)
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for(
+    tmp_path: Path, open_run: Callable[..., RunStreams]
+) -> None:
+    server = RealServer(tmp_path, aof=False)
+    run = open_run(server.url)
+    with pytest.raises(Unavailable, match=f"redis://127.0.0.1:{server.port}/0 does not answer.*is it running there"):
+        await run.tasks.put(tasks(1))
+    working = asyncio.create_task(grow_one(run))
+    await asyncio.sleep(0.5)
+    server.start()
+    try:
+        await ride_out(lambda: run.tasks.put(tasks(1)), 10)
+        await asyncio.wait_for(working, 10)
+        assert await run.trees.ids() == {("0-0", 0)}
+    finally:
+        server.kill()
+
+
+async def test_attempts_at_a_missing_server_are_spaced_out_and_bounded(open_run: Callable[..., RunStreams]) -> None:
+    run, start, attempts = open_run("redis://127.0.0.1:1/0"), time.monotonic(), 0
+    while time.monotonic() - start < 1.5:
+        attempts += 1
+        with pytest.raises(Unavailable):
+            await run.tasks.take("a", 1, 30)
+    assert 3 <= attempts <= 15
+
+
+async def test_with_an_append_only_file_a_killed_server_loses_nothing(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    server = start_server(True)
+    run = open_run(server.url)
+    await run.tasks.put(tasks(3))
+    held, growing, _ = await run.tasks.take("a", 3, 0)
+    await run.tasks.finish(held, a_tree(held.task))
+    [delivery] = await run.trees.take("learner", 1, 0)
+    assert await run.lease.acquire("learner", 1) == 1
+    before = await run.incarnation()
+    server.kill()
+    with pytest.raises(Unavailable):
+        await run.tasks.depth()
+    server.start()
+    assert await ride_out(lambda: run.tasks.finish(growing, a_tree(growing.task)), 10)
+    assert await run.tasks.depth() == (0, 1)
+    assert await run.trees.redeliver("learner") == [delivery]
+    await run.lease.renew()
+    assert await run.incarnation() != before
+
+
+async def test_an_emptied_server_is_noticed_and_the_work_is_fed_again(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    server = start_server(False)
+    run = open_run(server.url)
+    await run.tasks.put(tasks(2))
+    claims = await run.tasks.take("a", 2, 0)
+    await run.lease.acquire("learner", 4)
+    before = await run.incarnation()
+    assert before == await run.incarnation()
+    server.kill()
+    server.start()
+    assert await ride_out(run.incarnation, 10) != before
+    # everything is gone, and nothing about it is an error
+    assert await run.tasks.ids() == set()
+    assert await run.tasks.keep_alive("a", [claims[0].entry_id]) == set()
+    assert not await run.tasks.finish(claims[0], a_tree(claims[0].task))
+    await run.tasks.release(claims)
+    assert await run.trees.redeliver("learner") == []
+    await run.trees.acknowledge(["1-1"])
+    assert await run.replicas.live() == []
+    await run.lease.renew()
+    assert await RunStreams(run._connection, "r").lease.acquire("learner", 1) == 5
+    await run.tasks.put(tasks(2))
+    await grow_one(run)
+    await grow_one(run)
+    assert await run.trees.ids() == {("0-0", 0), ("0-1", 0)}
+
+
+async def test_each_operation_makes_the_group_it_misses(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    run = open_run(start_server(False).url)
+    for queue in (run.tasks, run.trees, run.dead_letters):
+        assert await queue.depth() == (0, 0)
+    await run._connection.command("FLUSHALL")
+    assert await run.tasks.take("a", 1, 0.1) == []
+    await run._connection.command("FLUSHALL")
+    assert await run.trees.take("a", 1, 0.1) == []
+    await run._connection.command("FLUSHALL")
+    assert await run.dead_letters.redeliver("a") == []
+
+
+async def test_a_reader_that_blocks_when_the_server_dies_hears_of_it(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    server = start_server(False)
+    run = open_run(server.url)
+    reading = asyncio.create_task(run.trees.take("learner", 1, 30))
+    await asyncio.sleep(0.3)
+    server.kill()
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(reading, 5)
+
+
+async def test_a_frozen_server_costs_no_more_than_the_deadline(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    server = start_server(False)
+    run = open_run(server.url, 0.3)
+    await run.tasks.put(tasks(1))
+    server.freeze()
+    for operation in (run.tasks.depth, lambda: run.tasks.take("a", 1, 0.2), run.incarnation):
+        start = time.monotonic()
+        with pytest.raises(Unavailable):
+            await operation()  # type: ignore[operator]
+        assert time.monotonic() - start < 3
+    server.thaw()
+    # replies that came too late are given to nobody
+    for index in range(20):
+        await ride_out(lambda: run.board.announce_learner(f"http://{index}"), 5)  # noqa: B023
+        assert await run.board.learner_url() == f"http://{index}"
+
+
+async def test_a_cancelled_reader_leaves_the_connection_usable(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    run = open_run(start_server(False).url)
+    for index in range(20):
+        reading = asyncio.create_task(run.tasks.take("a", 1, 30))
+        await asyncio.sleep(0.005)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await run.board.announce_learner(f"http://{index}")
+        assert await run.board.learner_url() == f"http://{index}"
+
+
+async def test_more_commands_at_once_than_connections_wait_their_turn(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    run = open_run(start_server(False).url, 10.0)
+    await run.tasks.put([a_task(index) for index in range(300)])
+    claims = await run.tasks.take("a", 300, 0)
+    assert all(await asyncio.gather(*(run.tasks.finish(claim, a_tree(claim.task)) for claim in claims)))
+    assert await run.trees.depth() == (300, 0)
+
+
+async def test_a_full_server_is_unavailable_and_recovers(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    run = open_run(start_server(False).url)
+    await run._connection.command("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(Unavailable, match="cannot do this now"):
+        await run.tasks.put(tasks(1))
+    await run._connection.command("CONFIG", "SET", "maxmemory", "0")
+    await run.tasks.put(tasks(1))
+
+
+async def test_a_wrong_password_is_named_without_showing_it(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    server = start_server(False)
+    await open_run(server.url)._connection.command("CONFIG", "SET", "requirepass", "right-secret")
+    for url in (server.url, server.url.replace("//", "//:wrong-secret@")):
+        with pytest.raises(Unavailable) as caught:
+            await open_run(url).tasks.depth()
+        assert "secret" not in str(caught.value)
+    assert await open_run(server.url.replace("//", "//:right-secret@")).tasks.depth() == (0, 0)
+
+
+async def test_a_key_that_somebody_else_uses_is_told(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    run = open_run(start_server(False).url)
+    await run._connection.command("SET", RunKeys("r").tasks, "mine")
+    with pytest.raises(IbtpoError, match=r"refused EVAL.*WRONGTYPE"):
+        await run.tasks.put(tasks(1))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:6379", "http://localhost", "redis://localhost:port", "redis://:s3cret@[::1"]
+)
+def test_a_url_that_cannot_be_right_is_refused_without_showing_its_password(url: str) -> None:
+    with pytest.raises(InvalidInput, match="redis://host:port/0") as caught:
+        connect(url)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.slow
+async def test_twenty_seconds_without_redis_are_ridden_out(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    server = start_server(True)
+    run = open_run(server.url)
+    info = ReplicaInfo(name="a", url="http://a", state=ReplicaState.SERVING, version=None)
+    await run.tasks.put(tasks(40))
+    growing = asyncio.gather(*(ride_out(lambda: grow_one(run), 60) for _ in range(40)))
+    await asyncio.sleep(0.05)
+    server.kill()
+    await asyncio.sleep(20)
+    server.start()
+    start = time.monotonic()
+    await ride_out(lambda: run.replicas.announce(info, 60), 10)
+    assert time.monotonic() - start < 3
+    await asyncio.wait_for(growing, 30)
+    assert await run.trees.ids() == {(task.id, 0) for task in tasks(40)}
+    assert await run.tasks.depth() == (0, 0)

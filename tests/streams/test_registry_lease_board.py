@@ -1,0 +1,153 @@
+"""Who lives, who owns a run, and what a run says of itself."""
+
+import asyncio
+
+import pytest
+
+from shared.errors import Conflict, InvalidInput
+from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.protocol.status import RunState, RunStatus
+from shared.streams import Connection, RunStreams, list_runs
+from shared.streams.keys import RunKeys
+from shared.tree.draw import WeightVersion
+
+
+def replica(name: str) -> ReplicaInfo:
+    return ReplicaInfo(name=name, url=f"http://{name}", state=ReplicaState.SERVING, version=WeightVersion(1, 2))
+
+
+async def test_replicas_join_renew_expire_and_leave(run: RunStreams, connection: Connection) -> None:
+    for name in ("b", "a", "c"):
+        await run.replicas.announce(replica(name), 60)
+    await run.replicas.announce(replica("silent"), 0.1)
+    assert await run.replicas.live() == [replica(name) for name in ("a", "b", "c", "silent")]
+    await asyncio.sleep(0.15)
+    await run.replicas.withdraw("b")
+    await run.replicas.withdraw("never-was")
+    assert await run.replicas.live() == [replica("a"), replica("c")]
+    assert await connection.command("SCARD", RunKeys(run.run).replicas) == 2
+
+
+async def test_a_replica_that_speaks_another_protocol_is_not_live(run: RunStreams, connection: Connection) -> None:
+    await run.replicas.announce(replica("a"), 60)
+    await connection.command("SET", RunKeys(run.run).replica("a"), '{"name": "a", "colour": "red"}')
+    assert await run.replicas.live() == []
+
+
+async def test_a_run_has_one_owner_and_generations_rise(connection: Connection, run: RunStreams) -> None:
+    first, second = RunStreams(connection, run.run).lease, RunStreams(connection, run.run).lease
+    assert await first.acquire("learner-1", 1) == 1
+    with pytest.raises(Conflict, match=r"belongs to 'learner-1', whose lease ends in \d+\.\d s"):
+        await second.acquire("learner-2", 1)
+    await first.renew()
+    await first.release()
+    assert await second.acquire("learner-2", 1) == 2
+    with pytest.raises(Conflict, match="acquire it first"):
+        await first.renew()
+
+
+async def test_a_restarted_owner_supersedes_itself_and_the_old_process_learns_it(
+    connection: Connection, run: RunStreams
+) -> None:
+    old, new = RunStreams(connection, run.run).lease, RunStreams(connection, run.run).lease
+    await old.acquire("learner", 1)
+    assert await new.acquire("learner", 1) == 2
+    with pytest.raises(Conflict, match="its generation is 2, this process has 1"):
+        await old.renew()
+    await old.release()
+    await new.renew()
+    with pytest.raises(Conflict):
+        await RunStreams(connection, run.run).lease.acquire("another", 1)
+
+
+async def test_an_owner_that_is_silent_loses_its_lease(connection: Connection, run: RunStreams) -> None:
+    silent = RunStreams(connection, run.run, lease_seconds=0.1).lease
+    next_owner = RunStreams(connection, run.run).lease
+    await silent.acquire("a", 1)
+    await asyncio.sleep(0.15)
+    assert await next_owner.acquire("b", 1) == 2
+    with pytest.raises(Conflict):
+        await silent.renew()
+
+
+async def test_an_expired_lease_that_nobody_took_can_be_renewed(connection: Connection, run: RunStreams) -> None:
+    lease = RunStreams(connection, run.run, lease_seconds=0.1).lease
+    await lease.acquire("a", 1)
+    await asyncio.sleep(0.15)
+    await lease.renew()
+    with pytest.raises(Conflict):
+        await run.lease.acquire("b", 1)
+
+
+async def test_a_generation_is_higher_than_the_checkpoints_even_when_redis_forgot(
+    connection: Connection, run: RunStreams
+) -> None:
+    lease = RunStreams(connection, run.run).lease
+    assert await lease.acquire("a", 8) == 8
+    await lease.release()
+    assert await lease.acquire("a", 3) == 9
+    await run.forget()
+    await lease.renew()
+    assert await RunStreams(connection, run.run).lease.acquire("a", 10) == 10
+    assert await RunStreams(connection, run.run).lease.acquire("a", 2**52) == 2**52
+    assert await RunStreams(connection, run.run).lease.acquire("a", 1) == 2**52 + 1
+
+
+async def test_one_of_many_that_ask_at_once_gets_the_lease(connection: Connection, run: RunStreams) -> None:
+    leases = [RunStreams(connection, run.run).lease for _ in range(8)]
+    outcomes = await asyncio.gather(
+        *(lease.acquire(f"learner-{index}", 1) for index, lease in enumerate(leases)), return_exceptions=True
+    )
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Conflict)] == [1]
+
+
+async def test_the_board_keeps_the_last_status_and_lists_the_run(run: RunStreams, connection: Connection) -> None:
+    assert await run.board.read() is None
+    for step in (1, 2):
+        await run.board.publish(RunStatus(run=run.run, state=RunState.TRAINING, step=step))
+    status = await run.board.read()
+    assert status is not None
+    assert status.step == 2
+    other = RunStreams(connection, f"{run.run}-b")
+    await other.board.publish(RunStatus(run=other.run, state=RunState.FINISHED))
+    assert (await list_runs(connection))[:2] == [other.run, run.run]
+    await other.forget()
+    assert other.run not in await list_runs(connection)
+
+
+async def test_a_stop_is_seen_until_it_is_cleared(run: RunStreams) -> None:
+    assert not await run.board.stop_requested()
+    await run.board.request_stop()
+    await run.board.request_stop()
+    assert await run.board.stop_requested()
+    await run.board.clear_stop()
+    assert not await run.board.stop_requested()
+
+
+async def test_the_learner_says_where_it_is(run: RunStreams) -> None:
+    assert await run.board.learner_url() is None
+    await run.board.announce_learner("http://learner:8000")
+    assert await run.board.learner_url() == "http://learner:8000"
+
+
+async def test_a_status_of_another_release_is_named_as_such(run: RunStreams, connection: Connection) -> None:
+    await connection.command("SET", RunKeys(run.run).status, '{"run": "x"}')
+    with pytest.raises(InvalidInput, match="another release"):
+        await run.board.read()
+
+
+async def test_forgetting_a_run_leaves_nothing_of_it(run: RunStreams, connection: Connection) -> None:
+    await run.replicas.announce(replica("a"), 60)
+    await run.lease.acquire("a", 1)
+    await run.board.publish(RunStatus(run=run.run, state=RunState.FINISHED))
+    await run.board.request_stop()
+    await run.incarnation()
+    await run.tasks.take("a", 1, 0)
+    await run.forget()
+    assert await connection.command("KEYS", f"*{{{run.run}}}*") == []
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a{b}", "*", "a:b", "é", "x" * 200, "-a"])
+def test_a_run_has_a_plain_name(connection: Connection, name: str) -> None:
+    with pytest.raises(InvalidInput, match="a run's name"):
+        RunStreams(connection, name)

@@ -1,0 +1,89 @@
+"""What comes back to the learner stays until it is acknowledged."""
+
+from shared.protocol.task import DeadLetter
+from shared.streams import Connection, RunStreams
+from shared.streams.keys import RunKeys
+from tests.streams.samples import a_tree, tasks
+
+
+async def grow(run: RunStreams, count: int) -> None:
+    await run.tasks.put(tasks(count))
+    for claim in await run.tasks.take("a", count, 0):
+        await run.tasks.finish(claim, a_tree(claim.task))
+
+
+async def bury(run: RunStreams, count: int) -> None:
+    await run.tasks.put(tasks(count))
+    for claim in await run.tasks.take("a", count, 0):
+        await run.tasks.bury(claim, f"reason {claim.task.id}", "a")
+
+
+async def test_a_tree_is_delivered_once_until_the_learner_restarts(run: RunStreams) -> None:
+    await grow(run, 3)
+    first = await run.trees.take("learner-1", 2, 0)
+    rest = await run.trees.take("learner-1", 5, 0)
+    assert [delivery.item.task.id for delivery in [*first, *rest]] == ["0-0", "0-1", "0-2"]
+    assert await run.trees.take("learner-1", 5, 0) == []
+    assert await run.trees.redeliver("learner-2") == [*first, *rest]
+    assert await run.trees.depth() == (0, 3)
+
+
+async def test_acknowledged_trees_leave_the_stream(run: RunStreams, connection: Connection) -> None:
+    await grow(run, 3)
+    taken = await run.trees.take("learner", 5, 0)
+    await run.trees.acknowledge([taken[1].entry_id])
+    await run.trees.acknowledge([])
+    assert [delivery.item.task.id for delivery in await run.trees.redeliver("learner")] == ["0-0", "0-2"]
+    assert await run.trees.ids() == {("0-0", 0), ("0-2", 0)}
+    await run.trees.acknowledge([delivery.entry_id for delivery in taken])
+    assert await connection.command("XLEN", RunKeys(run.run).trees) == 0
+
+
+async def test_redelivery_keeps_the_order_of_the_stream_over_many_pages(run: RunStreams) -> None:
+    await grow(run, 150)
+    taken = await run.trees.take("a", 90, 0) + await run.trees.take("b", 90, 0)
+    again = await run.trees.redeliver("c")
+    assert [delivery.entry_id for delivery in again] == [delivery.entry_id for delivery in taken]
+
+
+async def test_an_unreadable_tree_is_passed_over_and_counted(run: RunStreams, connection: Connection) -> None:
+    stream = RunKeys(run.run).trees
+    await connection.command("XADD", stream, "*", "id", "0-9", "attempt", "0", "tree", b"\xc1garbage")
+    await grow(run, 1)
+    assert [delivery.item.task.id for delivery in await run.trees.take("learner", 5, 0)] == ["0-0"]
+    assert run.trees.num_unreadable == 1
+    assert await run.trees.depth() == (0, 1)
+
+
+async def test_nothing_pending_is_redelivered_as_nothing(run: RunStreams) -> None:
+    assert await run.trees.redeliver("learner") == []
+    assert await run.trees.depth() == (0, 0)
+    assert await run.trees.ids() == set()
+
+
+async def test_dead_letters_are_delivered_redelivered_and_acknowledged(run: RunStreams) -> None:
+    await bury(run, 3)
+    taken = await run.dead_letters.take("learner-1", 5, 0)
+    assert await run.dead_letters.redeliver("learner-2") == taken
+    await run.dead_letters.acknowledge([delivery.entry_id for delivery in taken[:2]])
+    assert await run.dead_letters.ids() == {("0-2", 0)}
+    assert await run.dead_letters.depth() == (0, 1)
+
+
+async def test_people_can_read_dead_letters_that_were_accounted_for(run: RunStreams) -> None:
+    await bury(run, 3)
+    taken = await run.dead_letters.take("learner", 5, 0)
+    await run.dead_letters.acknowledge([delivery.entry_id for delivery in taken[:2]])
+    letters: list[DeadLetter] = await run.dead_letters.list(10)
+    assert [letter.reason for letter in letters] == ["reason 0-2", "reason 0-1", "reason 0-0"]
+    assert [letter.reason for letter in await run.dead_letters.list(2)] == ["reason 0-2", "reason 0-1"]
+
+
+async def test_what_is_kept_for_people_is_bounded(run: RunStreams, connection: Connection) -> None:
+    await bury(run, 1)
+    [delivery] = await run.dead_letters.take("learner", 1, 0)
+    keys = RunKeys(run.run)
+    for _ in range(3):
+        await connection.command("LPUSH", keys.buried, *["x"] * 600)
+    await run.dead_letters.acknowledge([delivery.entry_id])
+    assert await connection.command("LLEN", keys.buried) == 1000
