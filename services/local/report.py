@@ -43,8 +43,9 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 10
 th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; }
 pre { margin: 0; font: 13px/1.5 ui-monospace, monospace; } summary { cursor: pointer; font-weight: 600; }
-svg.tree text { font: 12px ui-monospace, monospace; fill: currentColor; white-space: pre; }
-svg.tree text[fill], svg.tree tspan[fill] { fill: attr(fill); }
+svg.tree { display: block; }
+svg.tree text { font: 12px ui-monospace, monospace; white-space: pre; }
+svg.tree text.small { font-size: 9.5px; }
 @media (max-width: 520px) { .grid { grid-template-columns: 1fr; } }
 """
 
@@ -53,7 +54,8 @@ def write_report(run: RunDirectory) -> Path:
     """Writes the plots and report.html of a run, finished or not; returns the report's path."""
     history = History.read(run.metrics)
     plots = write_plots(history, run.plots)
-    trees = kept_trees(run)[:NUM_TREES]
+    trees = kept_trees(run)
+    trees = trees[:: max(1, len(trees) // NUM_TREES)][:NUM_TREES]
     run.report.write_text("".join(_page(run, history, plots, trees)), encoding="utf-8")
     return run.report
 
@@ -91,9 +93,9 @@ def _page(
 
 
 _LEGEND = (
-    "Each row is a step of an answer, below the step it continues. #n: the n-th answer begins here. "
-    "p̂: share of right answers below. η₁: p̂ relative to the parent's, − (1 + 1/β). η₂: the model's confidence in the "
-    "step. IB-Score: the next answer begins where it is highest."
+    "From left to right: the problem, then the steps of each answer. #n: the n-th answer begins here. p̂ (and colour): "
+    "share of right answers through this step. η₂: the model's confidence in the step. J: the IB-Score; the next "
+    "answer begins where it is highest. A box's tooltip tells η₁ (p̂ relative to the parent's, − (1 + 1/β)) as well."
 )
 
 

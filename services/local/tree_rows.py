@@ -17,8 +17,7 @@ class TreeRow:
 
     guide: str
     """The branches of the drawing that lead to it."""
-    depth: int
-    """How many forks lie above it."""
+    node: int
     parent: int | None
     text: str
     draw: int | None
@@ -45,8 +44,8 @@ def tree_rows(scored: ScoredTree, prompt: str, bytes_of_token: Sequence[bytes]) 
     tree = build_tree(draws, scored.task.growth.merge)
     figures = _Figures.of(tree, settings_of(scored), is_judged)
     return tuple(
-        _row(tree, node_id, guide, depth, prompt if node_id == 0 else _text(tree, node_id, bytes_of_token), figures)
-        for node_id, guide, depth in _laid_out(tree)
+        _row(tree, node_id, guide, prompt if node_id == 0 else _text(tree, node_id, bytes_of_token), figures)
+        for node_id, guide in _laid_out(tree)
     )
 
 
@@ -67,13 +66,13 @@ class _Figures:
         return cls(is_judged, values, etas1(ratios, settings.beta), etas2, scores(tree, ratios, etas2, settings))
 
 
-def _row(tree: Tree, node_id: int, guide: str, depth: int, text: str, figures: _Figures) -> TreeRow:
+def _row(tree: Tree, node_id: int, guide: str, text: str, figures: _Figures) -> TreeRow:
     node = tree.nodes[node_id]
     draw: Draw | None = None if node.draw is None else tree.draws[node.draw]
     is_leaf, is_judged = node.num_draws == 0, figures.is_judged
     return TreeRow(
         guide=guide,
-        depth=depth,
+        node=node_id,
         parent=node.parent,
         text=text,
         draw=node.draw if draw is not None and node.start == draw.cut else None,
@@ -87,21 +86,19 @@ def _row(tree: Tree, node_id: int, guide: str, depth: int, text: str, figures: _
     )
 
 
-def _laid_out(tree: Tree) -> Iterator[tuple[int, str, int]]:
-    """(node, guide, depth) from the top down. Only forks indent: a row of steps stays in its column."""
-    waiting = [(0, "", "", 0)]
+def _laid_out(tree: Tree) -> Iterator[tuple[int, str]]:
+    """(node, guide) from the top down. Only forks indent: a row of steps stays in its column."""
+    waiting = [(0, "", "")]
     while waiting:
-        node_id, guide, below, depth = waiting.pop()
-        yield node_id, guide, depth
+        node_id, guide, below = waiting.pop()
+        yield node_id, guide
         children = tree.nodes[node_id].children
         if len(children) == 1:
-            waiting.append((children[0], below, below, depth))
+            waiting.append((children[0], below, below))
             continue
         for child in reversed(children):
-            is_last = child == children[-1]
-            waiting.append(
-                (child, below + ("└─ " if is_last else "├─ "), below + ("   " if is_last else "│  "), depth + 1)
-            )
+            turn, on = ("└─ ", "   ") if child == children[-1] else ("├─ ", "│  ")
+            waiting.append((child, below + turn, below + on))
 
 
 def _text(tree: Tree, node_id: int, bytes_of_token: Sequence[bytes]) -> str:
