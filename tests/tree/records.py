@@ -14,7 +14,7 @@ A, B, BLANK_LINE, EOS = 0, 1, 2, 3
 SEGMENTER = Segmenter([b"a", b"b", b"\n\n", b"<eos>"], frozenset([EOS]))
 VERSION = WeightVersion(0, 1)
 
-quick = settings(max_examples=80, deadline=None)
+quick = settings(max_examples=60, deadline=None)
 
 
 def policy_logprob(prefix: Sequence[int], token: int) -> float:

@@ -1,5 +1,6 @@
 """Where steps end."""
 
+import itertools
 import random
 
 import pytest
@@ -109,6 +110,6 @@ def test_steps_are_the_same_however_the_text_is_tokenized() -> None:
     expected = letters.step_ends((), list(text))
     for _ in range(20):
         cuts = sorted({0, len(text), *expected, *rng.sample(range(len(text)), 8)})
-        tokens = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        tokens = [text[a:b] for a, b in itertools.pairwise(cuts)]
         found = Segmenter(tokens, frozenset()).step_ends((), range(len(tokens)))
         assert [cuts[end] for end in found] == list(expected)

@@ -1,0 +1,73 @@
+"""Which estimates of the root are unbiased, and by how much the others are off, where true values are known."""
+
+import random
+from collections.abc import Callable
+from statistics import fmean, stdev
+
+import pytest
+
+from shared.tree.expansion import (
+    AnySampler,
+    EntropySampler,
+    FixedWidthSampler,
+    IBSampler,
+    IndependentSampler,
+    RandomSampler,
+)
+from shared.tree.node import Tree, build_tree
+from shared.tree.values import ValueEstimator, node_values, root_value
+from tests.tree.worlds import World, every_record, grow
+
+SMALL: list[AnySampler] = [
+    IndependentSampler(first=3),
+    IBSampler(first=2, levels=3),
+    RandomSampler(first=2, levels=3),
+    FixedWidthSampler(first=2, every=1, width=4),
+    EntropySampler(first=2, forks=1, branches=1),
+]
+
+
+def counts(tree: Tree) -> float:
+    return node_values(tree, ValueEstimator.COUNTS)[0]
+
+
+def backup(tree: Tree) -> float:
+    return node_values(tree, ValueEstimator.BACKUP)[0]
+
+
+def exact_bias(world: World, sampler: AnySampler, estimate: Callable[[Tree], float]) -> float:
+    """E[estimate] − p(q), over every record that the sampler can grow."""
+    records = every_record(world, sampler, random.Random(0))
+    return sum(p * estimate(build_tree(draws)) for p, draws in records) - world.value[()]
+
+
+@pytest.mark.parametrize("sampler", SMALL, ids=lambda sampler: sampler.kind)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_of_the_first_leaves_is_unbiased_under_every_sampler(sampler: AnySampler, seed: int) -> None:
+    def first_leaves(tree: Tree) -> float:
+        return root_value(tree, sampler.first) or 0.0
+
+    assert exact_bias(World(seed, depth=2, width=2), sampler, first_leaves) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("sampler", [SMALL[0], SMALL[3]], ids=lambda sampler: sampler.kind)
+@pytest.mark.parametrize("seed", range(3))
+def test_backup_is_unbiased_where_the_choice_of_branches_sees_no_outcome(sampler: AnySampler, seed: int) -> None:
+    assert exact_bias(World(seed, depth=2, width=2), sampler, backup) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_counts_and_backup_are_biased_where_rewards_decide() -> None:
+    world, sampler = World(1, depth=2, width=2), IBSampler(first=2, levels=3)
+    assert exact_bias(world, sampler, counts) == pytest.approx(0.0586, abs=5e-5)
+    assert exact_bias(world, sampler, backup) == pytest.approx(0.0586, abs=5e-5)
+
+
+def test_on_the_published_tree_counts_is_too_high_and_backup_less_off() -> None:
+    world, rng = World(5, depth=5, width=2, right_share=0.35), random.Random(5)
+    trees = [build_tree(grow(world, IBSampler(), rng)) for _ in range(600)]
+    of_first = [root_value(tree, 4) or 0.0 for tree in trees]
+    bias = {estimate: fmean(map(estimate, trees)) - world.value[()] for estimate in (counts, backup)}
+    error = stdev(map(counts, trees)) / len(trees) ** 0.5
+    assert bias[counts] > 3 * error
+    assert abs(bias[backup]) < bias[counts] / 2
+    assert fmean(of_first) == pytest.approx(world.value[()], abs=3 * stdev(of_first) / len(trees) ** 0.5)

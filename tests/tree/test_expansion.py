@@ -1,0 +1,228 @@
+"""Where each sampler draws next."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from shared.tree.draw import Draw, Finish
+from shared.tree.expansion import (
+    AnySampler,
+    Branch,
+    EntropySampler,
+    FixedWidthSampler,
+    IBSampler,
+    IndependentSampler,
+    RandomSampler,
+    for_vocabulary,
+)
+from shared.tree.ib_score import Confidence, IBSettings, ScoreForm, ib_scores
+from shared.tree.node import build_tree, trajectory
+from tests.tree.records import BLANK_LINE, EOS, A, B, draw, quick, records
+from tests.tree.worlds import World, grow
+
+SAMPLERS: list[AnySampler] = [
+    IndependentSampler(),
+    IBSampler(),
+    IBSampler(first=3, levels=4, width=2, branches=3),
+    IBSampler(score=IBSettings(form=ScoreForm.EXACT, confidence=Confidence.SIBLINGS)),
+    RandomSampler(),
+    FixedWidthSampler(),
+    EntropySampler(first=2, rounds=2),
+]
+of_any_kind = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.kind)
+
+
+@of_any_kind
+def test_a_tree_grows_to_its_size_and_ends(sampler: AnySampler) -> None:
+    draws = grow(World(0, depth=5, width=2), sampler, random.Random(0))
+    assert len(draws) == sampler.num_draws
+    assert all(one.parent is None for one in draws[: sampler.first])
+
+
+def test_the_published_tree_has_12_trajectories() -> None:
+    assert IBSampler().num_draws == 12
+
+
+@of_any_kind
+def test_a_seed_decides_the_tree(sampler: AnySampler) -> None:
+    world = World(0, depth=5, width=2)
+    assert grow(world, sampler, random.Random(3)) == grow(world, sampler, random.Random(3))
+
+
+@of_any_kind
+def test_a_tree_without_verdicts_ends(sampler: AnySampler) -> None:
+    tree = build_tree([draw([A, BLANK_LINE, B, EOS], None) for _ in range(sampler.first)])
+    assert sampler.expand(tree, 1, random.Random(0)) == ()
+
+
+@of_any_kind
+@pytest.mark.parametrize("token_ids", [[A], [A, B, A], [A, BLANK_LINE, B, BLANK_LINE, A]])
+def test_a_tree_of_cut_answers_ends_and_never_branches_their_leaves(sampler: AnySampler, token_ids: list[int]) -> None:
+    draws = [draw(token_ids, None) for _ in range(sampler.first)]
+    for round_ in range(1, 20):
+        tree = build_tree(draws)
+        branches = sampler.expand(tree, round_, random.Random(round_))
+        if not branches:
+            break
+        for one in branches:
+            leaf = 0 if one.parent is None else tree.leaf_of_draw[one.parent]
+            assert leaf is not None
+            assert one.cut <= tree.nodes[leaf].start or leaf == 0
+            new = token_ids[one.cut :]
+            draws += [draw(new, None, before=draws, parent=one.parent, cut=one.cut)] * one.count
+    else:
+        pytest.fail("it never ended")
+
+
+@given(records(unjudged=True), st.sampled_from(SAMPLERS), st.integers(1, 4), st.booleans(), st.integers(0, 99))
+@quick
+def test_every_branch_continues_what_its_parent_sampled(
+    draws: tuple[Draw, ...], sampler: AnySampler, round_: int, merge: bool, seed: int
+) -> None:
+    for one in sampler.expand(build_tree(draws, merge), round_, random.Random(seed)):
+        assert one.count >= 1
+        assert (one.parent is None) == (one.cut == 0)
+        if one.parent is not None:
+            grown = (*draws, draw([B, EOS], before=draws, parent=one.parent, cut=one.cut))
+            tree = build_tree(grown, merge)
+            assert sum((tree.token_ids(n) for n in tree.path(len(draws))), ()) == trajectory(grown, len(draws))
+
+
+@given(records(), st.integers(1, 3), st.integers(0, 99))
+@quick
+def test_ib_takes_the_nodes_of_the_highest_score(draws: tuple[Draw, ...], width: int, seed: int) -> None:
+    tree, sampler = build_tree(draws), IBSampler(width=width, branches=2)
+    scores = ib_scores(tree, sampler.score)
+    node_of = {(node.draw, node.end): node_id for node_id, node in enumerate(tree.nodes) if node.num_draws}
+    chosen = sampler.expand(tree, 1, random.Random(seed))
+    assert len(chosen) == min(width, len(node_of))
+    taken = [node_of.pop((one.parent, one.cut)) for one in chosen]
+    assert all(one.count == 2 for one in chosen)
+    assert all(scores[left] <= scores[node_id] for left in node_of.values() for node_id in taken)
+
+
+def test_ib_may_draw_from_the_root_again() -> None:
+    tree = build_tree([draw([A, EOS], 1.0), draw([B, EOS], 0.0)])
+    assert IBSampler().expand(tree, 1, random.Random(0)) == (Branch(None, 0, 1),)
+
+
+def test_chance_decides_between_equal_scores() -> None:
+    tree = build_tree([draw([A, BLANK_LINE, A, EOS], 1.0, logprobs=[-1.0] * 4) for _ in range(3)])
+    chosen = Counter(IBSampler(first=3).expand(tree, 1, random.Random(seed))[0] for seed in range(200))
+    assert set(chosen) == {Branch(None, 0, 1), Branch(0, 2, 1), Branch(1, 2, 1), Branch(2, 2, 1)}
+
+
+def test_random_is_uniform_over_what_is_no_leaf() -> None:
+    tree = build_tree([draw([A, BLANK_LINE, B, BLANK_LINE, A, EOS], 1.0), draw([B, EOS], 0.0)])
+    rng = random.Random(0)
+    chosen = Counter(RandomSampler().expand(tree, 1, rng)[0] for _ in range(3000))
+    assert chosen.keys() == {Branch(None, 0, 1), Branch(0, 2, 1), Branch(0, 4, 1)}
+    assert all(abs(times - 1000) < 120 for times in chosen.values())
+
+
+def test_random_draws_from_different_nodes_in_a_round() -> None:
+    tree = build_tree([draw([A, BLANK_LINE, B, EOS], 1.0)])
+    chosen = RandomSampler(width=5).expand(tree, 1, random.Random(0))
+    assert sorted(one.cut for one in chosen) == [0, 2]
+
+
+def test_fixed_width_splits_every_path_at_every_second_step() -> None:
+    sampler = FixedWidthSampler(first=2, branches=2, every=2, width=8)
+    draws = grow(World(0, depth=7, width=2), sampler, random.Random(0))
+    assert [one.cut for one in draws] == [0, 0, 4, 4, 8, 8, 8, 8]
+    assert {one.parent for one in draws[2:4]} == {0, 1}
+    assert {one.parent for one in draws[4:]} == {0, 1, 2, 3}
+
+
+def test_fixed_width_stops_where_paths_end() -> None:
+    draws = grow(World(0, depth=3, width=2), FixedWidthSampler(width=99), random.Random(0))
+    assert [one.cut for one in draws] == [0, 0, 4, 4]
+
+
+def test_fixed_width_does_not_exceed_its_width() -> None:
+    draws = grow(World(0, depth=7, width=2), FixedWidthSampler(width=5, branches=3), random.Random(0))
+    assert len(draws) == 5
+
+
+def surprising(*logprobs: float, tokens: list[int] | None = None, reward: float | None = 1.0) -> Draw:
+    return draw(tokens or [A] * (len(logprobs) - 1) + [EOS], reward, logprobs=logprobs)
+
+
+def test_entropy_forks_each_answer_before_its_most_surprising_tokens() -> None:
+    draws = [surprising(-9.0, -0.1, -2.0, -3.0, -0.2), surprising(-0.1, -0.5, -0.4, -0.3)]
+    chosen = EntropySampler(first=2, forks=2, branches=3).expand(build_tree(draws), 1, random.Random(0))
+    assert chosen == (Branch(0, 3, 3), Branch(0, 2, 3), Branch(1, 1, 3), Branch(1, 2, 3))
+
+
+def test_entropy_counts_an_answers_branches_to_its_tree() -> None:
+    draws = [surprising(-0.1, -1.0, -0.5, -0.1), surprising(-0.1, -0.2, -0.1)]
+    draws.append(draw([B, B, EOS], before=draws, parent=0, cut=1, logprobs=[-9.0, -4.0, -0.1]))
+    chosen = EntropySampler(first=2, forks=2, rounds=2, branches=1).expand(build_tree(draws), 2, random.Random(0))
+    assert chosen == (Branch(2, 2, 1), Branch(0, 1, 1), Branch(1, 1, 1), Branch(1, 2, 1))
+
+
+def test_entropy_forks_nothing_after_a_token_that_closes() -> None:
+    sampler = for_vocabulary(EntropySampler(first=1), [b"a", b" Answer", b"\n\n", b"<eos>"])
+    assert isinstance(sampler, EntropySampler)
+    assert sampler.closing_ids == {1}
+    tree = build_tree([surprising(-0.1, -0.2, -0.3, -5.0, -6.0, tokens=[A, A, B, A, EOS])])
+    assert [one.cut for one in sampler.expand(tree, 1, random.Random(0))] == [2, 1]
+
+
+def test_entropy_forks_no_leaf_that_the_limit_cut() -> None:
+    tree = build_tree([surprising(-0.1, -0.2, -0.3, -0.4, -9.0, tokens=[A, B, BLANK_LINE, A, A])])
+    assert [one.cut for one in EntropySampler(first=1).expand(tree, 1, random.Random(0))] == [3, 2]
+
+
+def test_entropy_passes_over_draws_without_a_verdict() -> None:
+    draws = [surprising(-0.1, -9.0, -0.1, reward=None), surprising(-0.1, -0.2, -0.1)]
+    chosen = EntropySampler(first=2, forks=1).expand(build_tree(draws), 1, random.Random(0))
+    assert [one.parent for one in chosen] == [1]
+
+
+def test_entropy_has_at_most_the_published_number_of_answers() -> None:
+    assert EntropySampler().num_draws == 30
+
+
+@of_any_kind
+def test_a_vocabulary_changes_no_other_sampler(sampler: AnySampler) -> None:
+    informed = for_vocabulary(sampler, [b"a"])
+    assert informed == sampler
+    assert hash(informed) == hash(sampler)
+
+
+@of_any_kind
+def test_samplers_cross_a_wire(sampler: AnySampler) -> None:
+    wire: TypeAdapter[AnySampler] = TypeAdapter(AnySampler)
+    assert wire.validate_json(wire.dump_json(sampler)) == sampler
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "ib", "first": 0},
+        {"kind": "ib", "breadth": 2},
+        {"kind": "ib", "score": {"beta": 0}},
+        {"kind": "ib", "score": {"gamma": 1}},
+        {"kind": "random", "levels": 0},
+        {"kind": "fixed-width", "branches": 1},
+        {"kind": "entropy", "forks": -1},
+        {"kind": "independent", "width": 2},
+        {"kind": "magic"},
+    ],
+)
+def test_a_wrong_sampler_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(AnySampler).validate_python(wrong)
+
+
+def test_a_stopped_answer_may_be_forked_inside_its_leaf() -> None:
+    stopped = surprising(-0.1, -0.2, -9.0)
+    assert stopped.finish is Finish.STOP
+    tree = build_tree([stopped, replace(stopped, reward=0.0)])
+    assert [one.cut for one in EntropySampler(first=2, forks=1).expand(tree, 1, random.Random(0))] == [2, 2]
