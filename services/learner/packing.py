@@ -94,16 +94,16 @@ def _sampled_by(draw: Draw, version: WeightVersion) -> NDArray[np.bool_]:
 
 
 def credited(
-    trajectory: Trajectory, tree: Tree, draw_id: int, advantages: Sequence[float], node_weights: Sequence[float]
+    trajectory: Trajectory, tree: Tree, draw_id: int, of_path: Sequence[float], node_weights: Sequence[float]
 ) -> Trajectory:
-    """The trajectory with the credit of its path's nodes; a node on m trajectories gives each 1/m of its weight."""
+    """The trajectory with the advantages of its path's nodes; a node on m trajectories gives each 1/m of its weight."""
     path = tree.path(draw_id)
     nodes = [tree.nodes[node_id] for node_id in path]
     lengths = [node.end - node.start for node in nodes]
     shares = [node_weights[node_id] / node.num_leaves for node_id, node in zip(path, nodes, strict=True)]
     return replace(
         trajectory,
-        advantages=np.repeat(np.array([advantages[node_id] for node_id in path], np.float32), lengths),
+        advantages=np.repeat(np.array(of_path, np.float32), lengths),
         weights=np.repeat(np.array(shares, np.float32), lengths),
     )
 

@@ -16,7 +16,7 @@ from services.learner.packing import Floats, MicroBatch, Trajectory, credited, d
 from services.learner.policy import LanguageModel, Policy
 from services.learner.update import TokenSums, Update
 from shared.protocol.tree import ScoredTree
-from shared.tree.advantage import Credit, Prior, advantages, node_weights
+from shared.tree.advantage import Credit, Prior, node_weights, path_advantages
 from shared.tree.draw import WeightVersion
 from shared.tree.ib_score import confidences
 from shared.tree.node import Tree, build_tree
@@ -103,11 +103,11 @@ def has_signal(scored: ScoredTree, credit: Credit) -> bool:
 
 
 def _credited(tree: Tree, draws: Sequence[Trajectory], credit: Credit) -> list[Trajectory]:
-    """The trajectories that count, each token with the advantage and weight of its node."""
-    of_node = advantages(tree, credit, _reference_confidences(tree, draws, credit))
+    """The trajectories that count, with the advantage and weight of every token."""
+    of_paths = path_advantages(tree, credit, _reference_confidences(tree, draws, credit))
     weights = node_weights(tree, credit.node_weight)
     counted = [draw_id for draw_id, leaf in enumerate(tree.leaf_of_draw) if leaf is not None]
-    return [credited(draws[draw_id], tree, draw_id, of_node, weights) for draw_id in counted]
+    return [credited(draws[draw_id], tree, draw_id, of_paths[draw_id], weights) for draw_id in counted]
 
 
 def _reference_confidences(tree: Tree, draws: Sequence[Trajectory], credit: Credit) -> tuple[float, ...] | None:

@@ -1,0 +1,68 @@
+"""The loss against its definitions, one token at a time."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.learner.loss import Clip, clipped_surrogate, entropies, importance_weights, is_clipped, k3_divergence
+
+logprobs = st.floats(-12, 0)
+advantages = st.floats(-5, 5)
+CLIP = Clip(low=0.2, high=0.28)
+
+
+def one(value: float) -> torch.Tensor:
+    return torch.tensor([[value]], dtype=torch.float64)
+
+
+@given(logprobs, logprobs, advantages)
+def test_the_surrogate_is_the_clipped_one(new: float, old: float, advantage: float) -> None:
+    ratio = math.exp(new - old)
+    clipped = min(max(ratio, 0.8), 1.28)
+    expected = -min(ratio * advantage, clipped * advantage)
+    assert clipped_surrogate(one(new), one(old), one(advantage), CLIP).item() == pytest.approx(expected)
+
+
+@given(logprobs, logprobs, advantages)
+def test_a_token_pulls_with_its_ratio_times_advantage_unless_it_is_clipped(
+    new: float, old: float, advantage: float
+) -> None:
+    theta = one(new).requires_grad_()
+    clipped_surrogate(theta, one(old), one(advantage), CLIP).sum().backward()
+    assert theta.grad is not None
+    is_held = is_clipped(one(new), one(old), one(advantage), CLIP).item()
+    # at the clip's very edge either side is a subgradient
+    if min(abs(math.exp(new - old) - edge) for edge in CLIP.interval) > 1e-9:
+        assert theta.grad.item() == pytest.approx(0.0 if is_held else -math.exp(new - old) * advantage)
+
+
+@given(logprobs, logprobs)
+def test_k3_is_never_negative_and_zero_only_at_equality(new: float, reference: float) -> None:
+    d = reference - new
+    divergence = k3_divergence(one(new), one(reference)).item()
+    assert divergence == pytest.approx(math.exp(d) - d - 1, abs=1e-9, rel=1e-9)
+    assert divergence >= 0.0
+    assert (divergence == 0.0) == (d == 0.0) or abs(d) < 1e-7
+
+
+def test_k3_is_an_unbiased_estimate_of_the_divergence() -> None:
+    policy, reference = (torch.log_softmax(torch.randn(7, dtype=torch.float64), 0) for _ in range(2))
+    expectation = (policy.exp() * k3_divergence(policy, reference)).sum()
+    assert expectation.item() == pytest.approx((policy.exp() * (policy - reference)).sum().item())
+
+
+@given(logprobs, logprobs, st.floats(0.5, 8))
+def test_importance_weights_are_truncated(old: float, engine: float, cap: float) -> None:
+    assert importance_weights(one(old), one(engine), cap).item() == pytest.approx(min(math.exp(old - engine), cap))
+
+
+def test_an_engine_that_called_its_own_token_impossible_weighs_the_cap() -> None:
+    assert importance_weights(one(-1.0), one(-math.inf), 2.0).item() == 2.0
+
+
+def test_entropy_of_a_uniform_distribution_is_the_log_of_its_size() -> None:
+    uniform_BTV = torch.log_softmax(torch.zeros(1, 2, 8), -1)
+    assert entropies(uniform_BTV).flatten().tolist() == pytest.approx([math.log(8)] * 2)

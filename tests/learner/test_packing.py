@@ -1,0 +1,122 @@
+"""Packing: nothing is lost, moved, or weighed twice on the way from draws to padded rows."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.learner.config import Divisor
+from services.learner.packing import Trajectory, credited, divided, pack, trajectories_of, unpacked
+from shared.tree.advantage import Credit, NodeWeight, advantages, node_weights, path_advantages
+from shared.tree.draw import WeightVersion
+from shared.tree.node import build_tree, trajectory
+from tests.learner.synthetic import draws, scored, task
+
+V1, V2 = WeightVersion(1, 1), WeightVersion(1, 2)
+seeds = st.integers(0, 10_000)
+
+
+def grown(seed: int, *, merge: bool = False) -> list[Trajectory]:
+    """Credited trajectories of a random tree."""
+    tree_of = scored(task(), draws(random.Random(seed), versions=(V1, V2)))
+    tree = build_tree(tree_of.draws, merge)
+    credit = Credit.named("ibtpo")
+    of_paths, weights = path_advantages(tree, credit), node_weights(tree, credit.node_weight)
+    return [
+        credited(one, tree, number, of_paths[number], weights)
+        for number, one in enumerate(trajectories_of(tree_of, tree, V2))
+        if tree.leaf_of_draw[number] is not None
+    ]
+
+
+@given(seeds)
+def test_a_trajectory_is_the_prompt_and_what_was_sampled(seed: int) -> None:
+    record = draws(random.Random(seed), versions=(V1, V2))
+    tree_of = scored(task(), record)
+    for number, one in enumerate(trajectories_of(tree_of, build_tree(record), V2)):
+        assert one.prompt_ids == tree_of.task.prompt_ids
+        assert tuple(one.token_ids.tolist()) == trajectory(record, number)
+        draw = record[number]
+        assert one.engine_logprobs[draw.cut :].tolist() == pytest.approx(draw.logprobs)
+        for span in draw.spans:
+            own = one.is_current[draw.cut + span.start : draw.cut + span.end]
+            assert set(own.tolist()) == {span.version == V2}
+
+
+@given(seeds, st.booleans())
+def test_every_token_has_the_advantage_of_its_node(seed: int, merge: bool) -> None:
+    record = draws(random.Random(seed))
+    tree = build_tree(record, merge)
+    of_node = advantages(tree, Credit.named("ibtpo"))
+    weights = node_weights(tree, NodeWeight.LEAVES)
+    for number, one in enumerate(trajectories_of(scored(task(), record), tree, V1)):
+        given_credit = credited(one, tree, number, path_advantages(tree, Credit.named("ibtpo"))[number], weights)
+        for node_id in tree.path(number):
+            node = tree.nodes[node_id]
+            assert given_credit.advantages[node.start : node.end] == pytest.approx(np.float32(of_node[node_id]))
+        assert given_credit.weights == pytest.approx(1.0)
+
+
+@given(seeds, st.sampled_from(list(NodeWeight)), st.booleans())
+def test_the_weights_of_a_node_over_all_rows_add_up_to_its_own(seed: int, kind: NodeWeight, merge: bool) -> None:
+    record = draws(random.Random(seed))
+    tree = build_tree(record, merge)
+    weights = node_weights(tree, kind)
+    total = [0.0] * len(tree.nodes)
+    for number, one in enumerate(trajectories_of(scored(task(), record), tree, V1)):
+        row = credited(one, tree, number, [0.0] * len(tree.path(number)), weights)
+        for node_id in tree.path(number):
+            total[node_id] += float(row.weights[tree.nodes[node_id].start])
+    assert total[1:] == pytest.approx(weights[1:], rel=1e-5)
+
+
+@given(seeds, st.integers(1, 200))
+@settings(deadline=None)
+def test_packing_and_unpacking_gives_every_trajectory_back(seed: int, max_tokens: int) -> None:
+    packed = grown(seed)
+    seen: dict[int, list[float]] = {}
+    for batch in pack(packed, max_tokens):
+        rows, length = batch.token_ids_BT.shape
+        assert rows * length <= max_tokens or rows == 1
+        for row, values in unpacked(batch.engine_logprobs_BT, batch, packed):
+            seen[row] = values.tolist()
+        for row, number in enumerate(batch.rows):
+            one = packed[number]
+            ids = batch.token_ids_BT[row, : one.num_tokens].tolist()
+            assert ids == [*one.prompt_ids, *one.token_ids.tolist()]
+            assert batch.is_answer_BT[row].sum().item() == len(one.token_ids)
+            assert not batch.is_answer_BT[row, : len(one.prompt_ids)].any()
+            assert batch.weights_BT[row][~batch.is_answer_BT[row]].sum().item() == 0.0
+    assert seen == {number: one.engine_logprobs.tolist() for number, one in enumerate(packed)}
+
+
+def test_columns_that_are_not_known_stay_away() -> None:
+    packed = grown(3)
+    assert all(batch.old_logprobs_BT is None and batch.reference_logprobs_BT is None for batch in pack(packed, 64))
+    known = [replace(one, old_logprobs=one.engine_logprobs * 2) for one in packed]
+    for batch in pack(known, 64):
+        assert batch.old_logprobs_BT is not None
+        assert torch.equal(batch.old_logprobs_BT, batch.engine_logprobs_BT * 2)
+
+
+@pytest.mark.parametrize("divisor", list(Divisor))
+def test_a_divisor_makes_the_mean_that_it_names(divisor: Divisor) -> None:
+    packed = grown(5)
+    lengths = [len(one.token_ids) for one in packed]
+    value = {
+        Divisor.TRAJECTORY: 1.0,
+        Divisor.TOKEN: 1.0,
+        Divisor.CONSTANT: sum(lengths) / (len(packed) * 16),
+    }[divisor]
+    weighted = divided(packed, divisor, 16)
+    # of a loss that is 1 at every token
+    assert sum(float(one.weights.sum()) for one in weighted) == pytest.approx(value, rel=1e-5)
+    share = [float(one.weights.sum()) for one in weighted]
+    if divisor is Divisor.TRAJECTORY:
+        assert share == pytest.approx([1 / len(packed)] * len(packed), rel=1e-5)
+    else:
+        assert share == pytest.approx([length * share[0] / lengths[0] for length in lengths], rel=1e-5)

@@ -1,0 +1,117 @@
+"""The policy: log-probabilities as METHOD defines them, its layout on disk, and what it refuses."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from services.learner.config import LearnerConfig, OptimizerConfig
+from services.learner.policy import LanguageModel, Policy
+from shared.errors import InvalidInput
+from tests.learner.policies import VOCAB_SIZE, write_policy
+
+IDS = torch.tensor([[3, 4, 5, 6, 7, 8], [9, 10, 11, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_are_of_the_scaled_full_softmax(architecture: str, temperature: float, tmp_path: Path) -> None:
+    directory = write_policy(tmp_path, architecture)
+    statistics = LanguageModel.load(directory, temperature).statistics(IDS)
+    plain = AutoModelForCausalLM.from_pretrained(directory).eval()
+    for row, length in enumerate((6, 3)):
+        with torch.no_grad():
+            logits = plain(IDS[row : row + 1, :length]).logits[0]
+        expected = [torch.log_softmax(logits[at - 1] / temperature, -1)[IDS[row, at]].item() for at in range(1, length)]
+        assert statistics.logprobs_BT[row, :length].tolist() == pytest.approx([0.0, *expected], abs=1e-5)
+        distribution = torch.softmax(logits[0] / temperature, -1)
+        entropy = -(distribution * distribution.log()).sum().item()
+        assert statistics.entropies_BT[row, 1].item() == pytest.approx(entropy, abs=1e-5)
+
+
+def test_padding_changes_nothing(policy_dir: Path) -> None:
+    model = LanguageModel.load(policy_dir, 1.0)
+    alone = model.statistics(IDS[1:, :3]).logprobs_BT
+    assert torch.allclose(model.statistics(IDS).logprobs_BT[1:, :3], alone, atol=1e-6)
+
+
+def test_a_saved_policy_is_what_transformers_loads(policy_dir: Path, tmp_path: Path) -> None:
+    policy = Policy(policy_dir, 1.0, OptimizerConfig(lr=0.1))
+    policy.model.statistics(IDS).logprobs_BT.sum().backward()
+    policy.apply_gradients(0.1)
+    policy.save(tmp_path / "saved")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    for name, tensor in policy.model.module.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name])
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved")("w0 w1")["input_ids"] == [3, 4]
+    assert all(path.is_file() for path in (tmp_path / "saved").iterdir())
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_changes_nothing(policy_dir: Path, poison: float) -> None:
+    policy = Policy(policy_dir, 1.0, OptimizerConfig(weight_decay=0.1))
+    before = {name: tensor.clone() for name, tensor in policy.model.module.state_dict().items()}
+    (policy.model.statistics(IDS).logprobs_BT.sum() * poison).backward()
+    assert policy.apply_gradients(0.1) is None
+    assert all(torch.equal(before[name], now) for name, now in policy.model.module.state_dict().items())
+    (policy.model.statistics(IDS).logprobs_BT.sum()).backward()
+    norm = policy.apply_gradients(0.1)
+    assert norm is not None
+    assert norm > 0
+
+
+def test_vectors_do_not_decay(policy_dir: Path) -> None:
+    policy = Policy(policy_dir, 1.0, OptimizerConfig(weight_decay=0.5))
+    module = policy.model.module
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = {name: tensor.clone() for name, tensor in module.named_parameters()}
+    policy.apply_gradients(0.1)
+    for name, tensor in module.named_parameters():
+        expected = before[name] * (0.95 if tensor.dim() >= 2 else 1.0)
+        assert torch.allclose(tensor, expected), name
+
+
+def test_weights_with_nan_are_refused_by_name(policy_dir: Path, tmp_path: Path) -> None:
+    policy = Policy(policy_dir, 1.0, OptimizerConfig())
+    with torch.no_grad():
+        next(iter(policy.model.module.parameters()))[0, 0] = float("nan")
+    policy.save(tmp_path / "bad")
+    with pytest.raises(InvalidInput, match=r"embed_tokens.*NaN"):
+        LanguageModel.load(tmp_path / "bad", 1.0)
+
+
+def test_a_directory_without_a_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no policy that transformers can read"):
+        LanguageModel.load(tmp_path, 1.0)
+
+
+def test_the_reference_stays_as_it_was(policy_dir: Path) -> None:
+    policy = Policy(policy_dir, 1.0, OptimizerConfig())
+    reference = policy.model.frozen()
+    before = reference.statistics(IDS).logprobs_BT
+    policy.model.statistics(IDS).logprobs_BT.sum().backward()
+    policy.apply_gradients(0.5)
+    assert torch.equal(reference.statistics(IDS).logprobs_BT, before)
+    assert not torch.equal(policy.model.statistics(IDS).logprobs_BT, before)
+    assert policy.model.vocab_size == VOCAB_SIZE
+
+
+def test_a_policy_goes_on_from_its_optimizer_state(configured: Callable[..., LearnerConfig], tmp_path: Path) -> None:
+    def trained(policy: Policy, steps: int) -> Policy:
+        for _ in range(steps):
+            policy.model.statistics(IDS).logprobs_BT.sum().backward()
+            policy.apply_gradients(0.01)
+        return policy
+
+    config = configured()
+    whole = trained(Policy(config.model, 1.0, config.optimizer), 4)
+    half = trained(Policy(config.model, 1.0, config.optimizer), 2)
+    half.save(tmp_path / "half")
+    resumed = Policy(tmp_path / "half", 1.0, config.optimizer)
+    resumed.restore_optimizer(half.optimizer_state())
+    trained(resumed, 2)
+    for name, tensor in whole.model.module.state_dict().items():
+        assert torch.equal(tensor, resumed.model.module.state_dict()[name]), name

@@ -1,0 +1,314 @@
+"""A step of training against slow definitions of the whole objective."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from services.learner.config import LearnerConfig
+from services.learner.policy import LanguageModel, Policy
+from services.learner.trainer import Trainer, has_signal
+from services.learner.update import Update
+from shared.protocol.tree import ScoredTree
+from shared.tree.advantage import Credit, NodeWeight, Prior
+from shared.tree.draw import Draw, Finish, WeightVersion
+from shared.tree.node import trajectory
+from tests.learner.synthetic import V0, draws, scored, task, with_logprobs
+
+Configure = Callable[..., LearnerConfig]
+CURRENT = WeightVersion(1, 1)
+
+
+def exact(record: Sequence[Draw], prompt: Sequence[int], policy_dir: Path) -> tuple[Draw, ...]:
+    """The draws with the policy's own log-probabilities, as an engine with the same weights has them."""
+    model = LanguageModel.load(policy_dir, 1.0)
+    found = []
+    for number, draw in enumerate(record):
+        ids = torch.tensor([[*prompt, *trajectory(record, number)]])
+        with torch.no_grad():
+            found.append(model.statistics(ids).logprobs_BT[0, len(prompt) + draw.cut :].tolist())
+    return with_logprobs(record, found)
+
+
+def trees(seed: int, count: int = 3, num_branches: int = 3, **changes: Any) -> list[ScoredTree]:
+    """Trees with mixed rewards."""
+    rng = random.Random(seed)
+    return [
+        scored(task(number), draws(rng, 4, num_branches, rewards=(1.0, 0.0, 0.0), **changes)) for number in range(count)
+    ]
+
+
+class Recorder:
+    """A trainer whose optimizer only notes the gradients it was given."""
+
+    def __init__(self, config: LearnerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.policy = Policy(config.model, config.growth.temperature, config.optimizer)
+        self.gradients: list[dict[str, Tensor]] = []
+        reference = self.policy.model.frozen() if config.needs_reference else None
+        self.trainer = Trainer(self.policy, reference, config)
+        monkeypatch.setattr(self.policy, "apply_gradients", self._note)
+
+    def _note(self, learning_rate: float) -> float:
+        module = self.policy.model.module
+        self.gradients.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
+        module.zero_grad()
+        return 1.0
+
+    def step(self, batch: Sequence[ScoredTree]) -> Update:
+        return self.trainer.step(batch, CURRENT, 1e-3, "seed")
+
+
+def slow_grpo_gradients(policy_dir: Path, batch: Sequence[ScoredTree], cap: float) -> dict[str, Tensor]:
+    """GRPO from its page: groups of independent answers, mean over tokens, then over answers; written anew."""
+    model = AutoModelForCausalLM.from_pretrained(policy_dir).eval()
+    num_answers = sum(len(tree.draws) for tree in batch)
+    loss = torch.zeros(())
+    for tree in batch:
+        rewards = [draw.reward or 0.0 for draw in tree.draws]
+        mean = sum(rewards) / len(rewards)
+        std = math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / len(rewards))
+        for draw, reward in zip(tree.draws, rewards, strict=True):
+            prompt = tree.task.prompt_ids
+            ids = torch.tensor([[*prompt, *draw.token_ids]])
+            logits = model(ids).logits[0]
+            for at, token in enumerate(draw.token_ids):
+                logprob = torch.log_softmax(logits[len(prompt) + at - 1], -1)[token]
+                correction = min(math.exp(logprob.item() - draw.logprobs[at]), cap)
+                ratio = (logprob - logprob.detach()).exp()
+                advantage = (reward - mean) / (std + 1e-6)
+                loss = loss - correction * ratio * advantage / len(draw.token_ids) / num_answers
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    assert one.keys() == other.keys()
+    for name, gradient in one.items():
+        assert torch.allclose(gradient, other[name], atol=tolerance), name
+
+
+@pytest.mark.parametrize("advantage", ["grpo", {"lam": 0.0}])
+def test_on_independent_answers_the_step_is_grpo(
+    advantage: Any, configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(advantage=advantage, objective={"kl_weight": 0.0, "micro_batch_tokens": 60})
+    batch = trees(1, num_branches=0)
+    recorder = Recorder(config, monkeypatch)
+    recorder.step(batch)
+    assert_equal(recorder.gradients[0], slow_grpo_gradients(policy_dir, batch, config.objective.tis_cap))
+
+
+def test_on_a_tree_extracted_trajectories_are_trained_on(
+    configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GRPO over the answers of a tree is GRPO over independent answers with the same tokens and log-probabilities."""
+    config = configured(advantage="grpo", objective={"kl_weight": 0.0})
+    batch = trees(2)
+    flat = []
+    for tree in batch:
+        spelled = []
+        for number, draw in enumerate(tree.draws):
+            above: tuple[float, ...] = ()
+            if draw.parent is not None:
+                above = spelled[draw.parent].logprobs[: draw.cut]
+            ids = trajectory(tree.draws, number)
+            spelled.append(
+                replace(
+                    draw,
+                    parent=None,
+                    cut=0,
+                    token_ids=ids,
+                    logprobs=above + draw.logprobs,
+                    step_ends=(len(ids),),
+                    spans=(replace(draw.spans[0], start=0, end=len(ids)),),
+                )
+            )
+        flat.append(scored(tree.task, spelled))
+    on_tree, on_flat = Recorder(config, monkeypatch), Recorder(config, monkeypatch)
+    on_tree.step(batch)
+    on_flat.step(flat)
+    assert_equal(on_tree.gradients[0], on_flat.gradients[0])
+    assert_equal(on_tree.gradients[0], slow_grpo_gradients(policy_dir, flat, config.objective.tis_cap))
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [1, 40, 10_000])
+def test_the_split_into_micro_batches_changes_nothing(
+    micro_batch_tokens: int, configured: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = trees(3)
+    whole = Recorder(configured(), monkeypatch)
+    split = Recorder(configured(objective={"micro_batch_tokens": micro_batch_tokens}), monkeypatch)
+    first, second = whole.step(batch), split.step(batch)
+    assert_equal(whole.gradients[0], split.gradients[0])
+    assert first.loss == pytest.approx(second.loss, abs=1e-6)
+    assert first.entropy == pytest.approx(second.entropy)
+
+
+def test_the_trees_of_a_step_may_come_in_any_order(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = trees(4)
+    forward, backward = Recorder(configured(), monkeypatch), Recorder(configured(), monkeypatch)
+    forward.step(batch)
+    backward.step(batch[::-1])
+    assert_equal(forward.gradients[0], backward.gradients[0])
+
+
+def test_the_gap_to_an_engine_with_the_same_weights_is_nothing(configured: Configure, policy_dir: Path) -> None:
+    config = configured()
+    policy = Policy(policy_dir, 1.0, config.optimizer)
+    record = exact(draws(random.Random(5), versions=(V0, CURRENT), rewards=(0, 1)), task().prompt_ids, policy_dir)
+    update = Trainer(policy, policy.model.frozen(), config).step([scored(task(), record)], CURRENT, 1e-3, "")
+    assert update.engine_gap == pytest.approx(0.0, abs=1e-5)
+    assert update.kl == pytest.approx(0.0, abs=1e-6)
+    assert update.applied == 1
+
+
+def test_the_gap_counts_tokens_of_the_present_weights_alone(configured: Configure, policy_dir: Path) -> None:
+    policy = Policy(policy_dir, 1.0, configured().optimizer)
+    trainer = Trainer(policy, policy.model.frozen(), configured())
+    assert trainer.step(trees(6), CURRENT, 1e-3, "").engine_gap is None
+    assert trainer.step(trees(6, versions=(CURRENT,)), CURRENT, 1e-3, "").engine_gap > 0.1
+
+
+def test_the_second_pass_counts_ratios_from_where_the_step_began(
+    configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the weights held still every pass has the gradient of the first."""
+    recorder = Recorder(configured(objective={"epochs": 2}), monkeypatch)
+    update = recorder.step(trees(7))
+    assert len(recorder.gradients) == 2
+    assert_equal(recorder.gradients[0], recorder.gradients[1])
+    assert update.clip_share == 0.0
+
+
+def test_large_updates_are_clipped_in_later_passes(configured: Configure) -> None:
+    config = configured(objective={"epochs": 4, "kl_weight": 0.0})
+    policy = Policy(config.model, 1.0, config.optimizer)
+    update = Trainer(policy, None, config).step(trees(8), CURRENT, 0.05, "")
+    assert update.applied == 4
+    assert update.clip_share > 0.1
+
+
+def test_minibatches_take_every_tree_once_a_pass(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(configured(objective={"minibatches": 2, "divisor": "constant"}), monkeypatch)
+    alone = Recorder(configured(objective={"divisor": "constant"}), monkeypatch)
+    batch = trees(9, count=4, num_branches=0)
+    recorder.step(batch)
+    alone.step(batch)
+    # the constant divisor counts the trajectories of a mini-batch, half as many each
+    summed = {name: (one + recorder.gradients[1][name]) / 2 for name, one in recorder.gradients[0].items()}
+    assert_equal(summed, alone.gradients[0])
+
+
+def test_the_engines_own_logprobs_can_be_the_old_policy(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = {"old_policy": "engine", "kl_weight": 0.0, "clip_low": 0.99, "clip_high": 1e9}
+    by_ratio = Recorder(configured(objective=objective), monkeypatch)
+    by_weight = Recorder(configured(objective={"kl_weight": 0.0, "tis_cap": 1e9}), monkeypatch)
+    batch = trees(10)
+    # ratios within the clip: both are ρ·A, as a ratio or as a weight
+    near = [
+        tree.model_copy(
+            update={"draws": exact(tree.draws, tree.task.prompt_ids, by_ratio.policy.model.module.name_or_path)}
+        )
+        for tree in batch
+    ]
+    by_ratio.step(near)
+    by_weight.step(near)
+    assert_equal(by_ratio.gradients[0], by_weight.gradients[0])
+
+
+def test_a_tree_with_a_nan_changes_nothing(configured: Configure) -> None:
+    config = configured()
+    policy = Policy(config.model, 1.0, config.optimizer)
+    before = {name: tensor.clone() for name, tensor in policy.model.module.state_dict().items()}
+    batch = trees(11)
+    record = batch[0].draws
+    poisoned = with_logprobs(record, [(math.nan,) * len(draw.token_ids) for draw in record])
+    update = Trainer(policy, policy.model.frozen(), config).step([scored(task(), poisoned)], CURRENT, 1e-3, "")
+    assert (update.applied, update.refused) == (0, 1)
+    assert all(torch.equal(before[name], now) for name, now in policy.model.module.state_dict().items())
+
+
+def test_a_step_without_trees_is_no_update(configured: Configure) -> None:
+    config = configured()
+    policy = Policy(config.model, 1.0, config.optimizer)
+    assert Trainer(policy, policy.model.frozen(), config).step([], CURRENT, 1e-3, "") == Update(learning_rate=1e-3)
+
+
+def test_draws_without_a_verdict_are_not_trained_on(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree,) = trees(12, count=1, num_branches=0)
+    unjudged = scored(tree.task, [*tree.draws, replace(tree.draws[0], reward=None)])
+    one, other = Recorder(configured(), monkeypatch), Recorder(configured(), monkeypatch)
+    one.step([tree])
+    other.step([unjudged])
+    assert_equal(one.gradients[0], other.gradients[0])
+
+
+def test_with_the_policy_itself_as_reference_the_prior_is_the_sampling_one(
+    configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [
+        tree.model_copy(update={"draws": exact(tree.draws, tree.task.prompt_ids, policy_dir)}) for tree in trees(13)
+    ]
+    by_sampling = Recorder(configured(advantage={"lam": 1.0}), monkeypatch)
+    by_reference = Recorder(configured(advantage={"lam": 1.0, "prior": Prior.REFERENCE}), monkeypatch)
+    by_sampling.step(batch)
+    by_reference.step(batch)
+    assert_equal(by_sampling.gradients[0], by_reference.gradients[0])
+
+
+def test_kl_pulls_back_to_the_reference(configured: Configure) -> None:
+    config = configured(objective={"kl_weight": 100.0})
+    policy = Policy(config.model, 1.0, config.optimizer)
+    reference = policy.model.frozen()
+    batch = trees(14)
+    far = Trainer(policy, None, configured(objective={"kl_weight": 0.0}))
+    for _ in range(3):
+        far.step(batch, CURRENT, 0.01, "")
+    trainer = Trainer(policy, reference, config)
+    divergences = [trainer.step(batch, CURRENT, 0.002, "").kl for _ in range(8)]
+    assert divergences[0] > 0
+    assert divergences[-1] < divergences[0]
+
+
+def test_training_makes_rewarded_answers_likelier(configured: Configure) -> None:
+    config = configured()
+    policy = Policy(config.model, 1.0, config.optimizer)
+    trainer = Trainer(policy, policy.model.frozen(), config)
+    record = draws(random.Random(15), 2, 0, rewards=(1.0, 0.0))
+    ids = [torch.tensor([[*task().prompt_ids, *draw.token_ids]]) for draw in record]
+
+    def likelihoods() -> list[float]:
+        with torch.no_grad():
+            return [policy.model.statistics(one).logprobs_BT[0, 3:].mean().item() for one in ids]
+
+    before = likelihoods()
+    for _ in range(5):
+        trainer.step([scored(task(), record)], CURRENT, 0.005, "")
+    right, wrong = (after - start for after, start in zip(likelihoods(), before, strict=True))
+    assert right > 0 > wrong
+
+
+def test_a_tree_has_a_signal_when_its_rewards_differ() -> None:
+    rng = random.Random(16)
+    equal, mixed = (scored(task(), draws(rng, 4, 0, rewards=rewards)) for rewards in ((1.0,), (1.0, 0.0)))
+    assert not has_signal(equal, Credit.named("ibtpo"))
+    assert has_signal(mixed, Credit.named("ibtpo"))
+    assert has_signal(equal, Credit(ib_on_ties=True))
+    cut = scored(task(), [replace(draw, finish=Finish.LENGTH) for draw in mixed.draws])
+    assert not has_signal(cut, Credit.named("ibtpo"))
+
+
+@pytest.mark.parametrize("kind", list(NodeWeight))
+def test_every_node_weight_trains(kind: NodeWeight, configured: Configure) -> None:
+    config = configured(advantage={"node_weight": kind})
+    policy = Policy(config.model, 1.0, config.optimizer)
+    update = Trainer(policy, policy.model.frozen(), config).step(trees(17), CURRENT, 1e-3, "")
+    assert update.applied == 1
+    assert update.grad_norm is not None
