@@ -26,10 +26,12 @@ class TreeShelf:
         for number, tree in enumerate(trees, start=num_before):
             if number >= num_before + len(trees) - self._keep:
                 self._write(_LAST.format(number % self._keep), tree)
-            # reservoir sampling: each tree so far is in the sample with the same probability
-            slot = random.Random(f"{self._seed} {number}").randint(0, number)
-            if slot < self._keep:
+            if (slot := self._sample_slot(number)) < self._keep:
                 self._write(_SAMPLE.format(slot), tree)
+
+    def _sample_slot(self, number: int) -> int:
+        """Reservoir sampling: each tree so far is in the sample with the same probability."""
+        return number if number < self._keep else random.Random(f"{self._seed} {number}").randint(0, number)
 
     def _write(self, name: str, tree: ScoredTree) -> None:
         draft = self._directory / f".{name}.partial"
