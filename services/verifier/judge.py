@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,14 +41,16 @@ class Batch:
 class Judge:
     """Judges batches with the check of each item's kind."""
 
-    def __init__(
-        self, checks: Iterable[Check[Any]], metrics: VerifierMetrics, max_pending_items: int, cache: JudgementCache
-    ) -> None:
-        self._check_of_kind = {check.kind: check for check in checks}
+    def __init__(self, metrics: VerifierMetrics, max_pending_items: int, cache: JudgementCache) -> None:
+        self._check_of_kind: dict[str, Check[Any]] = {}
         self._metrics = metrics
         self._max_pending_items = max_pending_items
         self._num_pending = 0
         self._cache = cache
+
+    def add(self, check: Check[Any]) -> None:
+        """Takes up a kind, its check started."""
+        self._check_of_kind[check.kind] = check
 
     def not_ready(self) -> str | None:
         """Why no kind can be judged now, or None."""

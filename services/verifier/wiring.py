@@ -2,14 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from services.verifier.app import build_router
-from services.verifier.checks.check import Check
 from services.verifier.checks.choice import ChoiceCheck
+from services.verifier.checks.code import CodeSettings, open_code_check
 from services.verifier.checks.exact import ExactCheck
 from services.verifier.checks.math.check import MathCheck
 from services.verifier.config import VerifierConfig
@@ -26,10 +25,9 @@ class VerifierService:
 
     def __init__(self, config: VerifierConfig) -> None:
         metrics = VerifierMetrics(CollectorRegistry())
-        self.math = MathCheck(config.math, metrics)
-        checks: list[Check[Any]] = [self.math, ChoiceCheck(), ExactCheck()]
-        cache = JudgementCache(config.cache_entries)
-        self.judge = Judge(checks, metrics, config.max_pending_items, cache)
+        self._config = config
+        self._metrics = metrics
+        self.judge = Judge(metrics, config.max_pending_items, JudgementCache(config.cache_entries))
         self.app = create_app(
             "verifier",
             build_router(self.judge, config.deadline_seconds),
@@ -44,7 +42,10 @@ class VerifierService:
     @asynccontextmanager
     async def _live(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.math)
+            for check in (ChoiceCheck(), ExactCheck()):
+                self.judge.add(check)
+            self.judge.add(await stack.enter_async_context(MathCheck(self._config.math, self._metrics)))
+            self.judge.add(await stack.enter_async_context(open_code_check(CodeSettings())))
             yield
 
 

@@ -50,8 +50,8 @@ class Check(Protocol[Key]):
     A check bounds its own concurrency: `judge` may be called for many batches at once. A case's time starts when it
     runs, not while it waits. Cancelling `judge` (a batch's deadline) must stop what it started and leave nothing
     behind; cases that it did not report by then, or by its return, become failures of the verifier.
-    A check that needs starting and stopping is an async context manager of its own, entered by the wiring before
-    the first request; until then it has a refusal.
+    A check that needs starting and stopping is given by an async context manager, which the wiring enters before the
+    first request.
     """
 
     @property

@@ -1,19 +1,24 @@
-"""Mathematical answers: the final answer against the gold, exactly where that is decided at once, else by workers."""
+"""Mathematical answers: decided here where exact and numeric comparison will do, else by math-verify's workers."""
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
 from pydantic import Field
 
 from services.verifier.checks.answer_key import read_key
-from services.verifier.checks.check import Case, Judgement, Report
+from services.verifier.checks.check import Case, Judgement, Report, failed
 from services.verifier.checks.final_answer import FinalAnswer, final_answer
 from services.verifier.checks.math.gold import gold_text
+from services.verifier.checks.math.likeness import Likeness
 from services.verifier.checks.math.reading import Reading, read
-from services.verifier.checks.math.verdict import decide
+from services.verifier.checks.math.verdict import Finding, decide
+from services.verifier.checks.math.workers import Fate, Reply, WorkerPool
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
 from shared.errors import InvalidInput
@@ -21,62 +26,135 @@ from shared.protocol.message import Message
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _NO_ANSWER = Judgement(0.0, Outcome.NO_ANSWER, "no boxed answer after the last thinking part", "extraction")
+_RULE = "math-verify"
+# How long the event loop is kept from others.
+_BREATH_SECONDS = 0.005
 
 
 class MathKey(Message):
-    """The right answer, in LaTeX or plain; a text with a box stands for what is in its box."""
+    r"""The right answer, in LaTeX or plain; a text with a \boxed{} stands for what is in it."""
 
     gold: str = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The gold, and what the response states as its final answer."""
+    """The gold as read, and what the response states as its final answer."""
 
     gold: Reading
     answer: FinalAnswer | None
 
 
 class MathCheck:
-    """Right when the final answer is the gold."""
+    """Right when the final answer says what the gold says (docs/verifier.md has the rules)."""
 
     kind = "math"
     is_repeatable = True
 
     def __init__(self, config: MathConfig, metrics: VerifierMetrics) -> None:
         self._config = config
+        self._pool = WorkerPool(config, metrics) if config.workers else None
+        self._stack = AsyncExitStack()
+        # the leaves of a tree share their gold
+        self._read_gold = lru_cache(maxsize=1_024)(self._read_gold_anew)
 
     async def __aenter__(self) -> Self:
+        if self._pool is not None:
+            await self._stack.enter_async_context(self._pool)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        await self._stack.aclose()
 
     def refusal(self) -> str | None:
         return None
 
     def health(self) -> Mapping[str, Any]:
-        return {}
+        return {"workers": self._config.workers, "live": self._pool.num_live if self._pool else 0}
 
     def prepare(self, item: VerdictItem) -> Case[Question]:
-        gold = read_key(MathKey, item).gold
-        if len(gold) > self._config.answer_characters:
-            raise InvalidInput(f"item {item.id!r}: gold has {len(gold)} characters, over the limit")
+        gold = self._read_gold(read_key(MathKey, item).gold)
+        if gold is None:
+            raise InvalidInput(
+                f"item {item.id!r}: the gold states no answer of 1 to {self._config.answer_characters} characters"
+            )
         return Case("", Question(gold, final_answer(item.response, self._config.answer_characters)), item.limits)
 
-    async def judge(self, cases: Sequence[Case[Question]], report: Report) -> None:
-        for position, case in enumerate(cases):
-            report(position, self._judge(case.key))
+    def _read_gold_anew(self, gold: str) -> Reading | None:
+        text = gold_text(gold, self._config.answer_characters)
+        return None if text is None else read(text)
 
-    def _judge(self, question: Question) -> Judgement:
-        if question.answer is None:
-            return _NO_ANSWER
+    async def judge(self, cases: Sequence[Case[Question]], report: Report) -> None:
+        open_cases: list[_Open] = []
+        breath = time.perf_counter()
+        for position, case in enumerate(cases):
+            found = _decided(case.key)
+            if isinstance(found, Judgement):
+                report(position, found)
+            else:
+                open_cases.append(_Open(position, case, found))
+            if time.perf_counter() - breath > _BREATH_SECONDS:
+                await asyncio.sleep(0)
+                breath = time.perf_counter()
+        if open_cases:
+            await self._ask_workers(open_cases, report)
+
+    async def _ask_workers(self, open_cases: Sequence["_Open"], report: Report) -> None:
+        """As many at once as there are workers."""
+        waiting = iter(open_cases)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(open_cases), max(self._config.workers, 1))):
+                group.create_task(self._work_through(waiting, report))
+
+    async def _work_through(self, waiting: Iterator["_Open"], report: Report) -> None:
+        for one in waiting:
+            report(one.position, await self._ask(one))
+
+    async def _ask(self, one: "_Open") -> Judgement:
+        if self._pool is None:
+            return failed("not decided without workers, and math.workers is 0", _RULE)
+        seconds = self._config.item_seconds
+        if one.case.limits is not None and one.case.limits.wall_seconds is not None:
+            seconds = min(seconds, one.case.limits.wall_seconds)
         start = time.perf_counter()
-        gold, answer = number_of(question.gold), number_of(question.answer.stated[-1])
-        same = len(question.answer.stated) == 1 and (
-            gold == answer if gold and answer else question.gold == question.answer.stated[-1]
-        )
-        seconds = time.perf_counter() - start
-        return Judgement(float(same), Outcome.RIGHT if same else Outcome.WRONG, "", "number", seconds, seconds)
+        reply = await self._pool.ask(one.case.key.gold.text, one.finding.text, seconds)
+        return _judgement(reply, time.perf_counter() - start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A case that takes a worker."""
+
+    position: int
+    case: Case[Question]
+    finding: Finding
+
+
+def _decided(question: Question) -> Judgement | Finding:
+    if question.answer is None:
+        return _NO_ANSWER
+    start = time.perf_counter()
+    finding = decide(question.gold, question.answer)
+    if finding.likeness is Likeness.UNKNOWN:
+        return finding
+    seconds = time.perf_counter() - start
+    if finding.likeness is Likeness.SAME:
+        return Judgement(1.0, Outcome.RIGHT, finding.reason, finding.rule, seconds, seconds)
+    return Judgement(0.0, Outcome.WRONG, finding.reason, finding.rule, seconds, seconds)
+
+
+def _judgement(reply: Reply, seconds: float) -> Judgement:
+    match reply.fate:
+        case Fate.ANSWERED if reply.is_same:
+            return Judgement(1.0, Outcome.RIGHT, "", _RULE, seconds, reply.cpu_seconds)
+        case Fate.ANSWERED:
+            reason = f"not shown to be the gold {reply.detail}".strip()
+            return Judgement(0.0, Outcome.WRONG, reason, _RULE, seconds, reply.cpu_seconds)
+        case Fate.TIMED_OUT:
+            return Judgement(0.0, Outcome.TIMED_OUT, reply.detail, _RULE, seconds, reply.cpu_seconds)
+        case Fate.MEMORY:
+            return Judgement(0.0, Outcome.MEMORY, reply.detail, _RULE, seconds, reply.cpu_seconds)
+        case _:
+            return failed(reply.detail, _RULE)

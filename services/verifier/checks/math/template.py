@@ -1,0 +1,137 @@
+"""The template process that has imported math-verify, and the workers forked from it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.verifier.checks.math import math_verify_worker
+from shared.errors import Unavailable
+
+_ROOT = Path(__file__).resolve().parents[4]
+_START_SECONDS = 60.0
+_FORK_SECONDS = 10.0
+_LONGEST_LINE = 1 << 20
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReply:
+    """What a worker says: whether the two are the same, or what kept it from finding out."""
+
+    same: bool
+    failure: str
+    cpu_seconds: float
+    peak_bytes: int
+
+
+class Worker:
+    """One worker process, by its pid descriptor: the signal never meets another process."""
+
+    def __init__(self, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.pid = pid
+        self.num_answers = 0
+        self._pidfd = os.pidfd_open(pid)
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self, gold: str, answer: str) -> WorkerReply:
+        """One question. EOFError or ConnectionError when the worker dies over it."""
+        self._writer.write(json.dumps({"gold": gold, "answer": answer}).encode() + b"\n")
+        await self._writer.drain()
+        line = await self._reader.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError("the worker died")
+        self.num_answers += 1
+        return WorkerReply(**json.loads(line))
+
+    def cpu_seconds(self) -> float:
+        """The processor time that the process has had; 0 when it is gone."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def kill(self) -> None:
+        """Ends the process at once, whatever it does."""
+        if self._pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.close(self._pidfd)
+            self._pidfd = -1
+            self._writer.transport.abort()
+
+
+class Template:
+    """Starts on the first fork; after `stop`, the next fork starts it anew."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def fork(self) -> Worker:
+        """A new worker. OSError, EOFError or Unavailable when the template is gone or hangs."""
+        control = self._control or await self._start()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                socket.send_fds(control, [b"F"], [theirs.fileno()])
+            ours.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=ours, limit=_LONGEST_LINE)
+        except OSError:
+            ours.close()
+            raise
+        try:
+            async with asyncio.timeout(_FORK_SECONDS):
+                greeting = await reader.readline()
+            if not greeting:
+                raise EOFError("the template died")
+            return Worker(int(json.loads(greeting)["pid"]), reader, writer)
+        except BaseException as error:
+            writer.transport.abort()
+            if isinstance(error, TimeoutError):
+                raise Unavailable(f"the math-verify template forked no worker in {_FORK_SECONDS:g} s") from error
+            raise
+
+    async def _start(self) -> socket.socket:
+        self._control, theirs = socket.socketpair()
+        self._control.setblocking(False)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", math_verify_worker.__name__, str(theirs.fileno())),
+                str(self._memory_bytes),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            )
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                said = await asyncio.get_running_loop().sock_recv(self._control, 1)
+        except TimeoutError as error:
+            raise Unavailable(f"math-verify was not imported in {_START_SECONDS:g} s") from error
+        if said != math_verify_worker.READY:
+            raise Unavailable("math-verify cannot be imported: install the extra ibtpo[verifier]")
+        return self._control
+
+    async def stop(self) -> None:
+        """Ends the template; its workers end with it."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+            self._process = None
