@@ -1,10 +1,10 @@
 """What is asked of a rollout replica over HTTP: one tree, grown now."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from shared.protocol.message import Message
+from shared.protocol.message import JsonObject, Message
 from shared.protocol.task import Growth
 
 
@@ -14,7 +14,7 @@ class GrowRequest(Message):
     prompt: str | None = Field(None, min_length=1)
     prompt_ids: tuple[int, ...] | None = Field(None, min_length=1)
     kind: str | None = None
-    answer_key: dict[str, Any] | None = None
+    answer_key: JsonObject | None = None
     growth: Growth
     seed: int = Field(0, ge=0)
     stream: bool = False

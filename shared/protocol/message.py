@@ -1,11 +1,62 @@
 """The base of every message that crosses a process boundary."""
 
-from pydantic import BaseModel, ConfigDict
+from math import isfinite
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 PROTOCOL_VERSION = 1
+_MAX_DEPTH = 32
 
 
 class Message(BaseModel):
-    """Immutable, and strict about unknown fields: a misspelt one is an error, not silence."""
+    """Immutable, and strict about unknown fields: a misspelt one is an error, not silence. Its texts are Unicode that
+    can be written as UTF-8, so that what one process accepts can be sent on to the next."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _can_be_sent_on(self) -> Self:
+        for value in self.__dict__.values():
+            if isinstance(value, str):
+                _check_text(value)
+        return self
+
+
+def _check_text(text: str) -> None:
+    # JSON can spell half of a surrogate pair, which no encoding can carry; asking for ASCII first costs nothing
+    if not text.isascii():
+        text.encode()
+
+
+def _check_portable(value: Any, depth: int = 0) -> Any:
+    """`value` as it is; ValueError unless JSON and msgpack both carry it unchanged."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+    match value:
+        case str():
+            _check_text(value)
+        case bool() | None:
+            pass
+        case int() if not -(2**63) <= value < 2**63:
+            raise ValueError("an integer beyond 64 bits; give it as text")
+        case float() if not isfinite(value):
+            raise ValueError(f"{value} is no number in JSON; give it as text")
+        case int() | float():
+            pass
+        case list():
+            for item in value:
+                _check_portable(item, depth + 1)
+        case dict():
+            for name, item in value.items():
+                if not isinstance(name, str):
+                    raise ValueError(f"the key {name!r} is no text")
+                _check_text(name)
+                _check_portable(item, depth + 1)
+        case _:
+            raise ValueError(f"a {type(value).__name__} is nothing that JSON can hold")
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_check_portable)]
+"""An object whose shape its reader knows, of values that every encoding carries unchanged."""

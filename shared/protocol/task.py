@@ -1,10 +1,10 @@
 """What the learner asks of the rollout replicas: a problem to grow, and how."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from shared.protocol.message import Message
+from shared.protocol.message import JsonObject, Message
 from shared.tree.expansion import AnySampler
 
 
@@ -19,7 +19,7 @@ class Problem(Message):
     id: str = Field(max_length=256)
     prompt: str | tuple[dict[str, str], ...] = Field(min_length=1)
     kind: str
-    answer_key: dict[str, Any]
+    answer_key: JsonObject
 
 
 class Growth(Message):
@@ -43,7 +43,7 @@ class Task(Message):
     problem_id: str
     prompt_ids: tuple[int, ...] = Field(min_length=1)
     kind: str
-    answer_key: dict[str, Any]
+    answer_key: JsonObject
     growth: Growth
     seed: int = Field(ge=0)
 

@@ -2,6 +2,7 @@
 
 import sys
 from array import array
+from math import isfinite
 from typing import Any
 
 import msgpack
@@ -70,14 +71,16 @@ class ScoredTree(Message):
             body = msgpack.unpackb(data, strict_map_key=True)
             if body["protocol"] != PROTOCOL_VERSION:
                 raise ValueError(f"protocol {body['protocol']}, this process speaks {PROTOCOL_VERSION}")
-            return cls(
+            tree = cls(
                 task=Task.model_validate(body["task"]),
                 replica=body["replica"],
                 usage=TreeUsage.model_validate(body["usage"]),
                 draws=tuple(_unpack_draw(draw) for draw in body["draws"]),
             )
+            _check_record(tree.draws)
         except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
-            raise InvalidInput(f"not a scored tree: {error}") from error
+            raise InvalidInput(f"not a scored tree: {str(error)[:500]}") from error
+        return tree
 
 
 def _pack(kind: str, values: tuple[Any, ...]) -> bytes:
@@ -112,16 +115,43 @@ def _pack_draw(draw: Draw) -> dict[str, Any]:
 def _unpack_draw(body: dict[str, Any]) -> Draw:
     sampling = body["sampling_logprobs"]
     return Draw(
-        parent=body["parent"],
-        cut=body["cut"],
-        token_ids=_unpack("i", body["token_ids"]),
-        logprobs=_unpack("f", body["logprobs"]),
-        sampling_logprobs=None if sampling is None else _unpack("f", sampling),
+        parent=None if body["parent"] is None else _natural(body["parent"]),
+        cut=_natural(body["cut"]),
+        token_ids=tuple(_natural(token) for token in _unpack("i", body["token_ids"])),
+        logprobs=_finite(_unpack("f", body["logprobs"])),
+        sampling_logprobs=None if sampling is None else _finite(_unpack("f", sampling)),
         step_ends=_unpack("i", body["step_ends"]),
         spans=tuple(
-            VersionSpan(WeightVersion(generation, number), start, end)
+            VersionSpan(WeightVersion(_natural(generation), _natural(number)), _natural(start), _natural(end))
             for generation, number, start, end in body["spans"]
         ),
         finish=Finish(body["finish"]),
         reward=body["reward"],
     )
+
+
+def _natural(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a natural number is wanted, not {value!r}")
+    return value
+
+
+def _finite(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for value in values:
+        if not isfinite(value):
+            raise ValueError(f"a log-probability is a finite number, not {value}")
+    return values
+
+
+def _check_record(draws: tuple[Draw, ...]) -> None:
+    """ValueError unless each draw continues an earlier one, from inside the tokens that this one sampled itself."""
+    for index, draw in enumerate(draws):
+        if draw.parent is None:
+            continue
+        if draw.parent >= index:
+            raise ValueError(f"draw {index} continues draw {draw.parent}, which does not come before it")
+        parent = draws[draw.parent]
+        if not parent.cut < draw.cut < parent.end:
+            raise ValueError(
+                f"draw {index} forks at {draw.cut}, its parent's own tokens have forks inside ({parent.cut}, {parent.end})"
+            )

@@ -1,11 +1,10 @@
 """What is asked of the verifier, and what it answers."""
 
 from enum import StrEnum
-from typing import Any
 
 from pydantic import Field
 
-from shared.protocol.message import Message
+from shared.protocol.message import JsonObject, Message
 
 
 class Outcome(StrEnum):
@@ -38,7 +37,7 @@ class VerdictItem(Message):
     id: str = Field(max_length=256)
     kind: str = Field(max_length=64)
     response: str
-    answer_key: dict[str, Any]
+    answer_key: JsonObject
     limits: ItemLimits | None = None
 
 
