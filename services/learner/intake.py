@@ -1,6 +1,7 @@
 """Takes scored trees in: wanted ones become a batch, the others are counted and turned away."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -79,11 +80,14 @@ class Intake:
         """
         while len(self._held) < size:
             try:
+                await self._feed.top_up()
                 await self._turn(size - len(self._held), version)
             except Unavailable as error:
                 self._metrics.stream_failures.inc()
                 log.warning("stream_unavailable", error=str(error))
                 await asyncio.sleep(_WAIT_SECONDS / 2)
+        with contextlib.suppress(Unavailable):
+            await self._feed.top_up()  # what this turn freed; a full batch waits for nothing
         return tuple(self._held[task_id] for task_id in sorted(self._held))
 
     def settle(self, arrivals: Iterable[tuple[Arrival, End]]) -> None:
@@ -105,7 +109,6 @@ class Intake:
         return Settled(tuple(self._settled_trees), tuple(self._settled_letters))
 
     async def _turn(self, wanted: int, version: WeightVersion) -> None:
-        await self._feed.top_up()
         for letter in await self._streams.dead_letters.take(CONSUMER, count=64, wait_seconds=0.0):
             self._bury(letter)
         for delivery in await self._next(wanted):

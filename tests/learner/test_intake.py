@@ -1,0 +1,262 @@
+"""Feeding and taking in on a real Redis: every feeding ends once, whatever arrives, and whatever goes away."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from services.learner.curriculum import Curriculum
+from services.learner.feed import Feed
+from services.learner.intake import Intake, staleness_of
+from services.learner.ledger import End, Ledger
+from services.learner.metrics import LearnerMetrics
+from services.learner.problems import EncodedProblem
+from services.learner.state import Books
+from shared.protocol.task import Task
+from shared.streams import Claim, RunStreams, connect
+from shared.tree.draw import WeightVersion
+from tests.conftest import RedisProcess
+from tests.learner.synthetic import draws, growth, scored
+
+BATCH = 4
+NOW = WeightVersion(2, 10)
+PROBLEMS = [EncodedProblem(f"p{number}", (3, 4 + number), "exact", {"gold": "1"}) for number in range(6)]
+
+
+@dataclass
+class Desk:
+    """One life of the learner's feed and intake, and a hand that grows tasks."""
+
+    streams: RunStreams
+    ledger: Ledger
+    curriculum: Curriculum
+    feed: Feed
+    intake: Intake
+    metrics: LearnerMetrics
+
+    @classmethod
+    def open(cls, streams: RunStreams, books: Books | None = None, *, max_staleness: int = 1) -> "Desk":
+        ledger = (books or Books()).ledger()
+        curriculum = Curriculum(streams.run, 0, PROBLEMS, growth())
+        metrics = LearnerMetrics()
+        metrics.show_accounts(lambda: ledger.accounts)
+        feed = Feed(streams, curriculum, ledger, lambda: 2 * BATCH)
+        intake = Intake(streams, curriculum, ledger, feed, metrics, max_staleness=max_staleness)
+        return cls(streams, ledger, curriculum, feed, intake, metrics)
+
+    async def claim(self, count: int) -> list[Claim]:
+        return await self.streams.tasks.take("replica", count, 5.0)
+
+    async def grow(self, count: int, version: WeightVersion = NOW) -> list[Task]:
+        """Grows tasks as a replica does."""
+        claims: list[Claim] = []
+        while len(claims) < count:
+            claims += await self.claim(count - len(claims))
+        for claim in claims:
+            assert await self.streams.tasks.finish(claim, self.tree_of(claim.task, version))
+        return [claim.task for claim in claims]
+
+    def tree_of(self, of_task: Task, version: WeightVersion = NOW):
+        return scored(of_task, draws(random.Random(of_task.id), 4, 0, versions=(version,), rewards=(1.0, 0.0)))
+
+    async def send(self, *trees) -> None:
+        """Puts trees on the stream that no task of this run asked for."""
+        for tree in trees:
+            await self.streams.tasks.put([tree.task])
+            claims = await self.claim(64)
+            (claim,) = [one for one in claims if one.task == tree.task]
+            await self.streams.tasks.release([one for one in claims if one is not claim])
+            await self.streams.tasks.finish(claim, tree)
+
+    async def batch(self):
+        async with asyncio.timeout(20):
+            return await self.intake.batch(BATCH, NOW)
+
+    def scrape(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+async def streams(redis_url: str) -> AsyncIterator[RunStreams]:
+    opened = RunStreams(connect(redis_url, timeout_seconds=1.0), "run")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def desk(streams: RunStreams) -> Desk:
+    return Desk.open(streams)
+
+
+async def test_a_batch_is_fed_grown_used_and_acknowledged(desk: Desk) -> None:
+    growing = asyncio.create_task(desk.grow(BATCH))
+    batch = await desk.batch()
+    await growing
+    assert [str(arrival.task_id) for arrival in batch] == ["0-0", "0-1", "0-2", "0-3"]
+    assert desk.ledger.accounts.outstanding == 2 * BATCH
+    desk.intake.settle((arrival, End.USED) for arrival in batch)
+    assert (desk.ledger.accounts.used, desk.ledger.accounts.outstanding) == (BATCH, BATCH)
+    assert len(await desk.streams.trees.ids()) == BATCH
+    await desk.intake.acknowledge(desk.intake.settled)
+    assert await desk.streams.trees.ids() == set()
+    assert desk.intake.settled.trees == ()
+
+
+async def test_no_more_is_fed_than_there_is_credit_for(desk: Desk) -> None:
+    await desk.feed.top_up()
+    await desk.feed.top_up()
+    assert await desk.streams.tasks.depth() == (2 * BATCH, 0)
+
+
+async def test_a_stale_tree_is_dropped_by_length_and_its_task_fed_again_at_most_twice(desk: Desk) -> None:
+    await desk.feed.top_up()
+    stale = WeightVersion(2, NOW.number - 2)
+    taking = asyncio.create_task(desk.batch())
+    (first, *_) = await desk.grow(1, stale)
+    again: list[Task] = []
+    while len(again) < 2:
+        (claim,) = await desk.claim(1)
+        version = stale if claim.task.id == first.id else NOW
+        again += [claim.task] * (claim.task.id == first.id)
+        if taking.done():
+            await desk.streams.tasks.release([claim])
+            desk.intake.settle((arrival, End.USED) for arrival in taking.result())
+            taking = asyncio.create_task(desk.batch())
+        else:
+            await desk.streams.tasks.finish(claim, desk.tree_of(claim.task, version))
+    await asyncio.sleep(0.1)
+    assert [one.attempt for one in again] == [1, 2]
+    assert len({first.seed, *(one.seed for one in again)}) == 3
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    await desk.intake.batch(0, NOW)
+    assert desk.ledger.accounts.balanced
+    assert desk.ledger.accounts.stale >= 2
+    assert desk.scrape("ibtpo_learner_stale_trajectory_tokens_count") == 4 * desk.ledger.accounts.stale
+
+
+@pytest.mark.parametrize(("number", "is_wanted"), [(8, False), (9, True), (10, True), (11, True), (12, False)])
+def test_staleness_is_the_distance_to_the_farthest_token(number: int, is_wanted: bool, desk: Desk) -> None:
+    record = draws(random.Random(1), 3, 2, versions=(NOW, WeightVersion(1, number)))
+    tree = scored(desk.curriculum.task(desk.ledger.cursor), record)
+    assert (staleness_of(tree, NOW) <= 1) == is_wanted
+
+
+async def test_duplicates_and_strangers_are_counted_and_turned_away(desk: Desk) -> None:
+    await desk.feed.top_up()
+    known = await desk.grow(BATCH)
+    batch = await desk.batch()
+    desk.intake.settle((arrival, End.USED) for arrival in batch)
+    await desk.grow(BATCH)
+    await desk.send(
+        desk.tree_of(known[0]),  # grown twice
+        desk.tree_of(desk.curriculum.task(batch[1].task_id, 1)),  # an attempt of a task that has ended
+        desk.tree_of(known[1].model_copy(update={"run": "other"})),
+        desk.tree_of(known[1].model_copy(update={"prompt_ids": (9,)})),  # the id, of other data
+        desk.tree_of(known[1].model_copy(update={"id": "0-x"})),
+        desk.tree_of(known[1].model_copy(update={"id": "7-3"})),  # far beyond what was fed
+    )
+    taking = asyncio.create_task(desk.intake.batch(BATCH + 1, NOW))
+    accounts = desk.ledger.accounts
+    while accounts.duplicates + accounts.foreign < 6:
+        await asyncio.sleep(0.02)
+        accounts = desk.ledger.accounts
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert (accounts.duplicates, accounts.foreign) == (2, 4)
+    assert (accounts.used, accounts.balanced) == (BATCH, True)
+
+
+async def test_two_trees_of_one_task_in_a_batch_are_one(desk: Desk) -> None:
+    await desk.feed.top_up()
+    (task, *_) = await desk.grow(1)
+    await desk.send(desk.tree_of(task))
+    await desk.grow(BATCH - 1)
+    batch = await desk.batch()
+    assert len({arrival.task_id for arrival in batch}) == BATCH
+    assert desk.ledger.accounts.duplicates == 1
+
+
+async def test_a_dead_letter_ends_its_feeding_as_failed(desk: Desk) -> None:
+    await desk.feed.top_up()
+    (claim,) = await desk.claim(1)
+    await desk.streams.tasks.bury(claim, "the prompt is too long", "replica")
+    await desk.grow(BATCH)
+    await desk.batch()
+    accounts = desk.ledger.accounts
+    assert (accounts.failed, accounts.fed, accounts.outstanding) == (1, 2 * BATCH + 1, 2 * BATCH)
+    assert await desk.streams.dead_letters.ids() == {(claim.task.id, 0)}
+    await desk.intake.acknowledge(desk.intake.settled)
+    assert await desk.streams.dead_letters.ids() == set()
+    assert [letter.reason for letter in await desk.streams.dead_letters.list(5)] == ["the prompt is too long"]
+
+
+async def test_the_scraped_books_are_balanced(desk: Desk) -> None:
+    await desk.feed.top_up()
+    await desk.grow(BATCH)
+    desk.intake.settle((arrival, End.SKIPPED) for arrival in await desk.batch())
+    ended = [desk.scrape("ibtpo_learner_tasks_ended_total", end=end.value) for end in End]
+    assert desk.scrape("ibtpo_learner_tasks_ended_total", end="skipped") == BATCH
+    assert desk.scrape("ibtpo_learner_tasks_fed_total") == sum(ended) + desk.scrape("ibtpo_learner_tasks_outstanding")
+
+
+async def test_after_a_crash_what_was_not_acknowledged_comes_again(desk: Desk) -> None:
+    """Two batches are used, the books of the first alone are on disk: the second is used again, none of the first."""
+    await desk.feed.top_up()
+    await desk.grow(BATCH)
+    desk.intake.settle((arrival, End.USED) for arrival in await desk.batch())
+    books, settled = Books.of(desk.ledger), desk.intake.settled
+    await desk.intake.acknowledge(settled)
+    await desk.grow(BATCH)
+    second = await desk.batch()
+    desk.intake.settle((arrival, End.USED) for arrival in second)
+    await desk.feed.top_up()
+    assert desk.ledger.accounts.fed == 4 * BATCH
+
+    later = Desk.open(desk.streams, books)
+    await later.intake.recover()
+    await later.feed.catch_up()
+    # 8 at the checkpoint, 8 that the abandoned life fed after it: all found again on the streams
+    assert later.ledger.accounts.fed == 4 * BATCH
+    again = await later.batch()
+    assert [arrival.task_id for arrival in again] == [arrival.task_id for arrival in second]
+    assert later.ledger.accounts.duplicates == 0
+    assert (await later.streams.tasks.depth()).queued == 2 * BATCH
+
+
+async def test_after_a_crash_between_checkpoint_and_acknowledgement_nothing_is_used_twice(desk: Desk) -> None:
+    await desk.feed.top_up()
+    await desk.grow(BATCH)
+    first = await desk.batch()
+    desk.intake.settle((arrival, End.USED) for arrival in first)
+    later = Desk.open(desk.streams, Books.of(desk.ledger))
+    await later.intake.recover()
+    await later.feed.catch_up()
+    await later.grow(BATCH)
+    second = await later.batch()
+    assert {one.task_id for one in first} & {one.task_id for one in second} == set()
+    assert (later.ledger.accounts.duplicates, later.ledger.accounts.used) == (BATCH, BATCH)
+
+
+async def test_what_a_redis_lost_is_fed_again(desk: Desk, redis_process: RedisProcess) -> None:
+    await desk.feed.top_up()
+    await desk.streams.forget()
+    taking = asyncio.create_task(desk.batch())
+    await desk.grow(BATCH)
+    batch = await taking
+    assert [str(arrival.task_id) for arrival in batch] == ["0-0", "0-1", "0-2", "0-3"]
+    assert desk.ledger.accounts.fed == 2 * BATCH
+
+
+async def test_a_redis_that_goes_away_is_waited_for(desk: Desk, redis_process: RedisProcess) -> None:
+    redis_process.kill()
+    taking = asyncio.create_task(desk.batch())
+    await asyncio.sleep(1.5)
+    assert not taking.done()
+    assert desk.scrape("ibtpo_learner_stream_failures_total") > 0
+    redis_process.start()
+    await desk.grow(BATCH)
+    assert len(await taking) == BATCH
+    assert (await desk.streams.tasks.depth()).queued == BATCH
