@@ -19,9 +19,11 @@ _RETRY_SECONDS = 0.2
 @dataclass(frozen=True, slots=True)
 class VerifierLimits:
     """`verdict_seconds` bounds a leaf's wait, `max_batch` a request, `max_requests` those in flight,
-    `max_waiting` the leaves that wait for one."""
+    `max_waiting` the leaves that wait for one. A request is held back for `gather_seconds`, so that leaves which
+    the engine finishes in one step share it: one HTTP request costs as much as judging dozens of answers."""
 
     verdict_seconds: float = 15.0
+    gather_seconds: float = 0.004
     max_batch: int = 128
     max_requests: int = 4
     max_waiting: int = 8192
@@ -92,6 +94,7 @@ class VerifierClient:
     async def _send_batches(self) -> None:
         while True:
             await self._arrived.wait()
+            await asyncio.sleep(self._limits.gather_seconds)
             batch = self._next_batch()
             if batch:
                 await self._judge(batch)
