@@ -95,10 +95,12 @@ def rollout(settings: Settings = None, config: Config = None) -> None:
     - `IBTPO_TOKEN=… ibtpo rollout host=0.0.0.0 run=mine redis_url=redis://10.0.0.5/0` – one more replica for a run
     """
     from services.rollout.config import RolloutConfig
-    from services.rollout.wiring import main as serve
     from shared.runtime.config import load_config
 
-    _exit(serve(load_config(RolloutConfig, "rollout", config, settings or ())))
+    loaded = load_config(RolloutConfig, "rollout", config, settings or ())
+    from services.rollout.wiring import main as serve
+
+    _exit(serve(loaded))
 
 
 @app.command(rich_help_panel=ONE_SERVICE)
@@ -108,10 +110,12 @@ def verifier(settings: Settings = None, config: Config = None) -> None:
     - `ibtpo verifier port=8100 math.workers=4`
     """
     from services.verifier.config import VerifierConfig
-    from services.verifier.wiring import main as serve
     from shared.runtime.config import load_config
 
-    _exit(serve(load_config(VerifierConfig, "verifier", config, settings or ())))
+    loaded = load_config(VerifierConfig, "verifier", config, settings or ())
+    from services.verifier.wiring import main as serve
+
+    _exit(serve(loaded))
 
 
 @app.command(rich_help_panel=ONE_SERVICE)
@@ -121,10 +125,12 @@ def learner(settings: Settings = None, config: Config = None) -> None:
     - `ibtpo learner --config grpo run=mine model=models/mine data=problems.jsonl redis_url=redis://10.0.0.5/0`
     """
     from services.learner.config import LearnerConfig
-    from services.learner.wiring import main as serve
     from shared.runtime.config import load_config
 
-    _exit(serve(load_config(LearnerConfig, "learner", config, settings or ())))
+    loaded = load_config(LearnerConfig, "learner", config, settings or ())
+    from services.learner.wiring import main as serve
+
+    _exit(serve(loaded))
 
 
 @app.command(rich_help_panel=LOOK)

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from services.demo.data import write_data
 from services.demo.difficulty import Difficulty
+from services.local.model_files import check_model
 from services.local.serving import Serving, serving
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.grow import GrowRequest
@@ -58,6 +59,7 @@ class Accuracy:
 def evaluate(evaluating: Evaluating) -> int:
     """Answers every problem k times and prints the accuracy; returns the exit code."""
     console = Console()
+    check_model(evaluating.model)
     with tempfile.TemporaryDirectory(prefix="ibtpo-eval-") as folder:
         problems = _problems(evaluating, Path(folder))
         trees = asyncio.run(_answered(evaluating, problems, Path(folder), console))

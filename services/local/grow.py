@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.status import Status
 
 from services.demo.task import answer_of, checkpoint_directory
-from services.local.model_files import bytes_of_model
+from services.local.model_files import bytes_of_model, check_model
 from services.local.overrides import sort_out
 from services.local.serving import Serving, serving
 from services.local.tree_view import tree_picture
@@ -22,7 +22,7 @@ from shared.errors import Unavailable
 from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
 from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
-from shared.runtime.client import http_client, raise_for_problem
+from shared.runtime.client import http_client, raise_for_problem, reaching
 from shared.runtime.config import load_config
 
 GROW_SECONDS = 600.0
@@ -49,7 +49,7 @@ class Growing:
 def grow(growing: Growing) -> int:
     """Grows and draws; returns the exit code."""
     console = Console()
-    model = growing.model or checkpoint_directory()
+    model = check_model(growing.model or checkpoint_directory())
     request = _request(growing, model)
     with _told(console) as hear:
         tree = asyncio.run(_grown(growing, model, request, hear))
@@ -63,6 +63,7 @@ def grow(growing: Growing) -> int:
 async def post(url: str, request: GrowRequest, token: str | None, hear: Hear) -> ScoredTree:
     """The tree that the replica at `url` grows, every event of its growth heard on the way."""
     async with (
+        reaching(f"the rollout replica at {url}", GROW_SECONDS),
         http_client(token, GROW_SECONDS) as client,
         client.stream("POST", f"{url}/v1/trees", content=request.model_dump_json(), headers=_JSON) as response,
     ):

@@ -1,4 +1,4 @@
-"""What the launcher reads of a model directory: the bytes of its tokens."""
+"""What the launcher reads of a model directory."""
 
 import json
 from pathlib import Path
@@ -15,3 +15,13 @@ def bytes_of_model(model: Path) -> tuple[bytes, ...]:
         raise InvalidInput(
             f"{model} has no tokenizer.json that can be read ({error}): give a model directory as transformers saves it"
         ) from error
+
+
+def check_model(model: Path) -> Path:
+    """The directory, when it looks like a model's; else InvalidInput, before any process is started for it."""
+    missing = [name for name in ("config.json", "tokenizer.json") if not (model / name).is_file()]
+    if missing:
+        raise InvalidInput(
+            f"{model} is no model directory: {' and '.join(missing)} missing; give one as transformers saves it"
+        )
+    return model

@@ -24,7 +24,7 @@ def _table(path: tuple[str, ...], table: Mapping[str, Value]) -> list[str]:
 
 
 def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else json.dumps(name)
+    return name if _BARE_KEY.fullmatch(name) else _string(name)
 
 
 def _value(value: Value) -> str:
@@ -34,8 +34,13 @@ def _value(value: Value) -> str:
         case int() | float():
             return repr(value)
         case str():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            return _string(value)
         case Mapping():
             return "{ " + ", ".join(f"{_key(name)} = {_value(inner)}" for name, inner in value.items()) + " }"
         case _:
             return "[" + ", ".join(_value(inner) for inner in value) + "]"
+
+
+def _string(text: str) -> str:
+    """JSON's escapes are TOML's, but for one character and for pairs of surrogates."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

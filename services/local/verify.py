@@ -9,7 +9,7 @@ from rich.console import Console
 
 from services.local.serving import verifying
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest, VerdictResponse
-from shared.runtime.client import http_client, raise_for_problem
+from shared.runtime.client import http_client, raise_for_problem, reaching
 
 JUDGE_SECONDS = 60.0
 
@@ -47,7 +47,7 @@ async def _judged(judging: Judging) -> Verdict:
 
 async def _asked(url: str, judging: Judging) -> Verdict:
     item = VerdictItem(id="answer", kind=judging.kind, response=judging.response, answer_key={"gold": judging.answer})
-    async with http_client(judging.token, JUDGE_SECONDS) as client:
+    async with reaching(f"the verifier at {url}", JUDGE_SECONDS), http_client(judging.token, JUDGE_SECONDS) as client:
         response = await client.post(f"{url}/v1/verdicts", json=VerdictRequest(items=(item,)).model_dump(mode="json"))
         raise_for_problem(response)
     return VerdictResponse.model_validate_json(response.content).verdicts[0]
