@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
@@ -21,6 +21,37 @@ class MathConfig(Settings):
     answer_characters: int = Field(10_000, ge=16, description="longest final answer that is judged, and longest gold")
 
 
+class CodeConfig(Settings):
+    """The code check: how many programs run at once, and what each may use unless its item says otherwise."""
+
+    places: int = Field(2, ge=1, le=256, description="items judged at once")
+    item_seconds: float = Field(30.0, gt=0, le=600, description="wall clock of all tests of one item")
+    wall_seconds: float = Field(15.0, gt=0, le=600, description="wall clock of one process")
+    cpu_seconds: float = Field(10.0, gt=0, le=600)
+    memory_bytes: int = Field(1 << 30, gt=0)
+    output_bytes: int = Field(4 << 20, gt=0)
+    namespaces: bool = Field(True, description="use namespaces where the machine allows them")
+    unsafe: bool = Field(False, description="run code WITHOUT isolation; every verdict then says isolated: false")
+
+
+class OwnKind(Settings):
+    """A kind of the user's own: an importable function, or an HTTP endpoint (docs/verifier.md has an example)."""
+
+    function: str | None = Field(None, pattern=r"^[\w.]+:\w+$", description="package.module:function")
+    url: str | None = Field(None, pattern=r"^https?://", description="endpoint that answers a VerdictRequest")
+    token: str | None = Field(None, description="bearer token of the endpoint")
+    seconds: float = Field(10.0, gt=0, le=600, description="of one call")
+    workers: int = Field(2, ge=1, le=64, description="calls at once")
+    memory_bytes: int = Field(1 << 30, ge=64 << 20)
+    items_per_worker: int = Field(10_000, ge=1)
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> "OwnKind":
+        if (self.function is None) == (self.url is None):
+            raise ValueError("an own kind has either a function or a url")
+        return self
+
+
 class VerifierConfig(Settings):
     """The verifier service."""
 
@@ -36,3 +67,5 @@ class VerifierConfig(Settings):
     deadline_seconds: float = Field(60.0, gt=0, description="a batch's deadline when it names none")
     cache_entries: int = Field(65_536, ge=0, description="judgements of equal (answer, key) pairs kept; 0: none")
     math: MathConfig = MathConfig()
+    code: CodeConfig = CodeConfig()
+    kinds: dict[str, OwnKind] = Field({}, description="kinds of the user's own, by name")

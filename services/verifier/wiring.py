@@ -1,20 +1,25 @@
 """Builds the verifier from its configuration: the only place that names concrete checks."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from services.verifier.app import build_router
+from services.verifier.checks.check import Check
 from services.verifier.checks.choice import ChoiceCheck
 from services.verifier.checks.code import CodeSettings, open_code_check
 from services.verifier.checks.exact import ExactCheck
 from services.verifier.checks.math.check import MathCheck
-from services.verifier.config import VerifierConfig
+from services.verifier.checks.own_endpoint import EndpointCheck
+from services.verifier.checks.own_function import FunctionCheck
+from services.verifier.config import CodeConfig, VerifierConfig
 from services.verifier.judge import Judge
 from services.verifier.judgement_cache import JudgementCache
 from services.verifier.metrics import VerifierMetrics
+from services.verifier.sandbox.sandbox import Limits
 from shared.runtime.app import create_app
 from shared.runtime.logs import configure_logs
 from shared.runtime.serve import serve
@@ -42,11 +47,32 @@ class VerifierService:
     @asynccontextmanager
     async def _live(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for check in (ChoiceCheck(), ExactCheck()):
-                self.judge.add(check)
-            self.judge.add(await stack.enter_async_context(MathCheck(self._config.math, self._metrics)))
-            self.judge.add(await stack.enter_async_context(open_code_check(CodeSettings())))
+            self.judge.add(ChoiceCheck())
+            self.judge.add(ExactCheck())
+            for check in self._started_checks():
+                self.judge.add(await stack.enter_async_context(check))
             yield
+
+    def _started_checks(self) -> Iterator[AbstractAsyncContextManager[Check[Any]]]:
+        """The checks that need starting; the user's own kinds come last, and may take the place of one before."""
+        yield MathCheck(self._config.math, self._metrics)
+        yield open_code_check(_code_settings(self._config.code))
+        for kind, settings in self._config.kinds.items():
+            if settings.function is not None:
+                yield FunctionCheck(kind, settings, self._metrics)
+            else:
+                yield EndpointCheck(kind, settings)
+
+
+def _code_settings(config: CodeConfig) -> CodeSettings:
+    limits = Limits(config.wall_seconds, config.cpu_seconds, config.memory_bytes, config.output_bytes)
+    return CodeSettings(
+        num_places=config.places,
+        is_unsafe=config.unsafe,
+        uses_namespaces=config.namespaces,
+        limits=limits,
+        item_seconds=config.item_seconds,
+    )
 
 
 def build(config: VerifierConfig) -> FastAPI:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,9 +19,9 @@ from services.verifier.checks.math.gold import gold_text
 from services.verifier.checks.math.likeness import Likeness
 from services.verifier.checks.math.reading import Reading, read
 from services.verifier.checks.math.verdict import Finding, decide
-from services.verifier.checks.math.workers import Fate, Reply, WorkerPool
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
+from services.verifier.workers.pool import Fate, PoolSettings, Reply, WorkerPool
 from shared.errors import InvalidInput
 from shared.protocol.message import Message
 from shared.protocol.verdict import Outcome, VerdictItem
@@ -53,12 +54,17 @@ class MathCheck:
 
     def __init__(self, config: MathConfig, metrics: VerifierMetrics) -> None:
         self._config = config
-        self._pool = WorkerPool(config, metrics) if config.workers else None
+        self._pool = WorkerPool(_pool_settings(config), metrics) if config.workers else None
         self._stack = AsyncExitStack()
         # the leaves of a tree share their gold
         self._read_gold = lru_cache(maxsize=1_024)(self._read_gold_anew)
 
     async def __aenter__(self) -> Self:
+        if find_spec("gmpy2") is not None:
+            raise InvalidInput(
+                "gmpy2 can be imported, and with it some answers never end, not even by a signal: uninstall gmpy2 "
+                "from the verifier's environment"
+            )
         if self._pool is not None:
             await self._stack.enter_async_context(self._pool)
         return self
@@ -119,8 +125,13 @@ class MathCheck:
         if one.case.limits is not None and one.case.limits.wall_seconds is not None:
             seconds = min(seconds, one.case.limits.wall_seconds)
         start = time.perf_counter()
-        reply = await self._pool.ask(one.case.key.gold.text, one.finding.text, seconds)
+        reply = await self._pool.ask((one.case.key.gold.text, one.finding.text), seconds)
         return _judgement(reply, time.perf_counter() - start)
+
+
+def _pool_settings(config: MathConfig) -> PoolSettings:
+    target = "services.verifier.checks.math.math_verify_function:are_same"
+    return PoolSettings("math", target, config.workers, config.memory_bytes, config.items_per_worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +158,7 @@ def _decided(question: Question) -> Judgement | Finding:
 
 def _judgement(reply: Reply, seconds: float) -> Judgement:
     match reply.fate:
-        case Fate.ANSWERED if reply.is_same:
+        case Fate.ANSWERED if reply.value:
             return Judgement(1.0, Outcome.RIGHT, "", _RULE, seconds, reply.cpu_seconds)
         case Fate.ANSWERED:
             reason = f"not shown to be the gold {reply.detail}".strip()

@@ -1,4 +1,4 @@
-"""The template process that has imported math-verify, and the workers forked from it."""
+"""The template process that has imported a function, and the workers forked from it, as the service holds them."""
 
 import asyncio
 import json
@@ -6,14 +6,15 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from services.verifier.checks.math import math_verify_worker
+from services.verifier.workers import process
 from shared.errors import Unavailable
 
-_ROOT = Path(__file__).resolve().parents[4]
 _START_SECONDS = 60.0
 _FORK_SECONDS = 10.0
 _LONGEST_LINE = 1 << 20
@@ -22,9 +23,9 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """What a worker says: whether the two are the same, or what kept it from finding out."""
+    """What a worker says: the function's value, or what kept it from finding one."""
 
-    same: bool
+    value: Any
     failure: str
     cpu_seconds: float
     peak_bytes: int
@@ -40,9 +41,9 @@ class Worker:
         self._reader = reader
         self._writer = writer
 
-    async def ask(self, gold: str, answer: str) -> WorkerReply:
+    async def ask(self, arguments: Sequence[Any]) -> WorkerReply:
         """One question. EOFError or ConnectionError when the worker dies over it."""
-        self._writer.write(json.dumps({"gold": gold, "answer": answer}).encode() + b"\n")
+        self._writer.write(json.dumps(arguments).encode() + b"\n")
         await self._writer.drain()
         line = await self._reader.readline()
         if not line.endswith(b"\n"):
@@ -69,9 +70,10 @@ class Worker:
 
 
 class Template:
-    """Starts on the first fork; after `stop`, the next fork starts it anew."""
+    """Starts on the first fork; after `stop`, the next fork starts it anew. `target` is `package.module:function`."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, target: str, memory_bytes: int) -> None:
+        self._target = target
         self._memory_bytes = memory_bytes
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
@@ -101,7 +103,7 @@ class Template:
         except BaseException as error:
             writer.transport.abort()
             if isinstance(error, TimeoutError):
-                raise Unavailable(f"the math-verify template forked no worker in {_FORK_SECONDS:g} s") from error
+                raise Unavailable(f"the template of {self._target} forked no worker in {_FORK_SECONDS:g} s") from error
             raise
 
     async def _start(self) -> socket.socket:
@@ -109,20 +111,20 @@ class Template:
         self._control.setblocking(False)
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", math_verify_worker.__name__, str(theirs.fileno())),
-                str(self._memory_bytes),
+                *(sys.executable, "-P", "-m", process.__name__),
+                *(str(theirs.fileno()), str(self._memory_bytes), self._target),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+                env=_environment(),
             )
         try:
             async with asyncio.timeout(_START_SECONDS):
                 said = await asyncio.get_running_loop().sock_recv(self._control, 1)
         except TimeoutError as error:
-            raise Unavailable(f"math-verify was not imported in {_START_SECONDS:g} s") from error
-        if said != math_verify_worker.READY:
-            raise Unavailable("math-verify cannot be imported: install the extra ibtpo[verifier]")
+            raise Unavailable(f"{self._target} was not imported in {_START_SECONDS:g} s") from error
+        if said != process.READY:
+            raise Unavailable(f"{self._target} cannot be imported; the error is in this service's output")
         return self._control
 
     async def stop(self) -> None:
@@ -135,3 +137,12 @@ class Template:
                 self._process.kill()
             await self._process.wait()
             self._process = None
+
+
+def _environment() -> dict[str, str]:
+    """What this process can import, and none of its secrets."""
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

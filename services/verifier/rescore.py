@@ -1,0 +1,173 @@
+"""Judges a file of answers, by a verifier that runs or by one in this process."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from services.verifier.config import VerifierConfig
+from services.verifier.wiring import build
+from shared.errors import IbtpoError, InvalidInput, Overloaded, TooLarge, Unavailable
+from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest, VerdictResponse
+from shared.runtime.client import http_client, raise_for_problem, reaching
+
+_BATCH_ITEMS = 256
+_BATCH_CHARACTERS = 8 << 20
+_REQUESTS_IN_FLIGHT = 4
+_DEADLINE_SECONDS = 600.0
+_MOST_ATTEMPTS = 30
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rescoring:
+    """Rows `{id, kind, response, answer_key}` of `input`, judged into `output`. Without `url`, in this process."""
+
+    input: Path
+    output: Path
+    url: str | None = None
+    token: str | None = None
+
+
+def rescore(rescoring: Rescoring, console: Console | None = None) -> int:
+    """Writes one verdict a line, in the order of the rows; a row that cannot be judged says its `error`.
+
+    Returns 0, or 1 when some row has no reward.
+    """
+    return asyncio.run(_rescore(rescoring, console or Console(stderr=True)))
+
+
+async def _rescore(rescoring: Rescoring, console: Console) -> int:
+    num_rows = sum(1 for _ in _rows(rescoring.input))
+    if num_rows == 0:
+        raise InvalidInput(f"{rescoring.input} has no rows; it should have one JSON object a line")
+    tally: dict[str, int] = {}
+    partial = rescoring.output.with_name(f".{rescoring.output.name}.partial")
+    async with _verifier(rescoring) as client:
+        with _progress(console) as progress, partial.open("w", encoding="utf-8") as sink:
+            bar = progress.add_task("judging", total=num_rows)
+            async for judged in _judged_in_order(client, _batches(rescoring.input)):
+                for row in judged:
+                    sink.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    outcome = row.get("outcome", "not judged")
+                    tally[outcome] = tally.get(outcome, 0) + 1
+                progress.advance(bar, len(judged))
+    partial.replace(rescoring.output)
+    told = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(tally.items()))
+    console.print(f"{num_rows} rows: {told}", highlight=False)
+    return 1 if tally.keys() & {"not judged", Outcome.INFRASTRUCTURE.value} else 0
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
+
+
+@asynccontextmanager
+async def _verifier(rescoring: Rescoring) -> AsyncIterator[httpx.AsyncClient]:
+    """A client whose base is the verifier: the one at the URL, or an own one that lives as long as the block."""
+    if rescoring.url is not None:
+        async with http_client(rescoring.token, _DEADLINE_SECONDS) as client:
+            client.base_url = httpx.URL(rescoring.url)
+            yield client
+        return
+    app = build(VerifierConfig())
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://verifier") as client,
+    ):
+        yield client
+
+
+# --- rows
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, line
+
+
+def _batches(path: Path) -> Iterator[list[VerdictItem]]:
+    batch: list[VerdictItem] = []
+    size = 0
+    for number, line in _rows(path):
+        item = _item(path, number, line)
+        if batch and (len(batch) == _BATCH_ITEMS or size + len(line) > _BATCH_CHARACTERS):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += len(line)
+    if batch:
+        yield batch
+
+
+def _item(path: Path, number: int, line: str) -> VerdictItem:
+    """A row as an item; rows of test sets may say `payload` for the response, and `gold` or `tests` without a key."""
+    try:
+        row: dict[str, Any] = json.loads(line)
+        key = (
+            row["answer_key"] if "answer_key" in row else {name: row[name] for name in ("gold", "tests") if name in row}
+        )
+        response = row["response"] if "response" in row else row["payload"]
+        return VerdictItem(id=str(row.get("id", number)), kind=row["kind"], response=response, answer_key=key)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise InvalidInput(
+            f"{path}, line {number}: {reason}; a row is a JSON object with id, kind, response, answer_key"
+        ) from error
+
+
+# --- requests
+
+
+async def _judged_in_order(
+    client: httpx.AsyncClient, batches: Iterator[list[VerdictItem]]
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """The rows of each batch, in order, with a few requests in flight."""
+    in_flight: list[asyncio.Task[list[dict[str, Any]]]] = []
+    try:
+        for batch in batches:
+            in_flight.append(asyncio.create_task(_judged(client, batch)))
+            if len(in_flight) == _REQUESTS_IN_FLIGHT:
+                yield await in_flight.pop(0)
+        while in_flight:
+            yield await in_flight.pop(0)
+    finally:
+        for task in in_flight:
+            task.cancel()
+        await asyncio.gather(*in_flight, return_exceptions=True)
+
+
+async def _judged(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
+    """The verdicts of a batch. One that is refused as a whole is sent again item by item, to find out which it was."""
+    try:
+        return [verdict.model_dump(mode="json") for verdict in await _ask(client, batch)]
+    except (InvalidInput, TooLarge, Unavailable) as error:
+        if len(batch) == 1:
+            return [{"id": batch[0].id, "reward": None, "error": str(error)}]
+        return [row for item in batch for row in await _judged(client, [item])]
+
+
+async def _ask(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) -> Sequence[Verdict]:
+    request = VerdictRequest(items=tuple(batch), deadline_seconds=_DEADLINE_SECONDS)
+    for _ in range(_MOST_ATTEMPTS):
+        async with reaching("the verifier", _DEADLINE_SECONDS + 10):
+            response = await client.post(
+                "/v1/verdicts", content=request.model_dump_json(), headers={"content-type": "application/json"}
+            )
+        try:
+            raise_for_problem(response)
+        except Overloaded:
+            await asyncio.sleep(_RETRY_SECONDS)
+            continue
+        return VerdictResponse.model_validate_json(response.content).verdicts
+    raise IbtpoError(f"the verifier was overloaded for {_MOST_ATTEMPTS * _RETRY_SECONDS:g} s; try again later")

@@ -1,0 +1,1 @@
+"""Processes that answer questions by one function, and may be killed at any time."""
