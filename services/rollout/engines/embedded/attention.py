@@ -1,6 +1,7 @@
 """Attention over rows: what a transformers model calls in place of its own, told where its tokens stand.
 
-Shapes: B rows, H key-value heads, G query heads per key-value head, N new tokens, T time, D head dimension. New tokens
+Shapes: R rows, H heads, P pairs of a row and a key-value head, G query heads per key-value head, N new tokens, T time,
+D head dimension. New tokens
 come packed along one sequence, [1, heads, N, D], whatever rows they belong to, so that all other layers see no padding.
 """
 
@@ -27,35 +28,46 @@ class RowAttention(Protocol):
         """The attention's output, [N, H * G, D]."""
 
 
+@dataclass(frozen=True, slots=True)
 class DecodeAttention:
-    """One new token for each of the first B rows, at `positions`."""
+    """One new token for each of the first B rows, told in tensors alone so that the pass can be traced.
 
-    def __init__(self, rows: RowKV, positions: Sequence[int]) -> None:
-        self._rows = rows
-        num_rows, self._time = len(positions), max(positions) + 1
-        position_B = torch.tensor(positions)
-        time_T = torch.arange(self._time)
-        self._bias_B11T = torch.zeros(num_rows, 1, 1, self._time)
-        self._bias_B11T.masked_fill_((time_T > position_B[:, None])[:, None, None], -torch.inf)
-        row_B1, head_H = torch.arange(num_rows)[:, None], torch.arange(rows.shape.num_heads)
-        self._where_N = ((row_B1 * rows.shape.num_heads + head_H) * rows.time + position_B[:, None]).flatten()
+    `place_P` says where in the flattened rows each pair's new token goes; `bias_P1T` is -inf where a pair must not
+    look. Two batched products: torch's fused attention starts anew for every pair, and for one query that costs more
+    than what it saves.
+    """
+
+    bias_P1T: torch.Tensor
+    place_P: torch.Tensor
+    keys_LRHTD: torch.Tensor
+    values_LRHTD: torch.Tensor
+
+    @classmethod
+    def at(cls, rows: RowKV, positions: Sequence[int]) -> "DecodeAttention":
+        """Row b's new token stands at positions[b]."""
+        num_heads = rows.shape.num_heads
+        position_P1 = torch.tensor(positions).repeat_interleave(num_heads)[:, None]
+        unseen_PT = torch.arange(max(positions) + 1) > position_P1
+        bias_PT = torch.zeros(unseen_PT.shape).masked_fill_(unseen_PT, -torch.inf)
+        place_P = torch.arange(len(position_P1)) * rows.time + position_P1[:, 0]
+        return cls(bias_PT[:, None], place_P, rows.keys_LRHTD, rows.values_LRHTD)
 
     def attend(
         self, layer: int, query_HND: torch.Tensor, key_HND: torch.Tensor, value_HND: torch.Tensor, scale: float | None
     ) -> torch.Tensor:
-        keys_RHTD, values_RHTD = self._rows.keys_LRHTD[layer], self._rows.values_LRHTD[layer]
-        num_heads, num_rows, key_dim = key_HND.shape
-        keys_RHTD.view(-1, key_dim).index_copy_(0, self._where_N, key_HND.transpose(0, 1).reshape(-1, key_dim))
-        value_dim = value_HND.shape[-1]
-        values_RHTD.view(-1, value_dim).index_copy_(0, self._where_N, value_HND.transpose(0, 1).reshape(-1, value_dim))
-        out_BHGD = scaled_dot_product_attention(
-            query_HND.transpose(0, 1).reshape(num_rows, num_heads, -1, key_dim),
-            keys_RHTD[:num_rows, :, : self._time],
-            values_RHTD[:num_rows, :, : self._time],
-            attn_mask=self._bias_B11T,
-            scale=scale,
-        )
-        return out_BHGD.reshape(num_rows, -1, value_dim)
+        keys_PTD = self._append(self.keys_LRHTD[layer], key_HND)
+        values_PTD = self._append(self.values_LRHTD[layer], value_HND)
+        num_rows, key_dim = query_HND.shape[1], query_HND.shape[2]
+        query_PGD = query_HND.transpose(0, 1).reshape(self.place_P.shape[0], -1, key_dim)
+        alpha = key_dim**-0.5 if scale is None else scale
+        score_PGT = torch.baddbmm(self.bias_P1T, query_PGD, keys_PTD.transpose(1, 2), alpha=alpha)
+        return torch.bmm(score_PGT.softmax(-1), values_PTD).view(num_rows, -1, value_HND.shape[2])
+
+    def _append(self, kept_RHTD: torch.Tensor, new_HND: torch.Tensor) -> torch.Tensor:
+        """Writes the new tokens into their rows, and returns what the rows hold."""
+        dim = new_HND.shape[2]
+        kept_RHTD.view(-1, dim).index_copy_(0, self.place_P, new_HND.transpose(0, 1).reshape(-1, dim))
+        return kept_RHTD.flatten(0, 1)[: self.bias_P1T.shape[0], : self.bias_P1T.shape[2]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Batch:
     def __init__(
         self, policy: Policy, version: WeightVersion, settings: EmbeddedSettings, counters: EngineCounters
     ) -> None:
-        self._policy = policy
+        self.policy = policy
         self._version = version
         self._settings = settings
         self._counters = counters
@@ -103,7 +103,7 @@ class Batch:
 
     def swap(self, policy: Policy, version: WeightVersion) -> None:
         """Serves `policy` from now on: forgets the cache and computes the rows' prefixes anew."""
-        self._policy, self._version = policy, version
+        self.policy, self._version = self.policy.succeed(policy), version
         self._tree.clear()
         for row in self._rows:
             row.pinned = None
@@ -118,7 +118,7 @@ class Batch:
         return rows
 
     def _admit(self, waiting: deque[Row]) -> list[Row]:
-        """Rows for what waits, in order; who shares more with a prompt about to be computed than with the cache stays."""
+        """Rows for who waits, in order; who shares more with one about to be computed than with the cache waits."""
         joined: list[Row] = []
         passed: list[Row] = []
         computing: list[Row] = []
@@ -179,13 +179,13 @@ class Batch:
 
     def _compute_pass(self, spans: list[Span]) -> None:
         token_ids = [token for span in spans for token in self._rows[span.row].token_ids[span.start : span.end]]
-        self._policy.prefill(self._kv, spans, token_ids)
+        self.policy.prefill(self._kv, spans, token_ids)
 
     def _decode(self) -> None:
         rows = self._rows
         positions = [len(row.token_ids) - 1 for row in rows]
         self._kv.reserve(max(positions) + 1)
-        logits_BV = self._policy.decode(self._kv, [row.token_ids[-1] for row in rows], positions)
+        logits_BV = self.policy.decode(self._kv, [row.token_ids[-1] for row in rows], positions)
         drawn = draw_tokens(logits_BV, [row.request.sampling for row in rows], [row.uniform() for row in rows])
         for row, token_id, logprob, sampling_logprob in zip(
             rows, drawn.token_ids, drawn.logprobs, drawn.sampling_logprobs, strict=True

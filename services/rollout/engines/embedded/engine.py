@@ -41,7 +41,6 @@ class EmbeddedEngine:
         self._waiting: deque[Row] = deque()
         self._futures: dict[Row, asyncio.Future[Completion]] = {}
         self._batch: Batch | None = None
-        self._policy: Policy | None = None
         self._version: WeightVersion | None = None
         self._swap: _Swap | None = None
         self._loading = asyncio.Lock()
@@ -56,7 +55,7 @@ class EmbeddedEngine:
 
     @property
     def limits(self) -> EngineLimits:
-        return self._serving_policy().limits
+        return self._serving_batch().policy.limits
 
     async def complete(self, request: Request) -> Completion:
         self._check(request)
@@ -81,12 +80,14 @@ class EmbeddedEngine:
             self._check_open()
             policy = await asyncio.to_thread(load_policy, snapshot, self._settings.context_length)
             self._check_open()
-            if self._batch is None or self._policy is None:
+            if self._batch is None:
+                await asyncio.to_thread(policy.trace)
+                self._check_open()
                 self._batch = Batch(policy, version, self._settings, self.counters)
-                self._policy, self._version = policy, version
+                self._version = version
                 self._runner = asyncio.create_task(self._run(self._batch), name="embedded-engine")
                 return
-            _check_same_shapes(self._policy, policy)
+            self._batch.policy.check_successor(policy)
             swap = self._swap = _Swap(policy, version, asyncio.Event())
             self._work.set()
             await swap.applied.wait()
@@ -101,7 +102,7 @@ class EmbeddedEngine:
         if self._swap is not None:
             self._swap.applied.set()
         self._waiting.clear()
-        self._batch = self._policy = self._runner = None
+        self._batch = self._runner = None
 
     def _check(self, request: Request) -> None:
         """Raises InvalidInput for what can never be served."""
@@ -124,10 +125,10 @@ class EmbeddedEngine:
         if self._is_closed:
             raise Unavailable("the engine is closed: ask another replica")
 
-    def _serving_policy(self) -> Policy:
-        if self._policy is None:
+    def _serving_batch(self) -> Batch:
+        if self._batch is None:
             raise Unavailable("no weights are loaded yet: wait until the replica is ready")
-        return self._policy
+        return self._batch
 
     async def _run(self, batch: Batch) -> None:
         """Steps while there is work, giving the loop its turn between any two steps."""
@@ -162,7 +163,7 @@ class EmbeddedEngine:
 
     async def _apply(self, batch: Batch, swap: _Swap) -> None:
         """From here on the new weights serve, even if the rows in flight should fail to be recomputed."""
-        self._policy, self._version, self._swap = swap.policy, swap.version, None
+        self._version, self._swap = swap.version, None
         self.counters.swaps += 1
         swap.applied.set()
         await asyncio.to_thread(batch.swap, swap.policy, swap.version)
@@ -179,17 +180,3 @@ class EmbeddedEngine:
         for row in rows:
             if (future := self._futures.get(row)) is not None and not future.done():
                 future.set_exception(error)
-
-
-def _check_same_shapes(old: Policy, new: Policy) -> None:
-    """New weights serve the requests in flight: they must be of the model that is served."""
-    if new.limits != old.limits or new.kv_shape != old.kv_shape:
-        raise InvalidInput(
-            f"weights of {new.limits} {new.kv_shape} cannot follow {old.limits} {old.kv_shape}: one run, one model"
-        )
-    old_shapes, new_shapes = old.weight_shapes, new.weight_shapes
-    for name in sorted(old_shapes.keys() | new_shapes.keys()):
-        if old_shapes.get(name) != new_shapes.get(name):
-            raise InvalidInput(
-                f"{name} has shape {new_shapes.get(name)}, served is {old_shapes.get(name)}: one run, one model"
-            )

@@ -20,6 +20,7 @@ from services.rollout.engines.embedded.attention import (
     ShapeProbe,
     Span,
 )
+from services.rollout.engines.embedded.decode import DecodePass, EagerDecode, traced
 from services.rollout.engines.embedded.kv import KVShape, RowKV
 from services.rollout.engines.engine import EngineLimits
 from shared.errors import InvalidInput
@@ -29,7 +30,7 @@ PROBE_TOLERANCE = 1e-3
 
 
 class Policy:
-    """Weights that serve. `prefill` computes a row's prefix, `decode` the logits after each row's newest token."""
+    """Weights that serve. `prefill` computes rows' prefixes, `decode` the logits after each row's newest token."""
 
     def __init__(self, model: PreTrainedModel, context_length: int | None = None) -> None:
         """Raises InvalidInput when the model does not compute over rows what it computes by itself."""
@@ -41,35 +42,52 @@ class Policy:
         self._model = model.eval().requires_grad_(False)
         # Without it GPT-2 looks for padding in every batch; rows have none.
         self._model.config.pad_token_id = None
+        self._decode_pass: DecodePass = EagerDecode(model)
         self.kv_shape = self._check_fitness()
 
-    @property
-    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """By name; the next weights must have the same."""
-        return {name: tuple(weight.shape) for name, weight in self._model.named_parameters()}
+    def trace(self) -> None:
+        """Makes decoding faster where the model allows it; takes about as long as a hundred decodes."""
+        self._decode_pass = traced(EagerDecode(self._model), self.kv_shape)
+
+    def check_successor(self, new: "Policy") -> None:
+        """Raises InvalidInput unless `new` is another state of the same model: it is to serve the same requests."""
+        old_shapes, new_shapes = _weight_shapes(self._model), _weight_shapes(new._model)
+        for name in sorted(old_shapes.keys() | new_shapes.keys()):
+            old_shape, new_shape = old_shapes.get(name), new_shapes.get(name)
+            if old_shape != new_shape:
+                raise InvalidInput(
+                    f"{name} has shape {new_shape}, the model that is served {old_shape}: one run, one model"
+                )
+        if (new.limits, new.kv_shape) != (self.limits, self.kv_shape):
+            raise InvalidInput(f"{new.limits}, served are {self.limits}: one run, one model")
+
+    @torch.inference_mode()
+    def succeed(self, new: "Policy") -> "Policy":
+        """What serves after this policy: itself with the weights of `new`, keeping its trace, if all else is equal."""
+        if _computation(new._model) != _computation(self._model):
+            new.trace()
+            return new
+        for weight, new_weight in zip(self._model.parameters(), new._model.parameters(), strict=True):
+            weight.copy_(new_weight)
+        return self
 
     @torch.inference_mode()
     def prefill(self, rows: RowKV, spans: Sequence[Span], token_ids: Sequence[int]) -> None:
         """Computes keys and values of the spans' tokens, which `token_ids` lists one span after the other."""
         positions = [position for span in spans for position in range(span.start, span.end)]
-        self._forward(self._model.base_model, PrefillAttention(rows, spans), token_ids, positions)
+        _forward(self._model.base_model, PrefillAttention(rows, spans), token_ids, positions)
 
     @torch.inference_mode()
     def decode(self, rows: RowKV, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """Feeds one token to each of the first B rows at its position; the logits that follow, [B, V]."""
-        logits: torch.Tensor = self._forward(
-            self._model, DecodeAttention(rows, positions), token_ids, positions
-        ).logits[0]
-        return logits
-
-    def _forward(
-        self, model: torch.nn.Module, attention: RowAttention, token_ids: Sequence[int], positions: Sequence[int]
-    ) -> Any:
-        return model(
-            input_ids=torch.tensor([token_ids]),
-            position_ids=torch.tensor([positions]),
-            use_cache=False,
-            row_attention=attention,
+        at = DecodeAttention.at(rows, positions)
+        return self._decode_pass(
+            torch.tensor([token_ids]),
+            torch.tensor([positions]),
+            at.bias_P1T,
+            at.place_P,
+            at.keys_LRHTD,
+            at.values_LRHTD,
         )
 
     def _check_fitness(self) -> KVShape:
@@ -78,7 +96,7 @@ class Policy:
         last = len(token_ids) - 1
         with torch.inference_mode():
             probe = ShapeProbe()
-            self._forward(self._model, probe, token_ids, range(last + 1))
+            _forward(self._model, probe, token_ids, range(last + 1))
             shape = probe.kv_shape()
             self._model.set_attn_implementation("eager")
             expected_V = self._model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0, -1]
@@ -93,6 +111,28 @@ class Policy:
                 "the embedded engine serves causal LMs with plain softmax attention and finite logits"
             )
         return shape
+
+
+def _forward(
+    model: torch.nn.Module, attention: RowAttention, token_ids: Sequence[int], positions: Sequence[int]
+) -> None:
+    """One pass for what `attention` keeps of it."""
+    model(
+        input_ids=torch.tensor([token_ids]),
+        position_ids=torch.tensor([positions]),
+        use_cache=False,
+        row_attention=attention,
+    )
+
+
+def _weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+
+
+def _computation(model: PreTrainedModel) -> dict[str, Any]:
+    """What of the configuration decides what the model computes."""
+    bookkeeping = {"_name_or_path", "transformers_version", "dtype", "architectures"}
+    return {key: value for key, value in model.config.to_dict().items() if key not in bookkeeping}
 
 
 def load_policy(snapshot: Path, context_length: int | None) -> Policy:

@@ -129,7 +129,7 @@ class RadixTree:
 
 
 def _split(parent: RadixNode, node: RadixNode, length: int) -> RadixNode:
-    """Puts the first `length` tokens of `node` into a new child of `parent`, which is returned; `node` keeps its end."""
+    """Puts the first `length` tokens of `node` into a new child of `parent`, and returns it; `node` keeps its end."""
     upper = RadixNode(node.key[:length], node.slots[:length], parent)
     upper.pins, upper.last_used = node.pins, node.last_used
     upper.children[node.key[length]] = node
