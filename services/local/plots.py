@@ -79,6 +79,12 @@ def _line(axes: Axes, series: Series, color: str, label: str | None = None) -> b
     return True
 
 
+def _with_legend(axes: Axes, is_drawn: bool, place: str) -> bool:
+    if is_drawn:
+        axes.legend(loc=place)
+    return is_drawn
+
+
 def _accuracy(axes: Axes, history: History) -> bool:
     evaluations = history.evaluations
     if not evaluations:
@@ -106,8 +112,7 @@ def _reward(axes: Axes, history: History) -> bool:
         _line(axes, history.series("root_value"), ORANGE, "root value (unbiased)"),
     ]
     axes.set_ylabel("reward")
-    axes.legend(loc="lower right")
-    return any(drawn)
+    return _with_legend(axes, any(drawn), "lower right")
 
 
 def _eff_rate(axes: Axes, history: History) -> bool:
@@ -137,9 +142,8 @@ def _drift(axes: Axes, history: History) -> bool:
         _line(axes, history.series("kl"), BLUE, "KL to the initial policy, nats per token"),
         _line(axes, history.series("clip_share"), ORANGE, "share of tokens clipped"),
     ]
-    axes.legend(loc="upper left")
     axes.set_ylabel("per token")
-    return any(drawn)
+    return _with_legend(axes, any(drawn), "upper left")
 
 
 def _throughput(axes: Axes, history: History) -> bool:
