@@ -86,7 +86,7 @@ def _plausibility(block: Block, entry_point: str | None, languages: frozenset[st
 
 def _defines(text: str, name: str) -> bool:
     word = re.escape(name)
-    return re.search(rf"^\s*(?:(?:async\s+)?def|class)\s+{word}\b|^{word}\s*=", text, re.M) is not None
+    return re.search(rf"^[ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+{word}\b|^{word}[ \t]*=", text, re.M) is not None
 
 
 def _parses(text: str) -> bool:

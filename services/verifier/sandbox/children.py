@@ -30,7 +30,7 @@ _FILE_NAME = "<solution>"
 _COMMON_MODULES = (
     "abc array ast base64 bisect cmath collections.abc copy dataclasses datetime decimal enum fractions functools "
     "hashlib heapq inspect io itertools json math numbers operator queue random re statistics string struct textwrap "
-    "time typing unittest.mock"
+    "time typing"
 )
 
 
@@ -89,18 +89,23 @@ def _run_script(header: dict[str, Any], source: bytes) -> int:
     code = _guarded(lambda: _execute(source, module))
     # As the interpreter does at its end, short of taking itself apart.
     late = _guarded(_finish)
+    _flush()
+    # Files that the program left open are written out when they go.
     module.__dict__.clear()
     gc.collect()
-    with contextlib.suppress(BaseException):
-        sys.stdout.flush()
-    with contextlib.suppress(BaseException):
-        sys.stderr.flush()
+    _flush()
     return code or late
 
 
 def _finish() -> None:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.__stdout__, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()  # type: ignore[union-attr]
 
 
 def _run_solution(source: bytes) -> int:
@@ -114,7 +119,9 @@ def _run_solution(source: bytes) -> int:
 
 
 def _execute(source: bytes, module: types.ModuleType) -> None:
-    exec(compile(source, _FILE_NAME, "exec", dont_inherit=True, optimize=0), module.__dict__)  # noqa: S102 - the purpose
+    text = source.decode().removeprefix("\ufeff")
+    code = compile(text, _FILE_NAME, "exec", dont_inherit=True, optimize=0)
+    exec(code, module.__dict__)  # noqa: S102 - the purpose
 
 
 def _guarded(work: Callable[[], None]) -> int:

@@ -50,6 +50,8 @@ class JobFiles:
         except OSError:
             for descriptor in opened:
                 os.close(descriptor)
+            if channel is not None:
+                channel.close()
             raise
         stdin, stdout, stderr, job = opened
         return cls(stdin, stdout, stderr, job, channel)

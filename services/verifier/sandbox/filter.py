@@ -86,8 +86,24 @@ def _clone() -> Block:
 
 
 def _prlimit64() -> Block:
-    """Of the process itself: by its number it could reach others of its user."""
-    return _one_of(0, (0,), refuse(errno.EPERM))
+    """Of the process itself only: by its number it could reach others of its user. Processor time stays as it is:
+    who lowers it is killed in a way that looks like our own failure."""
+    stack, open_files, address_space = 3, 7, 9
+    return (
+        _load_argument(0),
+        Instruction(_IF_EQUAL, 0, 1, 0),
+        *_return(refuse(errno.EPERM)),
+        _load_argument(2),
+        Instruction(_IF_EQUAL, 0, 0, 2),
+        Instruction(_LOAD, 20 + 8 * 2),
+        Instruction(_IF_EQUAL, 0, 5, 0),  # no new limit: only asks
+        _load_argument(1),
+        Instruction(_IF_EQUAL, stack, 3),
+        Instruction(_IF_EQUAL, open_files, 2),
+        Instruction(_IF_EQUAL, address_space, 1),
+        *_return(refuse(errno.EPERM)),
+        *_return(ALLOW),
+    )
 
 
 def _socketpair() -> Block:

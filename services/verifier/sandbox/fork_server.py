@@ -100,7 +100,8 @@ def _occupy_low_descriptors(control: int) -> int:
     while moved < _FIRST_PASSED:
         moved = os.dup(moved)
     for number in range(_FIRST_PASSED):
-        os.dup2(null, number)
+        if number != 2:  # what goes wrong here is read by the service when it has to end us
+            os.dup2(null, number)
     if null >= _FIRST_PASSED:
         os.close(null)
     return moved

@@ -27,8 +27,6 @@ from services.verifier.sandbox.control import (
 
 _ROOT = Path(__file__).resolve().parents[3]
 _ONE_DESCRIPTOR = socket.CMSG_LEN(array.array("i").itemsize)
-# A healthy fork-server answers within milliseconds; this long, it is stuck.
-_ANSWER_SECONDS = 10.0
 
 
 class ForkServerGone(Exception):
@@ -46,12 +44,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ForkServerOptions:
-    """How a fork-server is started: its interpreter, how many processes at once, what more they may read."""
+    """How a fork-server is started: its interpreter, how many processes at once, what more they may read.
+
+    A healthy one answers within milliseconds; after `answer_seconds` it counts as stuck and is ended.
+    """
 
     interpreter: str = sys.executable
     num_slots: int = 4
     uses_namespaces: bool = True
     readable: Sequence[str] = ()
+    answer_seconds: float = 10.0
 
     def command(self, control: int) -> list[str]:
         boot = (
@@ -70,8 +72,15 @@ class ForkServerOptions:
 class ForkServerClient:
     """One living fork-server."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, layers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        control: socket.socket,
+        layers: Mapping[str, str],
+        answer_seconds: float,
+    ) -> None:
         self.layers = layers
+        self._answer_seconds = answer_seconds
         self.pid = process.pid
         self._process = process
         self._control = control
@@ -95,7 +104,7 @@ class ForkServerClient:
                 env={},
             )
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(options.answer_seconds):
                 data = await asyncio.get_running_loop().sock_recv(ours, MAX_MESSAGE_BYTES)
             hello = unpack_reply(data) if data else None
         except BaseException:
@@ -103,7 +112,7 @@ class ForkServerClient:
             raise
         if not isinstance(hello, Hello):
             raise ForkServerGone(f"the fork-server did not start: {_end(process, ours)}")
-        return cls(process, ours, hello.layers)
+        return cls(process, ours, hello.layers, options.answer_seconds)
 
     @property
     def is_alive(self) -> bool:
@@ -128,7 +137,7 @@ class ForkServerClient:
 
     async def answer(self, future: asyncio.Future[Any]) -> None:
         """Waits for an answer that is due at once; ends the fork-server when it does not come."""
-        done, _ = await asyncio.wait([future], timeout=_ANSWER_SECONDS)
+        done, _ = await asyncio.wait([future], timeout=self._answer_seconds)
         if not done:
             self.close("it did not answer")
 

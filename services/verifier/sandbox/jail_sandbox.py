@@ -126,7 +126,7 @@ class JailSandbox:
             try:
                 server = await self._living_server()
                 runs = await _run_once(server, parts, limits, stop)
-            except ForkServerGone as gone:
+            except (ForkServerGone, OSError) as gone:
                 runs = [lost(str(gone))] * len(parts)
             if stop.done() or self._is_closed or all(run.ending is not Ending.LOST for run in runs):
                 break
@@ -158,6 +158,7 @@ async def _run_once(server: ForkServerClient, parts: Sequence[_Part], limits: Li
     finally:
         solution_stop.set_result(None)
         await asyncio.wait([solution])
+        solution.exception()
     return [solution.result(), judged]
 
 

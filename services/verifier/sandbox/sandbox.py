@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
 
-
 # By which a jailed Python child says that it ran out of memory.
 EXIT_MEMORY = 112
 
@@ -43,11 +42,11 @@ class Program:
 class Limits:
     """What one process may use. The memory is address space beyond that of a bare interpreter."""
 
-    wall_seconds: float = 10.0
+    wall_seconds: float = 15.0
     cpu_seconds: float = 10.0
-    memory_bytes: int = 512 << 20
+    memory_bytes: int = 1 << 30
     output_bytes: int = 4 << 20
-    num_threads: int = 64
+    num_threads: int = 32
 
     def __post_init__(self) -> None:
         numbers = (self.wall_seconds, self.cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads)

@@ -86,7 +86,6 @@ uname 63 160
 sysinfo 99 179
 getrusage 98 165
 getrlimit 97 163
-setrlimit 160 164
 sched_yield 24 124
 sched_getaffinity 204 123
 getcpu 309 168

@@ -1,0 +1,15 @@
+"""A jail, started once for each module of tests."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from services.verifier.sandbox.fork_server_client import ForkServerOptions
+from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def jail() -> AsyncIterator[JailSandbox]:
+    async with open_jail(ForkServerOptions(num_slots=4)) as sandbox:
+        assert sandbox.refusal is None
+        yield sandbox

@@ -1,0 +1,36 @@
+"""What honest programs do: the jail is in nobody's way."""
+
+import pytest
+
+from services.verifier.sandbox.jail_sandbox import JailSandbox
+from services.verifier.sandbox.sandbox import Ending, Limits, Program
+from tests.verifier.sandbox.programs import HONEST
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.parametrize("name", HONEST)
+async def test_an_honest_program_runs(jail: JailSandbox, name: str) -> None:
+    run = await jail.run(Program(HONEST[name].encode(), stdin=b"21\n"), Limits())
+    assert run.is_clean, run.stderr.decode()
+    assert run.stdout.strip() == b"42", run
+
+
+async def test_arguments_and_errors_come_through(jail: JailSandbox) -> None:
+    program = Program(
+        b"import sys\nprint(sys.argv[1:])\nprint('oops', file=sys.stderr)\nsys.exit('bad')", argv=("a", "b")
+    )
+    run = await jail.run(program, Limits())
+    assert (run.ending, run.exit_code, run.stdout, run.stderr) == (Ending.EXITED, 1, b"['a', 'b']\n", b"oops\nbad\n")
+
+
+async def test_two_runs_do_not_draw_the_same_random_numbers(jail: JailSandbox) -> None:
+    program = Program(b"import random\nprint(random.random())")
+    outputs = {(await jail.run(program, Limits())).stdout for _ in range(5)}
+    assert len(outputs) == 5
+
+
+async def test_a_run_sees_nothing_of_the_one_before(jail: JailSandbox) -> None:
+    await jail.run(Program(b"import builtins, sys\nbuiltins.print = None\nsys.modules['json'] = None"), Limits())
+    run = await jail.run(Program(b"import json\nprint(json.dumps([1]))"), Limits())
+    assert run.stdout == b"[1]\n"
