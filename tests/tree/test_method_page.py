@@ -1,0 +1,28 @@
+"""The page that names the function of every formula names what exists."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+NAMES = sorted(set(re.findall(r"`([a-z_]+)\.(\w+)`", PAGE)))
+
+
+@pytest.mark.parametrize(("module", "name"), [pair for pair in NAMES if pair[0] not in {"loss", "tokenizer"}])
+def test_what_the_page_names_exists(module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(f"shared.tree.{module}"), name)
+
+
+def test_the_loss_functions_exist() -> None:
+    source = (ROOT / "services" / "learner" / "loss.py").read_text(encoding="utf-8")
+    named = [name for module, name in NAMES if module == "loss"]
+    assert len(named) == 3
+    assert all(f"def {name}(" in source for name in named)
+
+
+@pytest.mark.parametrize("label", ["V1", "V2", "V3", "IB-1", "IB-1x", "A-1", "A-2", "A-3"])
+def test_every_label_has_its_row(label: str) -> None:
+    assert re.search(rf"^\| {label}†? \|", PAGE, re.MULTILINE)
