@@ -18,8 +18,9 @@ class Ceilings:
     num_processes: int
 
     def put_on(self) -> None:
-        hard = (
-            (resource.RLIMIT_CPU, self.cpu_seconds),
+        # First a signal that a program may catch; a second later it is killed.
+        _set(resource.RLIMIT_CPU, self.cpu_seconds, self.cpu_seconds + 1)
+        for kind, value in (
             (resource.RLIMIT_AS, self.address_space_bytes),
             (resource.RLIMIT_FSIZE, self.file_bytes),
             (resource.RLIMIT_NPROC, self.num_processes),
@@ -27,14 +28,17 @@ class Ceilings:
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_MEMLOCK, 0),
             (resource.RLIMIT_MSGQUEUE, 0),
-        )
-        for kind, value in hard:
-            most = resource.getrlimit(kind)[1]
-            value = value if most == resource.RLIM_INFINITY else min(value, most)
-            resource.setrlimit(kind, (value, value))
-        most = resource.getrlimit(resource.RLIMIT_STACK)[1]
-        stack = _STACK_BYTES if most == resource.RLIM_INFINITY else min(_STACK_BYTES, most)
-        resource.setrlimit(resource.RLIMIT_STACK, (stack, most))
+        ):
+            _set(kind, value, value)
+        _set(resource.RLIMIT_STACK, _STACK_BYTES, None)
+
+
+def _set(kind: int, soft: int, hard: int | None) -> None:
+    """Sets a limit as far as the one above it allows; without `hard`, that stays as it is."""
+    most = resource.getrlimit(kind)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), most if hard is None else min(hard, most)
+    resource.setrlimit(kind, (soft, most if hard is None else hard))
 
 
 def whole_cpu_seconds(seconds: float) -> int:

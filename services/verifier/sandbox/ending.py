@@ -12,7 +12,9 @@ from services.verifier.sandbox.sandbox import EXIT_MEMORY, Ending, Limits, Run
 
 # A process that the kernel took for want of memory had most of what it was allowed.
 _SHARE_OF_A_VICTIM = 0.8
+# The kernel's limit is in whole seconds; a program that ended by itself a little over its own is let off.
 _CPU_SLACK_SECONDS = 0.5
+_CLOCK_ERROR_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ def conclude(ended: Ended, watched: Watched, files: JobFiles, limits: Limits) ->
 
 
 def _ending(code: int, ended: Ended, limits: Limits) -> Ending:
-    if ended.cpu_seconds >= min(limits.cpu_seconds + _CPU_SLACK_SECONDS, whole_cpu_seconds(limits.cpu_seconds)):
+    used_up = whole_cpu_seconds(limits.cpu_seconds) - _CLOCK_ERROR_SECONDS
+    if ended.cpu_seconds >= (used_up if code == -signal.SIGKILL else limits.cpu_seconds + _CPU_SLACK_SECONDS):
         return Ending.TIMED_OUT
     if code == EXIT_MEMORY:
         return Ending.OUT_OF_MEMORY
