@@ -1,0 +1,147 @@
+"""The whole system as real processes: it trains, rides out the death of each of them, and its books balance."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from transformers import AutoModelForCausalLM
+
+from shared.protocol.status import Accounts, RunStatus
+
+pytestmark = pytest.mark.timeout(330)
+SUMMARY_KEYS = {
+    "sampler", "seed", "generated_tokens", "trajectories", "trees", "steps", "avg_at_8_before", "avg_at_8_after",
+    "pass_at_8_after", "eff_rate", "avg_rate", "root_value", "ib_score", "cov_eta", "trajectories_per_1k_tokens",
+    "tokens_per_second", "cache_hit_share", "wall_seconds",
+}  # fmt: skip
+
+
+class Demo:
+    """`ibtpo demo` as a user starts it, small."""
+
+    def __init__(self, directory: Path) -> None:
+        self.run = directory / "runs" / "drill"
+        self._log = directory / "demo.log"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *settings: str) -> None:
+        command = [sys.executable, "-m", "services.cli", "demo", "--run", "drill", "--plain", *settings]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, cwd=self._directory, stdout=output, stderr=output, env=environment, start_new_session=True
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def pid(self, service: str) -> int:
+        return int(json.loads((self.run / "run.json").read_text())["pids"][service])
+
+    def kill(self, service: str) -> None:
+        os.kill(self.pid(service), signal.SIGKILL)
+
+    def status(self) -> RunStatus | None:
+        try:
+            url = json.loads((self.run / "run.json").read_text())["learner_url"]
+            return RunStatus.model_validate_json(httpx.get(f"{url}/v1/status", timeout=2).content)
+        except (OSError, KeyError, ValueError, httpx.HTTPError):
+            return None
+
+    def wait_until(self, is_so: Callable[[RunStatus], bool], seconds: float = 150) -> RunStatus:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            assert self._process.poll() is None, self.log
+            status = self.status()
+            if status is not None:
+                assert status.accounts.balanced, status.accounts
+                if is_so(status):
+                    return status
+            time.sleep(0.2)
+        raise AssertionError(f"not so after {seconds} s; the end of the log:\n{self.log[-3000:]}")
+
+    def interrupt(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+
+    def wait(self, seconds: float = 200) -> int:
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    one = Demo(tmp_path)
+    yield one
+    one.end()
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def books(run: Path) -> dict[str, Any]:
+    newest = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    found: dict[str, Any] = json.loads((newest / "state.json").read_text())
+    return found
+
+
+SMALL = (
+    "learner.batch=8", "learner.evaluation.problems=8", "learner.evaluation.every=0", "learner.checkpoint_every=2",
+    "local.demo.train_problems=256", "local.demo.held_out_problems=16", "rollout.claim_after_seconds=3",
+)  # fmt: skip
+
+
+def test_a_run_rides_out_the_death_of_every_process(demo: Demo) -> None:
+    demo.start("learner.total_steps=22", *SMALL)
+    demo.wait_until(lambda status: status.step >= 2)
+    demo.kill("rollout-1")
+    step = demo.wait_until(lambda status: status.step >= 5).step
+    demo.kill("verifier")
+    step = demo.wait_until(lambda status: status.step >= step + 3).step
+    demo.kill("learner")
+    demo.wait_until(lambda status: status.step >= step + 1)
+    demo.kill("redis")
+    demo.kill("rollout-2")
+    assert demo.wait() == 0, demo.log
+    summary = json.loads((demo.run / "summary.json").read_text())
+    assert summary.keys() == SUMMARY_KEYS
+    assert summary["steps"] == 22
+    assert summary["trees"] == 22 * 8
+    steps = [line["step"] for line in journal(demo.run) if "grad_norm" in line]
+    assert steps == list(range(1, 23))
+    accounts = Accounts.model_validate(books(demo.run)["books"]["accounts"])
+    assert accounts.balanced
+    assert accounts.used + accounts.skipped == 22 * 8
+    AutoModelForCausalLM.from_pretrained(demo.run / "policy")
+    assert (demo.run / "report.html").stat().st_size > 10_000
+
+
+def test_an_interrupted_run_leaves_nothing_behind_and_goes_on_where_it_was(demo: Demo) -> None:
+    demo.start("learner.total_steps=8", *SMALL)
+    demo.wait_until(lambda status: status.step >= 2)
+    pids = json.loads((demo.run / "run.json").read_text())["pids"].values()
+    demo.interrupt()
+    demo.wait(60)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    done = books(demo.run)["progress"]["step"]
+    assert 2 <= done < 8
+    demo.start("--resume", "learner.total_steps=8", *SMALL)
+    assert demo.wait() == 0, demo.log
+    assert [line["step"] for line in journal(demo.run) if "grad_norm" in line] == list(range(1, 9))
