@@ -48,6 +48,11 @@ def over(left: Form, right: Form) -> Form:
     return times(left, Power(right, _MINUS_ONE))
 
 
+def scaled_by(form: Form, factor: int) -> Form:
+    """A value in thousands or millions."""
+    return Number(form.value * factor) if isinstance(form, Number) else times(Number(Fraction(factor)), form)
+
+
 def power_of_ten(digits: str, exponent: str) -> Form:
     """digits · 10^exponent, where digits may have a decimal point."""
     whole, _, decimals = digits.partition(".")

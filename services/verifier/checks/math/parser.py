@@ -12,7 +12,7 @@ power     = atom {"^" group | "!" | "'" | "^\circ"}
 from collections.abc import Callable
 from fractions import Fraction
 
-from services.verifier.checks.math.arithmetic import based, negative, over, power_of_ten, terms, times
+from services.verifier.checks.math.arithmetic import based, negative, over, power_of_ten, scaled_by, terms, times
 from services.verifier.checks.math.forms import (
     Apply,
     Bracket,
@@ -35,7 +35,7 @@ from services.verifier.checks.math.forms import (
 )
 from services.verifier.checks.math.notation import Kind, Token, spelled, tokens_of
 from services.verifier.checks.math.number import LONGEST_DIGITS
-from services.verifier.checks.math.units import is_unit, unit_name
+from services.verifier.checks.math.units import is_unit, scale_and_unit
 from services.verifier.checks.math.unreadable import TooDeep, Unreadable
 
 _DEEPEST = 60
@@ -172,9 +172,12 @@ class _Parser:
         currency = self._next().text if self._is(*_CURRENCIES) else ""
         value = self._ratio()
         unit = self._unit() or currency
-        if unit:
-            return Quantity(value, unit_name(unit))
-        return _angle(value)
+        if not unit:
+            return _angle(value)
+        scale, name = scale_and_unit(unit)
+        if scale > 1:
+            value = scaled_by(value, scale)
+        return Quantity(value, name) if name else value
 
     def _text(self) -> Form:
         words = []
@@ -298,7 +301,9 @@ class _Parser:
         if self._accept("-"):
             return negative(self._group())
         token = self._peek()
-        if token.kind is Kind.NUMBER or (token.kind is Kind.COMMAND) or self._is("("):
+        if token.kind is Kind.NUMBER and len(token.text) <= LONGEST_DIGITS:
+            return Number(Fraction(self._next().text))
+        if token.kind is Kind.COMMAND or self._is("("):
             return self._atom()
         if token.kind is Kind.WORD:
             return self._first_letter()

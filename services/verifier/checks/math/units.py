@@ -2,6 +2,8 @@
 
 import re
 
+from services.verifier.checks.math.unreadable import Unreadable
+
 _ALIASES: dict[str, str] = {
     name: canonical
     for canonical, names in {
@@ -41,6 +43,15 @@ _ALIASES: dict[str, str] = {
     for name in names.split()
 }
 _WORDS = re.compile(r"[a-z]+|%|\\%|\\?\$|°|€|£|¢|[0-9]+")
+_POWERS = {"square": "2", "squared": "2", "sq": "2", "cubic": "3", "cubed": "3"}
+_SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+# Words that make a value another one, or no single one.
+_SAYING_MORE = frozenset(
+    """or and not maybe perhaps possibly either neither to from minus plus times over base mod modulo half thirds
+    quarter point less more than least most between except unless if when where zero one two three four five six
+    seven eight nine ten eleven twelve twenty thirty forty fifty""".split()  # noqa: SIM905
+)
+_MOST_WORDS = 6
 _FILLER = frozenset({"of", "the", "a", "an", "in", "total", "about", "approximately"})
 
 
@@ -49,13 +60,21 @@ def is_unit(word: str) -> bool:
     return word.casefold() in _ALIASES
 
 
-def unit_name(text: str) -> str:
-    """The canonical spelling of a unit: known words by their shortest name, `square` and `cubic` as powers."""
-    words = [_ALIASES.get(word, word) for word in _WORDS.findall(text.casefold())]
-    powers = {"square": "2", "squared": "2", "sq": "2", "cubic": "3", "cubed": "3"}
-    exponents = [powers.get(word, word) for word in words if word in powers or word.isdigit()]
-    names = [word for word in words if word not in powers and not word.isdigit() and word not in _FILLER]
-    return " ".join(names + exponents)
+def scale_and_unit(text: str) -> tuple[int, str]:
+    """What the words behind a value multiply it by, and the unit that they name, in its canonical spelling.
+
+    `square` and `cubic` become powers. Raises Unreadable for words that say more than a unit: "or 5", "base two".
+    """
+    words = _WORDS.findall(text.casefold())
+    scale = 1
+    while words and words[0] in _SCALES:
+        scale *= _SCALES[words.pop(0)]
+    more = [word for word in words if word in _SAYING_MORE or word in _SCALES]
+    if more or len(words) > _MOST_WORDS:
+        raise Unreadable(f"{' '.join(more or words)!r} behind a value is no unit")
+    named = [_ALIASES.get(word, word) for word in words if word not in _FILLER]
+    exponents = [_POWERS.get(word, word) for word in named if word in _POWERS or word.isdigit()]
+    return scale, " ".join([word for word in named if word not in _POWERS and not word.isdigit()] + exponents)
 
 
 def may_differ(gold: str, answer: str) -> bool:
