@@ -153,5 +153,5 @@ def _check_record(draws: tuple[Draw, ...]) -> None:
         parent = draws[draw.parent]
         if not parent.cut < draw.cut < parent.end:
             raise ValueError(
-                f"draw {index} forks at {draw.cut}, its parent's own tokens have forks inside ({parent.cut}, {parent.end})"
+                f"draw {index} forks at {draw.cut}, but its parent can fork only inside ({parent.cut}, {parent.end})"
             )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -65,6 +66,8 @@ class Watch:
             await of_error(Unavailable("this service ended before it had an answer; ask another replica"))(
                 scope, receive, note_status
             )
+        except ClientDisconnect:
+            log.info("caller_left", method=scope["method"], path=scope["path"])
         except Exception as error:
             if status:  # half an answer is out: only breaking the connection tells the caller; the server logs why
                 log.error("answer_broken", method=scope["method"], path=scope["path"], error=repr(error))

@@ -20,6 +20,7 @@ from shared.weights.framing import FrameReader
 from shared.weights.manifest import MANIFEST_NAME, check_manifest, read_manifest, sync_directory, write_durably
 
 _STAGING_PREFIX = ".staging-"
+_WRITE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +67,19 @@ class SnapshotStore:
         known = self._known(manifest)
         if known is not None:
             return known
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
         try:
-            for file in manifest.files:
-                await _write_file(reader, file, staging)
-            await reader.end()
-            await asyncio.to_thread(write_durably, staging / MANIFEST_NAME, manifest.model_dump_json().encode())
-            return self._publish(staging, manifest)
+            with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=self._root) as area:
+                staged = Path(area) / "bundle"
+                staged.mkdir()
+                for file in manifest.files:
+                    await _write_file(reader, file, staged)
+                await reader.end()
+                await asyncio.to_thread(write_durably, staged / MANIFEST_NAME, manifest.model_dump_json().encode())
+                return self._publish(staged, manifest)
         except OSError as error:
-            raise _of_disk(error, self._root) from error
-        finally:
-            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+            raise Unavailable(
+                f"cannot store weights under {self._root}: {error.strerror}; check its space and rights"
+            ) from error
 
     def adopt(self, directory: Path, manifest: Manifest) -> Snapshot:
         """Takes over a directory that this process wrote, with its manifest; it is moved, or copied across disks."""
@@ -90,9 +93,8 @@ class SnapshotStore:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
-        shutil.copytree(directory, staging, dirs_exist_ok=True)
-        return self._publish(staging, manifest)
+        with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=self._root) as area:
+            return self._publish(Path(shutil.copytree(directory, Path(area) / "bundle")), manifest)
 
     def latest(self) -> Snapshot | None:
         """The newest snapshot, None before the first."""
@@ -147,6 +149,8 @@ class SnapshotStore:
         if (known := self._known(manifest)) is not None:
             return known
         directory = self._root / str(manifest.version)
+        if directory.exists():  # not among the snapshots, hence damaged
+            self._remove(directory)
         staged.rename(directory)
         sync_directory(self._root)
         snapshot = Snapshot(manifest, directory)
@@ -157,11 +161,13 @@ class SnapshotStore:
     def _prune(self) -> None:
         for version in sorted(self._snapshots)[: -self._keep]:
             if not self._pins[version]:
-                snapshot = self._snapshots.pop(version)
-                # first out of sight, so that a crash in between leaves no half snapshot under its name
-                gone = self._root / f"{_STAGING_PREFIX}gone-{version}"
-                snapshot.directory.rename(gone)
-                shutil.rmtree(gone, ignore_errors=True)
+                self._remove(self._snapshots.pop(version).directory)
+
+    def _remove(self, directory: Path) -> None:
+        # first out of sight, so that a crash in between leaves no half snapshot under its name
+        gone = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
+        directory.rename(gone / directory.name)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _found_in(root: Path) -> Iterator[Snapshot]:
@@ -188,9 +194,15 @@ async def _write_file(reader: FrameReader, file: BundleFile, staging: Path) -> N
     """Writes one file of the stream to the disk, checking it on the way."""
     digest = hashlib.sha256()
     with (staging / file.name).open("xb") as out:
+        waiting: list[bytes] = []
         async for chunk in reader.chunks(file.num_bytes, file.name):
-            # hashing and writing release the interpreter, so the event loop goes on
-            await asyncio.to_thread(_take, chunk, out, digest)
+            waiting.append(chunk)
+            if sum(map(len, waiting)) >= _WRITE_BYTES:
+                # hashing and writing release the interpreter, so the event loop goes on
+                await asyncio.to_thread(_take, b"".join(waiting), out, digest)
+                waiting.clear()
+        await asyncio.to_thread(_take, b"".join(waiting), out, digest)
+        out.flush()
         await asyncio.to_thread(os.fsync, out.fileno())
     if digest.hexdigest() != file.sha256:
         raise InvalidInput(f"{file.name} arrived with sha256 {digest.hexdigest()}, its manifest says {file.sha256}")
@@ -199,7 +211,3 @@ async def _write_file(reader: FrameReader, file: BundleFile, staging: Path) -> N
 def _take(chunk: bytes, out: BinaryIO, digest: "hashlib._Hash") -> None:
     digest.update(chunk)
     out.write(chunk)
-
-
-def _of_disk(error: OSError, root: Path) -> Unavailable:
-    return Unavailable(f"cannot store weights under {root}: {error.strerror}; check its space and rights")

@@ -1,12 +1,15 @@
 """Every service answers probes, errors, strangers and hostile bodies alike, over a real socket."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Message, Receive, Scope, Send
 
+from shared.runtime.doors import BodyLimit
 from tests.runtime.small_service import TOKEN, client_of, small_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -192,3 +195,39 @@ async def test_the_right_token_opens(guarded: httpx.AsyncClient, scheme: str) ->
 async def test_the_api_describes_itself(client: httpx.AsyncClient) -> None:
     document = json.loads((await client.get("/openapi.json")).text)
     assert {"/healthz", "/readyz", "/metrics", "/v1/orders"} <= document["paths"].keys()
+
+
+async def test_a_caller_that_leaves_half_way_is_no_internal_error(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    writer.write(b"PUT /v1/blobs/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.close()
+    await writer.wait_closed()
+    async with asyncio.timeout(5):
+        while "caller_left" not in caplog.messages:
+            await asyncio.sleep(0.01)
+    assert "request_failed" not in caplog.messages
+
+
+async def test_a_body_that_stops_coming_is_given_up() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    sent: list[Message] = []
+    arriving: asyncio.Queue[Message] = asyncio.Queue()
+    arriving.put_nowait({"type": "http.request", "body": b"half", "more_body": True})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    limit = BodyLimit(app, max_bytes=100, max_bytes_of_prefix={}, stall_seconds=0.05)
+    scope = {"type": "http", "path": "/", "headers": [(b"expect", b"100-continue"), (b"content-length", b"50")]}
+    async with asyncio.timeout(5):
+        await limit(scope, arriving.get, send)
+    assert sent[0]["status"] == 503
+    assert b"no byte of the body came" in sent[1]["body"]
