@@ -20,7 +20,7 @@ from shared.tree.advantage import (
     signed_advantages,
 )
 from shared.tree.draw import Draw
-from shared.tree.ib_score import Confidence, confidences
+from shared.tree.ib_score import Confidence, IBSettings, confidences, ib_scores
 from shared.tree.node import Tree, build_tree
 from shared.tree.values import ValueEstimator, node_values
 from tests.tree.definitions import ROOT, Definitions, states_of
@@ -183,6 +183,8 @@ def test_the_order_of_draws_changes_nothing(
     of_path = path_advantages(before, credit)
     kinds: list[Callable[[Tree], tuple[float, ...]]] = [
         lambda tree: advantages(tree, credit),
+        lambda tree: node_values(tree, credit.values),
+        lambda tree: tuple(score or 0.0 for score in ib_scores(tree, IBSettings(values=credit.values))),
         *(lambda tree, kind=kind: node_weights(tree, kind) for kind in NodeWeight),
     ]
     for at, draw_id in enumerate(order):
