@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -86,20 +87,23 @@ class LineView:
 
 
 class LiveView:
-    """One screen that is drawn anew with every status."""
+    """One screen that is drawn anew with every status; before the first, what is being started."""
 
     def __init__(self, console: Console, history: History) -> None:
         self._history = history
         self._status: RunStatus | None = None
         self._said: list[str] = []
-        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._picture)
+        self._spinner = Spinner("dots", style="cyan")
+        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._picture)
         self._live.start()
 
     def say(self, text: str) -> None:
-        self._said = [*self._said[-3:], text]
+        self._said.append(text)
         self._live.refresh()
 
     def show(self, status: RunStatus) -> None:
+        if self._status is None:
+            self._said.clear()
         self._status = status
         self._history.add(status)
         self._live.refresh()
@@ -108,10 +112,13 @@ class LiveView:
         self._live.stop()
 
     def _picture(self) -> RenderableType:
-        if self._status is None:
-            return Panel("\n".join(self._said) or "starting", title="ibtpo", border_style="dim")
-        said = () if self._status.state in (RunState.TRAINING, RunState.EVALUATING) else self._said[-1:]
-        return Group(picture(self._status, self._history), *(Text(text, style="dim") for text in said))
+        if self._status is not None:
+            return Group(
+                picture(self._status, self._history), *(Text(text, style="yellow") for text in self._said[-1:])
+            )
+        before, now = self._said[:-1], self._said[-1:]
+        self._spinner.update(text=Text("".join(now)))
+        return Panel(Group(*(Text(f"  {text}", style="dim") for text in before), self._spinner), title="ibtpo")
 
 
 def picture(status: RunStatus, history: History) -> RenderableType:
@@ -190,7 +197,7 @@ def _figures(status: RunStatus, history: History) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", no_wrap=True, style="bold")
-    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(style="cyan", no_wrap=True, min_width=SPARK_WIDTH)
     for name, label, _, text in _texts(status):
         table.add_row(label, text, sparkline([value for _, value in history.series(name)], SPARK_WIDTH))
     table.add_row("tokens / s", f"{status.tokens_per_second:,.0f}", "")
