@@ -30,10 +30,9 @@ class Ending(Enum):
 class Launch:
     """One launch of one run."""
 
-    def __init__(self, plan: Plan, redis: GivenRedis | OwnRedis, token: str | None, view: RunView) -> None:
+    def __init__(self, plan: Plan, redis: GivenRedis | OwnRedis, view: RunView) -> None:
         self._plan = plan
         self._redis = redis
-        self._token = token
         self._view = view
         self._services: list[Service] = []
         self._patience = Patience(plan.local.ready_seconds, plan.local.max_restarts)
@@ -107,7 +106,7 @@ class Launch:
     async def _show(self) -> None:
         """Follows the run's status until cancelled."""
         learner = next(one for one in self._services if one.spec.name == "learner")
-        source = StatusSource(self._plan.learner.run, self._redis.url, self._token)
+        source = StatusSource(self._plan.learner.run, self._redis.url, self._plan.learner.token)
         async with source:
             while True:
                 self._record()

@@ -11,6 +11,8 @@ from services.local.probes import http_ready
 from services.local.processes import EndRank, Service, ServiceSpec, end_in_order
 
 READY_SECONDS = 120.0
+_ALONE = {"OMP_NUM_THREADS": "1", "REDIS_URL": "", "IBTPO_TOKEN": "", "IBTPO_TOKEN_FILE": ""}
+"""On loopback, for one command: no run to take part in, and no token to ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class _Stage:
             log=self._folder / f"{name}.jsonl",
             url_file=url_file,
             probe=http_ready,
-            environment={"OMP_NUM_THREADS": "1", "REDIS_URL": ""},
+            environment=_ALONE,
             grace_seconds=5.0,
         )
 

@@ -1,7 +1,6 @@
 """`ibtpo train` from its arguments to its exit code."""
 
 import asyncio
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +52,7 @@ async def _launch(plan: Plan, redis_url: str | None, view: RunView) -> Ending:
     redis = redis_server.choose(redis_url, plan.run.root / "redis")
     if isinstance(redis, GivenRedis) and not plan.resumes:
         await _forget(redis.url, plan.run.name)
-    return await Launch(plan, redis, os.environ.get("IBTPO_TOKEN"), view).run()
+    return await Launch(plan, redis, view).run()
 
 
 async def _forget(redis_url: str, run: str) -> None:
