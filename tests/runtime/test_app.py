@@ -201,7 +201,7 @@ async def test_a_caller_that_leaves_half_way_is_no_internal_error(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
     writer.write(b"PUT /v1/blobs/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
     await writer.drain()
     await asyncio.sleep(0.05)
