@@ -117,7 +117,7 @@ def _unpack_draw(body: dict[str, Any]) -> Draw:
     return Draw(
         parent=None if body["parent"] is None else _natural(body["parent"]),
         cut=_natural(body["cut"]),
-        token_ids=tuple(_natural(token) for token in _unpack("i", body["token_ids"])),
+        token_ids=_token_ids(_unpack("i", body["token_ids"])),
         logprobs=_finite(_unpack("f", body["logprobs"])),
         sampling_logprobs=None if sampling is None else _finite(_unpack("f", sampling)),
         step_ends=_unpack("i", body["step_ends"]),
@@ -136,10 +136,15 @@ def _natural(value: Any) -> int:
     return value
 
 
-def _finite(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for value in values:
-        if not isfinite(value):
-            raise ValueError(f"a log-probability is a finite number, not {value}")
+def _token_ids(values: tuple[int, ...]) -> tuple[int, ...]:
+    if min(values, default=0) < 0:
+        raise ValueError(f"a token id is a natural number, not {min(values)}")
+    return values
+
+
+def _finite(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(map(isfinite, values)):
+        raise ValueError("a log-probability is a finite number, here one is not")
     return values
 
 
