@@ -25,6 +25,9 @@ from services.verifier.workers.pool import Fate, PoolSettings, Reply, WorkerPool
 from shared.errors import InvalidInput
 from shared.protocol.message import Message
 from shared.protocol.verdict import Outcome, VerdictItem
+from shared.runtime.logs import event_logger
+
+log = event_logger(__name__)
 
 _NO_ANSWER = Judgement(0.0, Outcome.NO_ANSWER, "no boxed answer after the last thinking part", "extraction")
 _RULE = "math-verify"
@@ -96,7 +99,7 @@ class MathCheck:
         open_cases: list[_Open] = []
         breath = time.perf_counter()
         for position, case in enumerate(cases):
-            found = _decided(case.key)
+            found = self._decided(position, case.key)
             if isinstance(found, Judgement):
                 report(position, found)
             else:
@@ -106,6 +109,13 @@ class MathCheck:
                 breath = time.perf_counter()
         if open_cases:
             await self._ask_workers(open_cases, report)
+
+    def _decided(self, position: int, question: Question) -> Judgement | Finding:
+        try:
+            return _decided(question)
+        except Exception as error:
+            log.exception("answer_failed", position=position)
+            return failed(f"{type(error).__name__} while comparing", _RULE)
 
     async def _ask_workers(self, open_cases: Sequence["_Open"], report: Report) -> None:
         """As many at once as there are workers."""

@@ -57,9 +57,9 @@ def compare(gold: Form, answer: Form) -> Likeness:
 
 def _compare_structures(gold: Form, answer: Form) -> Likeness:
     match gold, answer:
-        case Listing(golds), Listing(answers):
+        case Listing(golds, _), Listing(answers, _):
             return _compare_listings(_distinct(golds), _distinct(answers))
-        case (Listing(golds), Members(answers)) | (Members(golds), Listing(answers)):
+        case (Listing(golds, _), Members(answers)) | (Members(golds), Listing(answers, _)):
             return unordered(golds, answers, compare)
         case Members(golds), Members(answers):
             return unordered(_distinct(golds), _distinct(answers), compare)
@@ -67,7 +67,7 @@ def _compare_structures(gold: Form, answer: Form) -> Likeness:
             return compare(only, answer)
         case _, Members((only,)) if isinstance(gold, SCALARS):
             return compare(gold, only)
-        case Bracket("(" | "langle", ")" | "rangle", golds), Listing(answers):
+        case Bracket("(" | "langle", ")" | "rangle", golds), Listing(answers, _):
             return pairwise(golds, answers, compare)
         case Bracket(), Bracket():
             return _compare_brackets(gold, answer)
@@ -79,12 +79,23 @@ def _compare_structures(gold: Form, answer: Form) -> Likeness:
             return Likeness.of(int(gold.digits) == answer.value)
         case Number(), Based(_, 10):
             return Likeness.of(int(answer.digits) == gold.value)
+        case Listing(golds, True), _ if _is_set(answer) and (union := _as_union(golds)) is not None:
+            return compare(union, answer)
         case SetOperation(), _ if _is_set(answer):
             return _compare_sets(gold, answer)
         case _, SetOperation() if _is_set(gold):
             return _compare_sets(gold, answer)
         case _:
             return Likeness.DIFFERENT
+
+
+def _as_union(items: tuple[Form, ...]) -> Form | None:
+    """x < 1 or x > 3 as the union that it is."""
+    intervals = [interval_of(item) if isinstance(item, Relation) else None for item in items]
+    found = [interval for interval in intervals if interval is not None]
+    if len(found) < len(intervals) or len({variable for variable, _ in found}) > 1:
+        return None
+    return SetOperation("cup", tuple(interval for _, interval in found))
 
 
 def _is_set(form: Form) -> bool:
@@ -228,8 +239,8 @@ def _compare_words(gold: Form, answer: Form) -> Likeness:
 def _expanded(form: Form) -> Form:
     """± written out, sums in listings flattened, and n = 1, 2, 3 taken for the three values that it is."""
     match form:
-        case Listing(items):
-            return _with_name_left_out(_expanded_items(items))
+        case Listing(items, by_or):
+            return _with_name_left_out(_expanded_items(items), by_or)
         case Members(items):
             return Members(_expanded_items(items))
         case _:
@@ -237,12 +248,12 @@ def _expanded(form: Form) -> Form:
             return form if len(branches) == 1 else Listing(branches)
 
 
-def _with_name_left_out(items: tuple[Form, ...]) -> Listing:
+def _with_name_left_out(items: tuple[Form, ...], by_or: bool) -> Listing:
     first, *rest = items
     if isinstance(first, Relation) and is_equation(first) and not any(isinstance(item, Relation) for item in rest):
         value = stated(first)
         return Listing((value.value if value and value.name else first, *rest))
-    return Listing(items)
+    return Listing(items, by_or)
 
 
 def _expanded_items(items: tuple[Form, ...]) -> tuple[Form, ...]:

@@ -68,4 +68,4 @@ def _has_closed_form(form: Form) -> bool:
             return False
 
 
-_TRIVIAL = tuple(Number(Fraction(exponent)) for exponent in (-1, 0, 1))
+_TRIVIAL = tuple(Number(Fraction(exponent)) for exponent in (0, 1))

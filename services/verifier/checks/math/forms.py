@@ -91,6 +91,7 @@ class Listing:
     """Values separated by commas, "and" or "or", without delimiters: their order says nothing."""
 
     items: tuple["Form", ...]
+    by_or: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ SCALARS = (Number, Scientific, Symbol, Sum, Product, Power, Apply)
 def children(form: Form) -> tuple[Form, ...]:
     """The forms directly inside a form."""
     match form:
-        case Sum(parts) | Product(parts) | Listing(parts) | Members(parts) | Ratio(parts):
+        case Sum(parts) | Product(parts) | Listing(parts, _) | Members(parts) | Ratio(parts):
             return parts
         case Power(base, exponent):
             return base, exponent

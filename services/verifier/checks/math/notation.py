@@ -45,7 +45,8 @@ _SPELLINGS = {
 # Layout that means nothing.
 _LAYOUT = frozenset(
     r"""\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \middle \displaystyle \textstyle \limits \nolimits
-    \rm \bf \it \cal \quad \qquad \hspace \phantom \thinspace \medspace \hfill \mathstrut""".split()  # noqa: SIM905
+    \rm \bf \it \cal \quad \qquad \hspace \phantom \thinspace \medspace \hfill \mathstrut
+    \underline \boldmath""".split()  # noqa: SIM905
 )
 _TEXT_COMMANDS = frozenset(
     r"\text \textbf \textit \textrm \textnormal \textsf \texttt \mbox \hbox".split()  # noqa: SIM905
@@ -59,6 +60,7 @@ _SPELLED = re.compile(r"\\[a-zA-Z]+|[^\x00-\x7f]")
 # Separators of thousands that cannot be anything else: 1{,}000  1,\!000  1\,000
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!\s*|\\[,:; ]|~)(?=[0-9]{3}(?![0-9]))")
 _MARKUP = re.compile(r"(?P<kept>\\\\|\\\$)|\$|\\[()\[\],!;:> ]|~|\*\*")
+_COLOR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\\Z")
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _REPEATING = re.compile(r"([0-9]{0,50})\.([0-9]{0,50})\\overline\s*\{\s*([0-9]{1,50})\s*\}")
 _TOKEN = re.compile(
@@ -72,7 +74,7 @@ def spelled(text: str) -> str:
     """`text` in one spelling of characters and commands, without mathematics delimiters and thin spaces."""
     if "\\\\" in text and "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)  # escaped once too often
-    text = _GROUPED.sub("", text)
+    text = _GROUPED.sub("", _COLOR.sub("", text))
     text = _MARKUP.sub(lambda found: found["kept"] or " ", text)
     text = _SPELLED.sub(lambda found: _SPELLINGS.get(found[0], found[0]), text)
     if "\\overline" in text:
@@ -98,9 +100,9 @@ def tokens_of(text: str) -> list[Token]:
         position = found.end()
         kind, content = str(found.lastgroup), found[0]
         words = _BRACED.match(text, position) if content in _TEXT_COMMANDS or content in _FONT_COMMANDS else None
-        if words is not None and (content in _TEXT_COMMANDS or words[1].isalpha()):
+        if words is not None and (content in _TEXT_COMMANDS or _UPRIGHT.fullmatch(words[1])):
             position = words.end()
-            tokens.append(_words(content in _TEXT_COMMANDS, words[1], spaced))
+            tokens.append(_words(content in _TEXT_COMMANDS or not words[1].isalpha(), words[1], spaced))
         elif kind == "space" or content in _LAYOUT or content in _TEXT_COMMANDS or content in _FONT_COMMANDS:
             spaced = spaced or kind == "space"
             continue
@@ -113,10 +115,12 @@ def tokens_of(text: str) -> list[Token]:
 
 def _words(is_text: bool, words: str, spaced: bool) -> Token:
     words = " ".join(words.split())
-    if is_text and _PLAIN_NUMBER.fullmatch(words):
-        return Token(Kind.NUMBER, words, spaced)
+    if is_text and (number := _PLAIN_NUMBER.fullmatch(words)):
+        return Token(Kind.NUMBER, number[1], spaced)
     return Token(Kind.TEXT if is_text else Kind.WORD, words, spaced)
 
 
 _KIND_OF_GROUP = {"number": Kind.NUMBER, "command": Kind.COMMAND, "word": Kind.WORD, "sign": Kind.SIGN}
-_PLAIN_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_PLAIN_NUMBER = re.compile(r"\(?([0-9]+(?:\.[0-9]+)?)\)?")
+# \mathrm{cm}, \mathrm{m/s}, \mathrm{p.m.}: words or units in upright letters
+_UPRIGHT = re.compile(r"\s*[a-zA-Z]+(?:[/ .^]+[a-zA-Z0-9]+)*\.?\s*")

@@ -13,7 +13,7 @@ _WRITTEN_EXPONENT = 400
 LONGEST_DIGITS = 4_000  # below the interpreter's own bound on reading integers
 
 _DIGITS = r"[0-9]+"
-_INTEGER = rf"(?:[0-9]{{1,3}}(?:(?:,|\{{,\}}|,\\!\s*|\\,|\\ )[0-9]{{3}})+|[0-9]{{1,3}}(?: [0-9]{{3}})+|{_DIGITS})"
+_INTEGER = rf"(?:[0-9]{{1,3}}(?:(?:,|\{{,\}}|,\\!\s*|\\,|\\ )[0-9]{{3}})+|[0-9]{{1,3}}(?:[ ][0-9]{{3}})+|{_DIGITS})"
 _NUMBER = re.compile(
     rf"""(?P<sign>[-+]?)\s*(?:\\?\$\s*)?(?:
       (?P<whole>{_INTEGER})?\s*\\[dtc]?frac\s*(?:

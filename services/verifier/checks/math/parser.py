@@ -9,7 +9,7 @@ product   = power {["\cdot" | "\times" | "*" | "/" | "\div"] power}
 power     = atom {"^" group | "!" | "'" | "^\circ"}
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from services.verifier.checks.math.arithmetic import based, negative, over, power_of_ten, scaled_by, terms, times
@@ -33,7 +33,7 @@ from services.verifier.checks.math.forms import (
     Symbol,
     Text,
 )
-from services.verifier.checks.math.notation import Kind, Token, spelled, tokens_of
+from services.verifier.checks.math.notation import Kind, Token
 from services.verifier.checks.math.number import LONGEST_DIGITS
 from services.verifier.checks.math.units import is_unit, scale_and_unit
 from services.verifier.checks.math.unreadable import TooDeep, Unreadable
@@ -41,9 +41,12 @@ from services.verifier.checks.math.unreadable import TooDeep, Unreadable
 _DEEPEST = 60
 
 
-def parse(text: str) -> Form:
-    """The form of an answer. Raises Unreadable."""
-    parser = _Parser(tokens_of(spelled(text)))
+def parse(tokens: Sequence[Token]) -> Form:
+    """The form of an answer's tokens. Raises Unreadable."""
+    words = _words_alone(tokens)
+    if words is not None:
+        return words
+    parser = _Parser(list(tokens))
     form = parser.listing()
     parser.end()
     return form
@@ -82,6 +85,7 @@ class _Parser:
         self._at = 0
         self._depth = 0
         self._in_bars = False
+        self._by_or = False
 
     # --- tokens
 
@@ -127,7 +131,7 @@ class _Parser:
 
     def listing(self) -> Form:
         items = self._items()
-        return items[0] if len(items) == 1 else Listing(items)
+        return items[0] if len(items) == 1 else Listing(items, self._by_or)
 
     def _items(self) -> tuple[Form, ...]:
         items = [self._relation()]
@@ -145,8 +149,10 @@ class _Parser:
 
     def _is_joining_word(self) -> bool:
         token = self._peek()
-        if token.kind in (Kind.TEXT, Kind.WORD) and token.text.strip(" ,;").casefold() in _JOINTS:
+        word = token.text.strip(" ,;").casefold()
+        if token.kind in (Kind.TEXT, Kind.WORD) and word in _JOINTS:
             self._at += 1
+            self._by_or = self._by_or or word == "or"
             return True
         return False
 
@@ -217,7 +223,7 @@ class _Parser:
         while self._is(*_SET_OPERATIONS):
             name = _SET_OPERATIONS[self._next().text]
             right = self._sum()
-            parts = form.parts if isinstance(form, SetOperation) and form.name == name == "cup" else (form,)
+            parts = form.parts if isinstance(form, SetOperation) and form.name == name != "setminus" else (form,)
             form = SetOperation(name, (*parts, right))
         return form
 
@@ -228,6 +234,8 @@ class _Parser:
         while self._is("+", "-", "\\pm", "\\mp"):
             sign = self._next().text
             right = self._product()
+            if isinstance(form, PlusMinus):
+                raise Unreadable("more behind a ± than one value")
             if sign in ("\\pm", "\\mp"):
                 form = PlusMinus(form, right, sign == "\\mp")
             else:
@@ -251,8 +259,10 @@ class _Parser:
         while True:
             if self._accept("\\cdot", "\\times", "*"):
                 form = times(form, self._operand())
-            elif self._accept("/", "\\div"):
+            elif self._accept("/"):
                 form = over(form, self._operand())
+            elif self._accept("\\div"):  # an operation, where a/b is a fraction
+                form = over(form, Sum((self._operand(),)))
             elif self._is_factor():
                 form = times(form, self._power())
             else:
@@ -277,7 +287,7 @@ class _Parser:
 
     def _power(self) -> Form:
         form = self._atom()
-        while True:
+        for _ in range(_DEEPEST):
             if self._accept("^"):
                 form = self._raised(form)
             elif self._is("!"):
@@ -285,6 +295,7 @@ class _Parser:
                 form = Apply("factorial", (form,))
             else:
                 return form
+        raise TooDeep(f"more than {_DEEPEST} powers of one another")
 
     def _raised(self, form: Form) -> Form:
         if self._accept("\\circ"):
@@ -299,7 +310,7 @@ class _Parser:
         if self._is("{"):
             return self._atom()
         if self._accept("-"):
-            return negative(self._group())
+            return negative(self._nested(self._group))
         token = self._peek()
         if token.kind is Kind.NUMBER and len(token.text) <= LONGEST_DIGITS:
             return Number(Fraction(self._next().text))
@@ -421,6 +432,8 @@ class _Parser:
             return self._function(name)
         if name in _GREEK:
             return self._symbol(name)
+        if name == "circ":
+            return Symbol(name)
         if name in ("lfloor", "lceil"):
             inside = self._sum()
             self._expect("\\rfloor" if name == "lfloor" else "\\rceil")
@@ -521,6 +534,17 @@ _FUNCTION_WORDS = _FUNCTIONS | _NAMED_WORDS.keys()
 _ATOM_COMMANDS = frozenset(
     r"\frac \sqrt \binom \lfloor \lceil \langle \overline \begin".split()  # noqa: SIM905
 )
+
+
+def _words_alone(tokens: Sequence[Token]) -> Text | None:
+    """An answer of several plain words, such as "no solution"; letters one by one are variables."""
+    words = tokens[:-1]
+    if len(words) < 2 or any(token.kind is not Kind.WORD for token in words):
+        return None
+    texts = [token.text for token in words]
+    if max(map(len, texts)) == 1 or not _JOINTS.isdisjoint(texts) or not _FUNCTION_WORDS.isdisjoint(texts):
+        return None
+    return Text(" ".join(texts))
 
 
 def _angle(value: Form) -> Form:

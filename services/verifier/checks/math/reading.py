@@ -1,13 +1,15 @@
 """An answer's text with the forms it can be read as."""
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from services.verifier.checks.math.forms import Form
-from services.verifier.checks.math.notation import Kind, spelled, tokens_of
+from services.verifier.checks.math.notation import Token, spelled, tokens_of
 from services.verifier.checks.math.number import number_of
 from services.verifier.checks.math.parser import parse
 from services.verifier.checks.math.unreadable import Unreadable
+from services.verifier.checks.math.words import words_key
 
 # 1,234 is a number, or the two values 1 and 234.
 _THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
@@ -19,45 +21,56 @@ _UNEVALUATED = frozenset(
 _JOINTS = frozenset({",", ";", "and", "or", "\\pm", "\\mp", "=", "<", ">", "\\le", "\\ge", "\\approx"})
 
 
+# A longer text is compared as written, or by workers: reading it would keep the service from others.
+_LONGEST_READ = 2_000
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """`forms` has every form that the text can be read as; none when it is not readable here."""
 
     text: str
-    forms: tuple[Form, ...]
-    why_unreadable: str = ""
+    tokens: tuple[Token, ...] = field(compare=False)
+    forms: tuple[Form, ...] = field(compare=False)
+    why_unreadable: str = field(compare=False, default="")
 
     @property
-    def tokens(self) -> list[tuple[Kind, str]]:
-        """The text's tokens in one spelling."""
-        return [(token.kind, token.text) for token in tokens_of(spelled(self.text))]
+    def words(self) -> str:
+        """The text as words, its markup aside."""
+        return words_key("".join(token.text for token in self.tokens))
+
+    def is_written_as(self, other: "Reading") -> bool:
+        """Whether the two are the same but for spelling."""
+        return self.text == other.text or [(t.kind, t.text) for t in self.tokens] == [
+            (t.kind, t.text) for t in other.tokens
+        ]
 
 
 def read(text: str) -> Reading:
     """Reads an answer; what cannot be read says why."""
     number = number_of(text)
+    spelling = spelled(text)
+    tokens = tuple(tokens_of(spelling))
     if number is not None and "," not in text:
-        return Reading(text, (number,))
+        return Reading(text, tokens, (number,))
+    if len(text) > _LONGEST_READ:
+        return Reading(text, tokens, (), f"longer than {_LONGEST_READ} characters")
     forms: dict[Form, None] = {}
     reasons = []
-    for written in dict.fromkeys((_THOUSANDS.sub(lambda found: found[0].replace(",", ""), text), text)):
+    joined = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), spelling)
+    for variant in [tokens] if joined == spelling else [tokens_of(joined), tokens]:
         try:
-            forms[parse(written)] = None
+            forms[parse(variant)] = None
         except Unreadable as error:
             reasons.append(str(error))
-    return Reading(text, tuple(forms), "" if forms else reasons[0])
+    return Reading(text, tokens, tuple(forms), "" if forms else reasons[0])
 
 
 def left_unevaluated(gold: Reading, answer: Reading) -> str | None:
     """The first operation or joint in the answer's text that the gold's does not have (as often), or None."""
-    owed, given = gold.tokens, answer.tokens
-    for _, text in given:
-        if text in _UNEVALUATED and all(text != other for _, other in owed):
-            return text
-        if text.strip() in _JOINTS and _count(text, given) > _count(text, owed):
+    owed = Counter(token.text.strip() for token in gold.tokens)
+    given = Counter(token.text.strip() for token in answer.tokens)
+    for text, count in given.items():
+        if (text in _UNEVALUATED and text not in owed) or (text in _JOINTS and count > owed[text]):
             return text
     return None
-
-
-def _count(text: str, tokens: list[tuple[Kind, str]]) -> int:
-    return sum(text == other for _, other in tokens)

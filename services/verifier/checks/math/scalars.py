@@ -7,6 +7,8 @@ from services.verifier.checks.math.forms import Form, Symbol, children
 from services.verifier.checks.math.likeness import Likeness
 from services.verifier.checks.math.numeric import CONSTANTS, Negligible, Point, Unevaluable, Value, are_close
 
+_LARGEST_DENOMINATOR = 10**18
+
 
 def compare_scalars(gold: Form, answer: Form) -> Likeness:
     """Exactly where both are rational, else to 40 digits at several points.
@@ -18,6 +20,10 @@ def compare_scalars(gold: Form, answer: Form) -> Likeness:
     exact_gold, exact_answer = exact_value(gold), exact_value(answer)
     if exact_gold is not None and exact_answer is not None:
         return Likeness.SAME if exact_gold == exact_answer else Likeness.DIFFERENT
+    if _is_boundless(gold) or _is_boundless(answer):
+        return Likeness.DIFFERENT
+    if any(value is not None and value.denominator > _LARGEST_DENOMINATOR for value in (exact_gold, exact_answer)):
+        return Likeness.DIFFERENT  # a rational beside what is none: pi to fifty digits
     if is_constant(gold) and is_constant(answer):
         return _at(0, gold, answer)
     found = {_at(number, gold, answer) for number in (0, 1, 3)}
@@ -31,6 +37,11 @@ def _at(number: int, gold: Form, answer: Form) -> Likeness:
     if answer_value is None:
         return Likeness.DIFFERENT
     return Likeness.SAME if are_close(gold_value, answer_value) else Likeness.DIFFERENT
+
+
+def _is_boundless(form: Form) -> bool:
+    """Whether infinity or a set is in it: such forms are the same only if written the same."""
+    return any(name in ("infty", "varnothing") or name.startswith("mathbb") for name in symbols_of(form))
 
 
 @lru_cache(maxsize=1_024)  # members of a set are compared with each other

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.verifier.checks.final_answer import FinalAnswer
 from services.verifier.checks.math.comparison import compare
-from services.verifier.checks.math.forms import Listing, Members
+from services.verifier.checks.math.forms import Listing, Members, Text
 from services.verifier.checks.math.likeness import Likeness, any_of
 from services.verifier.checks.math.number import number_of
 from services.verifier.checks.math.reading import Reading, left_unevaluated, read
@@ -60,8 +60,10 @@ def _decide_restated(gold: Reading, texts: Sequence[str]) -> Finding:
 
 def _decide_text(gold: Reading, text: str) -> Finding:
     answer = read(text)
-    if answer.text == gold.text or answer.tokens == gold.tokens:
+    if answer.is_written_as(gold):
         return Finding(Likeness.SAME, "text")
+    if any(isinstance(form, Text) for form in gold.forms) and answer.words == gold.words:
+        return Finding(Likeness.SAME, "words")
     undone = left_unevaluated(gold, answer) if not (gold.forms and answer.forms) else None
     if undone is not None:
         return Finding(Likeness.DIFFERENT, "unevaluated", f"{undone} is left in it, which the gold does not have")

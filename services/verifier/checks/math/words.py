@@ -4,7 +4,7 @@ import re
 
 from services.verifier.checks.math.forms import Form, Product, Symbol, Text
 
-_IGNORED = re.compile(r"""[\s"'(){}\[\],;:!?$*_-]|\.(?![0-9])""")
+_IGNORED = re.compile(r"""[\s"'(){}\[\],;!?$*_\\-]|\.(?![0-9])""")
 _ARTICLES = re.compile(r"\A(?:the|an?) ")
 
 
