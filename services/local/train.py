@@ -1,6 +1,7 @@
 """`ibtpo train` from its arguments to its exit code."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,15 @@ from services.local.redis_server import GivenRedis
 from services.local.report import write_report
 from services.local.run_dir import RunDirectory
 from services.local.view import RunView, view_for
+from shared.errors import Conflict
+from shared.protocol.status import RunState
 from shared.streams import RunStreams, connect
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells expect it."""
+ALIVE_SECONDS = 30.0
+"""A run that told its status so lately is going on, unless it said that it ended."""
+_ENDED = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +57,22 @@ def train(training: Training) -> int:
 async def _launch(plan: Plan, redis_url: str | None, view: RunView) -> Ending:
     redis = redis_server.choose(redis_url, plan.run.root / "redis")
     if isinstance(redis, GivenRedis) and not plan.resumes:
-        await _forget(redis.url, plan.run.name)
+        await forget_ended(redis.url, plan.run.name)
     return await Launch(plan, redis, view).run()
 
 
-async def _forget(redis_url: str, run: str) -> None:
-    """What an earlier run of that name left in a Redis that outlives it."""
+async def forget_ended(redis_url: str, run: str) -> None:
+    """Clears what an earlier run of that name left in a Redis that outlives it; Conflict when that one goes on."""
     connection = connect(redis_url)
+    streams = RunStreams(connection, run)
     try:
-        await RunStreams(connection, run).forget()
+        status = await streams.board.read()
+        if status is not None and status.state not in _ENDED and time.time() - status.time < ALIVE_SECONDS:
+            raise Conflict(
+                f"run {run!r} goes on in this Redis (heard {time.time() - status.time:.0f} s ago): choose another name "
+                f"with --run, or end it with `ibtpo stop {run} --redis-url …`"
+            )
+        await streams.forget()
     finally:
         await connection.close()
 
