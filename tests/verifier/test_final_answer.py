@@ -1,0 +1,100 @@
+r"""Where a response states its final answer."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.verifier.checks.final_answer import after_thinking, final_answer
+
+LONGEST = 1_000
+
+
+def _stated(response: str) -> tuple[str, ...] | None:
+    found = final_answer(response, LONGEST)
+    return None if found is None else found.stated
+
+
+@pytest.mark.parametrize(
+    ("response", "stated"),
+    [
+        (r"so \boxed{4}", ("4",)),
+        (r"so $\boxed{\frac{1}{2}}$.", (r"\frac{1}{2}",)),
+        (r"so \boxed {4}", ("4",)),
+        (r"so \boxed 4", ("4",)),
+        (r"so \boxed4.", ("4",)),
+        (r"so \fbox{4}", ("4",)),
+        (r"so \\boxed{4}", ("4",)),
+        (r"so \boxed{\boxed{4}}", ("4",)),
+        (r"so \boxed{\{1,2\}}", (r"\{1,2\}",)),
+        (r"so \boxed{28}\%", (r"28\%",)),
+        (r"so $\boxed{28}$ percent", (r"28\%",)),
+        (r"\boxed{4} and again \boxed{4}", ("4",)),
+        (r"\boxed{1}, \boxed{2} and \boxed{3}", ("1", "2", "3")),
+        ("\\boxed{1}\n\n\\boxed{2}", ("1", "2")),
+        ("First \\boxed{1}.\n\nThen \\boxed{2}", ("2",)),
+        ("First \\boxed{1}. Then \\boxed{2}", ("2",)),
+        ("in \\boxed{}: so \\boxed{2}", ("2",)),
+        ("Steps.\n#### 18", ("18",)),
+        ("#### 18", ("18",)),
+    ],
+)
+def test_the_last_sentence_with_a_box_states_the_answer(response: str, stated: tuple[str, ...]) -> None:
+    assert _stated(response) == stated
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "",
+        "4",
+        "The answer is 4.",
+        r"\boxed",
+        r"\boxed{",
+        r"\boxed{4",
+        r"\boxed{}",
+        r"\boxed{ }",
+        r"\boxed{4} no, \boxed{}",
+        r"\boxed{4} no, \boxed{5",
+        r"\boxedfour{4}",
+        r"<think>\boxed{4}",
+        r"<think>\boxed{4}</think> hm",
+        r"<think>a</think>\boxed{4}<think>",
+        "#### 18\nor not",
+        "it is #### 18",
+        "####",
+        rf"\boxed{{{'7' * 2_000}}}",
+    ],
+)
+def test_what_states_no_answer(response: str) -> None:
+    assert _stated(response) is None
+
+
+def test_all_boxes_are_kept_beside_those_of_the_last_sentence() -> None:
+    found = final_answer("x is \\boxed{1}. And y is \\boxed{2}.", LONGEST)
+    assert found is not None
+    assert found.stated == ("2",)
+    assert found.boxes == ("1", "2")
+
+
+def test_thinking_ends_with_the_last_closing_tag() -> None:
+    assert after_thinking("<think>a</think>b</think>c") == "c"
+    assert after_thinking("a") == "a"
+    assert after_thinking("<think>a") is None
+
+
+@given(st.text())
+def test_any_text_has_an_answer_or_none(response: str) -> None:
+    final_answer(response, LONGEST)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["\\boxed{", "\\boxed{1} ", "{", "}", "\\", "$ ", "<think>", "</think>", "#### 1\n", "\\boxed{{1}", "\\fbox \\boxed"],
+)
+def test_a_megabyte_of_anything_takes_no_time(unit: str) -> None:
+    response = unit * (1_000_000 // len(unit))
+    start = time.process_time()
+    final_answer(response, 10_000)
+    assert time.process_time() - start < 0.5
