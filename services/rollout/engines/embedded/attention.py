@@ -1,16 +1,14 @@
-"""Attention over rows: what a transformers model calls in place of its own, told where its tokens stand.
+"""Attention over rows: what a transformers model calls in place of its own, told where its new tokens stand.
 
-Shapes: R rows, H heads, P pairs of a row and a key-value head, G query heads per key-value head, N new tokens, T time,
-D head dimension. New tokens
-come packed along one sequence, [1, heads, N, D], whatever rows they belong to, so that all other layers see no padding.
+Shapes: B rows, N new tokens of each, H key-value heads, G query heads per key-value head, P pairs of a row and a
+key-value head (B * H), T time, D head dimension, M planes of a RowKV. New tokens come packed into one sequence, row by
+row, [1, heads, B * N, D]: to all other layers of the model they are plain tokens.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from services.rollout.engines.embedded.kv import KVShape, RowKV
@@ -19,116 +17,90 @@ from shared.errors import InvalidInput
 ATTENTION_NAME = "ibtpo_rows"
 
 
-class RowAttention(Protocol):
-    """Where a forward pass's new tokens stand: it keeps their keys and values and lets them attend to their rows."""
+class Attention(Protocol):
+    """Takes what one layer of the model has made of the new tokens."""
 
     def attend(
-        self, layer: int, query_HND: torch.Tensor, key_HND: torch.Tensor, value_HND: torch.Tensor, scale: float | None
+        self, layer: int, query_1XD: torch.Tensor, key_1XD: torch.Tensor, value_1XD: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """The attention's output, [N, H * G, D]."""
+        """Heads in front, [heads, B * N, D]; the answer is [B * N, H * G, D]."""
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeAttention:
-    """One new token for each of the first B rows, told in tensors alone so that the pass can be traced.
+class RowAttention:
+    """N new tokens for each of B rows, told in tensors alone so that the pass can be traced.
 
-    `place_P` says where in the flattened rows each pair's new token goes; `bias_P1T` is -inf where a pair must not
-    look. Two batched products: torch's fused attention starts anew for every pair, and for one query that costs more
-    than what it saves.
+    `place_PN` says where in a flattened plane the new tokens go; `bias_PQT` is -inf where a query must not look, for
+    all N * G queries of a pair, or for one when N is 1. Two batched products: torch's fused attention starts anew for
+    every pair, and for few queries that costs more than what it saves.
     """
 
-    bias_P1T: torch.Tensor
-    place_P: torch.Tensor
-    keys_LRHTD: torch.Tensor
-    values_LRHTD: torch.Tensor
+    bias_PQT: torch.Tensor
+    place_PN: torch.Tensor
+    kv_MBHTD: torch.Tensor
 
     @classmethod
-    def at(cls, rows: RowKV, positions: Sequence[int]) -> "DecodeAttention":
-        """Row b's new token stands at positions[b]."""
-        num_heads = rows.shape.num_heads
-        position_P1 = torch.tensor(positions).repeat_interleave(num_heads)[:, None]
-        unseen_PT = torch.arange(max(positions) + 1) > position_P1
-        bias_PT = torch.zeros(unseen_PT.shape).masked_fill_(unseen_PT, -torch.inf)
-        place_P = torch.arange(len(position_P1)) * rows.time + position_P1[:, 0]
-        return cls(bias_PT[:, None], place_P, rows.keys_LRHTD, rows.values_LRHTD)
+    def at(cls, rows: RowKV, first_row: int, positions_BN: torch.Tensor) -> "RowAttention":
+        """Row `first_row + b`'s tokens stand at positions_BN[b]."""
+        num_rows, num_tokens = positions_BN.shape
+        num_heads, group_size = rows.shape.num_heads, rows.shape.group_size
+        num_pairs = num_rows * num_heads
+        pair_PN = positions_BN[:, None].expand(-1, num_heads, -1).reshape(num_pairs, num_tokens)
+        position_PQ = pair_PN if num_tokens == 1 else pair_PN.repeat(1, group_size)
+        unseen_PQT = torch.arange(int(positions_BN.max()) + 1) > position_PQ[:, :, None]
+        return cls(
+            bias_PQT=torch.zeros(unseen_PQT.shape).masked_fill_(unseen_PQT, -torch.inf),
+            place_PN=torch.arange(num_pairs)[:, None] * rows.time + pair_PN,
+            kv_MBHTD=rows.kv_MRHTD[:, first_row : first_row + num_rows],
+        )
 
     def attend(
-        self, layer: int, query_HND: torch.Tensor, key_HND: torch.Tensor, value_HND: torch.Tensor, scale: float | None
+        self, layer: int, query_1XD: torch.Tensor, key_1XD: torch.Tensor, value_1XD: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        keys_PTD = self._append(self.keys_LRHTD[layer], key_HND)
-        values_PTD = self._append(self.values_LRHTD[layer], value_HND)
-        num_rows, key_dim = query_HND.shape[1], query_HND.shape[2]
-        query_PGD = query_HND.transpose(0, 1).reshape(self.place_P.shape[0], -1, key_dim)
-        alpha = key_dim**-0.5 if scale is None else scale
-        score_PGT = torch.baddbmm(self.bias_P1T, query_PGD, keys_PTD.transpose(1, 2), alpha=alpha)
-        return torch.bmm(score_PGT.softmax(-1), values_PTD).view(num_rows, -1, value_HND.shape[2])
+        keys_PTD, values_PTD = self._append(2 * layer, key_1XD), self._append(2 * layer + 1, value_1XD)
+        num_pairs, dim = self.place_PN.shape[0], query_1XD.shape[2]
+        query_PQD = self._by_row(query_1XD).reshape(num_pairs, -1, dim)
+        score_PQT = torch.baddbmm(self.bias_PQT, query_PQD, keys_PTD.transpose(1, 2), alpha=scale)
+        out_PQD = torch.bmm(score_PQT.softmax(-1), values_PTD)
+        out_BXND = out_PQD.view(self.kv_MBHTD.shape[1], -1, self.place_PN.shape[1], dim)
+        return out_BXND.transpose(1, 2).reshape(query_1XD.shape[1], -1, dim)
 
-    def _append(self, kept_RHTD: torch.Tensor, new_HND: torch.Tensor) -> torch.Tensor:
+    def _append(self, plane: int, new_1XD: torch.Tensor) -> torch.Tensor:
         """Writes the new tokens into their rows, and returns what the rows hold."""
-        dim = new_HND.shape[2]
-        kept_RHTD.view(-1, dim).index_copy_(0, self.place_P, new_HND.transpose(0, 1).reshape(-1, dim))
-        return kept_RHTD.flatten(0, 1)[: self.bias_P1T.shape[0], : self.bias_P1T.shape[2]]
+        kept_BHTD, dim = self.kv_MBHTD[plane], new_1XD.shape[2]
+        kept_BHTD.view(-1, dim).index_copy_(0, self.place_PN.flatten(), self._by_row(new_1XD).reshape(-1, dim))
+        return kept_BHTD.flatten(0, 1)[:, : self.bias_PQT.shape[2]]
 
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Positions [start, end) of one row."""
-
-    row: int
-    start: int
-    end: int
-
-
-class PrefillAttention:
-    """New tokens for some rows, each row's as one span, over what the row holds before it."""
-
-    def __init__(self, rows: RowKV, spans: Sequence[Span]) -> None:
-        self._rows = rows
-        self._spans = spans
-        self._seen_NT = [
-            torch.ones(span.end - span.start, span.end, dtype=torch.bool).tril(span.start) for span in spans
-        ]
-
-    def attend(
-        self, layer: int, query_HND: torch.Tensor, key_HND: torch.Tensor, value_HND: torch.Tensor, scale: float | None
-    ) -> torch.Tensor:
-        keys_RHTD, values_RHTD = self._rows.keys_LRHTD[layer], self._rows.values_LRHTD[layer]
-        out_NHD = query_HND.new_empty(query_HND.shape[1], query_HND.shape[0], value_HND.shape[-1])
-        first = 0
-        for span, seen_NT in zip(self._spans, self._seen_NT, strict=True):
-            last = first + span.end - span.start
-            keys_RHTD[span.row, :, span.start : span.end] = key_HND[:, first:last]
-            values_RHTD[span.row, :, span.start : span.end] = value_HND[:, first:last]
-            out_1HND = scaled_dot_product_attention(
-                query_HND[None, :, first:last],
-                keys_RHTD[span.row, None, :, : span.end],
-                values_RHTD[span.row, None, :, : span.end],
-                attn_mask=seen_NT,
-                scale=scale,
-                enable_gqa=True,
-            )
-            out_NHD[first:last] = out_1HND[0].transpose(0, 1)
-            first = last
-        return out_NHD
+    def _by_row(self, packed_1XD: torch.Tensor) -> torch.Tensor:
+        """From [heads, B * N, D] to [B, heads, N, D]."""
+        num_heads, dim = packed_1XD.shape[0], packed_1XD.shape[2]
+        return packed_1XD.view(num_heads, self.kv_MBHTD.shape[1], self.place_PN.shape[1], dim).transpose(0, 1)
 
 
 class ShapeProbe:
-    """Attends to nothing and notes the shape of what each layer would keep."""
+    """Attends to nothing, and notes what each layer would keep."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[int, int, int]] = {}
+        self._seen: dict[int, tuple[int, int, int, int]] = {}
 
     def attend(
-        self, layer: int, query_HND: torch.Tensor, key_HND: torch.Tensor, value_HND: torch.Tensor, scale: float | None
+        self, layer: int, query_1XD: torch.Tensor, key_1XD: torch.Tensor, value_1XD: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        self._seen[layer] = (key_HND.shape[0], key_HND.shape[2], value_HND.shape[2])
-        return query_HND.new_zeros(query_HND.shape[1], query_HND.shape[0], value_HND.shape[2])
+        num_heads, num_tokens, key_dim = key_1XD.shape
+        self._seen[layer] = (num_heads, query_1XD.shape[0] // num_heads, key_dim, value_1XD.shape[2])
+        return query_1XD.new_zeros(num_tokens, query_1XD.shape[0], value_1XD.shape[2])
 
     def kv_shape(self) -> KVShape:
-        """Raises InvalidInput unless every layer keeps the same, as plain attention does."""
-        if sorted(self._seen) != list(range(len(self._seen))) or len(set(self._seen.values())) != 1:
-            raise InvalidInput(f"keys and values per layer are {self._seen}: the embedded engine needs the same in all")
-        return KVShape(len(self._seen), *self._seen[0])
+        """Raises InvalidInput unless all layers keep keys and values of one size, as plain attention does."""
+        is_plain = sorted(self._seen) == list(range(len(self._seen))) and len(set(self._seen.values())) == 1
+        if is_plain:
+            num_heads, group_size, key_dim, value_dim = self._seen[0]
+            if key_dim == value_dim:
+                return KVShape(len(self._seen), num_heads, group_size, key_dim)
+        raise InvalidInput(
+            f"the layers' (heads, group, key, value) sizes are {self._seen}: the embedded engine serves causal LMs "
+            "whose layers all have attention of the same size; serve this one with SGLang"
+        )
 
 
 def _attend_rows(
@@ -137,13 +109,15 @@ def _attend_rows(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    row_attention: RowAttention,
+    row_attention: Attention,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """The signature that transformers calls; `row_attention` comes through from the model's keyword arguments."""
     layer: int = module.layer_idx  # type: ignore[assignment]
-    return row_attention.attend(layer, query[0], key[0], value[0], scaling)[None], None
+    scale = float(query.shape[-1]) ** -0.5 if scaling is None else scaling
+    return row_attention.attend(layer, query[0], key[0], value[0], scale)[None], None
 
 
 AttentionInterface.register(ATTENTION_NAME, _attend_rows)

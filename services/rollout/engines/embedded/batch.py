@@ -1,73 +1,19 @@
 """The rows in flight: admitted with what the cache holds of their prefix, decoded together, swapped out as they end."""
 
-import random
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from services.rollout.engines.embedded.attention import Span
 from services.rollout.engines.embedded.counters import EngineCounters
 from services.rollout.engines.embedded.kv import KVPool, RowKV
 from services.rollout.engines.embedded.model import Policy
-from services.rollout.engines.embedded.radix import RadixNode, RadixTree
+from services.rollout.engines.embedded.radix import RadixTree
+from services.rollout.engines.embedded.row import Row
 from services.rollout.engines.embedded.sampler import draw_tokens
 from services.rollout.engines.embedded.settings import EmbeddedSettings
-from services.rollout.engines.engine import Completion, Request
-from shared.tree.draw import Finish, VersionSpan, WeightVersion
+from services.rollout.engines.engine import Completion
+from shared.tree.draw import WeightVersion
 
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """One request in flight; `token_ids` are its prefix and what was sampled so far."""
-
-    request: Request
-    uniform: Callable[[], float]
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    sampling_logprobs: list[float] = field(default_factory=list)
-    version_starts: list[tuple[WeightVersion, int]] = field(default_factory=list)
-    cached_tokens: int = 0
-    pinned: RadixNode | None = None
-    is_cancelled: bool = False
-
-    @classmethod
-    def of(cls, request: Request) -> "Row":
-        """Its randomness is its own, so that it does not depend on the rows around it."""
-        return cls(request, random.Random(request.seed).random, list(request.token_ids))
-
-    @property
-    def num_sampled(self) -> int:
-        return len(self.logprobs)
-
-    def take(self, token_id: int, logprob: float, sampling_logprob: float) -> None:
-        """Appends a sampled token."""
-        self.token_ids.append(token_id)
-        self.logprobs.append(logprob)
-        self.sampling_logprobs.append(sampling_logprob)
-
-    def finish(self) -> Finish | None:
-        """How it ended, None while it goes on."""
-        if self.logprobs and self.token_ids[-1] in self.request.stop_ids:
-            return Finish.STOP
-        return Finish.LENGTH if self.num_sampled >= self.request.max_tokens else None
-
-    def completion(self, finish: Finish) -> Completion:
-        return Completion(
-            token_ids=tuple(self.token_ids[len(self.request.token_ids) :]),
-            logprobs=tuple(self.logprobs),
-            sampling_logprobs=tuple(self.sampling_logprobs) if self.request.sampling.cuts_support else None,
-            spans=self._spans(),
-            finish=finish,
-            cached_tokens=self.cached_tokens,
-        )
-
-    def _spans(self) -> tuple[VersionSpan, ...]:
-        ends = [start for _, start in self.version_starts[1:]] + [self.num_sampled]
-        return tuple(
-            VersionSpan(version, start, end)
-            for (version, start), end in zip(self.version_starts, ends, strict=True)
-            if start < end
-        )
+WORTH_WAITING_TOKENS = 32
+"""A request waits a pass for another's prompt if that spares it as many tokens, or all: passes are not free either."""
 
 
 class Batch:
@@ -90,16 +36,12 @@ class Batch:
     def num_rows(self) -> int:
         return len(self._rows)
 
-    def step(self, waiting: deque[Row]) -> list[Row]:
-        """Admits from `waiting` what fits, samples one token for every row, and returns the rows that ended."""
+    def step(self, waiting: deque[Row]) -> list[tuple[Row, Completion]]:
+        """Admits from `waiting` what fits, samples one token for every row, and lets go of the rows that ended."""
         self._release([index for index, row in enumerate(self._rows) if row.is_cancelled])
         while joined := self._admit(waiting):
             self._prefill(joined)
-        if not self._rows:
-            return []
-        self._decode()
-        ended = [index for index, row in enumerate(self._rows) if row.finish() is not None]
-        return self._release(ended)
+        return self._decode() if self._rows else []
 
     def swap(self, policy: Policy, version: WeightVersion) -> None:
         """Serves `policy` from now on: forgets the cache and computes the rows' prefixes anew."""
@@ -108,8 +50,8 @@ class Batch:
         for row in self._rows:
             row.pinned = None
             row.version_starts.append((version, row.num_sampled))
-        self._compute([Span(index, 0, len(row.token_ids) - 1) for index, row in enumerate(self._rows)])
-        self._counters.recomputed_tokens += sum(len(row.token_ids) - 1 for row in self._rows)
+        self._compute(0, [0] * len(self._rows))
+        self._counters.recomputed_tokens += sum(row.num_computed for row in self._rows)
 
     def drop_all(self) -> list[Row]:
         """Lets go of every row and of the cache, after a step that failed half-way."""
@@ -118,98 +60,104 @@ class Batch:
         return rows
 
     def _admit(self, waiting: deque[Row]) -> list[Row]:
-        """Rows for who waits, in order; who shares more with one about to be computed than with the cache waits."""
+        """Gives rows to who waits, in order, and passes over who should wait for a prompt that another one computes."""
         joined: list[Row] = []
         passed: list[Row] = []
-        computing: list[Row] = []
-        while waiting and len(self._rows) < self._settings.max_rows:
+        restorable: dict[Row, list[int]] = {}
+        while waiting and len(self._rows) + len(joined) < self._settings.max_rows:
             row = waiting.popleft()
             if row.is_cancelled:
                 continue
             prefix = row.request.token_ids[:-1]
             node, slots = self._tree.match(prefix)
-            known = len(slots)
-            if known < len(prefix) and any(
-                prefix[: known + 1] == other.request.token_ids[: known + 1] for other in computing
-            ):
+            worth = prefix[: len(slots) + WORTH_WAITING_TOKENS]
+            if len(slots) < len(prefix) and any(worth == other.request.token_ids[: len(worth)] for other in joined):
                 passed.append(row)
                 continue
             self._tree.pin(node)
-            row.pinned, row.cached_tokens = node, known
-            row.version_starts.append((self._version, 0))
-            self._kv.reserve(len(row.token_ids))
-            if slots:
-                self._pool.restore(slots, self._kv, len(self._rows))
-            self._rows.append(row)
+            row.pinned, row.cached_tokens, restorable[row] = node, len(slots), slots
             joined.append(row)
-            if known < len(prefix):
-                computing.append(row)
         waiting.extendleft(reversed(passed))
-        self._counters.cached_tokens += sum(row.cached_tokens for row in joined)
+        # Side by side those that have about as much to compute.
+        joined.sort(key=lambda row: row.num_computed - row.cached_tokens, reverse=True)
+        for row in joined:
+            self._join(row, restorable[row])
         return joined
 
+    def _join(self, row: Row, slots: list[int]) -> None:
+        """Makes it the last row, with its cached prefix in place."""
+        self._kv.reserve(len(row.token_ids))
+        if slots:
+            self._pool.restore(slots, self._kv, len(self._rows))
+        row.version_starts.append((self._version, 0))
+        self._rows.append(row)
+        self._counters.cached_tokens += len(slots)
+
     def _prefill(self, joined: list[Row]) -> None:
-        """Computes what the cache did not hold, all rows' in one pass, and caches it."""
+        """Computes what the cache did not hold, and caches it."""
         first = len(self._rows) - len(joined)
-        spans = [
-            Span(first + offset, row.cached_tokens, len(row.token_ids) - 1)
-            for offset, row in enumerate(joined)
-            if row.cached_tokens < len(row.token_ids) - 1
-        ]
-        self._compute(spans)
-        self._counters.prefilled_tokens += sum(span.end - span.start for span in spans)
-        for span in spans:
-            self._remember(span.row)
+        self._compute(first, [row.cached_tokens for row in joined])
+        for index, row in enumerate(joined, first):
+            if row.cached_tokens < row.num_computed:
+                self._counters.prefilled_tokens += row.num_computed - row.cached_tokens
+                self._remember(index)
 
-    def _compute(self, spans: list[Span]) -> None:
-        """Fills the spans in passes of at most `prefill_tokens`."""
-        batch: list[Span] = []
-        room = self._settings.prefill_tokens
-        for span in spans:
-            start = span.start
-            while start < span.end:
-                end = min(span.end, start + room)
-                batch.append(Span(span.row, start, end))
-                room, start = room - (end - start), end
-                if room == 0:
-                    self._compute_pass(batch)
-                    batch, room = [], self._settings.prefill_tokens
-        if batch:
-            self._compute_pass(batch)
+    def _compute(self, first: int, starts: list[int]) -> None:
+        """Computes the rows from `first` on, each from its start, together where they have about as much to do."""
+        widths = [row.num_computed - start for row, start in zip(self._rows[first:], starts, strict=True)]
+        begin = 0
+        while begin < len(widths):
+            end, width = begin + 1, widths[begin]
+            while end < len(widths) and width <= 2 * widths[end] and widths[end] <= 2 * width:
+                widest = max(width, widths[end])
+                if widest * (end + 1 - begin) > self._settings.prefill_tokens:
+                    break
+                end, width = end + 1, widest
+            self._compute_together(first + begin, starts[begin:end], width)
+            begin = end
 
-    def _compute_pass(self, spans: list[Span]) -> None:
-        token_ids = [token for span in spans for token in self._rows[span.row].token_ids[span.start : span.end]]
-        self.policy.prefill(self._kv, spans, token_ids)
+    def _compute_together(self, first: int, starts: list[int], width: int) -> None:
+        """Up to `width` tokens of each row; a long row alone goes in pieces."""
+        rows = self._rows[first : first + len(starts)]
+        for offset in range(0, width, self._settings.prefill_tokens):
+            piece = [start + offset for start in starts]
+            ends = [
+                min(at + self._settings.prefill_tokens, row.num_computed) for at, row in zip(piece, rows, strict=True)
+            ]
+            token_ids = [row.token_ids[at:end] for row, at, end in zip(rows, piece, ends, strict=True)]
+            self.policy.prefill(self._kv, first, piece, token_ids)
 
-    def _decode(self) -> None:
+    def _decode(self) -> list[tuple[Row, Completion]]:
         rows = self._rows
-        positions = [len(row.token_ids) - 1 for row in rows]
+        positions = [row.num_computed for row in rows]
         self._kv.reserve(max(positions) + 1)
         logits_BV = self.policy.decode(self._kv, [row.token_ids[-1] for row in rows], positions)
         drawn = draw_tokens(logits_BV, [row.request.sampling for row in rows], [row.uniform() for row in rows])
-        for row, token_id, logprob, sampling_logprob in zip(
-            rows, drawn.token_ids, drawn.logprobs, drawn.sampling_logprobs, strict=True
-        ):
-            row.take(token_id, logprob, sampling_logprob)
         self._counters.generated_tokens += len(rows)
+        ended, completions = [], []
+        for index, (row, token_id, logprob, sampling_logprob) in enumerate(
+            zip(rows, drawn.token_ids, drawn.logprobs, drawn.sampling_logprobs, strict=True)
+        ):
+            if (finish := row.take(token_id, logprob, sampling_logprob)) is not None:
+                ended.append(index)
+                completions.append((row, row.completion(finish)))
+        self._release(ended)
+        return completions
 
-    def _release(self, indices: list[int]) -> list[Row]:
+    def _release(self, indices: list[int]) -> None:
         """Takes rows out, caching what they computed; the last row moves into each hole."""
-        released = []
         for index in reversed(indices):
             row = self._rows[index]
             self._remember(index)
             if row.pinned is not None:
                 self._tree.unpin(row.pinned)
-            released.append(row)
             last = self._rows.pop()
             if last is not row:
-                self._kv.move(len(self._rows), index, len(last.token_ids) - 1)
+                self._kv.move(len(self._rows), index, last.num_computed)
                 self._rows[index] = last
-        return released
 
     def _remember(self, index: int) -> None:
-        """Puts a row's computed tokens (all but its newest) into the cache, and pins them there while it runs."""
+        """Puts what a row has computed into the cache, and pins it there while the row runs."""
         row = self._rows[index]
         before = self._tree.num_evicted
         node, start, slots = self._tree.insert(tuple(row.token_ids[:-1]))

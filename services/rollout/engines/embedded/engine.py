@@ -7,9 +7,10 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.rollout.engines.embedded.batch import Batch, Row
+from services.rollout.engines.embedded.batch import Batch
 from services.rollout.engines.embedded.counters import EngineCounters
 from services.rollout.engines.embedded.model import Policy, load_policy
+from services.rollout.engines.embedded.row import Row
 from services.rollout.engines.embedded.settings import EmbeddedSettings
 from services.rollout.engines.engine import Completion, EngineLimits, Request
 from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
@@ -168,12 +169,10 @@ class EmbeddedEngine:
         swap.applied.set()
         await asyncio.to_thread(batch.swap, swap.policy, swap.version)
 
-    def _resolve(self, ended: list[Row]) -> None:
-        for row in ended:
-            future = self._futures.get(row)
-            finish = row.finish()
-            if future is not None and finish is not None and not future.done():
-                future.set_result(row.completion(finish))
+    def _resolve(self, ended: list[tuple[Row, Completion]]) -> None:
+        for row, completion in ended:
+            if (future := self._futures.get(row)) is not None and not future.done():
+                future.set_result(completion)
                 self.counters.finished_requests += 1
 
     def _fail(self, rows: list[Row], error: IbtpoError) -> None:

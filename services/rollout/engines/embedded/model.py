@@ -1,9 +1,10 @@
 """The policy: a transformers causal LM in float32 on the CPU, whose attention works on rows.
 
-Shapes: B rows, N new tokens, V vocabulary.
+Shapes: B rows, N new tokens of each, V vocabulary.
 """
 
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from services.rollout.engines.embedded.attention import (
-    ATTENTION_NAME,
-    DecodeAttention,
-    PrefillAttention,
-    RowAttention,
-    ShapeProbe,
-    Span,
-)
-from services.rollout.engines.embedded.decode import DecodePass, EagerDecode, traced
+from services.rollout.engines.embedded.attention import ATTENTION_NAME, ShapeProbe
+from services.rollout.engines.embedded.forward import EagerPass, ForwardPass, inputs_at, traced
 from services.rollout.engines.embedded.kv import KVShape, RowKV
 from services.rollout.engines.engine import EngineLimits
 from shared.errors import InvalidInput
@@ -42,12 +36,14 @@ class Policy:
         self._model = model.eval().requires_grad_(False)
         # Without it GPT-2 looks for padding in every batch; rows have none.
         self._model.config.pad_token_id = None
-        self._decode_pass: DecodePass = EagerDecode(model)
+        self._prefill_pass: ForwardPass = EagerPass(model.base_model)
+        self._decode_pass: ForwardPass = EagerPass(model)
         self.kv_shape = self._check_fitness()
 
     def trace(self) -> None:
-        """Makes decoding faster where the model allows it; takes about as long as a hundred decodes."""
-        self._decode_pass = traced(EagerDecode(self._model), self.kv_shape)
+        """Makes the passes faster where the model allows it; takes as long as some hundred of them."""
+        self._prefill_pass = traced(EagerPass(self._model.base_model), self.kv_shape)
+        self._decode_pass = traced(EagerPass(self._model), self.kv_shape)
 
     def check_successor(self, new: "Policy") -> None:
         """Raises InvalidInput unless `new` is another state of the same model: it is to serve the same requests."""
@@ -72,37 +68,35 @@ class Policy:
         return self
 
     @torch.inference_mode()
-    def prefill(self, rows: RowKV, spans: Sequence[Span], token_ids: Sequence[int]) -> None:
-        """Computes keys and values of the spans' tokens, which `token_ids` lists one span after the other."""
-        positions = [position for span in spans for position in range(span.start, span.end)]
-        _forward(self._model.base_model, PrefillAttention(rows, spans), token_ids, positions)
+    def prefill(self, rows: RowKV, first_row: int, starts: Sequence[int], token_ids: Sequence[Sequence[int]]) -> None:
+        """Computes keys and values of token_ids[b], which stand from starts[b] on in row `first_row + b`."""
+        width = max(map(len, token_ids))
+        # A shorter row repeats its last token in its place, which changes nothing.
+        tokens_BN = torch.tensor([[*ids, *repeat(ids[-1], width - len(ids))] for ids in token_ids])
+        last_B1 = torch.tensor([[start + len(ids) - 1] for start, ids in zip(starts, token_ids, strict=True)])
+        positions_BN = torch.minimum(torch.tensor(starts)[:, None] + torch.arange(width), last_B1)
+        self._prefill_pass(*inputs_at(rows, first_row, tokens_BN, positions_BN))
 
     @torch.inference_mode()
     def decode(self, rows: RowKV, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """Feeds one token to each of the first B rows at its position; the logits that follow, [B, V]."""
-        at = DecodeAttention.at(rows, positions)
         return self._decode_pass(
-            torch.tensor([token_ids]),
-            torch.tensor([positions]),
-            at.bias_P1T,
-            at.place_P,
-            at.keys_LRHTD,
-            at.values_LRHTD,
+            *inputs_at(rows, 0, torch.tensor(token_ids)[:, None], torch.tensor(positions)[:, None])
         )
 
     def _check_fitness(self) -> KVShape:
         """Compares a prefill and a decode over rows with the model's own forward pass, and learns its KV shape."""
         token_ids = [index % self.limits.vocab_size for index in range(min(PROBE_TOKENS, self.limits.context_length))]
         last = len(token_ids) - 1
+        probe, token_ids_1N = ShapeProbe(), torch.tensor([token_ids])
         with torch.inference_mode():
-            probe = ShapeProbe()
-            _forward(self._model, probe, token_ids, range(last + 1))
+            self._model(input_ids=token_ids_1N, use_cache=False, row_attention=probe)
             shape = probe.kv_shape()
             self._model.set_attn_implementation("eager")
-            expected_V = self._model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0, -1]
+            expected_V = self._model(input_ids=token_ids_1N, use_cache=False).logits[0, -1]
             self._model.set_attn_implementation(ATTENTION_NAME)
         rows = RowKV(shape, 1)
-        self.prefill(rows, [Span(0, 0, last)], token_ids[:last])
+        self.prefill(rows, 0, [0], [token_ids[:last]])
         logits_V = self.decode(rows, token_ids[last:], [last])[0]
         error, scale = float((logits_V - expected_V).abs().max()), float(expected_V.abs().max())
         if not error <= PROBE_TOLERANCE * max(scale, 1.0):
@@ -111,18 +105,6 @@ class Policy:
                 "the embedded engine serves causal LMs with plain softmax attention and finite logits"
             )
         return shape
-
-
-def _forward(
-    model: torch.nn.Module, attention: RowAttention, token_ids: Sequence[int], positions: Sequence[int]
-) -> None:
-    """One pass for what `attention` keeps of it."""
-    model(
-        input_ids=torch.tensor([token_ids]),
-        position_ids=torch.tensor([positions]),
-        use_cache=False,
-        row_attention=attention,
-    )
 
 
 def _weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
