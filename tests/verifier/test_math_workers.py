@@ -1,0 +1,76 @@
+"""What exact and numeric comparison leave open is judged by math-verify's workers, safely."""
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from prometheus_client import CollectorRegistry
+
+from services.verifier.checks.check import Judgement
+from services.verifier.checks.math.check import MathCheck
+from services.verifier.config import MathConfig
+from services.verifier.metrics import VerifierMetrics
+from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def check() -> AsyncIterator[MathCheck]:
+    config = MathConfig(workers=1, item_seconds=20)
+    async with MathCheck(config, VerifierMetrics(CollectorRegistry())) as started:
+        yield started
+
+
+async def _judge(check: MathCheck, gold: str, response: str, seconds: float | None = None) -> Judgement:
+    limits = ItemLimits(wall_seconds=seconds) if seconds else None
+    item = VerdictItem(id="1", kind="math", response=response, answer_key={"gold": gold}, limits=limits)
+    judgements: list[Judgement] = []
+    await check.judge([check.prepare(item)], lambda _, judgement: judgements.append(judgement))
+    (judgement,) = judgements
+    return judgement
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "is_right"),
+    [
+        (r"\mathbb{R}\setminus\{0\}", r"(-\infty,0)\cup(0,\infty)", True),
+        (r"\mathbb{R}\setminus\{0\}", r"(-\infty,1)\cup(1,\infty)", False),
+        ("[-3,2]", r"(-\infty,-3]\cup[2,\infty)", False),
+        (r"F_n = \sum_{k=0}^{n-1} F_k", r"F_n = \sum_{k=0}^{n-2} F_k", False),
+        (r"x_{1}=\frac{1}{2},\quadx_{2}=\frac{1}{3}", r"\frac{1}{2}, \frac{1}{3}", True),
+        ("|x|", "x", False),
+        ("x", r"\sqrt{x^2}", False),
+    ],
+)
+async def test_a_worker_decides(check: MathCheck, gold: str, answer: str, is_right: bool) -> None:
+    judgement = await _judge(check, gold, rf"\boxed{{{answer}}}")
+    assert judgement.rule == "math-verify"
+    assert judgement.outcome is (Outcome.RIGHT if is_right else Outcome.WRONG), judgement
+
+
+async def test_the_open_expectations_of_math_verify_are_met(check: MathCheck, rows_of) -> None:  # type: ignore[no-untyped-def]
+    open_rows = {
+        "test_all::test_latex_notation_math[2]": True,
+        "test_all::test_math_extraction_edge_cases[4]": False,
+        "test_open_thoughts::test_open_thoughts[23]": True,
+        "test_open_thoughts::test_open_thoughts[25]": True,
+        "test_open_thoughts::test_open_thoughts[26]": True,
+        "test_yujianll::test_string_extraction[4]": False,
+    }
+    found = {}
+    for row in rows_of("math_verify_expectations.jsonl.gz"):
+        if row["id"] in open_rows:
+            prediction = row["pred"] if "\\boxed" in row["pred"] else rf"\boxed{{{row['pred']}}}"
+            found[row["id"]] = (await _judge(check, row["gold"], prediction)).outcome is Outcome.RIGHT
+    assert found == open_rows
+
+
+async def test_an_answer_that_does_not_end_is_ended_at_its_limit(check: MathCheck) -> None:
+    await _judge(check, "|x|", r"\boxed{x}")  # a worker is warm
+    start = time.monotonic()
+    judgement = await _judge(check, r"\sum_{n=1}^{9} n", r"\boxed{\sum_{n=1}^{10^9} \frac{1}{n^3+\sin(n)}}", seconds=1)
+    assert time.monotonic() - start < 2
+    assert judgement.outcome in (Outcome.TIMED_OUT, Outcome.INFRASTRUCTURE)
+    assert not judgement.reward
