@@ -25,8 +25,8 @@ class CodeConfig(Settings):
     """The code check: how many programs run at once, and what each may use unless its item says otherwise."""
 
     places: int = Field(2, ge=1, le=256, description="items judged at once")
-    item_seconds: float = Field(30.0, gt=0, le=600, description="wall clock of all tests of one item")
-    wall_seconds: float = Field(15.0, gt=0, le=600, description="wall clock of one process")
+    item_seconds: float = Field(60.0, gt=0, le=600, description="wall clock of all cases of one item")
+    wall_seconds: float = Field(30.0, gt=0, le=600, description="wall clock of one process")
     cpu_seconds: float = Field(10.0, gt=0, le=600)
     memory_bytes: int = Field(1 << 30, gt=0)
     output_bytes: int = Field(4 << 20, gt=0)

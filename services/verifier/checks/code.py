@@ -21,14 +21,14 @@ from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 
 @dataclass(frozen=True, slots=True)
 class CodeSettings:
-    """How code is run: how many items at once, what each process and each item may use."""
+    """How code is run: how many items at once, what each process may use, how long all cases of an item may take."""
 
     num_places: int = 2
     is_unsafe: bool = False
     uses_namespaces: bool = True
     readable: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    item_seconds: float = 30.0
+    item_seconds: float = 60.0
     max_response_characters: int = 1 << 20
     max_program_bytes: int = 1 << 18
 
@@ -99,7 +99,7 @@ class CodeCheck:
         limits, item_seconds = self._limits(case.limits)
         if isinstance(tests, PreparedStdio):
             return await judge_stdio(self._sandbox, source, tests, limits, item_seconds)
-        return await judge_function(self._sandbox, source, tests, limits, item_seconds)
+        return await judge_function(self._sandbox, source, tests, limits)
 
     def _refused(self, outcome: Outcome, reason: str, tests: PreparedTests) -> Judgement:
         return Judgement(0.0, outcome, reason, tests.rule, isolated=self._sandbox.is_isolated)

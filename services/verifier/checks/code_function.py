@@ -1,7 +1,6 @@
 """Judges functions by tests that run in a process of their own and call them over plain data."""
 
 import json
-from dataclasses import replace
 
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code_key import PreparedFunction
@@ -11,13 +10,10 @@ from services.verifier.sandbox.sandbox import Ending, Limits, Program, Role, Run
 from shared.protocol.verdict import Outcome
 
 
-async def judge_function(
-    sandbox: Sandbox, source: bytes, tests: PreparedFunction, limits: Limits, item_seconds: float
-) -> Judgement:
+async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunction, limits: Limits) -> Judgement:
     """Loads the solution in one process, runs the tests in another."""
     solution = Program(source, Role.SOLUTION)
     judge = Program(tests.script.packed(), Role.JUDGE)
-    limits = replace(limits, wall_seconds=item_seconds)
     solved, judged = await sandbox.run_pair(solution, judge, limits)
     report = _read(judged)
     outcome, reason = _outcome(solved, judged, report)

@@ -30,6 +30,7 @@ def encode(value: object) -> bytes:
     """The value's bytes. Subclasses lose what they add; iterators are run to their end. Raises NotPlain."""
     out = bytearray()
     _put(out, value, 0)
+    _check_size(out)
     return bytes(out)
 
 
@@ -47,12 +48,16 @@ def decode(data: bytes) -> Any:
 def _put(out: bytearray, value: Any, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise NotPlain(f"a value nested deeper than {_MAX_DEPTH}")
-    if len(out) > MAX_BYTES:
-        raise NotPlain(f"a value larger than {MAX_BYTES >> 20} MiB")
+    _check_size(out)
     put = _PUT.get(type(value)) or next((put for kind, put in _PUT_SUBCLASS if isinstance(value, kind)), None)
     if put is None:
         raise NotPlain(f"an object of type {type(value).__name__}")
     put(out, value, depth)
+
+
+def _check_size(out: bytearray) -> None:
+    if len(out) > MAX_BYTES:
+        raise NotPlain(f"a value larger than {MAX_BYTES >> 20} MiB")
 
 
 def _put_sized(out: bytearray, tag: bytes, data: bytes) -> None:

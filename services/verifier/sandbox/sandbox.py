@@ -40,9 +40,12 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process may use. The memory is address space beyond that of a bare interpreter."""
+    """What one process may use. The memory is address space beyond that of a bare interpreter.
 
-    wall_seconds: float = 15.0
+    The wall clock is for programs that wait: on a busy machine it must not end those that work.
+    """
+
+    wall_seconds: float = 30.0
     cpu_seconds: float = 10.0
     memory_bytes: int = 1 << 30
     output_bytes: int = 4 << 20
