@@ -36,22 +36,50 @@ def serve(
 
 async def _serve_until_told(app: FastAPI, door: socket.socket, grace_seconds: float, url_file: Path | None) -> int:
     drain: Drain = app.state.drain
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, drain.begin)
-    try:
-        async with serving(app, door, url_file):
-            await drain.begun.wait()
-            log.info("draining", grace_seconds=grace_seconds, requests_in_flight=drain.num_requests)
-            code = await drain.finish(grace_seconds)
-    except Exception:
-        log.exception("service_failed")
-        return ExitCode.STARTUP_FAILED
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
+    is_up = asyncio.Event()
+    with _signals_to(drain, is_up):
+        try:
+            async with serving(app, door, url_file):
+                is_up.set()
+                await drain.begun.wait()
+                log.info("draining", grace_seconds=grace_seconds, requests_in_flight=drain.num_requests)
+                code = await drain.finish(grace_seconds)
+        except asyncio.CancelledError:
+            if is_up.is_set():
+                raise
+            log.info("ended_while_starting")
+            return ExitCode.DONE
+        except Exception:
+            log.exception("service_failed")
+            return ExitCode.STARTUP_FAILED
     log.info("exited", code=int(code))
     return code
+
+
+@contextmanager
+def _signals_to(drain: Drain, is_up: asyncio.Event) -> Iterator[None]:
+    """The first signal begins the drain, or cancels this task where it is not up yet; the second ends the patience;
+    the third ends the process, whatever still holds it."""
+    loop = asyncio.get_running_loop()
+    life = asyncio.current_task()
+
+    def told() -> None:
+        drain.begin()
+        if drain.hurried.is_set():
+            stop_listening()
+        if life is not None and not is_up.is_set():
+            life.cancel()
+
+    def stop_listening() -> None:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, told)
+    try:
+        yield
+    finally:
+        stop_listening()
 
 
 @asynccontextmanager
@@ -66,18 +94,19 @@ async def serving(app: FastAPI, door: socket.socket, url_file: Path | None = Non
             app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1
         )
     )
-    async with app.router.lifespan_context(app):
-        task = asyncio.create_task(server.serve(sockets=[door]), name="uvicorn")
-        try:
-            _tell(url_file, url)
-            log.info("listening", url=url)
-            yield url
-        finally:
-            server.should_exit = True
-            await asyncio.wait({task}, timeout=_LAST_SECONDS)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            _tell(url_file, None)
+    with door:
+        async with app.router.lifespan_context(app):
+            task = asyncio.create_task(server.serve(sockets=[door]), name="uvicorn")
+            try:
+                _tell(url_file, url)
+                log.info("listening", url=url)
+                yield url
+            finally:
+                server.should_exit = True
+                await asyncio.wait({task}, timeout=_LAST_SECONDS)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                _tell(url_file, None)
 
 
 class _Server(uvicorn.Server):

@@ -93,7 +93,7 @@ async def client_of(app: FastAPI, token: str | None = None) -> AsyncIterator[htt
 
 @asynccontextmanager
 async def _life(app: FastAPI) -> AsyncIterator[None]:
-    """As the tests ask by SMALL_LIFE: fails at the start, has work to finish at the end, or ends by itself."""
+    """As the tests ask by SMALL_LIFE: fails or hangs at the start, works or clings at the end, or ends by itself."""
     life = os.environ.get("SMALL_LIFE", "")
     log = event_logger("small")
     if life == "fails":
@@ -105,10 +105,16 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
             log.info("work_finished")
 
         app.state.drain.before_exit(finish)
+    if life == "hangs":
+        log.info("hanging")
+        await asyncio.sleep(600)
     if life == "ends":
         asyncio.get_running_loop().call_later(0.2, app.state.drain.begin, 7)
     log.info("began", url=app.state.url)
     yield
+    if life == "clings":
+        log.info("clinging")
+        await asyncio.sleep(600)
     log.info("ended")
 
 

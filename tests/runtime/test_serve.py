@@ -43,6 +43,13 @@ class SmallProcess:
             time.sleep(0.02)
         return self.url_file.read_text()
 
+    def wait_for(self, event: str) -> None:
+        deadline = time.monotonic() + 20
+        while f'"{event}"' not in self.log_text():
+            assert self.process.poll() is None, self.log_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
     def exit_code(self) -> int:
         return self.process.wait(20)
 
@@ -68,8 +75,10 @@ def processes(tmp_path: Path) -> Iterator[type[SmallProcess]]:
         small.process.wait()
 
 
-async def test_at_sigterm_requests_in_flight_finish_and_new_ones_are_sent_away(processes: type[SmallProcess]) -> None:
-    small = processes()
+async def test_at_sigterm_work_and_requests_in_flight_finish_and_new_ones_are_sent_away(
+    processes: type[SmallProcess],
+) -> None:
+    small = processes(life="works")
     async with httpx.AsyncClient(base_url=small.url()) as client:
         slow = asyncio.create_task(client.get("/v1/slow/1000"))
         await asyncio.sleep(0.3)
@@ -81,6 +90,7 @@ async def test_at_sigterm_requests_in_flight_finish_and_new_ones_are_sent_away(p
         assert "draining" in ready.json()["detail"]
         assert (await slow).json() == "done"
     assert small.exit_code() == ExitCode.DONE
+    assert {"work_finished", "request"} <= set(small.events())
     assert small.events()[-2:] == ["ended", "exited"]
     assert not small.url_file.exists()
 
@@ -93,14 +103,6 @@ def test_an_idle_service_ends_at_once(processes: type[SmallProcess], number: sig
     small.process.send_signal(number)
     assert small.exit_code() == ExitCode.DONE
     assert time.monotonic() - start < 5
-
-
-def test_work_in_the_background_is_finished_within_the_grace(processes: type[SmallProcess]) -> None:
-    small = processes(life="works")
-    small.url()
-    small.process.send_signal(signal.SIGTERM)
-    assert small.exit_code() == ExitCode.DONE
-    assert "work_finished" in small.events()
 
 
 async def test_what_outlasts_the_grace_is_cut_and_the_exit_code_says_so(processes: type[SmallProcess]) -> None:
@@ -130,6 +132,25 @@ def test_a_failed_start_is_told_once_and_exits_with_its_code(processes: type[Sma
     assert small.exit_code() == ExitCode.STARTUP_FAILED
     assert small.events() == ["service_failed"]
     assert "no model at /nowhere" in small.log_text()
+
+
+def test_a_start_that_takes_too_long_can_be_ended(processes: type[SmallProcess]) -> None:
+    small = processes(life="hangs")
+    small.wait_for("hanging")
+    small.process.send_signal(signal.SIGTERM)
+    assert small.exit_code() == ExitCode.DONE
+    assert small.events()[-1] == "ended_while_starting"
+
+
+def test_a_third_signal_ends_what_clings(processes: type[SmallProcess]) -> None:
+    small = processes(life="clings")
+    small.url()
+    small.process.send_signal(signal.SIGTERM)
+    small.wait_for("clinging")
+    small.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    small.process.send_signal(signal.SIGTERM)
+    assert small.exit_code() == -signal.SIGTERM
 
 
 def test_a_service_may_end_itself_with_its_own_code(processes: type[SmallProcess]) -> None:
