@@ -1,7 +1,7 @@
 """The bytes of a bundle on the wire: magic, length of the manifest, manifest, then the files in its order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 from shared.errors import InvalidInput
@@ -13,7 +13,7 @@ _LENGTH_BYTES = 8
 _CHUNK_BYTES = 1 << 20
 
 
-async def stream_bundle(manifest: Manifest, directory: Path) -> AsyncIterator[bytes]:
+async def stream_bundle(manifest: Manifest, directory: Path) -> AsyncGenerator[bytes, None]:
     """The framed bundle, read as it is asked for. InvalidInput when a file is not as long as its manifest says."""
     header = manifest.model_dump_json().encode()
     yield MAGIC + len(header).to_bytes(_LENGTH_BYTES, "little") + header
