@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -49,13 +49,13 @@ def _table(section: str, model: type[BaseModel]) -> Table:
 def settings(prefix: str, model: type[Any]) -> Iterator[tuple[str, str, str]]:
     """(full name, default, meaning) of every setting of a model and of the models in it."""
     for name, field in _fields(model):
-        inner = _model_in(field.annotation)
-        if inner is None:
-            yield f"{prefix}.{name}", _default(field), field.description or ""
-        else:
+        models, path = _models_in(field.annotation), f"{prefix}.{name}"
+        if len(models) == 1:
             if field.description:
-                yield f"{prefix}.{name}", "", field.description
-            yield from settings(f"{prefix}.{name}", inner)
+                yield path, "", field.description
+            yield from settings(f"{path}.NAME" if get_origin(field.annotation) is dict else path, models[0])
+        else:
+            yield path, _default(field), field.description or "; ".join(map(_variant, models))
 
 
 def _fields(model: type[Any]) -> Iterator[tuple[str, FieldInfo]]:
@@ -67,10 +67,16 @@ def _fields(model: type[Any]) -> Iterator[tuple[str, FieldInfo]]:
             yield field.name, FieldInfo(annotation=field.type, default=default)  # type: ignore[arg-type]
 
 
-def _model_in(annotation: Any) -> type[Any] | None:
-    """The one model that a setting holds; none for a choice between several."""
-    candidates = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type) and _is_model(one)]
-    return candidates[0] if len(candidates) == 1 else None
+def _models_in(annotation: Any) -> list[type[Any]]:
+    """The models that a setting may hold: one, or several to choose from."""
+    return [one for one in (annotation, *get_args(annotation)) if isinstance(one, type) and _is_model(one)]
+
+
+def _variant(model: type[Any]) -> str:
+    """One of several models, by its `kind` and what else it takes."""
+    fields = {name: _default(field) for name, field in _fields(model)}
+    kind = fields.pop("kind", model.__name__)
+    return f"{kind}: {', '.join(fields)}"
 
 
 def _is_model(annotation: type[Any]) -> bool:

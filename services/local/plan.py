@@ -97,7 +97,7 @@ def prepare(plan: Plan) -> None:
     plan.run.make()
     if plan.local.task == "demo":
         _write_demo_data(plan.run, plan.local.demo)
-    plan.run.config.write_text(plan.config_text)
+    plan.run.write_private(plan.run.config, plan.config_text)
 
 
 def _taken(run: RunDirectory) -> Conflict:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.local.tree_view import summary as tree_summary
 from shared.protocol.status import Evaluation
 
 NUM_TREES = 4
+_SECRET = re.compile(r"^(token|password) = .*$", re.MULTILINE)
 HEADLINES = (  # key of summary.json, what it says, format
     ("avg_at_8_before", "avg@8 before", "{:.3f}"),
     ("avg_at_8_after", "avg@8 after", "{:.3f}"),
@@ -149,4 +151,6 @@ def _plain(value: float | int | str | None) -> str:
 
 
 def _config(run: RunDirectory) -> str:
-    return run.config.read_text(encoding="utf-8") if run.config.exists() else ""
+    """The settings, without secrets: the page is made to be passed on."""
+    text = run.config.read_text(encoding="utf-8") if run.config.exists() else ""
+    return _SECRET.sub(r'\1 = "***"', text)

@@ -101,12 +101,16 @@ class RunDirectory:
             part.mkdir(parents=True, exist_ok=True)
 
     def write_record(self, record: RunRecord) -> None:
-        """Replaces run.json whole, readable by its owner only."""
-        draft = self.record.with_suffix(".tmp")
+        """Replaces run.json whole."""
+        self.write_private(self.record, record.model_dump_json(indent=2))
+
+    def write_private(self, path: Path, text: str) -> None:
+        """Replaces a file of the run whole, readable by its owner only."""
+        draft = path.with_name(f".{path.name}.partial")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(record.model_dump_json(indent=2))
-        draft.replace(self.record)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        draft.replace(path)
 
     def read_record(self) -> RunRecord | None:
         """The record, or None when there is none to read."""

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from services.learner.config import LearnerConfig
 from services.local.plan import Plan, Start, Wish, make_plan, prepare, preview
 from services.local.run_dir import RunDirectory, find, free_name, named
 from shared.errors import Conflict, InvalidInput
-from shared.runtime.config import preset_names
+from shared.runtime.config import load_config, preset_names
 
 
 def begun(runs: Path, wish: Wish) -> Plan:
@@ -120,3 +121,11 @@ def test_a_free_name_is_not_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_can_be_used(preset: str) -> None:
     assert "[learner" in preview(preset, ("learner.model=models/mine", "learner.data=problems.jsonl"))
+
+
+@pytest.mark.parametrize("sampler", ["ib", "independent", "random", "entropy", "fixed-width"])
+@pytest.mark.parametrize("advantage", ["ibtpo", "grpo"])
+def test_a_saved_configuration_is_read_back_equal(tmp_path: Path, sampler: str, advantage: str) -> None:
+    plan = begun(tmp_path, Wish("mine", "demo", (f"sampler={sampler}", f"advantage={advantage}")))
+    assert plan.learner.growth.sampler.kind == sampler
+    assert load_config(LearnerConfig, "learner", plan.run.config, ()) == plan.learner

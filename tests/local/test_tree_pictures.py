@@ -132,7 +132,7 @@ def run(tmp_path: Path) -> RunDirectory:
     run.policy.mkdir()
     source = checkpoint_directory() / "tokenizer.json"
     (run.policy / "tokenizer.json").write_bytes(source.read_bytes())
-    run.config.write_text("[learner]\nmodel = 'gone'\n")
+    run.config.write_text("[learner]\nmodel = 'gone'\n[verifier.kinds.own]\ntoken = 's3cret'\n")
     for name in ("last-0", "sample-0"):
         (run.trees / f"{name}.msgpack").write_bytes(TREE.pack())
     (run.trees / "last-1.msgpack").write_bytes(b"half")
@@ -168,6 +168,7 @@ def test_the_report_stands_alone(run: RunDirectory) -> None:
     assert page.count("data:image/png;base64,") == len(list(run.plots.glob("*.png"))) >= 3
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     assert "http" not in page
+    assert "s3cret" not in page
 
 
 def test_the_report_of_a_finished_run_tells_its_summary(run: RunDirectory) -> None:
