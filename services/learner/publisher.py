@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import httpx
@@ -57,8 +58,9 @@ class Publisher:
     async def stream(self, snapshot: Snapshot) -> AsyncIterator[bytes]:
         """The framed bundle of a snapshot, which stays on the disk until its last byte is sent."""
         with self._store.pinned(snapshot):
-            async for chunk in stream_bundle(snapshot.manifest, snapshot.directory):
-                yield chunk
+            async with aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     async def push(self, snapshot: Snapshot) -> None:
         """Brings the snapshot to all live replicas at once; returns when they serve it, or at the deadline."""
@@ -77,8 +79,10 @@ class Publisher:
         headers = {"Content-Length": str(bundle_bytes(snapshot.manifest)), "Content-Type": "application/octet-stream"}
         result = "loaded"
         try:
-            async with reaching(f"replica {replica.name}", self._push_seconds):
-                body = stream_bundle(snapshot.manifest, snapshot.directory)
+            async with (
+                reaching(f"replica {replica.name}", self._push_seconds),
+                aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as body,
+            ):
                 raise_for_problem(await self._http.put(url, content=body, headers=headers))
         except Unavailable as error:
             result = "unreached"

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 import torch
 from fastapi import FastAPI
+from transformers.utils.logging import disable_progress_bar
 
 from services.learner.app import build_router
 from services.learner.checkpoint import Checkpoint, CheckpointStore
@@ -49,6 +50,7 @@ class LearnerService:
 
     def __init__(self, config: LearnerConfig) -> None:
         torch.set_num_threads(config.threads)
+        disable_progress_bar()  # the log is for machines
         self._config = config
         self._metrics = metrics = LearnerMetrics()
         self._http = http_client(config.token, config.publish_seconds)
@@ -134,7 +136,15 @@ class LearnerService:
             log.exception("run_failed")
         finally:
             await self._presence.leave()
-            drain.begin(code)
+            _end(drain, code)
+
+
+def _end(drain: Drain, code: int) -> None:
+    """Ends the process, or says how a drain that has begun ended: beginning it twice would cut it short."""
+    if drain.begun.is_set():
+        drain.exit_code = code
+    else:
+        drain.begin(code)
 
 
 def _starting_point(config: LearnerConfig, checkpoints: CheckpointStore) -> Checkpoint | None:

@@ -1,0 +1,131 @@
+"""A rollout replica without an engine: it takes tasks and weights as a real one does, and answers with random draws."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry
+
+from shared.errors import Overloaded, Unavailable
+from shared.protocol.grow import GrowRequest
+from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.protocol.task import Task
+from shared.protocol.tree import ScoredTree
+from shared.runtime.app import create_app
+from shared.runtime.serve import open_door, serving
+from shared.streams import RunStreams
+from shared.tree.draw import WeightVersion
+from shared.weights import SnapshotStore
+from tests.learner.synthetic import draws, scored
+
+
+class FakeReplica:
+    """What it does can be changed while it runs."""
+
+    def __init__(self, streams: RunStreams, name: str, directory: Path) -> None:
+        self.name = name
+        self.version: WeightVersion | None = None
+        self.loaded: list[WeightVersion] = []
+        self.takes_weights = True
+        self.load_seconds = 0.0
+        self.is_overloaded = False
+        self.posted = 0
+        self.url = ""
+        self._streams = streams
+        self._store = SnapshotStore(directory, keep=2)
+
+    @asynccontextmanager
+    async def live(self) -> AsyncIterator["FakeReplica"]:
+        """Announced and serving while the block runs; afterwards it is gone without a word."""
+        app = create_app(
+            "fake",
+            self._router(),
+            lifespan=None,
+            ready=lambda: None,
+            registry=CollectorRegistry(),
+            token=None,
+            max_body_bytes=1 << 26,
+        )
+        async with serving(app, open_door("127.0.0.1", 0, None)) as self.url:
+            steps = (self._announce, self._harvest, self._catch_up)
+            loops = [asyncio.create_task(self._patiently(step)) for step in steps]
+            try:
+                yield self
+            finally:
+                for loop in loops:
+                    loop.cancel()
+                await asyncio.gather(*loops, return_exceptions=True)
+
+    def _router(self) -> APIRouter:
+        router = APIRouter()
+
+        @router.put("/v1/weights/{version}")
+        async def put_weights(version: str, request: Request) -> None:
+            if not self.takes_weights:
+                raise Unavailable("this replica takes no weights now")
+            await asyncio.sleep(self.load_seconds)
+            snapshot = await self._store.receive(request.stream(), 1 << 26)
+            assert str(snapshot.version) == version
+            self.version = snapshot.version
+            self.loaded.append(snapshot.version)
+
+        @router.post("/v1/trees")
+        async def grow_tree(body: GrowRequest) -> Response:
+            self.posted += 1
+            if self.is_overloaded:
+                raise Overloaded("too many trees")
+            task = Task(
+                run="",
+                id="posted",
+                problem_id="",
+                prompt_ids=body.prompt_ids or (),
+                kind=body.kind or "",
+                answer_key=body.answer_key or {},
+                growth=body.growth,
+                seed=body.seed,
+            )
+            await asyncio.sleep(0.005)
+            return Response(self._grow(task).pack(), media_type="application/msgpack")
+
+        return router
+
+    def _grow(self, task: Task) -> ScoredTree:
+        if self.version is None:
+            raise Unavailable("no weights yet")
+        rng = random.Random(task.seed)
+        record = draws(rng, task.growth.sampler.first, 0, versions=(self.version,), max_tokens=6)
+        return scored(task, record, replica=self.name)
+
+    async def _announce(self) -> None:
+        state = ReplicaState.SERVING if self.version else ReplicaState.WAITING
+        info = ReplicaInfo(name=self.name, url=self.url, state=state, version=self.version)
+        await self._streams.replicas.announce(info, 1.0)
+        await asyncio.sleep(0.1)
+
+    async def _harvest(self) -> None:
+        if self.version is None:
+            await asyncio.sleep(0.02)
+            return
+        for claim in await self._streams.tasks.take(self.name, 4, 0.2):
+            await self._streams.tasks.finish(claim, self._grow(claim.task))
+            await asyncio.sleep(0.01)
+
+    async def _catch_up(self) -> None:
+        """Pulls the learner's latest weights when it has none."""
+        await asyncio.sleep(0.3)
+        learner = await self._streams.board.learner_url()
+        if self.version is None and self.takes_weights and learner is not None:
+            async with httpx.AsyncClient() as http, http.stream("GET", f"{learner}/v1/weights/latest") as response:
+                if response.is_success:
+                    self.version = (await self._store.receive(response.aiter_bytes(), 1 << 26)).version
+
+    async def _patiently(self, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await step()
+            except (Unavailable, httpx.TransportError):
+                await asyncio.sleep(0.1)

@@ -1,0 +1,259 @@
+"""A learner's life in this process: what it serves, publishes and measures while it trains, and how it ends."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from services.learner.checkpoint import CheckpointStore
+from services.learner.config import LearnerConfig, Resume
+from services.learner.wiring import build
+from shared.errors import Conflict, InvalidInput
+from shared.protocol.status import RunState, RunStatus
+from shared.runtime.serve import open_door, serving
+from shared.streams import RunStreams, connect
+from shared.weights import SnapshotStore
+from tests.conftest import RedisProcess
+from tests.learner.fake_replica import FakeReplica
+
+Configure = Callable[..., LearnerConfig]
+Replica = Callable[[str], AbstractAsyncContextManager[FakeReplica]]
+
+
+class Life:
+    """One life of the learner, and a client of it."""
+
+    def __init__(self, app: FastAPI, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self._drain = app.state.drain
+
+    async def status(self) -> RunStatus:
+        return RunStatus.model_validate((await self.client.get("/v1/status")).json())
+
+    async def when(self, is_so: Callable[[RunStatus], bool]) -> RunStatus:
+        async with asyncio.timeout(40):
+            while not is_so(status := await self.status()):
+                await asyncio.sleep(0.02)
+        return status
+
+    async def end(self) -> int:
+        """Its exit code, once its run has ended."""
+        async with asyncio.timeout(40):
+            await self._drain.begun.wait()
+            return await self._drain.finish(30.0)
+
+    async def metric(self, name: str) -> float:
+        text = (await self.client.get("/metrics")).text
+        (line,) = (line for line in text.splitlines() if line.startswith(f"{name} "))
+        return float(line.split()[1])
+
+
+@asynccontextmanager
+async def life(config: LearnerConfig) -> AsyncIterator[Life]:
+    app = build(config)
+    async with serving(app, open_door("127.0.0.1", 0, None)) as url, httpx.AsyncClient(base_url=url) as client:
+        yield Life(app, client)
+
+
+@pytest.fixture
+async def streams(redis_url: str) -> AsyncIterator[RunStreams]:
+    opened = RunStreams(connect(redis_url), "run")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def replica(streams: RunStreams, tmp_path: Path) -> Replica:
+    return lambda name: FakeReplica(streams, name, tmp_path / name).live()
+
+
+async def test_a_run_of_some_steps(
+    configured: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
+) -> None:
+    config = configured(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 10})
+    async with replica("one") as one, replica("two") as two, life(config) as learner:
+        assert await learner.end() == 0
+    status = await streams.board.read()
+    assert status is not None
+    assert status.state is RunState.FINISHED
+    assert status.accounts.used + status.accounts.skipped == 16
+    assert [evaluation.step for evaluation in status.evaluations] == [0, 4]
+    assert one.posted > 0
+    assert two.posted > 0
+    # versions come in order, and the last one everywhere
+    assert one.loaded == sorted(one.loaded)
+    assert one.loaded[-1] == two.loaded[-1] == status.version
+    checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
+    assert checkpoint is not None
+    assert checkpoint.state().books.accounts.balanced
+    assert len(list((config.run_dir / "trees").glob("*.msgpack"))) == 16
+
+
+async def test_a_finished_run_is_not_run_again(configured: Configure, redis_url: str, replica: Replica) -> None:
+    config = configured(redis_url=redis_url, total_steps=1)
+    async with replica("one"), life(config) as learner:
+        assert await learner.end() == 0
+    before = (config.run_dir / "summary.json").stat()
+    async with life(config) as again:
+        assert await again.end() == 0
+    assert (config.run_dir / "summary.json").stat() == before
+
+
+async def test_a_run_ends_with_its_budget_of_tokens(configured: Configure, redis_url: str, replica: Replica) -> None:
+    config = configured(redis_url=redis_url, total_steps=None, max_generated_tokens=500)
+    async with replica("one"), life(config) as learner:
+        assert await learner.end() == 0
+    checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
+    assert checkpoint is not None
+    progress = checkpoint.state().progress
+    assert progress.totals.usage.generated_tokens >= 500
+    assert 1 <= progress.step < 10
+
+
+async def test_the_latest_weights_are_served_whole_while_training_goes_on(
+    configured: Configure, redis_url: str, replica: Replica, tmp_path: Path
+) -> None:
+    config = configured(redis_url=redis_url, total_steps=1000)
+    store = SnapshotStore(tmp_path / "joiner", keep=1)
+    async with replica("one"), life(config) as learner:
+        await learner.when(lambda status: status.step >= 2)
+        versions = []
+        for _ in range(3):
+            async with learner.client.stream("GET", "/v1/weights/latest") as response:
+                snapshot = await store.receive(response.aiter_bytes(), 1 << 26)
+                assert response.headers["X-Weight-Version"] == str(snapshot.version)
+                versions.append(snapshot.version)
+            await asyncio.sleep(0.2)
+        assert versions == sorted(versions)
+        assert versions[-1] > versions[0]
+        await learner.client.post("/v1/stop")
+        assert await learner.end() == 0
+
+
+async def test_before_the_first_version_it_is_not_ready_and_serves_no_weights(
+    configured: Configure, redis_process: RedisProcess
+) -> None:
+    redis_process.kill()
+    async with life(configured(redis_url=redis_process.url)) as learner:
+        assert (await learner.client.get("/readyz")).status_code == 503
+        response = await learner.client.get("/v1/weights/latest")
+        assert response.status_code == 503
+        assert "ask again" in response.json()["detail"]
+        status = await learner.when(lambda status: bool(status.message))
+        assert "does not answer" in status.message
+        redis_process.start()
+        await learner.when(lambda status: status.version is not None)
+        assert (await learner.client.get("/readyz")).status_code == 200
+        await learner.client.post("/v1/stop")
+        assert await learner.end() == 0
+
+
+async def test_a_stop_asked_on_the_board_is_heard_and_the_books_are_kept(
+    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+) -> None:
+    config = configured(redis_url=redis_url, total_steps=1000)
+    async with replica("one"):
+        async with life(config) as learner:
+            await learner.when(lambda status: status.step >= 3)
+            fed = await learner.metric("ibtpo_learner_tasks_fed_total")
+            await streams.board.request_stop()
+            assert await learner.end() == 0
+        status = await streams.board.read()
+        assert status is not None
+        assert status.state is RunState.STOPPED
+        assert status.accounts.balanced
+        assert status.accounts.fed >= fed
+        async with life(config) as again:
+            later = await again.when(lambda now: now.step > status.step)
+            assert later.accounts.balanced
+            assert later.accounts.used >= status.accounts.used
+            await again.client.post("/v1/stop")
+            assert await again.end() == 0
+
+
+async def test_a_second_learner_is_refused_while_the_first_has_the_run(
+    configured: Configure, redis_url: str, replica: Replica, tmp_path: Path
+) -> None:
+    config = configured(redis_url=redis_url, total_steps=1000)
+    other = config.model_copy(update={"run_dir": tmp_path / "other"})
+    async with replica("one"), life(config) as learner:
+        await learner.when(lambda status: status.step >= 1)
+        async with life(other) as second:
+            assert await second.end() == 1
+        assert (await learner.status()).state is RunState.TRAINING
+        await learner.client.post("/v1/stop")
+        assert await learner.end() == 0
+
+
+async def test_a_learner_that_was_superseded_ends_without_touching_the_run(
+    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.learner.presence._RENEW_SECONDS", 0.1)
+    config = configured(redis_url=redis_url, total_steps=1000, checkpoint_every=1000)
+    async with replica("one"), life(config) as learner:
+        await learner.when(lambda status: status.step >= 1)
+        await streams.lease.acquire(f"{socket.gethostname()}:{config.run_dir.resolve()}", 0)
+        assert await learner.end() == 1
+        assert [path.name for path in (config.run_dir / "checkpoints").iterdir()] == ["0"]
+
+
+async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
+    configured: Configure, redis_url: str, replica: Replica
+) -> None:
+    config = configured(redis_url=redis_url, publish_seconds=0.3)
+    async with replica("good"), replica("slow") as slow, replica("bad") as bad, life(config) as learner:
+        slow.load_seconds, bad.takes_weights = 5.0, False
+        assert await learner.end() == 0
+        text = (await learner.client.get("/metrics")).text
+    assert 'ibtpo_learner_weight_pushes_total{result="unreached"}' in text
+    assert bad.loaded == slow.loaded == []
+
+
+async def test_an_evaluation_goes_on_when_a_replica_dies(
+    configured: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
+) -> None:
+    config = configured(
+        redis_url=redis_url, held_out=problems_file, evaluation={"problems": 40, "rows_per_replica": 2}, total_steps=1
+    )
+    async with replica("one") as one, contextlib.AsyncExitStack() as doomed:
+        two = await doomed.enter_async_context(replica("two"))
+        async with life(config) as learner:
+            while two.posted < 3:
+                await asyncio.sleep(0.01)
+            one.is_overloaded = True
+            await doomed.aclose()
+            await asyncio.sleep(0.2)
+            one.is_overloaded = False
+            assert await learner.end() == 0
+    checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
+    assert checkpoint is not None
+    evaluations = checkpoint.state().progress.evaluations
+    assert [evaluation.problems for evaluation in evaluations] == [40, 40]
+
+
+def test_what_cannot_be_run_is_told_at_the_start(configured: Configure, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="resume is require, but"):
+        build(configured(resume="require"))
+    with pytest.raises(InvalidInput, match="exceed the policy's context"):
+        build(configured(growth={"sampler": "independent", "max_tokens": 100}))
+    with pytest.raises(InvalidInput, match="no policy that transformers can read"):
+        build(configured(model=tmp_path))
+
+
+async def test_a_checkpoint_is_not_mixed_with_other_data_or_a_new_start(
+    configured: Configure, redis_url: str, replica: Replica, problems_file: Path
+) -> None:
+    config = configured(redis_url=redis_url, total_steps=1)
+    async with replica("one"), life(config) as learner:
+        assert await learner.end() == 0
+    with pytest.raises(Conflict, match=r"holds the checkpoint 1, and learner\.resume is never"):
+        build(config.model_copy(update={"resume": Resume.NEVER}))
+    problems_file.write_text(problems_file.read_text().replace('"gold": "3"', '"gold": "4"'))
+    with pytest.raises(InvalidInput, match="trained on other problems"):
+        build(config)

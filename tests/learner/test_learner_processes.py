@@ -1,0 +1,183 @@
+"""The learner as a real process on a real Redis, killed and stopped in the middle of its run."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from services.learner.checkpoint import CheckpointStore
+from services.learner.config import LearnerConfig
+from shared.errors import Unavailable
+from shared.protocol.status import RunState, RunStatus
+from shared.streams import RunStreams, connect
+from tests.conftest import RedisProcess
+from tests.learner.fake_replica import FakeReplica
+
+Configure = Callable[..., LearnerConfig]
+_ROOT = Path(__file__).parents[2]
+_SCRIPT = Path(__file__).with_name("real_learner.py")
+
+
+class LearnerProcess:
+    """Lives of one run's learner, each a process; their logs go to one file."""
+
+    def __init__(self, config: LearnerConfig, directory: Path) -> None:
+        self._config = directory / "config.json"
+        self._config.write_text(config.model_dump_json())
+        self._log = directory / "learner.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(_SCRIPT), str(self._config)], env=environment, stderr=log, stdout=log
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def exit_code(self, seconds: float = 90.0) -> int:
+        """What it exits with, once it does."""
+        assert self._process is not None
+        return await asyncio.to_thread(self._process.wait, seconds)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def config(configured: Configure, redis_url: str, problems_file: Path) -> LearnerConfig:
+    return configured(
+        redis_url=redis_url,
+        held_out=problems_file,
+        total_steps=24,
+        checkpoint_every=3,
+        evaluation={"problems": 5, "every": 10},
+    )
+
+
+@pytest.fixture
+def learner(config: LearnerConfig, tmp_path: Path) -> Iterator[LearnerProcess]:
+    process = LearnerProcess(config, tmp_path)
+    yield process
+    process.end()
+
+
+@pytest.fixture
+async def streams(redis_url: str) -> AsyncIterator[RunStreams]:
+    opened = RunStreams(connect(redis_url), "run")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def replicas(streams: RunStreams, tmp_path: Path) -> AsyncIterator[None]:
+    """Two of them, in this test's loop."""
+    one, two = (FakeReplica(streams, name, tmp_path / name) for name in ("one", "two"))
+    async with one.live(), two.live():
+        yield
+
+
+async def status_when(streams: RunStreams, is_so: Callable[[RunStatus], bool], seconds: float = 60.0) -> RunStatus:
+    """The run's status once it is so."""
+    status = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                with contextlib.suppress(Unavailable):
+                    status = await streams.board.read()
+                if status is not None and is_so(status):
+                    return status
+                await asyncio.sleep(0.05)
+    raise TimeoutError(f"it never was so; the last status: {status}")
+
+
+def lines(config: LearnerConfig) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (config.run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_whole(config: LearnerConfig) -> None:
+    """The run has ended, and everything in its directory says the same."""
+    state = CheckpointStore(config.run_dir / "checkpoints", 2).latest().state()
+    accounts = state.books.accounts
+    assert accounts.balanced
+    assert accounts.outstanding == 0
+    assert accounts.failed == accounts.foreign == 0
+    assert accounts.used + accounts.skipped == config.batch * config.total_steps
+    assert state.progress.step == config.total_steps
+    assert state.progress.totals.figures.trees == config.batch * config.total_steps
+    steps = [line["step"] for line in lines(config) if "avg_at_k" not in line]
+    assert steps == list(range(1, config.total_steps + 1))
+    evaluations = [line["step"] for line in lines(config) if "avg_at_k" in line]
+    assert evaluations == [0, 10, 20, 24]
+    summary = json.loads((config.run_dir / "summary.json").read_text())
+    assert list(summary) == [
+        *("sampler", "seed", "generated_tokens", "trajectories", "trees", "steps", "avg_at_8_before"),
+        *("avg_at_8_after", "pass_at_8_after", "eff_rate", "avg_rate", "root_value", "ib_score", "cov_eta"),
+        *("trajectories_per_1k_tokens", "tokens_per_second", "cache_hit_share", "wall_seconds"),
+    ]
+    assert summary["steps"] == config.total_steps
+    assert summary["trees"] == config.batch * config.total_steps
+    assert summary["trajectories"] == 8 * summary["trees"]
+    assert summary["avg_at_8_before"] is not None
+    AutoModelForCausalLM.from_pretrained(config.run_dir / "policy")
+
+
+@pytest.mark.usefixtures("replicas")
+async def test_a_learner_killed_in_mid_run_goes_on_and_nothing_is_lost_or_used_twice(
+    learner: LearnerProcess, config: LearnerConfig, streams: RunStreams
+) -> None:
+    learner.start()
+    seen = await status_when(streams, lambda status: status.step >= 7)
+    assert seen.accounts.balanced
+    learner.signal(signal.SIGKILL)
+    await learner.exit_code()
+    learner.start()
+    assert await learner.exit_code() == 0, learner.log
+    assert_whole(config)
+    ended = await status_when(streams, lambda status: status.state is RunState.FINISHED)
+    assert ended.accounts.balanced
+    assert ended.version is not None
+    assert ended.version.generation == 2
+    assert await streams.trees.ids() == await streams.tasks.ids() == set()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("replicas")
+async def test_sigterm_finishes_the_step_writes_a_checkpoint_and_a_later_life_goes_on(
+    learner: LearnerProcess, config: LearnerConfig, streams: RunStreams, redis_process: RedisProcess
+) -> None:
+    """Before it, Redis is away for seconds."""
+    learner.start()
+    await status_when(streams, lambda status: status.step >= 4)
+    redis_process.kill()
+    await asyncio.sleep(3.0)
+    redis_process.start()
+    reached = (await status_when(streams, lambda status: status.step >= 6)).step
+    learner.signal(signal.SIGTERM)
+    assert await learner.exit_code() == 0, learner.log
+    checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
+    assert checkpoint is not None
+    assert checkpoint.state().progress.step >= reached
+    stopped = await status_when(streams, lambda status: status.state is RunState.STOPPED, 5.0)
+    assert stopped.step == checkpoint.state().progress.step
+    assert not (config.run_dir / "summary.json").exists()
+    learner.start()
+    assert await learner.exit_code() == 0, learner.log
+    assert_whole(config)
