@@ -46,7 +46,9 @@ class Judge:
         self._metrics = metrics
         self._max_pending_items = max_pending_items
         self._num_pending = 0
+        self._batches: dict[int, Batch] = {}  # in the order of their arrival
         self._cache = cache
+        metrics.queue_age_seconds.set_function(self._queue_age_seconds)
 
     def add(self, check: Check[Any]) -> None:
         """Takes up a kind, its check started."""
@@ -77,8 +79,10 @@ class Judge:
                 share = shares[item.kind] = Share(self._usable_check(item))
             share.positions.append(position)
             share.cases.append(share.check.prepare(item))
+        batch = Batch(len(items), tuple(shares.values()), time.monotonic())
+        self._batches[id(batch)] = batch
         self._pend(len(items))
-        return Batch(len(items), tuple(shares.values()), time.monotonic())
+        return batch
 
     async def judge(self, batch: Batch, deadline_seconds: float, deliver: Deliver) -> None:
         """Delivers a judgement for every item of an admitted batch, each once, all by its deadline."""
@@ -87,12 +91,17 @@ class Judge:
                 for share in batch.shares:
                     group.create_task(self._judge_share(share, batch.arrived, deadline_seconds, deliver))
         finally:
+            del self._batches[id(batch)]
             self._pend(-batch.size)
             self._metrics.batch_seconds.observe(time.monotonic() - batch.arrived)
 
     def _pend(self, num_items: int) -> None:
         self._num_pending += num_items
         self._metrics.pending_items.set(self._num_pending)
+
+    def _queue_age_seconds(self) -> float:
+        oldest = next(iter(self._batches.values()), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest.arrived
 
     def _usable_check(self, item: VerdictItem) -> Check[Any]:
         check = self._check_of_kind.get(item.kind)
@@ -107,7 +116,7 @@ class Judge:
 
     async def _judge_share(self, share: Share, arrived: float, deadline_seconds: float, deliver: Deliver) -> None:
         kind = share.check.kind
-        ledger = _Ledger(share, deliver, self._cache)
+        ledger = _Ledger(share, deliver, self._cache, self._metrics.judge_seconds.labels(kind).observe)
         try:
             async with asyncio.timeout(arrived + deadline_seconds - time.monotonic()):
                 await share.check.judge(ledger.open_cases(), ledger.report)
@@ -125,8 +134,11 @@ class Judge:
 class _Ledger:
     """What of a share is still open; each of its items is delivered once, whatever the check does."""
 
-    def __init__(self, share: Share, deliver: Deliver, cache: JudgementCache) -> None:
+    def __init__(
+        self, share: Share, deliver: Deliver, cache: JudgementCache, observe_seconds: Callable[[float], None]
+    ) -> None:
         self._share = share
+        self._observe_seconds = observe_seconds
         self._deliver = deliver
         self._cache = cache if share.check.is_repeatable else None
         self._open: list[int] = []  # indices into the share, by the check's position
@@ -155,6 +167,7 @@ class _Ledger:
             return
         self._is_open[position] = False
         index = self._open[position]
+        self._observe_seconds(judgement.seconds)
         self._settle(index, judgement)
         if self._cache is not None:
             self._cache.put(self._share.check.kind, self._share.cases[index], judgement)

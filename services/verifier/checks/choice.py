@@ -19,6 +19,8 @@ _SHORT_LINE = 8
 
 _STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|bf|rm)(?![a-zA-Z])|[{}$*]|\\[ ,!]")
 _OPTION = re.compile(r"\s*(?:option\s+|choice\s+)?(?:\(([a-z])\)|([a-z])\s*(?:[.:)]|\Z))", re.IGNORECASE)
+# A second letter behind the first: "(A) or (B)", "A. or B"
+_ANOTHER = re.compile(r"\([a-z]\)|(?:\bor\b|\band\b|[,;/])\s*(?:option\s+)?[a-z]\s*(?:[.:),;]|\Z)", re.IGNORECASE)
 _SEVERAL = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|and|)\s*\(?[A-Z]\)?)*\s*\.?")
 _ANSWER_LINE = re.compile(r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*(\S+)\s*\Z", re.IGNORECASE)
 
@@ -86,4 +88,6 @@ def _letters(text: str) -> frozenset[str]:
     if _SEVERAL.fullmatch(plain):
         return frozenset(letter for letter in plain if letter.isupper())
     option = _OPTION.match(plain)
-    return frozenset((option[1] or option[2]).upper()) if option else frozenset()
+    if option is None or _ANOTHER.search(plain, option.end()):
+        return frozenset()
+    return frozenset((option[1] or option[2]).upper())
