@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from shared.errors import Unavailable
 from shared.protocol.message import PROTOCOL_VERSION
-from shared.runtime.doors import BearerGate, BodyLimit, Watch
+from shared.runtime.doors import BearerGate, BodyLimit, OriginGate, Watch
 from shared.runtime.drain import Drain
 from shared.runtime.problem import answer_with_problems, of_error
 
@@ -45,6 +45,8 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, max_bytes_of_prefix=max_body_bytes_of_prefix or {})
     if token:
         app.add_middleware(BearerGate, token=token)
+    else:
+        app.add_middleware(OriginGate)
     app.add_middleware(Watch, name=name, drain=drain, registry=registry)
     return app
 

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.requests import ClientDisconnect
@@ -112,6 +114,28 @@ class BearerGate:
         return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), self._expected)
 
 
+class OriginGate:
+    """For a door without a token: refuses what a web page of another site makes a browser on this machine send."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin = b"".join(value for name, value in scope.get("headers", ()) if name == b"origin").decode("latin-1")
+        if not origin or _is_local(origin):
+            await self._app(scope, receive, send)
+            return
+        error = Unauthorized("a page of another site sent this; start the service with a token to use it from there")
+        await _refuse(scope, receive, send, of_error(error))
+
+
+def _is_local(origin: str) -> bool:
+    try:
+        return is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:
+        return False
+
+
 class BodyLimit:
     """Refuses a body over its bound, by its declared length or, failing that, as soon as it passes the bound."""
 
@@ -186,6 +210,16 @@ class _BoundedBody:
 
 def _internal_error() -> Response:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the log of this service has it")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Response, *, is_body_read: bool = False) -> None:

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from shared.errors import Conflict, InvalidInput
+from shared.runtime.doors import is_loopback
 from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.logs import event_logger
 
@@ -146,16 +147,6 @@ def check_door(host: str, token: str | None) -> None:
             f"refusing to listen on {host!r} without a token: anyone who reaches it could change weights, trees and "
             "verdicts. Set IBTPO_TOKEN (or token=…) to a secret shared by all services, or listen on 127.0.0.1"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def url_of(door: socket.socket) -> str:

@@ -10,6 +10,11 @@ from shared.streams.registry import ReplicaRegistry
 from shared.streams.tasks import TaskQueue
 from shared.streams.trees import DeadLetterQueue, TreeQueue
 
+_MARK = """
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])
+"""
+
 
 class RunStreams:
     """The streams, registry, lease and board of one run; several runs share a server without meeting."""
@@ -36,11 +41,8 @@ class RunStreams:
     async def incarnation(self) -> str:
         """Changes when the server restarted or lost this run's data: then compare what is on the streams with what
         is outstanding, and feed again what is gone."""
-        words = ("SET", self._keys.incarnation, uuid.uuid4().hex, "NX", "GET")
-        marker = await self._connection.command(*words)
-        if marker is None:
-            marker = await self._connection.command("GET", self._keys.incarnation)
-        return f"{await self._connection.incarnation()}:{(marker or b'').decode()}"
+        marker = await self._connection.script(_MARK, [self._keys.incarnation], [uuid.uuid4().hex])
+        return f"{await self._connection.incarnation()}:{marker.decode()}"
 
     async def close(self) -> None:
         """Closes the connection, which other runs of this process may share."""

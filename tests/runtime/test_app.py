@@ -192,6 +192,18 @@ async def test_the_right_token_opens(guarded: httpx.AsyncClient, scheme: str) ->
     assert response.is_success
 
 
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://evil.example:8001", "http://[::1", "file://"]
+)
+async def test_without_a_token_no_page_of_another_site_gets_in(client: httpx.AsyncClient, origin: str) -> None:
+    problem_of(await client.post("/v1/orders", json={"count": 1}, headers={"Origin": origin}), 401)
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8001", "http://[::1]:8001"])
+async def test_without_a_token_pages_of_this_machine_do(client: httpx.AsyncClient, origin: str) -> None:
+    assert (await client.post("/v1/orders", json={"count": 1}, headers={"Origin": origin})).is_success
+
+
 async def test_the_api_describes_itself(client: httpx.AsyncClient) -> None:
     document = json.loads((await client.get("/openapi.json")).text)
     assert {"/healthz", "/readyz", "/metrics", "/v1/orders"} <= document["paths"].keys()
