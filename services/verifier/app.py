@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic_core import to_json
 
 from services.verifier.checks.check import Judgement
+from services.verifier.json_body import body_of, read_body
 from services.verifier.judge import Batch, Judge
-from shared.protocol.verdict import Verdict, VerdictItem, VerdictRequest, VerdictResponse
+from shared.protocol.verdict import Outcome, VerdictItem, VerdictRequest, VerdictResponse
 
 NDJSON = "application/x-ndjson"
 _STREAMED: dict[int | str, dict[str, Any]] = {
@@ -21,26 +23,30 @@ def build_router(judge: Judge, deadline_seconds: float) -> APIRouter:
     """The service's routes; `deadline_seconds` is that of a batch which names none."""
     router = APIRouter()
 
-    @router.post("/v1/verdicts", response_model=VerdictResponse, responses=_STREAMED)
-    async def verdicts(body: VerdictRequest, request: Request) -> Response:
+    @router.post(
+        "/v1/verdicts", response_model=VerdictResponse, responses=_STREAMED, openapi_extra=body_of(VerdictRequest)
+    )
+    async def verdicts(request: Request) -> Response:
         """Judges a batch. With `Accept: application/x-ndjson` each verdict is sent as soon as it is known."""
+        body = await read_body(request, VerdictRequest)
         batch = judge.admit(body.items)
         deadline = body.deadline_seconds or deadline_seconds
         if NDJSON in request.headers.get("accept", ""):
             return StreamingResponse(_lines(judge, batch, deadline, body.items), media_type=NDJSON)
-        answer = await _whole(judge, batch, deadline, body.items)
-        return Response(answer.model_dump_json(), media_type="application/json")
+        return Response(await _whole(judge, batch, deadline, body.items), media_type="application/json")
 
     return router
 
 
-async def _whole(judge: Judge, batch: Batch, deadline_seconds: float, items: Sequence[VerdictItem]) -> VerdictResponse:
-    """All verdicts, in the order of the items."""
-    judgements: list[Judgement | None] = [None] * len(items)
-    await judge.judge(batch, deadline_seconds, judgements.__setitem__)
-    return VerdictResponse(
-        verdicts=tuple(_verdict(item, judged) for item, judged in zip(items, judgements, strict=True) if judged)
-    )
+async def _whole(judge: Judge, batch: Batch, deadline_seconds: float, items: Sequence[VerdictItem]) -> bytes:
+    """The VerdictResponse, in the order of the items."""
+    verdicts: list[_VerdictJson | None] = [None] * len(items)
+
+    def deliver(position: int, judgement: Judgement) -> None:
+        verdicts[position] = _verdict(items[position], judgement)
+
+    await judge.judge(batch, deadline_seconds, deliver)
+    return to_json({"verdicts": verdicts})
 
 
 async def _lines(
@@ -50,7 +56,7 @@ async def _lines(
     done: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def deliver(position: int, judgement: Judgement) -> None:
-        done.put_nowait(_verdict(items[position], judgement).model_dump_json().encode() + b"\n")
+        done.put_nowait(to_json(_verdict(items[position], judgement)) + b"\n")
 
     judging = asyncio.create_task(judge.judge(batch, deadline_seconds, deliver))
     judging.add_done_callback(lambda _: done.put_nowait(None))
@@ -62,14 +68,27 @@ async def _lines(
         judging.cancel()
 
 
-def _verdict(item: VerdictItem, judged: Judgement) -> Verdict:
-    return Verdict(
-        id=item.id,
-        reward=judged.reward,
-        outcome=judged.outcome,
-        reason=judged.reason,
-        rule=judged.rule,
-        seconds=judged.seconds,
-        cpu_seconds=judged.cpu_seconds,
-        isolated=judged.isolated,
-    )
+class _VerdictJson(TypedDict):
+    """A Verdict as it is written; making the model of each would cost as much as judging it."""
+
+    id: str
+    reward: float | None
+    outcome: Outcome
+    reason: str
+    rule: str
+    seconds: float
+    cpu_seconds: float
+    isolated: bool
+
+
+def _verdict(item: VerdictItem, judged: Judgement) -> _VerdictJson:
+    return {
+        "id": item.id,
+        "reward": judged.reward,
+        "outcome": judged.outcome,
+        "reason": judged.reason,
+        "rule": judged.rule,
+        "seconds": judged.seconds,
+        "cpu_seconds": judged.cpu_seconds,
+        "isolated": judged.isolated,
+    }

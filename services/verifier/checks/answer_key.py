@@ -2,13 +2,19 @@
 
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import InvalidInput
-from shared.protocol.message import Message
 from shared.protocol.verdict import VerdictItem
 
-M = TypeVar("M", bound=Message)
+
+class AnswerKey(BaseModel):
+    """The base of a kind's key: immutable, so that it can be a cache's, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def read_key(model: type[M], item: VerdictItem) -> M:

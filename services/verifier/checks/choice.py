@@ -6,11 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from services.verifier.checks.answer_key import read_key
+from services.verifier.checks.answer_key import AnswerKey, read_key
 from services.verifier.checks.check import Case, Judgement, Report
 from services.verifier.checks.final_answer import after_thinking, final_answer
 from shared.errors import InvalidInput
-from shared.protocol.message import Message
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _RULE = "choice"
@@ -25,7 +24,7 @@ _SEVERAL = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|and|)\s*\(?[A-Z]\)?)*\s*\.?")
 _ANSWER_LINE = re.compile(r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*(\S+)\s*\Z", re.IGNORECASE)
 
 
-class ChoiceKey(Message):
+class ChoiceKey(AnswerKey):
     """The right letter; several, as "A, C" or "AC", when all of them are owed."""
 
     gold: str = Field(min_length=1, max_length=64)

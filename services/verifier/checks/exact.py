@@ -5,16 +5,15 @@ from typing import Any
 
 from pydantic import Field
 
-from services.verifier.checks.answer_key import read_key
+from services.verifier.checks.answer_key import AnswerKey, read_key
 from services.verifier.checks.check import Case, Judgement, Report
 from services.verifier.checks.final_answer import after_thinking
-from shared.protocol.message import Message
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _RULE = "exact"
 
 
-class ExactKey(Message):
+class ExactKey(AnswerKey):
     """The text owed. White space is compared by words: runs of it are one, ends are ignored."""
 
     gold: str = Field(min_length=1, max_length=100_000)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from services.verifier.checks.answer_key import read_key
+from services.verifier.checks.answer_key import AnswerKey, read_key
 from services.verifier.checks.check import Case, Judgement, Report, failed
 from services.verifier.checks.final_answer import FinalAnswer, final_answer
 from services.verifier.checks.math.gold import gold_text
@@ -23,7 +23,6 @@ from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.workers.pool import Fate, PoolSettings, Reply, WorkerPool
 from shared.errors import InvalidInput
-from shared.protocol.message import Message
 from shared.protocol.verdict import Outcome, VerdictItem
 from shared.runtime.logs import event_logger
 
@@ -35,7 +34,7 @@ _RULE = "math-verify"
 _BREATH_SECONDS = 0.005
 
 
-class MathKey(Message):
+class MathKey(AnswerKey):
     r"""The right answer, in LaTeX or plain; a text with a \boxed{} stands for what is in it."""
 
     gold: str = Field(min_length=1)
