@@ -74,7 +74,11 @@ class ObjectiveConfig(_Table):
     divisor: Divisor = Divisor.TRAJECTORY
     epochs: int = Field(1, gt=0, description="Passes over the trees of a step")
     minibatches: int = Field(1, gt=0, description="Optimizer steps per pass")
-    micro_batch_tokens: int = Field(16384, gt=0, description="Padded tokens of one forward pass; a bound on memory")
+    micro_batch_tokens: int = Field(
+        2048,
+        gt=0,
+        description="Padded tokens of one forward pass: a bound on memory, and on a CPU what its caches hold",
+    )
 
 
 class EvaluationConfig(_Table):
@@ -155,6 +159,12 @@ class LearnerConfig(_Table):
             raise ValueError("say when the run ends: total_steps, max_generated_tokens or both")
         if self.growth.temperature == 0:
             raise ValueError("growth.temperature 0 leaves no distribution to learn from; 1.0 is usual")
+        if self.publish_every > self.max_staleness + 1:
+            raise ValueError(
+                f"with publish_every {self.publish_every} trees are up to {self.publish_every - 1} updates old when they "
+                f"come, and max_staleness {self.max_staleness} drops them: publish at least every "
+                f"{self.max_staleness + 1} updates"
+            )
         if self.objective.minibatches > self.batch:
             raise ValueError(
                 f"objective.minibatches {self.objective.minibatches} exceed the {self.batch} trees of a step"

@@ -22,6 +22,7 @@ log = event_logger(__name__)
 CONSUMER = "learner"
 _WAIT_SECONDS = 1.0
 _LOOK_SECONDS = 2.0
+_MAX_FAILURES_IN_ROW = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Intake:
         self._held: dict[TaskId, Arrival] = {}
         self._settled_trees: list[str] = []
         self._settled_letters: list[str] = []
+        self._failures_in_row = 0
         self._looked = time.monotonic()
 
     async def recover(self) -> None:
@@ -76,7 +78,8 @@ class Intake:
     async def batch(self, size: int, version: WeightVersion) -> tuple[Arrival, ...]:
         """The next `size` trees to learn from under the weights `version`, in the order of their tasks.
 
-        Meanwhile tasks are fed as credits come free. A Redis that is away is waited for.
+        Meanwhile tasks are fed as credits come free. A Redis that is away is waited for; InvalidInput when replicas
+        give up one task after another, as they do where a kind of problem is unknown to the verifier.
         """
         while len(self._held) < size:
             try:
@@ -94,6 +97,7 @@ class Intake:
         """Ends the feedings of a batch: their effect is in the learner's state from now on."""
         for arrival, end in arrivals:
             self._ledger.settle(arrival.task_id, end)
+            self._metrics.record_used(arrival.tree)
             del self._held[arrival.task_id]
 
     async def acknowledge(self, settled: Settled) -> None:
@@ -137,6 +141,7 @@ class Intake:
             self._metrics.record_stale(tree)
             self._feed.feed_again(task_id)
             return
+        self._failures_in_row = 0
         self._held[task_id] = Arrival(task_id, tree, staleness)
 
     def _bury(self, delivery: Delivery[DeadLetter]) -> None:
@@ -147,6 +152,11 @@ class Intake:
         if task_id is not None and self._standing(task_id, letter.task.attempt) is Standing.OUTSTANDING:
             self._ledger.settle(task_id, End.FAILED)
             log.error("task_failed", task=letter.task.id, problem=letter.task.problem_id, reason=letter.reason)
+            self._failures_in_row += 1
+            if self._failures_in_row >= _MAX_FAILURES_IN_ROW:
+                raise InvalidInput(
+                    f"{self._failures_in_row} tasks in a row were given up, the last one: {letter.reason}"
+                )
 
     def _own(self, task: Task) -> TaskId | None:
         """The task's id, when this run, with this data and growth, mints just this task under it."""

@@ -14,6 +14,7 @@ from services.learner.ledger import End, Ledger
 from services.learner.metrics import LearnerMetrics
 from services.learner.problems import EncodedProblem
 from services.learner.state import Books
+from shared.errors import InvalidInput
 from shared.protocol.task import Task
 from shared.streams import Claim, RunStreams, connect
 from shared.tree.draw import WeightVersion
@@ -191,6 +192,17 @@ async def test_a_dead_letter_ends_its_feeding_as_failed(desk: Desk) -> None:
     await desk.intake.acknowledge(desk.intake.settled)
     assert await desk.streams.dead_letters.ids() == set()
     assert [letter.reason for letter in await desk.streams.dead_letters.list(5)] == ["the prompt is too long"]
+
+
+async def test_a_run_whose_tasks_are_all_given_up_ends_with_the_reason(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.learner.intake._MAX_FAILURES_IN_ROW", 2 * BATCH)
+    await desk.feed.top_up()
+    for claim in await desk.claim(2 * BATCH):
+        await desk.streams.tasks.bury(claim, "no kind 'exct'; there are exact, math", "replica")
+    with pytest.raises(InvalidInput, match="8 tasks in a row were given up, the last one: no kind 'exct'"):
+        await desk.batch()
 
 
 async def test_the_scraped_books_are_balanced(desk: Desk) -> None:

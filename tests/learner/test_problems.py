@@ -120,6 +120,7 @@ def test_a_configuration_says_what_it_needs(configured: Callable[..., LearnerCon
         ({"total_steps": None}, "say when the run ends"),
         ({"growth": {"sampler": "ib", "temperature": 0}}, "no distribution to learn from"),
         ({"objective": {"minibatches": 9}}, "exceed the 4 trees"),
+        ({"publish_every": 3}, "publish at least every 2 updates"),
         ({"advantage": "grop"}, "no credit is named 'grop'"),
         ({"objective": {"clip": 1}}, "Extra inputs"),
     ):
