@@ -15,7 +15,7 @@ from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import Accounts, RunState, RunStatus
 from shared.protocol.task import Growth, Problem, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
-from shared.protocol.verdict import Verdict, VerdictItem, VerdictRequest
+from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest
 from shared.protocol.weights import BundleFile, Manifest
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IBSampler, IndependentSampler
@@ -229,7 +229,7 @@ def test_a_sampler_may_be_given_by_its_name() -> None:
 
 
 def test_messages_do_not_change() -> None:
-    verdict = Verdict(id="1", reward=None, outcome="infrastructure")  # type: ignore[arg-type]
+    verdict = Verdict(id="1", reward=None, outcome=Outcome.INFRASTRUCTURE)
     with pytest.raises(ValidationError, match="frozen"):
         verdict.reward = 1.0  # type: ignore[misc]
 

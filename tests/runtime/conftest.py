@@ -1,6 +1,6 @@
 """A small service on a real socket, for the tests of the runtime."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -23,7 +23,7 @@ async def guarded() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in ("IBTPO_TOKEN", "IBTPO_TOKEN_FILE", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch

@@ -37,7 +37,7 @@ class Learner(BaseModel):
     clips: tuple[float, ...] = (0.2, 0.2)
 
 
-BOTH = {"rollout": Rollout, "learner": Learner}
+BOTH: dict[str, type[BaseModel]] = {"rollout": Rollout, "learner": Learner}
 
 
 @pytest.fixture(autouse=True)

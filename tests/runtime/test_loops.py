@@ -31,9 +31,7 @@ async def test_failures_are_counted_logged_and_survived(caplog: pytest.LogCaptur
     assert loop.num_failures_in_row == 0
     assert [record.message for record in caplog.records] == ["loop_failed"] * 3 + ["loop_recovered"]
     # a long outage tells its traceback once
-    assert [record.exc_info is not None and record.exc_info is not False for record in caplog.records][:3].count(
-        True
-    ) == 1
+    assert [bool(record.exc_info) for record in caplog.records][:3].count(True) == 1
 
 
 async def test_a_loop_ends_when_it_is_cancelled() -> None:

@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -61,22 +62,21 @@ class SmallProcess:
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[type[SmallProcess]]:
+def processes(tmp_path: Path) -> Iterator[Callable[..., SmallProcess]]:
     started: list[SmallProcess] = []
 
-    class Started(SmallProcess):
-        def __init__(self, **kwargs: object) -> None:
-            super().__init__(tmp_path, **kwargs)  # type: ignore[arg-type]
-            started.append(self)
+    def start(**how: Any) -> SmallProcess:
+        started.append(SmallProcess(tmp_path, **how))
+        return started[-1]
 
-    yield Started
+    yield start
     for small in started:
         small.process.kill()
         small.process.wait()
 
 
 async def test_at_sigterm_work_and_requests_in_flight_finish_and_new_ones_are_sent_away(
-    processes: type[SmallProcess],
+    processes: Callable[..., SmallProcess],
 ) -> None:
     small = processes(life="works")
     async with httpx.AsyncClient(base_url=small.url()) as client:
@@ -96,7 +96,7 @@ async def test_at_sigterm_work_and_requests_in_flight_finish_and_new_ones_are_se
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_idle_service_ends_at_once(processes: type[SmallProcess], number: signal.Signals) -> None:
+def test_an_idle_service_ends_at_once(processes: Callable[..., SmallProcess], number: signal.Signals) -> None:
     small = processes(grace_seconds=20)
     small.url()
     start = time.monotonic()
@@ -105,7 +105,7 @@ def test_an_idle_service_ends_at_once(processes: type[SmallProcess], number: sig
     assert time.monotonic() - start < 5
 
 
-async def test_what_outlasts_the_grace_is_cut_and_the_exit_code_says_so(processes: type[SmallProcess]) -> None:
+async def test_what_outlasts_the_grace_is_cut_and_the_exit_code_says_so(processes: Callable[..., SmallProcess]) -> None:
     small = processes(grace_seconds=0.3)
     async with httpx.AsyncClient(base_url=small.url()) as client:
         slow = asyncio.create_task(client.get("/v1/slow/60000", timeout=60))
@@ -115,7 +115,7 @@ async def test_what_outlasts_the_grace_is_cut_and_the_exit_code_says_so(processe
     assert small.exit_code() == ExitCode.GRACE_EXCEEDED
 
 
-async def test_a_second_signal_ends_the_patience(processes: type[SmallProcess]) -> None:
+async def test_a_second_signal_ends_the_patience(processes: Callable[..., SmallProcess]) -> None:
     small = processes(grace_seconds=60)
     async with httpx.AsyncClient(base_url=small.url()) as client:
         slow = asyncio.create_task(client.get("/v1/slow/60000", timeout=60))
@@ -127,14 +127,14 @@ async def test_a_second_signal_ends_the_patience(processes: type[SmallProcess]) 
     assert small.exit_code() == ExitCode.GRACE_EXCEEDED
 
 
-def test_a_failed_start_is_told_once_and_exits_with_its_code(processes: type[SmallProcess]) -> None:
+def test_a_failed_start_is_told_once_and_exits_with_its_code(processes: Callable[..., SmallProcess]) -> None:
     small = processes(life="fails")
     assert small.exit_code() == ExitCode.STARTUP_FAILED
     assert small.events() == ["service_failed"]
     assert "no model at /nowhere" in small.log_text()
 
 
-def test_a_start_that_takes_too_long_can_be_ended(processes: type[SmallProcess]) -> None:
+def test_a_start_that_takes_too_long_can_be_ended(processes: Callable[..., SmallProcess]) -> None:
     small = processes(life="hangs")
     small.wait_for("hanging")
     small.process.send_signal(signal.SIGTERM)
@@ -142,7 +142,7 @@ def test_a_start_that_takes_too_long_can_be_ended(processes: type[SmallProcess])
     assert small.events()[-1] == "ended_while_starting"
 
 
-def test_a_third_signal_ends_what_clings(processes: type[SmallProcess]) -> None:
+def test_a_third_signal_ends_what_clings(processes: Callable[..., SmallProcess]) -> None:
     small = processes(life="clings")
     small.url()
     small.process.send_signal(signal.SIGTERM)
@@ -153,11 +153,11 @@ def test_a_third_signal_ends_what_clings(processes: type[SmallProcess]) -> None:
     assert small.exit_code() == -signal.SIGTERM
 
 
-def test_a_service_may_end_itself_with_its_own_code(processes: type[SmallProcess]) -> None:
+def test_a_service_may_end_itself_with_its_own_code(processes: Callable[..., SmallProcess]) -> None:
     assert processes(life="ends").exit_code() == 7
 
 
-async def test_the_log_is_json_lines_without_the_token(processes: type[SmallProcess]) -> None:
+async def test_the_log_is_json_lines_without_the_token(processes: Callable[..., SmallProcess]) -> None:
     small = processes(token=TOKEN)
     async with httpx.AsyncClient(base_url=small.url()) as client:
         for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": "Bearer guess"}):

@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import IbtpoError, InvalidInput, Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
-from shared.streams import Connection, RunStreams, connect, ride_out
+from shared.streams import Claim, Connection, RunStreams, connect, ride_out
 from shared.streams.keys import RunKeys
 from tests.streams.real_server import RealServer
 from tests.streams.samples import a_task, a_tree, tasks
@@ -32,7 +32,7 @@ async def open_run() -> AsyncIterator[Callable[..., RunStreams]]:
 
 async def grow_one(run: RunStreams) -> None:
     """Takes a task, as long as that takes, and finishes it."""
-    claims = []
+    claims: list[Claim] = []
     while not claims:
         claims = await ride_out(lambda: run.tasks.take("a", 1, 0.2), 20)
     await ride_out(lambda: run.tasks.finish(claims[0], a_tree(claims[0].task)), 20)
@@ -152,7 +152,7 @@ async def test_a_frozen_server_costs_no_more_than_the_deadline(
     for operation in (run.tasks.depth, lambda: run.tasks.take("a", 1, 0.2), run.incarnation):
         start = time.monotonic()
         with pytest.raises(Unavailable):
-            await operation()  # type: ignore[operator]
+            await operation()
         assert time.monotonic() - start < 3
     server.thaw()
     # replies that came too late are given to nobody

@@ -215,5 +215,5 @@ async def test_nothing_is_lost_or_doubled_among_growers_that_die_release_and_fin
     await asyncio.wait_for(asyncio.gather(*(grow(f"grower-{seed}", seed) for seed in range(4))), 30)
     trees = await run.trees.take("learner", 1000, 0)
     letters = await run.dead_letters.take("learner", 1000, 0)
-    ended = [delivery.item.task.id for delivery in [*trees, *letters]]
+    ended = [delivery.item.task.id for delivery in trees] + [delivery.item.task.id for delivery in letters]
     assert sorted(ended) == sorted(task.id for task in tasks(num_tasks))
