@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _REQUESTS_IN_FLIGHT = 4
 _DEADLINE_SECONDS = 600.0
 _MOST_ATTEMPTS = 30
 _RETRY_SECONDS = 1.0
+_NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +47,25 @@ def rescore(rescoring: Rescoring, console: Console | None = None) -> int:
 
 
 async def _rescore(rescoring: Rescoring, console: Console) -> int:
-    num_rows = sum(1 for _ in _rows(rescoring.input))
+    num_rows = sum(1 for _ in _items(rescoring.input))  # every row is read before the first is judged
     if num_rows == 0:
         raise InvalidInput(f"{rescoring.input} has no rows; it should have one JSON object a line")
-    tally: dict[str, int] = {}
+    tally: Counter[str] = Counter()
     partial = rescoring.output.with_name(f".{rescoring.output.name}.partial")
-    async with _verifier(rescoring) as client:
-        with _progress(console) as progress, partial.open("w", encoding="utf-8") as sink:
-            bar = progress.add_task("judging", total=num_rows)
-            async for judged in _judged_in_order(client, _batches(rescoring.input)):
-                for row in judged:
-                    sink.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    outcome = row.get("outcome", "not judged")
-                    tally[outcome] = tally.get(outcome, 0) + 1
-                progress.advance(bar, len(judged))
-    partial.replace(rescoring.output)
+    try:
+        async with _verifier(rescoring) as client:
+            with _progress(console) as progress, partial.open("w", encoding="utf-8") as sink:
+                bar = progress.add_task("judging", total=num_rows)
+                async for judged in _judged_in_order(client, _batches(rescoring.input)):
+                    sink.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in judged)
+                    tally.update(row.get("outcome", _NOT_JUDGED) for row in judged)
+                    progress.advance(bar, len(judged))
+        partial.replace(rescoring.output)
+    finally:
+        partial.unlink(missing_ok=True)
     told = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(tally.items()))
     console.print(f"{num_rows} rows: {told}", highlight=False)
-    return 1 if tally.keys() & {"not judged", Outcome.INFRASTRUCTURE.value} else 0
+    return 1 if tally.keys() & {_NOT_JUDGED, Outcome.INFRASTRUCTURE.value} else 0
 
 
 def _progress(console: Console) -> Progress:
@@ -89,23 +92,22 @@ async def _verifier(rescoring: Rescoring) -> AsyncIterator[httpx.AsyncClient]:
 # --- rows
 
 
-def _rows(path: Path) -> Iterator[tuple[int, str]]:
+def _items(path: Path) -> Iterator[VerdictItem]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield number, line
+                yield _item(path, number, line)
 
 
 def _batches(path: Path) -> Iterator[list[VerdictItem]]:
     batch: list[VerdictItem] = []
     size = 0
-    for number, line in _rows(path):
-        item = _item(path, number, line)
-        if batch and (len(batch) == _BATCH_ITEMS or size + len(line) > _BATCH_CHARACTERS):
+    for item in _items(path):
+        if batch and (len(batch) == _BATCH_ITEMS or size + len(item.response) > _BATCH_CHARACTERS):
             yield batch
             batch, size = [], 0
         batch.append(item)
-        size += len(line)
+        size += len(item.response)
     if batch:
         yield batch
 
@@ -147,11 +149,15 @@ async def _judged_in_order(
         await asyncio.gather(*in_flight, return_exceptions=True)
 
 
+class _Refused(Exception):
+    """The verifier answers, but does not judge this."""
+
+
 async def _judged(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
     """The verdicts of a batch. One that is refused as a whole is sent again item by item, to find out which it was."""
     try:
         return [verdict.model_dump(mode="json") for verdict in await _ask(client, batch)]
-    except (InvalidInput, TooLarge, Unavailable) as error:
+    except _Refused as error:
         if len(batch) == 1:
             return [{"id": batch[0].id, "reward": None, "error": str(error)}]
         return [row for item in batch for row in await _judged(client, [item])]
@@ -169,5 +175,7 @@ async def _ask(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) -> Seque
         except Overloaded:
             await asyncio.sleep(_RETRY_SECONDS)
             continue
+        except (InvalidInput, TooLarge, Unavailable) as error:
+            raise _Refused(str(error)) from error
         return VerdictResponse.model_validate_json(response.content).verdicts
     raise IbtpoError(f"the verifier was overloaded for {_MOST_ATTEMPTS * _RETRY_SECONDS:g} s; try again later")
