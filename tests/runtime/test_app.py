@@ -108,8 +108,9 @@ async def test_json_of_another_shape_is_refused(client: httpx.AsyncClient, body:
     problem_of(await client.post("/v1/orders", content=body, headers=JSON), 422)
 
 
-async def test_a_forgotten_content_type_is_named(client: httpx.AsyncClient) -> None:
-    problem = problem_of(await client.post("/v1/orders", content=b'{"count": 1}'), 422)
+async def test_a_wrong_content_type_is_named(client: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "text/plain"}
+    problem = problem_of(await client.post("/v1/orders", content=b'{"count": 1}', headers=headers), 422)
     assert "Content-Type: application/json" in str(problem["detail"])
 
 
