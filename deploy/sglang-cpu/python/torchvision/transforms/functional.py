@@ -1,0 +1,5 @@
+"""Names of torchvision.transforms.functional, to be imported only."""
+
+from torchvision.transforms import InterpolationMode, __getattr__
+
+__all__ = ["InterpolationMode", "__getattr__"]

@@ -1,0 +1,55 @@
+"""What a policy bundle says of itself, read before SGLang sees it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.rollout.engines.sglang.finite import refuse_nonfinite
+from shared.errors import InvalidInput
+from shared.tree.draw import WeightVersion
+from shared.weights import TensorShape, refuse_other_shapes, tensor_shapes
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A policy bundle on the disk that was found fit to be served."""
+
+    directory: Path
+    version: WeightVersion
+    vocab_size: int
+    shapes: Mapping[str, TensorShape]
+
+    @classmethod
+    def read(cls, directory: Path, version: WeightVersion) -> "Bundle":
+        """InvalidInput for what no server should be asked to load. Blocking: reads all weights once."""
+        directory = directory.resolve()
+        config = _config(directory)
+        text_config = config.get("text_config", config)
+        vocab_size = text_config.get("vocab_size") if isinstance(text_config, dict) else None
+        if not isinstance(vocab_size, int) or vocab_size < 1:
+            raise InvalidInput(f"{directory / 'config.json'} names no vocab_size")
+        shapes = tensor_shapes(directory)
+        refuse_nonfinite(directory)
+        return cls(directory, version, vocab_size, shapes)
+
+    def refuse_as_successor(self, new: "Bundle") -> None:
+        """InvalidInput unless `new` is another state of this model: SGLang reads a configuration only when it starts,
+        and what it does with other shapes is not defined."""
+        if new.vocab_size != self.vocab_size:
+            raise InvalidInput(
+                f"vocab_size is {new.vocab_size}, the served model's {self.vocab_size}: one run, one model"
+            )
+        refuse_other_shapes(self.shapes, new.shapes)
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidInput(f"{path} is no JSON object")
+    return config

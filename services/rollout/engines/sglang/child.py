@@ -1,0 +1,93 @@
+"""One SGLang process with all that it starts: begun, listened to, ended as a whole."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import deque
+from collections.abc import Mapping
+from typing import Self
+
+from services.rollout.engines.sglang.launch import leashed
+from shared.runtime.logs import event_logger
+
+log = event_logger(__name__)
+
+_TAIL_LINES = 30
+_MAX_LINE_BYTES = 1 << 16
+_GRACE_SECONDS = 8.0
+"""SGLang takes about 4 s to end by itself."""
+
+
+class Child:
+    """It leads a session, and so a process group, of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._listening = asyncio.create_task(self._listen(), name="sglang-output")
+
+    @classmethod
+    async def start(cls, command: tuple[str, ...], environment: Mapping[str, str]) -> Self:
+        """Starts the command, bound to this process's life."""
+        process = await asyncio.create_subprocess_exec(
+            *leashed(command, os.getpid()),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(environment),
+            limit=_MAX_LINE_BYTES,
+            start_new_session=True,
+        )
+        log.info("sglang_started", pid=process.pid, command=" ".join(command))
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Of the process, and of the group it leads."""
+        return self._process.pid
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether the leading process is gone."""
+        return self._process.returncode is not None
+
+    async def wait(self) -> str:
+        """Waits for its end, and says how it went."""
+        code = await self._process.wait()
+        return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+    def tail(self) -> str:
+        """The last lines that it wrote."""
+        return "\n".join(self._tail)
+
+    async def end(self, grace_seconds: float = _GRACE_SECONDS) -> None:
+        """Asks it to end, and kills whatever of its group is left after the grace."""
+        if not self.has_exited and grace_seconds > 0:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_seconds):
+                    await self._process.wait()
+        self._kill_group()
+        await self._process.wait()
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:  # longer than any that matters: what the buffer held of it is gone
+                continue
+            if not line:
+                return
+            text = line.decode("utf-8", "replace").rstrip()
+            if text:
+                self._tail.append(text)
+                log.debug("sglang_says", line=text)

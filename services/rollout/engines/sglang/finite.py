@@ -1,0 +1,67 @@
+"""Finds numbers that are none (NaN, infinity) in safetensors files, without torch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import InvalidInput
+
+_LENGTH_BYTES = 8
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A little-endian float: its size, and the exponent's bits in its two highest bytes."""
+
+    num_bytes: int
+    exponent: int
+
+
+_FORMATS = {
+    "F64": _Format(8, 0x7FF0),
+    "F32": _Format(4, 0x7F80),
+    "BF16": _Format(2, 0x7F80),
+    "F16": _Format(2, 0x7C00),
+}
+
+
+def refuse_nonfinite(directory: Path) -> None:
+    """InvalidInput, naming the tensor, when a weight in `directory` is not a finite number. Blocking: reads all.
+
+    The headers must have been checked (shared.weights.tensor_shapes). Types of 8 bits and fewer are not looked at.
+    """
+    for path in sorted(directory.glob("*.safetensors")):
+        for name, dtype, start, end in _tensors(path):
+            if dtype in _FORMATS and any(has_nonfinite(chunk, dtype) for chunk in _chunks(path, start, end)):
+                raise InvalidInput(f"{path}: tensor {name!r} holds NaN or infinity: the learner has diverged")
+
+
+def has_nonfinite(data: bytes, dtype: str) -> bool:
+    """Whether a number in `data` has all bits of its exponent set, which is how NaN and infinity are written."""
+    form = _FORMATS[dtype]
+    high_mask = form.exponent >> 8
+    high = data[form.num_bytes - 1 :: form.num_bytes]
+    # the highest byte alone clears nearly every chunk, at the speed of a search in memory
+    if not any(byte in high for byte in range(256) if byte & high_mask == high_mask):
+        return False
+    second = data[form.num_bytes - 2 :: form.num_bytes]
+    return any((a << 8 | b) & form.exponent == form.exponent for a, b in zip(high, second, strict=True))
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, str, int, int]]:
+    with path.open("rb") as file:
+        num_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        header = json.loads(file.read(num_bytes))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            yield name, entry["dtype"], _LENGTH_BYTES + num_bytes + start, _LENGTH_BYTES + num_bytes + end
+
+
+def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        while (remaining := end - file.tell()) > 0 and (chunk := file.read(min(_CHUNK_BYTES, remaining))):
+            yield chunk

@@ -1,0 +1,50 @@
+"""How SGLang is launched: its command line and environment, from the configuration."""
+
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from services.rollout.config import SglangConfig
+from services.rollout.engines.sglang.bundle import Bundle
+
+LEASH = Path(__file__).with_name("leash.py")
+_SECRETS = frozenset({"IBTPO_TOKEN", "REDIS_URL"})
+
+
+def command_line(config: SglangConfig, bundle: Bundle, port: int) -> tuple[str, ...]:
+    """The launcher's command. What the configuration's own `arguments` say comes last, so that it holds."""
+    own: dict[str, object] = {
+        "model-path": bundle.directory,
+        "host": "127.0.0.1",
+        "port": port,
+        "weight-version": bundle.version,
+        "schedule-policy": "lpm",
+        "log-level-http": "warning",
+    }
+    if config.tp > 1:
+        own["tp-size"] = config.tp
+    if config.dp > 1:
+        own["dp-size"] = config.dp
+    if config.memory_fraction is not None:
+        own["mem-fraction-static"] = config.memory_fraction
+    options = (part for name, value in own.items() for part in (f"--{name}", str(value)))
+    return (*config.command, *options, "--enable-metrics", *config.arguments)
+
+
+def leashed(command: tuple[str, ...], parent: int) -> tuple[str, ...]:
+    """The command as a process that the kernel ends when `parent` ends, however that goes."""
+    return (sys.executable, "-S", str(LEASH), str(parent), *command)
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Ours, with a health endpoint that answers at once. The replica's secrets are not passed on."""
+    kept = {name: value for name, value in inherited.items() if name not in _SECRETS}
+    return {**kept, "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0", "PYTHONUNBUFFERED": "1"}
+
+
+def free_port() -> int:
+    """A port that nobody listens on now; the server takes it seconds later, or exits and another is tried."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return int(door.getsockname()[1])

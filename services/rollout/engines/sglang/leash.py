@@ -1,0 +1,28 @@
+"""Becomes the command it is given, bound to die with the process that started it: leash.py PARENT COMMAND...
+
+A script on its own (it imports nothing of ours): the launching service may be killed in a way that lets it clean up
+nothing, and a server without its service would hold the accelerator for ever.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(parent: int, command: list[str]) -> None:
+    """Asks the kernel for a SIGKILL at the parent's death, then becomes the command."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            sys.exit(1)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.exit(f"cannot run {command[0]!r}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])

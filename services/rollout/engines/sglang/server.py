@@ -1,0 +1,121 @@
+"""Where an engine's SGLang comes from: a child of this process, or a server that somebody else runs."""
+
+import asyncio
+import os
+from typing import Protocol
+
+from services.rollout.config import SglangConfig
+from services.rollout.engines.sglang.bundle import Bundle
+from services.rollout.engines.sglang.child import Child
+from services.rollout.engines.sglang.client import SglangClient
+from services.rollout.engines.sglang.launch import command_line, environment, free_port
+from services.rollout.engines.sglang.swap import swap
+from shared.errors import Unavailable
+
+_POLL_SECONDS = 0.25
+_PROBE_SECONDS = 2.0
+
+
+class Server(Protocol):
+    """An SGLang server that can be brought to a known state."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it takes no weights from here; None when it does."""
+
+    async def start(self, bundle: Bundle) -> SglangClient:
+        """Brings the server to a state in which it serves this bundle with an empty cache, whatever it was before.
+
+        Unavailable, with what the server said, when that cannot be had.
+        """
+
+    async def lost(self) -> str:
+        """Waits until the server is known to be gone, and says how it went."""
+
+    async def close(self) -> None:
+        """Frees everything that `start` took."""
+
+
+class ManagedServer:
+    """A child on loopback; every start is a new process."""
+
+    def __init__(self, config: SglangConfig) -> None:
+        self._config = config
+        self._child: Child | None = None
+
+    @property
+    def refusal(self) -> str | None:
+        return None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child, while there is one."""
+        return self._child.pid if self._child is not None else None
+
+    async def start(self, bundle: Bundle) -> SglangClient:
+        await self._end(grace_seconds=0.0)
+        port = free_port()
+        child = self._child = await Child.start(command_line(self._config, bundle, port), environment(os.environ))
+        client = SglangClient(f"http://127.0.0.1:{port}")
+        try:
+            async with asyncio.timeout(self._config.start_seconds):
+                await _until_listening(child, client)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"SGLang does not listen after {self._config.start_seconds:g} s (rollout.sglang.start_seconds); "
+                f"it said:\n{child.tail()}"
+            ) from error
+        return client
+
+    async def lost(self) -> str:
+        if self._child is None:
+            return "not started"
+        return await self._child.wait()
+
+    async def close(self) -> None:
+        if self._child is not None:
+            await self._child.end()
+
+    async def _end(self, grace_seconds: float) -> None:
+        if self._child is not None:
+            await self._child.end(grace_seconds)
+
+
+class GivenServer:
+    """A server at a URL, which must read this replica's snapshots under the same path to take weights."""
+
+    def __init__(self, config: SglangConfig) -> None:
+        self._config = config
+
+    @property
+    def refusal(self) -> str | None:
+        if self._config.reads_snapshots:
+            return None
+        return (
+            f"the SGLang server at {self._config.url} is not known to read this replica's snapshots: mount "
+            "rollout.snapshots for both under the same path and say rollout.sglang.reads_snapshots=true"
+        )
+
+    async def start(self, bundle: Bundle) -> SglangClient:
+        client = SglangClient(self._config.url)
+        await client.check_listening(_PROBE_SECONDS)
+        await swap(client, bundle, self._config.load_seconds)
+        return client
+
+    async def lost(self) -> str:
+        await asyncio.Event().wait()  # it is somebody else's: only its answers tell
+        return "never"
+
+    async def close(self) -> None:
+        """Nothing of it is ours."""
+
+
+async def _until_listening(child: Child, client: SglangClient) -> None:
+    while True:
+        if child.has_exited:
+            raise Unavailable(f"SGLang ended with {await child.wait()} before it listened; it said:\n{child.tail()}")
+        try:
+            await client.check_listening(_PROBE_SECONDS)
+            return
+        except Unavailable:
+            await asyncio.sleep(_POLL_SECONDS)

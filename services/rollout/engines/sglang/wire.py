@@ -1,0 +1,211 @@
+"""What a request reads on SGLang's wire, and what its answer means here (docs/sglang.md, the contract)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from itertools import pairwise
+from math import isfinite
+from typing import Any
+
+from services.rollout.engines.engine import Completion, EngineLimits, Request, Sampling
+from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
+from shared.tree.draw import Finish, VersionSpan, WeightVersion
+
+GREEDY_BELOW = 1e-6
+"""Temperatures under it are greedy to the server."""
+MASK_TOKENS = 4096
+"""The largest top_k for which the server gives renormalised log-probabilities (its --sampling-mask-max-tokens)."""
+ONLY_FIRST_AND_LAST = 1 << 30
+"""A stream interval that leaves two events: the first token, and the end."""
+_MAX_TEXT = 500
+
+
+class Aborted(Unavailable):
+    """The server dropped the request, which it answers with 200."""
+
+
+class Garbled(Unavailable):
+    """A success of the server that does not say what a success says."""
+
+
+def check(request: Request, limits: EngineLimits) -> None:
+    """InvalidInput for what the server would refuse, cut short without a word, or die of."""
+    if not request.token_ids:
+        raise InvalidInput("the request has no token ids: a prompt has at least one")
+    if not 0 <= min(request.token_ids) <= max(request.token_ids) < limits.vocab_size:
+        outside = next(token for token in request.token_ids if not 0 <= token < limits.vocab_size)
+        raise InvalidInput(f"token id {outside} is outside the vocabulary [0, {limits.vocab_size})")
+    if any(not 0 <= token < limits.vocab_size for token in request.stop_ids):
+        raise InvalidInput(f"stop ids {sorted(request.stop_ids)} exceed the vocabulary [0, {limits.vocab_size})")
+    if request.max_tokens < 1:
+        raise InvalidInput(f"max_tokens is at least 1: {request.max_tokens}")
+    if (length := len(request.token_ids) + request.max_tokens) > limits.context_length:
+        raise InvalidInput(
+            f"{len(request.token_ids)} tokens and up to {request.max_tokens} new ones make {length}, "
+            f"over the {limits.context_length} that SGLang serves here: shorten the prompt or lower max_tokens"
+        )
+    _check_sampling(request.sampling)
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    if 0 < sampling.temperature < GREEDY_BELOW:
+        raise InvalidInput(f"temperature {sampling.temperature} is greedy to SGLang: say 0, or at least {GREEDY_BELOW}")
+    if sampling.top_k == 1 and sampling.temperature > 0:
+        raise InvalidInput(
+            "top_k 1 with a temperature gives log-probabilities that depend on who shares the batch: say temperature 0"
+        )
+
+
+def body_of(request: Request, rid: str, version: WeightVersion, *, stream: bool) -> bytes:
+    """The request's JSON. The cache is partitioned by the weights' version, so that no stale prefix can be met."""
+    sampling = request.sampling
+    top_k = _finite_top_k(sampling)
+    body: dict[str, Any] = {
+        "rid": rid,
+        "input_ids": request.token_ids,
+        "sampling_params": _sampling_params(request, top_k, stream=stream),
+        "return_logprob": True,
+        "extra_key": str(version),
+    }
+    if sampling.cuts_support and top_k > 0:
+        body["return_sampling_mask"] = True
+    if stream:
+        body["stream"] = True
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _sampling_params(request: Request, top_k: int, *, stream: bool) -> dict[str, Any]:
+    sampling = request.sampling
+    params: dict[str, Any] = {"max_new_tokens": request.max_tokens, "temperature": sampling.temperature}
+    if sampling.cuts_support:
+        params |= {"top_p": sampling.top_p, "top_k": top_k or -1}
+    # ignore_eos also disables stop_token_ids: it says "no stop at all"
+    params |= {"stop_token_ids": sorted(request.stop_ids)} if request.stop_ids else {"ignore_eos": True}
+    if stream:
+        params["stream_interval"] = ONLY_FIRST_AND_LAST
+    return params
+
+
+def _finite_top_k(sampling: Sampling) -> int:
+    """The given top_k; 0 where it is off or too large for the server to keep the support."""
+    return sampling.top_k if sampling.top_k <= MASK_TOKENS else 0
+
+
+def completion_of(answer: Mapping[str, Any], request: Request) -> Completion:
+    """The completion that a success says. Aborted or Garbled when it says anything else."""
+    try:
+        meta = answer["meta_info"]
+        finish = _finish(meta["finish_reason"])
+        token_ids = tuple(answer["output_ids"])
+        logprobs = _logprobs(meta["output_token_logprobs"], token_ids)
+        return Completion(
+            token_ids=token_ids,
+            logprobs=logprobs,
+            sampling_logprobs=_sampling_logprobs(meta, len(token_ids)) if request.sampling.cuts_support else None,
+            spans=_spans(meta["weight_versions"], len(token_ids)),
+            finish=finish,
+            cached_tokens=int(meta["cached_tokens"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Garbled(f"SGLang's answer cannot be read: {error!r} in {shortened(answer)}") from error
+
+
+def _finish(reason: Mapping[str, Any]) -> Finish:
+    match reason["type"]:
+        case "stop":
+            return Finish.STOP
+        case "length":
+            return Finish.LENGTH
+        case "abort":
+            raise Aborted(f"SGLang dropped the request: {reason.get('message') or 'aborted'}")
+        case other:
+            raise ValueError(f"finish reason {other!r}")
+
+
+def _logprobs(entries: Sequence[Sequence[Any]], token_ids: tuple[int, ...]) -> tuple[float, ...]:
+    if not token_ids or tuple(entry[1] for entry in entries) != token_ids:
+        raise ValueError(f"{len(token_ids)} output_ids and log-probabilities of {len(entries)} other tokens")
+    return _finite([entry[0] for entry in entries])
+
+
+def _sampling_logprobs(meta: Mapping[str, Any], num_tokens: int) -> tuple[float, ...] | None:
+    """Of the distribution that was sampled from, where the server gives it."""
+    values = meta.get("output_token_sampling_logprobs")
+    if values is None:
+        return None
+    if len(values) != num_tokens:
+        raise ValueError(f"{num_tokens} tokens and {len(values)} sampling log-probabilities")
+    return _finite(values)
+
+
+def _finite(values: Sequence[Any]) -> tuple[float, ...]:
+    numbers = tuple(map(float, values))
+    if not all(map(isfinite, numbers)):
+        raise ValueError("a log-probability that is no finite number")
+    return numbers
+
+
+def _spans(entries: Sequence[Mapping[str, Any]], num_tokens: int) -> tuple[VersionSpan, ...]:
+    spans = tuple(
+        VersionSpan(WeightVersion.parse(entry["version"]), int(entry["start"]), int(entry["end"]))
+        for entry in entries
+        if entry["start"] < entry["end"]
+    )
+    edges = (0, *(span.end for span in spans))
+    starts = (*(span.start for span in spans), num_tokens)
+    if edges != starts or any(a >= b for a, b in pairwise(edges)):
+        raise ValueError(f"version spans that do not partition {num_tokens} tokens")
+    return spans
+
+
+def error_of(status: int, body: bytes) -> IbtpoError:
+    """Our error for a refusal, whichever of its shapes the server used."""
+    told = f"SGLang answered {status}: {message_of(body)}"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Overloaded(told)
+    if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY):
+        return InvalidInput(told)
+    return Unavailable(told)
+
+
+def message_of(body: bytes) -> str:
+    """The message in {"error": {"message"}}, {"error": "text"}, {"message"} or {"detail"}; else the text itself."""
+    try:
+        read = json.loads(body)
+    except ValueError:
+        read = None
+    if isinstance(read, dict):
+        error = read.get("error")
+        found = error.get("message") if isinstance(error, dict) else error
+        found = found or read.get("message") or read.get("detail")
+        if found:
+            return shortened(found)
+    return shortened(body.decode("utf-8", "replace")) or "nothing"
+
+
+def last_event(body: bytes) -> dict[str, Any]:
+    """The last event of a stream before its end; what it refuses in mid-stream is raised as error_of would."""
+    events = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: ") and line != b"data: [DONE]"]
+    if not events:
+        raise Garbled("SGLang's stream ended without an event")
+    return parsed(events[-1])
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """The JSON object of a success."""
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        raise Garbled(f"SGLang's answer is no JSON: {shortened(body)}") from error
+    if not isinstance(answer, dict):
+        raise Garbled(f"SGLang's answer is no object: {shortened(answer)}")
+    if "error" in answer:
+        code = answer["error"].get("code") if isinstance(answer["error"], dict) else None
+        raise error_of(code if isinstance(code, int) else HTTPStatus.INTERNAL_SERVER_ERROR, body)
+    return answer
+
+
+def shortened(value: object) -> str:
+    """A value as bounded text."""
+    text = str(value)
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
