@@ -9,6 +9,37 @@ from pydantic import BaseModel, ConfigDict, Field
 class EngineKind(StrEnum):
     EMBEDDED = "embedded"
     """The CPU engine inside this process."""
+    SGLANG = "sglang"
+    """An SGLang server: launched and kept by this replica, or given by its URL."""
+
+
+class SglangConfig(BaseModel):
+    """The SGLang server of one replica: table `[rollout.sglang]` (docs/sglang.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: tuple[str, ...] = Field(
+        ("python3", "-m", "sglang.launch_server"),
+        min_length=1,
+        description="Launches the server; the interpreter of any environment that has SGLang",
+    )
+    arguments: tuple[str, ...] = Field((), description="More arguments for it, as SGLang names them; they come last")
+    tp: int = Field(1, gt=0, description="GPUs that share one copy of the model")
+    dp: int = Field(1, gt=0, description="Copies of the model behind one server; rather run more replicas")
+    memory_fraction: float | None = Field(None, gt=0, lt=1, description="Of a GPU's memory, for weights and cache")
+
+    url: str = Field("", description="A server that somebody else runs; nothing is launched then")
+    reads_snapshots: bool = Field(
+        False, description="That server reads rollout.snapshots under the same path; else weight pushes are refused"
+    )
+
+    max_requests: int = Field(256, gt=0, description="Completions at the server at once; more wait here")
+    max_waiting: int = Field(16384, gt=0, description="Completions asked for at once; beyond: overloaded")
+    request_seconds: float = Field(900.0, gt=0, description="Deadline of one completion")
+    start_seconds: float = Field(900.0, gt=0, description="How long the server may take to start, or to come back")
+    load_seconds: float = Field(300.0, gt=0, description="How long it may take to load weights")
+    health_seconds: float = Field(10.0, gt=0, description="Between two looks at its health")
+    hang_seconds: float = Field(90.0, gt=0, description="Without a sign of life for so long it is started afresh")
 
 
 class RolloutConfig(BaseModel):
@@ -29,8 +60,10 @@ class RolloutConfig(BaseModel):
 
     engine: EngineKind = EngineKind.EMBEDDED
     model: Path | None = Field(None, description="A policy to serve before any learner pushes one, as version 0.0")
-    max_rows: int = Field(64, gt=0, description="Requests that the engine decodes at once")
+    max_rows: int = Field(64, gt=0, description="Requests that the embedded engine decodes at once")
     cache_bytes: int = Field(256 * 2**20, ge=0, description="Memory of the embedded engine's prefix cache; 0: none")
+
+    sglang: SglangConfig = SglangConfig()
 
     max_trees: int = Field(64, gt=0, description="Trees grown for the stream at once")
     max_posted_trees: int = Field(256, gt=0, description="Trees grown for POST /v1/trees at once; beyond: 429")

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from services.rollout.app import TreeDesk, build_router
-from services.rollout.config import RolloutConfig
-from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
+from services.rollout.config import EngineKind, RolloutConfig
 from services.rollout.engines.engine import Engine
+from services.rollout.engines.sglang import GivenServer, ManagedServer, SglangEngine, SglangMetrics
 from services.rollout.grower import TreeGrower
 from services.rollout.harvest import Harvest
 from services.rollout.membership import Membership, reachable_url, replica_name
@@ -34,7 +34,7 @@ class RolloutService:
         self.config = config
         self.name = replica_name(config.name)
         self.metrics = RolloutMetrics()
-        self.engine = _engine(config)
+        self.engine = _engine(config, self.metrics)
         store = SnapshotStore(config.snapshots / config.run / self.name, keep=2, run=config.run)
         self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes)
         self.http = http_client(config.token, _HTTP_SECONDS)
@@ -85,7 +85,7 @@ class RolloutService:
             max_deliveries=config.max_deliveries,
             heartbeat_seconds=config.claim_after_seconds / 4,
         )
-        url = reachable_url(config.url, app.state.url, config.host)
+        url = reachable_url(config.url, app.state.url, config.host, toward=redis_url)
         membership = Membership(streams, self.policy, self.http, lambda: self._describe(app, url), config.learner_url)
         app.state.drain.before_exit(lambda: harvest.drain(config.grace_seconds * 0.8))
         loops = [asyncio.create_task(loop.run(), name=loop.name) for loop in membership.loops()]
@@ -113,8 +113,18 @@ class RolloutService:
         )
 
 
-def _engine(config: RolloutConfig) -> Engine:
-    return EmbeddedEngine(EmbeddedSettings(max_rows=config.max_rows, cache_bytes=config.cache_bytes))
+def _engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:
+    """Only the embedded engine needs torch: it is imported when it is asked for."""
+    if config.engine is EngineKind.SGLANG:
+        server = GivenServer(config.sglang) if config.sglang.url else ManagedServer(config.sglang)
+        engine = SglangEngine(config.sglang, server, SglangMetrics(metrics.registry))
+        metrics.registry.register(engine.series)
+        return engine
+    from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings, EngineSeries
+
+    embedded = EmbeddedEngine(EmbeddedSettings(max_rows=config.max_rows, cache_bytes=config.cache_bytes))
+    metrics.registry.register(EngineSeries(embedded.counters))
+    return embedded
 
 
 def build(config: RolloutConfig) -> FastAPI:
