@@ -161,7 +161,7 @@ class LearnerConfig(_Table):
             raise ValueError("growth.temperature 0 leaves no distribution to learn from; 1.0 is usual")
         if self.publish_every > self.max_staleness + 1:
             raise ValueError(
-                f"with publish_every {self.publish_every} trees are up to {self.publish_every - 1} updates old when they "
+                f"with publish_every {self.publish_every} trees may be {self.publish_every - 1} updates old when they "
                 f"come, and max_staleness {self.max_staleness} drops them: publish at least every "
                 f"{self.max_staleness + 1} updates"
             )

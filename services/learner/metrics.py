@@ -7,7 +7,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from services.learner.ledger import End
-from shared.protocol.status import Accounts, Evaluation, StepFigures
+from shared.protocol.replica import ReplicaState
+from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus, StepFigures
 from shared.protocol.tree import ScoredTree
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
@@ -18,6 +19,9 @@ _FIGURES = {
     "eff_rate": "Share of trees with mixed rewards in the last step",
     "ib_score": "Mean IB-Score over nodes with two draws or more in the last step",
     "cov_eta": "Mean Cov(eta1, eta2) over nodes whose draws differ in value in the last step",
+    "cov_eta_nodes": "Nodes whose draws differ in value in the last step: what there is to balance",
+    "advantage_global": "Mean |A_GL| over nodes of trees with a signal in the last step",
+    "advantage_local": "Mean |lambda A_IB| over nodes of trees with a signal in the last step",
     "entropy": "Mean entropy of the policy per token, in nats",
     "kl": "Mean k3 divergence from the reference per token, in nats",
     "clip_share": "Share of tokens that the clip left without a gradient",
@@ -79,6 +83,15 @@ class LearnerMetrics:
         self.accuracy = Gauge(
             "ibtpo_learner_held_out_accuracy", "Last held-out accuracy", ["measure"], registry=registry
         )
+        self.evaluations = Counter(
+            "ibtpo_learner_evaluations_total", "Evaluations by result", ["result"], registry=registry
+        )
+        self.rewards = Counter(
+            "ibtpo_learner_rewards_total", "Sum of the rewards of judged draws", ["kind"], registry=registry
+        )
+        self.judged_draws = Counter(
+            "ibtpo_learner_judged_draws_total", "Draws with a reward in trees of steps", ["kind"], registry=registry
+        )
         self.checkpoint_seconds = Histogram(
             "ibtpo_learner_checkpoint_seconds", "Time to write a checkpoint", buckets=_SECONDS, registry=registry
         )
@@ -89,6 +102,10 @@ class LearnerMetrics:
     def show_accounts(self, accounts: Callable[[], Accounts]) -> None:
         """Adds the books, read at the moment of each scrape, so that their identity holds in every one."""
         self.registry.register(_AccountsCollector(accounts))
+
+    def show_status(self, status: Callable[[], RunStatus]) -> None:
+        """Adds what the run's status says, read at the moment of each scrape: its state, queues and replicas."""
+        self.registry.register(_StatusCollector(status))
 
     def record_step(self, figures: StepFigures, result: str) -> None:
         """Shows a finished step; a figure that it does not have keeps its last value."""
@@ -110,12 +127,16 @@ class LearnerMetrics:
             self.stale_tokens.observe(draw.end)
 
     def record_used(self, tree: ScoredTree) -> None:
-        """Counts a tree of a step by the lengths of its answers."""
+        """Counts a tree of a step by the lengths and the rewards of its answers."""
         for draw in tree.draws:
             self.used_tokens.observe(draw.end)
+        rewards = [reward for draw in tree.draws if (reward := draw.counted_reward) is not None]
+        self.judged_draws.labels(tree.task.kind).inc(len(rewards))
+        self.rewards.labels(tree.task.kind).inc(sum(rewards))
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
         """Shows a held-out accuracy."""
+        self.evaluations.labels("done").inc()
         self.accuracy.labels("avg_at_k").set(evaluation.avg_at_k)
         self.accuracy.labels("pass_at_k").set(evaluation.pass_at_k)
 
@@ -139,3 +160,28 @@ class _AccountsCollector(Collector):
         turned_away.add_metric(["duplicate"], accounts.duplicates)
         turned_away.add_metric(["foreign"], accounts.foreign)
         yield turned_away
+
+
+class _StatusCollector(Collector):
+    def __init__(self, status: Callable[[], RunStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """The state as one gauge per state, the queues as they were last seen, the replicas that are alive."""
+        status = self._status()
+        states = GaugeMetricFamily("ibtpo_learner_run_state", "1 for the state that the run is in", labels=["state"])
+        for state in RunState:
+            states.add_metric([state.value], state is status.state)
+        yield states
+        yield GaugeMetricFamily("ibtpo_learner_step", "Steps that the run has taken", value=status.step)
+        entries = GaugeMetricFamily(
+            "ibtpo_learner_stream_entries", "Entries on the run's streams", labels=["stream", "state"]
+        )
+        entries.add_metric(["tasks", "queued"], status.queued_tasks)
+        entries.add_metric(["tasks", "pending"], status.pending_tasks)
+        entries.add_metric(["trees", "queued"], status.queued_trees)
+        yield entries
+        replicas = GaugeMetricFamily("ibtpo_learner_replicas", "Live rollout replicas by state", labels=["state"])
+        for kind in ReplicaState:
+            replicas.add_metric([kind.value], sum(replica.state is kind for replica in status.replicas))
+        yield replicas

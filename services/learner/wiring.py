@@ -92,6 +92,7 @@ class LearnerService:
             max_body_bytes=_MAX_BODY_BYTES,
         )
         self._presence = Presence(streams, self._url, self.run.status, self.run.stop, self.run.lose)
+        metrics.show_status(self._status)
 
     def _url(self) -> str:
         return self._config.url or str(self.app.state.url)
