@@ -59,6 +59,7 @@ def small_router() -> APIRouter:
 
     @router.get("/v1/slow/{milliseconds}")
     async def slow(milliseconds: int) -> str:
+        event_logger("small").info("slow_begun")
         await asyncio.sleep(milliseconds / 1000)
         return "done"
 

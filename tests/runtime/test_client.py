@@ -62,7 +62,7 @@ async def test_a_call_has_a_deadline() -> None:
         with pytest.raises(Unavailable, match=r"the small service did not answer within 0\.2 s"):
             async with reaching("the small service", 0.2):
                 await client.get("/v1/slow/5000")
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 4
 
 
 async def test_nobody_there_is_unavailable() -> None:

@@ -80,11 +80,11 @@ async def test_at_sigterm_work_and_requests_in_flight_finish_and_new_ones_are_se
 ) -> None:
     small = processes(life="works")
     async with httpx.AsyncClient(base_url=small.url()) as client:
-        slow = asyncio.create_task(client.get("/v1/slow/1000"))
-        await asyncio.sleep(0.3)
+        slow = asyncio.create_task(client.get("/v1/slow/2000"))
+        await asyncio.to_thread(small.wait_for, "slow_begun")
         assert (await client.get("/readyz")).is_success
         small.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.2)
+        await asyncio.to_thread(small.wait_for, "draining")
         ready, health, refused = [await client.get(path) for path in ("/readyz", "/healthz", "/v1/slow/1")]
         assert (ready.status_code, health.status_code, refused.status_code) == (503, 200, 503)
         assert "draining" in ready.json()["detail"]
@@ -109,7 +109,7 @@ async def test_what_outlasts_the_grace_is_cut_and_the_exit_code_says_so(processe
     small = processes(grace_seconds=0.3)
     async with httpx.AsyncClient(base_url=small.url()) as client:
         slow = asyncio.create_task(client.get("/v1/slow/60000", timeout=60))
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(small.wait_for, "slow_begun")
         small.process.send_signal(signal.SIGTERM)
         assert (await slow).status_code == 503
     assert small.exit_code() == ExitCode.GRACE_EXCEEDED
@@ -119,9 +119,9 @@ async def test_a_second_signal_ends_the_patience(processes: Callable[..., SmallP
     small = processes(grace_seconds=60)
     async with httpx.AsyncClient(base_url=small.url()) as client:
         slow = asyncio.create_task(client.get("/v1/slow/60000", timeout=60))
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(small.wait_for, "slow_begun")
         small.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.2)
+        await asyncio.to_thread(small.wait_for, "draining")
         small.process.send_signal(signal.SIGTERM)
         assert (await slow).status_code == 503
     assert small.exit_code() == ExitCode.GRACE_EXCEEDED
