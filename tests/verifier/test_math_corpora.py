@@ -1,14 +1,7 @@
 """Public answers with known verdicts: no false positive, and every false negative has its reason."""
 
-from collections.abc import Callable
-from typing import Any
-
 from services.verifier.checks.math.likeness import Likeness
-from services.verifier.checks.math.verdict import Finding
-
-Rows = Callable[[str], list[dict[str, Any]]]
-Find = Callable[[str, str], Finding | None]
-IsRight = Callable[[str, str], bool]
+from tests.verifier.judging import find, is_right, rows_of
 
 # math-verify's expectations that are not met here, and why; docs/verifier.md tells the reasons in full.
 UNBOXED = "the answer is in the running text, not stated as final"
@@ -52,7 +45,7 @@ BY_WORKER = {
 }
 
 
-def test_every_chain_of_gsm8k_is_right_and_no_other_number_is(rows_of: Rows, is_right: IsRight) -> None:
+def test_every_chain_of_gsm8k_is_right_and_no_other_number_is() -> None:
     rows = rows_of("gsm8k.jsonl.gz")
     golds = [row["gold"] for row in rows]
     assert len(rows) == 1319
@@ -62,7 +55,7 @@ def test_every_chain_of_gsm8k_is_right_and_no_other_number_is(rows_of: Rows, is_
         assert is_right(gold, rf"\boxed{{{other}}}") == same, (gold, other)
 
 
-def test_every_solution_of_math500_is_right_and_no_other_answer_is(rows_of: Rows, is_right: IsRight) -> None:
+def test_every_solution_of_math500_is_right_and_no_other_answer_is() -> None:
     rows = rows_of("math500.jsonl.gz")
     golds = [row["gold"] for row in rows]
     assert len(rows) == 500
@@ -76,7 +69,7 @@ def test_every_solution_of_math500_is_right_and_no_other_answer_is(rows_of: Rows
     assert taken <= {("x=5", "5"), ("5", "x=5"), ("\\frac{14}{3}", "\\frac{14}{3}")}
 
 
-def test_labelled_answers_of_a_model_are_judged_as_labelled(rows_of: Rows, is_right: IsRight) -> None:
+def test_labelled_answers_of_a_model_are_judged_as_labelled() -> None:
     """But for nine that are right and labelled wrong: the time of day with its p.m., and 10000 for 10{,}000."""
     rows = rows_of("labelled_answers.jsonl.gz")
     differing = [row for row in rows if is_right(row["gold"], row["response"]) != row["right"]]
@@ -85,7 +78,7 @@ def test_labelled_answers_of_a_model_are_judged_as_labelled(rows_of: Rows, is_ri
     assert not any(row["right"] for row in differing)
 
 
-def test_math_verify_s_expectations_are_met_but_for_those_explained(rows_of: Rows, find: Find) -> None:
+def test_math_verify_s_expectations_are_met_but_for_those_explained() -> None:
     not_met, false_positives, by_worker = set(), set(), set()
     for row in rows_of("math_verify_expectations.jsonl.gz"):
         prediction = row["pred"]
@@ -104,15 +97,15 @@ def test_math_verify_s_expectations_are_met_but_for_those_explained(rows_of: Row
     assert by_worker == BY_WORKER
 
 
-def test_string_equality_s_expectations_are_met_but_for_the_order_of_lists(rows_of: Rows, is_right: IsRight) -> None:
+def test_string_equality_s_expectations_are_met_but_for_the_order_of_lists() -> None:
     rows = rows_of("is_equiv_expectations.jsonl")
     differing = {row["id"] for row in rows if is_right(row["a"], rf"\boxed{{{row['b']}}}") != row["expected"]}
     assert differing == {"test_order", "test_decimals"}
 
 
-def test_no_hostile_answer_is_rewarded_and_no_honest_one_refused(rows_of: Rows, find: Find) -> None:
+def test_no_hostile_answer_is_rewarded_and_no_honest_one_refused() -> None:
     for row in rows_of("math_attacks.jsonl.gz"):
         found = find(row["gold"], row["payload"])
-        is_right = found is not None and found.likeness is Likeness.SAME
-        assert is_right == (row["expected"] == "accept"), row["id"]
+        is_rewarded = found is not None and found.likeness is Likeness.SAME
+        assert is_rewarded == (row["expected"] == "accept"), row["id"]
         assert found is None or found.likeness is not Likeness.UNKNOWN, f"{row['id']} needs no worker"

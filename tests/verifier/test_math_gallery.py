@@ -1,14 +1,13 @@
 """Every example of docs/verifier.md is judged as the page says."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from services.verifier.checks.final_answer import final_answer
 from services.verifier.checks.math.likeness import Likeness
-from services.verifier.checks.math.verdict import Finding
+from tests.verifier.judging import find
 
 PAGE = Path(__file__).parents[2] / "docs" / "verifier.md"
 _ROW = re.compile(
@@ -34,7 +33,7 @@ def test_the_page_has_its_gallery() -> None:
 
 @pytest.mark.parametrize(("response", "gold", "verdict", "by_worker"), _examples())
 def test_an_example_of_the_gallery_is_judged_as_it_says(
-    response: str, gold: str, verdict: str, by_worker: bool, find: Callable[[str, str], Finding | None]
+    response: str, gold: str, verdict: str, by_worker: bool
 ) -> None:
     found = find(gold, response)
     if verdict == "no_answer":

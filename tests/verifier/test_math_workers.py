@@ -12,6 +12,7 @@ from services.verifier.checks.math.check import MathCheck
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
+from tests.verifier.judging import rows_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -50,7 +51,7 @@ async def test_a_worker_decides(check: MathCheck, gold: str, answer: str, is_rig
     assert judgement.outcome is (Outcome.RIGHT if is_right else Outcome.WRONG), judgement
 
 
-async def test_the_open_expectations_of_math_verify_are_met(check: MathCheck, rows_of) -> None:  # type: ignore[no-untyped-def]
+async def test_the_open_expectations_of_math_verify_are_met(check: MathCheck) -> None:
     open_rows = {
         "test_all::test_latex_notation_math[2]": True,
         "test_all::test_math_extraction_edge_cases[4]": False,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from services.verifier.rescore import Rescoring, rescore
 from shared.errors import InvalidInput, Unavailable
+from tests.verifier.judging import rows_of
 
 
 def _write(path: Path, rows: list[Any]) -> Path:
@@ -37,7 +38,7 @@ def test_rows_are_judged_in_their_order(tmp_path: Path) -> None:
     assert "1000 rows: 143 right, 857 wrong" in told
 
 
-def test_rows_of_the_hostile_set_are_taken_as_they_are(tmp_path: Path, rows_of: Any) -> None:
+def test_rows_of_the_hostile_set_are_taken_as_they_are(tmp_path: Path) -> None:
     rows = rows_of("math_attacks.jsonl.gz")
     code, verdicts, _ = _rescore(tmp_path, rows)
     assert code == 0

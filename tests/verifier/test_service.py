@@ -15,6 +15,7 @@ from services.verifier.config import MathConfig, VerifierConfig
 from services.verifier.wiring import VerifierService
 from shared.protocol.verdict import Outcome, VerdictItem
 from shared.runtime.serve import open_door, serving
+from tests.verifier.judging import rows_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -213,7 +214,7 @@ async def test_metrics_count_verdicts_by_kind_and_outcome(client: httpx.AsyncCli
     assert "ibtpo_verifier_queue_age_seconds" in metrics
 
 
-async def test_no_hostile_answer_is_rewarded_over_http(client: httpx.AsyncClient, rows_of: Any) -> None:
+async def test_no_hostile_answer_is_rewarded_over_http(client: httpx.AsyncClient) -> None:
     rows = rows_of("math_attacks.jsonl.gz")
     items = [_item(row["payload"], "math", {"gold": row["gold"]}, row["id"]) for row in rows]
     start = time.monotonic()
