@@ -1,8 +1,10 @@
 """A replica's part in its run: it says that it lives, and fetches weights that it missed."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -68,10 +70,21 @@ def replica_name(given: str) -> str:
     return given or f"{socket.gethostname()}-{os.getpid()}"
 
 
-def reachable_url(configured: str, listening: str, host: str) -> str:
-    """Where others reach this replica: as configured, else where it listens, with this machine's own address when
-    it listens on all of them."""
+def reachable_url(configured: str, listening: str, host: str, toward: str = "") -> str:
+    """Where others reach this replica: as configured, else where it listens, with this machine's own address on the
+    way to the Redis at `toward` when it listens on all of them: the learner is on that network too."""
     if configured or host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
         return configured or listening
     port = listening.rpartition(":")[2]
-    return f"http://{socket.gethostbyname(socket.gethostname())}:{port}"
+    return f"http://{_own_address(toward)}:{port}"
+
+
+def _own_address(toward: str) -> str:
+    """A machine may be on several networks, and its name may stand for any of them."""
+    parts = urlsplit(toward)
+    with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((parts.hostname or "", parts.port or 6379))  # chooses a route and sends nothing
+        address: str = probe.getsockname()[0]
+        if not address.startswith("127."):
+            return address
+    return socket.gethostbyname(socket.gethostname())

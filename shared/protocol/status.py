@@ -47,6 +47,10 @@ class StepFigures(Message):
     ib_score: float | None = None
     cov_eta: float | None = None
     cov_eta_nodes: int = 0
+    advantage_global: float | None = None
+    """Mean |A_GL| over the nodes of trees with a signal."""
+    advantage_local: float | None = None
+    """Mean |λ·A_IB| over the same nodes."""
     entropy: float | None = None
     kl: float | None = None
     clip_share: float | None = None

@@ -2,6 +2,7 @@
 
 from services.rollout.engines.embedded.counters import EngineCounters
 from services.rollout.engines.embedded.engine import EmbeddedEngine
+from services.rollout.engines.embedded.series import EngineSeries
 from services.rollout.engines.embedded.settings import EmbeddedSettings
 
-__all__ = ["EmbeddedEngine", "EmbeddedSettings", "EngineCounters"]
+__all__ = ["EmbeddedEngine", "EmbeddedSettings", "EngineCounters", "EngineSeries"]
