@@ -10,7 +10,7 @@ _STACK_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """The limits as the kernel takes them. The stack may be raised by the program: it counts as memory."""
+    """The limits as the kernel takes them, within those that the fork-server itself has."""
 
     cpu_seconds: int
     address_space_bytes: int
@@ -20,17 +20,17 @@ class Ceilings:
     def put_on(self) -> None:
         # First a signal that a program may catch; a second later it is killed.
         _set(resource.RLIMIT_CPU, self.cpu_seconds, self.cpu_seconds + 1)
-        for kind, value in (
-            (resource.RLIMIT_AS, self.address_space_bytes),
-            (resource.RLIMIT_FSIZE, self.file_bytes),
-            (resource.RLIMIT_NPROC, self.num_processes),
-            (resource.RLIMIT_NOFILE, _NUM_OPEN_FILES),
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_MEMLOCK, 0),
-            (resource.RLIMIT_MSGQUEUE, 0),
-        ):
-            _set(kind, value, value)
-        _set(resource.RLIMIT_STACK, _STACK_BYTES, None)
+        _set(resource.RLIMIT_AS, self.address_space_bytes, self.address_space_bytes)
+        _set(resource.RLIMIT_FSIZE, self.file_bytes, self.file_bytes)
+        _set(resource.RLIMIT_NPROC, self.num_processes, self.num_processes)
+        _set(resource.RLIMIT_NOFILE, _NUM_OPEN_FILES, _NUM_OPEN_FILES)
+
+
+def put_on_common_limits() -> None:
+    """The limits that are the same for every child: set once, inherited. A child may raise its stack: it is memory."""
+    for kind in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
+        _set(kind, 0, 0)
+    _set(resource.RLIMIT_STACK, _STACK_BYTES, None)
 
 
 def _set(kind: int, soft: int, hard: int | None) -> None:

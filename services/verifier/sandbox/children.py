@@ -7,8 +7,8 @@ import contextlib
 import gc
 import importlib
 import io
-import json
 import os
+import random
 import sys
 import threading
 import traceback
@@ -24,6 +24,7 @@ from services.verifier.sandbox.serving import serve
 EXIT_ERROR = 1
 
 _JOB, _CHANNEL = 3, 4
+_BUFFER_BYTES = 1 << 16
 _FILE_NAME = "<solution>"
 
 # What programs import most; a child has them without touching a file.
@@ -41,6 +42,7 @@ def preload() -> None:
     # `site` is off (it would run what is installed): these are the names that programs know from it.
     builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
+    _open_standard_streams()
     sys.path[:] = [path for path in sys.path if path.startswith(sys.base_prefix)]
 
 
@@ -48,10 +50,11 @@ def play(role: int) -> NoReturn:
     """Does the role's work and ends the process. Runs inside the jail."""
     code = EXIT_ERROR
     try:
-        header, source = _read_job()
-        _open_standard_streams()
+        argv, source = _read_job()
+        if b"random" in source:
+            random.seed()  # the fork-server's generator has one state for all its children
         if role == Role.SCRIPT:
-            code = _run_script(header, source)
+            code = _run_script(argv, source)
         elif role == Role.SOLUTION:
             code = _run_solution(source)
         else:
@@ -60,19 +63,23 @@ def play(role: int) -> NoReturn:
         os._exit(code)
 
 
-def _read_job() -> tuple[dict[str, Any], bytes]:
-    with open(_JOB, "rb") as file:
-        return json.loads(file.readline()), file.read()
+def _read_job() -> tuple[list[str], bytes]:
+    """The arguments, each ended by a null byte, on the first line; then the source."""
+    size = os.fstat(_JOB).st_size
+    arguments, _, source = os.pread(_JOB, size, 0).partition(b"\n")
+    os.close(_JOB)
+    return arguments.decode().split("\0")[:-1], source
 
 
 def _open_standard_streams() -> None:
+    """Streams over descriptors 0..2, whatever these are in a child; opened once, before any child is."""
     sys.stdin = sys.__stdin__ = _text_stream(0, "r", "surrogateescape")  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = _text_stream(1, "w", "surrogateescape")  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _text_stream(2, "w", "backslashreplace")  # type: ignore[misc]
 
 
 def _text_stream(descriptor: int, mode: str, errors: str) -> "io.TextIOWrapper[Any]":
-    stream = open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115 - as long as the process
+    stream = open(descriptor, mode, _BUFFER_BYTES, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115 - as long as the process
     return cast("io.TextIOWrapper[Any]", stream)
 
 
@@ -83,9 +90,9 @@ def _module(name: str) -> types.ModuleType:
     return module
 
 
-def _run_script(header: dict[str, Any], source: bytes) -> int:
+def _run_script(argv: list[str], source: bytes) -> int:
     module = _module("__main__")
-    sys.argv = ["solution.py", *header["argv"]]
+    sys.argv = ["solution.py", *argv]
     code = _guarded(lambda: _execute(source, module))
     # As the interpreter does at its end, short of taking itself apart.
     late = _guarded(_finish)

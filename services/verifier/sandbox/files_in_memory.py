@@ -1,7 +1,6 @@
 """The files between the service and a jailed process: anonymous memory, bounded, without a name anywhere."""
 
 import fcntl
-import json
 import os
 import socket
 from dataclasses import dataclass
@@ -37,14 +36,14 @@ class JobFiles:
     @classmethod
     def of(cls, program: Program, channel: socket.socket | None) -> "JobFiles":
         """Takes the channel over: it is closed with the rest."""
-        header = json.dumps({"argv": program.argv}).encode() + b"\n"
+        arguments = "".join(f"{argument}\0" for argument in program.argv).encode() + b"\n"
         opened: list[int] = []
         try:
             for name, data in (
                 ("stdin", program.stdin),
                 ("stdout", None),
                 ("stderr", None),
-                ("job", header + program.source),
+                ("job", arguments + program.source),
             ):
                 opened.append(memory_file(name, data))
         except OSError:

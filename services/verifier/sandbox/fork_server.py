@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from services.verifier.sandbox import children
+from services.verifier.sandbox import children, kernel
 from services.verifier.sandbox.control import MAX_DESCRIPTORS, MAX_MESSAGE_BYTES, Ended, Hello, Launch, Refused, Started
 from services.verifier.sandbox.jail import EXIT_NO_JAIL, Jail, enter_jail
 
@@ -59,7 +59,7 @@ class ForkServer:
 
     def _launch(self, launch: Launch, descriptors: list[int]) -> None:
         try:
-            pid = os.fork()
+            pid = kernel.fork()
         except OSError as error:
             self._control.send(Refused(launch.job_id, error.errno or 0).packed())
             return

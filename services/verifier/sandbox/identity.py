@@ -20,16 +20,21 @@ class Identity:
     has_own_uid: bool
     obstacle: str = ""
 
-    def assume(self, slot: int, parent: int) -> None:
-        """Becomes the slot's user, for good; dies with `parent`, the fork-server."""
+    def prepare(self) -> None:
+        """Done once by the fork-server; its children inherit it."""
         if self.has_own_uid:
-            uid = FIRST_UID + slot
             os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-        _drop_capabilities()
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+    def assume(self, slot: int, parent: int) -> None:
+        """Becomes the slot's user, for good and without capabilities; dies with `parent`, the fork-server."""
+        if self.has_own_uid:
+            uid = FIRST_UID + slot
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+        else:
+            _drop_capabilities()
         # After the change of user, which clears it; the parent may have died before.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -65,6 +70,7 @@ def find_identity(num_slots: int, must_read: str) -> Identity:
 
 def _try_identity(slot: int, must_read: str) -> int:
     try:
+        os.setgroups([])
         Identity(True).assume(slot, os.getppid())
     except OSError:
         return 1

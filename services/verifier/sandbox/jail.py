@@ -8,7 +8,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.verifier.sandbox.ceilings import Ceilings
+from services.verifier.sandbox.ceilings import Ceilings, put_on_common_limits
 from services.verifier.sandbox.control import Launch
 from services.verifier.sandbox.filter import Filter, compile_filter
 from services.verifier.sandbox.identity import Identity, find_identity
@@ -86,6 +86,8 @@ def enter_jail(num_slots: int, wants_namespaces: bool, more_readable: Sequence[s
         "system calls": "on" if machine else f"no table for {os.uname().machine}",
         "limits": "on",
     }
+    put_on_common_limits()
+    identity.prepare()
     return Jail(
         identity,
         Ruleset((*readable, *_DEVICES), _WRITABLE) if version else None,

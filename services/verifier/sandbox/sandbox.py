@@ -36,6 +36,8 @@ class Program:
     def __post_init__(self) -> None:
         if (self.role is Role.COMMAND) != bool(self.command):
             raise ValueError(f"role {self.role.name} with command {self.command}: exactly COMMAND programs have one")
+        if any({"\0", "\n"} & set(argument) for argument in self.argv):
+            raise ValueError(f"arguments {self.argv}: they may hold no null byte and no new line")
 
 
 @dataclass(frozen=True, slots=True)

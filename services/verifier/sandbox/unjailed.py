@@ -7,7 +7,7 @@ import resource
 import sys
 
 from services.verifier.sandbox import children
-from services.verifier.sandbox.ceilings import Ceilings
+from services.verifier.sandbox.ceilings import Ceilings, put_on_common_limits
 from services.verifier.sandbox.jail import MARK
 
 
@@ -22,6 +22,7 @@ def main() -> None:
     children.preload()
     with open("/proc/self/statm") as file:
         own_bytes = int(file.read().split()[0]) * resource.getpagesize()
+    put_on_common_limits()
     Ceilings(
         options["cpu_seconds"], own_bytes + options["memory_bytes"], options["output_bytes"], options["num_processes"]
     ).put_on()
