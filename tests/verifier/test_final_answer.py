@@ -91,7 +91,19 @@ def test_any_text_has_an_answer_or_none(response: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["\\boxed{", "\\boxed{1} ", "{", "}", "\\", "$ ", "<think>", "</think>", "#### 1\n", "\\boxed{{1}", "\\fbox \\boxed"],
+    [
+        "\\boxed{",
+        "\\boxed{1} ",
+        "{",
+        "}",
+        "\\",
+        "$ ",
+        "<think>",
+        "</think>",
+        "#### 1\n",
+        "\\boxed{{1}",
+        "\\fbox \\boxed",
+    ],
 )
 def test_a_megabyte_of_anything_takes_no_time(unit: str) -> None:
     response = unit * (1_000_000 // len(unit))
