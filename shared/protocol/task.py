@@ -2,10 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from shared.protocol.message import JsonObject, Message
 from shared.tree.expansion import AnySampler
+
+MAX_DRAWS = 4096
 
 
 def _named(value: object) -> object:
@@ -31,6 +33,13 @@ class Growth(Message):
     top_k: int = Field(0, ge=0)
     max_tokens: int = Field(64, gt=0)
     merge: bool = False
+
+    @field_validator("sampler")
+    @classmethod
+    def _bounded(cls, sampler: AnySampler) -> AnySampler:
+        if sampler.num_draws > MAX_DRAWS:
+            raise ValueError(f"this sampler draws up to {sampler.num_draws} times, over the {MAX_DRAWS} of one tree")
+        return sampler
 
 
 class Task(Message):

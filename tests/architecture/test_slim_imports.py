@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "redis", "tokenizers", "math_verify", "sympy", "matplotlib", "numpy", "rich")
+HEAVY = ("torch", "transformers", "redis", "tokenizers", "math_verify", "sympy", "matplotlib", "numpy")
 
 
 def loaded_by(module: str) -> set[str]:
@@ -31,4 +31,4 @@ def test_a_room_loads_no_more_than_it_needs(module: str, allowed: set[str]) -> N
 
 
 def test_the_command_line_starts_without_any_service() -> None:
-    assert loaded_by("services.cli") <= {"rich"}
+    assert loaded_by("services.cli") == set()

@@ -86,6 +86,7 @@ async def test_a_graded_tree_without_a_verifier_fails_in_time_with_the_reason(
         {"prompt": "2+", "prompt_ids": [6]},
         {"growth": {"sampler": "unknown"}},
         {"growth": {"sampler": {"kind": "ib", "first": 0}}},
+        {"growth": {"sampler": {"kind": "independent", "first": 10**9}}},
         {"growth": {"sampler": "ib", "temperature": -1}},
         {"growth": {"sampler": "ib", "max_tokens": 10**9}},
         {"growth": {"sampler": "ib", "surprise": 1}},
