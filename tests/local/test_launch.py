@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -17,18 +18,34 @@ from services.local.run_dir import RunDirectory, RunRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
+Launcher: TypeAlias = "subprocess.Popen[bytes]"
+Start = Callable[..., Launcher]
 SMALL = ("held_out_problems=8", "evaluation.problems=8", "batch=4", "total_steps=6", "checkpoint_every=1")
 
 
-def ibtpo(command: str, run: RunDirectory, *arguments: str) -> "subprocess.Popen[bytes]":
-    words = [sys.executable, "-m", "services.cli", command, "--runs", str(run.root.parent), *arguments]
+@pytest.fixture
+def ibtpo() -> Iterator[Start]:
+    """Starts the command; what is still running after the test is killed, and its services end with it."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     environment.pop("REDIS_URL", None)
-    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started: list[Launcher] = []
+
+    def start(command: str, run: RunDirectory, *arguments: str) -> Launcher:
+        words = [sys.executable, "-m", "services.cli", command, "--runs", str(run.root.parent), *arguments]
+        with (run.root.parent / "output.txt").open("ab") as output:
+            started.append(subprocess.Popen(words, env=environment, stdout=output, stderr=output))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
-def train(run: RunDirectory, *arguments: str) -> "subprocess.Popen[bytes]":
-    return ibtpo("train", run, "--plain", "--run", run.name, *arguments)
+@pytest.fixture
+def train(ibtpo: Start) -> Start:
+    """Trains the run with these settings."""
+    return lambda run, *settings: ibtpo("train", run, "--plain", "--run", run.name, *settings)
 
 
 def until(condition: Callable[[], object], seconds: float = 180.0) -> None:
@@ -57,7 +74,7 @@ def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory(tmp_path / "mine")
 
 
-def test_an_interrupted_run_is_resumed_and_finished(run: RunDirectory) -> None:
+def test_an_interrupted_run_is_resumed_and_finished(run: RunDirectory, train: Start) -> None:
     launcher = train(run, *SMALL)
     until(lambda: len(steps(run)) >= 2)
     pids = services_of(run)
@@ -77,7 +94,7 @@ def test_an_interrupted_run_is_resumed_and_finished(run: RunDirectory) -> None:
     assert not run.is_running()
 
 
-def test_what_is_killed_comes_back_and_stop_ends_the_run(run: RunDirectory) -> None:
+def test_what_is_killed_comes_back_and_stop_ends_the_run(run: RunDirectory, train: Start, ibtpo: Start) -> None:
     launcher = train(run, *SMALL[:3], "total_steps=500")
     until(lambda: steps(run))
     before = services_of(run)
@@ -91,7 +108,7 @@ def test_what_is_killed_comes_back_and_stop_ends_the_run(run: RunDirectory) -> N
     assert_all_gone(services_of(run), 1.0)
 
 
-def test_nothing_outlives_a_launcher_that_is_killed(run: RunDirectory) -> None:
+def test_nothing_outlives_a_launcher_that_is_killed(run: RunDirectory, train: Start) -> None:
     launcher = train(run, *SMALL[:3], "total_steps=500")
     until(lambda: steps(run))
     pids = services_of(run)
