@@ -1,0 +1,16 @@
+#!/opt/ibtpo/bin/python -SE
+"""A container's health check, `ibtpo-health PORT PATH`: exit 0 when the service answers 200. It imports little."""
+
+import socket
+import sys
+
+
+def answer(port: int, path: str) -> bytes:
+    """The first bytes of the service's answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=4) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        return connection.recv(512)
+
+
+if __name__ == "__main__":
+    sys.exit(0 if b" 200 " in answer(int(sys.argv[1]), sys.argv[2]).split(b"\r\n", 1)[0] else 1)
