@@ -20,7 +20,7 @@ from tests.verifier.judging import rows_of
 
 BATCH = 250
 IN_FLIGHT = 4
-KILL_SECONDS = 3.0
+KILL_SECONDS = 1.0
 SERVE = (
     "import sys; from pathlib import Path\n"
     "from services.verifier.config import MathConfig, VerifierConfig\n"
@@ -60,11 +60,11 @@ class Mixture:
         kind = self._draw.random()
         if kind < 0.05:
             return Owed(self._draw.choice(self._code_attacks if kind < 0.003 else self._math_attacks), None)
-        if kind < 0.07:
+        if kind < 0.10:
             return self._code()
-        if kind < 0.075:
+        if kind < 0.11:
             return self._by_worker()
-        if kind < 0.12:
+        if kind < 0.15:
             letter = self._draw.choice("ABCD")
             return Owed(_item("choice", rf"\boxed{{{letter}}}", {"gold": "B"}), float(letter == "B"))
         if kind < 0.3:
