@@ -33,7 +33,7 @@ class SglangClient:
         self._connections = Connections(url)
 
     def close(self) -> None:
-        """Lets go of idle connections."""
+        """Closes every connection: requests in flight end as Unreachable."""
         self._connections.close()
 
     async def generate(self, body: bytes, seconds: float, on_first_token: Callable[[], None] | None) -> dict[str, Any]:

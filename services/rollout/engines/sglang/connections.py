@@ -8,8 +8,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
 import httptools
@@ -129,14 +127,7 @@ class Connections:
     def __init__(self, url: str) -> None:
         self._address = Address.of(url)
         self._idle: list[_Connection] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._busy: set[_Connection] = set()
 
     async def ask(self, method: str, path: str, body: bytes = b"", on_piece: OnPiece | None = None) -> Answer:
         """One request and its whole answer; `on_piece` sees the body as it comes. Unreachable when there is none.
@@ -148,16 +139,19 @@ class Connections:
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         connection = self._kept() or await self._open()
+        self._busy.add(connection)
         try:
             return await connection.exchange(head.encode() + body, on_piece)
         finally:
+            self._busy.remove(connection)
             if connection.is_open:
                 self._idle.append(connection)
 
     def close(self) -> None:
-        """Closes those that are idle."""
-        while self._idle:
-            self._idle.pop().close()
+        """Closes all: requests in flight end as Unreachable."""
+        for connection in (*self._idle, *self._busy):
+            connection.close()
+        self._idle.clear()
 
     def _kept(self) -> _Connection | None:
         while self._idle:

@@ -19,7 +19,7 @@ def main(parent: int, command: list[str]) -> None:
         if os.getppid() != parent:  # it died before the kernel was asked
             sys.exit(1)
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
     except OSError as error:
         sys.exit(f"cannot run {command[0]!r}: {error.strerror}")
 

@@ -1,8 +1,32 @@
 """The SGLang engine's Prometheus series: what the replica sees of its server."""
 
+from enum import StrEnum
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
+
+
+class StartCause(StrEnum):
+    """Why the server was started."""
+
+    FIRST = "first"
+    LOST = "lost"
+    """It exited, hung, or served what was not loaded from here."""
+    TAINTED = "tainted"
+    """A weight update was not a plain success."""
+
+
+class RequestResult(StrEnum):
+    """What became of one try of a completion."""
+
+    DONE = "done"
+    FAILED = "failed"
+    """Refused, or answered in a way that cannot be read."""
+    LOST = "lost"
+    """The server went away or dropped it: it is tried again."""
+    GIVEN_UP = "given_up"
+    """Nobody waits for it any more, or its deadline passed."""
 
 
 class SglangMetrics:
@@ -22,8 +46,8 @@ class SglangMetrics:
         self.in_flight = Gauge(
             "ibtpo_rollout_engine_requests_in_flight", "Completions that the server works on", registry=registry
         )
-        self.waiting = Gauge(
-            "ibtpo_rollout_engine_requests_waiting", "Completions that wait for a place or a sibling", registry=registry
+        self.calls = Gauge(
+            "ibtpo_rollout_engine_calls", "Completions asked for, those in flight among them", registry=registry
         )
         self.pause_seconds = Histogram(
             "ibtpo_rollout_engine_pause_seconds",
