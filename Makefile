@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full lint types check clean
+.PHONY: help install demo test test-full test-verifier-long lint types check clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,9 @@ test: install  ## The quick suite: lint, types, contracts, tests
 test-full: install  ## The quick suite and every longer one that this machine can run
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/pytest -q -m "not sglang and not gpu" $(ARGS)
+
+test-verifier-long: install  ## The verifier under a hundred thousand items and kills
+	@$(BIN)/pytest -q -s -m slow tests/verifier $(ARGS)
 
 lint: install  ## Style
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -11,6 +12,7 @@ from services.verifier.checks.check import Judgement
 from services.verifier.checks.math.check import MathCheck
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
+from shared.errors import InvalidInput
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 from tests.verifier.judging import rows_of
 
@@ -75,3 +77,17 @@ async def test_an_answer_that_does_not_end_is_ended_at_its_limit(check: MathChec
     assert time.monotonic() - start < 2
     assert judgement.outcome in (Outcome.TIMED_OUT, Outcome.INFRASTRUCTURE)
     assert not judgement.reward
+
+
+async def test_it_does_not_start_where_gmpy2_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gmpy2.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InvalidInput, match="uninstall gmpy2"):
+        async with MathCheck(MathConfig(), VerifierMetrics(CollectorRegistry())):
+            pass
+
+
+async def test_without_workers_what_is_open_has_no_reward() -> None:
+    async with MathCheck(MathConfig(workers=0), VerifierMetrics(CollectorRegistry())) as alone:
+        assert (await _judge(alone, "|x|", r"\boxed{x}")).reward is None
+        assert (await _judge(alone, "4", r"\boxed{4}")).reward == 1.0

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import re
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -51,6 +54,20 @@ async def test_a_function_gives_rewards_and_its_failures_none() -> None:
     assert [verdict["outcome"] for verdict in verdicts[:3]] == ["right", "wrong", "infrastructure"]
     assert "RuntimeError: cannot" in verdicts[3]["reason"]
     assert "2.0" in verdicts[4]["reason"]
+
+
+async def test_the_example_of_the_page_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "verifier.md").read_text()
+    (source,) = re.findall(r"```python\n# my_rewards/poetry.py\n(.*?)```", page, re.DOTALL)
+    (settings,) = re.findall(r"```toml\n(\[verifier\.kinds\.poetry\].*?)```", page, re.DOTALL)
+    package = tmp_path / "my_rewards"
+    package.mkdir()
+    (package / "poetry.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kinds = tomllib.loads(settings)["verifier"]["kinds"]
+    async with _verifier(poetry=OwnKind.model_validate(kinds["poetry"])) as client:
+        right, wrong, none = await _judge(client, "poetry", {"ending": "45"}, {"ending": "x"}, {})
+    assert (right["reward"], wrong["reward"], none["reward"]) == (1.0, 0.0, None)
 
 
 def _grader() -> FastAPI:

@@ -38,3 +38,8 @@ def _agree(gold: Any, answer: Any) -> bool:
         if scale.is_number and left.is_number and bool(left > scale * 10**-_DIGITS):
             return False
     return True
+
+
+# Asked once on import, in the template, so that no worker has the grammars and sympy's own imports still before it.
+are_same(r"\mathbb{R}\setminus\{0\}", r"(-\infty,0)\cup(0,\infty)")
+are_same(r"\sqrt{x^2}+\sum_{k=1}^{n} k", r"x+\sum_{k=1}^{n} k")
