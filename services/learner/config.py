@@ -74,6 +74,9 @@ class ObjectiveConfig(_Table):
     divisor: Divisor = Divisor.TRAJECTORY
     epochs: int = Field(1, gt=0, description="Passes over the trees of a step")
     minibatches: int = Field(1, gt=0, description="Optimizer steps per pass")
+    share_prefixes: bool = Field(
+        True, description="Compute what trajectories begin with in common once; changes no result"
+    )
     micro_batch_tokens: int = Field(
         2048,
         gt=0,

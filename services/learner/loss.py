@@ -1,6 +1,7 @@
 """The loss, token by token, as pure functions of tensors (METHOD, Objective).
 
-Shapes: B trajectories, T tokens of the longest one. Every `logprobs` is of the temperature-scaled full softmax.
+Shapes: B trajectories, T tokens of the longest answer; R rows of S slots, V tokens of the vocabulary. Every `logprobs`
+is of the temperature-scaled full softmax.
 """
 
 from dataclasses import dataclass
@@ -46,6 +47,6 @@ def importance_weights(old_logprobs_BT: Tensor, engine_logprobs_BT: Tensor, cap:
     return (old_logprobs_BT - engine_logprobs_BT).exp().clamp(max=cap)
 
 
-def entropies(distributions_BTV: Tensor) -> Tensor:
-    """−Σ p log p per position, of log-probabilities."""
-    return -(distributions_BTV.exp() * distributions_BTV).sum(-1)
+def entropies(logits_RSV: Tensor, normalisers_RS: Tensor) -> Tensor:
+    """−Σ p log p per slot [R, S], p = softmax(logits), whose log-normalisers are given: log Z − Σ p·logit."""
+    return normalisers_RS - ((logits_RSV - normalisers_RS[..., None]).exp() * logits_RSV).sum(-1)

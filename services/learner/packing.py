@@ -1,8 +1,7 @@
 """From the draws of trees to padded micro-batches of trajectories.
 
-Shapes: B trajectories, T tokens of the longest one, prompt included. Every column of a token is 0 at the prompt and at
-the padding. What a forward pass computes twice here (prompts, shared prefixes) is the price of padding; the trainer
-sees micro-batches alone, so that another packing can take its place.
+Shapes: B trajectories, T tokens of the longest answer; R rows of S slots, in which their tokens are computed. A loss is
+counted per trajectory and token; where trajectories begin alike, a forward pass computes what they share once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from services.learner.config import Divisor
+from services.learner.slots import Block, Ints, Slots, laid_out
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import Draw, WeightVersion
 from shared.tree.node import Tree
@@ -28,7 +28,7 @@ class Trajectory:
     """One judged answer after its prompt, as the engine sampled it. The columns run over the answer's tokens."""
 
     prompt_ids: tuple[int, ...]
-    token_ids: NDArray[np.int64]
+    token_ids: Ints
     engine_logprobs: Floats
     is_current: NDArray[np.bool_]
     """Which tokens the learner's present weights sampled."""
@@ -38,19 +38,19 @@ class Trajectory:
     """Under the weights as the step begins; None: those of the pass that is trained on."""
     reference_logprobs: Floats | None = None
 
-    @property
-    def num_tokens(self) -> int:
-        """Of the prompt and the answer."""
-        return len(self.prompt_ids) + len(self.token_ids)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
-    """What one forward and backward pass takes. `weights_BT` hold the divisor: a loss is a plain sum."""
+    """What one forward and backward pass takes. `weights_BT` hold the divisor: a loss is a plain sum.
+
+    Every column is 0 at the padding.
+    """
 
     rows: tuple[int, ...]
-    """Which of the packed trajectories each row is."""
-    token_ids_BT: Tensor
+    """Which of the packed trajectories each row of the columns is."""
+    slots: Slots
+    slot_BT: Tensor
+    """Where each token of an answer is computed, in the flattened rows."""
     is_answer_BT: Tensor
     is_current_BT: Tensor
     advantages_BT: Tensor
@@ -58,6 +58,10 @@ class MicroBatch:
     engine_logprobs_BT: Tensor
     old_logprobs_BT: Tensor | None
     reference_logprobs_BT: Tensor | None
+
+    def of_answers(self, values_RS: Tensor) -> Tensor:
+        """The values at the answers' tokens [B, T]."""
+        return values_RS.flatten()[self.slot_BT].where(self.is_answer_BT, 0.0)
 
 
 def trajectories_of(scored: ScoredTree, tree: Tree, current: WeightVersion) -> list[Trajectory]:
@@ -108,13 +112,38 @@ def credited(
     )
 
 
-def pack(trajectories: Sequence[Trajectory], max_tokens: int) -> Iterator[MicroBatch]:
-    """Micro-batches of at most `max_tokens` padded tokens, the longest first; a longer trajectory has one to itself."""
-    order = sorted(range(len(trajectories)), key=lambda row: trajectories[row].num_tokens, reverse=True)
-    while order:
-        num_rows = max(1, max_tokens // trajectories[order[0]].num_tokens)
-        yield _padded(order[:num_rows], trajectories)
-        order = order[num_rows:]
+def pack(trajectories: Sequence[Trajectory], max_tokens: int, *, share_prefixes: bool) -> Iterator[MicroBatch]:
+    """Micro-batches of at most `max_tokens` slots, padding included, the longest rows first; a trajectory that is
+    longer has one to itself."""
+    packed = sorted(_blocks(trajectories, max_tokens, share_prefixes), key=lambda one: len(one.block), reverse=True)
+    while packed:
+        num_rows = max(1, max_tokens // len(packed[0].block))
+        yield _padded(packed[:num_rows], trajectories)
+        packed = packed[num_rows:]
+
+
+@dataclass(frozen=True, slots=True)
+class _PackedBlock:
+    """A block, and the trajectories in it with the slots of their tokens."""
+
+    block: Block
+    slots_of: dict[int, Ints]
+
+
+def _blocks(trajectories: Sequence[Trajectory], max_tokens: int, share_prefixes: bool) -> Iterator[_PackedBlock]:
+    """Blocks of at most `max_tokens` slots: of all trajectories after one prompt, or each its own."""
+    after: dict[tuple[int, ...] | int, list[int]] = {}
+    for row, one in enumerate(trajectories):
+        after.setdefault(one.prompt_ids if share_prefixes else row, []).append(row)
+    for rows in after.values():
+        packed = _PackedBlock(Block(), {})
+        for row in rows:
+            token_ids = [*trajectories[row].prompt_ids, *trajectories[row].token_ids.tolist()]
+            if packed.slots_of and len(packed.block) + packed.block.num_new(token_ids) > max_tokens:
+                yield packed
+                packed = _PackedBlock(Block(), {})
+            packed.slots_of[row] = packed.block.add(token_ids)
+        yield packed
 
 
 def divided(trajectories: Sequence[Trajectory], divisor: Divisor, max_answer_tokens: int) -> list[Trajectory]:
@@ -136,35 +165,35 @@ def _divisors(trajectories: Sequence[Trajectory], divisor: Divisor, max_answer_t
             return [len(lengths) * max_answer_tokens] * len(lengths)
 
 
-def _padded(rows: Sequence[int], trajectories: Sequence[Trajectory]) -> MicroBatch:
-    chosen = [trajectories[row] for row in rows]
-    starts = [len(one.prompt_ids) for one in chosen]
-    length = chosen[0].num_tokens
-
-    def column(values: Sequence[NDArray[Scalar]]) -> Tensor:
-        padded = np.zeros((len(values), length), values[0].dtype)
-        for row, start, answer in zip(padded, starts, values, strict=True):
-            row[start : start + len(answer)] = answer
-        return torch.from_numpy(padded)
-
-    def column_if_known(values: Sequence[Floats | None]) -> Tensor | None:
-        known = [one for one in values if one is not None]
-        return column(known) if len(known) == len(values) else None
-
-    token_ids_BT = column([one.token_ids for one in chosen])
-    for row, one in enumerate(chosen):
-        token_ids_BT[row, : starts[row]] = torch.tensor(one.prompt_ids)
+def _padded(packed: Sequence[_PackedBlock], trajectories: Sequence[Trajectory]) -> MicroBatch:
+    slots = laid_out([one.block for one in packed])
+    num_slots = slots.token_ids_RS.shape[1]
+    slots_of = {row: own + number * num_slots for number, one in enumerate(packed) for row, own in one.slots_of.items()}
+    chosen = [trajectories[row] for row in slots_of]
     return MicroBatch(
-        rows=tuple(rows),
-        token_ids_BT=token_ids_BT,
-        is_answer_BT=column([np.ones(len(one.token_ids), np.bool_) for one in chosen]),
-        is_current_BT=column([one.is_current for one in chosen]),
-        advantages_BT=column([one.advantages for one in chosen]),
-        weights_BT=column([one.weights for one in chosen]),
-        engine_logprobs_BT=column([one.engine_logprobs for one in chosen]),
-        old_logprobs_BT=column_if_known([one.old_logprobs for one in chosen]),
-        reference_logprobs_BT=column_if_known([one.reference_logprobs for one in chosen]),
+        rows=tuple(slots_of),
+        slots=slots,
+        slot_BT=_column([own[len(trajectories[row].prompt_ids) :] for row, own in slots_of.items()]),
+        is_answer_BT=_column([np.ones(len(one.token_ids), np.bool_) for one in chosen]),
+        is_current_BT=_column([one.is_current for one in chosen]),
+        advantages_BT=_column([one.advantages for one in chosen]),
+        weights_BT=_column([one.weights for one in chosen]),
+        engine_logprobs_BT=_column([one.engine_logprobs for one in chosen]),
+        old_logprobs_BT=_column_if_known([one.old_logprobs for one in chosen]),
+        reference_logprobs_BT=_column_if_known([one.reference_logprobs for one in chosen]),
     )
+
+
+def _column(values: Sequence[NDArray[Scalar]]) -> Tensor:
+    padded = np.zeros((len(values), max(len(one) for one in values)), values[0].dtype)
+    for row, one in zip(padded, values, strict=True):
+        row[: len(one)] = one
+    return torch.from_numpy(padded)
+
+
+def _column_if_known(values: Sequence[Floats | None]) -> Tensor | None:
+    known = [one for one in values if one is not None]
+    return _column(known) if len(known) == len(values) else None
 
 
 def unpacked(
@@ -172,5 +201,4 @@ def unpacked(
 ) -> Iterator[tuple[int, Floats]]:
     """Of each row, which trajectory it is, with the values at its answer's tokens."""
     for row, values_T in zip(micro_batch.rows, values_BT.numpy(), strict=True):
-        start = len(trajectories[row].prompt_ids)
-        yield row, values_T[start : trajectories[row].num_tokens]
+        yield row, values_T[: len(trajectories[row].token_ids)]

@@ -1,4 +1,7 @@
-"""The policy under training: a causal language model, its optimizer, and its layout on disk."""
+"""The policy under training: a causal language model, its optimizer, and its layout on disk.
+
+Shapes: R rows of S slots (`slots.py`), V tokens of the vocabulary.
+"""
 
 import copy
 from dataclasses import dataclass
@@ -11,15 +14,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
 from services.learner.loss import entropies
+from services.learner.slots import Slots
 from shared.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStatistics:
-    """Of each token given those before it; column 0, which nothing predicts, is 0."""
+    """Of each slot's token given those it follows; of no meaning where a sequence begins."""
 
-    logprobs_BT: Tensor
-    entropies_BT: Tensor
+    logprobs_RS: Tensor
+    entropies_RS: Tensor
 
 
 class LanguageModel:
@@ -57,16 +61,26 @@ class LanguageModel:
         """Token ids lie below it."""
         return int(self.module.config.vocab_size)
 
-    def statistics(self, token_ids_BT: Tensor) -> TokenStatistics:
-        """One forward pass. Rows are padded on the right: under a causal mask no real token sees the padding."""
-        logits_BTV = self.module(input_ids=token_ids_BT[:, :-1], use_cache=False).logits
-        distributions_BTV = torch.log_softmax(logits_BTV.float() / self._temperature, dim=-1)
-        logprobs_BT = distributions_BTV.gather(-1, token_ids_BT[:, 1:, None]).squeeze(-1)
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether sequences that begin alike can be computed together: every layer sees all that a token follows."""
+        config = self.module.config
+        kinds = getattr(config, "layer_types", None) or ()
+        return all(kind == "full_attention" for kind in kinds) and not getattr(config, "sliding_window", None)
+
+    def statistics(self, slots: Slots) -> TokenStatistics:
+        """One forward pass. Padding comes last in its row, where no real token sees it."""
+        token_ids_RS, previous_RS = slots.token_ids_RS, slots.previous_RS
+        logits_RSV = self.module(
+            input_ids=token_ids_RS, attention_mask=slots.sees_R1SS, position_ids=slots.positions_RS, use_cache=False
+        ).logits
+        logits_RSV = logits_RSV.float() / self._temperature
+        normalisers_RS = logits_RSV.logsumexp(-1)
+        rows_R1 = torch.arange(len(token_ids_RS))[:, None]
+        logprobs_RS = logits_RSV[rows_R1, previous_RS, token_ids_RS] - normalisers_RS[rows_R1, previous_RS]
         with torch.no_grad():
-            entropies_BT = entropies(distributions_BTV)
-        return TokenStatistics(
-            torch.nn.functional.pad(logprobs_BT, (1, 0)), torch.nn.functional.pad(entropies_BT, (1, 0))
-        )
+            entropies_RS = entropies(logits_RSV, normalisers_RS)[rows_R1, previous_RS]
+        return TokenStatistics(logprobs_RS, entropies_RS)
 
 
 class Policy:

@@ -1,10 +1,10 @@
 """One step of IB-TPO: trees → advantages → micro-batches → loss → update (METHOD, Objective).
 
-Shapes: B trajectories, T tokens of the longest one.
+Shapes: B trajectories, T tokens of the longest answer.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -53,14 +53,14 @@ class Trainer:
     def _update(self, trajectories: Sequence[Trajectory], lr: float, sums: TokenSums) -> float | None:
         """One optimizer step: the gradient's norm, None when it was not finite and nothing was changed."""
         weighted = divided(trajectories, self._objective.divisor, self._max_answer_tokens)
-        for micro_batch in pack(weighted, self._objective.micro_batch_tokens):
+        for micro_batch in self._pack(weighted):
             self._loss(micro_batch, sums).backward()  # type: ignore[no-untyped-call]
         return self._policy.apply_gradients(lr)
 
     def _loss(self, batch: MicroBatch, sums: TokenSums) -> Tensor:
         """Σ w·(min(π_old/μ, C)·surrogate + kl_weight·k3) over the answers' tokens."""
-        statistics = self._policy.model.statistics(batch.token_ids_BT)
-        logprobs_BT = statistics.logprobs_BT.where(batch.is_answer_BT, 0.0)
+        statistics = self._policy.model.statistics(batch.slots)
+        logprobs_BT = batch.of_answers(statistics.logprobs_RS)
         present_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         if self._objective.old_policy is OldPolicy.ENGINE:
             old_BT, correction_BT = batch.engine_logprobs_BT, torch.ones_like(logprobs_BT)
@@ -73,7 +73,7 @@ class Trainer:
             loss_BT = loss_BT + self._objective.kl_weight * kl_BT
             sums.add_kl(kl_BT.detach())
         loss = (batch.weights_BT * loss_BT).sum()
-        sums.add_loss(loss.detach(), batch.is_answer_BT, statistics.entropies_BT)
+        sums.add_loss(loss.detach(), batch.is_answer_BT, batch.of_answers(statistics.entropies_RS))
         sums.add_clipped(is_clipped(logprobs_BT.detach(), old_BT, batch.advantages_BT, self._clip))
         sums.add_gap(present_BT - batch.engine_logprobs_BT, batch.is_current_BT)
         return loss
@@ -86,13 +86,17 @@ class Trainer:
         read = iter(self._read(self._policy.model, [one for group in groups for one in group]))
         return [[replace(one, old_logprobs=next(read)) for one in group] for group in groups]
 
+    def _pack(self, trajectories: Sequence[Trajectory]) -> Iterator[MicroBatch]:
+        share = self._objective.share_prefixes and self._policy.model.shares_prefixes
+        return pack(trajectories, self._objective.micro_batch_tokens, share_prefixes=share)
+
     @torch.no_grad()
     def _read(self, model: LanguageModel, trajectories: Sequence[Trajectory]) -> list[Floats]:
         """The log-probabilities of each answer's tokens, as `model` is now."""
         found: dict[int, Floats] = {}
-        for micro_batch in pack(trajectories, self._objective.micro_batch_tokens):
-            statistics = model.statistics(micro_batch.token_ids_BT)
-            found.update(unpacked(statistics.logprobs_BT, micro_batch, trajectories))
+        for micro_batch in self._pack(trajectories):
+            logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.slots).logprobs_RS)
+            found.update(unpacked(logprobs_BT, micro_batch, trajectories))
         return [found[row] for row in range(len(trajectories))]
 
 

@@ -22,7 +22,7 @@ class TokenSums:
         """The micro-batch's loss, its tokens, and their entropy."""
         self.loss += loss.item()
         self.tokens += is_answer_BT.sum().item()
-        self.entropy += entropies_BT.where(is_answer_BT, 0.0).sum().item()
+        self.entropy += entropies_BT.sum().item()
 
     def add_kl(self, kl_BT: Tensor) -> None:
         """The divergence from the reference, 0 where there is no answer."""

@@ -63,6 +63,9 @@ def test_an_engine_that_called_its_own_token_impossible_weighs_the_cap() -> None
     assert importance_weights(one(-1.0), one(-math.inf), 2.0).item() == 2.0
 
 
-def test_entropy_of_a_uniform_distribution_is_the_log_of_its_size() -> None:
-    uniform_BTV = torch.log_softmax(torch.zeros(1, 2, 8), -1)
-    assert entropies(uniform_BTV).flatten().tolist() == pytest.approx([math.log(8)] * 2)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=8))
+def test_the_entropy_is_that_of_the_softmax(values: list[float]) -> None:
+    logits_RSV = torch.tensor([[values]], dtype=torch.float64)
+    p = torch.softmax(logits_RSV, -1)
+    expected = -(p * p.log()).sum().item()
+    assert entropies(logits_RSV, logits_RSV.logsumexp(-1)).item() == pytest.approx(expected, abs=1e-9)

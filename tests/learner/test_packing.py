@@ -74,33 +74,44 @@ def test_the_weights_of_a_node_over_all_rows_add_up_to_its_own(seed: int, kind: 
     assert total[1:] == pytest.approx(weights[1:], rel=1e-5)
 
 
-@given(seeds, st.integers(1, 200))
+@given(seeds, st.integers(1, 200), st.booleans())
 @settings(deadline=None)
-def test_packing_and_unpacking_gives_every_trajectory_back(seed: int, max_tokens: int) -> None:
-    packed = grown(seed)
+def test_packing_and_unpacking_gives_every_trajectory_back(seed: int, max_tokens: int, share: bool) -> None:
+    packed = grown(seed) + grown(seed + 1)
     seen: dict[int, list[float]] = {}
-    for batch in pack(packed, max_tokens):
-        rows, length = batch.token_ids_BT.shape
-        assert rows * length <= max_tokens or rows == 1
+    for batch in pack(packed, max_tokens, share_prefixes=share):
+        num_rows, num_slots = batch.slots.token_ids_RS.shape
+        assert num_rows * num_slots <= max_tokens or len(batch.rows) == 1
         for row, values in unpacked(batch.engine_logprobs_BT, batch, packed):
             seen[row] = values.tolist()
-        for row, number in enumerate(batch.rows):
-            one = packed[number]
-            ids = batch.token_ids_BT[row, : one.num_tokens].tolist()
-            assert ids == [*one.prompt_ids, *one.token_ids.tolist()]
-            assert batch.is_answer_BT[row].sum().item() == len(one.token_ids)
-            assert not batch.is_answer_BT[row, : len(one.prompt_ids)].any()
-            assert batch.weights_BT[row][~batch.is_answer_BT[row]].sum().item() == 0.0
+        ids_BT = batch.of_answers(batch.slots.token_ids_RS.float())
+        for row, ids in unpacked(ids_BT, batch, packed):
+            assert ids.tolist() == packed[row].token_ids.tolist()
+        assert batch.weights_BT[~batch.is_answer_BT].sum().item() == 0.0
+        assert batch.is_answer_BT.sum(-1).tolist() == [len(packed[row].token_ids) for row in batch.rows]
     assert seen == {number: one.engine_logprobs.tolist() for number, one in enumerate(packed)}
 
 
 def test_columns_that_are_not_known_stay_away() -> None:
     packed = grown(3)
-    assert all(batch.old_logprobs_BT is None and batch.reference_logprobs_BT is None for batch in pack(packed, 64))
+    for batch in pack(packed, 64, share_prefixes=True):
+        assert batch.old_logprobs_BT is batch.reference_logprobs_BT is None
     known = [replace(one, old_logprobs=one.engine_logprobs * 2) for one in packed]
-    for batch in pack(known, 64):
+    for batch in pack(known, 64, share_prefixes=True):
         assert batch.old_logprobs_BT is not None
         assert torch.equal(batch.old_logprobs_BT, batch.engine_logprobs_BT * 2)
+
+
+def test_shared_prefixes_take_their_slots_once() -> None:
+    packed = grown(4)
+    (together,) = pack(packed, 10_000, share_prefixes=True)
+    sequences = [(*one.prompt_ids, *one.token_ids.tolist()) for one in packed]
+    prefixes = {sequence[:end] for sequence in sequences for end in range(1, len(sequence) + 1)}
+    assert together.slots.token_ids_RS.shape == (1, len(prefixes))
+    assert together.slots.sees_R1SS is not None
+    (apart,) = pack(packed, 10_000, share_prefixes=False)
+    assert apart.slots.token_ids_RS.shape == (len(packed), max(map(len, sequences)))
+    assert apart.slots.sees_R1SS is None
 
 
 @pytest.mark.parametrize("divisor", list(Divisor))

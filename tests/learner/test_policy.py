@@ -9,10 +9,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.learner.config import LearnerConfig, OptimizerConfig
 from services.learner.policy import LanguageModel, Policy
+from services.learner.slots import Block, Slots, laid_out
 from shared.errors import InvalidInput
 from tests.learner.policies import VOCAB_SIZE, write_policy
 
-IDS = torch.tensor([[3, 4, 5, 6, 7, 8], [9, 10, 11, 0, 0, 0]])
+ROWS = [[3, 4, 5, 6, 7, 8], [9, 10, 11]]
+
+
+def slots(*rows: list[int]) -> Slots:
+    """Each row its own."""
+    blocks = [Block() for _ in rows]
+    for block, row in zip(blocks, rows, strict=True):
+        block.add(row)
+    return laid_out(blocks)
+
+
+IDS = slots(*ROWS)
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2"])
@@ -21,25 +33,25 @@ def test_logprobs_are_of_the_scaled_full_softmax(architecture: str, temperature:
     directory = write_policy(tmp_path, architecture)
     statistics = LanguageModel.load(directory, temperature).statistics(IDS)
     plain = AutoModelForCausalLM.from_pretrained(directory).eval()
-    for row, length in enumerate((6, 3)):
+    for number, row in enumerate(ROWS):
         with torch.no_grad():
-            logits = plain(IDS[row : row + 1, :length]).logits[0]
-        expected = [torch.log_softmax(logits[at - 1] / temperature, -1)[IDS[row, at]].item() for at in range(1, length)]
-        assert statistics.logprobs_BT[row, :length].tolist() == pytest.approx([0.0, *expected], abs=1e-5)
+            logits = plain(torch.tensor([row])).logits[0]
+        expected = [torch.log_softmax(logits[at - 1] / temperature, -1)[row[at]].item() for at in range(1, len(row))]
+        assert statistics.logprobs_RS[number, 1 : len(row)].tolist() == pytest.approx(expected, abs=1e-5)
         distribution = torch.softmax(logits[0] / temperature, -1)
         entropy = -(distribution * distribution.log()).sum().item()
-        assert statistics.entropies_BT[row, 1].item() == pytest.approx(entropy, abs=1e-5)
+        assert statistics.entropies_RS[number, 1].item() == pytest.approx(entropy, abs=1e-5)
 
 
 def test_padding_changes_nothing(policy_dir: Path) -> None:
     model = LanguageModel.load(policy_dir, 1.0)
-    alone = model.statistics(IDS[1:, :3]).logprobs_BT
-    assert torch.allclose(model.statistics(IDS).logprobs_BT[1:, :3], alone, atol=1e-6)
+    alone = model.statistics(slots(ROWS[1])).logprobs_RS
+    assert torch.allclose(model.statistics(IDS).logprobs_RS[1:, :3], alone, atol=1e-6)
 
 
 def test_a_saved_policy_is_what_transformers_loads(policy_dir: Path, tmp_path: Path) -> None:
     policy = Policy(policy_dir, 1.0, OptimizerConfig(lr=0.1))
-    policy.model.statistics(IDS).logprobs_BT.sum().backward()
+    policy.model.statistics(IDS).logprobs_RS.sum().backward()
     policy.apply_gradients(0.1)
     policy.save(tmp_path / "saved")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
@@ -53,10 +65,10 @@ def test_a_saved_policy_is_what_transformers_loads(policy_dir: Path, tmp_path: P
 def test_a_gradient_that_is_not_finite_changes_nothing(policy_dir: Path, poison: float) -> None:
     policy = Policy(policy_dir, 1.0, OptimizerConfig(weight_decay=0.1))
     before = {name: tensor.clone() for name, tensor in policy.model.module.state_dict().items()}
-    (policy.model.statistics(IDS).logprobs_BT.sum() * poison).backward()
+    (policy.model.statistics(IDS).logprobs_RS.sum() * poison).backward()
     assert policy.apply_gradients(0.1) is None
     assert all(torch.equal(before[name], now) for name, now in policy.model.module.state_dict().items())
-    (policy.model.statistics(IDS).logprobs_BT.sum()).backward()
+    (policy.model.statistics(IDS).logprobs_RS.sum()).backward()
     norm = policy.apply_gradients(0.1)
     assert norm is not None
     assert norm > 0
@@ -91,18 +103,18 @@ def test_a_directory_without_a_policy_is_refused(tmp_path: Path) -> None:
 def test_the_reference_stays_as_it_was(policy_dir: Path) -> None:
     policy = Policy(policy_dir, 1.0, OptimizerConfig())
     reference = policy.model.frozen()
-    before = reference.statistics(IDS).logprobs_BT
-    policy.model.statistics(IDS).logprobs_BT.sum().backward()
+    before = reference.statistics(IDS).logprobs_RS
+    policy.model.statistics(IDS).logprobs_RS.sum().backward()
     policy.apply_gradients(0.5)
-    assert torch.equal(reference.statistics(IDS).logprobs_BT, before)
-    assert not torch.equal(policy.model.statistics(IDS).logprobs_BT, before)
+    assert torch.equal(reference.statistics(IDS).logprobs_RS, before)
+    assert not torch.equal(policy.model.statistics(IDS).logprobs_RS, before)
     assert policy.model.vocab_size == VOCAB_SIZE
 
 
 def test_a_policy_goes_on_from_its_optimizer_state(configured: Callable[..., LearnerConfig], tmp_path: Path) -> None:
     def trained(policy: Policy, steps: int) -> Policy:
         for _ in range(steps):
-            policy.model.statistics(IDS).logprobs_BT.sum().backward()
+            policy.model.statistics(IDS).logprobs_RS.sum().backward()
             policy.apply_gradients(0.01)
         return policy
 

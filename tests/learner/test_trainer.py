@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from services.learner.config import LearnerConfig
 from services.learner.policy import LanguageModel, Policy
+from services.learner.slots import Block, laid_out
 from services.learner.trainer import Trainer, has_signal
 from services.learner.update import Update
 from shared.protocol.tree import ScoredTree
@@ -31,9 +32,10 @@ def exact(record: Sequence[Draw], prompt: Sequence[int], policy_dir: Path) -> tu
     model = LanguageModel.load(policy_dir, 1.0)
     found = []
     for number, draw in enumerate(record):
-        ids = torch.tensor([[*prompt, *trajectory(record, number)]])
+        block = Block()
+        block.add([*prompt, *trajectory(record, number)])
         with torch.no_grad():
-            found.append(model.statistics(ids).logprobs_BT[0, len(prompt) + draw.cut :].tolist())
+            found.append(model.statistics(laid_out([block])).logprobs_RS[0, len(prompt) + draw.cut :].tolist())
     return with_logprobs(record, found)
 
 
@@ -138,13 +140,15 @@ def test_on_a_tree_extracted_trajectories_are_trained_on(
     assert_equal(on_tree.gradients[0], slow_grpo_gradients(policy_dir, flat, config.objective.tis_cap))
 
 
+@pytest.mark.parametrize("share_prefixes", [True, False])
 @pytest.mark.parametrize("micro_batch_tokens", [1, 40, 10_000])
-def test_the_split_into_micro_batches_changes_nothing(
-    micro_batch_tokens: int, configured: Configure, monkeypatch: pytest.MonkeyPatch
+def test_neither_the_split_into_micro_batches_nor_shared_prefixes_change_anything(
+    micro_batch_tokens: int, share_prefixes: bool, configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = trees(3)
     whole = Recorder(configured(), monkeypatch)
-    split = Recorder(configured(objective={"micro_batch_tokens": micro_batch_tokens}), monkeypatch)
+    objective = {"micro_batch_tokens": micro_batch_tokens, "share_prefixes": share_prefixes}
+    split = Recorder(configured(objective=objective), monkeypatch)
     first, second = whole.step(batch), split.step(batch)
     assert_equal(whole.gradients[0], split.gradients[0])
     assert first.loss == pytest.approx(second.loss, abs=1e-6)
@@ -282,11 +286,13 @@ def test_training_makes_rewarded_answers_likelier(configured: Configure) -> None
     policy = Policy(config.model, 1.0, config.optimizer)
     trainer = Trainer(policy, policy.model.frozen(), config)
     record = draws(random.Random(15), 2, 0, rewards=(1.0, 0.0))
-    ids = [torch.tensor([[*task().prompt_ids, *draw.token_ids]]) for draw in record]
+    blocks = [Block() for _ in record]
+    for block, draw in zip(blocks, record, strict=True):
+        block.add([*task().prompt_ids, *draw.token_ids])
 
     def likelihoods() -> list[float]:
         with torch.no_grad():
-            return [policy.model.statistics(one).logprobs_BT[0, 3:].mean().item() for one in ids]
+            return [policy.model.statistics(laid_out([one])).logprobs_RS[0, 3:].mean().item() for one in blocks]
 
     before = likelihoods()
     for _ in range(5):
