@@ -1,7 +1,6 @@
 """The figures of a step and of a whole run, from those of their trees."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from services.learner.config import LearnerConfig
 from services.learner.state import RunProgress, Totals, sum_of_usage
@@ -9,8 +8,7 @@ from services.learner.update import Update
 from shared.protocol.message import Message
 from shared.protocol.status import StepFigures
 from shared.protocol.tree import ScoredTree, TreeUsage
-from shared.tree.advantage import Credit, Prior, advantages
-from shared.tree.diagnostics import Mean, TreeFigures, merge
+from shared.tree.diagnostics import TreeFigures, merge
 
 
 class Summary(Message):
@@ -41,22 +39,6 @@ def figures_of(trees: Sequence[ScoredTree]) -> tuple[TreeFigures, TreeUsage]:
     return merge([tree.figures() for tree in trees]), sum_of_usage(tree.usage for tree in trees)
 
 
-def advantage_parts(trees: Sequence[ScoredTree], credit: Credit) -> tuple[float | None, float | None]:
-    """Mean |A_GL| and mean |λ·A_IB| over the nodes of trees with a signal (A-3), as far as the trees alone tell them:
-    where the prior is the reference's, the second is not known here."""
-    of_global, of_local = Mean(), Mean()
-    for scored in trees:
-        tree = scored.tree()
-        if not tree.is_mixed:
-            continue
-        alone = advantages(tree, replace(credit, lam=0.0))[1:]
-        of_global += Mean.of(abs(one) for one in alone)
-        if credit.prior is Prior.SAMPLING:
-            both = advantages(tree, credit)[1:]
-            of_local += Mean.of(abs(a - b) for a, b in zip(both, alone, strict=True))
-    return of_global.value, of_local.value
-
-
 def step_figures(step: int, figures: TreeFigures, usage: TreeUsage, update: Update) -> StepFigures:
     """What a step shows of itself; times and staleness come with the steps' own clock."""
     return StepFigures(
@@ -67,6 +49,8 @@ def step_figures(step: int, figures: TreeFigures, usage: TreeUsage, update: Upda
         ib_score=figures.ib_score,
         cov_eta=figures.cov_eta,
         cov_eta_nodes=figures.cov_eta_nodes,
+        advantage_global=update.advantage_global,
+        advantage_local=update.advantage_local,
         entropy=update.entropy,
         kl=update.kl,
         clip_share=update.clip_share,

@@ -12,7 +12,7 @@ from services.learner.config import LearnerConfig
 from services.learner.course import Course
 from services.learner.evaluation import Evaluator
 from services.learner.feed import Feed
-from services.learner.figures import advantage_parts, figures_of, step_figures, summary, tokens_per_second
+from services.learner.figures import figures_of, step_figures, summary, tokens_per_second
 from services.learner.inspection import TreeShelf
 from services.learner.intake import Arrival, Intake
 from services.learner.journal import Journal
@@ -163,18 +163,14 @@ class Run:
         began = time.monotonic()
         arrivals = await self._unless_stopped(parts.intake.batch(config.batch, course.version))
         arrived = time.monotonic()
-        trees = [arrival.tree for arrival in arrivals]
-        update, figures, usage = await self._in_worker(self._learn, trees)
+        update, figures, usage = await self._in_worker(self._learn, [arrival.tree for arrival in arrivals])
         parts.intake.settle((arrival, _end_of(arrival, config)) for arrival in arrivals)
         updated = time.monotonic()
-        advantage_global, advantage_local = await self._in_worker(advantage_parts, trees, config.advantage)
         course.advance(figures, usage, is_updated=update.applied > 0, seconds=updated - began)
         await self._publish_if_due()
         self._show(
             step_figures(course.progress.step, figures, usage, update).model_copy(
                 update={
-                    "advantage_global": advantage_global,
-                    "advantage_local": advantage_local,
                     "staleness": sum(arrival.staleness for arrival in arrivals) / len(arrivals),
                     "intake_seconds": arrived - began,
                     "update_seconds": updated - arrived,

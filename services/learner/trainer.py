@@ -14,9 +14,9 @@ from services.learner.config import LearnerConfig, OldPolicy
 from services.learner.loss import Clip, clipped_surrogate, importance_weights, is_clipped, k3_divergence
 from services.learner.packing import Floats, MicroBatch, Trajectory, credited, divided, pack, trajectories_of, unpacked
 from services.learner.policy import LanguageModel, Policy
-from services.learner.update import TokenSums, Update
+from services.learner.update import StepSums, Update
 from shared.protocol.tree import ScoredTree
-from shared.tree.advantage import Credit, Prior, node_weights, path_advantages
+from shared.tree.advantage import Credit, Prior, advantages, node_weights, path_advantages
 from shared.tree.draw import WeightVersion
 from shared.tree.ib_score import confidences
 from shared.tree.node import Tree, build_tree
@@ -40,24 +40,34 @@ class Trainer:
         drawn = [trajectories_of(one, tree, version) for one, tree in zip(scored, trees, strict=True)]
         if self._reference is not None:
             drawn = self._with_reference(self._reference, drawn)
-        groups = [_credited(tree, draws, self._credit) for tree, draws in zip(trees, drawn, strict=True)]
+        sums = StepSums()
+        groups = [self._credited(tree, draws, sums) for tree, draws in zip(trees, drawn, strict=True)]
         if self._updates_per_step > 1:
             groups = self._with_old(groups)
-        sums = TokenSums()
         norms = [
             self._update(minibatch, lr, sums)
             for minibatch in _shuffled(groups, self._objective.epochs, self._objective.minibatches, random.Random(seed))
         ]
         return Update.of(sums, norms, lr)
 
-    def _update(self, trajectories: Sequence[Trajectory], lr: float, sums: TokenSums) -> float | None:
+    def _credited(self, tree: Tree, draws: Sequence[Trajectory], sums: StepSums) -> list[Trajectory]:
+        """The trajectories that count, with the advantage and weight of every token."""
+        credit = self._credit
+        reference = _reference_confidences(tree, draws, credit)
+        of_paths = path_advantages(tree, credit, reference)
+        weights = node_weights(tree, credit.node_weight)
+        sums.add_advantages(advantages(tree, replace(credit, lam=0.0)), advantages(tree, credit, reference))
+        counted = [draw_id for draw_id, leaf in enumerate(tree.leaf_of_draw) if leaf is not None]
+        return [credited(draws[draw_id], tree, draw_id, of_paths[draw_id], weights) for draw_id in counted]
+
+    def _update(self, trajectories: Sequence[Trajectory], lr: float, sums: StepSums) -> float | None:
         """One optimizer step: the gradient's norm, None when it was not finite and nothing was changed."""
         weighted = divided(trajectories, self._objective.divisor, self._max_answer_tokens)
         for micro_batch in self._pack(weighted):
             self._loss(micro_batch, sums).backward()  # type: ignore[no-untyped-call]
         return self._policy.apply_gradients(lr)
 
-    def _loss(self, batch: MicroBatch, sums: TokenSums) -> Tensor:
+    def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
         """Σ w·(min(π_old/μ, C)·surrogate + kl_weight·k3) over the answers' tokens."""
         statistics = self._policy.model.statistics(batch.slots)
         logprobs_BT = batch.of_answers(statistics.logprobs_RS)
@@ -104,14 +114,6 @@ def has_signal(scored: ScoredTree, credit: Credit) -> bool:
     """Whether there is something to learn: rewards that differ or, where the credit wants ties, any at all."""
     rewards = [reward for draw in scored.draws if (reward := draw.counted_reward) is not None]
     return len(set(rewards)) > 1 or (credit.ib_on_ties and bool(rewards))
-
-
-def _credited(tree: Tree, draws: Sequence[Trajectory], credit: Credit) -> list[Trajectory]:
-    """The trajectories that count, with the advantage and weight of every token."""
-    of_paths = path_advantages(tree, credit, _reference_confidences(tree, draws, credit))
-    weights = node_weights(tree, credit.node_weight)
-    counted = [draw_id for draw_id, leaf in enumerate(tree.leaf_of_draw) if leaf is not None]
-    return [credited(draws[draw_id], tree, draw_id, of_paths[draw_id], weights) for draw_id in counted]
 
 
 def _reference_confidences(tree: Tree, draws: Sequence[Trajectory], credit: Credit) -> tuple[float, ...] | None:

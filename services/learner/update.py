@@ -5,11 +5,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from shared.tree.diagnostics import Mean
 
-class TokenSums:
-    """Sums over the tokens of a step's micro-batches."""
+
+class StepSums:
+    """Sums over the nodes of a step's trees, and over the tokens of its micro-batches."""
 
     def __init__(self) -> None:
+        self.advantage_global = Mean()
+        self.advantage_local = Mean()
         self.tokens = 0.0
         self.loss = 0.0
         self.entropy = 0.0
@@ -17,6 +21,11 @@ class TokenSums:
         self.clipped = 0.0
         self.gap = 0.0
         self.current_tokens = 0.0
+
+    def add_advantages(self, of_global: Sequence[float], of_both: Sequence[float]) -> None:
+        """A_GL and A of every node (A-3); the root has none."""
+        self.advantage_global += Mean.of(abs(one) for one in of_global[1:])
+        self.advantage_local += Mean.of(abs(both - one) for one, both in zip(of_global[1:], of_both[1:], strict=True))
 
     def add_loss(self, loss: Tensor, is_answer_BT: Tensor, entropies_BT: Tensor) -> None:
         """The micro-batch's loss, its tokens, and their entropy."""
@@ -40,7 +49,7 @@ class TokenSums:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Means over the tokens that were trained on (over all passes); None where there were none."""
+    """Means over the tokens that were trained on (over all passes) and the nodes of their trees; None without any."""
 
     applied: int = 0
     """Optimizer steps."""
@@ -53,9 +62,13 @@ class Update:
     kl: float | None = None
     clip_share: float | None = None
     engine_gap: float | None = None
+    advantage_global: float | None = None
+    """|A_GL|."""
+    advantage_local: float | None = None
+    """|λ·A_IB|."""
 
     @classmethod
-    def of(cls, sums: TokenSums, norms: Sequence[float | None], learning_rate: float) -> "Update":
+    def of(cls, sums: StepSums, norms: Sequence[float | None], learning_rate: float) -> "Update":
         """Of a step with these gradient norms, None for each that was refused."""
         finite = [norm for norm in norms if norm is not None]
         return cls(
@@ -68,6 +81,8 @@ class Update:
             kl=_mean(sums.kl, sums.tokens),
             clip_share=_mean(sums.clipped, sums.tokens),
             engine_gap=_mean(sums.gap, sums.current_tokens),
+            advantage_global=sums.advantage_global.value,
+            advantage_local=sums.advantage_local.value,
         )
 
 

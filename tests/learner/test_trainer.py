@@ -18,7 +18,7 @@ from services.learner.slots import Block, laid_out
 from services.learner.trainer import Trainer, has_signal
 from services.learner.update import Update
 from shared.protocol.tree import ScoredTree
-from shared.tree.advantage import Credit, NodeWeight, Prior
+from shared.tree.advantage import Credit, NodeWeight, Prior, advantages
 from shared.tree.draw import Draw, Finish, WeightVersion
 from shared.tree.node import trajectory
 from tests.learner.synthetic import V0, draws, scored, task, with_logprobs
@@ -265,6 +265,20 @@ def test_with_the_policy_itself_as_reference_the_prior_is_the_sampling_one(
     by_sampling.step(batch)
     by_reference.step(batch)
     assert_equal(by_sampling.gradients[0], by_reference.gradients[0])
+
+
+def test_a_step_shows_the_parts_of_the_advantage(configured: Configure) -> None:
+    (tree,) = trees(18, count=1)
+    parts = []
+    for lam in (0.0, 0.1, 0.2):
+        config = configured(advantage={"lam": lam})
+        policy = Policy(config.model, 1.0, config.optimizer)
+        parts.append(Trainer(policy, policy.model.frozen(), config).step([tree], CURRENT, 1e-3, ""))
+    of_nodes = advantages(tree.tree(), Credit(lam=0.0))[1:]
+    assert parts[0].advantage_global == pytest.approx(sum(map(abs, of_nodes)) / len(of_nodes))
+    assert parts[0].advantage_local == 0.0
+    assert parts[1].advantage_global == parts[0].advantage_global
+    assert parts[2].advantage_local == pytest.approx(2 * parts[1].advantage_local)
 
 
 def test_kl_pulls_back_to_the_reference(configured: Configure) -> None:
