@@ -15,6 +15,8 @@ from shared.errors import InvalidInput
 _STATE = "state.json"
 _OPTIMIZER = "optimizer.pt"
 _POLICY = "policy"
+_PARTIAL = ".partial"
+_OLD = ".old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,14 @@ class Checkpoint:
         """InvalidInput when it is from another release."""
         try:
             return LearnerState.model_validate_json((self.directory / _STATE).read_bytes())
-        except (OSError, ValidationError) as error:
-            raise InvalidInput(
-                f"checkpoint {self.directory} cannot be read: {error}; remove it to resume from the one before"
-            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        raise InvalidInput(
+            f"checkpoint {self.directory} cannot be read ({reason}); remove it to resume from the one before"
+        )
 
     def restore_optimizer(self, policy: Policy) -> None:
         """Lets `policy`, loaded from this checkpoint, go on with its moments."""
@@ -43,11 +49,18 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints under `root`, one directory per step."""
+    """The checkpoints under `root`, one directory per step. A root belongs to one process: what an earlier one left
+    half-way there is put right."""
 
     def __init__(self, root: Path, keep: int) -> None:
         self._root = root
         self._keep = keep
+        for old in root.glob(f".*{_OLD}"):
+            final = root / old.name.removeprefix(".").removesuffix(_OLD)
+            if not final.exists():
+                old.rename(final)
+        for leftover in (*root.glob(f".*{_OLD}"), *root.glob(f".*{_PARTIAL}")):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
         """The newest whole checkpoint."""
@@ -58,7 +71,7 @@ class CheckpointStore:
         """Writes a checkpoint, durable and whole when this returns, and removes the oldest. Blocking: disk."""
         self._root.mkdir(parents=True, exist_ok=True)
         final = self._root / str(state.progress.step)
-        draft = self._root / f".{final.name}.partial"
+        draft = self._root / f".{final.name}{_PARTIAL}"
         shutil.rmtree(draft, ignore_errors=True)
         policy.save(draft / _POLICY)
         torch.save(policy.optimizer_state(), draft / _OPTIMIZER)
@@ -71,7 +84,7 @@ class CheckpointStore:
 
     def _replace(self, final: Path, draft: Path) -> None:
         """A checkpoint of the same step (stopped before it trained again) gives way."""
-        old = self._root / f".{final.name}.old"
+        old = self._root / f".{final.name}{_OLD}"
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
             final.rename(old)

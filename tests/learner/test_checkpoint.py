@@ -1,0 +1,113 @@
+"""Checkpoints: whole or not there, wherever the process that wrote them died."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from services.learner.checkpoint import CheckpointStore
+from services.learner.config import LearnerConfig
+from services.learner.ledger import Ledger, TaskId
+from services.learner.policy import Policy
+from services.learner.slots import Block, laid_out
+from services.learner.state import Books, LearnerState, RunProgress, Totals
+from shared.errors import InvalidInput
+from shared.protocol.tree import TreeUsage
+from shared.tree.draw import WeightVersion
+from tests.learner.synthetic import draws, scored, task
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture
+def policy(configured: Callable[..., LearnerConfig]) -> Policy:
+    config = configured()
+    return Policy(config.model, 1.0, config.optimizer)
+
+
+def state(step: int, fed: int = 3) -> LearnerState:
+    """With some books, and some figures."""
+    ledger = Ledger()
+    for index in range(fed):
+        ledger.feed(TaskId(0, index), TaskId(0, index + 1))
+    tree = scored(task(), draws(random.Random(0)))
+    totals = Totals().plus(tree.figures(), TreeUsage(generated_tokens=7))
+    progress = RunProgress(step=step, version=WeightVersion(2, step), data="x", totals=totals)
+    return LearnerState(progress=progress, books=Books.of(ledger))
+
+
+def test_what_was_saved_is_what_is_found(policy: Policy, configured: Callable[..., LearnerConfig], root: Path) -> None:
+    block = Block()
+    block.add([3, 4, 5])
+    policy.model.statistics(laid_out([block])).logprobs_RS.sum().backward()
+    policy.apply_gradients(0.01)
+    CheckpointStore(root, 2).save(policy, state(4))
+    found = CheckpointStore(root, 2).latest()
+    assert found is not None
+    assert found.state() == state(4)
+    assert found.state().books.ledger().outstanding == {TaskId(0, 0): 0, TaskId(0, 1): 0, TaskId(0, 2): 0}
+    loaded = Policy(found.policy, 1.0, configured().optimizer)
+    found.restore_optimizer(loaded)
+    for one, other in zip(
+        policy.optimizer_state()["state"].values(), loaded.optimizer_state()["state"].values(), strict=True
+    ):
+        assert torch.equal(one["exp_avg_sq"], other["exp_avg_sq"])
+
+
+def test_the_newest_few_stay(policy: Policy, root: Path) -> None:
+    store = CheckpointStore(root, 2)
+    for step in (0, 3, 12, 9):
+        store.save(policy, state(step))
+    assert sorted(path.name for path in root.iterdir()) == ["12", "9"]
+    latest = store.latest()
+    assert latest is not None
+    assert latest.directory.name == "12"
+
+
+def test_a_later_checkpoint_of_the_same_step_takes_its_place(policy: Policy, root: Path) -> None:
+    store = CheckpointStore(root, 2)
+    store.save(policy, state(3, fed=1))
+    store.save(policy, state(3, fed=2))
+    latest = store.latest()
+    assert latest is not None
+    assert latest.state().books.accounts.fed == 2
+
+
+def test_what_was_left_half_way_does_not_count(policy: Policy, root: Path) -> None:
+    CheckpointStore(root, 2).save(policy, state(3))
+    shutil.copytree(root / "3", root / ".6.partial")
+    latest = CheckpointStore(root, 2).latest()
+    assert latest is not None
+    assert latest.directory.name == "3"
+    assert [path.name for path in root.iterdir()] == ["3"]
+
+
+@pytest.mark.parametrize("has_replacement", [True, False])
+def test_a_replacement_that_was_cut_short_leaves_the_old_or_the_new_one(
+    has_replacement: bool, policy: Policy, root: Path
+) -> None:
+    CheckpointStore(root, 2).save(policy, state(3))
+    (root / "3").rename(root / ".3.old")
+    if has_replacement:
+        shutil.copytree(root / ".3.old", root / "3")
+    latest = CheckpointStore(root, 2).latest()
+    assert latest is not None
+    assert latest.state() == state(3)
+    assert [path.name for path in root.iterdir()] == ["3"]
+
+
+def test_a_checkpoint_of_another_release_is_told(policy: Policy, root: Path) -> None:
+    saved = CheckpointStore(root, 2).save(policy, state(3))
+    (saved.directory / "state.json").write_text("{}")
+    with pytest.raises(InvalidInput, match=r"cannot be read \(progress: Field required\); remove it to resume"):
+        saved.state()
+
+
+def test_there_is_none_at_first(root: Path) -> None:
+    assert CheckpointStore(root / "nowhere", 1).latest() is None
