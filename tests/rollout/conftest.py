@@ -37,6 +37,8 @@ async def replica(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     config = RolloutConfig(
         run="r", snapshots=tmp_path / "snapshots", verifier_url="http://127.0.0.1:9", verdict_seconds=0.3
     )
-    async with serving(build(config), open_door("127.0.0.1", 0, None)) as url:
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            yield client
+    async with (
+        serving(build(config), open_door("127.0.0.1", 0, None)) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as client,
+    ):
+        yield client

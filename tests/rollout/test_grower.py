@@ -26,8 +26,8 @@ EOS, BREAK = 0, 1
 class ScriptedEngine:
     """Answers every request with two steps whose text depends on the seed; the second is the end."""
 
-    version: WeightVersion | None = WeightVersion(1, 7)
-    limits: EngineLimits = EngineLimits(vocab_size=5, context_length=64)
+    version: WeightVersion | None = field(default_factory=lambda: WeightVersion(1, 7))
+    limits: EngineLimits = field(default_factory=lambda: EngineLimits(vocab_size=5, context_length=64))
     requests: list[Request] = field(default_factory=list)
     failure: Exception | None = None
     always_long: bool = False

@@ -56,9 +56,12 @@ async def client_of(judge: Judge, **limits: float) -> AsyncIterator[VerifierClie
         token=None,
         max_body_bytes=2**20,
     )
-    async with serving(app, open_door("127.0.0.1", 0, None)) as url, http_client(None, 5.0) as http:
-        async with VerifierClient(http, url, VerifierLimits(**limits), RolloutMetrics()) as client:  # type: ignore[arg-type]
-            yield client
+    async with (
+        serving(app, open_door("127.0.0.1", 0, None)) as url,
+        http_client(None, 5.0) as http,
+        VerifierClient(http, url, VerifierLimits(**limits), RolloutMetrics()) as client,  # type: ignore[arg-type]
+    ):
+        yield client
 
 
 async def test_answers_that_finish_together_share_requests() -> None:
