@@ -1,4 +1,4 @@
-"""The jail where the service is no root: the machine's ordinary user, with namespaces and without them."""
+"""The jail where the service is no root: the machine's ordinary user, with namespaces, without them, in containers."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from tests.verifier.sandbox.programs import CONTAINED, HONEST, VIOLATIONS, hosti
 
 NOBODY = 65534
 SCRIPT = Path(__file__).with_name("as_another_user.py")
+PROGRAMS = {name: hostile_program(statements) for name, statements in (CONTAINED | VIOLATIONS).items()} | HONEST
 
 
 def _can_nobody_run(interpreter: str) -> bool:
@@ -29,36 +30,58 @@ def _can_nobody_run(interpreter: str) -> bool:
     return found.returncode == 0
 
 
-def _run(programs: list[str], *, namespaces: bool) -> dict[str, Any]:
+def _tell(command: list[str], *, namespaces: bool, **process: Any) -> dict[str, Any]:
+    """What the script says that tries every program in a jail of its own user."""
+    told = subprocess.run(
+        [*command, str(SCRIPT)],
+        input=json.dumps({"programs": list(PROGRAMS.values()), "namespaces": namespaces}).encode(),
+        capture_output=True,
+        check=True,
+        timeout=100,
+        cwd="/",
+        **process,
+    )
+    return json.loads(told.stdout)  # type: ignore[no-any-return]
+
+
+def _hold(told: dict[str, Any]) -> None:
+    """The jail contained what it should, killed what it should, and let the rest run."""
+    assert told["refusal"] is None
+    assert told["layers"]["system calls"] == "on"
+    outputs = dict(zip(PROGRAMS, told["runs"], strict=True))
+    assert {name: outputs[name] for name in CONTAINED} == {name: ["exited", "contained\n"] for name in CONTAINED}
+    assert {name: outputs[name][0] for name in VIOLATIONS} == dict.fromkeys(VIOLATIONS, "violation")
+    assert {name: outputs[name][1].strip() for name in HONEST} == dict.fromkeys(HONEST, "42")
+    assert told["report"]["num_passed"] == 1
+
+
+@pytest.mark.parametrize("namespaces", [True, False], ids=["with namespaces where allowed", "without namespaces"])
+def test_an_ordinary_user_has_a_jail_that_holds(namespaces: bool) -> None:
     interpreter, identity = sys.executable, {}
     if os.geteuid() == 0:
         interpreter = next(filter(_can_nobody_run, (sys.executable, "/usr/bin/python3")), "")
         if not interpreter:
             pytest.skip("no Python here that an ordinary user can run")
         identity = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-    told = subprocess.run(
-        [interpreter, str(SCRIPT)],
-        input=json.dumps({"programs": programs, "namespaces": namespaces}).encode(),
-        capture_output=True,
-        check=True,
-        timeout=100,
-        cwd="/",
-        env={},
-        **identity,  # type: ignore[call-overload]
-    )
-    return json.loads(told.stdout)  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("namespaces", [True, False], ids=["with namespaces where allowed", "without namespaces"])
-def test_an_ordinary_user_has_a_jail_that_holds(namespaces: bool) -> None:
-    names = [*CONTAINED, *VIOLATIONS, *HONEST]
-    programs = [*map(hostile_program, (CONTAINED | VIOLATIONS).values()), *HONEST.values()]
-    told = _run(programs, namespaces=namespaces)
+    told = _tell([interpreter], namespaces=namespaces, env={}, **identity)
     assert told["uid"] != 0
-    assert told["refusal"] is None
-    assert told["layers"]["system calls"] == "on"
-    outputs = dict(zip(names, told["runs"], strict=True))
-    assert {name: outputs[name] for name in CONTAINED} == {name: ["exited", "contained\n"] for name in CONTAINED}
-    assert {name: outputs[name][0] for name in VIOLATIONS} == dict.fromkeys(VIOLATIONS, "violation")
-    assert {name: outputs[name][1].strip() for name in HONEST} == dict.fromkeys(HONEST, "42")
-    assert told["report"]["num_passed"] == 1
+    _hold(told)
+
+
+CONTAINERS = {
+    "defaults": [],
+    "an ordinary user": ["--user", "10001:10001"],
+    "root without capabilities": ["--cap-drop=ALL"],
+    "restricted": ["--user=65534:65534", "--cap-drop=ALL", "--read-only", "--security-opt=no-new-privileges"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_container_has_a_jail_that_holds(name: str) -> None:
+    image = os.environ.get("IBTPO_SANDBOX_IMAGE")
+    if not image:
+        pytest.skip("IBTPO_SANDBOX_IMAGE names no image with Python 3.11 or later that this machine's docker can run")
+    root = SCRIPT.parents[3]
+    command = ["docker", "run", "--rm", "-i", "--pull=never", "-v", f"{root}:{root}:ro", *CONTAINERS[name]]
+    _hold(_tell([*command, image, "python3", "-B"], namespaces=True))
