@@ -4,7 +4,7 @@ Shapes: M planes (the keys, then the values, of each layer), R rows, H key-value
 S slots, N tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,14 +64,26 @@ class KVPool:
     """The keys and values of cached prefixes, one slot a token."""
 
     def __init__(self, shape: KVShape, num_slots: int) -> None:
-        self._kv_SMHD = torch.empty(num_slots, shape.num_planes, shape.num_heads, shape.head_dim)
+        self._kv_MHSD = torch.empty(shape.num_planes, shape.num_heads, num_slots, shape.head_dim)
 
     def store(self, slots: Sequence[int], rows: RowKV, row: int, start: int) -> None:
         """Copies row `row` from position `start` on into `slots`."""
-        kv_MHND = rows.kv_MRHTD[:, row, :, start : start + len(slots)]
-        self._kv_SMHD[torch.tensor(slots)] = kv_MHND.permute(2, 0, 1, 3)
+        row_MHTD = rows.kv_MRHTD[:, row]
+        for offset, first, count in _runs(slots):
+            at = start + offset
+            self._kv_MHSD[:, :, first : first + count] = row_MHTD[:, :, at : at + count]
 
     def restore(self, slots: Sequence[int], rows: RowKV, row: int) -> None:
         """Copies `slots` to the start of row `row`."""
-        kv_NMHD = self._kv_SMHD[torch.tensor(slots)]
-        rows.kv_MRHTD[:, row, :, : len(slots)] = kv_NMHD.permute(1, 2, 0, 3)
+        row_MHTD = rows.kv_MRHTD[:, row]
+        for offset, first, count in _runs(slots):
+            row_MHTD[:, :, offset : offset + count] = self._kv_MHSD[:, :, first : first + count]
+
+
+def _runs(slots: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """The slots as (offset, first slot, count) of ascending runs: they are given out in runs, and runs copy fast."""
+    begin = 0
+    for end in range(1, len(slots) + 1):
+        if end == len(slots) or slots[end] != slots[end - 1] + 1:
+            yield begin, slots[begin], end - begin
+            begin = end

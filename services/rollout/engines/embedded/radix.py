@@ -32,7 +32,7 @@ class RadixTree:
     def clear(self) -> None:
         """Forgets all prefixes; nodes held from before may still be unpinned."""
         self._root = RadixNode((), [], None)
-        self._free = list(range(self.num_slots - 1, -1, -1))
+        self._free = list(range(self.num_slots))
         self._clock = 0
 
     @property
@@ -92,13 +92,12 @@ class RadixTree:
         return node, depth
 
     def _allocate(self, num_wanted: int) -> list[int]:
-        """Up to `num_wanted` free slots, evicting for them."""
+        """Up to `num_wanted` free slots, in runs where they came free in runs, evicting for them."""
         if num_wanted > len(self._free):
             self._evict(num_wanted - len(self._free))
         first = max(len(self._free) - num_wanted, 0)
         slots = self._free[first:]
         del self._free[first:]
-        slots.reverse()
         return slots
 
     def _evict(self, num_wanted: int) -> None:

@@ -20,35 +20,37 @@ class DrawnTokens:
     sampling_logprobs: list[float]
 
 
+@torch.inference_mode()
 def draw_tokens(logits_BV: torch.Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> DrawnTokens:
     """Row b's token is where its cumulative distribution passes uniforms[b], which lies in [0, 1)."""
-    logprobs_BV = _scaled_logprobs(logits_BV, samplings)
+    logprobs_BV = _scaled_logprobs(logits_BV, [sampling.temperature or 1.0 for sampling in samplings])
     uniform_B1 = torch.tensor(uniforms, dtype=torch.float64)[:, None]
-    token_B1 = _inverse_cdf(logprobs_BV, uniform_B1)
-    greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0]
+    token_B1 = _inverse_cdf(logprobs_BV.exp(), uniform_B1)
+    greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0.0]
     if greedy:
         token_B1[greedy] = logprobs_BV[greedy].argmax(-1, keepdim=True)
-    mass_B1 = torch.ones_like(uniform_B1)
     cut = [row for row, sampling in enumerate(samplings) if sampling.cuts_support]
+    log_mass_of_row: dict[int, float] = {}
     if cut:
-        token_B1[cut], mass_B1[cut] = _draw_cut(logprobs_BV[cut], [samplings[row] for row in cut], uniform_B1[cut])
-    logprob_B1 = logprobs_BV.gather(-1, token_B1).double()
-    # One transfer for everything: token ids are exact in float64.
-    tokens, logprobs, sampling_logprobs = torch.cat((token_B1, logprob_B1, logprob_B1 - mass_B1.log()), 1).T.tolist()
-    return DrawnTokens([int(token) for token in tokens], logprobs, sampling_logprobs)
+        token_B1[cut], mass_C1 = _draw_cut(logprobs_BV[cut], [samplings[row] for row in cut], uniform_B1[cut])
+        log_mass_of_row = dict(zip(cut, mass_C1[:, 0].log().tolist(), strict=True))
+    logprobs: list[float] = logprobs_BV.gather(-1, token_B1)[:, 0].tolist()
+    sampling_logprobs = list(logprobs)
+    for row, log_mass in log_mass_of_row.items():
+        sampling_logprobs[row] -= log_mass
+    return DrawnTokens(token_B1[:, 0].tolist(), logprobs, sampling_logprobs)
 
 
-def _scaled_logprobs(logits_BV: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
-    """Of the temperature-scaled full softmax; greedy rows unscaled."""
-    temperatures = [sampling.temperature or 1.0 for sampling in samplings]
+def _scaled_logprobs(logits_BV: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
+    """Of the full softmax at each row's temperature."""
     if any(temperature != 1.0 for temperature in temperatures):
         logits_BV = logits_BV / torch.tensor(temperatures)[:, None]
     return logits_BV.log_softmax(-1)
 
 
-def _inverse_cdf(logprobs_BV: torch.Tensor, uniform_B1: torch.Tensor) -> torch.Tensor:
-    """The first index whose cumulative probability exceeds the uniform's share of the total: never one of mass 0."""
-    cdf_BV = logprobs_BV.exp().cumsum(-1, dtype=torch.float64)
+def _inverse_cdf(weights_BV: torch.Tensor, uniform_B1: torch.Tensor) -> torch.Tensor:
+    """The first index whose cumulative weight exceeds the uniform's share of the total: never one of weight 0."""
+    cdf_BV = weights_BV.cumsum(-1, dtype=torch.float64)
     return torch.searchsorted(cdf_BV, uniform_B1 * cdf_BV[:, -1:], right=True)
 
 
@@ -58,13 +60,10 @@ def _draw_cut(
     """Tokens drawn from the fewest of the top-k that reach top-p of their mass, and the mass that was kept."""
     vocab_size = logprobs_CV.shape[-1]
     limits = [min(sampling.top_k or vocab_size, vocab_size) for sampling in samplings]
-    top_CW, order_CW = logprobs_CV.topk(max(limits), dim=-1)
+    top_CW, token_CW = logprobs_CV.topk(max(limits), dim=-1)
     probs_CW = top_CW.double().exp()
     probs_CW[torch.arange(max(limits)) >= torch.tensor(limits)[:, None]] = 0.0
     cdf_CW = probs_CW.cumsum(-1)
     top_p_C1 = torch.tensor([sampling.top_p for sampling in samplings], dtype=torch.float64)[:, None]
-    probs_CW[(cdf_CW - probs_CW) >= top_p_C1 * cdf_CW[:, -1:]] = 0.0
-    cdf_CW = probs_CW.cumsum(-1)
-    mass_C1 = cdf_CW[:, -1:]
-    choice_C1 = torch.searchsorted(cdf_CW, uniform_C1 * mass_C1, right=True)
-    return order_CW.gather(-1, choice_C1), mass_C1
+    probs_CW[cdf_CW - probs_CW >= top_p_C1 * cdf_CW[:, -1:]] = 0.0
+    return token_CW.gather(-1, _inverse_cdf(probs_CW, uniform_C1)), probs_CW.sum(-1, keepdim=True)

@@ -16,7 +16,7 @@ class EmbeddedSettings:
     cache_bytes: int = 256 * 2**20
     prefill_tokens: int = 2048
     context_length: int | None = None
-    inline_seconds: float = 0.02
+    inline_seconds: float = 0.05
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_waiting", "prefill_tokens"):
