@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts a Docker engine of the test's own, from Debian packages: nothing on the machine but apt is needed, and no registry.
 #
-# Usage: engine.sh DIRECTORY. Everything lies there; DIRECTORY/env then holds what the docker commands need.
+# Usage: engine.sh DIRECTORY [tools]; `tools` installs what the machine itself must have, and no more. Everything lies there; DIRECTORY/env then holds what the docker commands need.
 set -euo pipefail
 state=$(realpath -m "$1")
 tools="$state/tools"
@@ -21,7 +21,7 @@ install_engine() {
                    -o "Dir::Cache=$apt/cache" -o Dir::State::status=/dev/null -o APT::Sandbox::User=root
                    -o Acquire::Languages=none -o Acquire::Retries=3)
     timeout 180 apt-get "${options[@]}" -qq update
-    (cd "$apt/debs" && timeout 300 apt-get "${options[@]}" -qq download docker.io docker-cli docker-buildx docker-compose containerd)
+    (cd "$apt/debs" && timeout 300 apt-get "${options[@]}" -qq download docker.io docker-cli docker-buildx docker-compose containerd tini)
     for deb in "$apt"/debs/*.deb; do dpkg -x "$deb" "$tools"; done
     mkdir -p "$state/client/cli-plugins"
     for plugin in docker-compose docker-buildx; do
@@ -42,7 +42,7 @@ install_host_tools() {
 start() {
     export PATH="$tools/usr/sbin:$tools/usr/bin:$PATH"
     # the engine stays inside the test's directory, and is known by its pid file alone
-    setsid dockerd --data-root "$state/data" --exec-root "$state/exec" --pidfile "$state/dockerd.pid" -H "unix://$state/docker.sock" \
+    setsid dockerd --data-root "$state/data" --exec-root "$state/exec" --pidfile "$state/dockerd.pid" --init-path "$tools/usr/bin/tini-static" -H "unix://$state/docker.sock" \
         > "$state/dockerd.log" 2>&1 < /dev/null &
     for _ in $(seq 100); do
         if docker -H "unix://$state/docker.sock" info > /dev/null 2>&1; then return; fi
@@ -56,6 +56,7 @@ start() {
 running() { [ -s "$state/dockerd.pid" ] && kill -0 "$(cat "$state/dockerd.pid")" 2> /dev/null; }
 
 [ "$(id -u)" = 0 ] || { say "needs root: it starts an engine"; exit 1; }
+[ "${2:-}" != tools ] || { install_host_tools; exit 0; }
 install_host_tools
 [ -e "$state/.engine-installed" ] || { say "fetching engine, Compose and buildx"; install_engine; }
 cat > "$state/env" <<END

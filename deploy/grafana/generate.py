@@ -1,0 +1,83 @@
+"""Writes the dashboards' JSON from panels.py: `python deploy/grafana/generate.py [DIRECTORY]`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as kinds
+from grafana_foundation_sdk.models.dashboard import DashboardLinkType, DataSourceRef, GridPos
+from panels import BOARDS, Board, Panel
+
+_COLUMNS = 24
+_DOCS = "/public/ibtpo"
+"""Where Grafana serves docs/: compose.yaml mounts it there."""
+
+
+def main(directory: Path) -> None:
+    """One file per dashboard."""
+    for name, board in BOARDS.items():
+        (directory / f"{name}.json").write_text(to_json(board), encoding="utf-8")
+
+
+def to_json(board: Board) -> str:
+    """The dashboard as Grafana reads it."""
+    built = (
+        dashboard.Dashboard(board.title)
+        .uid(board.uid)
+        .description(board.description)
+        .tags(["ibtpo"])
+        .refresh("5s")
+        .time("now-30m", "now")
+        .timezone("browser")
+        .link(
+            dashboard.DashboardLink("Dashboards").type(DashboardLinkType.DASHBOARDS).tags(["ibtpo"]).as_dropdown(False)
+        )
+    )
+    x = y = 0
+    height = _height(board.panels[0])
+    for number, panel in enumerate(board.panels, start=1):
+        if x + panel.width > _COLUMNS or _height(panel) != height:
+            x, y, height = 0, y + height, _height(panel)
+        built = built.with_panel(_picture(panel).id(number).grid_pos(GridPos(h=height, w=panel.width, x=x, y=y)))
+        x += panel.width
+    return JSONEncoder(sort_keys=True, indent=1).encode(built.build()) + "\n"
+
+
+def _height(panel: Panel) -> int:
+    return 4 if panel.is_stat else 8
+
+
+def _picture(panel: Panel) -> stat.Panel | timeseries.Panel:
+    """The panel in Grafana's terms."""
+    picture = _stat() if panel.is_stat else _lines(panel)
+    picture = (
+        picture.title(panel.title)
+        .description(panel.description)
+        .unit(panel.unit)
+        .datasource(DataSourceRef(type_val="prometheus", uid="prometheus"))
+        .links([dashboard.DashboardLink(panel.docs).url(f"{_DOCS}/{panel.docs}").target_blank(True)])
+    )
+    for letter, query in zip("ABCDEF", panel.queries, strict=False):
+        target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter)
+        picture = picture.with_target(target.instant() if panel.is_stat else target.range())
+    return picture
+
+
+def _stat() -> stat.Panel:
+    return stat.Panel().color_mode(kinds.BigValueColorMode.NONE).graph_mode(kinds.BigValueGraphMode.NONE)
+
+
+def _lines(panel: Panel) -> timeseries.Panel:
+    picture = timeseries.Panel().tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI))
+    if panel.is_points:
+        return picture.draw_style(kinds.GraphDrawStyle.POINTS).point_size(4)
+    if panel.is_stacked:
+        return picture.fill_opacity(40).stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
+    return picture.line_width(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "dashboards")

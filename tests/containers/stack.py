@@ -1,0 +1,116 @@
+"""The composed system as the drills see it: its containers, its run, its Prometheus."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "drill"
+ENVIRONMENT = {"IBTPO_CONFIG": "/ci/drill.toml", "IBTPO_RUN": RUN, "IBTPO_ROLLOUTS": "1"}
+LEARNER = "http://127.0.0.1:8003"
+PROMETHEUS = "http://127.0.0.1:9090"
+TOKEN = (ROOT / "deploy/docker/secrets/ibtpo_token").read_text().strip()
+
+
+def docker(*words: str, timeout: float = 60.0) -> str:
+    """One docker command; what it printed."""
+    done = subprocess.run(
+        ["docker", *words], cwd=ROOT, env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr[-2000:]}"
+    return done.stdout
+
+
+def compose(*words: str, timeout: float = 120.0) -> str:
+    """One docker compose command on the project."""
+    return docker("compose", *words, timeout=timeout)
+
+
+def containers(service: str, *, ended: bool = False) -> list[str]:
+    """The ids of a service's containers."""
+    return compose("ps", "-q", *(["-a"] if ended else []), service).split()
+
+
+def inspect(container: str) -> dict[str, Any]:
+    """All that the engine knows of a container."""
+    found: dict[str, Any] = json.loads(docker("inspect", container))[0]
+    return found
+
+
+def kill(container: str) -> int:
+    """Kills a container's first process from outside, as the kernel would: `docker kill` would count as a wish."""
+    pid = int(inspect(container)["State"]["Pid"])
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def status() -> dict[str, Any] | None:
+    """The run's status; None while the learner does not answer."""
+    try:
+        response = httpx.get(f"{LEARNER}/v1/status", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5.0)
+    except httpx.HTTPError:
+        return None
+    found: dict[str, Any] | None = response.json() if response.is_success else None
+    return found
+
+
+def status_when(wanted: Callable[[dict[str, Any]], bool], seconds: float = 90.0) -> dict[str, Any]:
+    """The first status that is as wanted. In every one on the way the books balance."""
+    deadline = time.monotonic() + seconds
+    last = None
+    while time.monotonic() < deadline:
+        last = status() or last
+        if last is not None:
+            assert_balanced(last["accounts"])
+            if wanted(last):
+                return last
+        time.sleep(0.5)
+    raise AssertionError(f"not within {seconds} s; the last status: {json.dumps(last)[:1500]}\n{logs()}")
+
+
+def goes_on(steps: int, seconds: float = 90.0) -> dict[str, Any]:
+    """Waits for so many more steps."""
+    step = status_when(lambda _: True)["step"]
+    return status_when(lambda seen: seen["step"] >= step + steps, seconds)
+
+
+def assert_balanced(accounts: dict[str, int]) -> None:
+    """fed = used + skipped + stale + failed + outstanding."""
+    ended = sum(accounts[end] for end in ("used", "skipped", "stale", "failed"))
+    assert accounts["fed"] == ended + accounts["outstanding"], accounts
+
+
+def query(expression: str) -> list[dict[str, Any]]:
+    """Prometheus' answer to an expression now."""
+    response = httpx.get(f"{PROMETHEUS}/api/v1/query", params={"query": expression}, timeout=20.0)
+    body = response.json()
+    assert body["status"] == "success", f"{expression}: {body}"
+    found: list[dict[str, Any]] = body["data"]["result"]
+    return found
+
+
+def logs() -> str:
+    """The ends of all logs, for a failure's message."""
+    return compose("logs", "--tail", "8", "--no-color")[-6000:]
+
+
+def series_names() -> set[str]:
+    """The names of all series that Prometheus has."""
+    names = httpx.get(f"{PROMETHEUS}/api/v1/label/__name__/values", timeout=20.0).json()["data"]
+    return set(names)
+
+
+def panel_expressions() -> Iterator[tuple[str, str]]:
+    """(dashboard and panel, expression) of every query of every dashboard, with Grafana's variables filled in."""
+    for path in sorted((ROOT / "deploy/grafana/dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                expression = target["expr"].replace("$__rate_interval", "1m").replace("$__range", "10m")
+                yield f"{path.stem}: {panel['title']}", expression.replace("$namespace", ".*")
