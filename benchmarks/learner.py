@@ -110,10 +110,12 @@ def main() -> None:
         f"{sum(len(draw.token_ids) for one in trees for draw in one.draws)}\n"
     )
     print("| CPU-seconds | min | median | max |\n|---|---|---|---|")
-    for tokens in (512, 2048, 8192, 32768):
+    for tokens in (512, 2048, 8192):
         config = configured(kl_weight=0.0, micro_batch_tokens=tokens)
         print(row(f"step, micro-batches of {tokens} tokens", cpu_seconds(stepping(config, trees), rounds)))
-    print(row("the same with 2048, and a reference for the KL", cpu_seconds(stepping(configured(), trees), rounds)))
+    apart = stepping(configured(kl_weight=0.0, share_prefixes=False), trees)
+    print(row("step of 2048, every trajectory computed by itself", cpu_seconds(apart, rounds)))
+    print(row("step of 2048, with a reference for the KL", cpu_seconds(stepping(configured(), trees), rounds)))
     parts(trees, rounds)
 
 
