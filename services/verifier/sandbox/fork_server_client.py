@@ -29,6 +29,10 @@ _ROOT = Path(__file__).resolve().parents[3]
 _ONE_DESCRIPTOR = socket.CMSG_LEN(array.array("i").itemsize)
 
 
+# One order of sets for all runs and restarts: equal answers get equal verdicts.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+
+
 class ForkServerGone(Exception):
     """The fork-server ended, or had to be ended; what happened to its jobs is unknown."""
 
@@ -66,7 +70,7 @@ class ForkServerOptions:
             "namespaces": self.uses_namespaces,
             "readable": list(self.readable),
         }
-        return [self.interpreter, "-I", "-S", "-B", "-X", "utf8", "-c", boot, json.dumps(options)]
+        return [self.interpreter, "-P", "-s", "-S", "-B", "-X", "utf8", "-c", boot, json.dumps(options)]
 
 
 class ForkServerClient:
@@ -101,7 +105,7 @@ class ForkServerClient:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={},
+                env=_ENVIRONMENT,
             )
         try:
             async with asyncio.timeout(options.answer_seconds):

@@ -13,7 +13,7 @@ from typing import Any
 
 from services.verifier.sandbox.channel import Channel
 from services.verifier.sandbox.names_in_tests import free_names, has_assertion
-from services.verifier.sandbox.plain import Malformed, NotPlain
+from services.verifier.sandbox.plain import Malformed, NotPlain, encode
 
 
 class Unsupported(BaseException):
@@ -29,12 +29,16 @@ class SolutionError(Exception):
 
 
 class Opaque:
-    """A result that stayed in the solution's process: equal to nothing, usable for nothing."""
+    """A result that stayed in the solution's process: equal to no plain value, usable for nothing."""
 
     def __init__(self, description: str) -> None:
         object.__setattr__(self, "description", description)
 
     def __eq__(self, other: object) -> bool:
+        try:
+            encode(other)
+        except NotPlain:
+            self._unsupported()
         return False
 
     __hash__ = object.__hash__

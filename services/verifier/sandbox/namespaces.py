@@ -94,7 +94,8 @@ def build_root(root: Root) -> None:
     os.makedirs(f"{site}/dev", exist_ok=True)
     if root.shows_proc:
         os.mkdir(f"{site}/proc")
-        _mount("proc", f"{site}/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+        # Each process sees itself there, and no other.
+        _mount("proc", f"{site}/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "hidepid=2,subset=pid")
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             os.symlink(f"/proc/self/fd/{number}", f"{site}/dev/{name}")
     _make_read_only(site)

@@ -42,6 +42,7 @@ CONTAINED = {
     "parent's memory": "open(f'/proc/{os.getppid()}/mem', 'rb')",
     "parent's command line": "open(f'/proc/{os.getppid()}/cmdline').read()",
     "parent's descriptors": "os.listdir(f'/proc/{os.getppid()}/fd')",
+    "system memory": "open('/proc/meminfo').read()",
     "own descriptors": "os.listdir('/proc/self/fd')",
     "parent's program": "os.readlink(f'/proc/{os.getppid()}/exe')",
     "the machine's secrets": "open('/etc/passwd').read()",

@@ -1,5 +1,8 @@
 """What honest programs do: the jail is in nobody's way."""
 
+import os
+import signal
+
 import pytest
 
 from services.verifier.sandbox.jail_sandbox import JailSandbox
@@ -34,3 +37,20 @@ async def test_a_run_sees_nothing_of_the_one_before(jail: JailSandbox) -> None:
     await jail.run(Program(b"import builtins, sys\nbuiltins.print = None\nsys.modules['json'] = None"), Limits())
     run = await jail.run(Program(b"import json\nprint(json.dumps([1]))"), Limits())
     assert run.stdout == b"[1]\n"
+
+
+async def test_sets_have_one_order_in_all_runs(jail: JailSandbox) -> None:
+    program = Program(b"print(list({'a', 'b', 'c', 'd', 'e'}), hash('x'))")
+    outputs = {(await jail.run(program, Limits())).stdout for _ in range(3)}
+    assert jail.fork_server_pid is not None
+    os.kill(jail.fork_server_pid, signal.SIGKILL)
+    outputs.add((await jail.run(program, Limits())).stdout)
+    assert len(outputs) == 1
+
+
+async def test_a_process_sees_no_other_by_its_number(jail: JailSandbox) -> None:
+    program = Program(b"import os\nprint([n for n in range(1, 400) if os.path.exists(f'/proc/{n}')], os.getpid())")
+    run = await jail.run(program, Limits())
+    if jail.layers()["namespaces"] == "on":
+        seen, _, own = run.stdout.decode().strip().rpartition(" ")
+        assert seen == f"[{own}]"
