@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection
 
 from services.learner.curriculum import Curriculum
 from services.learner.ledger import Ledger, TaskId
-from shared.errors import InvalidInput
 from shared.protocol.task import Task
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
 
 log = event_logger(__name__)
+_MAX_GAP = 256
 
 
 class Feed:
@@ -42,13 +42,24 @@ class Feed:
     async def catch_up(self) -> None:
         """After a restart: the books go on past what an abandoned life had fed and left on the streams."""
         on_stream = {name for name, _ in await self._present()}
-        last = max((task_id for name in on_stream if (task_id := _task_id(name)) is not None), default=None)
+        last = self._last_fed(on_stream)
         while last is not None and self._ledger.cursor <= last:
             task = self._mint()
             if task.id not in on_stream:
                 self._unsent.append(task)
         log.info("caught_up", outstanding=len(self._ledger.outstanding), on_stream=len(on_stream))
         await self.restore_lost(held=())
+
+    def _last_fed(self, on_stream: Collection[str]) -> TaskId | None:
+        """The last task from the cursor on that was fed already. All that was fed is there, but for what Redis lost: an
+        id that lies far ahead of the others is a stranger's."""
+        last, task_id, gap = None, self._ledger.cursor, 0
+        while gap < _MAX_GAP:
+            gap += 1
+            if str(task_id) in on_stream:
+                last, gap = task_id, 0
+            task_id = self._curriculum.following(task_id)
+        return last
 
     async def restore_lost(self, held: Collection[TaskId]) -> None:
         """Puts back tasks that are out but were on no stream at two looks in a row; `held` ones have arrived."""
@@ -65,7 +76,8 @@ class Feed:
     async def _present(self) -> set[tuple[str, int]]:
         """What is on a stream. Tasks first: what moves between the looks is then seen twice, not never."""
         tasks = await self._streams.tasks.ids()
-        return tasks | await self._streams.trees.ids()
+        trees = await self._streams.trees.ids()
+        return tasks | trees | await self._streams.dead_letters.ids()
 
     def _mint(self) -> Task:
         task_id = self._ledger.cursor
@@ -76,11 +88,3 @@ class Feed:
         if sending := self._unsent:
             await self._streams.tasks.put(sending)
             self._unsent = []
-
-
-def _task_id(name: str) -> TaskId | None:
-    """The id that a name on a stream reads as; None for a stranger's."""
-    try:
-        return TaskId.parse(name)
-    except InvalidInput:
-        return None

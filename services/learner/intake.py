@@ -40,6 +40,7 @@ class Arrival:
     task_id: TaskId
     tree: ScoredTree
     staleness: int
+    entry_id: str
 
 
 class Intake:
@@ -66,14 +67,20 @@ class Intake:
         self._held: dict[TaskId, Arrival] = {}
         self._settled_trees: list[str] = []
         self._settled_letters: list[str] = []
+        self._must_recover = False
         self._failures_in_row = 0
         self._looked = time.monotonic()
 
     async def recover(self) -> None:
-        """Before the first batch: takes back what was delivered to an earlier life and not acknowledged."""
-        self._redelivered.extend(await self._streams.trees.redeliver(CONSUMER))
-        for letter in await self._streams.dead_letters.redeliver(CONSUMER):
-            self._bury(letter)
+        """Takes what was delivered to an earlier life, or in a reply that was lost, and is not acknowledged."""
+        trees = await self._streams.trees.redeliver(CONSUMER)
+        letters = await self._streams.dead_letters.redeliver(CONSUMER)
+        known = {*self._settled_trees, *(arrival.entry_id for arrival in self._held.values())}
+        self._redelivered = deque(delivery for delivery in trees if delivery.entry_id not in known)
+        for letter in letters:
+            if letter.entry_id not in self._settled_letters:
+                self._bury(letter)
+        self._must_recover = False
 
     async def batch(self, size: int, version: WeightVersion) -> tuple[Arrival, ...]:
         """The next `size` trees to learn from under the weights `version`, in the order of their tasks.
@@ -86,6 +93,7 @@ class Intake:
                 await self._feed.top_up()
                 await self._turn(size - len(self._held), version)
             except Unavailable as error:
+                self._must_recover = True  # something may have been delivered in a reply that never came
                 self._metrics.stream_failures.inc()
                 log.warning("stream_unavailable", error=str(error))
                 await asyncio.sleep(_WAIT_SECONDS / 2)
@@ -97,6 +105,7 @@ class Intake:
         """Ends the feedings of a batch: their effect is in the learner's state from now on."""
         for arrival, end in arrivals:
             self._ledger.settle(arrival.task_id, end)
+            self._settled_trees.append(arrival.entry_id)
             self._metrics.record_used(arrival.tree)
             del self._held[arrival.task_id]
 
@@ -113,6 +122,8 @@ class Intake:
         return Settled(tuple(self._settled_trees), tuple(self._settled_letters))
 
     async def _turn(self, wanted: int, version: WeightVersion) -> None:
+        if self._must_recover:
+            await self.recover()
         for letter in await self._streams.dead_letters.take(CONSUMER, count=64, wait_seconds=0.0):
             self._bury(letter)
         for delivery in await self._next(wanted):
@@ -128,21 +139,22 @@ class Intake:
 
     def _admit(self, delivery: Delivery[ScoredTree], version: WeightVersion) -> None:
         """Holds a tree that is wanted; ends, or turns away, what is not."""
-        self._settled_trees.append(delivery.entry_id)
         tree = delivery.item
         task_id = self._own(tree.task)
         standing = Standing.FOREIGN if task_id is None else self._standing(task_id, tree.task.attempt)
         if task_id is None or standing is not Standing.OUTSTANDING:
             self._ledger.turn_away(standing)
+            self._settled_trees.append(delivery.entry_id)
             log.info("tree_turned_away", task=tree.task.id, attempt=tree.task.attempt, standing=standing.value)
             return
-        staleness = staleness_of(tree, version)
-        if staleness > self._max_staleness:
-            self._metrics.record_stale(tree)
-            self._feed.feed_again(task_id)
-            return
         self._failures_in_row = 0
-        self._held[task_id] = Arrival(task_id, tree, staleness)
+        staleness = staleness_of(tree, version)
+        if staleness <= self._max_staleness:
+            self._held[task_id] = Arrival(task_id, tree, staleness, delivery.entry_id)
+            return
+        self._metrics.record_stale(tree)
+        self._feed.feed_again(task_id)
+        self._settled_trees.append(delivery.entry_id)
 
     def _bury(self, delivery: Delivery[DeadLetter]) -> None:
         """Ends a feeding that the replicas gave up."""

@@ -148,9 +148,9 @@ class Run:
             await self._patiently(streams.forget)
             await self._patiently(streams.lease.renew)
         await self._patiently(streams.board.clear_stop)
-        await self._patiently(parts.intake.recover)
         if not is_new:
             await self._patiently(parts.feed.catch_up)
+            await self._patiently(parts.intake.recover)
         await self._publish()
         if step == 0 and not self._course.is_done:
             await self._evaluate()

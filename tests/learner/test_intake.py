@@ -1,20 +1,22 @@
 """Feeding and taking in on a real Redis: every feeding ends once, whatever arrives, and whatever goes away."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from services.learner.curriculum import Curriculum
 from services.learner.feed import Feed
 from services.learner.intake import Intake, staleness_of
-from services.learner.ledger import End, Ledger
+from services.learner.ledger import End, Ledger, TaskId
 from services.learner.metrics import LearnerMetrics
 from services.learner.problems import EncodedProblem
 from services.learner.state import Books
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import Task
 from shared.streams import Claim, RunStreams, connect
 from shared.tree.draw import WeightVersion
@@ -228,8 +230,8 @@ async def test_after_a_crash_what_was_not_acknowledged_comes_again(desk: Desk) -
     assert desk.ledger.accounts.fed == 4 * BATCH
 
     later = Desk.open(desk.streams, books)
-    await later.intake.recover()
     await later.feed.catch_up()
+    await later.intake.recover()
     # 8 at the checkpoint, 8 that the abandoned life fed after it: all found again on the streams
     assert later.ledger.accounts.fed == 4 * BATCH
     again = await later.batch()
@@ -244,12 +246,75 @@ async def test_after_a_crash_between_checkpoint_and_acknowledgement_nothing_is_u
     first = await desk.batch()
     desk.intake.settle((arrival, End.USED) for arrival in first)
     later = Desk.open(desk.streams, Books.of(desk.ledger))
-    await later.intake.recover()
     await later.feed.catch_up()
+    await later.intake.recover()
     await later.grow(BATCH)
     second = await later.batch()
     assert {one.task_id for one in first} & {one.task_id for one in second} == set()
     assert (later.ledger.accounts.duplicates, later.ledger.accounts.used) == (BATCH, BATCH)
+
+
+async def test_a_stop_in_mid_batch_lets_go_of_nothing_that_was_not_used(desk: Desk) -> None:
+    await desk.feed.top_up()
+    grown = await desk.grow(BATCH - 1)
+    taking = asyncio.create_task(desk.intake.batch(BATCH, NOW))
+    while (await desk.streams.trees.depth()).pending < BATCH - 1:
+        await asyncio.sleep(0.02)
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert desk.intake.settled.trees == ()
+    later = Desk.open(desk.streams, Books.of(desk.ledger))
+    await later.feed.catch_up()
+    await later.intake.recover()
+    await later.grow(1)
+    batch = await later.batch()
+    assert {task.id for task in grown} <= {str(arrival.task_id) for arrival in batch}
+
+
+async def test_trees_whose_delivery_was_cut_come_again_in_the_same_life(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = desk.streams.trees.take
+    cut: list[int] = []
+
+    async def cut_once(*arguments: Any) -> Any:
+        deliveries = await take(*arguments)
+        if deliveries and not cut:
+            cut.append(len(deliveries))
+            raise Unavailable("the reply was lost")
+        return deliveries
+
+    monkeypatch.setattr(desk.streams.trees, "take", cut_once)
+    await desk.feed.top_up()
+    await desk.grow(BATCH)
+    assert len(await desk.batch()) == BATCH
+    assert cut == [BATCH]
+    assert desk.ledger.accounts.duplicates == 0
+
+
+async def test_dead_letters_of_an_abandoned_life_are_accounted_for_in_the_next(desk: Desk) -> None:
+    await desk.feed.top_up()
+    books = Books.of(Ledger())
+    (claim,) = await desk.claim(1)
+    await desk.streams.tasks.bury(claim, "no", "replica")
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await desk.intake.batch(BATCH, NOW)
+    assert desk.ledger.accounts.failed == 1
+    later = Desk.open(desk.streams, books)
+    await later.feed.catch_up()
+    await later.intake.recover()
+    assert later.ledger.accounts.failed == 1
+    assert later.ledger.accounts.fed == desk.ledger.accounts.fed
+
+
+async def test_a_strangers_id_far_ahead_is_not_caught_up_with(desk: Desk) -> None:
+    await desk.feed.top_up()
+    stray = desk.curriculum.task(TaskId(10**6, 0))
+    await desk.streams.tasks.put([stray, stray.model_copy(update={"id": "no number"})])
+    later = Desk.open(desk.streams)
+    await later.feed.catch_up()
+    assert later.ledger.accounts.fed == 2 * BATCH
 
 
 async def test_what_a_redis_lost_is_fed_again(desk: Desk, redis_process: RedisProcess) -> None:
