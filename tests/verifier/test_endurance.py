@@ -20,7 +20,6 @@ from tests.verifier.judging import rows_of
 
 BATCH = 250
 IN_FLIGHT = 4
-KILL_SECONDS = 1.0
 SERVE = (
     "import sys; from pathlib import Path\n"
     "from services.verifier.config import MathConfig, VerifierConfig\n"
@@ -176,17 +175,28 @@ async def _judge(client: httpx.AsyncClient, owed: list[Owed], seen: Seen) -> Non
     raise AssertionError(f"never judged: {left[0]}")
 
 
-async def _kill_now_and_then(service: Service, seen: Seen, every_seconds: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Kills:
+    """How often a process of the service is killed, and how many at most."""
+
+    every_seconds: float
+    most: int
+
+
+async def _kill_now_and_then(service: Service, seen: Seen, kills: Kills) -> None:
+    """Kills one process after another, each once the workers are back: what is killed while it starts never starts."""
     draw = random.Random(1)
-    while True:
-        await asyncio.sleep(every_seconds)
-        living = [pid for pid, state in service.descendants() if state != "Z"]
-        if living:
-            os.kill(draw.choice(living), signal.SIGKILL)
-            seen.num_kills += 1
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+        while seen.num_kills < kills.most:
+            await asyncio.sleep(kills.every_seconds)
+            math = (await client.get("/healthz")).json()["kinds"]["math"]
+            living = [pid for pid, state in service.descendants() if state != "Z"]
+            if math["live"] > math["workers"] and living:
+                os.kill(draw.choice(living), signal.SIGKILL)
+                seen.num_kills += 1
 
 
-async def _endure(service: Service, num_items: int, kill_seconds: float) -> Seen:
+async def _endure(service: Service, num_items: int, kills: Kills) -> Seen:
     seen, mixture = Seen(), Mixture(seed=num_items)
     batches = iter([[mixture.next() for _ in range(BATCH)] for _ in range(num_items // BATCH)])
     every = max(1, num_items // BATCH // 50)
@@ -197,11 +207,12 @@ async def _endure(service: Service, num_items: int, kill_seconds: float) -> Seen
             if (seen.num_judged // BATCH) % every == 0:
                 seen.memory_bytes.append(service.memory_bytes())
 
-    killing = asyncio.create_task(_kill_now_and_then(service, seen, kill_seconds))
+    killing = asyncio.create_task(_kill_now_and_then(service, seen, kills))
     async with httpx.AsyncClient(base_url=service.url, timeout=120) as client, asyncio.TaskGroup() as group:
         for _ in range(IN_FLIGHT):
             group.create_task(work_through(client))
     killing.cancel()
+    await asyncio.wait((killing,))
     return seen
 
 
@@ -218,9 +229,12 @@ async def _settled(service: Service, num_descriptors: int) -> bool:
 
 async def test_some_thousand_items_survive_killed_workers(tmp_path: Path) -> None:
     with _service(tmp_path) as service:
-        seen = await _endure(service, 3_000, kill_seconds=0.5)
+        seen = await _endure(service, 3_000, Kills(0.3, most=4))
     assert seen.wrong == []
     assert seen.num_judged == 3_000
+
+
+KILLS = Kills(1.0, most=10_000)
 
 
 @pytest.mark.slow
@@ -228,10 +242,10 @@ async def test_some_thousand_items_survive_killed_workers(tmp_path: Path) -> Non
 async def test_a_hundred_thousand_items_leave_nothing_behind(tmp_path: Path) -> None:
     files_before = set(Path("/tmp").iterdir())
     with _service(tmp_path) as service:
-        await _endure(service, 5_000, KILL_SECONDS)  # warm
+        await _endure(service, 5_000, KILLS)  # warm
         await asyncio.sleep(3)
         num_descriptors = service.num_descriptors()
-        seen = await _endure(service, 100_000, KILL_SECONDS)
+        seen = await _endure(service, 100_000, KILLS)
         assert await _settled(service, num_descriptors + 3)
         num_processes = len(service.descendants())
     assert seen.wrong == []

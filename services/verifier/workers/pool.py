@@ -10,12 +10,12 @@ from typing import Any, Self
 
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.workers.template import Template, Worker
-from shared.errors import Unavailable
 from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
 
 _RESTART_SECONDS = 1.0
+_SWEEP_SECONDS = 1.0
 _EXTRA_ATTEMPTS = 3
 # A worker that had less of the processor than this share of its time was not slow: the machine was busy.
 _OWN_SHARE = 0.25
@@ -135,18 +135,37 @@ class WorkerPool:
         self._short.set()
 
     async def _keep(self) -> None:
-        """Forks what is missing. A template that died takes its workers with it, and is started anew."""
+        """Replaces what is missing. A template that died takes its workers with it, and is started anew."""
+        num_failures = 0
         while True:
-            await self._short.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SWEEP_SECONDS):  # wait_for may swallow the cancellation that ends this
+                    await self._short.wait()
             self._short.clear()
+            self._sweep()
             try:
                 while len(self._live) < self._settings.num_workers + 1:
-                    worker = await self._template.fork()
-                    self._live.add(worker)
-                    self._metrics.worker_starts.labels(self._settings.kind).inc()
-                    self._idle.put_nowait(worker)
-            except (OSError, EOFError, ValueError, Unavailable) as error:
-                log.warning("template_failed", error=str(error), retry_seconds=_RESTART_SECONDS)
+                    await self._add_worker()
+                    num_failures = 0
+            except Exception as error:  # noqa: BLE001 - a loop's border: without its keeper the pool is lost
+                num_failures += 1
+                log.warning("template_failed", target=self._settings.target, error=repr(error), times=num_failures)
                 await self._template.stop()
-                await asyncio.sleep(_RESTART_SECONDS)
                 self._short.set()
+                if num_failures > 1:
+                    await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _add_worker(self) -> None:
+        worker = await self._template.fork()
+        self._live.add(worker)
+        self._metrics.worker_starts.labels(self._settings.kind).inc()
+        self._idle.put_nowait(worker)
+
+    def _sweep(self) -> None:
+        """Takes out the idle workers that have died, so that the next question finds a warm one."""
+        for _ in range(self._idle.qsize()):
+            worker = self._idle.get_nowait()
+            if worker.is_alive:
+                self._idle.put_nowait(worker)
+            else:
+                self._end(worker, "died")

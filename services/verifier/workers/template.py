@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -50,6 +51,13 @@ class Worker:
             raise EOFError("the worker died")
         self.num_answers += 1
         return WorkerReply(**json.loads(line))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs; a pid descriptor becomes readable with its end."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
 
     def cpu_seconds(self) -> float:
         """The processor time that the process has had; 0 when it is gone."""
