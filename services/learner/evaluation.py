@@ -1,6 +1,7 @@
 """Held-out accuracy of one policy version, measured through the rollout replicas (METHOD, probe)."""
 
 import asyncio
+import contextlib
 import math
 import statistics
 from collections import Counter
@@ -118,21 +119,24 @@ class _Seats:
         self._rests_until: dict[str, float] = {}
         self._live: list[ReplicaInfo] = []
         self._looked = -math.inf
+        self._turn = asyncio.Lock()
+        self._left = asyncio.Event()
 
     async def take(self) -> ReplicaInfo:
-        """A place on the replica with the most of them free; waits for one."""
-        while True:
-            await self._look()
-            free = [replica for replica in self._live if self._is_free(replica)]
-            if free:
-                chosen = min(free, key=lambda replica: self._taken[replica.name])
-                self._taken[chosen.name] += 1
-                return chosen
-            await asyncio.sleep(0.02)
+        """A place on the replica with the most of them free; waits for one, in turn: the first alone looks around."""
+        async with self._turn:
+            while not (free := [replica for replica in await self._look() if self._is_free(replica)]):
+                self._left.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._left.wait(), _REST_SECONDS)
+            chosen = min(free, key=lambda replica: self._taken[replica.name])
+            self._taken[chosen.name] += 1
+            return chosen
 
     def leave(self, replica: ReplicaInfo) -> None:
         """Gives the place back."""
         self._taken[replica.name] -= 1
+        self._left.set()
 
     def rest(self, replica: ReplicaInfo) -> None:
         """Leaves the replica alone for a while."""
@@ -142,16 +146,16 @@ class _Seats:
         rests = self._rests_until.get(replica.name, 0.0) > _now()
         return self._taken[replica.name] < self._per_replica and not rests
 
-    async def _look(self) -> None:
-        if _now() - self._looked < _REST_SECONDS:
-            return
-        self._looked = _now()
-        try:
-            replicas = await self._streams.replicas.live()
-        except Unavailable as error:
-            log.warning("replicas_unknown", error=str(error))
-            return
-        self._live = [replica for replica in replicas if replica.state is ReplicaState.SERVING]
+    async def _look(self) -> list[ReplicaInfo]:
+        """The replicas that serve, as of a moment ago."""
+        if _now() - self._looked >= _REST_SECONDS:
+            self._looked = _now()
+            try:
+                replicas = await self._streams.replicas.live()
+                self._live = [replica for replica in replicas if replica.state is ReplicaState.SERVING]
+            except Unavailable as error:
+                log.warning("replicas_unknown", error=str(error))
+        return self._live
 
 
 def _now() -> float:
