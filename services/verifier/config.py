@@ -30,6 +30,7 @@ class CodeConfig(Settings):
     cpu_seconds: float = Field(10.0, gt=0, le=600)
     memory_bytes: int = Field(1 << 30, gt=0)
     output_bytes: int = Field(4 << 20, gt=0)
+    node: str | None = Field(None, description="path of node; JavaScript programs are judged where it is given")
     namespaces: bool = Field(True, description="use namespaces where the machine allows them")
     unsafe: bool = Field(False, description="run code WITHOUT isolation; every verdict then says isolated: false")
 

@@ -70,6 +70,7 @@ def _code_settings(config: CodeConfig) -> CodeSettings:
         num_places=config.places,
         is_unsafe=config.unsafe,
         uses_namespaces=config.namespaces,
+        node=config.node,
         limits=limits,
         item_seconds=config.item_seconds,
     )

@@ -3,30 +3,38 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.verifier.checks.check import Case, Judgement, Report
 from services.verifier.checks.code_function import judge_function
 from services.verifier.checks.code_key import PreparedStdio, PreparedTests, prepare_tests
 from services.verifier.checks.code_stdio import judge_stdio
-from services.verifier.checks.code_text import find_program
+from services.verifier.checks.code_text import Language, find_program
 from services.verifier.sandbox.fork_server_client import ForkServerOptions
 from services.verifier.sandbox.jail_sandbox import open_jail
-from services.verifier.sandbox.sandbox import Limits, Sandbox
+from services.verifier.sandbox.javascript import RESERVED_BYTES, javascript
+from services.verifier.sandbox.sandbox import Limits, Program, Sandbox
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 from shared.errors import InvalidInput
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 
+# Below this, not even an empty program runs.
+_LEAST_MEMORY_BYTES = 16 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class CodeSettings:
-    """How code is run: how many items at once, what each process may use, how long all cases of an item may take."""
+    """How code is run: how many items at once, what each process may use, how long all cases of an item may take.
+
+    JavaScript is judged where `node` is the path of its interpreter.
+    """
 
     num_places: int = 2
     is_unsafe: bool = False
     uses_namespaces: bool = True
     readable: tuple[str, ...] = ()
+    node: str | None = None
     limits: Limits = field(default_factory=Limits)
     item_seconds: float = 60.0
     max_response_characters: int = 1 << 20
@@ -43,6 +51,7 @@ async def open_code_check(settings: CodeSettings) -> AsyncIterator["CodeCheck"]:
         num_slots=2 * settings.num_places,
         uses_namespaces=settings.uses_namespaces,
         readable=settings.readable,
+        executable=(settings.node,) if settings.node else (),
     )
     async with open_jail(options) as sandbox:
         yield CodeCheck(sandbox, settings)
@@ -76,7 +85,10 @@ class CodeCheck:
                 f"item {item.id!r}: a response of {len(item.response)} characters; this verifier takes "
                 f"{self._settings.max_response_characters}"
             )
-        return Case(item.response, prepare_tests(item), item.limits)
+        tests = prepare_tests(item)
+        if tests.language is Language.JAVASCRIPT and (self._settings.node is None or not self._sandbox.is_isolated):
+            raise InvalidInput(f"item {item.id!r}: this verifier runs no JavaScript; give it node's path (code.node)")
+        return Case(item.response, tests, item.limits)
 
     async def judge(self, cases: Sequence[Case[PreparedTests]], report: Report) -> None:
         """As many cases at once as the sandbox has places."""
@@ -91,14 +103,18 @@ class CodeCheck:
 
     async def _judge(self, case: Case[PreparedTests]) -> Judgement:
         tests = case.key
-        source = find_program(case.response, tests.entry_point).encode("utf-8", "replace")
+        source = find_program(case.response, tests.entry_point, tests.language).encode("utf-8", "replace")
         if not source.strip():
             return self._refused(Outcome.NO_ANSWER, "the response holds no program", tests)
         if len(source) > self._settings.max_program_bytes:
             return self._refused(Outcome.RUNTIME_ERROR, f"a program of {len(source)} bytes is too long", tests)
         limits, item_seconds = self._limits(case.limits)
         if isinstance(tests, PreparedStdio):
-            return await judge_stdio(self._sandbox, source, tests, limits, item_seconds)
+            if tests.language is Language.PYTHON or self._settings.node is None:
+                return await judge_stdio(self._sandbox, Program(source), tests, limits, item_seconds)
+            program = javascript(self._settings.node, source, limits.memory_bytes)
+            limits = replace(limits, memory_bytes=limits.memory_bytes + RESERVED_BYTES)
+            return await judge_stdio(self._sandbox, program, tests, limits, item_seconds)
         return await judge_function(self._sandbox, source, tests, limits)
 
     def _refused(self, outcome: Outcome, reason: str, tests: PreparedTests) -> Judgement:
@@ -113,7 +129,7 @@ class CodeCheck:
         limits = Limits(
             min(asked.wall_seconds or own.wall_seconds, item_seconds),
             asked.cpu_seconds or own.cpu_seconds,
-            asked.memory_bytes or own.memory_bytes,
+            max(asked.memory_bytes or own.memory_bytes, _LEAST_MEMORY_BYTES),
             asked.output_bytes or own.output_bytes,
             own.num_threads,
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from services.verifier.checks.answer_key import read_key
+from services.verifier.checks.code_text import Language
 from services.verifier.sandbox.judging import Script
 from services.verifier.sandbox.names_in_tests import has_assertion
 from shared.errors import InvalidInput
@@ -31,6 +32,7 @@ class StdioTests(Message):
     """Whole programs, by what they print."""
 
     type: Literal["stdio"]
+    language: Literal["python", "javascript"] = "python"
     cases: tuple[StdioCase, ...] = Field(min_length=1, max_length=2000)
 
 
@@ -65,6 +67,7 @@ class PreparedStdio:
 
     cases: tuple[tuple[bytes, bytes], ...]
     is_partial: bool
+    language: Language
 
     rule = "stdio"
     entry_point = None
@@ -76,6 +79,8 @@ class PreparedFunction:
 
     script: Script
     rule: str
+
+    language = Language.PYTHON
 
     @property
     def entry_point(self) -> str:
@@ -106,7 +111,7 @@ def _prepare_stdio(item_id: str, tests: StdioTests, is_partial: bool) -> Prepare
             f"item {item_id!r}: none of the {len(cases)} cases expects any output, so that an empty program would "
             "pass; give the outputs"
         )
-    return PreparedStdio(cases, is_partial)
+    return PreparedStdio(cases, is_partial, Language[tests.language.upper()])
 
 
 def _require_assertions(item_id: str, script: Script) -> None:

@@ -38,9 +38,9 @@ class _Tally:
 
 
 async def judge_stdio(
-    sandbox: Sandbox, source: bytes, tests: PreparedStdio, limits: Limits, item_seconds: float
+    sandbox: Sandbox, program: Program, tests: PreparedStdio, limits: Limits, item_seconds: float
 ) -> Judgement:
-    """Runs every case in a process of its own, until one fails (all of them where parts earn credit)."""
+    """Runs the program on every case, each in a process of its own, until one fails (all where parts earn credit)."""
     tally = _Tally()
     spent = 0.0
     started = time.monotonic()
@@ -50,7 +50,7 @@ async def judge_stdio(
             tally.fail(Outcome.TIMED_OUT, f"case {number}: the item's {item_seconds:g} seconds are over")
             break
         case_limits = replace(limits, wall_seconds=min(limits.wall_seconds, left))
-        run = await sandbox.run(Program(source, stdin=stdin), case_limits)
+        run = await sandbox.run(replace(program, stdin=stdin), case_limits)
         spent += run.seconds
         tally.add(number, run, expected)
         if tally.outcome is Outcome.INFRASTRUCTURE or (tally.outcome is not Outcome.RIGHT and not tests.is_partial):

@@ -4,6 +4,7 @@ import ast
 import re
 import warnings
 from dataclasses import dataclass
+from enum import Enum
 
 from services.verifier.checks.final_answer import after_thinking
 
@@ -11,7 +12,13 @@ from services.verifier.checks.final_answer import after_thinking
 _MAX_BLOCKS = 8
 _MAX_PARSED_CHARACTERS = 65_536
 _OPENING = re.compile(r"^(?P<indent> {0,3})(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^\n`]*$")
-_PYTHON = frozenset({"python", "py", "python3", "py3"})
+
+
+class Language(Enum):
+    """A language that answers are written in; its values are the names that fences give it."""
+
+    PYTHON = frozenset({"python", "py", "python3", "py3"})
+    JAVASCRIPT = frozenset({"javascript", "js", "node", "nodejs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +29,21 @@ class Block:
     text: str
 
 
-def find_program(response: str, entry_point: str | None = None, languages: frozenset[str] = _PYTHON) -> str:
+def find_program(response: str, entry_point: str | None = None, language: Language = Language.PYTHON) -> str:
     """The program of a response, "" when there is none.
 
     What follows the last `</think>` counts (nothing does while the response still thinks). Without a fenced block,
     that is all of it. With blocks, it is the last one of the best kind: it parses and defines the entry point, it
     parses, it is of the language or of none, any. A response that is a program as it stands (with fences inside its
-    strings) is taken whole.
+    strings) is taken whole. Of another language than Python, what a fence names stands for parsing.
     """
     answer = after_thinking(response) or ""
     blocks = fenced_blocks(answer)
-    if not blocks or _parses(answer):
+    if not blocks or (language is Language.PYTHON and _parses(answer)):
         return answer.strip("\n")
     best, best_grade = "", -1
     for block in blocks[: -_MAX_BLOCKS - 1 : -1]:
-        grade = _plausibility(block, entry_point, languages)
+        grade = _plausibility(block, entry_point, language)
         if grade > best_grade:
             best, best_grade = block.text, grade
         if grade == _BEST:
@@ -77,9 +84,9 @@ def _unindented(line: str, width: int) -> str:
 _BEST = 3
 
 
-def _plausibility(block: Block, entry_point: str | None, languages: frozenset[str]) -> int:
-    is_of_language = block.language in languages or not block.language
-    parses = is_of_language and _parses(block.text)
+def _plausibility(block: Block, entry_point: str | None, language: Language) -> int:
+    is_of_language = block.language in language.value or not block.language
+    parses = is_of_language and (_parses(block.text) if language is Language.PYTHON else bool(block.language))
     defines = parses and (entry_point is None or _defines(block.text, entry_point))
     return is_of_language + parses + defines
 

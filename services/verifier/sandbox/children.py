@@ -53,10 +53,14 @@ def play(role: int) -> NoReturn:
         argv, source = _read_job()
         if b"random" in source:
             random.seed()  # the fork-server's generator has one state for all its children
+        if role != Role.COMMAND:
+            os.close(_JOB)
         if role == Role.SCRIPT:
             code = _run_script(argv, source)
         elif role == Role.SOLUTION:
             code = _run_solution(source)
+        elif role == Role.COMMAND:
+            _execute_command(argv, len(source))
         else:
             code = judge(source, Channel(_CHANNEL))
     finally:
@@ -67,7 +71,6 @@ def _read_job() -> tuple[list[str], bytes]:
     """The arguments, each ended by a null byte, on the first line; then the source."""
     size = os.fstat(_JOB).st_size
     arguments, _, source = os.pread(_JOB, size, 0).partition(b"\n")
-    os.close(_JOB)
     return arguments.decode().split("\0")[:-1], source
 
 
@@ -123,6 +126,13 @@ def _run_solution(source: bytes) -> int:
         serve(module.__dict__, Channel(_CHANNEL))
 
     return _guarded(load_and_serve)
+
+
+def _execute_command(argv: list[str], source_bytes: int) -> None:
+    """Becomes the interpreter, which finds the source from where descriptor 3 stands."""
+    os.lseek(_JOB, -source_bytes, os.SEEK_END)
+    os.set_inheritable(_JOB, True)
+    os.execve(argv[0], argv, dict(os.environ))  # noqa: S606 - the filter and Landlock decide what this may be
 
 
 def _execute(source: bytes, module: types.ModuleType) -> None:

@@ -36,7 +36,7 @@ class JobFiles:
     @classmethod
     def of(cls, program: Program, channel: socket.socket | None) -> "JobFiles":
         """Takes the channel over: it is closed with the rest."""
-        arguments = "".join(f"{argument}\0" for argument in program.argv).encode() + b"\n"
+        arguments = "".join(f"{argument}\0" for argument in (*program.command, *program.argv)).encode() + b"\n"
         opened: list[int] = []
         try:
             for name, data in (

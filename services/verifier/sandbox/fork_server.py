@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from services.verifier.sandbox import children, kernel
 from services.verifier.sandbox.control import MAX_DESCRIPTORS, MAX_MESSAGE_BYTES, Ended, Hello, Launch, Refused, Started
-from services.verifier.sandbox.jail import EXIT_NO_JAIL, Jail, enter_jail
+from services.verifier.sandbox.jail import EXIT_NO_JAIL, Jail, JailOptions, enter_jail
 
 # Descriptors below this are taken, so that none of those passed in is among a child's own 0..4.
 _FIRST_PASSED = 10
@@ -119,7 +119,7 @@ def main(preload: Callable[[], None] = children.preload) -> None:
     control = _occupy_low_descriptors(options["control"])
     _prefer_as_victim()
     preload()
-    jail = enter_jail(options["num_slots"], options["namespaces"], options["readable"])
+    jail = enter_jail(JailOptions(**options["jail"]))
     os.chdir("/")
     os.environ.clear()
     os.environ.update({"LANG": "C.UTF-8", "HOME": "/", "PATH": ""})

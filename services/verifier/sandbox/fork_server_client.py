@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -24,6 +24,7 @@ from services.verifier.sandbox.control import (
     Started,
     unpack_reply,
 )
+from services.verifier.sandbox.jail import JailOptions
 
 _ROOT = Path(__file__).resolve().parents[3]
 _ONE_DESCRIPTOR = socket.CMSG_LEN(array.array("i").itemsize)
@@ -48,7 +49,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ForkServerOptions:
-    """How a fork-server is started: its interpreter, how many processes at once, what more they may read.
+    """How a fork-server is started: its interpreter, how many processes at once, what more they may read and execute.
 
     A healthy one answers within milliseconds; after `answer_seconds` it counts as stuck and is ended.
     """
@@ -57,6 +58,7 @@ class ForkServerOptions:
     num_slots: int = 4
     uses_namespaces: bool = True
     readable: Sequence[str] = ()
+    executable: Sequence[str] = ()
     answer_seconds: float = 10.0
 
     def command(self, control: int) -> list[str]:
@@ -64,12 +66,8 @@ class ForkServerOptions:
             f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from services.verifier.sandbox import fork_server; "
             "fork_server.main()"
         )
-        options = {
-            "control": control,
-            "num_slots": self.num_slots,
-            "namespaces": self.uses_namespaces,
-            "readable": list(self.readable),
-        }
+        jail = JailOptions(self.num_slots, self.uses_namespaces, self.readable, self.executable)
+        options = {"control": control, "jail": asdict(jail)}
         return [self.interpreter, "-P", "-s", "-S", "-B", "-X", "utf8", "-c", boot, json.dumps(options)]
 
 

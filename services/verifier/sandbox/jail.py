@@ -14,13 +14,16 @@ from services.verifier.sandbox.filter import Filter, compile_filter
 from services.verifier.sandbox.identity import Identity, find_identity
 from services.verifier.sandbox.landlock import Ruleset, landlock_version
 from services.verifier.sandbox.namespaces import Root, build_root, enter_namespaces, fork_first_process, try_namespaces
-from services.verifier.sandbox.syscalls import AARCH64, X86_64, policy_for
+from services.verifier.sandbox.sandbox import Role
+from services.verifier.sandbox.syscalls import AARCH64, X86_64, Machine, policy_for
 
 # Set by a child on its standard output when the jail is complete: without it nothing of the program has run.
 MARK = fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SEAL") else 1
 EXIT_NO_JAIL = 113
 
 _WRITABLE = ("/dev/null",)
+# What the kernel starts an executable with.
+_LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
@@ -43,12 +46,36 @@ def readable_paths() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class JailOptions:
+    """How many processes run at once, whether namespaces are wanted, what more may be read, and what executed."""
+
+    num_slots: int
+    namespaces: bool
+    readable: Sequence[str]
+    executable: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What may be opened and called; a layer that this machine lacks is None."""
+
+    ruleset: Ruleset | None
+    filter: Filter | None
+
+    def put_on(self) -> None:
+        if self.ruleset is not None:
+            self.ruleset.put_on()
+        if self.filter is not None:
+            self.filter.put_on()
+
+
+@dataclass(frozen=True, slots=True)
 class Jail:
     """What each child puts on, and the state of each layer in words."""
 
     identity: Identity
-    ruleset: Ruleset | None
-    filter: Filter | None
+    for_python: Confinement
+    for_commands: Confinement
     own_bytes: int
     num_own_processes: int
     layers: Mapping[str, str]
@@ -62,45 +89,48 @@ class Jail:
             self.num_own_processes + launch.num_threads,
         ).put_on()
         self.identity.assume(launch.slot, parent)
-        if self.ruleset is not None:
-            self.ruleset.put_on()
-        if self.filter is not None:
-            self.filter.put_on()
+        (self.for_commands if launch.role == Role.COMMAND else self.for_python).put_on()
         fcntl.fcntl(1, fcntl.F_ADD_SEALS, MARK)
 
 
-def enter_jail(num_slots: int, wants_namespaces: bool, more_readable: Sequence[str]) -> Jail:
+def enter_jail(options: JailOptions) -> Jail:
     """Puts this process (the fork-server) into namespaces where allowed, and prepares what children put on.
 
     Returns in another process than it was called in, when namespaces were entered.
     """
-    readable = (*readable_paths(), *more_readable)
+    readable = (*readable_paths(), *_DEVICES, *options.readable)
     version = landlock_version()
-    namespaces = _enter_namespaces(Root((*readable, *_DEVICES), version > 0), wants_namespaces)
-    identity = find_identity(num_slots, os.__file__)
+    root = Root((*readable, *options.executable), shows_proc=version > 0)
+    namespaces = _enter_namespaces(root) if options.namespaces else "switched off"
+    identity = find_identity(options.num_slots, os.__file__)
     machine = next((m for m in (X86_64, AARCH64) if m.name == os.uname().machine), None)
-    layers = {
-        "namespaces": namespaces or "on",
-        "own user": identity.obstacle or "on",
-        "landlock": f"on (version {version})" if version else "the kernel has no Landlock (5.13 or later, enabled)",
-        "system calls": "on" if machine else f"no table for {os.uname().machine}",
-        "limits": "on",
-    }
     put_on_common_limits()
     identity.prepare()
     return Jail(
         identity,
-        Ruleset((*readable, *_DEVICES), _WRITABLE) if version else None,
-        Filter(compile_filter(policy_for(machine))) if machine else None,
+        _confine(readable, (), machine),
+        _confine(readable, options.executable, machine),
         _own_address_space(),
-        _num_processes_of_user(num_slots, identity, in_namespaces=not namespaces),
-        layers,
+        _num_processes_of_user(options.num_slots, identity, in_namespaces=not namespaces),
+        {
+            "namespaces": namespaces or "on",
+            "own user": identity.obstacle or "on",
+            "landlock": f"on (version {version})" if version else "the kernel has no Landlock (5.13 or later, enabled)",
+            "system calls": "on" if machine else f"no table for {os.uname().machine}",
+            "limits": "on",
+        },
     )
 
 
-def _enter_namespaces(root: Root, is_wanted: bool) -> str:
-    if not is_wanted:
-        return "switched off"
+def _confine(readable: Sequence[str], executable: Sequence[str], machine: Machine | None) -> Confinement:
+    return Confinement(
+        Ruleset(readable, _WRITABLE, (*executable, *_LOADERS) if executable else ()) if landlock_version() else None,
+        Filter(compile_filter(policy_for(machine, is_for_commands=bool(executable)))) if machine else None,
+    )
+
+
+def _enter_namespaces(root: Root) -> str:
+    """The obstacle, or nothing when this is the first process of the new namespaces."""
     obstacle = try_namespaces(root)
     if not obstacle:
         enter_namespaces()

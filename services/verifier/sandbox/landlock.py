@@ -10,8 +10,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every 
 _ASK_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
-_WRITE_FILE, _READ_FILE, _READ_DIRECTORY = 1 << 1, 1 << 2, 1 << 3
-EXECUTE = 1 << 0
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 # How many rights each version of the interface knows, in the order of their bits.
 _NUM_FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _BOTH_NETWORK_RIGHTS = 0b11
@@ -36,7 +35,7 @@ def landlock_version() -> int:
 
 
 class Ruleset:
-    """Allows reading beneath some paths and writing to some files; everything else that the kernel knows is denied."""
+    """Allows reading beneath some paths, writing and executing some files; all else that the kernel knows is denied."""
 
     def __init__(self, readable: Iterable[str], writable: Iterable[str] = (), executable: Iterable[str] = ()) -> None:
         version = landlock_version()
@@ -49,7 +48,7 @@ class Ruleset:
         for path in writable:
             self._allow(path, _READ_FILE | _WRITE_FILE)
         for path in executable:
-            self._allow(path, _READ_FILE | _READ_DIRECTORY | EXECUTE)
+            self._allow(path, _READ_FILE | _EXECUTE)
 
     def _allow(self, path: str, rights: int) -> None:
         try:

@@ -24,8 +24,8 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Source and input of one process. `command` is the interpreter's argument list of a COMMAND program;
-    it finds the source in file descriptor 3."""
+    """Source and input of one process. `command` starts the interpreter of a COMMAND program, which finds the
+    source in descriptor 3, where it stands; it must be among what the sandbox may execute."""
 
     source: bytes
     role: Role = Role.SCRIPT
@@ -36,8 +36,8 @@ class Program:
     def __post_init__(self) -> None:
         if (self.role is Role.COMMAND) != bool(self.command):
             raise ValueError(f"role {self.role.name} with command {self.command}: exactly COMMAND programs have one")
-        if any({"\0", "\n"} & set(argument) for argument in self.argv):
-            raise ValueError(f"arguments {self.argv}: they may hold no null byte and no new line")
+        if any({"\0", "\n"} & set(argument) for argument in (*self.command, *self.argv)):
+            raise ValueError(f"arguments {self.command} {self.argv}: they may hold no null byte and no new line")
 
 
 @dataclass(frozen=True, slots=True)

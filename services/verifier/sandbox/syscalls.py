@@ -158,9 +158,10 @@ iopl 172 -
 ioperm 173 -
 """
 
-# What another language's interpreter needs besides: it is executed under the filter.
+# What another language's interpreter needs besides: it is executed under the filter, and Landlock names what may be.
 _NUMBERS_FOR_COMMANDS = """
 execve 59 221
+arch_prctl 158 -
 """
 
 
@@ -194,11 +195,12 @@ class Policy:
     violations: dict[str, int]
 
 
-def policy_for(machine: Machine) -> Policy:
-    """What jailed Python code may call."""
+def policy_for(machine: Machine, *, is_for_commands: bool = False) -> Policy:
+    """What jailed Python code may call, or another language's interpreter and its code."""
+    allowed = _NUMBERS_OF_ALLOWED + (_NUMBERS_FOR_COMMANDS.lstrip() if is_for_commands else "")
     return Policy(
         machine,
-        _numbers(_NUMBERS_OF_ALLOWED, machine),
+        _numbers(allowed, machine),
         _numbers(_NUMBERS_OF_CHECKED, machine),
         _numbers(_NUMBERS_OF_ABSENT, machine),
         _numbers(_NUMBERS_OF_VIOLATIONS, machine),

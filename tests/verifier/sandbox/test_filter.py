@@ -113,6 +113,14 @@ def test_limits_are_asked_and_only_harmless_ones_set(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
+def test_only_commands_may_execute(machine: Machine) -> None:
+    number = {"x86_64": 59, "aarch64": 221}[machine.name]
+    for is_for_commands, fate in ((False, refuse(errno.EPERM)), (True, ALLOW)):
+        program = compile_filter(policy_for(machine, is_for_commands=is_for_commands))
+        assert decide(program, number, machine.audit_number) == fate
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
 def test_no_number_has_two_fates(machine: Machine) -> None:
     policy = policy_for(machine)
     numbers = [*policy.allowed.values(), *policy.checked.values(), *policy.absent.values(), *policy.violations.values()]
