@@ -40,7 +40,7 @@ def prompts_of(seed: int, count: int, shared: int = 6) -> list[tuple[int, ...]]:
 async def test_greedy_answers_are_those_of_transformers_generate(
     serve: EngineFactory, plain_model: ModelFactory, family: str
 ) -> None:
-    engine, model = await serve(family, max_rows=4), plain_model(family, 0)
+    engine, model = await serve(family, max_rows=4, trace=True), plain_model(family, 0)
     prompts = prompts_of(1, 7)
     completions = await asyncio.gather(*(engine.complete(Request(p, 30, GREEDY, EOS, seed=0)) for p in prompts))
     for prompt, completion in zip(prompts, completions, strict=True):
@@ -56,7 +56,7 @@ async def test_greedy_answers_are_those_of_transformers_generate(
 async def test_logprobs_are_those_of_a_plain_forward_pass_behind_a_cached_prefix_too(
     serve: EngineFactory, plain_model: ModelFactory, family: str, temperature: float
 ) -> None:
-    engine, model = await serve(family, max_rows=5), plain_model(family, 0)
+    engine, model = await serve(family, max_rows=5, trace=temperature == 1.0), plain_model(family, 0)
     sampling = Sampling(temperature)
     prompts = prompts_of(2, 8)
     roots = await asyncio.gather(

@@ -15,6 +15,8 @@ from services.rollout.engines.embedded.kv import KVShape, RowKV
 from shared.errors import InvalidInput
 
 ATTENTION_NAME = "ibtpo_rows"
+UNSERVED = ("softcap", "s_aux", "position_bias")
+"""What some models add to plain attention: capped scores, sinks, learned biases."""
 
 
 class Attention(Protocol):
@@ -111,10 +113,11 @@ def _attend_rows(
     attention_mask: torch.Tensor | None,
     row_attention: Attention,
     scaling: float | None = None,
-    sliding_window: int | None = None,
-    **_: object,
+    **more: object,
 ) -> tuple[torch.Tensor, None]:
     """The signature that transformers calls; `row_attention` comes through from the model's keyword arguments."""
+    if used := [name for name in UNSERVED if more.get(name) is not None]:
+        raise InvalidInput(f"attention with {', '.join(used)} is not served by the embedded engine; use SGLang")
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = float(query.shape[-1]) ** -0.5 if scaling is None else scaling
     return row_attention.attend(layer, query[0], key[0], value[0], scale)[None], None

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +50,7 @@ class EmbeddedEngine:
         self._work = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._is_closed = False
-        self._step_seconds = float("inf")
+        self._seconds_per_token = float("inf")
 
     @property
     def version(self) -> WeightVersion | None:
@@ -71,10 +73,11 @@ class EmbeddedEngine:
         self._work.set()
         try:
             return await future
+        except asyncio.CancelledError:
+            self._give_up(row)
+            raise
         finally:
-            # Whoever stops waiting gives the row up; the next step frees it.
             del self._futures[row]
-            row.is_cancelled = True
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         async with self._loading:
@@ -82,8 +85,9 @@ class EmbeddedEngine:
             policy = await asyncio.to_thread(load_policy, snapshot, self._settings.context_length)
             self._check_open()
             if self._batch is None:
-                await asyncio.to_thread(policy.trace)
-                self._check_open()
+                if self._settings.trace:
+                    await asyncio.to_thread(policy.trace)
+                    self._check_open()
                 self._batch = Batch(policy, version, self._settings, self.counters)
                 self._version = version
                 self._runner = asyncio.create_task(self._run(self._batch), name="embedded-engine")
@@ -99,11 +103,18 @@ class EmbeddedEngine:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait([self._runner])
-        self._fail(list(self._futures), Unavailable("the engine is closed: ask another replica"))
+        self._fail(self._futures, Unavailable("the engine is closed: ask another replica"))
         if self._swap is not None:
             self._swap.applied.set()
         self._waiting.clear()
         self._batch = self._runner = None
+
+    def _give_up(self, row: Row) -> None:
+        """Nobody waits for it any more: out of the queue at once, or out of the batch with the next step."""
+        row.is_cancelled = True
+        with suppress(ValueError):
+            self._waiting.remove(row)
+        self.counters.cancelled_requests += 1
 
     def _check(self, request: Request) -> None:
         """Raises InvalidInput for what can never be served."""
@@ -143,24 +154,29 @@ class EmbeddedEngine:
             except Exception as error:  # the loop's border: the rows fail, the engine goes on
                 log.exception("engine_step_failed")
                 self.counters.failed_steps += 1
-                self._fail(batch.drop_all(), Unavailable(f"the engine failed on this batch: {error}; try again"))
+                batch.drop_all()
+                taken = self._futures.keys() - set(self._waiting)
+                self._fail(taken, Unavailable(f"the engine failed on this batch: {error}; try again"))
             await asyncio.sleep(0)
 
     async def _turn(self, batch: Batch) -> None:
         """One swap or one step, on the loop or in a thread."""
-        started = time.perf_counter()
         if self._swap is not None:
             await self._apply(batch, self._swap)
             return
-        if self._step_seconds <= self._settings.inline_seconds:
+        counters, started = self.counters, time.perf_counter()
+        fed_before = counters.generated_tokens + counters.prefilled_tokens
+        if batch.tokens_ahead(self._waiting) * self._seconds_per_token <= self._settings.inline_seconds:
             ended = batch.step(self._waiting)
         else:
             ended = await asyncio.to_thread(batch.step, self._waiting)
-        self._step_seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        if fed := counters.generated_tokens + counters.prefilled_tokens - fed_before:
+            self._seconds_per_token = seconds / fed
         self._resolve(ended)
-        self.counters.steps += 1
-        self.counters.step_seconds += self._step_seconds
-        self.counters.rows_in_flight, self.counters.waiting = batch.num_rows, len(self._waiting)
+        counters.steps += 1
+        counters.step_seconds += seconds
+        counters.rows_in_flight, counters.waiting = batch.num_rows, len(self._waiting)
 
     async def _apply(self, batch: Batch, swap: _Swap) -> None:
         """From here on the new weights serve, even if the rows in flight should fail to be recomputed."""
@@ -175,7 +191,7 @@ class EmbeddedEngine:
                 future.set_result(completion)
                 self.counters.finished_requests += 1
 
-    def _fail(self, rows: list[Row], error: IbtpoError) -> None:
+    def _fail(self, rows: Iterable[Row], error: IbtpoError) -> None:
         for row in rows:
             if (future := self._futures.get(row)) is not None and not future.done():
                 future.set_exception(error)

@@ -63,7 +63,7 @@ def traced(eager: EagerPass, shape: KVShape) -> ForwardPass:
             if all(torch.allclose(eager(*example), trace(*example), atol=1e-4) for example in examples):
                 return trace
             reason = "it computes something else"
-    except (RuntimeError, TypeError, ValueError, TracerWarning) as error:
+    except (RuntimeError, TypeError, ValueError, SystemError, TracerWarning) as error:
         reason = str(error)[:200]
     log.warning("forward_pass_not_traced", extra={"reason": reason})
     return eager

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from services.rollout.engines.embedded.attention import ATTENTION_NAME, ShapeProbe
@@ -28,20 +28,21 @@ class Policy:
 
     def __init__(self, model: PreTrainedModel, context_length: int | None = None) -> None:
         """Raises InvalidInput when the model does not compute over rows what it computes by itself."""
-        own_context = int(model.config.max_position_embeddings)
         self.limits = EngineLimits(
             vocab_size=model.get_input_embeddings().num_embeddings,
-            context_length=min(context_length or own_context, own_context),
+            context_length=_context_length(model.config, context_length),
         )
         self._model = model.eval().requires_grad_(False)
         # Without it GPT-2 looks for padding in every batch; rows have none.
         self._model.config.pad_token_id = None
+        self._is_traced = False
         self._prefill_pass: ForwardPass = EagerPass(model.base_model)
         self._decode_pass: ForwardPass = EagerPass(model)
         self.kv_shape = self._check_fitness()
 
     def trace(self) -> None:
         """Makes the passes faster where the model allows it; takes as long as some hundred of them."""
+        self._is_traced = True
         self._prefill_pass = traced(EagerPass(self._model.base_model), self.kv_shape)
         self._decode_pass = traced(EagerPass(self._model), self.kv_shape)
 
@@ -61,7 +62,8 @@ class Policy:
     def succeed(self, new: "Policy") -> "Policy":
         """What serves after this policy: itself with the weights of `new`, keeping its trace, if all else is equal."""
         if _computation(new._model) != _computation(self._model):
-            new.trace()
+            if self._is_traced:
+                new.trace()
             return new
         for weight, new_weight in zip(self._model.parameters(), new._model.parameters(), strict=True):
             weight.copy_(new_weight)
@@ -107,6 +109,16 @@ class Policy:
         return shape
 
 
+def _context_length(config: PreTrainedConfig, wanted: int | None) -> int:
+    """The longest context of plain attention: in one no longer than the window, attention in a window is plain."""
+    bounds = ("max_position_embeddings", "sliding_window", "attention_chunk_size")
+    lengths = [wanted, *(getattr(config, bound, None) for bound in bounds)]
+    known = [length for length in lengths if length is not None]
+    if not known:
+        raise InvalidInput(f"{config.model_type} does not say how long a context may be: set context_length")
+    return min(known)
+
+
 def _weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
@@ -120,6 +132,7 @@ def _computation(model: PreTrainedModel) -> dict[str, Any]:
 def load_policy(snapshot: Path, context_length: int | None) -> Policy:
     """Reads a Hugging Face layout directory (config.json, model.safetensors); InvalidInput when it is unfit."""
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             snapshot,
