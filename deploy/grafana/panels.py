@@ -171,7 +171,7 @@ BALANCE = Board(
             "Parts of the advantage",
             "none",
             "Mean |A_GL| and mean |λ·A_IB| over nodes of trees with a signal: how much of the credit is information.",
-            "method.md#advantage",
+            "method.md#credit",
             ("ibtpo_learner_advantage_global", "|A_GL|"),
             ("ibtpo_learner_advantage_local", "|λ·A_IB|"),
         ),
