@@ -63,12 +63,21 @@ class Address:
 
 @dataclass(slots=True)
 class _Reading:
-    """An answer as it arrives; the methods are what the parser calls."""
+    """An answer as it arrives; the methods are what its parser calls."""
 
     on_piece: OnPiece | None
     pieces: list[bytes] = field(default_factory=list)
     num_bytes: int = 0
     is_complete: bool = False
+    is_kept: bool = False
+    parser: httptools.HttpResponseParser = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_headers_complete(self) -> None:
+        # the parser knows it now, and no longer at the end
+        self.is_kept = self.parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
         self.num_bytes += len(piece)
@@ -95,7 +104,6 @@ class _Connection:
     async def exchange(self, request: bytes, on_piece: OnPiece | None) -> Answer:
         """Sends a request and reads its answer. A call that ends in any other way closes the connection."""
         reading = _Reading(on_piece)
-        parser = httptools.HttpResponseParser(reading)
         is_kept = False
         try:
             self._writer.write(request)
@@ -104,9 +112,9 @@ class _Connection:
                 data = await self._reader.read(_CHUNK_BYTES)
                 if not data or reading.num_bytes > _MAX_ANSWER_BYTES:
                     raise Unreachable("SGLang closed the connection before it had answered")
-                parser.feed_data(data)
-            is_kept = parser.should_keep_alive()
-            return Answer(parser.get_status_code(), b"".join(reading.pieces))
+                reading.parser.feed_data(data)
+            is_kept = reading.is_kept
+            return Answer(reading.parser.get_status_code(), b"".join(reading.pieces))
         except OSError as error:
             raise Unreachable(f"the connection to SGLang broke: {error}") from error
         except httptools.HttpParserError as error:

@@ -152,7 +152,11 @@ class Keeper:
         """Serves `bundle` from a server in a fresh state."""
         self._metrics.starts.labels(cause.value).inc()
         client = await self._server.start(bundle)
-        self._limits = await _limits(client, bundle)
+        try:
+            self._limits = await _limits(client, bundle)
+        except IbtpoError:
+            client.close()
+            raise
         self._wanted = bundle
         self.serving = Serving(client, bundle, self._limits)
         self._metrics.up.set(1)

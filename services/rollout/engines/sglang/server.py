@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from services.rollout.config import SglangConfig
@@ -57,14 +59,15 @@ class ManagedServer:
         port = free_port()
         child = self._child = await Child.start(command_line(self._config, bundle, port), environment(os.environ))
         client = SglangClient(f"http://127.0.0.1:{port}")
-        try:
-            async with asyncio.timeout(self._config.start_seconds):
-                await _until_listening(child, client)
-        except TimeoutError as error:
-            raise Unavailable(
-                f"SGLang does not listen after {self._config.start_seconds:g} s (rollout.sglang.start_seconds); "
-                f"it said:\n{child.tail()}"
-            ) from error
+        async with _closed_unless_up(client):
+            try:
+                async with asyncio.timeout(self._config.start_seconds):
+                    await _until_listening(child, client)
+            except TimeoutError as error:
+                raise Unavailable(
+                    f"SGLang does not listen after {self._config.start_seconds:g} s (rollout.sglang.start_seconds); "
+                    f"it said:\n{child.tail()}"
+                ) from error
         return client
 
     async def lost(self) -> str:
@@ -98,8 +101,9 @@ class GivenServer:
 
     async def start(self, bundle: Bundle) -> SglangClient:
         client = SglangClient(self._config.url)
-        await client.check_listening(_PROBE_SECONDS)
-        await swap(client, bundle, self._config.load_seconds)
+        async with _closed_unless_up(client):
+            await client.check_listening(_PROBE_SECONDS)
+            await swap(client, bundle, self._config.load_seconds)
         return client
 
     async def lost(self) -> str:
@@ -108,6 +112,15 @@ class GivenServer:
 
     async def close(self) -> None:
         """Nothing of it is ours."""
+
+
+@asynccontextmanager
+async def _closed_unless_up(client: SglangClient) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        client.close()
+        raise
 
 
 async def _until_listening(child: Child, client: SglangClient) -> None:

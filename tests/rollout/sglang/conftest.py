@@ -1,0 +1,120 @@
+"""Engines over a contract-speaking server, as a child process like the real one."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+from safetensors.torch import save_file
+
+from services.rollout.config import SglangConfig
+from services.rollout.engines.engine import Completion, Request, Sampling
+from services.rollout.engines.sglang import ManagedServer, SglangEngine, SglangMetrics
+from services.rollout.engines.sglang.server import Server
+from shared.tree.draw import WeightVersion
+
+SERVER = Path(__file__).with_name("contract_server.py")
+STOP = frozenset({1})
+
+
+def request(token_ids: tuple[int, ...] = (4, 5, 6), max_tokens: int = 8, **sampling: Any) -> Request:
+    return Request(token_ids, max_tokens, Sampling(**sampling), STOP, seed=0)
+
+
+@dataclass(slots=True)
+class Rig:
+    """An engine with its server, and a line to the server's test doors."""
+
+    engine: SglangEngine
+    server: Server
+    registry: CollectorRegistry
+
+    @property
+    def pid(self) -> int:
+        assert isinstance(self.server, ManagedServer)
+        assert self.server.pid is not None
+        return self.server.pid
+
+    @property
+    def url(self) -> str:
+        serving = self.engine._keeper.serving
+        assert serving is not None
+        return serving.client.url
+
+    async def fault(self, path: str, fault: str, times: int = 1) -> None:
+        async with httpx.AsyncClient() as http:
+            await http.post(f"{self.url}/test/fault", json={"path": path, "fault": fault, "times": times})
+
+    async def seen(self, path: str = "") -> list[dict[str, Any]]:
+        async with httpx.AsyncClient() as http:
+            calls = (await http.get(f"{self.url}/test/seen")).json()["calls"]
+        return [call for call in calls if call["path"].startswith(path) and not call["path"].startswith("/test")]
+
+    async def tokens(self) -> dict[str, int]:
+        async with httpx.AsyncClient() as http:
+            found: dict[str, int] = (await http.get(f"{self.url}/test/seen")).json()["tokens"]
+            return found
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    async def complete(self, *args: Any, **kwargs: Any) -> Completion:
+        return await self.engine.complete(request(*args, **kwargs))
+
+
+RigFactory = Callable[..., Awaitable[Rig]]
+BundleFactory = Callable[..., Path]
+
+
+async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Waits for something that comes about in another task or process."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> BundleFactory:
+    """Directories that look like bundles of one small model."""
+
+    def make(name: str = "first", value: float = 1.0, columns: int = 3, vocab_size: int = 20) -> Path:
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        (directory / "config.json").write_text(f'{{"vocab_size": {vocab_size}, "eos_token_id": 1}}')
+        save_file({"w": torch.full((2, columns), value), "b": torch.ones(3)}, directory / "model.safetensors")
+        return directory
+
+    return make
+
+
+def config_of(*arguments: str, **settings: Any) -> SglangConfig:
+    """Of an engine that launches the contract-speaking server."""
+    defaults = {"start_seconds": 20.0, "request_seconds": 20.0, "load_seconds": 5.0, "health_seconds": 0.2}
+    command = (sys.executable, str(SERVER))
+    return SglangConfig(**{**defaults, "command": command, "arguments": arguments, **settings})
+
+
+@pytest.fixture
+async def rig(bundle: BundleFactory) -> AsyncIterator[RigFactory]:
+    """Starts engines, by default with the first bundle loaded as 1.1, and closes them."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*arguments: str, loaded: bool = True, server: Any = None, **settings: Any) -> Rig:
+            config = config_of(*arguments, **settings)
+            registry = CollectorRegistry()
+            chosen = server or ManagedServer(config)
+            engine = SglangEngine(config, chosen, SglangMetrics(registry))
+            registry.register(engine.series)
+            stack.push_async_callback(engine.close)
+            if loaded:
+                await engine.load(bundle(), WeightVersion(1, 1))
+            return Rig(engine, chosen, registry)
+
+        yield start
