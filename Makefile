@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full test-verifier-long lint types check clean
+.PHONY: help install demo test test-full test-verifier-long test-manifests test-containers lint types check clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,12 @@ test-full: install  ## The quick suite and every longer one that this machine ca
 
 test-verifier-long: install  ## The verifier under a hundred thousand items and kills
 	@$(BIN)/pytest -q -s -m slow tests/verifier $(ARGS)
+
+test-manifests: install  ## Prometheus rules, dashboards, Kubernetes manifests, Dockerfiles: all that needs no cluster
+	@tests/manifests/run
+
+test-containers: install  ## The composed system on a real engine, from nothing but root and apt: train, scale, kill, watch
+	@tests/containers/run $(ARGS)
 
 lint: install  ## Style
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
