@@ -79,7 +79,7 @@ BALANCE = Board(
             "percentunit",
             "avg@k of the last evaluation: the figure to judge a run by.",
             METHOD,
-            'ibtpo_learner_held_out_accuracy{measure="avg_at_k"}',
+            'max(last_over_time(ibtpo_learner_held_out_accuracy{measure="avg_at_k"}[6h]))',
         ),
         stat(
             "Eff-Rate, 5 minutes",
@@ -105,10 +105,10 @@ BALANCE = Board(
         lines(
             "IB-Score",
             "none",
-            "Mean IB-Score over nodes with two draws or more: of the last step, and of the trees grown meanwhile.",
+            "Mean IB-Score over nodes with two draws or more, of the last step.",
             METHOD,
             ("ibtpo_learner_ib_score", "last step"),
-            ("sum(rate(ibtpo_rollout_ib_score_sum[5m])) / sum(rate(ibtpo_rollout_ib_score_count[5m]))", "grown, 5 min"),
+            ("avg_over_time(ibtpo_learner_ib_score[10m])", "mean of 10 min"),
         ),
         lines(
             "IB-Score of trees",
@@ -154,7 +154,7 @@ BALANCE = Board(
             "percentunit",
             "avg@k and pass@k on held-out problems, through the same replicas that train.",
             METHOD,
-            ("ibtpo_learner_held_out_accuracy", "{{measure}}"),
+            ("max by (measure) (last_over_time(ibtpo_learner_held_out_accuracy[6h]))", "{{measure}}"),
         ),
         lines(
             "Reward by kind",

@@ -19,10 +19,11 @@ PROMETHEUS = "http://127.0.0.1:9090"
 TOKEN = (ROOT / "deploy/docker/secrets/ibtpo_token").read_text().strip()
 
 
-def docker(*words: str, timeout: float = 60.0) -> str:
-    """One docker command; what it printed."""
+def docker(*words: str, timeout: float = 60.0, is_drill: bool = True) -> str:
+    """One docker command; what it printed. Outside of the drill, compose.yaml has its own defaults."""
+    environment = os.environ | (ENVIRONMENT if is_drill else {})
     done = subprocess.run(
-        ["docker", *words], cwd=ROOT, env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=timeout
+        ["docker", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr[-2000:]}"
     return done.stdout

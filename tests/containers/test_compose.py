@@ -178,8 +178,8 @@ def test_what_is_outstanding_lies_on_the_streams_and_nowhere_else() -> None:
 
 
 def test_the_gpu_profile_is_sound_as_far_as_a_machine_without_gpus_can_tell() -> None:
-    words = ("--env-file", "deploy/docker/gpu.env", "--profile", "gpu", "config", "--format", "json")
-    services = json.loads(stack.compose(*words))["services"]
+    words = ("compose", "--env-file", "deploy/docker/gpu.env", "--profile", "gpu", "config", "--format", "json")
+    services = json.loads(stack.docker(*words, is_drill=False))["services"]
     assert services["rollout"]["deploy"]["replicas"] == services["learner"]["deploy"]["replicas"] == 0
     for name in ("rollout-gpu", "learner-gpu"):
         (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
