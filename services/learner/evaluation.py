@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import httpx
 
@@ -29,6 +30,14 @@ _REST_SECONDS = 0.5
 _TREE_SECONDS = 120.0
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """An evaluation, and the answers it comes from: sampled by exactly the weights that the learner has."""
+
+    evaluation: Evaluation
+    trees: tuple[ScoredTree, ...]
+
+
 class Evaluator:
     """Asks the live replicas for k independent answers to every held-out problem, and asks another when one dies."""
 
@@ -46,7 +55,7 @@ class Evaluator:
         self._config = config
         self._streams = streams
 
-    async def evaluate(self, step: int, version: WeightVersion) -> Evaluation | None:
+    async def evaluate(self, step: int, version: WeightVersion) -> Probe | None:
         """avg@k and pass@k of exactly `version`: answers of a replica that has not got it yet are thrown away.
 
         None without held-out problems. Unavailable when it has not ended by its deadline.
@@ -56,20 +65,21 @@ class Evaluator:
         seats = _Seats(self._streams, self._config.rows_per_replica)
         try:
             async with asyncio.timeout(self._config.deadline_seconds):
-                rewards = await asyncio.gather(
-                    *(self._rewards(number, problem, version, seats) for number, problem in enumerate(self._problems))
+                answers = await asyncio.gather(
+                    *(self._answers(number, problem, version, seats) for number, problem in enumerate(self._problems))
                 )
         except TimeoutError as error:
             raise Unavailable(
                 f"the evaluation of version {version} had not ended after {self._config.deadline_seconds:g} s; "
                 "are replicas alive, and do they have this version?"
             ) from error
-        return summed_up(rewards, step, version, self._config.k)
+        trees = tuple(tree for tree in answers if tree is not None)
+        return Probe(summed_up(map(_rewards, trees), step, version, self._config.k), trees)
 
-    async def _rewards(
+    async def _answers(
         self, number: int, problem: EncodedProblem, version: WeightVersion, seats: "_Seats"
-    ) -> tuple[float, ...]:
-        """The rewards of one problem's judged answers; none when every try failed."""
+    ) -> ScoredTree | None:
+        """One problem's judged answers; None when every try failed."""
         request = GrowRequest(
             prompt_ids=problem.prompt_ids,
             kind=problem.kind,
@@ -90,12 +100,12 @@ class Evaluator:
                 log.warning("evaluation_try_failed", problem=problem.id, replica=replica.name, error=str(error))
             else:
                 if all(span.version == version for draw in tree.draws for span in draw.spans):
-                    return tuple(reward for draw in tree.draws if (reward := draw.counted_reward) is not None)
+                    return tree
                 seats.rest(replica)
             finally:
                 seats.leave(replica)
         log.error("problem_not_evaluated", problem=problem.id, tries=failures)
-        return ()
+        return None
 
     async def _ask(self, replica: ReplicaInfo, request: GrowRequest) -> ScoredTree:
         async with reaching(f"replica {replica.name}", _TREE_SECONDS):
@@ -107,6 +117,10 @@ class Evaluator:
             )
         raise_for_problem(response)
         return ScoredTree.unpack(response.content)
+
+
+def _rewards(answers: ScoredTree) -> tuple[float, ...]:
+    return tuple(reward for draw in answers.draws if (reward := draw.counted_reward) is not None)
 
 
 class _Seats:

@@ -135,8 +135,10 @@ class LearnerMetrics:
         self.rewards.labels(tree.task.kind).inc(sum(rewards))
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
-        """Shows a held-out accuracy."""
+        """Shows a held-out accuracy, and how far engine and learner are apart on its answers."""
         self.evaluations.labels("done").inc()
+        if evaluation.engine_gap is not None:
+            self._figures["engine_gap"].set(evaluation.engine_gap)
         self.accuracy.labels("avg_at_k").set(evaluation.avg_at_k)
         self.accuracy.labels("pass_at_k").set(evaluation.pass_at_k)
 

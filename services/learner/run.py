@@ -35,6 +35,8 @@ from shared.tree.draw import WeightVersion
 log = event_logger(__name__)
 T = TypeVar("T")
 _RETRY_SECONDS = 0.5
+_GAP_TREES = 32
+"""How many of an evaluation's problems the learner reads again, to compare its log-probabilities with the engine's."""
 
 
 class Stopped(Exception):
@@ -220,14 +222,16 @@ class Run:
         before, self._state = self._state, RunState.EVALUATING
         step, version = self._course.progress.step, self._published or self._course.version
         try:
-            evaluation = await self._unless_stopped(self._parts.evaluator.evaluate(step, version))
+            probe = await self._unless_stopped(self._parts.evaluator.evaluate(step, version))
         except Unavailable as error:
             self._parts.metrics.evaluations.labels("failed").inc()
             log.error("evaluation_failed", step=step, error=str(error))
             return
         finally:
             self._state = before
-        if evaluation is not None:
+        if probe is not None:
+            gap = await self._in_worker(self._parts.trainer.engine_gap, probe.trees[:_GAP_TREES], version)
+            evaluation = probe.evaluation.model_copy(update={"engine_gap": gap})
             self._course.evaluated(evaluation)
             self._parts.metrics.record_evaluation(evaluation)
             self._parts.journal.add(evaluation)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +50,13 @@ class Trainer:
             for minibatch in _shuffled(groups, self._objective.epochs, self._objective.minibatches, random.Random(seed))
         ]
         return Update.of(sums, norms, lr)
+
+    def engine_gap(self, scored: Sequence[ScoredTree], version: WeightVersion) -> float | None:
+        """Mean |learner's − engine's log-probability| over the tokens that the present weights, `version`, sampled."""
+        drawn = [one for tree in scored for one in trajectories_of(tree, tree.tree(), version)]
+        read = self._read(self._policy.model, drawn)
+        gaps = [np.abs(mine - one.engine_logprobs)[one.is_current] for mine, one in zip(read, drawn, strict=True)]
+        return float(np.concatenate(gaps).mean()) if any(map(len, gaps)) else None
 
     def _credited(self, tree: Tree, draws: Sequence[Trajectory], sums: StepSums) -> list[Trajectory]:
         """The trajectories that count, with the advantage and weight of every token."""

@@ -80,6 +80,8 @@ class Evaluation(Message):
     pass_at_k: float
     problems: int
     standard_error: float
+    engine_gap: float | None = None
+    """Mean |learner's − engine's log-probability| over answers that exactly this version sampled."""
 
 
 class RunStatus(Message):

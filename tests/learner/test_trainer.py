@@ -167,7 +167,9 @@ def test_the_gap_to_an_engine_with_the_same_weights_is_nothing(configured: Confi
     config = configured()
     policy = Policy(policy_dir, 1.0, config.optimizer)
     record = exact(draws(random.Random(5), versions=(V0, CURRENT), rewards=(0, 1)), task().prompt_ids, policy_dir)
-    update = Trainer(policy, policy.model.frozen(), config).step([scored(task(), record)], CURRENT, 1e-3, "")
+    trainer = Trainer(policy, policy.model.frozen(), config)
+    assert trainer.engine_gap([scored(task(), record)], CURRENT) == pytest.approx(0.0, abs=1e-5)
+    update = trainer.step([scored(task(), record)], CURRENT, 1e-3, "")
     assert update.engine_gap == pytest.approx(0.0, abs=1e-5)
     assert update.kl == pytest.approx(0.0, abs=1e-6)
     assert update.applied == 1
@@ -176,6 +178,8 @@ def test_the_gap_to_an_engine_with_the_same_weights_is_nothing(configured: Confi
 def test_the_gap_counts_tokens_of_the_present_weights_alone(configured: Configure, policy_dir: Path) -> None:
     policy = Policy(policy_dir, 1.0, configured().optimizer)
     trainer = Trainer(policy, policy.model.frozen(), configured())
+    assert trainer.engine_gap(trees(6), CURRENT) is None
+    assert trainer.engine_gap(trees(6, versions=(CURRENT,)), CURRENT) > 0.1
     assert trainer.step(trees(6), CURRENT, 1e-3, "").engine_gap is None
     assert trainer.step(trees(6, versions=(CURRENT,)), CURRENT, 1e-3, "").engine_gap > 0.1
 
