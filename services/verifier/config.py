@@ -26,7 +26,8 @@ class CodeConfig(Settings):
 
     places: int = Field(2, ge=1, le=256, description="items judged at once")
     item_seconds: float = Field(60.0, gt=0, le=600, description="wall clock of all cases of one item")
-    wall_seconds: float = Field(30.0, gt=0, le=600, description="wall clock of one process")
+    wall_seconds: float = Field(15.0, gt=0, le=600, description="wall clock of one process")
+    patience_seconds: float = Field(45.0, ge=0, le=600, description="more of it for one that gets no processor")
     cpu_seconds: float = Field(10.0, gt=0, le=600)
     memory_bytes: int = Field(1 << 30, gt=0)
     output_bytes: int = Field(4 << 20, gt=0)

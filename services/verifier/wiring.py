@@ -65,7 +65,9 @@ class VerifierService:
 
 
 def _code_settings(config: CodeConfig) -> CodeSettings:
-    limits = Limits(config.wall_seconds, config.cpu_seconds, config.memory_bytes, config.output_bytes)
+    limits = Limits(
+        config.wall_seconds, config.patience_seconds, config.cpu_seconds, config.memory_bytes, config.output_bytes
+    )
     return CodeSettings(
         num_places=config.places,
         is_unsafe=config.unsafe,

@@ -127,7 +127,8 @@ class CodeCheck:
             return own, self._settings.item_seconds
         item_seconds = asked.wall_seconds or self._settings.item_seconds
         limits = Limits(
-            min(asked.wall_seconds or own.wall_seconds, item_seconds),
+            asked.wall_seconds or own.wall_seconds,
+            0.0 if asked.wall_seconds else own.patience_seconds,
             asked.cpu_seconds or own.cpu_seconds,
             max(asked.memory_bytes or own.memory_bytes, _LEAST_MEMORY_BYTES),
             asked.output_bytes or own.output_bytes,

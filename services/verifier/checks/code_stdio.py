@@ -49,13 +49,20 @@ async def judge_stdio(
         if left <= 0:
             tally.fail(Outcome.TIMED_OUT, f"case {number}: the item's {item_seconds:g} seconds are over")
             break
-        case_limits = replace(limits, wall_seconds=min(limits.wall_seconds, left))
-        run = await sandbox.run(replace(program, stdin=stdin), case_limits)
+        run = await sandbox.run(replace(program, stdin=stdin), _within(limits, left))
         spent += run.seconds
         tally.add(number, run, expected)
         if tally.outcome is Outcome.INFRASTRUCTURE or (tally.outcome is not Outcome.RIGHT and not tests.is_partial):
             break
     return _judgement(tally, tests, time.monotonic() - started, sandbox.is_isolated)
+
+
+def _within(limits: Limits, seconds: float) -> Limits:
+    """The limits, with no more wall clock than is left."""
+    wall_seconds = min(limits.wall_seconds, seconds)
+    return replace(
+        limits, wall_seconds=wall_seconds, patience_seconds=min(limits.patience_seconds, seconds - wall_seconds)
+    )
 
 
 def _judgement(tally: _Tally, tests: PreparedStdio, seconds: float, is_isolated: bool) -> Judgement:

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from services.verifier.sandbox.ceilings import whole_cpu_seconds
@@ -18,9 +18,12 @@ from services.verifier.sandbox.fork_server_client import ForkServerClient, ForkS
 from services.verifier.sandbox.places import Places
 from services.verifier.sandbox.sandbox import Ending, Limits, Program, Run, lost
 from services.verifier.sandbox.self_test import find_gap
+from services.verifier.sandbox.starvation import starved_seconds
 from shared.errors import Unavailable
 
 _MAX_ATTEMPTS = 4
+# A clock is not prolonged by less.
+_SHORTEST_WAIT_SECONDS = 0.02
 
 Stop = asyncio.Future[None]
 
@@ -153,8 +156,10 @@ async def _run_once(server: ForkServerClient, parts: Sequence[_Part], limits: Li
     ends = socket.socketpair()
     solution_stop: Stop = asyncio.get_running_loop().create_future()
     solution = asyncio.create_task(_watch(server, parts[0], limits, ends[0], solution_stop))
+    # The judge waits for the solution; whose patience is its own.
+    longest = replace(limits, wall_seconds=limits.wall_seconds + limits.patience_seconds, patience_seconds=0.0)
     try:
-        judged = await _watch(server, parts[1], limits, ends[1], stop)
+        judged = await _watch(server, parts[1], longest, ends[1], stop)
     finally:
         solution_stop.set_result(None)
         await asyncio.wait([solution])
@@ -173,7 +178,7 @@ async def _watch(
         pidfd = job.started.result()
         files.close_passed()
         try:
-            watched = await _follow(job, pidfd, limits.wall_seconds, stop)
+            watched = await _follow(job, pidfd, limits, stop)
             await server.answer(job.ended)
         finally:
             os.close(pidfd)
@@ -182,17 +187,23 @@ async def _watch(
         files.close()
 
 
-async def _follow(job: Job, pidfd: int, wall_seconds: float, stop: Stop) -> Watched:
+async def _follow(job: Job, pidfd: int, limits: Limits, stop: Stop) -> Watched:
     """Waits for the end, or brings it about."""
-    started = time.monotonic()
+    started = now = time.monotonic()
+    due = started + limits.wall_seconds
     futures: list[asyncio.Future[Any]] = [job.ended, stop]
-    await asyncio.wait(futures, timeout=wall_seconds, return_when=asyncio.FIRST_COMPLETED)
+    while due - now > _SHORTEST_WAIT_SECONDS:
+        done, _ = await asyncio.wait(futures, timeout=due - now, return_when=asyncio.FIRST_COMPLETED)
+        now = time.monotonic()
+        if done:
+            break
+        due = started + limits.wall_seconds + min(limits.patience_seconds, starved_seconds(pidfd))
     by_us = None
     if not job.ended.done():
         by_us = Ending.STOPPED if stop.done() else Ending.TIMED_OUT
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    return Watched(time.monotonic() - started, by_us)
+    return Watched(now - started, by_us)
 
 
 def _launch(job_id: int, part: _Part, limits: Limits) -> Launch:

@@ -44,10 +44,12 @@ class Program:
 class Limits:
     """What one process may use. The memory is address space beyond that of a bare interpreter.
 
-    The wall clock is for programs that wait: on a busy machine it must not end those that work.
+    The wall clock is for programs that wait. One that would work but got no processor is forgiven that time, up to
+    `patience_seconds`: a busy machine must not end what is right.
     """
 
-    wall_seconds: float = 30.0
+    wall_seconds: float = 15.0
+    patience_seconds: float = 45.0
     cpu_seconds: float = 10.0
     memory_bytes: int = 1 << 30
     output_bytes: int = 4 << 20
@@ -55,8 +57,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         numbers = (self.wall_seconds, self.cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads)
-        if min(numbers) <= 0:
-            raise ValueError(f"{self}: every limit must be above zero")
+        if min(numbers) <= 0 or self.patience_seconds < 0:
+            raise ValueError(f"{self}: every limit must be above zero, the patience not below")
 
 
 class Ending(Enum):

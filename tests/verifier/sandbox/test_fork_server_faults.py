@@ -6,6 +6,8 @@ import gc
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -180,3 +182,29 @@ async def test_an_interpreter_that_is_not_there_is_a_refusal() -> None:
         assert "did not start" in sandbox.refusal
         with pytest.raises(Unavailable, match="code cannot be run here"):
             await sandbox.run(DOUBLE, Limits())
+
+
+async def test_a_program_that_gets_no_processor_is_forgiven_the_wait() -> None:
+    working = Program(b"import time\nwhile time.process_time() < 0.4: pass\nprint(42)")
+    async with open_jail(ForkServerOptions(num_slots=2)) as sandbox:
+        # All on one processor, with much company.
+        os.sched_setaffinity(_serving_pid(sandbox), {0})
+        company = [
+            subprocess.Popen([sys.executable, "-c", "import os\nos.sched_setaffinity(0, {0})\nwhile True: pass"])
+            for _ in range(6)
+        ]
+        try:
+            forgiven = await sandbox.run(working, Limits(wall_seconds=0.8, patience_seconds=20.0))
+            exact = await sandbox.run(working, Limits(wall_seconds=0.8, patience_seconds=0.0))
+            sleeping = await sandbox.run(
+                Program(b"import time\ntime.sleep(60)"), Limits(wall_seconds=0.8, patience_seconds=20.0)
+            )
+        finally:
+            for process in company:
+                process.kill()
+                process.wait()
+    assert forgiven.stdout == b"42\n"
+    assert forgiven.seconds > 0.8
+    assert exact.ending is Ending.TIMED_OUT
+    assert sleeping.ending is Ending.TIMED_OUT
+    assert sleeping.seconds < 3.0
