@@ -1,0 +1,159 @@
+"""The pure parts of the SGLang engine: answers read, refusals told, numbers checked, command lines made."""
+
+import json
+import math
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.rollout.config import SglangConfig
+from services.rollout.engines.engine import EngineLimits
+from services.rollout.engines.sglang import wire
+from services.rollout.engines.sglang.bundle import Bundle
+from services.rollout.engines.sglang.connections import Address
+from services.rollout.engines.sglang.finite import has_nonfinite
+from services.rollout.engines.sglang.launch import command_line, environment
+from services.rollout.engines.sglang.versions import Unsupported, check_version
+from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
+from shared.tree.draw import VersionSpan, WeightVersion
+from tests.rollout.sglang.conftest import BundleFactory, request
+
+LIMITS = EngineLimits(20, 250)
+ANSWER: dict[str, Any] = {
+    "output_ids": [5, 6, 1],
+    "meta_info": {
+        "finish_reason": {"type": "stop", "matched": 1},
+        "output_token_logprobs": [[-0.1, 5, None], [-0.2, 6, None], [-0.3, 1, None]],
+        "weight_versions": [{"version": "1.1", "start": 0, "end": 2}, {"version": "1.2", "start": 2, "end": 3}],
+        "cached_tokens": 2,
+    },
+}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """The answer with something else in its meta_info, or in place of its tokens."""
+    answer = {**ANSWER, "meta_info": {**ANSWER["meta_info"], **changes}}
+    if "output_ids" in changes:
+        answer["output_ids"] = changes["output_ids"]
+    return answer
+
+
+def test_an_answer_is_read_whole() -> None:
+    completion = wire.completion_of(ANSWER, request())
+    assert completion.logprobs == (-0.1, -0.2, -0.3)
+    assert completion.spans == (
+        VersionSpan(WeightVersion(1, 1), 0, 2),
+        VersionSpan(WeightVersion(1, 2), 2, 3),
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        changed(finish_reason=None),
+        changed(finish_reason={"type": "novel"}),
+        changed(output_ids=[]),
+        changed(output_ids=[5, 6, 2]),
+        changed(output_ids=None),
+        changed(output_token_logprobs=[[-0.1, 5, None]]),
+        changed(output_token_logprobs=[[None, 5, None], [-0.2, 6, None], [-0.3, 1, None]]),
+        changed(output_token_logprobs=[[float("nan"), 5, None], [-0.2, 6, None], [-0.3, 1, None]]),
+        changed(weight_versions=[]),
+        changed(weight_versions=[{"version": "default", "start": 0, "end": 3}]),
+        changed(weight_versions=[{"version": "1.1", "start": 0, "end": 2}]),
+        changed(weight_versions=[{"version": "1.1", "start": 1, "end": 3}]),
+        changed(cached_tokens=None),
+    ],
+    ids=str,
+)
+def test_an_answer_that_contradicts_itself_is_not_believed(answer: dict[str, Any]) -> None:
+    with pytest.raises(wire.Garbled):
+        wire.completion_of(answer, request())
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.fixed_dictionaries(dict.fromkeys(ANSWER["meta_info"], json_values), optional={"other": json_values}), json_values
+)
+def test_whatever_comes_is_a_completion_or_an_error_of_ours(meta: Any, output_ids: Any) -> None:
+    for answer in ({"meta_info": meta, "output_ids": output_ids}, {"meta_info": output_ids}):
+        with pytest.raises(Unavailable):
+            wire.completion_of(answer, request())
+
+
+@given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_whatever_a_refusal_says_it_is_told_in_bounds(body: bytes) -> None:
+    assert 0 < len(wire.message_of(body)) <= 501
+    for status in (400, 404, 422, 429, 500, 503):
+        assert isinstance(wire.error_of(status, body), IbtpoError)
+
+
+def test_a_refusal_in_mid_stream_is_raised_like_any_other() -> None:
+    stream = b'data: {"output_ids": [1]}\n\ndata: {"error": {"message": "full", "code": 429}}\n\ndata: [DONE]\n\n'
+    with pytest.raises(Overloaded, match="full"):
+        wire.last_event(stream)
+    with pytest.raises(wire.Garbled):
+        wire.last_event(b"data: [DONE]\n\n")
+
+
+@given(st.lists(st.floats(width=32), max_size=9), st.sampled_from(["F64", "F32", "F16", "BF16"]))
+def test_numbers_that_are_none_are_found_in_every_format(numbers: list[float], dtype: str) -> None:
+    if dtype == "F16":
+        numbers = [number for number in numbers if not math.isfinite(number) or abs(number) < 65504]
+    codes = {"F64": "d", "F32": "f", "F16": "e", "BF16": "f"}
+    data = struct.pack(f"<{len(numbers)}{codes[dtype]}", *numbers)
+    if dtype == "BF16":  # the upper half of each
+        data = b"".join(data[start + 2 : start + 4] for start in range(0, len(data), 4))
+        numbers = [struct.unpack("<f", b"\0\0" + data[start : start + 2])[0] for start in range(0, len(data), 2)]
+    assert has_nonfinite(data, dtype) == (not all(map(math.isfinite, numbers)))
+
+
+def test_huge_numbers_are_finite() -> None:
+    assert not has_nonfinite(struct.pack("<3f", 3.4e38, -3.4e38, 1e-45), "F32")
+
+
+def test_what_the_configuration_says_of_the_server_comes_last(bundle: BundleFactory) -> None:
+    read = Bundle.read(bundle(), WeightVersion(2, 7))
+    config = SglangConfig(command=("python", "-m", "x"), arguments=("--log-level", "error"), tp=2, memory_fraction=0.8)
+    command = " ".join(command_line(config, read, 4321))
+    assert command.startswith(f"python -m x --model-path {read.directory} --host 127.0.0.1 --port 4321")
+    assert "--weight-version 2.7" in command
+    assert "--tp-size 2" in command
+    assert "--dp-size" not in command
+    assert "--mem-fraction-static 0.8" in command
+    assert command.endswith("--log-level error")
+
+
+def test_the_server_does_not_hear_our_secrets() -> None:
+    given_to_it = environment({"IBTPO_TOKEN": "s", "REDIS_URL": "redis://:p@h", "CUDA_VISIBLE_DEVICES": "0"})
+    assert given_to_it["CUDA_VISIBLE_DEVICES"] == "0"
+    assert not {"IBTPO_TOKEN", "REDIS_URL"} & given_to_it.keys()
+
+
+@pytest.mark.parametrize("version", ["0.5.20", "0.5.23", "0.5.23.post1", "0.5.31"])
+def test_known_releases_are_taken(version: str) -> None:
+    check_version(version)
+
+
+@pytest.mark.parametrize("version", ["0.5.19", "0.4.99", "0.6.0", "1.0.0", "dev", None, 5])
+def test_other_releases_are_refused(version: object) -> None:
+    with pytest.raises(Unsupported, match=r"0\.5\.20 to 0\.5\.23"):
+        check_version(version)
+
+
+def test_a_servers_url_is_read_or_refused() -> None:
+    assert Address.of("http://sglang:30000") == Address("sglang", 30000, is_tls=False)
+    assert Address.of("https://sglang/") == Address("sglang", 443, is_tls=True)
+    for url in ("", "sglang:30000", "ftp://sglang", "http://sglang/v1"):
+        with pytest.raises(InvalidInput):
+            Address.of(url)
