@@ -16,6 +16,7 @@ from services.rollout.membership import Membership, reachable_url, replica_name
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.verifier_client import VerifierClient, VerifierLimits
+from shared.errors import Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
@@ -55,7 +56,13 @@ class RolloutService:
         )
 
     def _not_ready(self) -> str | None:
-        return None if self.policy.is_serving else "no weights yet: waiting for the learner, or for rollout.model"
+        if self.policy.is_serving:
+            return None
+        try:
+            self.engine.limits  # noqa: B018 - known once weights have been served
+        except Unavailable:
+            return "no weights yet: waiting for the learner, or for rollout.model"
+        return "the engine is being restarted"
 
     @asynccontextmanager
     async def _live(self, app: FastAPI) -> AsyncIterator[None]:
