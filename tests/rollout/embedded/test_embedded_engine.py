@@ -355,11 +355,10 @@ class TestManyAtOnce:
         assert len((await engine.complete(request((3, 4)))).token_ids) == 20
         assert engine.counters.failed_steps >= 1
 
-    @pytest.mark.parametrize("inline_seconds", [0.0, 60.0], ids=["in a thread", "on the loop"])
     async def test_storms_of_requests_cancellations_and_updates_leave_a_sound_engine(
-        self, serve: EngineFactory, snapshot: SnapshotFactory, plain_model: ModelFactory, inline_seconds: float
+        self, serve: EngineFactory, snapshot: SnapshotFactory, plain_model: ModelFactory
     ) -> None:
-        engine = await serve(max_rows=7, cache_bytes=120 * TOKEN_BYTES, inline_seconds=inline_seconds, trace=True)
+        engine = await serve(max_rows=7, cache_bytes=120 * TOKEN_BYTES, trace=True)
         rng = random.Random(9)
         models = {number: plain_model("qwen3", number % 2) for number in range(4)}
         finished: list[tuple[tuple[int, ...], Completion]] = []
@@ -410,6 +409,5 @@ class TestManyAtOnce:
         while not job.done():
             await asyncio.sleep(0.005)
             worst, last = max(worst, time.perf_counter() - last), time.perf_counter()
-        # The first long step surprises it; from then on steps run beside the loop.
-        assert worst < 0.8
+        assert worst < 0.25
         assert engine.counters.step_seconds > 1.0

@@ -1,7 +1,6 @@
 """The rows in flight: admitted with what the cache holds of their prefix, decoded together, swapped out as they end."""
 
 from collections import deque
-from itertools import islice
 
 from services.rollout.engines.embedded.counters import EngineCounters
 from services.rollout.engines.embedded.kv import KVPool, RowKV
@@ -58,11 +57,6 @@ class Batch:
         """Lets go of every row and of the cache, after a step that failed half-way."""
         self._rows = []
         self._tree.clear()
-
-    def tokens_ahead(self, waiting: deque[Row]) -> int:
-        """At most so many tokens go through the model in the next step."""
-        joining = islice(waiting, self._settings.max_rows - len(self._rows))
-        return len(self._rows) + sum(len(row.token_ids) for row in joining)
 
     def _admit(self, waiting: deque[Row]) -> list[Row]:
         """Gives rows to who waits, in order, and passes over who should wait for a prompt that another one computes."""

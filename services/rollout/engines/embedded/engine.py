@@ -4,10 +4,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from services.rollout.engines.embedded.batch import Batch
 from services.rollout.engines.embedded.counters import EngineCounters
@@ -19,6 +21,8 @@ from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
 from shared.tree.draw import WeightVersion
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,8 @@ class _Swap:
 class EmbeddedEngine:
     """Implements Engine on the CPU with a transformers causal LM.
 
-    A short step runs on the event loop itself: torch lets go of the interpreter lock in every operation, and a busy
-    loop in another thread would make each of them wait to get it back. A long step runs in a thread, so that the loop
-    answers meanwhile; its operations are long, and the waits do not matter (docs/results/engine.md).
+    Steps run in a thread of their own, so that the event loop answers while one takes long. Between two steps the loop
+    has its turn: what was finished is handed out and what that leads to is asked for while the thread holds no lock.
     """
 
     def __init__(self, settings: EmbeddedSettings) -> None:
@@ -49,8 +52,8 @@ class EmbeddedEngine:
         self._loading = asyncio.Lock()
         self._work = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedded-engine")
         self._is_closed = False
-        self._seconds_per_token = float("inf")
 
     @property
     def version(self) -> WeightVersion | None:
@@ -103,6 +106,7 @@ class EmbeddedEngine:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait([self._runner])
+        await asyncio.to_thread(self._thread.shutdown)
         self._fail(self._futures, Unavailable("the engine is closed: ask another replica"))
         if self._swap is not None:
             self._swap.applied.set()
@@ -160,30 +164,26 @@ class EmbeddedEngine:
             await asyncio.sleep(0)
 
     async def _turn(self, batch: Batch) -> None:
-        """One swap or one step, on the loop or in a thread."""
+        """One swap or one step."""
         if self._swap is not None:
             await self._apply(batch, self._swap)
             return
-        counters, started = self.counters, time.perf_counter()
-        fed_before = counters.generated_tokens + counters.prefilled_tokens
-        if batch.tokens_ahead(self._waiting) * self._seconds_per_token <= self._settings.inline_seconds:
-            ended = batch.step(self._waiting)
-        else:
-            ended = await asyncio.to_thread(batch.step, self._waiting)
-        seconds = time.perf_counter() - started
-        if fed := counters.generated_tokens + counters.prefilled_tokens - fed_before:
-            self._seconds_per_token = seconds / fed
+        started = time.perf_counter()
+        ended = await self._in_thread(batch.step, self._waiting)
         self._resolve(ended)
-        counters.steps += 1
-        counters.step_seconds += seconds
-        counters.rows_in_flight, counters.waiting = batch.num_rows, len(self._waiting)
+        self.counters.steps += 1
+        self.counters.step_seconds += time.perf_counter() - started
+        self.counters.rows_in_flight, self.counters.waiting = batch.num_rows, len(self._waiting)
 
     async def _apply(self, batch: Batch, swap: _Swap) -> None:
         """From here on the new weights serve, even if the rows in flight should fail to be recomputed."""
         self._version, self._swap = swap.version, None
         self.counters.swaps += 1
         swap.applied.set()
-        await asyncio.to_thread(batch.swap, swap.policy, swap.version)
+        await self._in_thread(batch.swap, swap.policy, swap.version)
+
+    def _in_thread(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _resolve(self, ended: list[tuple[Row, Completion]]) -> None:
         for row, completion in ended:

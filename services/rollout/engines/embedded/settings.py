@@ -7,8 +7,7 @@ from dataclasses import dataclass
 class EmbeddedSettings:
     """Bounds: rows decoded together, requests that may wait, memory of the prefix cache, tokens of one prefill pass.
 
-    `context_length` lowers the model's own. A step expected to take longer than `inline_seconds` runs in a thread (see
-    EmbeddedEngine). `trace` costs half a second at the first load and makes steps faster.
+    `context_length` lowers the model's own. `trace` costs half a second at the first load and makes steps faster.
     """
 
     max_rows: int = 64
@@ -16,7 +15,6 @@ class EmbeddedSettings:
     cache_bytes: int = 256 * 2**20
     prefill_tokens: int = 2048
     context_length: int | None = None
-    inline_seconds: float = 0.05
     trace: bool = True
 
     def __post_init__(self) -> None:
