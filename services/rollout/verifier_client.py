@@ -22,7 +22,7 @@ class VerifierLimits:
     `max_waiting` the leaves that wait for one. A request is held back for `gather_seconds`, so that leaves which
     the engine finishes in one step share it: one HTTP request costs as much as judging dozens of answers."""
 
-    verdict_seconds: float = 15.0
+    verdict_seconds: float = 60.0
     gather_seconds: float = 0.004
     max_batch: int = 128
     max_requests: int = 4
