@@ -216,15 +216,18 @@ async def _endure(service: Service, num_items: int, kills: Kills) -> Seen:
     return seen
 
 
-async def _settled(service: Service, num_descriptors: int) -> bool:
-    """Whether no zombie and no descriptor is left, once what was killed has been replaced."""
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline:
-        zombies = [pid for pid, state in service.descendants() if state == "Z"]
-        if not zombies and service.num_descriptors() <= num_descriptors:
-            return True
-        await asyncio.sleep(0.2)
-    return False
+async def _settled(service: Service) -> tuple[int, int]:
+    """The numbers of descriptors and of zombies, once what was killed is back and both have stood for 3 seconds."""
+    deadline = time.monotonic() + 60
+    seen: list[tuple[int, int]] = []
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+        while time.monotonic() < deadline and (len(seen) < 4 or len(set(seen[-4:])) > 1):
+            math = (await client.get("/healthz")).json()["kinds"]["math"]
+            zombies = [pid for pid, state in service.descendants() if state == "Z"]
+            if math["live"] > math["workers"]:
+                seen.append((service.num_descriptors(), len(zombies)))
+            await asyncio.sleep(1)
+    return seen[-1]
 
 
 async def test_some_thousand_items_survive_killed_workers(tmp_path: Path) -> None:
@@ -243,13 +246,14 @@ async def test_a_hundred_thousand_items_leave_nothing_behind(tmp_path: Path) -> 
     files_before = set(Path("/tmp").iterdir())
     with _service(tmp_path) as service:
         await _endure(service, 5_000, KILLS)  # warm
-        await asyncio.sleep(3)
-        num_descriptors = service.num_descriptors()
+        num_descriptors, _ = await _settled(service)
         seen = await _endure(service, 100_000, KILLS)
-        assert await _settled(service, num_descriptors + 3)
+        num_descriptors_after, num_zombies = await _settled(service)
         num_processes = len(service.descendants())
     assert seen.wrong == []
     assert seen.num_judged == 100_000
+    assert num_zombies == 0
+    assert num_descriptors_after <= num_descriptors + 3
     assert seen.num_kills >= 10
     third = len(seen.memory_bytes) // 3
     first, last = sorted(seen.memory_bytes[:third]), sorted(seen.memory_bytes[-third:])
