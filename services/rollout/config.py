@@ -68,7 +68,7 @@ class RolloutConfig(BaseModel):
     max_trees: int = Field(64, gt=0, description="Trees grown for the stream at once")
     max_posted_trees: int = Field(256, gt=0, description="Trees grown for POST /v1/trees at once; beyond: 429")
     max_deliveries: int = Field(5, gt=0, description="Tries of a task before it is a dead letter")
-    verdict_seconds: float = Field(60.0, gt=0, description="A leaf without a verdict by then has none; beyond the verifier's own limits")
+    verdict_seconds: float = Field(60.0, gt=0, description="A leaf has no verdict after that; more than code may take")
     claim_after_seconds: float = Field(30.0, gt=0, description="A claim without heartbeat for so long is another's")
     grace_seconds: float = Field(20.0, ge=0, description="What a drain gives the trees in flight")
 
