@@ -3,7 +3,8 @@
 python -m benchmarks.engine            all tables (several minutes of one core)
 python -m benchmarks.engine --quick    the demo's model, one seed (about half a minute)
 
-All figures are per CPU-second of this process, one thread. A ratio divides two runs made one right after the other.
+All figures are tokens per CPU-second of this process, on one thread. What is compared takes turns, several in each
+seed, so that a busy machine slows both alike.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from services.demo.expressions import prompt_of
 from services.demo.split import Split, generate_in
 from services.demo.task import checkpoint_directory
 from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
-from services.rollout.engines.engine import Request, Sampling
+from services.rollout.engines.engine import Completion, EngineLimits, Request, Sampling
 from services.rollout.grower import TreeGrower
 from services.rollout.vocabulary import Vocabulary
 from shared.protocol.task import Growth, Task
@@ -39,29 +40,30 @@ from shared.tree.expansion import IBSampler
 from shared.tree.segmentation import Segmenter
 
 LARGER_VOCAB = 4096
+ANSWERS_PER_PROBLEM = (8, 1)
+DRAWS_PER_TREE = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A model with prompts for it. `answers` rows decode together; `trees` grown at once keep as many rows busy."""
+    """A model, prompts for it, and how much of what to measure."""
 
     name: str
     snapshot: Path
     vocabulary: Vocabulary
     prompts: tuple[tuple[int, ...], ...]
     max_tokens: int
-    answers: int
-    trees: int
+    rows: int
+    turns: int
+    turn_tokens: int
 
 
 def demo(seed: int) -> Workload:
     """The demo's starting policy (0.56M parameters) on the demo's problems; its answers end by themselves."""
     vocabulary = Vocabulary.load(checkpoint_directory())
     rng, difficulty = random.Random(seed), Difficulty()
-    prompts = {vocabulary.encode(prompt_of(generate_in(Split.TRAIN, rng, difficulty))) for _ in range(2000)}
-    longest = max(map(len, prompts))  # of one length, so that generate's batch has no padding
-    chosen = tuple(sorted(prompt for prompt in prompts if len(prompt) == longest))
-    return Workload("demo", checkpoint_directory(), vocabulary, chosen, difficulty.max_answer_tokens, 64, 64)
+    prompts = tuple(vocabulary.encode(prompt_of(generate_in(Split.TRAIN, rng, difficulty))) for _ in range(8000))
+    return Workload("demo", checkpoint_directory(), vocabulary, prompts, difficulty.max_answer_tokens, 64, 8, 5000)
 
 
 def larger(seed: int, directory: Path) -> Workload:
@@ -88,80 +90,29 @@ def larger(seed: int, directory: Path) -> Workload:
     tokenizer = Tokenizer.from_file(str(checkpoint_directory() / "tokenizer.json"))
     vocabulary = Vocabulary(texts, stop_ids, Segmenter(texts, stop_ids), tokenizer)
     prompts = tuple(tuple(rng.randrange(100, LARGER_VOCAB) for _ in range(32)) for _ in range(512))
-    return Workload("larger", directory, vocabulary, prompts, 128, 32, 32)
+    return Workload("larger", directory, vocabulary, prompts, 128, 32, 3, 2500)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rate:
-    """Tokens generated and what they cost."""
+    """Tokens that were generated, and what they cost."""
 
-    tokens: int
-    cpu_seconds: float
-    rows: float = 0.0
-    cached_share: float = 0.0
+    tokens: int = 0
+    cpu_seconds: float = 0.0
+    steps: int = 0
 
     @property
     def per_second(self) -> float:
         return self.tokens / self.cpu_seconds
 
+    @property
+    def rows(self) -> float:
+        return self.tokens / self.steps
 
-class Engines:
-    """Starts an engine per measurement and serves a workload with it."""
-
-    def __init__(self, workload: Workload, seed: int) -> None:
-        self._workload = workload
-        self._seed = seed
-
-    async def started(self, max_rows: int) -> EmbeddedEngine:
-        engine = EmbeddedEngine(EmbeddedSettings(max_rows=max_rows))
-        await engine.load(self._workload.snapshot, WeightVersion(1, 0))
-        return engine
-
-    def requests(self) -> Iterator[Request]:
-        """Independent answers, each to another prompt as long as there are some."""
-        work = self._workload
-        for index in range(1_000_000):
-            prompt = work.prompts[index % len(work.prompts)]
-            seed = self._seed * 1_000_000 + index
-            yield Request(prompt, work.max_tokens, Sampling(), work.vocabulary.stop_ids, seed)
-
-    def tasks(self) -> Iterator[Task]:
-        """Trees (4, 9, 1, 1)."""
-        work = self._workload
-        growth = Growth(sampler=IBSampler(first=4, levels=9, width=1, branches=1), max_tokens=work.max_tokens)
-        for index, request in enumerate(self.requests()):
-            yield Task(
-                run="bench",
-                id=f"0-{index}",
-                problem_id=str(index),
-                prompt_ids=request.token_ids,
-                kind="math",
-                answer_key={},
-                growth=growth,
-                seed=request.seed,
-            )
-
-    async def batch(self) -> Rate:
-        """One batch of independent answers, from the first to the last; the engine has served another before."""
-        engine, requests = await self.started(self._workload.answers), self.requests()
-        for _ in range(2):
-            before, tokens = time.process_time(), engine.counters.generated_tokens
-            batch = [next(requests) for _ in range(self._workload.answers)]
-            await asyncio.gather(*(engine.complete(request) for request in batch))
-        seconds, tokens = time.process_time() - before, engine.counters.generated_tokens - tokens
-        await engine.close()
-        return Rate(tokens, seconds)
-
-    async def answers_flow(self) -> Rate:
-        """Independent answers with all rows busy."""
-        engine, requests = await self.started(self._workload.answers), self.requests()
-        return await _flow(engine, lambda: engine.complete(next(requests)), self._workload.answers)
-
-    async def trees_flow(self) -> Rate:
-        """Trees with all rows busy; each advances on its own."""
-        engine, tasks = await self.started(self._workload.answers), self.tasks()
-        grower = TreeGrower(engine, RandomRewards(self._seed), "bench")
-        return await _flow(engine, lambda: grower.grow(next(tasks), self._workload.vocabulary), self._workload.trees)
+    def add(self, other: "Rate") -> None:
+        self.tokens += other.tokens
+        self.cpu_seconds += other.cpu_seconds
+        self.steps += other.steps
 
 
 class RandomRewards:
@@ -174,57 +125,150 @@ class RandomRewards:
         return float(self._rng.random() < 0.4)
 
 
-FLOW_WARM_TOKENS, FLOW_TOKENS = 20_000, 50_000
+class Turnstile:
+    """An engine whose requests wait while another is being measured."""
+
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        self.engine = engine
+        self._open = asyncio.Event()
+
+    @property
+    def version(self) -> WeightVersion | None:
+        return self.engine.version
+
+    @property
+    def limits(self) -> EngineLimits:
+        return self.engine.limits
+
+    async def complete(self, request: Request) -> Completion:
+        await self._open.wait()
+        return await self.engine.complete(request)
+
+    async def load(self, snapshot: Path, version: WeightVersion) -> None:
+        await self.engine.load(snapshot, version)
+
+    async def close(self) -> None:
+        await self.engine.close()
+
+    async def turn(self, num_tokens: int) -> Rate:
+        """Lets requests in, measures when the rows are busy again, and lets the rows run empty."""
+        counters = self.engine.counters
+        self._open.set()
+        await self._until(lambda start=counters.generated_tokens: counters.generated_tokens >= start + num_tokens // 2)
+        before, tokens, steps = time.process_time(), counters.generated_tokens, counters.steps
+        await self._until(lambda: counters.generated_tokens >= tokens + num_tokens)
+        rate = Rate(counters.generated_tokens - tokens, time.process_time() - before, counters.steps - steps)
+        self._open.clear()
+        await self._until(lambda: not (counters.rows_in_flight or counters.waiting))
+        return rate
+
+    @staticmethod
+    async def _until(condition: Callable[[], bool]) -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
-async def _flow(engine: EmbeddedEngine, start: Callable[[], Awaitable[object]], in_flight: int) -> Rate:
-    """Keeps `in_flight` jobs going and measures between two moments at which all of them are."""
+class Bench:
+    """One workload and seed."""
 
-    async def worker() -> None:
-        while True:
-            await start()
+    def __init__(self, work: Workload, seed: int) -> None:
+        self.work = work
+        self._seed = seed
+        self._model = AutoModelForCausalLM.from_pretrained(work.snapshot, dtype=torch.float32).eval()
+        self.generate = {per_problem: Rate() for per_problem in ANSWERS_PER_PROBLEM}
+        self.batch = {per_problem: Rate() for per_problem in ANSWERS_PER_PROBLEM}
+        self.answers = Rate()
+        self.trees = Rate()
+        self.cached_share = 0.0
 
-    workers = [asyncio.create_task(worker()) for _ in range(in_flight)]
-    counters = engine.counters
-    while counters.generated_tokens < FLOW_WARM_TOKENS:
-        await asyncio.sleep(0.01)
-    began, tokens, steps = time.process_time(), counters.generated_tokens, counters.steps
-    cached, computed = counters.cached_tokens, counters.prefilled_tokens
-    while counters.generated_tokens < tokens + FLOW_TOKENS:
-        await asyncio.sleep(0.01)
-    seconds, generated = time.process_time() - began, counters.generated_tokens - tokens
-    cached, computed = counters.cached_tokens - cached, counters.prefilled_tokens - computed
-    for task in workers:
-        task.cancel()
-    await asyncio.wait(workers)
-    rows = generated / (counters.steps - steps)
-    await engine.close()
-    return Rate(generated, seconds, rows, cached / max(cached + computed, 1))
+    async def run(self) -> None:
+        engines = [await self._started() for _ in range(3)]
+        answers, trees = Turnstile(engines[1]), Turnstile(engines[2])
+        requests, tasks = self._requests(1, DRAWS_PER_TREE), self._tasks()
+        grower = TreeGrower(trees, RandomRewards(self._seed), "bench")
+        jobs = [lambda: answers.complete(next(requests)), lambda: grower.grow(next(tasks), self.work.vocabulary)]
+        workers = [asyncio.create_task(_forever(job)) for job in jobs for _ in range(self.work.rows)]
+        batches = {per_problem: self._requests(0, per_problem) for per_problem in ANSWERS_PER_PROBLEM}
+        for turn in range(-1, self.work.turns):  # in the first, everything is touched once and nothing counted
+            for per_problem, source in batches.items():
+                batch = [next(source) for _ in range(self.work.rows)]
+                generated, served = self._generate_batch(batch, turn), await self._engine_batch(engines[0], batch)
+                if turn >= 0:
+                    self.generate[per_problem].add(generated)
+                    self.batch[per_problem].add(served)
+            for turnstile, total in ((answers, self.answers), (trees, self.trees)):
+                rate = await turnstile.turn(self.work.turn_tokens)
+                if turn >= 0:
+                    total.add(rate)
+        counters = trees.engine.counters
+        self.cached_share = counters.cached_tokens / (counters.cached_tokens + counters.prefilled_tokens)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
+        for engine in engines:
+            await engine.close()
 
+    async def _started(self) -> EmbeddedEngine:
+        engine = EmbeddedEngine(EmbeddedSettings(max_rows=self.work.rows))
+        await engine.load(self.work.snapshot, WeightVersion(1, 0))
+        return engine
 
-def generate_batch(workload: Workload, seed: int) -> Rate:
-    """The same batch through transformers' generate; tokens after an answer's end are not counted."""
-    model = AutoModelForCausalLM.from_pretrained(workload.snapshot, dtype=torch.float32).eval()
-    torch.manual_seed(seed)
-    stop_ids = workload.vocabulary.stop_ids
-    for first in (0, workload.answers):
-        ids = torch.tensor([workload.prompts[(first + i) % len(workload.prompts)] for i in range(workload.answers)])
+    def _requests(self, half: int, per_problem: int) -> Iterator[Request]:
+        """Independent answers, so many to each problem."""
+        work = self.work
+        for index, prompt in enumerate(work.prompts[half::2]):
+            for nth in range(per_problem):
+                seed = (self._seed * 100_000 + index) * 100 + nth
+                yield Request(prompt, work.max_tokens, Sampling(), work.vocabulary.stop_ids, seed)
+
+    def _tasks(self) -> Iterator[Task]:
+        """Trees (4, 9, 1, 1), each on another problem."""
+        growth = Growth(sampler=IBSampler(first=4, levels=9, width=1, branches=1), max_tokens=self.work.max_tokens)
+        for index, request in enumerate(self._requests(0, 1)):
+            yield Task(
+                run="bench",
+                id=f"0-{index}",
+                problem_id=str(index),
+                prompt_ids=request.token_ids,
+                kind="math",
+                answer_key={},
+                growth=growth,
+                seed=request.seed,
+            )
+
+    async def _engine_batch(self, engine: EmbeddedEngine, batch: list[Request]) -> Rate:
+        before, tokens = time.process_time(), engine.counters.generated_tokens
+        await asyncio.gather(*(engine.complete(request) for request in batch))
+        return Rate(engine.counters.generated_tokens - tokens, time.process_time() - before)
+
+    def _generate_batch(self, batch: list[Request], turn: int) -> Rate:
+        """transformers' generate, on a batch padded on the left; what follows an answer's end is not counted."""
+        torch.manual_seed(self._seed * 1000 + turn + 1)
+        width = max(len(request.token_ids) for request in batch)
+        ids = torch.tensor([[0] * (width - len(request.token_ids)) + list(request.token_ids) for request in batch])
+        mask = torch.tensor([[0] * (width - len(r.token_ids)) + [1] * len(r.token_ids) for r in batch])
+        stop_ids = self.work.vocabulary.stop_ids
         before = time.process_time()
-        output = model.generate(
+        output = self._model.generate(
             ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=mask,
             do_sample=True,
             temperature=1.0,
             top_k=0,
             top_p=1.0,
-            max_new_tokens=workload.max_tokens,
+            max_new_tokens=self.work.max_tokens,
             eos_token_id=sorted(stop_ids),
             pad_token_id=0,
         )
-        seconds = time.process_time() - before
-    answers = output[:, ids.shape[1] :].tolist()
-    tokens = sum(next((i + 1 for i, token in enumerate(row) if token in stop_ids), len(row)) for row in answers)
-    return Rate(tokens, seconds)
+        seconds, tokens = time.process_time() - before, 0
+        for row in output[:, width:].tolist():
+            tokens += next((i + 1 for i, token in enumerate(row) if token in stop_ids), len(row))
+        return Rate(tokens, seconds)
+
+
+async def _forever(job: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await job()
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -232,28 +276,29 @@ def spread(values: list[float], digits: int = 2) -> str:
     return " / ".join(f"{value:,.{digits}f}" for value in (min(values), median(values), max(values)))
 
 
-def report(workload: Workload, seeds: list[int], remake: Callable[[int], Workload]) -> None:
-    """Prints both tables of one workload."""
-    generate, batch, answers, trees = [], [], [], []
+def report(name: str, seeds: list[int], workload: Callable[[int], Workload]) -> None:
+    """Measures one workload with several seeds and prints its table."""
+    benches = []
     for seed in seeds:
-        workload = remake(seed)
-        engines = Engines(workload, seed)
-        generate.append(generate_batch(workload, seed))
-        batch.append(asyncio.run(engines.batch()))
-        answers.append(asyncio.run(engines.answers_flow()))
-        trees.append(asyncio.run(engines.trees_flow()))
-    print(f"\n## {workload.name}: {len(seeds)} seeds, min / median / max, tokens per CPU-second")
-    print(f"{workload.answers} independent answers, one batch")
-    print(f"  generate            {spread([rate.per_second for rate in generate], 0)}")
-    print(f"  engine              {spread([rate.per_second for rate in batch], 0)}")
-    print(f"  ratio               {spread([b.per_second / g.per_second for b, g in zip(batch, generate, strict=True)])}")
-    print(f"rows always busy ({workload.answers})")
-    print(f"  independent answers {spread([rate.per_second for rate in answers], 0)}")
-    print(f"  trees (4, 9, 1, 1)  {spread([rate.per_second for rate in trees], 0)}")
-    print(f"  ratio               {spread([t.per_second / a.per_second for t, a in zip(trees, answers, strict=True)])}")
-    print(f"  rows, answers       {spread([rate.rows for rate in answers], 1)}")
-    print(f"  rows, trees         {spread([rate.rows for rate in trees], 1)}")
-    print(f"  prefix from cache   {spread([rate.cached_share for rate in trees])} of the trees' request tokens")
+        benches.append(Bench(workload(seed), seed))
+        asyncio.run(benches[-1].run())
+    rows = benches[0].work.rows
+    print(f"\n## {name}: {len(seeds)} seeds, min / median / max, tokens per CPU-second")
+    for per_problem in ANSWERS_PER_PROBLEM:
+        pairs = [(bench.generate[per_problem].per_second, bench.batch[per_problem].per_second) for bench in benches]
+        print(f"a batch of {rows} independent answers, {per_problem} to a problem, from the first token to the last")
+        print(f"  generate            {spread([generate for generate, _ in pairs], 0)}")
+        print(f"  engine              {spread([engine for _, engine in pairs], 0)}")
+        print(f"  ratio               {spread([engine / generate for generate, engine in pairs])}")
+    print(f"{rows} rows kept busy")
+    print(f"  independent answers {spread([b.answers.per_second for b in benches], 0)}")
+    print(f"  trees (4, 9, 1, 1)  {spread([b.trees.per_second for b in benches], 0)}")
+    print(f"  ratio               {spread([b.trees.per_second / b.answers.per_second for b in benches])}")
+    print(f"  rows, answers       {spread([b.answers.rows for b in benches], 1)}")
+    print(f"  rows, trees         {spread([b.trees.rows for b in benches], 1)}")
+    print(
+        f"  prefix from cache   {spread([b.cached_share for b in benches], 3)} of the trees' request tokens", flush=True
+    )
 
 
 def main() -> None:
@@ -265,10 +310,10 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     seeds = list(range(1 if quick else num_seeds))
-    report(demo(0), seeds, demo)
+    report("demo", seeds, demo)
     if not quick:
         with tempfile.TemporaryDirectory() as directory:
-            report(larger(0, Path(directory)), seeds, lambda seed: larger(seed, Path(directory)))
+            report("larger", seeds, lambda seed: larger(seed, Path(directory)))
 
 
 if __name__ == "__main__":
