@@ -26,6 +26,7 @@ class Judge:
     failures: int = 0
     seconds: float = 0.0
     status: int = 503
+    poison: str = "\0"
 
     def router(self) -> APIRouter:
         router = APIRouter()
@@ -34,6 +35,8 @@ class Judge:
         async def verdicts(request: VerdictRequest) -> Response:
             self.batches.append(len(request.items))
             await asyncio.sleep(self.seconds)
+            if any(item.response == self.poison for item in request.items):
+                return Response("unjudgeable", status_code=422)
             if self.failures:
                 self.failures -= 1
                 return Response("down", status_code=self.status)
@@ -87,6 +90,14 @@ async def test_a_refusal_that_no_retry_can_mend_is_no_verdict_at_once() -> None:
         async with asyncio.timeout(5):
             assert await client.reward("exact", "right", {}) is None
     assert len(judge.batches) == 1
+
+
+async def test_an_item_that_is_refused_takes_no_neighbour_along() -> None:
+    judge = Judge(poison="poison", seconds=0.02)
+    async with client_of(judge, max_requests=1) as client:
+        answers = ["right", "poison", *["right"] * 9, "wrong"]
+        rewards = await asyncio.gather(*(client.reward("exact", answer, {}) for answer in answers))
+    assert rewards == [{"right": 1.0, "wrong": 0.0, "poison": None}[answer] for answer in answers]
 
 
 async def test_a_slow_verifier_costs_a_leaf_no_more_than_its_deadline() -> None:
