@@ -99,6 +99,11 @@ class Run:
         """Whether replicas can have the policy from this life of the run."""
         return self._published is not None
 
+    @property
+    def was_finished(self) -> bool:
+        """Whether an earlier life has brought it to its end, and nothing is left to do."""
+        return self._parts.journal.is_closed and self._course.is_done
+
     def status(self) -> RunStatus:
         """Where the run is."""
         progress = self._course.progress
@@ -127,10 +132,6 @@ class Run:
 
     async def live(self, *, is_new: bool) -> None:
         """From the lease, which is held, to the end of the run or of this life of it."""
-        if self._parts.journal.is_closed and self._course.is_done:
-            self._state = RunState.FINISHED
-            log.info("run_was_finished", step=self._course.progress.step)
-            return
         try:
             await self._begin(is_new)
             while not self._course.is_done:

@@ -123,6 +123,10 @@ class LearnerService:
 
     async def _run_to_its_end(self, drain: Drain) -> None:
         """Lives the run; then the process has nothing left to serve."""
+        if self.run.was_finished:
+            log.info("run_was_finished", run=self._config.run)  # its board keeps what it said at its end
+            _end(drain, ExitCode.DONE)
+            return
         code = _FAILED
         try:
             await self.run.take()

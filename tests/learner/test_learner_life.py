@@ -95,14 +95,17 @@ async def test_a_run_of_some_steps(
     assert len(list((config.run_dir / "trees").glob("*.msgpack"))) == 16
 
 
-async def test_a_finished_run_is_not_run_again(configured: Configure, redis_url: str, replica: Replica) -> None:
+async def test_a_finished_run_is_not_run_again(
+    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+) -> None:
     config = configured(redis_url=redis_url, total_steps=1)
     async with replica("one"), life(config) as learner:
         assert await learner.end() == 0
-    before = (config.run_dir / "summary.json").stat()
+    before, told = (config.run_dir / "summary.json").stat(), await streams.board.read()
     async with life(config) as again:
         assert await again.end() == 0
     assert (config.run_dir / "summary.json").stat() == before
+    assert await streams.board.read() == told
 
 
 async def test_a_run_ends_with_its_budget_of_tokens(configured: Configure, redis_url: str, replica: Replica) -> None:

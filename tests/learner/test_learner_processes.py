@@ -66,7 +66,7 @@ def config(configured: Configure, redis_url: str, problems_file: Path) -> Learne
     return configured(
         redis_url=redis_url,
         held_out=problems_file,
-        total_steps=24,
+        total_steps=40,
         checkpoint_every=3,
         evaluation={"problems": 5, "every": 10},
     )
@@ -125,7 +125,7 @@ def assert_whole(config: LearnerConfig) -> None:
     steps = [line["step"] for line in lines(config) if "avg_at_k" not in line]
     assert steps == list(range(1, config.total_steps + 1))
     evaluations = [line["step"] for line in lines(config) if "avg_at_k" in line]
-    assert evaluations == [0, 10, 20, 24]
+    assert evaluations == [0, 10, 20, 30, 40]
     summary = json.loads((config.run_dir / "summary.json").read_text())
     assert list(summary) == [
         *("sampler", "seed", "generated_tokens", "trajectories", "trees", "steps", "avg_at_8_before"),
@@ -145,8 +145,9 @@ async def test_a_learner_killed_in_mid_run_goes_on_and_nothing_is_lost_or_used_t
 ) -> None:
     learner.start()
     seen = await status_when(streams, lambda status: status.step >= 7)
-    assert seen.accounts.balanced
     learner.signal(signal.SIGKILL)
+    assert seen.step < config.total_steps
+    assert seen.accounts.balanced
     await learner.exit_code()
     learner.start()
     assert await learner.exit_code() == 0, learner.log
