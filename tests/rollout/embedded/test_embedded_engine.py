@@ -206,19 +206,6 @@ class TestUnfitBundles:
         assert after.token_ids == before.token_ids
         assert after.cached_tokens == len(prompt) - 1
 
-    async def test_a_model_whose_attention_is_not_plain_is_refused(self, tmp_path: Path) -> None:
-        from transformers import AutoModelForCausalLM, Gemma2Config
-
-        config = Gemma2Config(
-            vocab_size=23, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=8, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
-        )  # fmt: skip
-        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-        engine = EmbeddedEngine(EmbeddedSettings())
-        with pytest.raises(InvalidInput, match="softcap"):
-            await engine.load(tmp_path, FIRST)
-        await engine.close()
-
 
 class TestLittleMemory:
     @pytest.mark.parametrize("num_slots", [0, 5, 40, 150])

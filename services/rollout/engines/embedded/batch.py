@@ -1,6 +1,7 @@
 """The rows in flight: admitted with what the cache holds of their prefix, decoded together, swapped out as they end."""
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 
 from services.rollout.engines.embedded.counters import EngineCounters
 from services.rollout.engines.embedded.kv import KVPool, RowKV
@@ -51,6 +52,8 @@ class Batch:
             row.pinned = None
             row.version_starts.append((version, row.num_sampled))
         self._compute(0, [0] * len(self._rows))
+        for index in range(len(self._rows)):
+            self._remember(index)
         self._counters.recomputed_tokens += sum(row.num_computed for row in self._rows)
 
     def drop_all(self) -> None:
@@ -102,29 +105,17 @@ class Batch:
                 self._remember(index)
 
     def _compute(self, first: int, starts: list[int]) -> None:
-        """Computes the rows from `first` on, each from its start, together where they have about as much to do."""
+        """Computes the rows from `first` on, each from its start, in passes of at most `prefill_tokens`."""
+        limit = self._settings.prefill_tokens
         widths = [row.num_computed - start for row, start in zip(self._rows[first:], starts, strict=True)]
-        begin = 0
-        while begin < len(widths):
-            end, width = begin + 1, widths[begin]
-            while end < len(widths) and width <= 2 * widths[end] and widths[end] <= 2 * width:
-                widest = max(width, widths[end])
-                if widest * (end + 1 - begin) > self._settings.prefill_tokens:
-                    break
-                end, width = end + 1, widest
-            self._compute_together(first + begin, starts[begin:end], width)
-            begin = end
-
-    def _compute_together(self, first: int, starts: list[int], width: int) -> None:
-        """Up to `width` tokens of each row; a long row alone goes in pieces."""
-        rows = self._rows[first : first + len(starts)]
-        for offset in range(0, width, self._settings.prefill_tokens):
-            piece = [start + offset for start in starts]
-            ends = [
-                min(at + self._settings.prefill_tokens, row.num_computed) for at, row in zip(piece, rows, strict=True)
-            ]
-            token_ids = [row.token_ids[at:end] for row, at, end in zip(rows, piece, ends, strict=True)]
-            self.policy.prefill(self._kv, first, piece, token_ids)
+        for group in _alike(widths, limit):
+            rows = self._rows[first + group.start : first + group.stop]
+            for offset in range(0, max(widths[group]), limit):  # more than once for a long row, which goes alone
+                at = [start + offset for start in starts[group]]
+                token_ids = [
+                    row.token_ids[a : min(a + limit, row.num_computed)] for a, row in zip(at, rows, strict=True)
+                ]
+                self.policy.prefill(self._kv, first + group.start, at, token_ids)
 
     def _decode(self) -> list[tuple[Row, Completion]]:
         rows = self._rows
@@ -167,3 +158,13 @@ class Batch:
         if row.pinned is not None:
             self._tree.unpin(row.pinned)
         row.pinned = node
+
+
+def _alike(widths: Sequence[int], limit: int) -> Iterator[slice]:
+    """Runs of neighbours that have about as much to compute: padded to the widest, a run has at most `limit` tokens."""
+    begin = 0
+    for end in range(1, len(widths) + 1):
+        longer = widths[begin : end + 1]
+        if end == len(widths) or max(longer) > 2 * min(longer) or max(longer) * len(longer) > limit:
+            yield slice(begin, end)
+            begin = end
