@@ -211,18 +211,28 @@ def show(
 
 @app.command(rich_help_panel=LOOK)
 def verify(
-    response: Annotated[str, typer.Argument(help="What the model answered.")],
-    answer: Annotated[str, typer.Option(help="The right answer.")],
+    response: Annotated[str | None, typer.Argument(help="What the model answered.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The right answer.")] = None,
     kind: Annotated[str, typer.Option(help="How it is judged: math, choice or exact.")] = "math",
+    input: Annotated[Path | None, typer.Option(help="JSON lines of {id, kind, response, answer_key}.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where their verdicts go, in the same order.")] = None,
     url: Annotated[str | None, typer.Option(help="A verifier to ask, instead of starting one.")] = None,
     token: Token = None,
 ) -> None:
-    """Judges one answer as the verifier does, and says by which rule.
+    """Judges one answer, or a file of answers, as the verifier does.
 
     - `ibtpo verify "so it is \\boxed{\\frac{1}{2}}" --answer 0.5`
 
     - `ibtpo verify "The answer is (B)." --answer B --kind choice`
+
+    - `ibtpo verify --input answers.jsonl --output verdicts.jsonl`
     """
+    if input is not None and output is not None and response is None:
+        from services.verifier.rescore import Rescoring, rescore
+
+        _exit(rescore(Rescoring(input, output, url, token)))
+    if response is None or answer is None or input is not None or output is not None:
+        raise InvalidInput("give an answer and --answer, or both --input and --output")
     from services.local.verify import Judging, judge
 
     _exit(judge(Judging(response, answer, kind, url, token)))
