@@ -80,7 +80,7 @@ def _draw(title: str, answered: list[tuple[dict[str, Any], Any]], path: Path) ->
         axis.set_ylabel(_UNITS.get(panel["fieldConfig"]["defaults"]["unit"], ""), fontsize=7)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
-        if len(lines) <= 8:
+        if len(lines) <= 8 and any(legend for legend, _ in lines):
             axis.legend(fontsize=6, loc="best")
     for axis in list(axes.flat)[len(answered) :]:
         axis.axis("off")
