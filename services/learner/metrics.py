@@ -95,9 +95,9 @@ class LearnerMetrics:
         self.checkpoint_seconds = Histogram(
             "ibtpo_learner_checkpoint_seconds", "Time to write a checkpoint", buckets=_SECONDS, registry=registry
         )
-        self._figures = {
-            name: Gauge(f"ibtpo_learner_{name}", text, registry=registry) for name, text in _FIGURES.items()
-        }
+        # each is shown from its first value on: a 0 before it would be read as one
+        self._figures = {name: Gauge(f"ibtpo_learner_{name}", text, registry=None) for name, text in _FIGURES.items()}
+        self._hidden = set(_FIGURES)
 
     def show_accounts(self, accounts: Callable[[], Accounts]) -> None:
         """Adds the books, read at the moment of each scrape, so that their identity holds in every one."""
@@ -120,6 +120,9 @@ class LearnerMetrics:
             value = getattr(figures, name)
             if value is not None:
                 gauge.set(value)
+                if name in self._hidden:
+                    self._hidden.remove(name)
+                    self.registry.register(gauge)
 
     def record_stale(self, tree: ScoredTree) -> None:
         """Counts a dropped tree by the lengths of its answers."""
