@@ -345,12 +345,12 @@ THROUGHPUT = Board(
             "Mean answer length of trees used and of trees dropped as stale: a bound that drops the long ones is a bias.",
             "operations.md#ibtpotreesstale",
             (
-                "rate(ibtpo_learner_used_trajectory_tokens_sum[5m]) / rate(ibtpo_learner_used_trajectory_tokens_count[5m])",
+                "sum(rate(ibtpo_learner_used_trajectory_tokens_sum[5m])) / sum(rate(ibtpo_learner_used_trajectory_tokens_count[5m]))",
                 "used",
             ),
             (
-                "(rate(ibtpo_learner_stale_trajectory_tokens_sum[5m]) "
-                "/ (rate(ibtpo_learner_stale_trajectory_tokens_count[5m]) > 0)) or vector(0)",
+                "(sum(rate(ibtpo_learner_stale_trajectory_tokens_sum[5m])) "
+                "/ (sum(rate(ibtpo_learner_stale_trajectory_tokens_count[5m])) > 0)) or vector(0)",
                 "stale",
             ),
         ),

@@ -18,9 +18,11 @@ _COLUMNS = 3
 _UNITS = {"none": "", "percentunit": "share", "s": "seconds", "ops": "per second"}
 
 
-def draw_all(directory: Path, seconds: float) -> list[Path]:
-    """One PNG per dashboard with data, of the last `seconds`."""
+def draw_all(directory: Path) -> list[Path]:
+    """One PNG per dashboard with data, from the run's first step on."""
     directory.mkdir(parents=True, exist_ok=True)
+    (beginning,) = stack.query("min(min_over_time(timestamp(ibtpo_learner_eff_rate)[2h:5s]))")
+    seconds = time.time() - float(beginning["value"][1])
     drawn = []
     for path in sorted((stack.ROOT / "deploy/grafana/dashboards").glob("*.json")):
         board = json.loads(path.read_text())

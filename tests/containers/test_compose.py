@@ -134,7 +134,7 @@ def test_every_panel_is_answered_with_data() -> None:
 def test_the_dashboards_are_drawn_for_the_docs() -> None:
     from tests.containers.pictures import draw_all
 
-    drawn = draw_all(stack.ROOT / os.environ["IBTPO_PICTURES"], seconds=1200)
+    drawn = draw_all(stack.ROOT / os.environ["IBTPO_PICTURES"])
     assert {path.stem for path in drawn} >= {"balance", "throughput", "verifier"}
 
 

@@ -17,7 +17,7 @@ from services.rollout.engines.embedded.series import EngineSeries
 from services.rollout.engines.sglang import SglangMetrics
 from services.rollout.metrics import RolloutMetrics
 from services.verifier.metrics import VerifierMetrics
-from shared.protocol.status import Accounts, RunState, RunStatus
+from shared.protocol.status import Accounts, RunState, RunStatus, StepFigures
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
@@ -75,6 +75,7 @@ def _exported() -> set[str]:
     """The names of all series that the services have, those of the HTTP doors among them."""
     rollout, learner, verifier = RolloutMetrics(), LearnerMetrics(), VerifierMetrics(CollectorRegistry())
     learner.show_accounts(Accounts)
+    learner.record_step(StepFigures(**dict.fromkeys(StepFigures.model_fields, 1)), "updated")
     learner.show_status(lambda: RunStatus(run="r", state=RunState.TRAINING))
     sglang = CollectorRegistry()
     SglangMetrics(sglang)
