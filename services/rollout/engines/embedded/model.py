@@ -65,8 +65,9 @@ class Policy:
             if self._is_traced:
                 new.trace()
             return new
-        for weight, new_weight in zip(self._model.parameters(), new._model.parameters(), strict=True):
-            weight.copy_(new_weight)
+        new_weights = new._model.state_dict()
+        for name, weight in self._model.state_dict().items():
+            weight.copy_(new_weights[name])
         return self
 
     @torch.inference_mode()
@@ -120,7 +121,7 @@ def _context_length(config: PreTrainedConfig, wanted: int | None) -> int:
 
 
 def _weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
 
 
 def _computation(model: PreTrainedModel) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def load_policy(snapshot: Path, context_length: int | None) -> Policy:
             raise InvalidInput(
                 f"{snapshot}: {kind.replace('_', ' ')} {sorted(map(str, found))[:4]}: weights must fit config.json"
             )
-    for name, weight in model.named_parameters():
+    for name, weight in model.state_dict().items():
         if not bool(torch.isfinite(weight).all()):
             raise InvalidInput(f"{snapshot}: {name} holds NaN or infinity; the training step that made it has failed")
     return Policy(model, context_length)
