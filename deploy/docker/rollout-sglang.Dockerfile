@@ -3,8 +3,8 @@
 #
 #   docker build -f deploy/docker/rollout-sglang.Dockerfile -t ibtpo-rollout-sglang .
 #
-# SGLANG_IMAGE  pin it by digest for a release; docs/sglang.md says which versions were tried
-ARG SGLANG_IMAGE=lmsysorg/sglang:v0.5.6
+# SGLANG_IMAGE  pin it by digest for a release; 0.5.23 is the version that the engine was written and tested against
+ARG SGLANG_IMAGE=lmsysorg/sglang:v0.5.23
 
 FROM ${SGLANG_IMAGE} AS requirements
 WORKDIR /requirements

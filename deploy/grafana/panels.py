@@ -480,7 +480,7 @@ VERIFIER = Board(
     ),
 )
 
-SGLANG_PAGE = "sglang.md"
+SGLANG_PAGE = "operations.md#gpus"
 SGLANG = Board(
     "ibtpo-sglang",
     "ibtpo: SGLang",

@@ -153,8 +153,8 @@ def test_the_base_trains_the_demo_as_the_preset_does() -> None:
     base = tomllib.loads((ROOT / "deploy/kubernetes/base/run.toml").read_text())
     preset = tomllib.loads((ROOT / "deploy/config/demo.toml").read_text())
     for section in ("learner", "rollout"):
-        shared = {key: value for key, value in base[section].items() if key in preset[section]}
-        assert shared == preset[section]
+        wanted = {key: value for key, value in preset[section].items() if key != "sglang"}  # a folder of a checkout
+        assert {key: base[section].get(key) for key in wanted} == wanted
 
 
 def _load(model: type[BaseModel], section: str, tables: dict[str, Any], settings: list[str]) -> None:
