@@ -1,0 +1,143 @@
+"""The real SGLang: one server for the whole run of tests, and engines that use it as one that is given to them."""
+
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+from safetensors.torch import load_file, save_file
+
+from services.demo.task import checkpoint_directory
+from services.rollout.config import SglangConfig
+from services.rollout.engines.engine import Completion, Request, Sampling
+from services.rollout.engines.sglang import GivenServer, SglangEngine, SglangMetrics
+from services.rollout.engines.sglang.bundle import Bundle
+from services.rollout.engines.sglang.launch import command_line, environment, free_port, leashed
+from services.rollout.vocabulary import Vocabulary
+from shared.tree.draw import WeightVersion
+
+PYTHON = Path(os.environ.get("IBTPO_SGLANG_PYTHON", ".venv-sglang/bin/python"))
+"""The interpreter that has SGLang; with a GPU, one with its own requirements (docs/sglang.md)."""
+MODULE = os.environ.get("IBTPO_SGLANG_MODULE", "sglang_cpu")
+ARGUMENTS = tuple(os.environ.get("IBTPO_SGLANG_ARGUMENTS", "").split())
+START_SECONDS = 400.0
+NUMBERS = count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of it needs the real server."""
+    for item in items:
+        if "tests/sglang/" in str(item.path):
+            item.add_marker(pytest.mark.sglang)
+            item.add_marker(pytest.mark.timeout(START_SECONDS))
+
+
+@dataclass(frozen=True, slots=True)
+class Bundles:
+    """The demo's policy, and another one of the same shape."""
+
+    first: Path
+    second: Path
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    """In a directory that the server reads too."""
+    root = tmp_path_factory.mktemp("bundles")
+    found = Bundles(root / "first", root / "second")
+    for directory, noise in ((found.first, 0.0), (found.second, 0.05)):
+        directory.mkdir()
+        for path in checkpoint_directory().iterdir():
+            if path.suffix == ".json":
+                (directory / path.name).write_bytes(path.read_bytes())
+        torch.manual_seed(0)
+        weights = load_file(checkpoint_directory() / "model.safetensors")
+        moved = {name: weight + noise * torch.randn_like(weight) * weight.std() for name, weight in weights.items()}
+        save_file(moved, directory / "model.safetensors", metadata={"format": "pt"})
+    return found
+
+
+@pytest.fixture(scope="session")
+def vocabulary(bundles: Bundles) -> Vocabulary:
+    """The demo's."""
+    return Vocabulary.load(bundles.first)
+
+
+@pytest.fixture(scope="session")
+def server_url(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the one server listens."""
+    if not PYTHON.exists():
+        pytest.fail(f"{PYTHON} is missing: `make sglang-cpu` installs the real SGLang (about two minutes)")
+    config = SglangConfig(command=(str(PYTHON), "-m", MODULE), arguments=ARGUMENTS)
+    port, log = free_port(), tmp_path_factory.mktemp("server") / "sglang.log"
+    command = command_line(config, Bundle.read(bundles.first, WeightVersion(0, 0)), port)
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            leashed(command, os.getpid()), stdout=output, stderr=output, env=environment(os.environ)
+        )
+    try:
+        _wait_until_it_listens(server, f"http://127.0.0.1:{port}", log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_until_it_listens(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS - 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            httpx.get(f"{url}/health", timeout=2).raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.3)
+    pytest.fail(f"SGLang did not start:\n{log.read_text()[-4000:]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An engine over the real server, which serves the first bundle as `version`."""
+
+    engine: SglangEngine
+    registry: CollectorRegistry
+    url: str
+
+    def next_version(self) -> WeightVersion:
+        """One that this server has not served yet: it begins with an empty cache."""
+        return WeightVersion(1, next(NUMBERS))
+
+    async def sample(self, token_ids: tuple[int, ...], max_tokens: int = 40, **sampling: Any) -> Completion:
+        return await self.engine.complete(Request(token_ids, max_tokens, Sampling(**sampling), frozenset({1}), 0))
+
+    async def series(self, name: str, **labels: str) -> float:
+        """One of the server's own series, as it is now."""
+        serving = self.engine._keeper.serving
+        assert serving is not None
+        self.engine.series.show(await serving.client.metrics(10))
+        found = [
+            sample.value
+            for family in self.engine.series.collect()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        return sum(found)
+
+
+@pytest.fixture
+async def served(server_url: str, bundles: Bundles) -> AsyncIterator[Served]:
+    """An engine that has just loaded the first bundle, with an empty cache."""
+    config = SglangConfig(url=server_url, reads_snapshots=True, request_seconds=120.0)
+    registry = CollectorRegistry()
+    engine = SglangEngine(config, GivenServer(config), SglangMetrics(registry))
+    one = Served(engine, registry, server_url)
+    await engine.load(bundles.first, one.next_version())
+    yield one
+    await engine.close()

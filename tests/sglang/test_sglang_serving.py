@@ -1,0 +1,92 @@
+"""The real SGLang as a replica uses it: prefixes shared, bounds kept, requests dropped, series shown."""
+
+import asyncio
+from typing import Any
+from zlib import crc32
+
+from prometheus_client import generate_latest
+
+from services.rollout.engines.engine import Request, Sampling
+from services.rollout.grower import TreeGrower
+from services.rollout.vocabulary import Vocabulary
+from shared.protocol.task import Growth, Task
+from shared.protocol.tree import TreeUsage
+from shared.tree.expansion import EntropySampler, IBSampler
+from tests.sglang import reference
+from tests.sglang.conftest import Served
+
+
+class CoinRewards:
+    """One answer in two is right."""
+
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
+        return float(crc32(response.encode()) % 2)
+
+
+async def grow(served: Served, vocabulary: Vocabulary, sampler: Any, num_trees: int, seed: int) -> list[TreeUsage]:
+    grower = TreeGrower(served.engine, CoinRewards(), "test")
+    tasks = [
+        Task(
+            run="r",
+            id=str(index),
+            problem_id=str(index),
+            prompt_ids=prompt,
+            kind="coin",
+            answer_key={},
+            growth=Growth(sampler=sampler, max_tokens=48),
+            seed=index,
+        )
+        for index, prompt in enumerate(reference.prompts(vocabulary, num_trees, seed))
+    ]
+    return [tree.usage for tree in await asyncio.gather(*(grower.grow(task, vocabulary) for task in tasks))]
+
+
+async def test_a_tree_computes_no_prefix_twice(served: Served, vocabulary: Vocabulary) -> None:
+    computed = await served.series("sglang:realtime_tokens_total", mode="prefill_compute")
+    for sampler in (IBSampler(), EntropySampler()):
+        usages = await grow(served, vocabulary, sampler, num_trees=6, seed=6)
+        reusable, cached = (sum(getattr(one, name) for one in usages) for name in ("reusable_tokens", "cached_tokens"))
+        assert reusable > 0
+        assert cached >= 0.95 * reusable
+    # and so says the server
+    fresh = await served.series("sglang:realtime_tokens_total", mode="prefill_compute") - computed
+    prompts = sum(len(prompt) for prompt in reference.prompts(vocabulary, 6, seed=6))
+    num_requests = served.registry.get_sample_value("ibtpo_rollout_engine_requests_total", {"result": "done"})
+    assert num_requests is not None
+    assert fresh <= 1.05 * prompts + num_requests
+
+
+async def test_the_longest_request_that_is_let_through_is_served_whole(served: Served) -> None:
+    longest = served.engine.limits.context_length
+    for num_tokens in (1, longest // 2, longest - 1):
+        request = Request((4,) * num_tokens, longest - num_tokens, Sampling(), frozenset(), 0)
+        assert len((await served.engine.complete(request)).token_ids) == longest - num_tokens
+
+
+async def test_an_answer_ends_with_its_stop_token(served: Served, vocabulary: Vocabulary) -> None:
+    for prompt in reference.prompts(vocabulary, 4, seed=7):
+        one = await served.sample(prompt, 100)
+        assert one.token_ids[-1] == reference.EOS
+        assert reference.EOS not in one.token_ids[:-1]
+
+
+async def test_a_cancelled_request_stops_running_at_the_server(served: Served) -> None:
+    endless = Request((4, 5, 6), 200, Sampling(), frozenset(), 0)
+    aborted = await served.series("sglang:num_aborted_requests_total")
+    asked = [asyncio.create_task(served.engine.complete(endless)) for _ in range(3)]
+    while await served.series("sglang:num_running_reqs") < 3:
+        await asyncio.sleep(0.02)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    async with asyncio.timeout(20):
+        while await served.series("sglang:num_aborted_requests_total") < aborted + 3:
+            await asyncio.sleep(0.05)
+
+
+async def test_the_servers_series_are_the_replicas(served: Served) -> None:
+    await served.sample((4, 5, 6))
+    assert await served.series("sglang:generation_tokens_total") > 0
+    text = generate_latest(served.registry).decode()
+    assert "sglang:num_running_reqs{" in text
+    assert "model_name" not in text

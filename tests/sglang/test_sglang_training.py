@@ -1,0 +1,82 @@
+"""`ibtpo demo engine=sglang` in small, through the real SGLang, whose server is killed in the middle of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.sglang.conftest import ARGUMENTS, MODULE, PYTHON
+
+SETTINGS = (
+    "engine=sglang",
+    "local.rollouts=1",
+    "local.ready_seconds=300",
+    "max_generated_tokens=50000",
+    "learner.evaluation.problems=60",
+    "learner.evaluation.k=4",
+    "learner.checkpoint_every=2",
+)
+
+
+def events(log: Path, name: str) -> list[dict[str, Any]]:
+    """What a service logged under this name so far."""
+    return [entry for entry in _entries(log) if entry.get("event") == name]
+
+
+def _entries(log: Path) -> Iterator[dict[str, Any]]:
+    for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+def wait_for(training: "subprocess.Popen[bytes]", log: Path, name: str, number: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while len(events(log, name)) < number:
+        assert training.poll() is None, "the run ended early"
+        assert time.monotonic() < deadline, f"no {number} events {name!r} in {log}"
+        time.sleep(0.1)
+
+
+def test_a_run_learns_through_sglang_and_outlives_a_kill_of_its_server(tmp_path: Path) -> None:
+    command = json.dumps([str(PYTHON), "-m", MODULE])
+    own = (f"rollout.sglang.command={command}", f"rollout.sglang.arguments={json.dumps(ARGUMENTS)}")
+    told = (tmp_path / "told.txt").open("wb")
+    with (
+        told,
+        subprocess.Popen(
+            [sys.executable, "-m", "services.cli", "demo", "--plain", "--runs", str(tmp_path), *SETTINGS, *own],
+            stdout=told,
+            stderr=told,
+        ) as training,
+    ):
+        try:
+            log = tmp_path / "demo" / "logs" / "rollout-1.jsonl"
+            wait_for(training, log, "weights_swapped", 3, seconds=200)
+            os.kill(events(log, "sglang_started")[-1]["pid"], signal.SIGKILL)
+            wait_for(training, log, "engine_up", 2, seconds=120)
+            assert training.wait(240) == 0, (tmp_path / "told.txt").read_text()[-3000:]
+        finally:
+            training.kill()
+    _check(tmp_path / "demo", log)
+
+
+def _check(run: Path, log: Path) -> None:
+    assert [event["cause"] for event in events(log, "engine_up")] == ["first", "lost"]
+    swapped = [event["version"] for event in events(log, "weights_swapped")]
+    assert len(swapped) == len(set(swapped)) >= 5
+    assert not events(log, "task_buried")
+    assert not Path(f"/proc/{events(log, 'sglang_started')[-1]['pid']}").exists()
+    figures = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [figure for figure in figures if "loss" in figure]
+    assert all(step["trees"] == steps[0]["trees"] for step in steps)
+    # the learner's own log-probabilities of what SGLang sampled, against SGLang's (none where no weights were current)
+    gaps = [step["engine_gap"] for step in steps if step["engine_gap"] is not None]
+    assert len(gaps) > len(steps) // 2
+    assert max(gaps) < 1e-4
+    before, *_, after = [figure["avg_at_k"] for figure in figures if "avg_at_k" in figure]
+    assert after > before
