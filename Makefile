@@ -6,6 +6,10 @@ TORCH ?= torch==2.13.0
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# The real SGLang for tests on a plain CPU, in an environment of its own: its pins are not ours.
+SGLANG ?= sglang==0.5.23
+SGLANG_VENV := .venv-sglang
+SGLANG_BIN := $(SGLANG_VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -44,6 +48,20 @@ test-manifests: install  ## Prometheus rules, dashboards, Kubernetes manifests, 
 test-containers: install  ## The composed system on a real engine, from nothing but root and apt: train, scale, kill, watch
 	@tests/containers/run $(ARGS)
 
+$(SGLANG_VENV)/.installed: deploy/sglang-cpu/requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) on PATH: install Python 3.11, or say make PYTHON=python3"; exit 1; }
+	@echo "Making the environment of SGLang in $(SGLANG_VENV) (about two minutes and 2.7 GB, once)"
+	@test -x $(SGLANG_BIN)/python || $(PYTHON) -m venv $(SGLANG_VENV)
+	@$(SGLANG_BIN)/pip install --quiet $(PIP_ARGS) --requirement deploy/sglang-cpu/requirements.txt
+	@$(SGLANG_BIN)/pip install --quiet $(PIP_ARGS) --no-deps "$(SGLANG)"
+	@echo "$(CURDIR)/deploy/sglang-cpu/python" > "$$($(SGLANG_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ibtpo-sglang-cpu.pth"
+	@touch $@
+
+sglang-cpu: $(SGLANG_VENV)/.installed  ## The real SGLang for a plain CPU, in .venv-sglang
+
+test-sglang: install sglang-cpu  ## The tests against the real SGLang: parity, weights, reuse, a run that learns
+	@$(BIN)/pytest -q -m sglang tests/sglang $(ARGS)
+
 lint: install  ## Style
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 
@@ -54,4 +72,4 @@ check: lint types  ## Style, types and who may import whom
 	@$(BIN)/lint-imports --no-timings >/dev/null || { $(BIN)/lint-imports; exit 1; }
 
 clean:  ## Remove what was built (runs/ stays)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(SGLANG_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
