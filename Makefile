@@ -69,7 +69,7 @@ types: install  ## Types
 	@$(BIN)/mypy --no-error-summary
 
 check: lint types  ## Style, types and who may import whom
-	@$(BIN)/lint-imports --no-timings >/dev/null || { $(BIN)/lint-imports; exit 1; }
+	@$(BIN)/lint-imports
 
 clean:  ## Remove what was built (runs/ stays)
 	rm -rf $(VENV) $(SGLANG_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
