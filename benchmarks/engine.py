@@ -302,16 +302,18 @@ def report(name: str, seeds: list[int], workload: Callable[[int], Workload]) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seeds", type=int, default=5)
-    quick, num_seeds = (arguments := parser.parse_args()).quick, arguments.seeds
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the demo's model, one seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", nargs="*", choices=["demo", "larger"], default=["demo", "larger"])
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    seeds = list(range(1 if quick else num_seeds))
-    report("demo", seeds, demo)
-    if not quick:
+    seeds = list(range(1 if arguments.quick else arguments.seeds))
+    if "demo" in arguments.models:
+        report("demo", seeds, demo)
+    if "larger" in arguments.models and not arguments.quick:
         with tempfile.TemporaryDirectory() as directory:
             report("larger", seeds, lambda seed: larger(seed, Path(directory)))
 
