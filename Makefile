@@ -13,7 +13,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full test-verifier-long test-manifests test-containers lint types check clean
+.PHONY: help install demo test test-full test-verifier-long test-manifests test-containers sglang-cpu test-sglang lint types check clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18

@@ -36,12 +36,13 @@ from services.rollout.grower import TreeGrower
 from services.rollout.vocabulary import Vocabulary
 from shared.protocol.task import Growth, Task
 from shared.tree.draw import WeightVersion
-from shared.tree.expansion import IBSampler
+from shared.tree.expansion import AnySampler, IBSampler, IndependentSampler
 from shared.tree.segmentation import Segmenter
 
 LARGER_VOCAB = 4096
 ANSWERS_PER_PROBLEM = (8, 1)
-DRAWS_PER_TREE = 12
+IB_TREE = IBSampler(first=4, levels=9, width=1, branches=1)
+INDEPENDENT = IndependentSampler(first=IB_TREE.num_draws)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,25 +179,29 @@ class Bench:
         self.generate = {per_problem: Rate() for per_problem in ANSWERS_PER_PROBLEM}
         self.batch = {per_problem: Rate() for per_problem in ANSWERS_PER_PROBLEM}
         self.answers = Rate()
+        self.independent = Rate()
         self.trees = Rate()
         self.cached_share = 0.0
 
     async def run(self) -> None:
-        engines = [await self._started() for _ in range(3)]
-        answers, trees = Turnstile(engines[1]), Turnstile(engines[2])
-        requests, tasks = self._requests(1, DRAWS_PER_TREE), self._tasks()
-        grower = TreeGrower(trees, RandomRewards(self._seed), "bench")
-        jobs = [lambda: answers.complete(next(requests)), lambda: grower.grow(next(tasks), self.work.vocabulary)]
+        engine, *others = [await self._started() for _ in range(4)]
+        answers, independent, trees = map(Turnstile, others)
+        requests = self._requests(1, INDEPENDENT.num_draws)
+        jobs = [
+            lambda: answers.complete(next(requests)),
+            self._growing(independent, INDEPENDENT),
+            self._growing(trees, IB_TREE),
+        ]
         workers = [asyncio.create_task(_forever(job)) for job in jobs for _ in range(self.work.rows)]
         batches = {per_problem: self._requests(0, per_problem) for per_problem in ANSWERS_PER_PROBLEM}
         for turn in range(-1, self.work.turns):  # in the first, everything is touched once and nothing counted
             for per_problem, source in batches.items():
                 batch = [next(source) for _ in range(self.work.rows)]
-                generated, served = self._generate_batch(batch, turn), await self._engine_batch(engines[0], batch)
+                generated, served = self._generate_batch(batch, turn), await self._engine_batch(engine, batch)
                 if turn >= 0:
                     self.generate[per_problem].add(generated)
                     self.batch[per_problem].add(served)
-            for turnstile, total in ((answers, self.answers), (trees, self.trees)):
+            for turnstile, total in ((answers, self.answers), (independent, self.independent), (trees, self.trees)):
                 rate = await turnstile.turn(self.work.turn_tokens)
                 if turn >= 0:
                     total.add(rate)
@@ -205,8 +210,8 @@ class Bench:
         for worker in workers:
             worker.cancel()
         await asyncio.wait(workers)
-        for engine in engines:
-            await engine.close()
+        for used in (engine, *others):
+            await used.close()
 
     async def _started(self) -> EmbeddedEngine:
         engine = EmbeddedEngine(EmbeddedSettings(max_rows=self.work.rows))
@@ -221,9 +226,13 @@ class Bench:
                 seed = (self._seed * 100_000 + index) * 100 + nth
                 yield Request(prompt, work.max_tokens, Sampling(), work.vocabulary.stop_ids, seed)
 
-    def _tasks(self) -> Iterator[Task]:
-        """Trees (4, 9, 1, 1), each on another problem."""
-        growth = Growth(sampler=IBSampler(first=4, levels=9, width=1, branches=1), max_tokens=self.work.max_tokens)
+    def _growing(self, engine: Turnstile, sampler: AnySampler) -> Callable[[], Awaitable[object]]:
+        """Grows one tree after another, each on another problem."""
+        grower, tasks = TreeGrower(engine, RandomRewards(self._seed), "bench"), self._tasks(sampler)
+        return lambda: grower.grow(next(tasks), self.work.vocabulary)
+
+    def _tasks(self, sampler: AnySampler) -> Iterator[Task]:
+        growth = Growth(sampler=sampler, max_tokens=self.work.max_tokens)
         for index, request in enumerate(self._requests(0, 1)):
             yield Task(
                 run="bench",
@@ -291,10 +300,12 @@ def report(name: str, seeds: list[int], workload: Callable[[int], Workload]) -> 
         print(f"  engine              {spread([engine for _, engine in pairs], 0)}")
         print(f"  ratio               {spread([engine / generate for generate, engine in pairs])}")
     print(f"{rows} rows kept busy")
-    print(f"  independent answers {spread([b.answers.per_second for b in benches], 0)}")
+    print(f"  bare answers        {spread([b.answers.per_second for b in benches], 0)}")
+    print(f"  independent (12)    {spread([b.independent.per_second for b in benches], 0)}")
     print(f"  trees (4, 9, 1, 1)  {spread([b.trees.per_second for b in benches], 0)}")
-    print(f"  ratio               {spread([b.trees.per_second / b.answers.per_second for b in benches])}")
-    print(f"  rows, answers       {spread([b.answers.rows for b in benches], 1)}")
+    print(f"  trees / independent {spread([b.trees.per_second / b.independent.per_second for b in benches])}")
+    print(f"  trees / bare        {spread([b.trees.per_second / b.answers.per_second for b in benches])}")
+    print(f"  rows, independent   {spread([b.independent.rows for b in benches], 1)}")
     print(f"  rows, trees         {spread([b.trees.rows for b in benches], 1)}")
     print(
         f"  prefix from cache   {spread([b.cached_share for b in benches], 3)} of the trees' request tokens", flush=True

@@ -1,0 +1,315 @@
+"""What a rollout costs beyond its SGLang server, how many prefixes it shares, and how long a weight update stops it.
+
+python -m benchmarks.sglang concurrency   a server that only waits: CPU of 1 to 512 trees at once (2 minutes)
+python -m benchmarks.sglang overhead      the real server: trees against its bare requests, in turns (4 minutes)
+python -m benchmarks.sglang reuse         the real server: prefix tokens shared, with room and without (5 minutes)
+python -m benchmarks.sglang pause         the real server: weight updates under load (1 minute)
+
+The real server is the one that `make sglang-cpu` installs. Rollouts run in this process, without Redis and HTTP doors.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+from zlib import crc32
+
+from prometheus_client import CollectorRegistry
+
+from services.demo.difficulty import Difficulty
+from services.demo.expressions import generate, prompt_of
+from services.demo.task import checkpoint_directory
+from services.rollout.config import SglangConfig
+from services.rollout.engines.engine import Completion, Request, Sampling
+from services.rollout.engines.sglang import ManagedServer, SglangEngine, SglangMetrics
+from services.rollout.engines.sglang.connections import Connections
+from services.rollout.grower import TreeGrower
+from services.rollout.vocabulary import Vocabulary
+from shared.protocol.task import Growth, Task
+from shared.protocol.tree import TreeUsage
+from shared.tree.draw import WeightVersion
+from shared.tree.expansion import AnySampler, EntropySampler, FixedWidthSampler, IBSampler
+
+SIMULATED = (sys.executable, "tests/rollout/sglang/contract_server.py")
+REAL = (".venv-sglang/bin/python", "-m", "sglang_cpu")
+FIRST = WeightVersion(1, 1)
+
+
+class CoinRewards:
+    """One answer in two is right, at once: no verifier in these figures."""
+
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
+        return float(crc32(response.encode()) % 2)
+
+
+@dataclass(slots=True)
+class Rollout:
+    """A grower over an engine, with what both count."""
+
+    engine: SglangEngine
+    registry: CollectorRegistry
+    vocabulary: Vocabulary
+    asked: list[Request] = field(default_factory=list)
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    async def grow(self, tasks: list[Task], at_once: int) -> list[TreeUsage]:
+        """Grows the tasks' trees, so many at once, each beginning as another ends; returns what each took."""
+        grower, waiting, usages = TreeGrower(self.engine, CoinRewards(), "benchmark"), iter(tasks), []
+
+        async def one_after_another() -> None:
+            for task in waiting:
+                usages.append((await grower.grow(task, self.vocabulary)).usage)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(one_after_another())
+        return usages
+
+
+@asynccontextmanager
+async def rollout(command: tuple[str, ...], *arguments: str, max_requests: int = 4096) -> AsyncIterator[Rollout]:
+    """A rollout of the demo's policy over a server of its own."""
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory())) / "policy"
+        directory.mkdir()
+        for path in checkpoint_directory().iterdir():
+            if path.suffix != ".md":
+                (directory / path.name).symlink_to(path)
+        config = SglangConfig(command=command, arguments=arguments, max_requests=max_requests)
+        registry = CollectorRegistry()
+        engine = SglangEngine(config, ManagedServer(config), SglangMetrics(registry))
+        stack.push_async_callback(engine.close)
+        await engine.load(directory, FIRST)
+        yield Rollout(engine, registry, Vocabulary.load(directory))
+
+
+def tasks_of(vocabulary: Vocabulary, number: int, growth: Growth, seed: int, repeat: int = 1) -> list[Task]:
+    """Problems of the demo; `repeat` lengthens their prompts."""
+    rng = random.Random(seed)
+    prompts = [vocabulary.encode(prompt_of(generate(rng, Difficulty()))) * repeat for _ in range(number)]
+    return [
+        Task(
+            run="b", id=str(i), problem_id=str(i), prompt_ids=prompt, kind="coin", answer_key={}, growth=growth, seed=i
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+# Concurrency
+
+
+async def concurrency(quick: bool) -> None:
+    """CPU of the rollout per tree and per 1,000 tokens, as trees in flight grow in number."""
+    print("trees at once | trees | wall s | trees/s | CPU ms per tree | CPU ms per 1,000 tokens | most memory MB")
+    print("---|---|---|---|---|---|---")
+    growth = Growth(sampler=IBSampler(), max_tokens=600)
+    server = ("--tokens=200", "--token-seconds=0.002", "--prefill-seconds=0.01", "--context=2048", "--whole-answers")
+    async with rollout(SIMULATED, *server) as one:
+        await one.grow(tasks_of(one.vocabulary, 8, growth, seed=99), 8)  # imports, caches
+        for at_once in (1, 8, 64) if quick else (1, 8, 64, 256, 512):
+            number = max(4 if at_once == 1 else 16, 2 * at_once)
+            tasks = tasks_of(one.vocabulary, number, growth, seed=at_once, repeat=8)
+            started, cpu = time.perf_counter(), time.process_time()
+            usages = await one.grow(tasks, at_once)
+            wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+            tokens = sum(usage.generated_tokens for usage in usages)
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(
+                f"{at_once} | {number} | {wall:.1f} | {number / wall:.1f} | {1e3 * cpu / number:.1f} "
+                f"| {1e6 * cpu / tokens:.1f} | {memory:.0f}",
+                flush=True,
+            )
+
+
+# Overhead
+
+
+class Recording:
+    """An engine that notes, tree by tree, what was asked of another and how long the answer was."""
+
+    def __init__(self, engine: SglangEngine) -> None:
+        self._engine = engine
+        self.asked: list[tuple[Request, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def complete(self, request: Request) -> Completion:
+        completion = await self._engine.complete(request)
+        self.asked.append((request, len(completion.token_ids)))
+        return completion
+
+
+async def record(one: Rollout, tasks: list[Task]) -> list[list[list[bytes]]]:
+    """The bare requests of each tree, round by round. Greedy, so that a prefix asked for is one that was computed."""
+    trees = []
+    for task in tasks:
+        recording = Recording(one.engine)
+        grown = await TreeGrower(recording, CoinRewards(), "benchmark").grow(task, one.vocabulary)
+        bodies = [_bare(request) for request, _ in recording.asked]
+        first = task.growth.sampler.first
+        assert len(bodies) == len(grown.draws)
+        trees.append([bodies[:first], *([body] for body in bodies[first:])])
+    return trees
+
+
+def _bare(request: Request) -> bytes:
+    params = {
+        "max_new_tokens": request.max_tokens,
+        "temperature": 0,
+        "stop_token_ids": sorted(request.stop_ids),
+    }
+    body = {"input_ids": request.token_ids, "sampling_params": params, "return_logprob": True, "extra_key": "bare"}
+    return json.dumps(body).encode()
+
+
+async def ask_bare(connections: Connections, trees: list[list[list[bytes]]], at_once: int) -> None:
+    """The same requests in the same order, one round after another within a tree, and nothing else."""
+    waiting = iter(trees)
+
+    async def one_after_another() -> None:
+        for rounds in waiting:
+            for bodies in rounds:
+                await asyncio.gather(*(connections.ask("POST", "/generate", body) for body in bodies))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(one_after_another())
+
+
+async def flush(connections: Connections) -> None:
+    """Both begin with an empty cache."""
+    for _ in range(100):
+        if (await connections.ask("POST", "/flush_cache")).is_success:
+            return
+        await asyncio.sleep(0.05)
+    raise RuntimeError("the server's cache could not be flushed")
+
+
+async def overhead(quick: bool) -> None:
+    """Seconds for the same requests, with and without the rollout around them."""
+    print("trees at once | turns | bare s (median) | rollout s (median) | rollout / bare: min, median, max")
+    print("---|---|---|---|---")
+    growth = Growth(sampler=IBSampler(), max_tokens=48, temperature=0.0)
+    async with rollout(REAL) as one:
+        connections = Connections(_url(one))
+        for at_once in (8, 32):
+            tasks = tasks_of(one.vocabulary, 2 * at_once, growth, seed=at_once)
+            trees = await record(one, tasks)
+            bare, ours = [], []
+            for _ in range(3 if quick else 9):
+                await flush(connections)
+                started = time.perf_counter()
+                await ask_bare(connections, trees, at_once)
+                bare.append(time.perf_counter() - started)
+                await flush(connections)
+                started = time.perf_counter()
+                await one.grow(tasks, at_once)
+                ours.append(time.perf_counter() - started)
+            ratios = sorted(b / a for a, b in zip(bare, ours, strict=True))
+            print(
+                f"{at_once} | {len(bare)} | {median(bare):.2f} | {median(ours):.2f} "
+                f"| {ratios[0]:.3f}, {median(ratios):.3f}, {ratios[-1]:.3f}",
+                flush=True,
+            )
+        connections.close()
+
+
+def _url(one: Rollout) -> str:
+    serving = one.engine._keeper.serving
+    assert serving is not None
+    return serving.client.url
+
+
+# Reuse
+
+
+async def reuse(quick: bool) -> None:
+    """Reusable prefix tokens that came from the cache."""
+    samplers: dict[str, AnySampler] = {
+        "ib (4, 9, 1, 1)": IBSampler(),
+        "entropy tree (6, 2, 1, 2)": EntropySampler(),
+        "fixed width": FixedWidthSampler(),
+    }
+    print("server | sampler | trees at once | trees | reusable tokens | from the cache | share")
+    print("---|---|---|---|---|---|---")
+    number = 16 if quick else 64
+    rooms = {
+        "16,384 tokens of cache": (),
+        "1,024 tokens of cache": ("--max-total-tokens=1024",),
+        "1,024 tokens, SGLang's own order (fcfs)": ("--max-total-tokens=1024", "--schedule-policy=fcfs"),
+    }
+    for name, arguments in rooms.items():
+        async with rollout(REAL, *arguments) as one:
+            for sampler_name, sampler in samplers.items():
+                for at_once in (1, 32):
+                    growth = Growth(sampler=sampler, max_tokens=48)
+                    usages = await one.grow(tasks_of(one.vocabulary, number, growth, seed=at_once), at_once)
+                    reusable = sum(usage.reusable_tokens for usage in usages)
+                    cached = sum(usage.cached_tokens for usage in usages)
+                    share = cached / reusable
+                    row = f"{name} | {sampler_name} | {at_once} | {number} | {reusable} | {cached} | {share:.3f}"
+                    print(row, flush=True)
+
+
+# Pause
+
+
+async def pause(quick: bool) -> None:
+    """Weight updates while requests are being sampled."""
+    print("requests in flight | updates | pause ms: min, median, max | requests lost")
+    print("---|---|---|---")
+    async with rollout(REAL) as one:
+        directory = checkpoint_directory()
+        number = 1
+        for in_flight in (0, 8, 32):
+            busy = [asyncio.create_task(_keep_asking(one, i)) for i in range(in_flight)]
+            await asyncio.sleep(1.0)
+            pauses = []
+            for _ in range(5 if quick else 20):
+                number += 1
+                before = one.value("ibtpo_rollout_engine_pause_seconds_sum")
+                await one.engine.load(directory, WeightVersion(1, number))
+                pauses.append(1e3 * (one.value("ibtpo_rollout_engine_pause_seconds_sum") - before))
+                await asyncio.sleep(0.2)
+            for task in busy:
+                task.cancel()
+            lost = sum(isinstance(result, Exception) for result in await asyncio.gather(*busy, return_exceptions=True))
+            print(
+                f"{in_flight} | {len(pauses)} | {min(pauses):.0f}, {median(pauses):.0f}, {max(pauses):.0f} | {lost}",
+                flush=True,
+            )
+
+
+async def _keep_asking(one: Rollout, index: int) -> None:
+    while True:
+        await one.engine.complete(Request((4, 2 + index % 18, 5), 200, Sampling(), frozenset(), index))
+
+
+TABLES = {"concurrency": concurrency, "overhead": overhead, "reuse": reuse, "pause": pause}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    asyncio.run(TABLES[chosen.table](chosen.quick))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
