@@ -247,15 +247,15 @@ async def reuse(quick: bool) -> None:
     print("server | sampler | trees at once | trees | reusable tokens | from the cache | share")
     print("---|---|---|---|---|---|---")
     number = 16 if quick else 64
-    rooms = {
-        "16,384 tokens of cache": (),
-        "1,024 tokens of cache": ("--max-total-tokens=1024",),
-        "1,024 tokens, SGLang's own order (fcfs)": ("--max-total-tokens=1024", "--schedule-policy=fcfs"),
-    }
-    for name, arguments in rooms.items():
+    rooms: tuple[tuple[str, tuple[str, ...], tuple[int, ...]], ...] = (
+        ("16,384 tokens of cache", (), (1, 32)),
+        ("1,024 tokens", ("--max-total-tokens=1024",), (32,)),
+        ("1,024 tokens, requests in order of arrival", ("--max-total-tokens=1024", "--schedule-policy=fcfs"), (32,)),
+    )
+    for name, arguments, crowds in rooms:
         async with rollout(REAL, *arguments) as one:
             for sampler_name, sampler in samplers.items():
-                for at_once in (1, 32):
+                for at_once in crowds:
                     growth = Growth(sampler=sampler, max_tokens=48)
                     usages = await one.grow(tasks_of(one.vocabulary, number, growth, seed=at_once), at_once)
                     reusable = sum(usage.reusable_tokens for usage in usages)
