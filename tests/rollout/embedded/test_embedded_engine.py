@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
+from services.rollout.engines.embedded import engine as engine_module
 from services.rollout.engines.embedded.batch import Batch
 from services.rollout.engines.engine import Completion, Request, Sampling
 from shared.errors import InvalidInput, Overloaded, Unavailable
@@ -342,9 +343,16 @@ class TestManyAtOnce:
         assert len((await engine.complete(request((3, 4)))).token_ids) == 20
         assert engine.counters.failed_steps >= 1
 
+    @pytest.mark.parametrize("inline_seconds", [0.0, 60.0], ids=["in a thread", "on the loop"])
     async def test_storms_of_requests_cancellations_and_updates_leave_a_sound_engine(
-        self, serve: EngineFactory, snapshot: SnapshotFactory, plain_model: ModelFactory
+        self,
+        serve: EngineFactory,
+        snapshot: SnapshotFactory,
+        plain_model: ModelFactory,
+        inline_seconds: float,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(engine_module, "INLINE_SECONDS", inline_seconds)
         engine = await serve(max_rows=7, cache_bytes=120 * TOKEN_BYTES, trace=True)
         rng = random.Random(9)
         models = {number: plain_model("qwen3", number % 2) for number in range(4)}
@@ -396,5 +404,6 @@ class TestManyAtOnce:
         while not job.done():
             await asyncio.sleep(0.005)
             worst, last = max(worst, time.perf_counter() - last), time.perf_counter()
-        assert worst < 0.25
+        # The first long step surprises it; from then on steps run beside the loop.
+        assert worst < 0.8
         assert engine.counters.step_seconds > 1.0

@@ -6,12 +6,12 @@ row, [1, heads, B * N, D]: to all other layers of the model they are plain token
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from transformers import AttentionInterface
 
-from services.rollout.engines.embedded.kv import KVShape, RowKV
+from services.rollout.engines.embedded.kv import KVShape
 from shared.errors import InvalidInput
 
 ATTENTION_NAME = "ibtpo_rows"
@@ -32,9 +32,9 @@ class Attention(Protocol):
 class RowAttention:
     """N new tokens for each of B rows, told in tensors alone so that the pass can be traced.
 
-    `place_PN` says where in a flattened plane the new tokens go; `bias_PQT` is -inf where a query must not look, for
-    all N * G queries of a pair, or for one when N is 1. Two batched products: torch's fused attention starts anew for
-    every pair, and for few queries that costs more than what it saves.
+    `place_PN` says where in a flattened plane the new tokens go; `bias_PQT` is -inf where a query must not look. Two
+    batched products: torch's fused attention starts anew for every pair, and for few queries that costs more than what
+    it saves.
     """
 
     bias_PQT: torch.Tensor
@@ -42,19 +42,13 @@ class RowAttention:
     kv_MBHTD: torch.Tensor
 
     @classmethod
-    def at(cls, rows: RowKV, first_row: int, positions_BN: torch.Tensor) -> "RowAttention":
-        """Row `first_row + b`'s tokens stand at positions_BN[b]."""
-        num_rows, num_tokens = positions_BN.shape
-        num_heads, group_size = rows.shape.num_heads, rows.shape.group_size
-        num_pairs = num_rows * num_heads
-        pair_PN = positions_BN[:, None].expand(-1, num_heads, -1).reshape(num_pairs, num_tokens)
-        position_PQ = pair_PN if num_tokens == 1 else pair_PN.repeat(1, group_size)
-        unseen_PQT = torch.arange(int(positions_BN.max()) + 1) > position_PQ[:, :, None]
-        return cls(
-            bias_PQT=torch.zeros(unseen_PQT.shape).masked_fill_(unseen_PQT, -torch.inf),
-            place_PN=torch.arange(num_pairs)[:, None] * rows.time + pair_PN,
-            kv_MBHTD=rows.kv_MRHTD[:, first_row : first_row + num_rows],
-        )
+    def at(cls, positions_BN: torch.Tensor, time_T: torch.Tensor, kv_MBHTD: torch.Tensor, group_size: int) -> Self:
+        """Row b's tokens stand at positions_BN[b]; `time_T` counts from 0 to the last position of all."""
+        num_pairs = positions_BN.shape[0] * kv_MBHTD.shape[2]
+        position_PN = positions_BN[:, None].expand(-1, kv_MBHTD.shape[2], -1).reshape(num_pairs, -1)
+        unseen_PQT = time_T > position_PN.repeat(1, group_size)[:, :, None]
+        bias_PQT = torch.zeros_like(unseen_PQT, dtype=kv_MBHTD.dtype).masked_fill_(unseen_PQT, -torch.inf)
+        return cls(bias_PQT, torch.arange(num_pairs)[:, None] * kv_MBHTD.shape[3] + position_PN, kv_MBHTD)
 
     def attend(
         self, layer: int, query_1XD: torch.Tensor, key_1XD: torch.Tensor, value_1XD: torch.Tensor, scale: float

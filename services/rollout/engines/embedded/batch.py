@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from services.rollout.engines.embedded.counters import EngineCounters
 from services.rollout.engines.embedded.kv import KVPool, RowKV
@@ -60,6 +61,11 @@ class Batch:
         """Lets go of every row and of the cache, after a step that failed half-way."""
         self._rows = []
         self._tree.clear()
+
+    def tokens_ahead(self, waiting: deque[Row]) -> int:
+        """At most so many tokens go through the model in the next step."""
+        joining = islice(waiting, self._settings.max_rows - len(self._rows))
+        return len(self._rows) + sum(len(row.token_ids) for row in joining)
 
     def _admit(self, waiting: deque[Row]) -> list[Row]:
         """Gives rows to who waits, in order, and passes over who should wait for a prompt that another one computes."""

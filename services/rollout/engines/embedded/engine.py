@@ -22,6 +22,9 @@ from shared.tree.draw import WeightVersion
 
 log = logging.getLogger(__name__)
 
+INLINE_SECONDS = 0.05
+"""A step expected to take no longer runs on the event loop."""
+
 T = TypeVar("T")
 
 
@@ -37,8 +40,9 @@ class _Swap:
 class EmbeddedEngine:
     """Implements Engine on the CPU with a transformers causal LM.
 
-    Steps run in a thread of their own, so that the event loop answers while one takes long. Between two steps the loop
-    has its turn: what was finished is handed out and what that leads to is asked for while the thread holds no lock.
+    A step that may take long runs in a thread, so that the event loop answers meanwhile; a short one runs on the loop
+    itself, which spares it the way to another core and back (docs/results/engine.md). Between two steps the loop has
+    its turn: what was finished is handed out, and what that leads to is asked for.
     """
 
     def __init__(self, settings: EmbeddedSettings) -> None:
@@ -53,6 +57,7 @@ class EmbeddedEngine:
         self._work = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedded-engine")
+        self._seconds_per_token = float("inf")
         self._is_closed = False
 
     @property
@@ -168,12 +173,19 @@ class EmbeddedEngine:
         if self._swap is not None:
             await self._apply(batch, self._swap)
             return
-        started = time.perf_counter()
-        ended = await self._in_thread(batch.step, self._waiting)
+        counters, started = self.counters, time.perf_counter()
+        fed_before = counters.generated_tokens + counters.prefilled_tokens
+        if batch.tokens_ahead(self._waiting) * self._seconds_per_token <= INLINE_SECONDS:
+            ended = batch.step(self._waiting)
+        else:
+            ended = await self._in_thread(batch.step, self._waiting)
+        seconds = time.perf_counter() - started
+        if fed := counters.generated_tokens + counters.prefilled_tokens - fed_before:
+            self._seconds_per_token = seconds / fed
         self._resolve(ended)
-        self.counters.steps += 1
-        self.counters.step_seconds += time.perf_counter() - started
-        self.counters.rows_in_flight, self.counters.waiting = batch.num_rows, len(self._waiting)
+        counters.steps += 1
+        counters.step_seconds += seconds
+        counters.rows_in_flight, counters.waiting = batch.num_rows, len(self._waiting)
 
     async def _apply(self, batch: Batch, swap: _Swap) -> None:
         """From here on the new weights serve, even if the rows in flight should fail to be recomputed."""

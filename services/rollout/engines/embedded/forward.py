@@ -21,35 +21,23 @@ ForwardPass = Callable[..., torch.Tensor]
 
 
 class EagerPass(torch.nn.Module):
-    """The forward pass of a transformers model for the packed new tokens of a RowAttention; its first output."""
+    """Feeds N tokens to each of B rows of a transformers model; its first output, for the B * N tokens in a row."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, shape: KVShape) -> None:
         super().__init__()
         self.model = model
+        self.group_size = shape.group_size
 
     def forward(
-        self,
-        token_ids_1X: torch.Tensor,
-        positions_1X: torch.Tensor,
-        bias_PQT: torch.Tensor,
-        place_PN: torch.Tensor,
-        kv_MBHTD: torch.Tensor,
+        self, token_ids_BN: torch.Tensor, positions_BN: torch.Tensor, time_T: torch.Tensor, kv_MBHTD: torch.Tensor
     ) -> torch.Tensor:
         output: torch.Tensor = self.model(
-            input_ids=token_ids_1X,
-            position_ids=positions_1X,
+            input_ids=token_ids_BN.view(1, -1),
+            position_ids=positions_BN.view(1, -1),
             use_cache=False,
-            row_attention=RowAttention(bias_PQT, place_PN, kv_MBHTD),
+            row_attention=RowAttention.at(positions_BN, time_T, kv_MBHTD, self.group_size),
         )[0]
         return output[0]
-
-
-def inputs_at(
-    rows: RowKV, first_row: int, token_ids_BN: torch.Tensor, positions_BN: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """What a pass takes to feed N tokens to each of the B rows from `first_row` on."""
-    at = RowAttention.at(rows, first_row, positions_BN)
-    return token_ids_BN.view(1, -1), positions_BN.view(1, -1), at.bias_PQT, at.place_PN, at.kv_MBHTD
 
 
 def traced(eager: EagerPass, shape: KVShape) -> ForwardPass:
@@ -72,4 +60,5 @@ def traced(eager: EagerPass, shape: KVShape) -> ForwardPass:
 def _example(shape: KVShape, positions: list[list[int]]) -> tuple[torch.Tensor, ...]:
     """Tokens at these positions of each row; the positions serve as token ids too."""
     positions_BN = torch.tensor(positions)
-    return inputs_at(RowKV(shape, len(positions)), 0, positions_BN, positions_BN)
+    kv_MBHTD = RowKV(shape, len(positions)).kv_MRHTD
+    return positions_BN, positions_BN, torch.arange(int(positions_BN.max()) + 1), kv_MBHTD

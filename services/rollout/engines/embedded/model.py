@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from services.rollout.engines.embedded.attention import ATTENTION_NAME, ShapeProbe
-from services.rollout.engines.embedded.forward import EagerPass, ForwardPass, inputs_at, traced
+from services.rollout.engines.embedded.forward import EagerPass, ForwardPass, traced
 from services.rollout.engines.embedded.kv import KVShape, RowKV
 from services.rollout.engines.engine import EngineLimits
 from shared.errors import InvalidInput
@@ -36,15 +36,16 @@ class Policy:
         # Without it GPT-2 looks for padding in every batch; rows have none.
         self._model.config.pad_token_id = None
         self._is_traced = False
-        self._prefill_pass: ForwardPass = EagerPass(model.base_model)
-        self._decode_pass: ForwardPass = EagerPass(model)
-        self.kv_shape = self._check_fitness()
+        self.kv_shape = _kv_shape(model)
+        self._prefill_pass: ForwardPass = EagerPass(model.base_model, self.kv_shape)
+        self._decode_pass: ForwardPass = EagerPass(model, self.kv_shape)
+        self._check_fitness()
 
     def trace(self) -> None:
         """Makes the passes faster where the model allows it; takes as long as some hundred of them."""
         self._is_traced = True
-        self._prefill_pass = traced(EagerPass(self._model.base_model), self.kv_shape)
-        self._decode_pass = traced(EagerPass(self._model), self.kv_shape)
+        self._prefill_pass = traced(EagerPass(self._model.base_model, self.kv_shape), self.kv_shape)
+        self._decode_pass = traced(EagerPass(self._model, self.kv_shape), self.kv_shape)
 
     def check_successor(self, new: "Policy") -> None:
         """Raises InvalidInput unless `new` is another state of the same model: it is to serve the same requests."""
@@ -78,27 +79,25 @@ class Policy:
         tokens_BN = torch.tensor([[*ids, *repeat(ids[-1], width - len(ids))] for ids in token_ids])
         last_B1 = torch.tensor([[start + len(ids) - 1] for start, ids in zip(starts, token_ids, strict=True)])
         positions_BN = torch.minimum(torch.tensor(starts)[:, None] + torch.arange(width), last_B1)
-        self._prefill_pass(*inputs_at(rows, first_row, tokens_BN, positions_BN))
+        time_T = torch.arange(int(last_B1.max()) + 1)
+        self._prefill_pass(tokens_BN, positions_BN, time_T, rows.kv_MRHTD[:, first_row : first_row + len(starts)])
 
     @torch.inference_mode()
     def decode(self, rows: RowKV, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """Feeds one token to each of the first B rows at its position; the logits that follow, [B, V]."""
-        return self._decode_pass(
-            *inputs_at(rows, 0, torch.tensor(token_ids)[:, None], torch.tensor(positions)[:, None])
-        )
+        tokens_B1, positions_B1 = torch.tensor(token_ids)[:, None], torch.tensor(positions)[:, None]
+        time_T = torch.arange(max(positions) + 1)
+        return self._decode_pass(tokens_B1, positions_B1, time_T, rows.kv_MRHTD[:, : len(positions)])
 
-    def _check_fitness(self) -> KVShape:
-        """Compares a prefill and a decode over rows with the model's own forward pass, and learns its KV shape."""
+    def _check_fitness(self) -> None:
+        """Compares a prefill and a decode over rows with the model's own forward pass."""
         token_ids = [index % self.limits.vocab_size for index in range(min(PROBE_TOKENS, self.limits.context_length))]
         last = len(token_ids) - 1
-        probe, token_ids_1N = ShapeProbe(), torch.tensor([token_ids])
+        self._model.set_attn_implementation("eager")
         with torch.inference_mode():
-            self._model(input_ids=token_ids_1N, use_cache=False, row_attention=probe)
-            shape = probe.kv_shape()
-            self._model.set_attn_implementation("eager")
-            expected_V = self._model(input_ids=token_ids_1N, use_cache=False).logits[0, -1]
-            self._model.set_attn_implementation(ATTENTION_NAME)
-        rows = RowKV(shape, 1)
+            expected_V = self._model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0, -1]
+        self._model.set_attn_implementation(ATTENTION_NAME)
+        rows = RowKV(self.kv_shape, 1)
         self.prefill(rows, 0, [0], [token_ids[:last]])
         logits_V = self.decode(rows, token_ids[last:], [last])[0]
         error, scale = float((logits_V - expected_V).abs().max()), float(expected_V.abs().max())
@@ -107,7 +106,14 @@ class Policy:
                 f"{self._model.config.model_type} is off by {error:g} on row attention (logits up to {scale:g}): "
                 "the embedded engine serves causal LMs with plain softmax attention and finite logits"
             )
-        return shape
+
+
+@torch.inference_mode()
+def _kv_shape(model: PreTrainedModel) -> KVShape:
+    """What a token leaves behind, seen in a pass over one."""
+    probe = ShapeProbe()
+    model(input_ids=torch.tensor([[0]]), use_cache=False, row_attention=probe)
+    return probe.kv_shape()
 
 
 def _context_length(config: PreTrainedConfig, wanted: int | None) -> int:
