@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` trains, `make test` passes the tests.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The CPU build of torch is enough for the demo and the tests. Where pip would take the large CUDA build instead, say:
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
