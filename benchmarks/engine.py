@@ -9,6 +9,7 @@ seed, so that a busy machine slows both alike.
 
 import argparse
 import asyncio
+import gc
 import os
 import random
 import tempfile
@@ -318,6 +319,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", nargs="*", choices=["demo", "larger"], default=["demo", "larger"])
     arguments = parser.parse_args()
+    gc.freeze()  # what was imported need not be searched for garbage in the midst of a measurement
     torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

@@ -96,6 +96,27 @@ async def test_identical_prompts_are_computed_once(serve: EngineFactory) -> None
     assert sorted(c.cached_tokens for c in completions) == [0] + [len(prompt) - 1] * 11
 
 
+async def test_a_short_prompt_rides_along_with_a_busy_batch_and_is_computed_once(
+    serve: EngineFactory, plain_model: ModelFactory
+) -> None:
+    engine, model = await serve(max_rows=16), plain_model("qwen3", 0)
+    busy = [asyncio.create_task(engine.complete(Request((3 + i,), 80, Sampling(), frozenset(), i))) for i in range(12)]
+    while engine.counters.generated_tokens < 12 * 5:
+        await asyncio.sleep(0)
+    steps, before = engine.counters.steps, engine.counters.prefilled_tokens
+    prompt = (20, 21, 22, 20, 22)
+    riders = await asyncio.gather(*(engine.complete(Request(prompt, 6, Sampling(), EOS, i)) for i in range(3)))
+    assert engine.counters.prefilled_tokens - before == len(prompt) - 1
+    assert sorted(rider.cached_tokens for rider in riders) == [0, 4, 4]
+    assert engine.counters.steps - steps >= len(prompt)
+    for rider in riders:
+        expected = reference_logprobs(model, prompt, rider, 1.0)
+        torch.testing.assert_close(torch.tensor(rider.logprobs), expected, atol=1e-4, rtol=0)
+    for nth, completion in enumerate(await asyncio.gather(*busy)):
+        expected = reference_logprobs(model, (3 + nth,), completion, 1.0)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-4, rtol=0)
+
+
 async def test_the_same_seeds_in_the_same_batch_give_the_same_answers(serve: EngineFactory) -> None:
     prompts = prompts_of(6, 9)
     answers = []

@@ -39,10 +39,12 @@ class Batch:
         return len(self._rows)
 
     def step(self, waiting: deque[Row]) -> list[tuple[Row, Completion]]:
-        """Admits from `waiting` what fits, samples one token for every row, and lets go of the rows that ended."""
+        """Admits from `waiting` what fits, feeds every row a token, and lets go of the rows that ended."""
         self._release([index for index, row in enumerate(self._rows) if row.is_cancelled])
         while joined := self._admit(waiting):
-            self._prefill(joined)
+            # A short prompt rides along, a token a step, where a pass of its own would cost more than its tokens.
+            if sum(row.num_missing for row in joined) > len(self._rows) // 2:
+                self._prefill(len(self._rows) - len(joined))
         return self._decode() if self._rows else []
 
     def swap(self, policy: Policy, version: WeightVersion) -> None:
@@ -50,12 +52,12 @@ class Batch:
         self.policy, self._version = self.policy.succeed(policy), version
         self._tree.clear()
         for row in self._rows:
-            row.pinned = None
+            self._counters.recomputed_tokens += row.num_computed
+            row.num_computed, row.pinned = 0, None
             row.version_starts.append((version, row.num_sampled))
-        self._compute(0, [0] * len(self._rows))
+        self._compute(0)
         for index in range(len(self._rows)):
             self._remember(index)
-        self._counters.recomputed_tokens += sum(row.num_computed for row in self._rows)
 
     def drop_all(self) -> None:
         """Lets go of every row and of the cache, after a step that failed half-way."""
@@ -71,7 +73,8 @@ class Batch:
         """Gives rows to who waits, in order, and passes over who should wait for a prompt that another one computes."""
         joined: list[Row] = []
         passed: list[Row] = []
-        restorable: dict[Row, list[int]] = {}
+        computing = [row for row in self._rows if row.num_missing]
+        slots_of_row: dict[Row, list[int]] = {}
         while waiting and len(self._rows) + len(joined) < self._settings.max_rows:
             row = waiting.popleft()
             if row.is_cancelled:
@@ -79,17 +82,19 @@ class Batch:
             prefix = row.request.token_ids[:-1]
             node, slots = self._tree.match(prefix)
             worth = prefix[: len(slots) + WORTH_WAITING_TOKENS]
-            if len(slots) < len(prefix) and any(worth == other.request.token_ids[: len(worth)] for other in joined):
-                passed.append(row)
-                continue
+            if len(slots) < len(prefix):
+                if any(worth == other.request.token_ids[: len(worth)] for other in computing):
+                    passed.append(row)
+                    continue
+                computing.append(row)
             self._tree.pin(node)
-            row.pinned, row.cached_tokens, restorable[row] = node, len(slots), slots
+            row.pinned, row.cached_tokens, row.num_computed = node, len(slots), len(slots)
+            slots_of_row[row] = slots
             joined.append(row)
         waiting.extendleft(reversed(passed))
-        # Side by side those that have about as much to compute.
-        joined.sort(key=lambda row: row.num_computed - row.cached_tokens, reverse=True)
+        joined.sort(key=lambda row: row.num_missing, reverse=True)  # side by side who has about as much to compute
         for row in joined:
-            self._join(row, restorable[row])
+            self._join(row, slots_of_row[row])
         return joined
 
     def _join(self, row: Row, slots: list[int]) -> None:
@@ -101,44 +106,54 @@ class Batch:
         self._rows.append(row)
         self._counters.cached_tokens += len(slots)
 
-    def _prefill(self, joined: list[Row]) -> None:
-        """Computes what the cache did not hold, and caches it."""
-        first = len(self._rows) - len(joined)
-        self._compute(first, [row.cached_tokens for row in joined])
-        for index, row in enumerate(joined, first):
-            if row.cached_tokens < row.num_computed:
-                self._counters.prefilled_tokens += row.num_computed - row.cached_tokens
-                self._remember(index)
+    def _prefill(self, first: int) -> None:
+        """Computes and caches what the rows from `first` on miss."""
+        missing = [index for index in range(first, len(self._rows)) if self._rows[index].num_missing]
+        self._counters.prefilled_tokens += sum(self._rows[index].num_missing for index in missing)
+        self._compute(first)
+        for index in missing:
+            self._remember(index)
 
-    def _compute(self, first: int, starts: list[int]) -> None:
-        """Computes the rows from `first` on, each from its start, in passes of at most `prefill_tokens`."""
+    def _compute(self, first: int) -> None:
+        """Computes what the rows from `first` on miss, in passes of at most `prefill_tokens`."""
         limit = self._settings.prefill_tokens
-        widths = [row.num_computed - start for row, start in zip(self._rows[first:], starts, strict=True)]
-        for group in _alike(widths, limit):
+        for group in _alike([row.num_missing for row in self._rows[first:]], limit):
             rows = self._rows[first + group.start : first + group.stop]
-            for offset in range(0, max(widths[group]), limit):  # more than once for a long row, which goes alone
-                at = [start + offset for start in starts[group]]
-                token_ids = [
-                    row.token_ids[a : min(a + limit, row.num_computed)] for a, row in zip(at, rows, strict=True)
-                ]
-                self.policy.prefill(self._kv, first + group.start, at, token_ids)
+            while rows[0].num_missing:  # more than once for a long row, which goes alone
+                starts = [row.num_computed for row in rows]
+                for row in rows:
+                    row.num_computed += min(row.num_missing, limit)
+                token_ids = [row.token_ids[start : row.num_computed] for row, start in zip(rows, starts, strict=True)]
+                self.policy.prefill(self._kv, first + group.start, starts, token_ids)
 
     def _decode(self) -> list[tuple[Row, Completion]]:
+        """Feeds every row its next token, and samples another for those of which all are fed."""
         rows = self._rows
         positions = [row.num_computed for row in rows]
         self._kv.reserve(max(positions) + 1)
-        logits_BV = self.policy.decode(self._kv, [row.token_ids[-1] for row in rows], positions)
-        drawn = draw_tokens(logits_BV, [row.request.sampling for row in rows], [row.uniform() for row in rows])
-        self._counters.generated_tokens += len(rows)
+        logits_BV = self.policy.decode(self._kv, [row.token_ids[row.num_computed] for row in rows], positions)
+        uniforms = [0.0 if row.num_missing else row.uniform() for row in rows]
+        drawn = draw_tokens(logits_BV, [row.request.sampling for row in rows], uniforms)
         ended, completions = [], []
         for index, (row, token_id, logprob, sampling_logprob) in enumerate(
             zip(rows, drawn.token_ids, drawn.logprobs, drawn.sampling_logprobs, strict=True)
         ):
-            if (finish := row.take(token_id, logprob, sampling_logprob)) is not None:
+            row.num_computed += 1
+            if row.num_computed < len(row.token_ids):
+                self._ride(index)
+            elif (finish := row.take(token_id, logprob, sampling_logprob)) is not None:
                 ended.append(index)
                 completions.append((row, row.completion(finish)))
+        self._counters.generated_tokens += len(rows)
         self._release(ended)
         return completions
+
+    def _ride(self, index: int) -> None:
+        """Counts a prompt's token that came along with a decode pass, and caches the prompt when it is complete."""
+        self._counters.generated_tokens -= 1
+        self._counters.prefilled_tokens += 1
+        if not self._rows[index].num_missing:
+            self._remember(index)
 
     def _release(self, indices: list[int]) -> None:
         """Takes rows out, caching what they computed; the last row moves into each hole."""
@@ -156,7 +171,7 @@ class Batch:
         """Puts what a row has computed into the cache, and pins it there while the row runs."""
         row = self._rows[index]
         before = self._tree.num_evicted
-        node, start, slots = self._tree.insert(tuple(row.token_ids[:-1]))
+        node, start, slots = self._tree.insert(tuple(row.token_ids[: row.num_computed]))
         self._counters.evicted_tokens += self._tree.num_evicted - before
         if slots:
             self._pool.store(slots, self._kv, index, start)

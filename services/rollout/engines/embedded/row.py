@@ -11,11 +11,12 @@ from shared.tree.draw import Finish, VersionSpan, WeightVersion
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A request and what was sampled for it so far; `token_ids` are both. All but the newest have been computed."""
+    """A request and what was sampled for it so far: `token_ids` are both, the first `num_computed` of them computed."""
 
     request: Request
     uniform: Callable[[], float]
     token_ids: list[int]
+    num_computed: int = 0
     logprobs: list[float] = field(default_factory=list)
     sampling_logprobs: list[float] = field(default_factory=list)
     version_starts: list[tuple[WeightVersion, int]] = field(default_factory=list)
@@ -29,8 +30,9 @@ class Row:
         return cls(request, random.Random(request.seed).random, list(request.token_ids))
 
     @property
-    def num_computed(self) -> int:
-        return len(self.token_ids) - 1
+    def num_missing(self) -> int:
+        """Tokens to compute before the newest can be fed and another sampled."""
+        return len(self.token_ids) - 1 - self.num_computed
 
     @property
     def num_sampled(self) -> int:
