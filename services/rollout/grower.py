@@ -131,6 +131,7 @@ class TreeGrower:
             sampling=Sampling(spec.temperature, spec.top_p, spec.top_k),
             stop_ids=growth.vocabulary.stop_ids,
             seed=seed,
+            group=hash(growth.task.prompt_ids),
         )
         started = time.monotonic()
         completion = await self._engine.complete(request)

@@ -31,13 +31,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One continuation to sample: the prompt's and the prefix's token ids, and how."""
+    """One continuation to sample: the prompt's and the prefix's token ids, and how.
+
+    Requests of one `group` share prefixes: an engine with several caches serves them from the same one.
+    """
 
     token_ids: tuple[int, ...]
     max_tokens: int
     sampling: Sampling
     stop_ids: frozenset[int]
     seed: int
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
