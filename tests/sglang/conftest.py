@@ -137,6 +137,7 @@ async def served(server_url: str, bundles: Bundles) -> AsyncIterator[Served]:
     config = SglangConfig(url=server_url, reads_snapshots=True, request_seconds=120.0)
     registry = CollectorRegistry()
     engine = SglangEngine(config, GivenServer(config), SglangMetrics(registry))
+    registry.register(engine.series)
     one = Served(engine, registry, server_url)
     await engine.load(bundles.first, one.next_version())
     yield one

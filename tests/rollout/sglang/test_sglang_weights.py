@@ -205,8 +205,8 @@ async def test_a_server_that_does_not_start_says_why(rig: RigFactory, bundle: Bu
 
 
 async def test_an_unsupported_release_is_refused_by_name(rig: RigFactory, bundle: BundleFactory) -> None:
-    served = await rig("--sglang-version", "0.5.19", loaded=False)
-    with pytest.raises(Unavailable, match=r"SGLang 0\.5\.19; supported are 0\.5\.20 to"):
+    served = await rig("--sglang-version", "0.5.20", loaded=False)
+    with pytest.raises(Unavailable, match=r"SGLang 0\.5\.20; supported are 0\.5\.21 to"):
         await served.engine.load(bundle(), WeightVersion(1, 1))
 
 

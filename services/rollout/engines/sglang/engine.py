@@ -113,7 +113,8 @@ class SglangEngine:
 
     async def _sample(self, serving: Serving, request: Request, lead: Lead | None) -> Completion:
         rid = f"{self._name}-{next(self._numbers)}"
-        body = wire.body_of(request, rid, serving.bundle.version, stream=lead is not None)
+        version = serving.bundle.version
+        body = wire.body_of(request, rid, version, stream=lead is not None, dp=self._config.dp)
         told = lead.computed.set if lead is not None else None
         result = RequestResult.FAILED
         try:

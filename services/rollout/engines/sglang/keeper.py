@@ -12,7 +12,7 @@ from services.rollout.engines.sglang.connections import Unreachable
 from services.rollout.engines.sglang.metrics import SglangMetrics, StartCause
 from services.rollout.engines.sglang.server import Server
 from services.rollout.engines.sglang.swap import swap
-from services.rollout.engines.sglang.versions import Unsupported, check_version
+from services.rollout.engines.sglang.versions import Unsupported
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Backoff
@@ -244,7 +244,6 @@ async def _limits(client: SglangClient, bundle: Bundle) -> EngineLimits:
     """As the server says: it refuses prompts that come within a few tokens of the model's context, and it cuts
     answers there without a word."""
     info = await client.server_info()
-    check_version(info.get("version"))
     longest = info.get("max_req_input_len")
     if not isinstance(longest, int):
         raise Unsupported(f"this SGLang, {info.get('version')}, does not tell its max_req_input_len")

@@ -12,6 +12,7 @@ from services.rollout.engines.sglang.child import Child
 from services.rollout.engines.sglang.client import SglangClient
 from services.rollout.engines.sglang.launch import command_line, environment, free_port
 from services.rollout.engines.sglang.swap import swap
+from services.rollout.engines.sglang.versions import check_version
 from shared.errors import Unavailable
 
 _POLL_SECONDS = 0.25
@@ -63,6 +64,7 @@ class ManagedServer:
             try:
                 async with asyncio.timeout(self._config.start_seconds):
                     await _until_listening(child, client)
+                await _check_release(client)
             except TimeoutError as error:
                 raise Unavailable(
                     f"SGLang does not listen after {self._config.start_seconds:g} s (rollout.sglang.start_seconds); "
@@ -103,6 +105,7 @@ class GivenServer:
         client = SglangClient(self._config.url)
         async with _closed_unless_up(client):
             await client.check_listening(_PROBE_SECONDS)
+            await _check_release(client)
             await swap(client, bundle, self._config.load_seconds)
         return client
 
@@ -121,6 +124,10 @@ async def _closed_unless_up(client: SglangClient) -> AsyncIterator[None]:
     except BaseException:
         client.close()
         raise
+
+
+async def _check_release(client: SglangClient) -> None:
+    check_version((await client.server_info()).get("version"))
 
 
 async def _until_listening(child: Child, client: SglangClient) -> None:

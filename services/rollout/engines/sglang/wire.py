@@ -56,8 +56,9 @@ def _check_sampling(sampling: Sampling) -> None:
         )
 
 
-def body_of(request: Request, rid: str, version: WeightVersion, *, stream: bool) -> bytes:
-    """The request's JSON. The cache is partitioned by the weights' version, so that no stale prefix can be met."""
+def body_of(request: Request, rid: str, version: WeightVersion, *, stream: bool, dp: int = 1) -> bytes:
+    """The request's JSON. The cache is partitioned by the weights' version, so that no stale prefix can be met; of
+    `dp` copies of the model, each with a cache of its own, one serves the whole group."""
     sampling = request.sampling
     top_k = _finite_top_k(sampling)
     body: dict[str, Any] = {
@@ -71,6 +72,8 @@ def body_of(request: Request, rid: str, version: WeightVersion, *, stream: bool)
         body["return_sampling_mask"] = True
     if stream:
         body["stream"] = True
+    if dp > 1:
+        body["routed_dp_rank"] = request.group % dp
     return json.dumps(body, separators=(",", ":")).encode()
 
 
