@@ -1,6 +1,7 @@
 """What a rollout costs beyond its SGLang server, how many prefixes it shares, and how long a weight update stops it.
 
 python -m benchmarks.sglang concurrency   a server that only waits: CPU of 1 to 512 trees at once (2 minutes)
+python -m benchmarks.sglang clients       the same server: CPU of one HTTP request, three clients (1 minute)
 python -m benchmarks.sglang overhead      the real server: trees against its bare requests, in turns (4 minutes)
 python -m benchmarks.sglang reuse         the real server: prefix tokens shared, with room and without (5 minutes)
 python -m benchmarks.sglang pause         the real server: weight updates under load (1 minute)
@@ -16,7 +17,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from zlib import crc32
 
+import httpx
 from prometheus_client import CollectorRegistry
 
 from services.demo.difficulty import Difficulty
@@ -132,6 +134,64 @@ async def concurrency(quick: bool) -> None:
                 f"| {1e6 * cpu / tokens:.1f} | {memory:.0f}",
                 flush=True,
             )
+
+
+# Clients
+
+
+async def clients(quick: bool) -> None:
+    """CPU of one request of half a second, for whoever might send it."""
+    body = json.dumps({"input_ids": [4] * 100, "sampling_params": {"max_new_tokens": 50}}).encode()
+    print("client | in flight | CPU ms per request")
+    print("---|---|---")
+    async with rollout(SIMULATED, "--token-seconds=0.01", "--whole-answers") as one:
+        for in_flight in (64,) if quick else (64, 512):
+            for name, opened in CLIENTS.items():
+                async with opened(_url(one)) as ask:
+                    await asyncio.gather(*(ask(body) for _ in range(in_flight)))  # connections open
+                    cpu = time.process_time()
+                    for _ in range(3):
+                        await asyncio.gather(*(ask(body) for _ in range(in_flight)))
+                    cpu = time.process_time() - cpu
+                print(f"{name} | {in_flight} | {1e3 * cpu / (3 * in_flight):.2f}", flush=True)
+
+
+Ask = Callable[[bytes], Awaitable[object]]
+
+
+@asynccontextmanager
+async def one_httpx_client(url: str) -> AsyncIterator[Ask]:
+    unbounded = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(limits=unbounded, trust_env=False, timeout=60) as client:
+        yield lambda body: client.post(f"{url}/generate", content=body)
+
+
+@asynccontextmanager
+async def httpx_client_per_connection(url: str) -> AsyncIterator[Ask]:
+    idle: list[httpx.AsyncClient] = []
+
+    async def ask(body: bytes) -> object:
+        client = idle.pop() if idle else httpx.AsyncClient(trust_env=False, timeout=60, verify=False)
+        answer = await client.post(f"{url}/generate", content=body)
+        idle.append(client)
+        return answer
+
+    yield ask
+    await asyncio.gather(*(client.aclose() for client in idle))
+
+
+@asynccontextmanager
+async def own_connections(url: str) -> AsyncIterator[Ask]:
+    connections = Connections(url)
+    yield lambda body: connections.ask("POST", "/generate", body)
+    connections.close()
+
+
+CLIENTS = {
+    "httpx, one client": one_httpx_client,
+    "httpx, a client per connection": httpx_client_per_connection,
+    "connections.py": own_connections,
+}
 
 
 # Overhead
@@ -299,7 +359,7 @@ async def _keep_asking(one: Rollout, index: int) -> None:
         await one.engine.complete(Request((4, 2 + index % 18, 5), 200, Sampling(), frozenset(), index))
 
 
-TABLES = {"concurrency": concurrency, "overhead": overhead, "reuse": reuse, "pause": pause}
+TABLES = {"concurrency": concurrency, "clients": clients, "overhead": overhead, "reuse": reuse, "pause": pause}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """HTTP/1.1 connections to one SGLang server, kept alive and taken last in, first out.
 
-httpx spends about 1 ms of CPU on a request, and its pool looks through all connections at each of them (17 ms a
-request at 512 in flight); this costs 0.05 ms whatever is in flight (docs/results/sglang.md).
+httpx spends about 1 ms of CPU on a request, and its pool looks through all connections at each of them (16 ms a
+request at 512 in flight); this costs 0.1 ms at most, whatever is in flight (docs/results/sglang.md).
 """
 
 import asyncio
