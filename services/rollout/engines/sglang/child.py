@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from services.rollout.engines.sglang.launch import leashed
+from shared.errors import Unavailable
 from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
@@ -29,16 +30,19 @@ class Child:
 
     @classmethod
     async def start(cls, command: tuple[str, ...], environment: Mapping[str, str]) -> Self:
-        """Starts the command, bound to this process's life."""
-        process = await asyncio.create_subprocess_exec(
-            *leashed(command, os.getpid()),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=dict(environment),
-            limit=_MAX_LINE_BYTES,
-            start_new_session=True,
-        )
+        """Starts the command, bound to this process's life; Unavailable when this machine cannot start one more."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *leashed(command, os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=dict(environment),
+                limit=_MAX_LINE_BYTES,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Unavailable(f"SGLang cannot be started: {error}") from error
         log.info("sglang_started", pid=process.pid, command=" ".join(command))
         return cls(process)
 

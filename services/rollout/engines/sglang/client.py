@@ -98,7 +98,7 @@ class SglangClient:
     async def metrics(self, seconds: float) -> str:
         """The server's own series, in Prometheus' text format."""
         async with _deadline("metrics", seconds):
-            return (await self._asked("GET", "/metrics")).body.decode()
+            return (await self._asked("GET", "/metrics")).body.decode("utf-8", "replace")
 
     async def _post(self, path: str, body: dict[str, Any]) -> Answer:
         return await self._asked("POST", path, json.dumps(body).encode())

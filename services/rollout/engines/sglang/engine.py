@@ -20,6 +20,7 @@ from services.rollout.engines.sglang.server import Server
 from services.rollout.engines.sglang.siblings import Lead, Siblings
 from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.runtime.logs import event_logger
+from shared.runtime.loops import Periodic
 from shared.tree.draw import WeightVersion
 
 log = event_logger(__name__)
@@ -64,7 +65,8 @@ class SglangEngine:
         self._keeper.check_open()
         await self._keeper.load(await asyncio.to_thread(Bundle.read, snapshot, version))
         if self._scraping is None:
-            self._scraping = asyncio.create_task(self._scrape(), name="sglang-scrape")
+            scrape = Periodic("sglang_scrape", self._scrape, every_seconds=_SCRAPE_SECONDS)
+            self._scraping = asyncio.create_task(scrape.run(), name=scrape.name)
 
     async def close(self) -> None:
         await self._keeper.close()
@@ -139,17 +141,9 @@ class SglangEngine:
         abort.add_done_callback(self._aborts.discard)
 
     async def _scrape(self) -> None:
-        """Keeps the server's own series fresh."""
-        while True:
-            serving = self._keeper.serving
-            text = ""
-            if serving is not None:
-                try:
-                    text = await serving.client.metrics(_SCRAPE_SECONDS)
-                except IbtpoError as error:
-                    log.debug("scrape_failed", error=str(error))
-            self.series.show(text)
-            await asyncio.sleep(_SCRAPE_SECONDS)
+        """Reads the server's own series; shows none while it is down."""
+        serving = self._keeper.serving
+        self.series.show(await serving.client.metrics(_SCRAPE_SECONDS) if serving is not None else "")
 
 
 async def _abort(client: SglangClient, rid: str) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass, replace
-from itertools import count
 
 from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import EngineLimits
@@ -15,7 +14,7 @@ from services.rollout.engines.sglang.swap import swap
 from services.rollout.engines.sglang.versions import Unsupported
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.runtime.logs import event_logger
-from shared.runtime.loops import Backoff
+from shared.runtime.loops import Backoff, Periodic
 
 log = event_logger(__name__)
 
@@ -164,15 +163,17 @@ class Keeper:
         self._up.set()
         log.info("engine_up", version=str(bundle.version), cause=cause.value)
         if self._watching is None:
-            self._watching = asyncio.create_task(self._watch(), name="sglang-keeper")
+            watch = Periodic("sglang_keeper", self._watch, backoff=_RESTART_PAUSES)
+            self._watching = asyncio.create_task(watch.run(), name=watch.name)
 
     async def _watch(self) -> None:
         """Starts the server again whenever it is lost, with the weights that are wanted."""
-        while True:
-            if self.serving is not None:
-                serving = self.serving
-                self._lose(serving, await self._until_lost(serving))
-            await self._restart()
+        if self.serving is not None:
+            serving = self.serving
+            self._lose(serving, await self._until_lost(serving))
+        async with self._changing:
+            if self.serving is None and self._wanted is not None:
+                await self._start(self._wanted, StartCause.LOST)
 
     async def _until_lost(self, serving: Serving) -> str:
         """Waits for its end: it exits, it hangs, it serves what is not ours, or somebody else found it lost."""
@@ -214,18 +215,6 @@ class Keeper:
         is_unchanged = expected is not None and expected is self.serving and not self._changing.locked()
         if is_unchanged and expected is not None and serves != str(expected.bundle.version):
             raise Strange(f"the server has weights {serves!r}, not {expected.bundle.version}")
-
-    async def _restart(self) -> None:
-        for failures in count(1):
-            async with self._changing:
-                if self.serving is not None or self._wanted is None:
-                    return
-                try:
-                    await self._start(self._wanted, StartCause.LOST)
-                    return
-                except IbtpoError as error:
-                    log.error("engine_start_failed", failures=failures, error=str(error))
-            await asyncio.sleep(_RESTART_PAUSES.pause_seconds(failures))
 
     def _lose(self, serving: Serving, reason: str) -> None:
         """From now on nothing is served, unless another server has taken this one's place already."""
