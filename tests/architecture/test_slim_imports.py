@@ -24,6 +24,8 @@ def loaded_by(module: str) -> set[str]:
         ("services.verifier.wiring", set()),
         ("services.rollout.app", {"tokenizers"}),
         ("services.rollout.harvest", {"tokenizers", "redis"}),
+        ("services.rollout.wiring", {"tokenizers", "redis"}),
+        ("services.rollout.engines.sglang", set()),
     ],
 )
 def test_a_room_loads_no_more_than_it_needs(module: str, allowed: set[str]) -> None:
