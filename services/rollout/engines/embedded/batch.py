@@ -75,7 +75,8 @@ class Batch:
         passed: list[Row] = []
         computing = [row for row in self._rows if row.num_missing]
         slots_of_row: dict[Row, list[int]] = {}
-        while waiting and len(self._rows) + len(joined) < self._settings.max_rows:
+        max_rows = self._settings.max_rows  # bounds the passed over, too: a long queue is not walked at every step
+        while waiting and len(self._rows) + len(joined) < max_rows and len(passed) < max_rows:
             row = waiting.popleft()
             if row.is_cancelled:
                 continue
