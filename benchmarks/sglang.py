@@ -5,6 +5,7 @@ python -m benchmarks.sglang clients       the same server: CPU of one HTTP reque
 python -m benchmarks.sglang overhead      the real server: trees against its bare requests, in turns (4 minutes)
 python -m benchmarks.sglang reuse         the real server: prefix tokens shared, with room and without (5 minutes)
 python -m benchmarks.sglang pause         the real server: weight updates under load (1 minute)
+python -m benchmarks.sglang faults        the real server: its processes killed and stopped under load (4 minutes)
 
 The real server is the one that `make sglang-cpu` installs. Rollouts run in this process, without Redis and HTTP doors.
 """
@@ -15,11 +16,12 @@ import json
 import os
 import random
 import resource
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -60,9 +62,9 @@ class Rollout:
     """A grower over an engine, with what both count."""
 
     engine: SglangEngine
+    server: ManagedServer
     registry: CollectorRegistry
     vocabulary: Vocabulary
-    asked: list[Request] = field(default_factory=list)
 
     def value(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -82,7 +84,7 @@ class Rollout:
 
 
 @asynccontextmanager
-async def rollout(command: tuple[str, ...], *arguments: str, max_requests: int = 4096) -> AsyncIterator[Rollout]:
+async def rollout(command: tuple[str, ...], *arguments: str, **settings: Any) -> AsyncIterator[Rollout]:
     """A rollout of the demo's policy over a server of its own."""
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory())) / "policy"
@@ -90,12 +92,12 @@ async def rollout(command: tuple[str, ...], *arguments: str, max_requests: int =
         for path in checkpoint_directory().iterdir():
             if path.suffix != ".md":
                 (directory / path.name).symlink_to(path)
-        config = SglangConfig(command=command, arguments=arguments, max_requests=max_requests)
-        registry = CollectorRegistry()
-        engine = SglangEngine(config, ManagedServer(config), SglangMetrics(registry))
+        config = SglangConfig(command=command, arguments=arguments, max_requests=4096, **settings)
+        registry, server = CollectorRegistry(), ManagedServer(config)
+        engine = SglangEngine(config, server, SglangMetrics(registry))
         stack.push_async_callback(engine.close)
         await engine.load(directory, FIRST)
-        yield Rollout(engine, registry, Vocabulary.load(directory))
+        yield Rollout(engine, server, registry, Vocabulary.load(directory))
 
 
 def tasks_of(vocabulary: Vocabulary, number: int, growth: Growth, seed: int, repeat: int = 1) -> list[Task]:
@@ -359,7 +361,55 @@ async def _keep_asking(one: Rollout, index: int) -> None:
         await one.engine.complete(Request((4, 2 + index % 18, 5), 200, Sampling(), frozenset(), index))
 
 
-TABLES = {"concurrency": concurrency, "clients": clients, "overhead": overhead, "reuse": reuse, "pause": pause}
+# Faults
+
+
+async def faults(quick: bool) -> None:
+    """How long until a lost server is noticed, and until all that was asked of it is answered after all."""
+    print("process | signal | noticed after s | all answered after s | completions lost")
+    print("---|---|---|---|---")
+    hits = [
+        (name, number) for number in (signal.SIGKILL, signal.SIGSTOP) for name in ("main", "scheduler", "detokenizer")
+    ]
+    async with rollout(REAL, health_seconds=2.0, hang_seconds=8.0) as one:
+        for name, number in hits[:2] if quick else hits:
+            endless = [Request((4, 5, 6 + i), 200, Sampling(), frozenset(), i) for i in range(8)]
+            asked = [asyncio.create_task(one.engine.complete(request)) for request in endless]
+            await asyncio.sleep(0.3)
+            struck = time.perf_counter()
+            os.kill(_process(one.server.pid, name), number)
+            while one.engine.version is not None:
+                await asyncio.sleep(0.02)
+            noticed = time.perf_counter() - struck
+            results = await asyncio.gather(*asked, return_exceptions=True)
+            answered, lost = time.perf_counter() - struck, sum(isinstance(result, Exception) for result in results)
+            print(f"{name} | {number.name} | {noticed:.1f} | {answered:.1f} | {lost}", flush=True)
+
+
+def _process(leader: int | None, name: str) -> int:
+    """The leader of the server's process group, or the one of its processes that bears the name."""
+    assert leader is not None
+    if name == "main":
+        return leader
+    group = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _group_of(entry) == leader]
+    return next(int(entry.name) for entry in group if name in (entry / "cmdline").read_text())
+
+
+def _group_of(entry: Path) -> int | None:
+    try:
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[2])
+    except OSError:  # it ended meanwhile
+        return None
+
+
+TABLES = {
+    "concurrency": concurrency,
+    "clients": clients,
+    "overhead": overhead,
+    "reuse": reuse,
+    "pause": pause,
+    "faults": faults,
+}
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The SGLang engine: completions over HTTP, from a server that is kept alive and at the right weights."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -141,9 +142,12 @@ class SglangEngine:
         abort.add_done_callback(self._aborts.discard)
 
     async def _scrape(self) -> None:
-        """Reads the server's own series; shows none while it is down."""
-        serving = self._keeper.serving
-        self.series.show(await serving.client.metrics(_SCRAPE_SECONDS) if serving is not None else "")
+        """Reads the server's own series; shows none while it does not answer."""
+        serving, text = self._keeper.serving, ""
+        if serving is not None:
+            with contextlib.suppress(Unavailable):
+                text = await serving.client.metrics(_SCRAPE_SECONDS)
+        self.series.show(text)
 
 
 async def _abort(client: SglangClient, rid: str) -> None:
