@@ -16,6 +16,7 @@ log = event_logger(__name__)
 
 _TAIL_LINES = 30
 _MAX_LINE_BYTES = 1 << 16
+_LAST_WORDS_SECONDS = 1.0
 _GRACE_SECONDS = 8.0
 """SGLang takes about 4 s to end by itself."""
 
@@ -57,8 +58,10 @@ class Child:
         return self._process.returncode is not None
 
     async def wait(self) -> str:
-        """Waits for its end, and says how it went."""
+        """Waits for its end and for its last words, and says how it went."""
         code = await self._process.wait()
+        # what it started may hold its output open; its own words are there at once
+        await asyncio.wait({self._listening}, timeout=_LAST_WORDS_SECONDS)
         return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
 
     def tail(self) -> str:
