@@ -196,12 +196,14 @@ async def test_a_server_that_does_not_start_says_why(rig: RigFactory, bundle: Bu
     served = await rig("--fail", "CUDA out of memory", loaded=False)
     with pytest.raises(Unavailable, match="exit code 7 before it listened; it said:\nCUDA out of memory"):
         await served.engine.load(bundle(), WeightVersion(1, 1))
-    missing = await rig(loaded=False, command=("/no/such/python",))
-    with pytest.raises(Unavailable, match="cannot run '/no/such/python'"):
-        await missing.engine.load(bundle(), WeightVersion(1, 1))
     slow = await rig("--start-seconds", "9", loaded=False, start_seconds=0.3)
     with pytest.raises(Unavailable, match="start_seconds"):
         await slow.engine.load(bundle(), WeightVersion(1, 1))
+
+
+async def test_a_launcher_that_is_not_here_is_refused_at_once(rig: RigFactory) -> None:
+    with pytest.raises(InvalidInput, match="no '/no/such/python' here"):
+        await rig(loaded=False, command=("/no/such/python",))
 
 
 async def test_an_unsupported_release_is_refused_by_name(rig: RigFactory, bundle: BundleFactory) -> None:

@@ -1,5 +1,6 @@
 """How SGLang is launched: its command line and environment, from the configuration."""
 
+import shutil
 import socket
 import sys
 from collections.abc import Mapping
@@ -7,9 +8,19 @@ from pathlib import Path
 
 from services.rollout.config import SglangConfig
 from services.rollout.engines.sglang.bundle import Bundle
+from shared.errors import InvalidInput
 
 LEASH = Path(__file__).with_name("leash.py")
 _SECRETS = frozenset({"IBTPO_TOKEN", "REDIS_URL"})
+
+
+def check_command(config: SglangConfig) -> None:
+    """InvalidInput when the launcher is not on this machine: no restart would bring it here."""
+    if shutil.which(config.command[0]) is None:
+        raise InvalidInput(
+            f"rollout.sglang.command: no {config.command[0]!r} here (seen from {Path.cwd()}); give the interpreter of an "
+            "environment that has SGLang, or, on a plain CPU, `make sglang-cpu` and start in the checkout's folder"
+        )
 
 
 def command_line(config: SglangConfig, bundle: Bundle, port: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from services.rollout.config import SglangConfig
 from services.rollout.engines.sglang.bundle import Bundle
 from services.rollout.engines.sglang.child import Child
 from services.rollout.engines.sglang.client import SglangClient
-from services.rollout.engines.sglang.launch import command_line, environment, free_port
+from services.rollout.engines.sglang.launch import check_command, command_line, environment, free_port
 from services.rollout.engines.sglang.swap import swap
 from services.rollout.engines.sglang.versions import check_version
 from shared.errors import Unavailable
@@ -40,9 +40,10 @@ class Server(Protocol):
 
 
 class ManagedServer:
-    """A child on loopback; every start is a new process."""
+    """A child on loopback; every start is a new process. InvalidInput when its launcher is not on this machine."""
 
     def __init__(self, config: SglangConfig) -> None:
+        check_command(config)
         self._config = config
         self._child: Child | None = None
 
