@@ -18,8 +18,8 @@ def check_command(config: SglangConfig) -> None:
     """InvalidInput when the launcher is not on this machine: no restart would bring it here."""
     if shutil.which(config.command[0]) is None:
         raise InvalidInput(
-            f"rollout.sglang.command: no {config.command[0]!r} here (seen from {Path.cwd()}); give the interpreter of an "
-            "environment that has SGLang, or, on a plain CPU, `make sglang-cpu` and start in the checkout's folder"
+            f"rollout.sglang.command: no {config.command[0]!r} here (seen from {Path.cwd()}); give the interpreter of "
+            "an environment that has SGLang, or, on a plain CPU, `make sglang-cpu` and start in the checkout's folder"
         )
 
 
