@@ -135,6 +135,9 @@ class LearnerConfig(_Table):
 
     batch: int = Field(24, gt=0, description="Trees per step")
     max_staleness: int = Field(1, ge=0, description="How many updates older than the learner a tree's tokens may be")
+    patience_seconds: float = Field(
+        60.0, ge=0, description="How long a full batch waits for the tree of an older task, before it goes without"
+    )
     total_steps: int | None = Field(None, gt=0)
     max_generated_tokens: int | None = Field(None, gt=0)
 
@@ -181,5 +184,8 @@ class LearnerConfig(_Table):
 
     @property
     def max_outstanding(self) -> int:
-        """Tasks in flight: as many as can still be used within the staleness bound."""
-        return (self.max_staleness + 1) * self.batch
+        """Tasks in flight: as many as can still be used in their turn within the staleness bound.
+
+        A task is fed under weights that may be `publish_every` − 1 updates older than the learner's.
+        """
+        return (self.max_staleness + 2 - self.publish_every) * self.batch

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import heapq
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -56,6 +57,7 @@ class Intake:
         metrics: LearnerMetrics,
         *,
         max_staleness: int,
+        patience_seconds: float,
     ) -> None:
         self._streams = streams
         self._curriculum = curriculum
@@ -63,8 +65,9 @@ class Intake:
         self._feed = feed
         self._metrics = metrics
         self._max_staleness = max_staleness
+        self._patience_seconds = patience_seconds
         self._redelivered: deque[Delivery[ScoredTree]] = deque()
-        self._held: dict[TaskId, Arrival] = {}
+        self._held: dict[TaskId, Delivery[ScoredTree]] = {}
         self._settled_trees: list[str] = []
         self._settled_letters: list[str] = []
         self._must_recover = False
@@ -75,7 +78,7 @@ class Intake:
         """Takes what was delivered to an earlier life, or in a reply that was lost, and is not acknowledged."""
         trees = await self._streams.trees.redeliver(CONSUMER)
         letters = await self._streams.dead_letters.redeliver(CONSUMER)
-        known = {*self._settled_trees, *(arrival.entry_id for arrival in self._held.values())}
+        known = {*self._settled_trees, *(delivery.entry_id for delivery in self._held.values())}
         self._redelivered = deque(delivery for delivery in trees if delivery.entry_id not in known)
         for letter in letters:
             if letter.entry_id not in self._settled_letters:
@@ -83,23 +86,30 @@ class Intake:
         self._must_recover = False
 
     async def batch(self, size: int, version: WeightVersion) -> tuple[Arrival, ...]:
-        """The next `size` trees to learn from under the weights `version`, in the order of their tasks.
+        """The next `size` trees to learn from under the weights `version`: those of the oldest tasks that are out.
+
+        A tree that is quick to grow overtakes none that is slow: what a batch holds depends on no speed, and the slow
+        do not grow stale behind the quick. Only after `patience_seconds` a full batch goes without an older tree.
 
         Meanwhile tasks are fed as credits come free. A Redis that is away is waited for; InvalidInput when replicas
         give up one task after another, as they do where a kind of problem is unknown to the verifier.
         """
-        while len(self._held) < size:
+        self._drop_stale(version)
+        full_since: float | None = None
+        while not self._is_complete(size, full_since):
             try:
                 await self._feed.top_up()
-                await self._turn(size - len(self._held), version)
+                await self._turn(max(1, size - len(self._held)), version)
             except Unavailable as error:
                 self._must_recover = True  # something may have been delivered in a reply that never came
                 self._metrics.stream_failures.inc()
                 log.warning("stream_unavailable", error=str(error))
                 await asyncio.sleep(_WAIT_SECONDS / 2)
+            if full_since is None and len(self._held) >= size:
+                full_since = time.monotonic()
         with contextlib.suppress(Unavailable):
             await self._feed.top_up()  # what this turn freed; a full batch waits for nothing
-        return tuple(self._held[task_id] for task_id in sorted(self._held))
+        return tuple(self._arrival(task_id, version) for task_id in heapq.nsmallest(size, self._held))
 
     def settle(self, arrivals: Iterable[tuple[Arrival, End]]) -> None:
         """Ends the feedings of a batch: their effect is in the learner's state from now on."""
@@ -137,6 +147,30 @@ class Intake:
             return [self._redelivered.popleft() for _ in range(min(count, len(self._redelivered)))]
         return await self._streams.trees.take(CONSUMER, count, _WAIT_SECONDS)
 
+    def _is_complete(self, size: int, full_since: float | None) -> bool:
+        """Whether the oldest `size` tasks that are out have arrived, or others have waited long enough for them."""
+        if len(self._held) < size:
+            return False
+        if all(task_id in self._held for task_id in heapq.nsmallest(size, self._ledger.outstanding)):
+            return True
+        return full_since is not None and time.monotonic() - full_since > self._patience_seconds
+
+    def _arrival(self, task_id: TaskId, version: WeightVersion) -> Arrival:
+        delivery = self._held[task_id]
+        return Arrival(task_id, delivery.item, staleness_of(delivery.item, version), delivery.entry_id)
+
+    def _drop_stale(self, version: WeightVersion) -> None:
+        """Of the trees that earlier batches left, those that this one cannot use any more."""
+        for task_id, delivery in tuple(self._held.items()):
+            if staleness_of(delivery.item, version) > self._max_staleness:
+                del self._held[task_id]
+                self._drop(task_id, delivery)
+
+    def _drop(self, task_id: TaskId, delivery: Delivery[ScoredTree]) -> None:
+        self._metrics.record_stale(delivery.item)
+        self._feed.feed_again(task_id)
+        self._settled_trees.append(delivery.entry_id)
+
     def _admit(self, delivery: Delivery[ScoredTree], version: WeightVersion) -> None:
         """Holds a tree that is wanted; ends, or turns away, what is not."""
         tree = delivery.item
@@ -148,13 +182,10 @@ class Intake:
             log.info("tree_turned_away", task=tree.task.id, attempt=tree.task.attempt, standing=standing.value)
             return
         self._failures_in_row = 0
-        staleness = staleness_of(tree, version)
-        if staleness <= self._max_staleness:
-            self._held[task_id] = Arrival(task_id, tree, staleness, delivery.entry_id)
-            return
-        self._metrics.record_stale(tree)
-        self._feed.feed_again(task_id)
-        self._settled_trees.append(delivery.entry_id)
+        if staleness_of(tree, version) > self._max_staleness:
+            self._drop(task_id, delivery)
+        else:
+            self._held[task_id] = delivery
 
     def _bury(self, delivery: Delivery[DeadLetter]) -> None:
         """Ends a feeding that the replicas gave up."""

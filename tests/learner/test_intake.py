@@ -40,13 +40,13 @@ class Desk:
     metrics: LearnerMetrics
 
     @classmethod
-    def open(cls, streams: RunStreams, books: Books | None = None, *, max_staleness: int = 1) -> "Desk":
+    def open(cls, streams: RunStreams, books: Books | None = None, *, patience_seconds: float = 60.0) -> "Desk":
         ledger = (books or Books()).ledger()
         curriculum = Curriculum(streams.run, 0, PROBLEMS, growth())
         metrics = LearnerMetrics()
         metrics.show_accounts(lambda: ledger.accounts)
         feed = Feed(streams, curriculum, ledger, lambda: 2 * BATCH)
-        intake = Intake(streams, curriculum, ledger, feed, metrics, max_staleness=max_staleness)
+        intake = Intake(streams, curriculum, ledger, feed, metrics, max_staleness=1, patience_seconds=patience_seconds)
         return cls(streams, ledger, curriculum, feed, intake, metrics)
 
     async def claim(self, count: int) -> list[Claim]:
@@ -73,9 +73,16 @@ class Desk:
             await self.streams.tasks.release([one for one in claims if one is not claim])
             await self.streams.tasks.finish(claim, tree)
 
-    async def batch(self):
+    async def grow_all_but_the_first(self, count: int) -> Claim:
+        """Grows tasks as a replica does that has been given one very slow one."""
+        first, *others = [claim for _ in range(count) for claim in await self.claim(1)]
+        for claim in others:
+            assert await self.streams.tasks.finish(claim, self.tree_of(claim.task))
+        return first
+
+    async def batch(self, version: WeightVersion = NOW):
         async with asyncio.timeout(20):
-            return await self.intake.batch(BATCH, NOW)
+            return await self.intake.batch(BATCH, version)
 
     def scrape(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -138,6 +145,52 @@ async def test_a_stale_tree_is_dropped_by_length_and_its_task_fed_again_at_most_
     assert desk.ledger.accounts.balanced
     assert desk.ledger.accounts.stale >= 2
     assert desk.scrape("ibtpo_learner_stale_trajectory_tokens_count") == 4 * desk.ledger.accounts.stale
+
+
+async def test_a_tree_that_is_quick_to_grow_overtakes_none_that_is_slow(desk: Desk) -> None:
+    await desk.feed.top_up()
+    slow = await desk.grow_all_but_the_first(BATCH + 2)
+    taking = asyncio.create_task(desk.batch())
+    done, _ = await asyncio.wait({taking}, timeout=1.5)
+    assert not done
+    assert await desk.streams.tasks.finish(slow, desk.tree_of(slow.task))
+    first = await taking
+    assert [str(arrival.task_id) for arrival in first] == ["0-0", "0-1", "0-2", "0-3"]
+    desk.intake.settle((arrival, End.USED) for arrival in first)
+    await desk.feed.top_up()
+    await desk.grow(BATCH - 2)
+    second = await desk.batch(WeightVersion(2, NOW.number + 1))
+    assert [(str(one.task_id), one.staleness) for one in second] == [("0-4", 1), ("0-5", 1), ("1-0", 1), ("1-1", 1)]
+
+
+async def test_a_full_batch_goes_without_a_tree_that_it_has_long_waited_for(streams: RunStreams) -> None:
+    desk = Desk.open(streams, patience_seconds=0.0)
+    await desk.feed.top_up()
+    slow = await desk.grow_all_but_the_first(BATCH + 1)
+    first = await desk.batch()
+    assert [str(arrival.task_id) for arrival in first] == ["0-1", "0-2", "0-3", "0-4"]
+    desk.intake.settle((arrival, End.USED) for arrival in first)
+    assert await desk.streams.tasks.finish(slow, desk.tree_of(slow.task))
+    await desk.feed.top_up()
+    await desk.grow(BATCH - 1)
+    second = await desk.batch(WeightVersion(2, NOW.number + 1))
+    assert (str(second[0].task_id), second[0].staleness) == ("0-0", 1)
+
+
+async def test_a_tree_that_has_grown_stale_while_it_was_held_is_dropped(desk: Desk) -> None:
+    await desk.feed.top_up()
+    await desk.grow(2 * BATCH)
+    held = asyncio.create_task(desk.intake.batch(2 * BATCH + 1, NOW))
+    while len(await desk.streams.trees.ids()) < 2 * BATCH or (await desk.streams.trees.depth()).queued:
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
+    held.cancel()
+    await asyncio.gather(held, return_exceptions=True)
+    taking = asyncio.create_task(desk.batch(WeightVersion(2, NOW.number + 2)))
+    await desk.grow(BATCH, WeightVersion(2, NOW.number + 2))
+    assert {arrival.staleness for arrival in await taking} == {0}
+    assert desk.ledger.accounts.stale == 2 * BATCH
+    assert desk.ledger.accounts.balanced
 
 
 @pytest.mark.parametrize(("number", "is_wanted"), [(8, False), (9, True), (10, True), (11, True), (12, False)])
