@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import heapq
 import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from services.learner.curriculum import Curriculum
 from services.learner.feed import Feed
@@ -68,6 +68,7 @@ class Intake:
         self._patience_seconds = patience_seconds
         self._redelivered: deque[Delivery[ScoredTree]] = deque()
         self._held: dict[TaskId, Delivery[ScoredTree]] = {}
+        self._late: set[TaskId] = set()
         self._settled_trees: list[str] = []
         self._settled_letters: list[str] = []
         self._must_recover = False
@@ -86,10 +87,11 @@ class Intake:
         self._must_recover = False
 
     async def batch(self, size: int, version: WeightVersion) -> tuple[Arrival, ...]:
-        """The next `size` trees to learn from under the weights `version`: those of the oldest tasks that are out.
+        """The next `size` trees to learn from under the weights `version`: those of the feedings that are out longest.
 
         A tree that is quick to grow overtakes none that is slow: what a batch holds depends on no speed, and the slow
-        do not grow stale behind the quick. Only after `patience_seconds` a full batch goes without an older tree.
+        do not grow stale behind the quick. A full batch waits for `patience_seconds`; for what is not there by then no
+        batch waits any more.
 
         Meanwhile tasks are fed as credits come free. A Redis that is away is waited for; InvalidInput when replicas
         give up one task after another, as they do where a kind of problem is unknown to the verifier.
@@ -109,7 +111,8 @@ class Intake:
                 full_since = time.monotonic()
         with contextlib.suppress(Unavailable):
             await self._feed.top_up()  # what this turn freed; a full batch waits for nothing
-        return tuple(self._arrival(task_id, version) for task_id in heapq.nsmallest(size, self._held))
+        chosen = islice((task_id for task_id in self._ledger.outstanding if task_id in self._held), size)
+        return tuple(self._arrival(task_id, version) for task_id in chosen)
 
     def settle(self, arrivals: Iterable[tuple[Arrival, End]]) -> None:
         """Ends the feedings of a batch: their effect is in the learner's state from now on."""
@@ -148,12 +151,17 @@ class Intake:
         return await self._streams.trees.take(CONSUMER, count, _WAIT_SECONDS)
 
     def _is_complete(self, size: int, full_since: float | None) -> bool:
-        """Whether the oldest `size` tasks that are out have arrived, or others have waited long enough for them."""
+        """Whether the first `size` in their turn are here, or others have waited long enough for them."""
         if len(self._held) < size:
             return False
-        if all(task_id in self._held for task_id in heapq.nsmallest(size, self._ledger.outstanding)):
+        self._late &= self._ledger.outstanding.keys() - self._held.keys()
+        awaited = islice((task_id for task_id in self._ledger.outstanding if task_id not in self._late), size)
+        missing = {task_id for task_id in awaited if task_id not in self._held}
+        if missing and full_since is not None and time.monotonic() - full_since > self._patience_seconds:
+            log.warning("trees_are_late", tasks=sorted(map(str, missing)), waited_seconds=self._patience_seconds)
+            self._late |= missing
             return True
-        return full_since is not None and time.monotonic() - full_since > self._patience_seconds
+        return not missing
 
     def _arrival(self, task_id: TaskId, version: WeightVersion) -> Arrival:
         delivery = self._held[task_id]
@@ -168,6 +176,7 @@ class Intake:
 
     def _drop(self, task_id: TaskId, delivery: Delivery[ScoredTree]) -> None:
         self._metrics.record_stale(delivery.item)
+        self._late.discard(task_id)
         self._feed.feed_again(task_id)
         self._settled_trees.append(delivery.entry_id)
 

@@ -80,7 +80,7 @@ class Ledger:
 
     @property
     def outstanding(self) -> Mapping[TaskId, int]:
-        """The attempt that is out, of each task that is."""
+        """The attempt that is out, of each task that is; the longest out come first."""
         return self._outstanding
 
     @property

@@ -40,13 +40,13 @@ class Desk:
     metrics: LearnerMetrics
 
     @classmethod
-    def open(cls, streams: RunStreams, books: Books | None = None, *, patience_seconds: float = 60.0) -> "Desk":
+    def open(cls, streams: RunStreams, books: Books | None = None) -> "Desk":
         ledger = (books or Books()).ledger()
         curriculum = Curriculum(streams.run, 0, PROBLEMS, growth())
         metrics = LearnerMetrics()
         metrics.show_accounts(lambda: ledger.accounts)
         feed = Feed(streams, curriculum, ledger, lambda: 2 * BATCH)
-        intake = Intake(streams, curriculum, ledger, feed, metrics, max_staleness=1, patience_seconds=patience_seconds)
+        intake = Intake(streams, curriculum, ledger, feed, metrics, max_staleness=1, patience_seconds=60.0)
         return cls(streams, ledger, curriculum, feed, intake, metrics)
 
     async def claim(self, count: int) -> list[Claim]:
@@ -163,18 +163,33 @@ async def test_a_tree_that_is_quick_to_grow_overtakes_none_that_is_slow(desk: De
     assert [(str(one.task_id), one.staleness) for one in second] == [("0-4", 1), ("0-5", 1), ("1-0", 1), ("1-1", 1)]
 
 
-async def test_a_full_batch_goes_without_a_tree_that_it_has_long_waited_for(streams: RunStreams) -> None:
-    desk = Desk.open(streams, patience_seconds=0.0)
+async def test_a_full_batch_goes_without_a_tree_that_it_has_long_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await desk.feed.top_up()
     slow = await desk.grow_all_but_the_first(BATCH + 1)
-    first = await desk.batch()
+    with monkeypatch.context() as patience:
+        patience.setattr(desk.intake, "_patience_seconds", 0.0)
+        first = await desk.batch()
     assert [str(arrival.task_id) for arrival in first] == ["0-1", "0-2", "0-3", "0-4"]
     desk.intake.settle((arrival, End.USED) for arrival in first)
-    assert await desk.streams.tasks.finish(slow, desk.tree_of(slow.task))
     await desk.feed.top_up()
+    await desk.grow(BATCH)
+    second = await desk.batch()  # which does not wait for it again
+    assert [str(arrival.task_id) for arrival in second] == ["0-5", "1-0", "1-1", "1-2"]
+    desk.intake.settle((arrival, End.USED) for arrival in second)
+    assert await desk.streams.tasks.finish(slow, desk.tree_of(slow.task))
     await desk.grow(BATCH - 1)
-    second = await desk.batch(WeightVersion(2, NOW.number + 1))
-    assert (str(second[0].task_id), second[0].staleness) == ("0-0", 1)
+    assert [str(arrival.task_id) for arrival in await desk.batch()] == ["0-0", "1-3", "1-4", "1-5"]
+
+
+async def test_a_tree_that_is_fed_again_has_its_turn_again(desk: Desk) -> None:
+    await desk.feed.top_up()
+    (stale,) = await desk.grow(1, WeightVersion(2, NOW.number - 2))
+    taking = asyncio.create_task(desk.batch())
+    await desk.grow(BATCH)
+    assert [str(arrival.task_id) for arrival in await taking] == ["0-1", "0-2", "0-3", "0-4"]
+    assert list(map(str, desk.ledger.outstanding))[-1] == stale.id
 
 
 async def test_a_tree_that_has_grown_stale_while_it_was_held_is_dropped(desk: Desk) -> None:
