@@ -23,7 +23,7 @@ import torch
 from services.demo.task import checkpoint_directory
 from services.learner.config import LearnerConfig
 from services.learner.figures import figures_of
-from services.learner.policy import Policy
+from services.learner.policy import LanguageModel, Policy
 from services.learner.trainer import Trainer
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
@@ -93,7 +93,9 @@ def configured(**objective: float) -> LearnerConfig:
 
 def stepping(config: LearnerConfig, trees: Sequence[ScoredTree]) -> Callable[[], object]:
     policy = Policy(config.model, 1.0, config.optimizer)
-    trainer = Trainer(policy, policy.model.frozen() if config.needs_reference else None, config)
+    trainer = Trainer(
+        policy, LanguageModel.load(config.model, 1.0, is_frozen=True) if config.needs_reference else None, config
+    )
     return lambda: trainer.step(trees, VERSION, 1e-6, "seed")
 
 

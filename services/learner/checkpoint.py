@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from pydantic import ValidationError
@@ -17,6 +18,16 @@ _OPTIMIZER = "optimizer.pt"
 _POLICY = "policy"
 _PARTIAL = ".partial"
 _OLD = ".old"
+
+
+class Resumable(Protocol):
+    """What a checkpoint holds: a policy with its optimizer, of one process or of many."""
+
+    def save(self, directory: Path) -> None:
+        """Writes the policy as transformers reads it."""
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """What `Policy.restore_optimizer` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class CheckpointStore:
         steps = self._steps()
         return Checkpoint(self._root / str(steps[-1])) if steps else None
 
-    def save(self, policy: Policy, state: LearnerState) -> Checkpoint:
+    def save(self, policy: Resumable, state: LearnerState) -> Checkpoint:
         """Writes a checkpoint, durable and whole when this returns, and removes the oldest. Blocking: disk."""
         self._root.mkdir(parents=True, exist_ok=True)
         final = self._root / str(state.progress.step)

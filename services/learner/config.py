@@ -39,6 +39,20 @@ class OldPolicy(StrEnum):
     """The engine's own log-probabilities: the clip bounds what staleness may do, nothing else is corrected."""
 
 
+class Device(StrEnum):
+    AUTO = "auto"
+    """CUDA where there is one."""
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Precision(StrEnum):
+    """Of matrix products, and of the weights that replicas get. Weights in training and moments are float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class Resume(StrEnum):
     AUTO = "auto"
     """From the latest checkpoint where there is one."""
@@ -155,6 +169,10 @@ class LearnerConfig(_Table):
     token: str | None = Field(None, description="Bearer token between services; or IBTPO_TOKEN")
     grace_seconds: float = Field(
         120.0, ge=0, description="What a SIGTERM gives the step in progress and its checkpoint"
+    )
+    device: Device = Device.AUTO
+    precision: Precision = Field(
+        Precision.FLOAT32, description="Of matrix products, and of the weights that replicas get"
     )
     threads: int = Field(1, gt=0, description="Threads of torch")
     log_level: str = "info"

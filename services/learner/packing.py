@@ -63,6 +63,26 @@ class MicroBatch:
         """The values at the answers' tokens [B, T]."""
         return values_RS.flatten()[self.slot_BT].where(self.is_answer_BT, 0.0)
 
+    def to(self, device: torch.device) -> "MicroBatch":
+        """The same on another device."""
+        old_BT, reference_BT = self.old_logprobs_BT, self.reference_logprobs_BT
+        return MicroBatch(
+            rows=self.rows,
+            slots=self.slots.to(device),
+            slot_BT=self.slot_BT.to(device),
+            is_answer_BT=self.is_answer_BT.to(device),
+            is_current_BT=self.is_current_BT.to(device),
+            advantages_BT=self.advantages_BT.to(device),
+            weights_BT=self.weights_BT.to(device),
+            engine_logprobs_BT=self.engine_logprobs_BT.to(device),
+            old_logprobs_BT=None if old_BT is None else old_BT.to(device),
+            reference_logprobs_BT=None if reference_BT is None else reference_BT.to(device),
+        )
+
+    def without_weight(self) -> "MicroBatch":
+        """The same, adding nothing to any loss."""
+        return replace(self, weights_BT=torch.zeros_like(self.weights_BT))
+
 
 def trajectories_of(scored: ScoredTree, tree: Tree, current: WeightVersion) -> list[Trajectory]:
     """The trajectory of every draw, as yet without credit; those that count are in `tree.leaf_of_draw`."""
@@ -112,36 +132,38 @@ def credited(
     )
 
 
-def pack(trajectories: Sequence[Trajectory], max_tokens: int, *, share_prefixes: bool) -> Iterator[MicroBatch]:
-    """Micro-batches of at most `max_tokens` slots, padding included, the longest rows first; a trajectory that is
-    longer has one to itself."""
-    packed = sorted(_blocks(trajectories, max_tokens, share_prefixes), key=lambda one: len(one.block), reverse=True)
-    while packed:
-        num_rows = max(1, max_tokens // len(packed[0].block))
-        yield _padded(packed[:num_rows], trajectories)
-        packed = packed[num_rows:]
-
-
 @dataclass(frozen=True, slots=True)
-class _PackedBlock:
+class PackedBlock:
     """A block, and the trajectories in it with the slots of their tokens."""
 
     block: Block
     slots_of: dict[int, Ints]
 
 
-def _blocks(trajectories: Sequence[Trajectory], max_tokens: int, share_prefixes: bool) -> Iterator[_PackedBlock]:
+def pack(trajectories: Sequence[Trajectory], max_tokens: int, *, share_prefixes: bool) -> list[list[PackedBlock]]:
+    """The rows of micro-batches of at most `max_tokens` slots, padding included, the longest rows first; a trajectory
+    that is longer has one to itself."""
+    packed = sorted(_blocks(trajectories, max_tokens, share_prefixes), key=lambda one: len(one.block), reverse=True)
+    plans = []
+    while packed:
+        num_rows = max(1, max_tokens // len(packed[0].block))
+        plans.append(packed[:num_rows])
+        packed = packed[num_rows:]
+    return plans
+
+
+def _blocks(trajectories: Sequence[Trajectory], max_tokens: int, share_prefixes: bool) -> Iterator[PackedBlock]:
     """Blocks of at most `max_tokens` slots: of all trajectories after one prompt, or each its own."""
     after: dict[tuple[int, ...] | int, list[int]] = {}
     for row, one in enumerate(trajectories):
         after.setdefault(one.prompt_ids if share_prefixes else row, []).append(row)
     for rows in after.values():
-        packed = _PackedBlock(Block(), {})
+        packed = PackedBlock(Block(), {})
         for row in rows:
             token_ids = [*trajectories[row].prompt_ids, *trajectories[row].token_ids.tolist()]
             if packed.slots_of and len(packed.block) + packed.block.num_new(token_ids) > max_tokens:
                 yield packed
-                packed = _PackedBlock(Block(), {})
+                packed = PackedBlock(Block(), {})
             packed.slots_of[row] = packed.block.add(token_ids)
         yield packed
 
@@ -165,7 +187,8 @@ def _divisors(trajectories: Sequence[Trajectory], divisor: Divisor, max_answer_t
             return [len(lengths) * max_answer_tokens] * len(lengths)
 
 
-def _padded(packed: Sequence[_PackedBlock], trajectories: Sequence[Trajectory]) -> MicroBatch:
+def padded(packed: Sequence[PackedBlock], trajectories: Sequence[Trajectory]) -> MicroBatch:
+    """The micro-batch of these rows of `pack`."""
     slots = laid_out([one.block for one in packed])
     num_slots = slots.token_ids_RS.shape[1]
     slots_of = {row: own + number * num_slots for number, one in enumerate(packed) for row, own in one.slots_of.items()}

@@ -3,19 +3,29 @@
 Shapes: R rows of S slots (`slots.py`), V tokens of the vocabulary.
 """
 
-import copy
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
 from services.learner.loss import entropies
 from services.learner.slots import Slots
+from services.learner.world import ALONE, World
 from shared.errors import InvalidInput
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +39,15 @@ class TokenStatistics:
 class LanguageModel:
     """Log-probabilities of the temperature-scaled full softmax, of weights in training or frozen (a reference)."""
 
-    def __init__(self, model: PreTrainedModel, temperature: float) -> None:
-        self.module = model.eval()  # dropout stays off: the engine that sampled had none
+    def __init__(self, module: PreTrainedModel, temperature: float, world: World) -> None:
+        self.module = module
         self._temperature = temperature
+        self._world = world
 
     @classmethod
-    def load(cls, directory: Path, temperature: float) -> "LanguageModel":
+    def load(
+        cls, directory: Path, temperature: float, world: World = ALONE, *, is_frozen: bool = False
+    ) -> "LanguageModel":
         """InvalidInput for a directory that transformers cannot read, or weights that are not finite."""
         try:
             module = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
@@ -45,11 +58,9 @@ class LanguageModel:
                 raise InvalidInput(
                     f"learner.model {directory}: weight {name} holds NaN or infinity; take another checkpoint"
                 )
-        return cls(module, temperature)
-
-    def frozen(self) -> "LanguageModel":
-        """A copy of it as it is now, that never changes: the reference of the KL term."""
-        return LanguageModel(copy.deepcopy(self.module).requires_grad_(False), self._temperature)
+        module.eval().requires_grad_(not is_frozen)  # dropout stays off: the engine that sampled had none
+        world.place(module, _layers_of(module))
+        return cls(module, temperature, world)
 
     @property
     def context_length(self) -> int:
@@ -69,14 +80,15 @@ class LanguageModel:
         return all(kind == "full_attention" for kind in kinds) and not getattr(config, "sliding_window", None)
 
     def statistics(self, slots: Slots) -> TokenStatistics:
-        """One forward pass. Padding comes last in its row, where no real token sees it."""
+        """One forward pass, on the model's device. Padding comes last in its row, where no real token sees it."""
         token_ids_RS, previous_RS = slots.token_ids_RS, slots.previous_RS
-        logits_RSV = self.module(
-            input_ids=token_ids_RS, attention_mask=slots.sees_R1SS, position_ids=slots.positions_RS, use_cache=False
-        ).logits
+        with self._world.in_precision():
+            logits_RSV = self.module(
+                input_ids=token_ids_RS, attention_mask=slots.sees_R1SS, position_ids=slots.positions_RS, use_cache=False
+            ).logits
         logits_RSV = logits_RSV.float() / self._temperature
         normalisers_RS = logits_RSV.logsumexp(-1)
-        rows_R1 = torch.arange(len(token_ids_RS))[:, None]
+        rows_R1 = torch.arange(len(token_ids_RS), device=token_ids_RS.device)[:, None]
         logprobs_RS = logits_RSV[rows_R1, previous_RS, token_ids_RS] - normalisers_RS[rows_R1, previous_RS]
         with torch.no_grad():
             entropies_RS = entropies(logits_RSV, normalisers_RS)[rows_R1, previous_RS]
@@ -84,10 +96,13 @@ class LanguageModel:
 
 
 class Policy:
-    """A language model with AdamW. Matrices decay, vectors (norms, biases) do not."""
+    """A language model with AdamW. Matrices decay, vectors (norms, biases) do not.
 
-    def __init__(self, directory: Path, temperature: float, config: OptimizerConfig) -> None:
-        self.model = LanguageModel.load(directory, temperature)
+    Where several processes train it, all of them apply gradients, and ask for weights and moments, together.
+    """
+
+    def __init__(self, directory: Path, temperature: float, config: OptimizerConfig, world: World = ALONE) -> None:
+        self.model = LanguageModel.load(directory, temperature, world)
         self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         self._max_grad_norm = config.max_grad_norm
         self._parameters = list(self.model.module.parameters())
@@ -102,7 +117,7 @@ class Policy:
 
         None, with the weights as they were, when a gradient is NaN or infinite.
         """
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True))
+        norm = float(_whole(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)))
         is_finite = norm - norm == 0
         if is_finite:
             for group in self._optimizer.param_groups:
@@ -111,15 +126,44 @@ class Policy:
         self._optimizer.zero_grad(set_to_none=True)
         return norm if is_finite else None
 
-    def save(self, directory: Path) -> None:
-        """Writes configuration, tokenizer and weights, as transformers and a rollout replica read them."""
-        self.model.module.save_pretrained(directory)
+    def weights(self) -> dict[str, Tensor]:
+        """All weights, whole and on the CPU, tied ones once; of several processes the first alone gets them."""
+        tied = self.model.module.all_tied_weights_keys
+        state = get_model_state_dict(self.model.module, options=_WHOLE)
+        return {name: cast(Tensor, tensor) for name, tensor in state.items() if name not in tied}
+
+    def write(self, directory: Path, weights: dict[str, Tensor]) -> None:
+        """Writes configuration, tokenizer and `weights`, as transformers and a rollout replica read them."""
+        self.model.module.save_pretrained(directory, state_dict=weights)
         self.tokenizer.save_pretrained(directory)
+        _note_dtype(directory / "config.json", next(iter(weights.values())).dtype)
+
+    def save(self, directory: Path) -> None:
+        """Writes the policy as it is in training. For a process that trains alone."""
+        self.write(directory, self.weights())
 
     def optimizer_state(self) -> dict[str, Any]:
-        """For `restore_optimizer`; of tensors and plain values alone."""
-        return self._optimizer.state_dict()
+        """For `restore_optimizer`: whole, by the names of weights, of tensors and plain values alone; of several
+        processes the first alone gets it."""
+        return get_optimizer_state_dict(self.model.module, self._optimizer, options=_WHOLE)
 
     def restore_optimizer(self, state: dict[str, Any]) -> None:
-        """Goes on where `optimizer_state` was taken."""
-        self._optimizer.load_state_dict(state)
+        """Goes on where `optimizer_state` was taken, by however many processes."""
+        set_optimizer_state_dict(
+            self.model.module, self._optimizer, state, options=StateDictOptions(full_state_dict=True)
+        )
+
+
+def _layers_of(module: PreTrainedModel) -> list[nn.Module]:
+    """What its architecture names as a unit: its decoder layers."""
+    return [part for part in module.modules() if type(part).__name__ in (module._no_split_modules or ())]
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _note_dtype(path: Path, dtype: torch.dtype) -> None:
+    """transformers notes the dtype of the module, an engine serves in the one that it finds there."""
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"dtype": str(dtype).removeprefix("torch.")}, indent=2))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
+from services.learner.crew import Crew
 from services.learner.metrics import LearnerMetrics
-from services.learner.policy import Policy
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.protocol.replica import ReplicaInfo
 from shared.runtime.client import raise_for_problem, reaching
@@ -48,10 +48,10 @@ class Publisher:
         """What a replica should serve; None before this life of the learner has published."""
         return self._latest
 
-    def write(self, policy: Policy, version: WeightVersion) -> Snapshot:
+    def write(self, crew: Crew, version: WeightVersion) -> Snapshot:
         """Makes the policy as it is now the snapshot of `version`. Blocking: disk."""
         shutil.rmtree(self._draft, ignore_errors=True)
-        policy.save(self._draft)
+        crew.save_to_serve(self._draft)
         self._latest = self._store.adopt(self._draft, write_manifest(self._streams.run, self._draft, version))
         return self._latest
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from services.learner.checkpoint import CheckpointStore
 from services.learner.config import LearnerConfig
 from services.learner.course import Course
+from services.learner.crew import Crew
 from services.learner.evaluation import Evaluator
 from services.learner.feed import Feed
 from services.learner.figures import figures_of, step_figures, summary, tokens_per_second
@@ -18,11 +19,10 @@ from services.learner.intake import Arrival, Intake
 from services.learner.journal import Journal
 from services.learner.ledger import End, Ledger
 from services.learner.metrics import LearnerMetrics
-from services.learner.policy import Policy
 from services.learner.publisher import Publisher
 from services.learner.schedule import learning_rate
 from services.learner.state import Books, LearnerState
-from services.learner.trainer import Trainer, has_signal
+from services.learner.trainer import has_signal
 from services.learner.update import Update
 from shared.errors import Conflict, Unavailable
 from shared.protocol.status import RunState, RunStatus, StepFigures
@@ -48,8 +48,7 @@ class Parts:
     """What a run is made of."""
 
     streams: RunStreams
-    policy: Policy
-    trainer: Trainer
+    crew: Crew
     ledger: Ledger
     feed: Feed
     intake: Intake
@@ -192,7 +191,7 @@ class Run:
         progress = self._course.progress
         lr = learning_rate(self._config.optimizer, progress.step, self._course.share_done)
         wanted = [tree for tree in trees if has_signal(tree, self._config.advantage)]
-        update = self._parts.trainer.step(wanted, progress.version, lr, f"{self._config.seed} {progress.step}")
+        update = self._parts.crew.step(wanted, progress.version, lr, f"{self._config.seed} {progress.step}")
         self._parts.shelf.put(trees, progress.totals.figures.trees)
         return update, *figures_of(trees)
 
@@ -212,7 +211,7 @@ class Run:
         """A snapshot of the policy, brought to the replicas; a slow one holds training up to its deadline only."""
         self._require_lease()
         version = self._course.version
-        snapshot = await self._in_worker(self._parts.publisher.write, self._parts.policy, version)
+        snapshot = await self._in_worker(self._parts.publisher.write, self._parts.crew, version)
         self._published = version
         self._parts.metrics.version_number.set(version.number)
         self._parts.metrics.generation.set(version.generation)
@@ -231,7 +230,7 @@ class Run:
         finally:
             self._state = before
         if probe is not None:
-            gap = await self._in_worker(self._parts.trainer.engine_gap, probe.trees[:_GAP_TREES], version)
+            gap = await self._in_worker(self._parts.crew.engine_gap, probe.trees[:_GAP_TREES], version)
             evaluation = probe.evaluation.model_copy(update={"engine_gap": gap})
             self._course.evaluated(evaluation)
             self._parts.metrics.record_evaluation(evaluation)
@@ -246,7 +245,7 @@ class Run:
         self._tick = now
         settled = self._parts.intake.settled
         state = LearnerState(progress=self._course.progress, books=Books.of(self._parts.ledger))
-        await self._in_worker(self._parts.checkpoints.save, self._parts.policy, state)
+        await self._in_worker(self._parts.checkpoints.save, self._parts.crew, state)
         self._parts.metrics.checkpoint_seconds.observe(time.monotonic() - now)
         try:
             await self._parts.intake.acknowledge(settled)
@@ -262,7 +261,7 @@ class Run:
         if progress.evaluation_at(progress.step) is None:
             await self._evaluate()
         await self._checkpoint()
-        await self._in_worker(self._parts.policy.save, self._config.run_dir / "policy")
+        await self._in_worker(self._parts.crew.save_to_serve, self._config.run_dir / "policy")
         self._parts.journal.close(summary(self._config, self._course.progress))
         self._state = RunState.FINISHED
         log.info("run_finished", **summary(self._config, self._course.progress).model_dump())

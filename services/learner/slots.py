@@ -26,6 +26,15 @@ class Slots:
     sees_R1SS: Tensor | None
     """What a slot attends to: those it follows, and itself. None: all before it, as causal models do by themselves."""
 
+    def to(self, device: torch.device) -> "Slots":
+        """The same on another device."""
+        return Slots(
+            self.token_ids_RS.to(device),
+            self.positions_RS.to(device),
+            self.previous_RS.to(device),
+            None if self.sees_R1SS is None else self.sees_R1SS.to(device),
+        )
+
 
 class Block:
     """Sequences that are computed together in one row: each distinct prefix once."""

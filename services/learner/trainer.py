@@ -13,9 +13,20 @@ from torch import Tensor
 
 from services.learner.config import LearnerConfig, OldPolicy
 from services.learner.loss import Clip, clipped_surrogate, importance_weights, is_clipped, k3_divergence
-from services.learner.packing import Floats, MicroBatch, Trajectory, credited, divided, pack, trajectories_of, unpacked
+from services.learner.packing import (
+    Floats,
+    MicroBatch,
+    Trajectory,
+    credited,
+    divided,
+    pack,
+    padded,
+    trajectories_of,
+    unpacked,
+)
 from services.learner.policy import LanguageModel, Policy
 from services.learner.update import StepSums, Update
+from services.learner.world import ALONE, World
 from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Credit, Prior, advantages, node_weights, path_advantages
 from shared.tree.draw import WeightVersion
@@ -24,10 +35,16 @@ from shared.tree.node import Tree, build_tree
 
 
 class Trainer:
-    """Updates a policy on scored trees. A trajectory's credit is a pure function of its tree."""
+    """Updates a policy on scored trees. A trajectory's credit is a pure function of its tree.
 
-    def __init__(self, policy: Policy, reference: LanguageModel | None, config: LearnerConfig) -> None:
+    Where several processes train, all of them are given the same trees, and each computes a share of the micro-batches.
+    """
+
+    def __init__(
+        self, policy: Policy, reference: LanguageModel | None, config: LearnerConfig, world: World = ALONE
+    ) -> None:
         self._policy = policy
+        self._world = world
         self._reference = reference
         self._credit = config.advantage
         self._objective = objective = config.objective
@@ -41,7 +58,7 @@ class Trainer:
         drawn = [trajectories_of(one, tree, version) for one, tree in zip(scored, trees, strict=True)]
         if self._reference is not None:
             drawn = self._with_reference(self._reference, drawn)
-        sums = StepSums()
+        sums = StepSums(self._world.device)
         groups = [self._credited(tree, draws, sums) for tree, draws in zip(trees, drawn, strict=True)]
         if self._updates_per_step > 1:
             groups = self._with_old(groups)
@@ -49,7 +66,7 @@ class Trainer:
             self._update(minibatch, lr, sums)
             for minibatch in _shuffled(groups, self._objective.epochs, self._objective.minibatches, random.Random(seed))
         ]
-        return Update.of(sums, norms, lr)
+        return Update.of(sums, sums.totals(self._world.total), norms, lr)
 
     def engine_gap(self, scored: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         """Mean |learner's − engine's log-probability| over the tokens that the present weights, `version`, sampled."""
@@ -71,8 +88,12 @@ class Trainer:
     def _update(self, trajectories: Sequence[Trajectory], lr: float, sums: StepSums) -> float | None:
         """One optimizer step: the gradient's norm, None when it was not finite and nothing was changed."""
         weighted = divided(trajectories, self._objective.divisor, self._max_answer_tokens)
-        for micro_batch in self._pack(weighted):
-            self._loss(micro_batch, sums).backward()  # type: ignore[no-untyped-call]
+        for micro_batch, counts in self._micro_batches(weighted):
+            if counts:
+                loss = self._loss(micro_batch, sums)
+            else:
+                loss = self._loss(micro_batch.without_weight(), StepSums(self._world.device))
+            (loss * self._world.size).backward()  # type: ignore[no-untyped-call]  # processes' gradients are averaged
         return self._policy.apply_gradients(lr)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
@@ -104,18 +125,27 @@ class Trainer:
         read = iter(self._read(self._policy.model, [one for group in groups for one in group]))
         return [[replace(one, old_logprobs=next(read)) for one in group] for group in groups]
 
-    def _pack(self, trajectories: Sequence[Trajectory]) -> Iterator[MicroBatch]:
+    def _micro_batches(self, trajectories: Sequence[Trajectory]) -> Iterator[tuple[MicroBatch, bool]]:
+        """This process's, and whether each counts or is there for the others' sake."""
         share = self._objective.share_prefixes and self._policy.model.shares_prefixes
-        return pack(trajectories, self._objective.micro_batch_tokens, share_prefixes=share)
+        plans = pack(trajectories, self._objective.micro_batch_tokens, share_prefixes=share)
+        for plan, counts in self._world.dealt(plans):
+            yield padded(plan, trajectories).to(self._world.device), counts
 
     @torch.no_grad()
     def _read(self, model: LanguageModel, trajectories: Sequence[Trajectory]) -> list[Floats]:
         """The log-probabilities of each answer's tokens, as `model` is now."""
-        found: dict[int, Floats] = {}
-        for micro_batch in self._pack(trajectories):
+        lengths = [len(one.token_ids) for one in trajectories]
+        found = [np.zeros(length, np.float32) for length in lengths]
+        for micro_batch, counts in self._micro_batches(trajectories):
             logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.slots).logprobs_RS)
-            found.update(unpacked(logprobs_BT, micro_batch, trajectories))
-        return [found[row] for row in range(len(trajectories))]
+            if counts:
+                for row, values in unpacked(logprobs_BT.cpu(), micro_batch, trajectories):
+                    found[row] = values
+        if not found:
+            return []
+        everywhere: Floats = self._world.total(torch.from_numpy(np.concatenate(found))).numpy()
+        return np.split(everywhere, np.cumsum(lengths)[:-1])
 
 
 def has_signal(scored: ScoredTree, credit: Credit) -> bool:

@@ -1,26 +1,37 @@
 """What one step did to the policy, in numbers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 from shared.tree.diagnostics import Mean
 
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the tokens of a step's micro-batches, all passes together."""
+
+    tokens: float = 0.0
+    loss: float = 0.0
+    entropy: float = 0.0
+    kl: float = 0.0
+    clipped: float = 0.0
+    gap: float = 0.0
+    current_tokens: float = 0.0
+
 
 class StepSums:
-    """Sums over the nodes of a step's trees, and over the tokens of its micro-batches."""
+    """Sums over the nodes of a step's trees, and over the tokens of its micro-batches; these stay on their device, so
+    that adding to them waits for nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = _CPU) -> None:
         self.advantage_global = Mean()
         self.advantage_local = Mean()
-        self.tokens = 0.0
-        self.loss = 0.0
-        self.entropy = 0.0
-        self.kl = 0.0
-        self.clipped = 0.0
-        self.gap = 0.0
-        self.current_tokens = 0.0
+        self._sums = {field.name: torch.zeros((), dtype=torch.float64, device=device) for field in fields(Totals)}
 
     def add_advantages(self, of_global: Sequence[float], of_both: Sequence[float]) -> None:
         """A_GL and A of every node (A-3); the root has none."""
@@ -29,22 +40,26 @@ class StepSums:
 
     def add_loss(self, loss: Tensor, is_answer_BT: Tensor, entropies_BT: Tensor) -> None:
         """The micro-batch's loss, its tokens, and their entropy."""
-        self.loss += loss.item()
-        self.tokens += is_answer_BT.sum().item()
-        self.entropy += entropies_BT.sum().item()
+        self._sums["loss"] += loss
+        self._sums["tokens"] += is_answer_BT.sum()
+        self._sums["entropy"] += entropies_BT.sum()
 
     def add_kl(self, kl_BT: Tensor) -> None:
         """The divergence from the reference, 0 where there is no answer."""
-        self.kl += kl_BT.sum().item()
+        self._sums["kl"] += kl_BT.sum()
 
     def add_clipped(self, is_clipped_BT: Tensor) -> None:
         """The tokens that the clip left without a gradient."""
-        self.clipped += is_clipped_BT.sum().item()
+        self._sums["clipped"] += is_clipped_BT.sum()
 
     def add_gap(self, gap_BT: Tensor, is_current_BT: Tensor) -> None:
         """|learner − engine| log-probability where both had the same weights."""
-        self.gap += gap_BT.abs().where(is_current_BT, 0.0).sum().item()
-        self.current_tokens += is_current_BT.sum().item()
+        self._sums["gap"] += gap_BT.abs().where(is_current_BT, 0.0).sum()
+        self._sums["current_tokens"] += is_current_BT.sum()
+
+    def totals(self, of_all: Callable[[Tensor], Tensor]) -> Totals:
+        """What was added, here and wherever else `of_all` adds the same vector up."""
+        return Totals(*of_all(torch.stack(list(self._sums.values()))).tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +83,19 @@ class Update:
     """|λ·A_IB|."""
 
     @classmethod
-    def of(cls, sums: StepSums, norms: Sequence[float | None], learning_rate: float) -> "Update":
+    def of(cls, sums: StepSums, totals: Totals, norms: Sequence[float | None], learning_rate: float) -> "Update":
         """Of a step with these gradient norms, None for each that was refused."""
         finite = [norm for norm in norms if norm is not None]
         return cls(
             applied=len(finite),
             refused=len(norms) - len(finite),
             learning_rate=learning_rate,
-            loss=_mean(sums.loss, len(norms)),
+            loss=_mean(totals.loss, len(norms)),
             grad_norm=_mean(sum(finite), len(finite)),
-            entropy=_mean(sums.entropy, sums.tokens),
-            kl=_mean(sums.kl, sums.tokens),
-            clip_share=_mean(sums.clipped, sums.tokens),
-            engine_gap=_mean(sums.gap, sums.current_tokens),
+            entropy=_mean(totals.entropy, totals.tokens),
+            kl=_mean(totals.kl, totals.tokens),
+            clip_share=_mean(totals.clipped, totals.tokens),
+            engine_gap=_mean(totals.gap, totals.current_tokens),
             advantage_global=sums.advantage_global.value,
             advantage_local=sums.advantage_local.value,
         )

@@ -1,10 +1,13 @@
 """Builds the learner from its configuration: the only place that names concrete parts."""
 
 import asyncio
+import json
+import signal
 import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import torch
@@ -15,6 +18,7 @@ from services.learner.app import build_router
 from services.learner.checkpoint import Checkpoint, CheckpointStore
 from services.learner.config import LearnerConfig, Resume
 from services.learner.course import Course
+from services.learner.crew import Crew
 from services.learner.curriculum import Curriculum
 from services.learner.evaluation import Evaluator
 from services.learner.feed import Feed
@@ -29,6 +33,7 @@ from services.learner.publisher import Publisher
 from services.learner.run import Parts, Run, Stopped
 from services.learner.state import Books, LearnerState, RunProgress
 from services.learner.trainer import Trainer
+from services.learner.world import ALONE, World
 from shared.errors import Conflict, IbtpoError, InvalidInput
 from shared.protocol.status import RunStatus
 from shared.runtime.app import create_app
@@ -48,7 +53,7 @@ _MAX_BODY_BYTES = 1 << 20
 class LearnerService:
     """The parts of the learner, and how they live together. Reading model and data, it refuses what cannot be run."""
 
-    def __init__(self, config: LearnerConfig) -> None:
+    def __init__(self, config: LearnerConfig, world: World = ALONE) -> None:
         torch.set_num_threads(config.threads)
         disable_progress_bar()  # the log is for machines
         self._config = config
@@ -57,8 +62,8 @@ class LearnerService:
         self._streams = streams = RunStreams(connect(config.redis_url), config.run)
         checkpoints = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
         self._checkpoint = checkpoint = _starting_point(config, checkpoints)
-        policy = _policy(config, checkpoint)
-        train, held_out = _problems(config, policy)
+        self._crew = crew = _lead(config, checkpoint, world)
+        train, held_out = _problems(config, crew.policy)
         state = _state(checkpoint, fingerprint(train))
         course = Course(config, state.progress)
         ledger = state.books.ledger()
@@ -67,8 +72,7 @@ class LearnerService:
         feed = Feed(streams, curriculum, ledger, lambda: course.max_outstanding)
         parts = Parts(
             streams=streams,
-            policy=policy,
-            trainer=Trainer(policy, _reference(config), config),
+            crew=crew,
             ledger=ledger,
             feed=feed,
             intake=Intake(
@@ -149,6 +153,7 @@ class LearnerService:
             log.exception("run_failed")
         finally:
             await self._presence.leave()
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._crew.dismiss)
             _end(drain, code)
 
 
@@ -187,16 +192,19 @@ def _state(checkpoint: Checkpoint | None, data: str) -> LearnerState:
     return state
 
 
-def _policy(config: LearnerConfig, checkpoint: Checkpoint | None) -> Policy:
-    directory = config.model if checkpoint is None else checkpoint.policy
-    policy = Policy(directory, config.growth.temperature, config.optimizer)
+def _lead(config: LearnerConfig, checkpoint: Checkpoint | None, world: World) -> Crew:
+    """The crew, by its first process, which tells the others where they begin."""
+    world.tell(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
+    return _crew(config, checkpoint, world)
+
+
+def _crew(config: LearnerConfig, checkpoint: Checkpoint | None, world: World) -> Crew:
+    directory, temperature = checkpoint.policy if checkpoint else config.model, config.growth.temperature
+    policy = Policy(directory, temperature, config.optimizer, world)
     if checkpoint is not None:
         checkpoint.restore_optimizer(policy)
-    return policy
-
-
-def _reference(config: LearnerConfig) -> LanguageModel | None:
-    return LanguageModel.load(config.model, config.growth.temperature).frozen() if config.needs_reference else None
+    reference = LanguageModel.load(config.model, temperature, world, is_frozen=True) if config.needs_reference else None
+    return Crew(world, policy, Trainer(policy, reference, config, world))
 
 
 def _problems(config: LearnerConfig, policy: Policy) -> tuple[tuple[EncodedProblem, ...], tuple[EncodedProblem, ...]]:
@@ -216,16 +224,34 @@ def _publisher(
     return Publisher(streams, http, store, root / ".draft", metrics, push_seconds=config.publish_seconds)
 
 
-def build(config: LearnerConfig) -> FastAPI:
+def build(config: LearnerConfig, world: World = ALONE) -> FastAPI:
     """The service's app; the run lives while it is served."""
-    return LearnerService(config).app
+    return LearnerService(config, world).app
+
+
+def follow(config: LearnerConfig, world: World) -> int:
+    """Works for the first process until it is done; returns the exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the first process says when the work ends
+    torch.set_num_threads(config.threads)
+    disable_progress_bar()
+    try:
+        directory = json.loads(world.hear())
+        _crew(config, Checkpoint(Path(directory)) if directory else None, world).follow()
+    except IbtpoError as error:
+        log.error("cannot_follow", rank=world.rank, error=str(error))
+        return _FAILED
+    return ExitCode.DONE
 
 
 def main(config: LearnerConfig) -> int:
     """Runs until the run is done or told to end; returns the exit code."""
     configure_logs("learner", config.log_level, secrets=[config.token or ""])
     try:
-        app = build(config)
+        world = World.join(config.device, config.precision)
+        if not world.is_first:
+            return follow(config, world)
+        app = build(config, world)
     except IbtpoError as error:
         log.error("cannot_start", error=str(error))
         return ExitCode.STARTUP_FAILED

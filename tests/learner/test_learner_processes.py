@@ -35,12 +35,31 @@ class LearnerProcess:
         self._log = directory / "learner.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, size: int = 1) -> None:
+        """A life of `size` processes."""
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
+        crew = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(_SCRIPT), str(self._config)], env=environment, stderr=log, stdout=log
+                [sys.executable, *crew, str(_SCRIPT), str(self._config)],
+                env=environment,
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
             )
+
+    def members(self) -> list[int]:
+        """The processes that torchrun started, the first of the crew first."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ranks = {
+            int(entry.removeprefix("RANK=")): int(child)
+            for child in children
+            for entry in Path(f"/proc/{child}/environ").read_text().split("\0")
+            if entry.startswith("RANK=")
+        }
+        return [ranks[rank] for rank in sorted(ranks)]
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -57,7 +76,8 @@ class LearnerProcess:
 
     def end(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
 
@@ -180,5 +200,19 @@ async def test_sigterm_finishes_the_step_writes_a_checkpoint_and_a_later_life_go
     assert stopped.step == checkpoint.state().progress.step
     assert not (config.run_dir / "summary.json").exists()
     learner.start()
+    assert await learner.exit_code() == 0, learner.log
+    assert_whole(config)
+
+
+@pytest.mark.usefixtures("replicas")
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+async def test_a_crew_that_loses_a_member_ends_and_another_goes_on(
+    rank: int, learner: LearnerProcess, config: LearnerConfig, streams: RunStreams
+) -> None:
+    learner.start(size=2)
+    await status_when(streams, lambda status: status.step >= 7)
+    os.kill(learner.members()[rank], signal.SIGKILL)
+    assert await learner.exit_code() != 0
+    learner.start(size=2)
     assert await learner.exit_code() == 0, learner.log
     assert_whole(config)

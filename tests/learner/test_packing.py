@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.learner.config import Divisor
-from services.learner.packing import Trajectory, credited, divided, pack, trajectories_of, unpacked
+from services.learner.packing import (
+    MicroBatch,
+    Trajectory,
+    credited,
+    divided,
+    pack,
+    padded,
+    trajectories_of,
+    unpacked,
+)
 from shared.tree.advantage import Credit, NodeWeight, advantages, node_weights, path_advantages
 from shared.tree.draw import WeightVersion
 from shared.tree.node import build_tree, trajectory
@@ -31,6 +40,11 @@ def grown(seed: int, *, merge: bool = False) -> list[Trajectory]:
         for number, one in enumerate(trajectories_of(tree_of, tree, V2))
         if tree.leaf_of_draw[number] is not None
     ]
+
+
+def micro_batches(packed: list[Trajectory], max_tokens: int, *, share_prefixes: bool) -> list[MicroBatch]:
+    """All of them."""
+    return [padded(plan, packed) for plan in pack(packed, max_tokens, share_prefixes=share_prefixes)]
 
 
 @given(seeds)
@@ -79,7 +93,7 @@ def test_the_weights_of_a_node_over_all_rows_add_up_to_its_own(seed: int, kind: 
 def test_packing_and_unpacking_gives_every_trajectory_back(seed: int, max_tokens: int, share: bool) -> None:
     packed = grown(seed) + grown(seed + 1)
     seen: dict[int, list[float]] = {}
-    for batch in pack(packed, max_tokens, share_prefixes=share):
+    for batch in micro_batches(packed, max_tokens, share_prefixes=share):
         num_rows, num_slots = batch.slots.token_ids_RS.shape
         assert num_rows * num_slots <= max_tokens or len(batch.rows) == 1
         for row, values in unpacked(batch.engine_logprobs_BT, batch, packed):
@@ -94,22 +108,22 @@ def test_packing_and_unpacking_gives_every_trajectory_back(seed: int, max_tokens
 
 def test_columns_that_are_not_known_stay_away() -> None:
     packed = grown(3)
-    for batch in pack(packed, 64, share_prefixes=True):
+    for batch in micro_batches(packed, 64, share_prefixes=True):
         assert batch.old_logprobs_BT is batch.reference_logprobs_BT is None
     known = [replace(one, old_logprobs=one.engine_logprobs * 2) for one in packed]
-    for batch in pack(known, 64, share_prefixes=True):
+    for batch in micro_batches(known, 64, share_prefixes=True):
         assert batch.old_logprobs_BT is not None
         assert torch.equal(batch.old_logprobs_BT, batch.engine_logprobs_BT * 2)
 
 
 def test_shared_prefixes_take_their_slots_once() -> None:
     packed = grown(4)
-    (together,) = pack(packed, 10_000, share_prefixes=True)
+    (together,) = micro_batches(packed, 10_000, share_prefixes=True)
     sequences = [(*one.prompt_ids, *one.token_ids.tolist()) for one in packed]
     prefixes = {sequence[:end] for sequence in sequences for end in range(1, len(sequence) + 1)}
     assert together.slots.token_ids_RS.shape == (1, len(prefixes))
     assert together.slots.sees_R1SS is not None
-    (apart,) = pack(packed, 10_000, share_prefixes=False)
+    (apart,) = micro_batches(packed, 10_000, share_prefixes=False)
     assert apart.slots.token_ids_RS.shape == (len(packed), max(map(len, sequences)))
     assert apart.slots.sees_R1SS is None
 

@@ -102,7 +102,7 @@ def test_a_directory_without_a_policy_is_refused(tmp_path: Path) -> None:
 
 def test_the_reference_stays_as_it_was(policy_dir: Path) -> None:
     policy = Policy(policy_dir, 1.0, OptimizerConfig())
-    reference = policy.model.frozen()
+    reference = LanguageModel.load(policy_dir, 1.0, is_frozen=True)
     before = reference.statistics(IDS).logprobs_RS
     policy.model.statistics(IDS).logprobs_RS.sum().backward()
     policy.apply_gradients(0.5)

@@ -47,14 +47,19 @@ def trees(seed: int, count: int = 3, num_branches: int = 3, **changes: Any) -> l
     ]
 
 
+def reference(config: LearnerConfig) -> LanguageModel:
+    """The model that the run began with."""
+    return LanguageModel.load(config.model, 1.0, is_frozen=True)
+
+
 class Recorder:
     """A trainer whose optimizer only notes the gradients it was given."""
 
     def __init__(self, config: LearnerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         self.policy = Policy(config.model, config.growth.temperature, config.optimizer)
         self.gradients: list[dict[str, Tensor]] = []
-        reference = self.policy.model.frozen() if config.needs_reference else None
-        self.trainer = Trainer(self.policy, reference, config)
+        frozen = reference(config) if config.needs_reference else None
+        self.trainer = Trainer(self.policy, frozen, config)
         monkeypatch.setattr(self.policy, "apply_gradients", self._note)
 
     def _note(self, learning_rate: float) -> float:
@@ -167,7 +172,7 @@ def test_the_gap_to_an_engine_with_the_same_weights_is_nothing(configured: Confi
     config = configured()
     policy = Policy(policy_dir, 1.0, config.optimizer)
     record = exact(draws(random.Random(5), versions=(V0, CURRENT), rewards=(0, 1)), task().prompt_ids, policy_dir)
-    trainer = Trainer(policy, policy.model.frozen(), config)
+    trainer = Trainer(policy, reference(config), config)
     assert trainer.engine_gap([scored(task(), record)], CURRENT) == pytest.approx(0.0, abs=1e-5)
     update = trainer.step([scored(task(), record)], CURRENT, 1e-3, "")
     assert update.engine_gap == pytest.approx(0.0, abs=1e-5)
@@ -176,8 +181,8 @@ def test_the_gap_to_an_engine_with_the_same_weights_is_nothing(configured: Confi
 
 
 def test_the_gap_counts_tokens_of_the_present_weights_alone(configured: Configure, policy_dir: Path) -> None:
-    policy = Policy(policy_dir, 1.0, configured().optimizer)
-    trainer = Trainer(policy, policy.model.frozen(), configured())
+    policy, config = Policy(policy_dir, 1.0, configured().optimizer), configured()
+    trainer = Trainer(policy, reference(config), config)
     assert trainer.engine_gap(trees(6), CURRENT) is None
     assert trainer.engine_gap(trees(6, versions=(CURRENT,)), CURRENT) > 0.1
     assert trainer.step(trees(6), CURRENT, 1e-3, "").engine_gap is None
@@ -238,7 +243,7 @@ def test_a_tree_with_a_nan_changes_nothing(configured: Configure) -> None:
     batch = trees(11)
     record = batch[0].draws
     poisoned = with_logprobs(record, [(math.nan,) * len(draw.token_ids) for draw in record])
-    update = Trainer(policy, policy.model.frozen(), config).step([scored(task(), poisoned)], CURRENT, 1e-3, "")
+    update = Trainer(policy, reference(config), config).step([scored(task(), poisoned)], CURRENT, 1e-3, "")
     assert (update.applied, update.refused) == (0, 1)
     assert all(torch.equal(before[name], now) for name, now in policy.model.module.state_dict().items())
 
@@ -246,7 +251,7 @@ def test_a_tree_with_a_nan_changes_nothing(configured: Configure) -> None:
 def test_a_step_without_trees_is_no_update(configured: Configure) -> None:
     config = configured()
     policy = Policy(config.model, 1.0, config.optimizer)
-    assert Trainer(policy, policy.model.frozen(), config).step([], CURRENT, 1e-3, "") == Update(learning_rate=1e-3)
+    assert Trainer(policy, reference(config), config).step([], CURRENT, 1e-3, "") == Update(learning_rate=1e-3)
 
 
 def test_draws_without_a_verdict_are_not_trained_on(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +282,7 @@ def test_a_step_shows_the_parts_of_the_advantage(configured: Configure) -> None:
     for lam in (0.0, 0.1, 0.2):
         config = configured(advantage={"lam": lam})
         policy = Policy(config.model, 1.0, config.optimizer)
-        parts.append(Trainer(policy, policy.model.frozen(), config).step([tree], CURRENT, 1e-3, ""))
+        parts.append(Trainer(policy, reference(config), config).step([tree], CURRENT, 1e-3, ""))
     of_nodes = advantages(tree.tree(), Credit(lam=0.0))[1:]
     assert parts[0].advantage_global == pytest.approx(sum(map(abs, of_nodes)) / len(of_nodes))
     assert parts[0].advantage_local == 0.0
@@ -288,12 +293,11 @@ def test_a_step_shows_the_parts_of_the_advantage(configured: Configure) -> None:
 def test_kl_pulls_back_to_the_reference(configured: Configure) -> None:
     config = configured(objective={"kl_weight": 100.0})
     policy = Policy(config.model, 1.0, config.optimizer)
-    reference = policy.model.frozen()
     batch = trees(14)
     far = Trainer(policy, None, configured(objective={"kl_weight": 0.0}))
     for _ in range(3):
         far.step(batch, CURRENT, 0.01, "")
-    trainer = Trainer(policy, reference, config)
+    trainer = Trainer(policy, reference(config), config)
     divergences = [trainer.step(batch, CURRENT, 0.002, "").kl for _ in range(8)]
     assert divergences[0] > 0
     assert divergences[-1] < divergences[0]
@@ -302,7 +306,7 @@ def test_kl_pulls_back_to_the_reference(configured: Configure) -> None:
 def test_training_makes_rewarded_answers_likelier(configured: Configure) -> None:
     config = configured()
     policy = Policy(config.model, 1.0, config.optimizer)
-    trainer = Trainer(policy, policy.model.frozen(), config)
+    trainer = Trainer(policy, reference(config), config)
     record = draws(random.Random(15), 2, 0, rewards=(1.0, 0.0))
     blocks = [Block() for _ in record]
     for block, draw in zip(blocks, record, strict=True):
@@ -333,6 +337,6 @@ def test_a_tree_has_a_signal_when_its_rewards_differ() -> None:
 def test_every_node_weight_trains(kind: NodeWeight, configured: Configure) -> None:
     config = configured(advantage={"node_weight": kind})
     policy = Policy(config.model, 1.0, config.optimizer)
-    update = Trainer(policy, policy.model.frozen(), config).step(trees(17), CURRENT, 1e-3, "")
+    update = Trainer(policy, reference(config), config).step(trees(17), CURRENT, 1e-3, "")
     assert update.applied == 1
     assert update.grad_norm is not None

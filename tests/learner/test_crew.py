@@ -1,0 +1,172 @@
+"""Several processes that train one policy do what one alone does."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from services.learner.config import Device, LearnerConfig, Precision
+from services.learner.crew import Crew, Order, Work
+from services.learner.policy import LanguageModel, Policy
+from services.learner.trainer import Trainer
+from services.learner.world import ALONE, World
+from shared.errors import InvalidInput
+from shared.tree.draw import WeightVersion
+from tests.learner.crew_member import trees
+
+Configure = Callable[..., LearnerConfig]
+_ROOT = Path(__file__).parents[2]
+_MEMBER = Path(__file__).with_name("crew_member.py")
+
+
+class Workshop:
+    """Runs crews of some size on one configuration, each from a checkpoint or from the start."""
+
+    def __init__(self, config: LearnerConfig, directory: Path) -> None:
+        self._directory = directory
+        (directory / "config.json").write_text(config.model_dump_json())
+
+    def run(self, name: str, size: int, steps: int, checkpoint: Path | None = None) -> Path:
+        """The directory that the crew wrote."""
+        out = self._directory / name
+        out.mkdir()
+        program = [str(_MEMBER), str(self._directory / "config.json"), str(steps), str(out)]
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
+        environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, *start, *program, *([str(checkpoint)] if checkpoint else [])],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return out
+
+
+@pytest.fixture
+def workshop(configured: Configure, tmp_path: Path) -> Workshop:
+    objective = {"kl_weight": 0.1, "minibatches": 2, "micro_batch_tokens": 40, "divisor": "token"}
+    return Workshop(configured(objective=objective, device="cpu"), tmp_path)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Weights, moments and figures are equal, but for the order of sums."""
+    ours, theirs = load_file(one / "policy/model.safetensors"), load_file(other / "policy/model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.allclose(tensor, theirs[name], atol=2e-4), name
+    states = [torch.load(out / "optimizer.pt", weights_only=True)["state"] for out in (one, other)]
+    assert states[0].keys() == states[1].keys()
+    for name, moments in states[0].items():
+        assert torch.allclose(moments["exp_avg"], states[1][name]["exp_avg"], atol=1e-5), name
+    assert figures(one) == pytest.approx(figures(other), rel=2e-3, abs=1e-6)
+
+
+def figures(out: Path) -> dict[str, float]:
+    """What the crew's updates said of themselves."""
+    found = json.loads((out / "figures.json").read_text())
+    of_updates = {
+        f"{name} {number}": value
+        for number, update in enumerate(found["updates"])
+        for name, value in update.items()
+        if value is not None
+    }
+    return {"gap": found["gap"], **of_updates}
+
+
+def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(workshop: Workshop) -> None:
+    alone = workshop.run("alone", 1, 3)
+    assert_same(workshop.run("two", 2, 3), alone)
+    first = workshop.run("first", 1, 1)
+    assert_same(workshop.run("resumed", 2, 2, first), workshop.run("resumed-alone", 1, 2, first))
+
+
+def test_an_order_on_the_wire_is_the_order() -> None:
+    order = Order(work=Work.STEP, trees=(b"\0\xff",), version=WeightVersion(3, 4), lr=0.5, seed="0 1")
+    assert Order.unpack(order.pack()) == order
+
+
+def policy_of(config: LearnerConfig, world: World) -> Policy:
+    return Policy(config.model, 1.0, config.optimizer, world)
+
+
+def test_replicas_get_the_weights_in_the_precision_of_training(configured: Configure, tmp_path: Path) -> None:
+    config = configured()
+    for precision in Precision:
+        world = World(torch.device("cpu"), precision)
+        policy = policy_of(config, world)
+        crew = Crew(world, policy, Trainer(policy, None, config, world))
+        crew.save_to_serve(tmp_path / precision)
+        crew.save(tmp_path / f"{precision}-whole")
+        served = load_file(tmp_path / precision / "model.safetensors")
+        assert {str(tensor.dtype) for tensor in served.values()} == {f"torch.{precision}"}
+        assert json.loads((tmp_path / precision / "config.json").read_text())["dtype"] == precision
+        whole = load_file(tmp_path / f"{precision}-whole" / "model.safetensors")
+        assert {tensor.dtype for tensor in whole.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_step_in_bfloat16_goes_where_one_in_float32_goes(device: str, configured: Configure) -> None:
+    config = configured(objective={"kl_weight": 0.1, "minibatches": 2})
+    updates = []
+    for world in (ALONE, World(torch.device(device), Precision.BFLOAT16)):
+        policy = policy_of(config, world)
+        reference = LanguageModel.load(config.model, 1.0, world, is_frozen=True)
+        trainer = Trainer(policy, reference, config, world)
+        updates.append(trainer.step(trees(0, 5), WeightVersion(1, 0), 1e-3, "seed"))
+        assert {weight.dtype for weight in policy.model.module.parameters()} == {torch.float32}
+        assert trainer.engine_gap(trees(0, 5), WeightVersion(1, 0)) is not None
+    exact, rough = updates
+    assert (rough.applied, rough.refused) == (exact.applied, 0)
+    assert rough.entropy == pytest.approx(exact.entropy, rel=0.02)
+    assert rough.grad_norm == pytest.approx(exact.grad_norm, rel=0.1)
+    assert rough.loss != exact.loss
+
+
+def test_all_that_a_pass_computes_stays_on_the_device_of_the_world(
+    configured: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device that holds no numbers: what mixes it with the CPU, or reads a number before the end, fails."""
+    config = configured(objective={"kl_weight": 0.0})
+    world = World(torch.device("meta"))
+    monkeypatch.setattr(world, "in_precision", contextlib.nullcontext)
+    module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.model)).to("meta").eval()
+    policy = policy_of(config, ALONE)
+    policy.model = LanguageModel(module, 1.0, world)
+    monkeypatch.setattr(policy, "apply_gradients", lambda lr: 1.0)
+    monkeypatch.setattr(world, "total", lambda values: torch.zeros(values.shape))
+    Trainer(policy, None, config, world).step(trees(0, 5), WeightVersion(1, 0), 1e-3, "seed")
+    gradients = [weight.grad for weight in module.parameters()]
+    assert all(gradient is not None and gradient.is_meta for gradient in gradients)
+
+
+def test_micro_batches_are_dealt_so_that_each_counts_once_and_all_have_as_many() -> None:
+    for size in (1, 2, 3, 5):
+        worlds = [World(torch.device("cpu")) for _ in range(size)]
+        for rank, world in enumerate(worlds):
+            world.rank, world.size = rank, size
+        for count in range(8):
+            hands = [list(world.dealt(range(count))) for world in worlds]
+            assert len({len(hand) for hand in hands}) == 1
+            assert sorted(item for hand in hands for item, counts in hand if counts) == list(range(count))
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InvalidInput, match="torch sees no CUDA device here"):
+        World.join(Device.CUDA, Precision.FLOAT32)
+    assert World.join(Device.AUTO, Precision.FLOAT32).device.type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InvalidInput, match="process 2 has no CUDA device of its own, there are 2"):
+        World.join(Device.AUTO, Precision.FLOAT32)
