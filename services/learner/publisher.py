@@ -57,10 +57,12 @@ class Publisher:
 
     async def stream(self, snapshot: Snapshot) -> AsyncIterator[bytes]:
         """The framed bundle of a snapshot, which stays on the disk until its last byte is sent."""
-        with self._store.pinned(snapshot):
-            async with aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+        async with (
+            self._store.pinned(snapshot),
+            aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as chunks,
+        ):
+            async for chunk in chunks:
+                yield chunk
 
     async def push(self, snapshot: Snapshot) -> None:
         """Brings the snapshot to all live replicas at once; returns when they serve it, or at the deadline."""
@@ -70,7 +72,7 @@ class Publisher:
         except Unavailable as error:
             log.warning("replicas_unknown", version=str(snapshot.version), error=str(error))
             return
-        with self._store.pinned(snapshot):
+        async with self._store.pinned(snapshot):
             await asyncio.gather(*(self._push_to(replica, snapshot) for replica in replicas))
         self._metrics.push_seconds.observe(time.monotonic() - started)
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -27,7 +28,8 @@ class PolicyReceiver:
         self._store = store
         self._metrics = metrics
         self._max_bytes = max_bytes
-        self._loading = asyncio.Lock()
+        self._receiving = asyncio.Lock()
+        self._held = AsyncExitStack()  # keeps the served snapshot on the disk: an engine that restarts reads it again
         self._vocabulary: Vocabulary | None = None
         self._content_hash = ""
 
@@ -57,11 +59,12 @@ class PolicyReceiver:
         """Stages, verifies and serves the bundle in `stream`; Conflict when it is not newer than what is served."""
         if expected is not None:
             self._refuse_older(expected)
-        snapshot = await self._store.receive(stream, self._max_bytes)
-        version = snapshot.manifest.version
-        if expected is not None and version != expected:
-            raise Conflict(f"the path says version {expected}, the manifest {version}")
-        async with self._loading:
+        # one bundle at a time: beside the one that is served there is room for one more
+        async with self._receiving:
+            snapshot = await self._store.receive(stream, self._max_bytes)
+            version = snapshot.version
+            if expected is not None and version != expected:
+                raise Conflict(f"the path says version {expected}, the manifest {version}")
             if version == self.version and snapshot.manifest.content_hash == self._content_hash:
                 return version
             self._refuse_older(version)
@@ -96,14 +99,17 @@ class PolicyReceiver:
 
     async def _load(self, snapshot: Snapshot) -> None:
         started = time.monotonic()
-        try:
-            with self._store.pinned(snapshot):
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._store.pinned(snapshot))
+            try:
                 vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
-                await self._engine.load(snapshot.directory, snapshot.manifest.version)
-        except IbtpoError:
-            self._metrics.weight_loads.labels("refused").inc()
-            raise
+                await self._engine.load(snapshot.directory, snapshot.version)
+            except IbtpoError:
+                self._metrics.weight_loads.labels("refused").inc()
+                raise
+            self._held, before = held.pop_all(), self._held
+        await before.aclose()
         self._vocabulary = vocabulary
         self._content_hash = snapshot.manifest.content_hash
-        self._metrics.record_load(snapshot.manifest.version, time.monotonic() - started)
+        self._metrics.record_load(snapshot.version, time.monotonic() - started)
         log.info("weights_loaded", version=str(snapshot.manifest.version), seconds=time.monotonic() - started)

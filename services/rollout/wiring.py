@@ -36,7 +36,7 @@ class RolloutService:
         self.name = replica_name(config.name)
         self.metrics = RolloutMetrics()
         self.engine = _engine(config, self.metrics)
-        store = SnapshotStore(config.snapshots / config.run / self.name, keep=2, run=config.run)
+        store = SnapshotStore(config.snapshots / config.run / self.name, keep=1, run=config.run)
         self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes)
         self.http = http_client(config.token, _HTTP_SECONDS)
         limits = VerifierLimits(verdict_seconds=config.verdict_seconds)

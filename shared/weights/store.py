@@ -6,9 +6,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -37,7 +38,8 @@ class Snapshot:
 
 
 class SnapshotStore:
-    """The snapshots under `root`, one directory per version; the newest `keep` stay, and those in use.
+    """The snapshots under `root`, one directory per version; the newest `keep` stay, and those in use. Room for one
+    that arrives is made before its first byte is stored: it is one of the `keep`.
 
     A root belongs to one process: what an earlier one left half-way there is removed. With `run`, bundles of
     another run are refused.
@@ -50,6 +52,8 @@ class SnapshotStore:
         self._keep = keep
         self._run = run
         self._pins: Counter[WeightVersion] = Counter()
+        self._aside: list[Path] = []
+        self._lock = threading.Lock()  # snapshots are adopted in one thread, pinned on the loop's, pruned in a third
         root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob(f"{_STAGING_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -63,42 +67,41 @@ class SnapshotStore:
         """
         reader = FrameReader(stream)
         manifest = await reader.manifest()
-        self._check(manifest, max_bytes)
+        self._check(manifest)
         known = self._known(manifest)
         if known is not None:
             return known
+        await self._make_room(manifest, max_bytes)
         try:
-            with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=self._root) as area:
-                staged = Path(area) / "bundle"
-                staged.mkdir()
+            async with self._staging_area() as staged:
                 for file in manifest.files:
                     await _write_file(reader, file, staged)
                 await reader.end()
                 await asyncio.to_thread(write_durably, staged / MANIFEST_NAME, manifest.model_dump_json().encode())
-                return self._publish(staged, manifest)
+                snapshot = self._publish(staged, manifest)
+                await asyncio.to_thread(self._settle)
+                return snapshot
         except OSError as error:
             raise Unavailable(
                 f"cannot store weights under {self._root}: {error.strerror}; check its space and rights"
             ) from error
 
     def adopt(self, directory: Path, manifest: Manifest) -> Snapshot:
-        """Takes over a directory that this process wrote, with its manifest; it is moved, or copied across disks."""
+        """Takes over a directory that this process wrote, with its manifest; it is moved, or copied across disks.
+        Blocking: disk."""
         self._check(manifest)
         known = self._known(manifest)
         if known is not None:
             return known
         _check_lengths(directory, manifest)
-        try:
-            return self._publish(directory, manifest)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-        with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=self._root) as area:
-            return self._publish(Path(shutil.copytree(directory, Path(area) / "bundle")), manifest)
+        snapshot = self._moved_in(directory, manifest)
+        self._settle()
+        return snapshot
 
     def latest(self) -> Snapshot | None:
         """The newest snapshot, None before the first."""
-        return max(self._snapshots.values(), key=lambda snapshot: snapshot.version, default=None)
+        with self._lock:
+            return max(self._snapshots.values(), key=lambda snapshot: snapshot.version, default=None)
 
     def get(self, version: WeightVersion) -> Snapshot:
         """The snapshot of one version; InvalidInput when it is not kept here."""
@@ -111,28 +114,44 @@ class SnapshotStore:
         """The directory of one version; InvalidInput when it is not kept here."""
         return self.get(version).directory
 
-    @contextmanager
-    def pinned(self, snapshot: Snapshot) -> Iterator[Snapshot]:
+    @asynccontextmanager
+    async def pinned(self, snapshot: Snapshot) -> AsyncIterator[Snapshot]:
         """A snapshot that stays while the block runs, however many newer ones arrive; InvalidInput when it is gone."""
         version = snapshot.version
-        snapshot = self.get(version)
-        self._pins[version] += 1
+        with self._lock:
+            snapshot = self.get(version)
+            self._pins[version] += 1
         try:
             yield snapshot
         finally:
-            self._pins[version] -= 1
-            self._prune()
+            with self._lock:
+                self._pins[version] -= 1
+            await asyncio.to_thread(self._prune, self._keep)
 
-    def _check(self, manifest: Manifest, max_bytes: int | None = None) -> None:
+    def _check(self, manifest: Manifest) -> None:
         check_manifest(manifest)
         if self._run is not None and manifest.run != self._run:
             raise InvalidInput(f"these weights belong to run {manifest.run!r}, this store to {self._run!r}")
+
+    async def _make_room(self, manifest: Manifest, max_bytes: int) -> None:
         num_bytes = sum(file.num_bytes for file in manifest.files)
-        if max_bytes is not None and num_bytes > max_bytes:
+        if num_bytes > max_bytes:
             raise TooLarge(f"the bundle has {num_bytes} bytes, over the {max_bytes} that are taken here")
+        await asyncio.to_thread(self._prune, self._keep - 1)
         free_bytes = shutil.disk_usage(self._root).free
-        if max_bytes is not None and num_bytes > free_bytes:
+        if num_bytes > free_bytes:
             raise Unavailable(f"the bundle has {num_bytes} bytes, {self._root} only {free_bytes} free; make room there")
+
+    @asynccontextmanager
+    async def _staging_area(self) -> AsyncIterator[Path]:
+        """A directory that is gone after the block, unless it was published; gigabytes go in a thread."""
+        area = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
+        staged = area / "bundle"  # its parent is this user's alone, a snapshot may be read by others
+        try:
+            staged.mkdir()
+            yield staged
+        finally:
+            await asyncio.to_thread(shutil.rmtree, area, ignore_errors=True)
 
     def _known(self, manifest: Manifest) -> Snapshot | None:
         known = self._snapshots.get(manifest.version)
@@ -143,31 +162,47 @@ class SnapshotStore:
             )
         return known
 
+    def _moved_in(self, directory: Path, manifest: Manifest) -> Snapshot:
+        try:
+            return self._publish(directory, manifest)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=self._root) as area:
+            return self._publish(Path(shutil.copytree(directory, Path(area) / "bundle")), manifest)
+
     def _publish(self, staged: Path, manifest: Manifest) -> Snapshot:
         """Makes a complete directory the snapshot of its version, at once."""
-        # another stream of the same version may have been first
-        if (known := self._known(manifest)) is not None:
-            return known
-        directory = self._root / str(manifest.version)
-        if directory.exists():  # not among the snapshots, hence damaged
-            self._remove(directory)
-        staged.rename(directory)
-        sync_directory(self._root)
-        snapshot = Snapshot(manifest, directory)
-        self._snapshots[manifest.version] = snapshot
-        self._prune()
+        with self._lock:
+            # another stream of the same version may have been first
+            if (known := self._known(manifest)) is not None:
+                return known
+            directory = self._root / str(manifest.version)
+            if directory.exists():  # not among the snapshots, hence damaged
+                self._put_aside(directory)
+            staged.rename(directory)
+            snapshot = self._snapshots[manifest.version] = Snapshot(manifest, directory)
         return snapshot
 
-    def _prune(self) -> None:
-        for version in sorted(self._snapshots)[: -self._keep]:
-            if not self._pins[version]:
-                self._remove(self._snapshots.pop(version).directory)
+    def _settle(self) -> None:
+        sync_directory(self._root)
+        self._prune(self._keep)
 
-    def _remove(self, directory: Path) -> None:
-        # first out of sight, so that a crash in between leaves no half snapshot under its name
-        gone = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
-        directory.rename(gone / directory.name)
-        shutil.rmtree(gone, ignore_errors=True)
+    def _prune(self, keep: int) -> None:
+        """Removes all but the newest `keep` and those in use. Blocking: disk."""
+        with self._lock:
+            for version in sorted(self._snapshots, reverse=True)[keep:]:
+                if not self._pins[version]:
+                    self._put_aside(self._snapshots.pop(version).directory)
+            gone, self._aside = self._aside, []
+        for directory in gone:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _put_aside(self, directory: Path) -> None:
+        """Out of sight at once, so that a crash leaves no half snapshot under its name; to be removed."""
+        area = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
+        directory.rename(area / directory.name)
+        self._aside.append(area)
 
 
 def _found_in(root: Path) -> Iterator[Snapshot]:

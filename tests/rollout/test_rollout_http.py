@@ -179,6 +179,22 @@ async def test_an_unfit_bundle_is_refused_and_the_old_weights_serve(
     assert (await replica.post("/v1/trees", json=UNGRADED)).status_code == 200
 
 
+async def test_the_served_snapshot_stays_and_every_other_makes_room(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, tmp_path: Path
+) -> None:
+    def snapshots() -> set[str]:
+        return {path.name for path in tmp_path.glob("snapshots/r/*/*")}
+
+    await push(replica, manifest, bundle)
+    for number, status, left in [(2, 422, {"1.1", "1.2"}), (3, 422, {"1.1", "1.3"}), (4, 200, {"1.4"})]:
+        good = (bundle / "tokenizer.json").read_bytes()
+        if status == 422:
+            _no_tokenizer(bundle)
+        answer = await push(replica, write_manifest("r", bundle, WeightVersion(1, number)), bundle)
+        (bundle / "tokenizer.json").write_bytes(good)
+        assert (answer.status_code, snapshots()) == (status, left)
+
+
 async def test_versions_only_move_forward(replica: httpx.AsyncClient, bundle: Path) -> None:
     for version, status in [((1, 5), 200), ((1, 4), 409), ((1, 5), 200), ((2, 0), 200), ((1, 9), 409)]:
         answer = await push(replica, write_manifest("r", bundle, WeightVersion(*version)), bundle)

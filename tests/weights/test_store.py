@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -283,14 +284,51 @@ async def test_the_newest_stay_and_a_newer_generation_is_newer(learner: Learner,
 async def test_a_snapshot_in_use_outlives_newer_ones_and_goes_when_it_is_let_go(learner: Learner, root: Path) -> None:
     store = SnapshotStore(root, keep=1)
     used = await store.receive(stream_bundle(*learner.write(1)), PLENTY)
-    with store.pinned(used), store.pinned(used):
+    async with store.pinned(used), store.pinned(used):
         for number in (2, 3):
             await store.receive(stream_bundle(*learner.write(number)), PLENTY)
         assert contents(used.directory) == FILES
         assert names(root) == {"1.1", "1.3"}
     assert names(root) == {"1.3"}
-    with pytest.raises(InvalidInput), store.pinned(used):
-        pass
+    with pytest.raises(InvalidInput):
+        async with store.pinned(used):
+            pass
+
+
+async def test_room_is_made_before_a_snapshot_is_staged(learner: Learner, root: Path) -> None:
+    store = SnapshotStore(root, keep=1)
+    served = await store.receive(stream_bundle(*learner.write(1)), PLENTY)
+    async with store.pinned(served):
+        for number in (2, 3):
+            data = await bytes_of(*learner.write(number))
+
+            async def watched(data: bytes = data) -> AsyncIterator[bytes]:
+                async for chunk in chunked(data):
+                    yield chunk
+                assert [name for name in names(root) if not name.startswith(".staging-")] == ["1.1"]
+
+            await store.receive(watched(), PLENTY)
+        assert names(root) == {"1.1", "1.3"}
+
+
+async def test_snapshots_are_pinned_while_others_are_adopted_in_a_thread(learner: Learner, root: Path) -> None:
+    store = SnapshotStore(root, keep=1)
+    written = [learner.write(number) for number in range(1, 40)]
+
+    def adopt_all() -> None:
+        for manifest, directory in written:
+            store.adopt(directory, manifest)
+
+    adopting = asyncio.create_task(asyncio.to_thread(adopt_all))
+    while not adopting.done():
+        latest = store.latest()
+        if latest is not None:
+            with suppress(InvalidInput):
+                async with store.pinned(latest):
+                    assert contents(latest.directory) == FILES
+        await asyncio.sleep(0)
+    await adopting
+    assert names(root) == {"1.39"}
 
 
 async def test_a_restart_finds_what_was_complete_and_removes_what_was_not(learner: Learner, root: Path) -> None:
