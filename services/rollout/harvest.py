@@ -3,18 +3,20 @@
 import asyncio
 import contextlib
 
-from services.rollout.grower import TreeGrower
+from services.rollout.grower import TooFewVerdicts, TreeGrower
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.verifier_client import VerifierClient
-from shared.errors import InvalidInput, Unavailable
+from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
+from shared.runtime.loops import Backoff, Periodic
 from shared.streams import Claim, RunStreams
 
 log = event_logger(__name__)
 _WAIT_SECONDS = 1.0
 _HAND_OVER_SECONDS = 120.0
+_RETRY = Backoff(first_seconds=0.1, most_seconds=_WAIT_SECONDS)
 
 
 class Harvest:
@@ -44,26 +46,25 @@ class Harvest:
         self._heartbeat_seconds = heartbeat_seconds
         self._growing: dict[asyncio.Task[None], Claim] = {}
         self._room = asyncio.Event()
-        self._draining = False
+        self._draining = asyncio.Event()
 
     @property
     def trees_in_flight(self) -> int:
         """Trees that are being grown for the stream now."""
         return len(self._growing)
 
-    async def run(self) -> None:
-        """Works until drained or cancelled."""
-        heartbeat = asyncio.create_task(self._keep_claims_alive())
-        try:
-            while not self._draining:
-                await self._take_some()
-        finally:
-            heartbeat.cancel()
-            await asyncio.gather(heartbeat, return_exceptions=True)
+    def loops(self) -> tuple[Periodic, ...]:
+        """The loops to run while the service lives. The heartbeat outlasts a drain: its trees are still growing."""
+        seconds = self._heartbeat_seconds
+        steady = Backoff(seconds, seconds)  # claims lapse behind a heartbeat that takes longer pauses
+        return (
+            Periodic("harvest", self._take_some, backoff=_RETRY, stop=self._draining),
+            Periodic("heartbeat", self._keep_claims_alive, every_seconds=seconds, backoff=steady),
+        )
 
     async def drain(self, grace_seconds: float) -> None:
         """Takes nothing more; finishes what it can in time and releases the rest for others to claim at once."""
-        self._draining = True
+        self._draining.set()
         self._room.set()
         if self._growing:
             await asyncio.wait(self._growing, timeout=grace_seconds)
@@ -82,13 +83,7 @@ class Harvest:
         if not (self._policy.is_serving and await self._verifier.is_ready()):
             await asyncio.sleep(_WAIT_SECONDS / 4)
             return
-        try:
-            claims = await self._streams.tasks.take(self._replica, room, _WAIT_SECONDS)
-        except Unavailable as error:
-            log.warning("stream_unavailable", error=str(error))
-            await asyncio.sleep(_WAIT_SECONDS)
-            return
-        for claim in claims:
+        for claim in await self._streams.tasks.take(self._replica, room, _WAIT_SECONDS):
             growing = asyncio.create_task(self._tend(claim))
             self._growing[growing] = claim
             growing.add_done_callback(self._tended)
@@ -147,15 +142,7 @@ class Harvest:
 
     async def _keep_claims_alive(self) -> None:
         """The heartbeat. What another has claimed meanwhile is given up; its release touches nothing of the other's."""
-        while True:
-            await asyncio.sleep(self._heartbeat_seconds)
-            held = {claim.entry_id: growing for growing, claim in self._growing.items()}
-            if not held:
-                continue
-            try:
-                kept = await self._streams.tasks.keep_alive(self._replica, list(held))
-            except Unavailable as error:
-                log.warning("heartbeat_failed", error=str(error))
-                continue
-            for entry_id in held.keys() - kept:
-                held[entry_id].cancel()
+        held = {claim.entry_id: growing for growing, claim in self._growing.items()}
+        kept = await self._streams.tasks.keep_alive(self._replica, list(held))
+        for entry_id in held.keys() - kept:
+            held[entry_id].cancel()

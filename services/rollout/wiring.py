@@ -95,8 +95,8 @@ class RolloutService:
         url = reachable_url(config.url, app.state.url, config.host, toward=redis_url)
         membership = Membership(streams, self.policy, self.http, lambda: self._describe(app, url), config.learner_url)
         app.state.drain.before_exit(lambda: harvest.drain(config.grace_seconds * 0.8))
-        loops = [asyncio.create_task(loop.run(), name=loop.name) for loop in membership.loops()]
-        loops.append(asyncio.create_task(harvest.run(), name="harvest"))
+        periodics = (*membership.loops(), *harvest.loops())
+        loops = [asyncio.create_task(loop.run(), name=loop.name) for loop in periodics]
         try:
             yield
         finally:

@@ -13,6 +13,7 @@ from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.streams import RunStreams, connect
+from shared.streams.keys import RunKeys
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IndependentSampler
 
@@ -84,12 +85,13 @@ async def harvesting(url: str, name: str, **bounds: Any) -> AsyncIterator[tuple[
         replica=name,
         **options,  # type: ignore[arg-type]
     )
-    running = asyncio.create_task(harvest.run())
+    running = [asyncio.create_task(loop.run()) for loop in harvest.loops()]
     try:
         yield harvest, grower, streams
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        for loop in running:
+            loop.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         await harvest.drain(0)
         await streams.close()
 
@@ -131,6 +133,40 @@ async def test_a_long_growing_claim_stays_its_growers(redis_url: str) -> None:
         slow_gate.set()
         assert await trees(streams, 1) == ["0-0"]
         assert len(slow.grown) + len(other.grown) == 1
+
+
+async def test_what_redis_refuses_for_a_while_ends_neither_the_harvest_nor_its_heartbeat(redis_url: str) -> None:
+    async with harvesting(redis_url, "a", max_trees=2) as (harvest, grower, streams):
+        gate = grower.behaviour["0-0"] = asyncio.Event()
+        await streams.tasks.put([task(0)])
+        while not harvest.trees_in_flight:
+            await asyncio.sleep(0.02)
+        redis, key = connect(redis_url), RunKeys("r").tasks
+        await redis.command("RENAME", key, "aside")
+        await redis.command("SET", key, "of another type: every command on the stream is refused")
+        await asyncio.sleep(0.5)
+        await redis.command("RENAME", "aside", key)
+        await redis.close()
+        await streams.tasks.put([task(1)])
+        assert await trees(streams, 1) == ["0-1"]
+        await asyncio.sleep(0.7)
+        assert await streams.tasks.take("b", 1, 0.3) == []
+        gate.set()
+        assert await trees(streams, 1) == ["0-0"]
+
+
+async def test_a_tree_that_finishes_within_a_long_drain_is_nobody_elses(redis_url: str) -> None:
+    async with harvesting(redis_url, "a") as (harvest, grower, streams):
+        gate = grower.behaviour["0-0"] = asyncio.Event()
+        await streams.tasks.put([task(0)])
+        while not harvest.trees_in_flight:
+            await asyncio.sleep(0.02)
+        draining = asyncio.create_task(harvest.drain(10))
+        await asyncio.sleep(1.0)
+        assert await streams.tasks.take("b", 1, 0.3) == []
+        gate.set()
+        assert await trees(streams, 1) == ["0-0"]
+        await draining
 
 
 async def test_what_a_dead_replica_held_is_grown_by_another(redis_url: str) -> None:
