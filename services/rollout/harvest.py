@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from services.rollout.grower import TooFewVerdicts, TreeGrower
+from services.rollout.grower import TreeGrower
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.verifier_client import VerifierClient
@@ -107,15 +107,21 @@ class Harvest:
             await self._hand_over(claim, tree)
         except InvalidInput as error:
             await self._bury(claim, str(error))
-        except Unavailable as error:
-            if claim.deliveries >= self._max_deliveries:
-                await self._bury(claim, f"{claim.deliveries} deliveries failed, the last with: {error}")
-            else:
-                log.warning("tree_released", task=claim.task.id, error=str(error))
-                await self._release(claim, failed=True)
         except asyncio.CancelledError:
             await self._release(claim, failed=False)
             raise
+        except Exception as error:  # noqa: BLE001 - a tree's border: whatever ended it, its claim is given back
+            await self._give_back(claim, error)
+
+    async def _give_back(self, claim: Claim, error: Exception) -> None:
+        """Another, or this replica later, tries again, until there were enough tries."""
+        if not isinstance(error, Unavailable | Overloaded):
+            log.exception("tree_failed", task=claim.task.id, error=repr(error))
+        if claim.deliveries >= self._max_deliveries:
+            await self._bury(claim, f"{claim.deliveries} deliveries failed, the last with: {error!r}")
+            return
+        log.warning("tree_released", task=claim.task.id, error=str(error))
+        await self._release(claim, failed=True)
 
     async def _hand_over(self, claim: Claim, tree: ScoredTree) -> None:
         """Outlasts a Redis that is away for a while; after that the claim lapses and another grows the task."""

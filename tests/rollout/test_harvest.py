@@ -9,7 +9,7 @@ import pytest
 
 from services.rollout.harvest import Harvest
 from services.rollout.metrics import RolloutMetrics
-from shared.errors import InvalidInput, Unavailable
+from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.streams import RunStreams, connect
@@ -44,9 +44,11 @@ class StandInGrower:
     def __init__(self, replica: str) -> None:
         self.replica = replica
         self.behaviour: dict[str, Exception | asyncio.Event] = {}
+        self.tried: list[str] = []
         self.grown: list[str] = []
 
     async def grow(self, grown: Task, vocabulary: Any) -> ScoredTree:
+        self.tried.append(grown.id)
         match self.behaviour.get(grown.id):
             case Exception() as error:
                 raise error
@@ -206,6 +208,18 @@ async def test_a_task_that_keeps_failing_is_a_dead_letter_after_its_deliveries(r
         (letter,) = await streams.dead_letters.take("learner", 1, 10.0)
         assert letter.item.deliveries == 3
         assert "engine down" in letter.item.reason
+
+
+@pytest.mark.parametrize("error", [Overloaded("the engine is full"), RuntimeError("a defect")], ids=repr)
+async def test_a_task_is_tried_again_at_once_whatever_its_failure(redis_url: str, error: Exception) -> None:
+    async with harvesting(redis_url, "a", max_deliveries=1000) as (_, grower, streams):
+        grower.behaviour["0-0"] = error
+        await streams.tasks.put([task(0)])
+        async with asyncio.timeout(0.5):  # less than a claim takes to lapse
+            while len(grower.tried) < 2:
+                await asyncio.sleep(0.02)
+        del grower.behaviour["0-0"]
+        assert await trees(streams, 1) == ["0-0"]
 
 
 async def test_nothing_is_taken_while_no_policy_is_served(redis_url: str) -> None:
