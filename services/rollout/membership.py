@@ -52,7 +52,11 @@ class Membership:
         await self._streams.replicas.announce(self._describe(), _EXPIRE_SECONDS)
 
     async def _catch_up(self) -> None:
-        """Pulls when there are no weights yet, or when newer ones were out at the last look and still have not come."""
+        """Pulls when there are no weights yet, or when newer ones were out at the last look and still have not come;
+        not while some are on their way: one bundle is taken at a time."""
+        if self._policy.is_receiving:
+            self._seen_behind = None
+            return
         status = await self._streams.board.read()
         latest = status.version if status else None
         if latest is None or (self._policy.version is not None and latest <= self._policy.version):

@@ -11,7 +11,7 @@ import httpx
 from services.rollout.engines.engine import Engine
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.vocabulary import Vocabulary
-from shared.errors import Conflict, IbtpoError, Unavailable
+from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
 from shared.runtime.client import raise_for_problem
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
@@ -44,6 +44,11 @@ class PolicyReceiver:
         return self._vocabulary is not None and self._engine.version is not None
 
     @property
+    def is_receiving(self) -> bool:
+        """Whether a bundle is on its way, or being loaded."""
+        return self._receiving.locked()
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """Of the policy being served; Unavailable before there is one."""
         if self._vocabulary is None:
@@ -57,14 +62,14 @@ class PolicyReceiver:
 
     async def receive(self, stream: AsyncIterator[bytes], expected: WeightVersion | None = None) -> WeightVersion:
         """Stages, verifies and serves the bundle in `stream`; Conflict when it is not newer than what is served."""
-        if expected is not None:
-            self._refuse_older(expected)
         # one bundle at a time: beside the one that is served there is room for one more
         async with self._receiving:
+            if expected is not None:
+                self._refuse_older(expected)
             snapshot = await self._store.receive(stream, self._max_bytes)
             version = snapshot.version
             if expected is not None and version != expected:
-                raise Conflict(f"the path says version {expected}, the manifest {version}")
+                raise Conflict(f"version {expected} was announced, the manifest says {version}")
             if version == self.version and snapshot.manifest.content_hash == self._content_hash:
                 return version
             self._refuse_older(version)
@@ -80,7 +85,7 @@ class PolicyReceiver:
                 await response.aread()
                 raise_for_problem(response)
             try:
-                return await self.receive(response.aiter_bytes())
+                return await self.receive(response.aiter_bytes(), _announced(response))
             except Conflict:
                 return None
 
@@ -113,3 +118,10 @@ class PolicyReceiver:
         self._content_hash = snapshot.manifest.content_hash
         self._metrics.record_load(snapshot.version, time.monotonic() - started)
         log.info("weights_loaded", version=str(snapshot.manifest.version), seconds=time.monotonic() - started)
+
+
+def _announced(response: httpx.Response) -> WeightVersion:
+    try:
+        return WeightVersion.parse(response.headers.get("x-weight-version", ""))
+    except ValueError as error:
+        raise InvalidInput(f"{response.url} does not say in X-Weight-Version what it sends: {error}") from error

@@ -1,0 +1,137 @@
+"""A replica's part in its run, on a real Redis and with a learner over real HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry
+
+from services.rollout.membership import Membership
+from services.rollout.metrics import RolloutMetrics
+from services.rollout.policy_receiver import PolicyReceiver
+from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.protocol.status import RunState, RunStatus
+from shared.protocol.weights import Manifest
+from shared.runtime.app import create_app
+from shared.runtime.client import http_client
+from shared.runtime.serve import open_door, serving
+from shared.streams import RunStreams, connect
+from shared.tree.draw import WeightVersion
+from shared.weights import SnapshotStore, stream_bundle
+
+ME = ReplicaInfo(name="a", url="http://a", state=ReplicaState.WAITING, version=None)
+
+
+class StandInEngine:
+    """Serves what it is given, once a test lets it."""
+
+    def __init__(self) -> None:
+        self.version: WeightVersion | None = None
+        self.may_load = asyncio.Event()
+
+    async def load(self, snapshot: Path, version: WeightVersion) -> None:
+        await self.may_load.wait()
+        self.version = version
+
+
+@dataclass
+class Learner:
+    """Hands out one bundle, and counts how often."""
+
+    manifest: Manifest
+    directory: Path
+    num_asked: int = 0
+    url: str = ""
+
+    def router(self) -> APIRouter:
+        router = APIRouter()
+
+        @router.get("/v1/weights/latest")
+        async def latest() -> Response:
+            self.num_asked += 1
+            bundle = b"".join([chunk async for chunk in stream_bundle(self.manifest, self.directory)])
+            return Response(bundle, headers={"X-Weight-Version": str(self.manifest.version)})
+
+        return router
+
+
+@dataclass
+class Replica:
+    """The parts of one that a membership concerns."""
+
+    learner: Learner
+    streams: RunStreams
+    root: Path
+    engine: StandInEngine = field(default_factory=StandInEngine)
+
+    def __post_init__(self) -> None:
+        engine: Any = self.engine
+        self.policy = PolicyReceiver(engine, SnapshotStore(self.root, keep=1), RolloutMetrics(), 10**9)
+        self.http = http_client(None, 5.0)
+        self.membership = Membership(self.streams, self.policy, self.http, lambda: ME, self.learner.url)
+
+
+@pytest.fixture
+async def replica(redis_url: str, manifest: Manifest, bundle: Path, tmp_path: Path) -> AsyncIterator[Replica]:
+    learner = Learner(manifest, bundle)
+    async with served(learner), redis(redis_url) as streams:
+        await streams.board.publish(RunStatus(run="r", state=RunState.TRAINING, version=manifest.version))
+        replica = Replica(learner, streams, tmp_path / "store")
+        async with replica.http:
+            yield replica
+
+
+@asynccontextmanager
+async def served(learner: Learner) -> AsyncIterator[None]:
+    app = create_app(
+        "learner",
+        learner.router(),
+        lifespan=None,
+        ready=lambda: None,
+        registry=CollectorRegistry(),
+        token=None,
+        max_body_bytes=1000,
+    )
+    async with serving(app, open_door("127.0.0.1", 0, None)) as learner.url:
+        yield
+
+
+@asynccontextmanager
+async def redis(url: str) -> AsyncIterator[RunStreams]:
+    streams = RunStreams(connect(url), "r")
+    yield streams
+    await streams.close()
+
+
+async def test_a_joiner_fetches_the_weights_by_itself(replica: Replica) -> None:
+    replica.engine.may_load.set()
+    await replica.membership._catch_up()
+    assert replica.policy.version == replica.learner.manifest.version
+    await replica.membership._catch_up()
+    assert replica.learner.num_asked == 1
+
+
+async def test_weights_that_are_on_their_way_are_not_fetched_too(replica: Replica) -> None:
+    learner = replica.learner
+    push = asyncio.create_task(
+        replica.policy.receive(stream_bundle(learner.manifest, learner.directory), learner.manifest.version)
+    )
+    await asyncio.sleep(0)
+    for _ in range(3):  # while it is received and while it is loaded
+        await replica.membership._catch_up()
+        await asyncio.sleep(0.1)
+    replica.engine.may_load.set()
+    await push
+    await replica.membership._catch_up()
+    assert (learner.num_asked, replica.policy.version) == (0, learner.manifest.version)
+
+
+async def test_what_an_abandoned_learner_still_hands_out_is_not_even_stored(replica: Replica) -> None:
+    replica.engine.version = WeightVersion(2, 0)
+    assert await replica.policy.pull(replica.http, replica.learner.url) is None
+    assert list(replica.root.iterdir()) == []
