@@ -36,7 +36,7 @@ async def reaching(whom: str, within_seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise Unavailable(f"{whom} did not answer within {within_seconds:g} s; it may be busy or hung") from error
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
         raise Unavailable(
             f"{whom} cannot be reached: {reason}; check that it runs and that the URL is right"

@@ -65,11 +65,12 @@ async def test_a_call_has_a_deadline() -> None:
         assert time.monotonic() - start < 4
 
 
-async def test_nobody_there_is_unavailable() -> None:
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://host:port/", "host"])
+async def test_nobody_there_is_unavailable(url: str) -> None:
     async with http_client(None, 2.0) as client:
         with pytest.raises(Unavailable, match="the verifier cannot be reached"):
             async with reaching("the verifier", 2.0):
-                await client.get("http://127.0.0.1:1/")
+                await client.get(url)
 
 
 async def test_a_peer_that_accepts_and_says_nothing_does_not_hang_the_caller() -> None:
