@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from services.rollout.metrics import RolloutMetrics
 from shared.protocol.verdict import VerdictItem, VerdictRequest, VerdictResponse
+from shared.runtime.loops import run_until_cancelled
 
 _RETRY_SECONDS = 0.2
+_UNREACHED = (httpx.HTTPError, httpx.InvalidURL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class VerifierClient:
         self._num_asked = 0
 
     async def __aenter__(self) -> Self:
-        self._senders = [asyncio.create_task(self._send_batches()) for _ in range(self._limits.max_requests)]
+        senders = [run_until_cancelled("verdicts", self._send_batch) for _ in range(self._limits.max_requests)]
+        self._senders = [asyncio.create_task(sender) for sender in senders]
         return self
 
     async def __aexit__(
@@ -87,17 +90,16 @@ class VerifierClient:
             try:
                 response = await self._http.get(f"{self._url}/readyz", timeout=2.0)
                 self._answers = response.status_code == httpx.codes.OK
-            except httpx.HTTPError:
+            except _UNREACHED:
                 self._answers = False
         return self._answers
 
-    async def _send_batches(self) -> None:
-        while True:
-            await self._arrived.wait()
-            await asyncio.sleep(self._limits.gather_seconds)
-            batch = self._next_batch()
-            if batch:
-                await self._judge(batch)
+    async def _send_batch(self) -> None:
+        await self._arrived.wait()
+        await asyncio.sleep(self._limits.gather_seconds)
+        batch = self._next_batch()
+        if batch:
+            await self._judge(batch)
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -115,7 +117,7 @@ class VerifierClient:
         while (left := deadline - time.monotonic()) > 0 and not all(waiting.reward.done() for waiting in batch):
             try:
                 rewards = await self._post(tuple(waiting.item for waiting in batch), left)
-            except (httpx.HTTPError, ValidationError, _Refused) as failure:
+            except (*_UNREACHED, ValidationError, _Refused) as failure:
                 self._answers = False
                 self._metrics.verifier_failures.labels(type(failure).__name__).inc()
                 if isinstance(failure, _Refused) and not failure.is_passing:

@@ -106,12 +106,14 @@ async def test_a_slow_verifier_costs_a_leaf_no_more_than_its_deadline() -> None:
             assert await client.reward("exact", "right", {}) is None
 
 
-async def test_a_verifier_that_is_down_gives_no_verdict_and_is_not_ready() -> None:
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://verifier:port", "verifier"])
+async def test_a_verifier_that_cannot_be_reached_gives_no_verdict_and_is_not_ready(url: str) -> None:
     async with http_client(None, 1.0) as http:
-        limits = VerifierLimits(verdict_seconds=0.5)
-        async with VerifierClient(http, "http://127.0.0.1:9", limits, RolloutMetrics()) as client:
+        limits = VerifierLimits(verdict_seconds=0.25)
+        async with VerifierClient(http, url, limits, RolloutMetrics()) as client:
             assert await client.is_ready()
-            assert await client.reward("exact", "right", {}) is None
+            for _ in range(6):  # more than there are senders
+                assert await client.reward("exact", "right", {}) is None
             assert not await client.is_ready()
 
 
