@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from fastapi import APIRouter
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Response
 
 from services.learner.publisher import Publisher
 from shared.errors import Unavailable
 from shared.protocol.status import RunStatus
+from shared.runtime.streamed import StreamedAnswer
 from shared.weights import bundle_bytes
 
 
@@ -16,13 +16,13 @@ def build_router(publisher: Publisher, status: Callable[[], RunStatus], stop: Ca
     router = APIRouter()
 
     @router.get("/v1/weights/latest")
-    async def get_weights() -> StreamingResponse:
+    async def get_weights() -> Response:
         """The published policy bundle (docs/protocol.md), outside the training loop. 503 before the first."""
         snapshot = publisher.latest
         if snapshot is None:
             raise Unavailable("no version is published yet: the learner is starting; ask again")
         headers = {"Content-Length": str(bundle_bytes(snapshot.manifest)), "X-Weight-Version": str(snapshot.version)}
-        return StreamingResponse(publisher.stream(snapshot), media_type="application/octet-stream", headers=headers)
+        return StreamedAnswer(publisher.stream(snapshot), "application/octet-stream", headers)
 
     @router.get("/v1/status")
     async def get_status() -> RunStatus:

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -55,14 +55,14 @@ class Publisher:
         self._latest = self._store.adopt(self._draft, write_manifest(self._streams.run, self._draft, version))
         return self._latest
 
-    async def stream(self, snapshot: Snapshot) -> AsyncIterator[bytes]:
+    @asynccontextmanager
+    async def stream(self, snapshot: Snapshot) -> AsyncIterator[AsyncIterator[bytes]]:
         """The framed bundle of a snapshot, which stays on the disk until its last byte is sent."""
         async with (
             self._store.pinned(snapshot),
             aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as chunks,
         ):
-            async for chunk in chunks:
-                yield chunk
+            yield chunks
 
     async def push(self, snapshot: Snapshot) -> None:
         """Brings the snapshot to all live replicas at once; returns when they serve it, or at the deadline."""

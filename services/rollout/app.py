@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.responses import StreamingResponse
 
 from services.rollout.grower import Listener, TreeGrower
 from services.rollout.metrics import RolloutMetrics
@@ -17,6 +16,7 @@ from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGro
 from shared.protocol.message import Message
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
+from shared.runtime.streamed import StreamedAnswer
 from shared.tree.draw import WeightVersion
 
 MSGPACK = "application/msgpack"
@@ -80,8 +80,10 @@ class TreeDesk:
         self._metrics.record_tree(tree)
         return tree
 
-    async def events(self, task: Task) -> AsyncIterator[bytes]:
-        """The growth as it goes, one JSON line an event; the last is the tree, or why there is none."""
+    @asynccontextmanager
+    async def events(self, task: Task) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The growth as it goes, one JSON line an event; the last is the tree, or why there is none. Overloaded as
+        `place` says; the growth ends with the block."""
         # At most one event a draw, one a round and the end: a client that reads slowly blocks no growth.
         heard: asyncio.Queue[GrowthEvent] = asyncio.Queue(maxsize=2 * task.growth.sampler.num_draws + 2)
 
@@ -97,11 +99,7 @@ class TreeDesk:
         async with self.place():
             growing = asyncio.create_task(grow())
             try:
-                while True:
-                    event = await heard.get()
-                    yield event.model_dump_json().encode() + b"\n"
-                    if isinstance(event, TreeGrown | GrowthFailed):
-                        break
+                yield _lines(heard)
             finally:
                 growing.cancel()
                 await asyncio.wait((growing,))
@@ -116,7 +114,7 @@ def build_router(desk: TreeDesk, policy: PolicyReceiver, replica: str) -> APIRou
         """Grows one tree. `stream` sends its growth as JSON lines; `Accept: application/msgpack` the packed tree."""
         task = desk.task(body)
         if body.stream:
-            return StreamingResponse(desk.events(task), media_type=NDJSON)
+            return StreamedAnswer(desk.events(task), NDJSON)
         async with desk.place():
             tree = await _unless_gone(request, desk.grow(task))
         if MSGPACK in request.headers.get("accept", ""):
@@ -142,6 +140,14 @@ def build_router(desk: TreeDesk, policy: PolicyReceiver, replica: str) -> APIRou
         return PolicyState(replica=replica, version=policy.version, content_hash=policy.content_hash)
 
     return router
+
+
+async def _lines(heard: asyncio.Queue[GrowthEvent]) -> AsyncIterator[bytes]:
+    while True:
+        event = await heard.get()
+        yield event.model_dump_json().encode() + b"\n"
+        if isinstance(event, TreeGrown | GrowthFailed):
+            return
 
 
 def _announcement(tree: ScoredTree) -> TreeGrown:

@@ -1,5 +1,6 @@
 """A replica's doors, with the real engine: weights in, trees out, and everything a stranger may send."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -10,8 +11,11 @@ import httpx
 import pytest
 from safetensors.torch import load_file, save_file
 
+from services.rollout.config import RolloutConfig
+from services.rollout.wiring import build
 from shared.protocol.tree import ScoredTree
 from shared.protocol.weights import Manifest
+from shared.runtime.serve import open_door, serving
 from shared.tree.draw import WeightVersion
 from shared.weights import stream_bundle, write_manifest
 
@@ -62,6 +66,25 @@ async def test_growth_streams_as_events(replica: httpx.AsyncClient, manifest: Ma
     assert sum(event["event"] == "draw" for event in events) == len(
         ScoredTree.unpack(base64.b64decode(events[-1]["tree"])).draws
     )
+
+
+async def test_a_full_replica_refuses_a_stream_too_and_has_its_place_again_afterwards(
+    bundle: Path, tmp_path: Path
+) -> None:
+    config = RolloutConfig(run="r", snapshots=tmp_path / "snapshots", model=bundle, max_posted_trees=1)
+    streamed = {**UNGRADED, "stream": True}
+    async with (
+        serving(build(config), open_door("127.0.0.1", 0, None)) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as client,
+    ):
+        async with client.stream("POST", "/v1/trees", json=streamed) as answer:
+            assert answer.status_code == 200
+            refused = await client.post("/v1/trees", json=streamed)
+            assert refused.status_code == 429
+            assert "the most this replica takes" in refused.json()["detail"]
+        async with asyncio.timeout(5):
+            while (await client.post("/v1/trees", json=streamed)).status_code == 429:
+                await asyncio.sleep(0.05)
 
 
 async def test_a_graded_tree_without_a_verifier_fails_in_time_with_the_reason(

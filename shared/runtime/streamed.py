@@ -1,0 +1,25 @@
+"""A streamed answer that needs something for as long as it takes."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+
+class StreamedAnswer(StreamingResponse):
+    """Streams what `held` yields. It is entered before the first byte, so that what it raises is still answered as a
+    problem, and left after the last one, or when the caller leaves."""
+
+    def __init__(
+        self,
+        held: AbstractAsyncContextManager[AsyncIterator[bytes]],
+        media_type: str,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(content=(), media_type=media_type, headers=headers)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held as self.body_iterator:
+            await super().__call__(scope, receive, send)
