@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Path, Request, Response
+from starlette.requests import ClientDisconnect
 
 from services.rollout.grower import Listener, TreeGrower
 from services.rollout.metrics import RolloutMetrics
@@ -162,17 +163,18 @@ def _announcement(tree: ScoredTree) -> TreeGrown:
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Awaits `work`, and cancels it when the client that asked for it disconnects."""
+    """Awaits `work`; ClientDisconnect, and no more work, when the client that asked for it leaves."""
     working = asyncio.ensure_future(work)
     watching = asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            working.cancel()
-        return await working
+            raise ClientDisconnect
+        return working.result()
     finally:
         watching.cancel()
         working.cancel()
+        await asyncio.wait((watching, working))
 
 
 async def _disconnected(request: Request) -> None:

@@ -87,6 +87,20 @@ async def test_a_full_replica_refuses_a_stream_too_and_has_its_place_again_after
                 await asyncio.sleep(0.05)
 
 
+async def test_a_client_that_leaves_its_tree_is_no_error(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await push(replica, manifest, bundle)
+    caplog.set_level("INFO")
+    graded = {**UNGRADED, "kind": "math", "answer_key": {"gold": "0"}}
+    with pytest.raises(httpx.ReadTimeout):
+        await replica.post("/v1/trees", json=graded, timeout=0.15)
+    async with asyncio.timeout(5):
+        while "caller_left" not in caplog.messages:
+            await asyncio.sleep(0.02)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_a_graded_tree_without_a_verifier_fails_in_time_with_the_reason(
     replica: httpx.AsyncClient, manifest: Manifest, bundle: Path
 ) -> None:
