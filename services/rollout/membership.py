@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from services.rollout.policy_receiver import PolicyReceiver
+from shared.errors import Unavailable
 from shared.protocol.replica import ReplicaInfo
 from shared.runtime.loops import Periodic
 from shared.streams import RunStreams
@@ -45,8 +46,9 @@ class Membership:
         )
 
     async def leave(self) -> None:
-        """Takes the replica out of the registry."""
-        await self._streams.replicas.withdraw(self._describe().name)
+        """Takes the replica out of the registry; with Redis away its entry expires by itself."""
+        with contextlib.suppress(Unavailable):
+            await self._streams.replicas.withdraw(self._describe().name)
 
     async def _announce(self) -> None:
         await self._streams.replicas.announce(self._describe(), _EXPIRE_SECONDS)

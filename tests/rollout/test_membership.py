@@ -23,6 +23,7 @@ from shared.runtime.serve import open_door, serving
 from shared.streams import RunStreams, connect
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore, stream_bundle
+from tests.conftest import RedisProcess
 
 ME = ReplicaInfo(name="a", url="http://a", state=ReplicaState.WAITING, version=None)
 
@@ -129,6 +130,13 @@ async def test_weights_that_are_on_their_way_are_not_fetched_too(replica: Replic
     await push
     await replica.membership._catch_up()
     assert (learner.num_asked, replica.policy.version) == (0, learner.manifest.version)
+
+
+async def test_a_replica_leaves_in_good_order_while_redis_is_away(
+    replica: Replica, redis_process: RedisProcess
+) -> None:
+    redis_process.kill()
+    await replica.membership.leave()
 
 
 async def test_what_an_abandoned_learner_still_hands_out_is_not_even_stored(replica: Replica) -> None:
