@@ -76,6 +76,20 @@ def replica_name(given: str) -> str:
     return given or f"{socket.gethostname()}-{os.getpid()}"
 
 
+def is_abandoned(name: str) -> bool:
+    """Whether `replica_name` gave this name to a process of this machine that is no more."""
+    host, _, process_id = name.rpartition("-")
+    if host != socket.gethostname() or not process_id.isdecimal():
+        return False
+    try:
+        os.kill(int(process_id), 0)  # asks, and does nothing
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
 def reachable_url(configured: str, listening: str, host: str, toward: str = "") -> str:
     """Where others reach this replica: as configured, else where it listens, with this machine's own address on the
     way to the Redis at `toward` when it listens on all of them: the learner is on that network too."""

@@ -1,8 +1,10 @@
 """Builds the rollout service from its configuration: the only place that names concrete parts."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -12,7 +14,7 @@ from services.rollout.engines.engine import Engine
 from services.rollout.engines.sglang import GivenServer, ManagedServer, SglangEngine, SglangMetrics
 from services.rollout.grower import TreeGrower
 from services.rollout.harvest import Harvest
-from services.rollout.membership import Membership, reachable_url, replica_name
+from services.rollout.membership import Membership, is_abandoned, reachable_url, replica_name
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.verifier_client import VerifierClient, VerifierLimits
@@ -36,7 +38,8 @@ class RolloutService:
         self.name = replica_name(config.name)
         self.metrics = RolloutMetrics()
         self.engine = _engine(config, self.metrics)
-        store = SnapshotStore(config.snapshots / config.run / self.name, keep=1, run=config.run)
+        self._snapshots = _own_directory(config.snapshots / config.run, self.name)
+        store = SnapshotStore(self._snapshots, keep=1, run=config.run)
         self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes)
         self.http = http_client(config.token, _HTTP_SECONDS)
         limits = VerifierLimits(verdict_seconds=config.verdict_seconds)
@@ -67,6 +70,7 @@ class RolloutService:
     @asynccontextmanager
     async def _live(self, app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, shutil.rmtree, self._snapshots, ignore_errors=True)
             stack.push_async_callback(self.engine.close)
             await stack.enter_async_context(self.http)
             await stack.enter_async_context(self.verifier)
@@ -118,6 +122,14 @@ class RolloutService:
             version=self.policy.version,
             trees_in_flight=in_flight,
         )
+
+
+def _own_directory(parent: Path, name: str) -> Path:
+    """Where this replica stages weights, which may be memory: what killed ones of this machine left is removed."""
+    for sibling in parent.glob("*"):
+        if is_abandoned(sibling.name):
+            shutil.rmtree(sibling, ignore_errors=True)
+    return parent / name
 
 
 def _engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:

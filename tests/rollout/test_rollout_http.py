@@ -3,6 +3,10 @@
 import asyncio
 import base64
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -230,6 +234,25 @@ async def test_the_served_snapshot_stays_and_every_other_makes_room(
         answer = await push(replica, write_manifest("r", bundle, WeightVersion(1, number)), bundle)
         (bundle / "tokenizer.json").write_bytes(good)
         assert (answer.status_code, snapshots()) == (status, left)
+
+
+async def test_neither_a_clean_end_nor_a_killed_replica_leaves_snapshots(
+    manifest: Manifest, bundle: Path, tmp_path: Path
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host, root = socket.gethostname(), tmp_path / "snapshots" / "r"
+    others = {f"{host}-{os.getppid()}", f"elsewhere-{ended.pid}", "named"}
+    for name in {*others, f"{host}-{ended.pid}"}:
+        (root / name / "1.1").mkdir(parents=True)
+    config = RolloutConfig(run="r", snapshots=tmp_path / "snapshots")
+    async with (
+        serving(build(config), open_door("127.0.0.1", 0, None)) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as client,
+    ):
+        await push(client, manifest, bundle)
+        assert {path.name for path in root.iterdir()} == {*others, f"{host}-{os.getpid()}"}
+    assert {path.name for path in root.iterdir()} == others
 
 
 async def test_versions_only_move_forward(replica: httpx.AsyncClient, bundle: Path) -> None:
