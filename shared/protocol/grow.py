@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from shared.protocol.message import JsonObject, Message
+from shared.protocol.names import Kind
 from shared.protocol.task import Growth
 
 
@@ -13,7 +14,7 @@ class GrowRequest(Message):
 
     prompt: str | None = Field(None, min_length=1)
     prompt_ids: tuple[int, ...] | None = Field(None, min_length=1)
-    kind: str | None = None
+    kind: Kind | None = None
     answer_key: JsonObject | None = None
     growth: Growth
     seed: int = Field(0, ge=0)

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, field_validator
 
 from shared.protocol.message import JsonObject, Message
+from shared.protocol.names import Kind
 from shared.tree.expansion import AnySampler
 
 MAX_DRAWS = 4096
@@ -20,7 +21,7 @@ class Problem(Message):
 
     id: str = Field(max_length=256)
     prompt: str | tuple[dict[str, str], ...] = Field(min_length=1)
-    kind: str
+    kind: Kind
     answer_key: JsonObject
 
 
@@ -51,7 +52,7 @@ class Task(Message):
     attempt: int = Field(0, ge=0)
     problem_id: str
     prompt_ids: tuple[int, ...] = Field(min_length=1)
-    kind: str
+    kind: Kind
     answer_key: JsonObject
     growth: Growth
     seed: int = Field(ge=0)

@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from shared.protocol.message import JsonObject, Message
+from shared.protocol.names import Kind
 
 
 class Outcome(StrEnum):
@@ -35,7 +36,7 @@ class VerdictItem(Message):
     """One answer to judge. The shape of `answer_key` belongs to `kind` (docs/verifier.md)."""
 
     id: str = Field(max_length=256)
-    kind: str = Field(max_length=64)
+    kind: Kind
     response: str
     answer_key: JsonObject
     limits: ItemLimits | None = None

@@ -132,6 +132,7 @@ async def test_a_graded_tree_without_a_verifier_fails_in_time_with_the_reason(
         {"growth": {"sampler": "ib", "max_tokens": 10**9}},
         {"growth": {"sampler": "ib", "surprise": 1}},
         {"kind": "math"},
+        {"kind": "m" * 65, "answer_key": {}},
         {"seed": -1},
         {"seed": "x"},
         {"surprise": True},
