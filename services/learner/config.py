@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from shared.protocol.names import RunName
 from shared.protocol.task import Growth
 from shared.tree.advantage import Credit, Prior
 
@@ -126,7 +127,7 @@ def _named_credit(value: object) -> object:
 class LearnerConfig(_Table):
     """One run. It ends with `total_steps` or `max_generated_tokens`, whichever comes first."""
 
-    run: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Its name, for Redis keys and replicas")
+    run: RunName = Field("default", description="Its name, for Redis keys and replicas")
     run_dir: Path = Field(Path("runs/default"), description="Checkpoints, metrics, trees and the final policy")
     resume: Resume = Resume.AUTO
     seed: int = Field(0, ge=0)

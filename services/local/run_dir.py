@@ -12,8 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import Conflict, InvalidInput
-
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+from shared.protocol.names import RUN_NAME
 
 
 class RunRecord(BaseModel):
@@ -150,7 +149,7 @@ class RunDirectory:
 
 def named(runs: Path, name: str) -> RunDirectory:
     """The directory of the run called `name`; InvalidInput for a name that cannot be one."""
-    if not RUN_NAME.fullmatch(name):
+    if not re.fullmatch(RUN_NAME, name):
         raise InvalidInput(f"a run is named with letters, digits, '-', '_' and '.', at most 64 of them, not {name!r}")
     return RunDirectory(runs / name)
 

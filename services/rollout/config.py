@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.protocol.names import RunName
+
 
 class EngineKind(StrEnum):
     EMBEDDED = "embedded"
@@ -47,7 +49,7 @@ class RolloutConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="The run whose tasks it grows")
+    run: RunName = Field("default", description="The run whose tasks it grows")
     name: str = Field("", description="This replica's name in the registry; empty: host name and process id")
     host: str = "127.0.0.1"
     port: int = Field(8001, ge=0, le=65535, description="0 takes a free one")

@@ -4,5 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+RunName = Annotated[str, Field(pattern=RUN_NAME)]
+"""Of a run: part of keys, paths and URLs."""
+
 Kind = Annotated[str, Field(max_length=64)]
 """Of a way to judge answers."""

@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 
 from shared.errors import InvalidInput
+from shared.protocol.names import RUN_NAME
 
 RUNS = "ibtpo:runs"
 ROLLOUT_GROUP = "rollout"
 LEARNER_GROUP = "learner"
-_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,11 @@ class RunKeys:
     run: str
 
     def __post_init__(self) -> None:
-        if not _RUN_NAME.fullmatch(self.run):
-            raise InvalidInput(f"a run's name has 1 to 128 letters, digits, '.', '_' and '-', not {self.run!r}")
+        if not re.fullmatch(RUN_NAME, self.run):
+            raise InvalidInput(
+                f"a run's name has 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit, "
+                f"not {self.run!r}"
+            )
 
     def _key(self, name: str) -> str:
         return f"ibtpo:{{{self.run}}}:{name}"
