@@ -21,5 +21,3 @@ class ReplicaInfo(Message):
     state: ReplicaState
     version: WeightVersion | None
     trees_in_flight: int = 0
-    rows_in_flight: int = 0
-    generated_tokens: int = 0
