@@ -1,7 +1,6 @@
 """The embedded engine: requests come and go on the event loop, and one task steps the batch for all of them."""
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -18,9 +17,10 @@ from services.rollout.engines.embedded.row import Row
 from services.rollout.engines.embedded.settings import EmbeddedSettings
 from services.rollout.engines.engine import Completion, EngineLimits, Request
 from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
+from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
 
-log = logging.getLogger(__name__)
+log = event_logger(__name__)
 
 INLINE_SECONDS = 0.05
 """A step expected to take no longer runs on the event loop."""

@@ -5,7 +5,6 @@ interpreter lock for the whole pass (docs/results/engine.md). A trace is wrong w
 tensor, as routing to experts may: torch warns of that, and such a model is run as it is.
 """
 
-import logging
 import warnings
 from collections.abc import Callable
 
@@ -14,8 +13,9 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from services.rollout.engines.embedded.attention import RowAttention
 from services.rollout.engines.embedded.kv import KVShape, RowKV
+from shared.runtime.logs import event_logger
 
-log = logging.getLogger(__name__)
+log = event_logger(__name__)
 
 ForwardPass = Callable[..., torch.Tensor]
 
@@ -53,7 +53,7 @@ def traced(eager: EagerPass, shape: KVShape) -> ForwardPass:
             reason = "it computes something else"
     except (RuntimeError, TypeError, ValueError, SystemError, TracerWarning) as error:
         reason = str(error)[:200]
-    log.warning("forward_pass_not_traced", extra={"reason": reason})
+    log.warning("forward_pass_not_traced", reason=reason)
     return eager
 
 
