@@ -9,10 +9,10 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Path, Request, Response
 from starlette.requests import ClientDisconnect
 
-from services.rollout.grower import Listener, TreeGrower
+from services.rollout.grower import Listener, TooFewVerdicts, TreeGrower
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
-from shared.errors import IbtpoError, InvalidInput, Overloaded
+from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
 from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
 from shared.protocol.message import Message
 from shared.protocol.task import Task
@@ -77,7 +77,11 @@ class TreeDesk:
 
     async def grow(self, task: Task, listen: Listener | None = None) -> ScoredTree:
         """One tree, grown and counted."""
-        tree = await self._grower.grow(task, self._policy.vocabulary, listen)
+        try:
+            tree = await self._grower.grow(task, self._policy.vocabulary, listen)
+        except Unavailable as error:
+            self._metrics.record_failure(is_discarded=isinstance(error, TooFewVerdicts))
+            raise
         self._metrics.record_tree(tree)
         return tree
 

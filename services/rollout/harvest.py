@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from services.rollout.grower import TreeGrower
+from services.rollout.grower import TooFewVerdicts, TreeGrower
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.verifier_client import VerifierClient
@@ -108,6 +108,7 @@ class Harvest:
         except InvalidInput as error:
             await self._bury(claim, str(error))
         except asyncio.CancelledError:
+            self._metrics.trees.labels("released").inc()
             await self._release(claim, failed=False)
             raise
         except Exception as error:  # noqa: BLE001 - a tree's border: whatever ended it, its claim is given back
@@ -115,6 +116,7 @@ class Harvest:
 
     async def _give_back(self, claim: Claim, error: Exception) -> None:
         """Another, or this replica later, tries again, until there were enough tries."""
+        self._metrics.record_failure(is_discarded=isinstance(error, TooFewVerdicts))
         if not isinstance(error, Unavailable | Overloaded):
             log.exception("tree_failed", task=claim.task.id, error=repr(error))
         if claim.deliveries >= self._max_deliveries:
@@ -142,7 +144,6 @@ class Harvest:
             await self._streams.tasks.bury(claim, reason, self._replica)
 
     async def _release(self, claim: Claim, *, failed: bool) -> None:
-        self._metrics.trees.labels("released").inc()
         with contextlib.suppress(Unavailable):
             await self._streams.tasks.release([claim], failed=failed)
 

@@ -13,7 +13,12 @@ class RolloutMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.trees = Counter("ibtpo_rollout_trees_total", "Trees by how they ended", ["result"], registry=registry)
+        self.trees = Counter(
+            "ibtpo_rollout_trees_total",
+            "Trees by how they ended (discarded: too few verdicts), and the tasks given up (dead_letter)",
+            ["result"],
+            registry=registry,
+        )
         self.draws = Counter("ibtpo_rollout_draws_total", "Draws by finish", ["finish"], registry=registry)
         self.generated = Counter("ibtpo_rollout_generated_tokens_total", "Tokens sampled", registry=registry)
         self.prompt_tokens = Counter(
@@ -75,6 +80,10 @@ class RolloutMetrics:
         self.mixed.inc(figures.mixed_trees)
         if figures.ib_score is not None:
             self.ib_score.observe(figures.ib_score)
+
+    def record_failure(self, *, is_discarded: bool) -> None:
+        """Counts a tree that came to nothing: discarded for too few verdicts (METHOD, Ends), or failed otherwise."""
+        self.trees.labels("discarded" if is_discarded else "failed").inc()
 
     def record_load(self, version: WeightVersion, seconds: float) -> None:
         """Counts a version that is now served."""

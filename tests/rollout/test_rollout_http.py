@@ -113,6 +113,7 @@ async def test_a_graded_tree_without_a_verifier_fails_in_time_with_the_reason(
     answer = await replica.post("/v1/trees", json=graded)
     assert answer.status_code == 503
     assert "is the verifier up" in answer.json()["detail"]
+    assert 'ibtpo_rollout_trees_total{result="discarded"} 1.0' in (await replica.get("/metrics")).text
 
 
 @pytest.mark.parametrize(
