@@ -11,7 +11,7 @@ import httpx
 from pydantic import ValidationError
 
 from services.rollout.metrics import RolloutMetrics
-from shared.protocol.verdict import VerdictItem, VerdictRequest, VerdictResponse
+from shared.protocol.verdict import Verdict, VerdictItem, VerdictRequest
 from shared.runtime.loops import run_until_cancelled
 
 _RETRY_SECONDS = 0.2
@@ -20,14 +20,14 @@ _UNREACHED = (httpx.HTTPError, httpx.InvalidURL)
 
 @dataclass(frozen=True, slots=True)
 class VerifierLimits:
-    """`verdict_seconds` bounds a leaf's wait, `max_batch` a request, `max_requests` those in flight,
-    `max_waiting` the leaves that wait for one. A request is held back for `gather_seconds`, so that leaves which
-    the engine finishes in one step share it: one HTTP request costs as much as judging dozens of answers."""
+    """`verdict_seconds` bounds a leaf's wait, `max_batch` a request, `max_requests` those in flight (each until its
+    slowest leaf is judged), `max_waiting` the leaves that wait for one. A request is held back for `gather_seconds`,
+    so that leaves which the engine finishes in one step share it: one costs as much as judging dozens of answers."""
 
     verdict_seconds: float = 60.0
     gather_seconds: float = 0.004
     max_batch: int = 128
-    max_requests: int = 4
+    max_requests: int = 16
     max_waiting: int = 8192
 
 
@@ -112,44 +112,54 @@ class VerifierClient:
         return batch
 
     async def _judge(self, batch: list[_Waiting]) -> None:
-        """Judging is idempotent, so a failed batch is asked again until its last deadline."""
+        """Judging is idempotent, so what a failed request left open is asked again until its last deadline."""
         deadline = max(waiting.deadline for waiting in batch)
-        while (left := deadline - time.monotonic()) > 0 and not all(waiting.reward.done() for waiting in batch):
+        while (left := deadline - time.monotonic()) > 0 and (batch := _still_open(batch)):
             try:
-                rewards = await self._post(tuple(waiting.item for waiting in batch), left)
+                await self._ask(batch, left)
             except (*_UNREACHED, ValidationError, _Refused) as failure:
                 self._answers = False
                 self._metrics.verifier_failures.labels(type(failure).__name__).inc()
                 if isinstance(failure, _Refused) and not failure.is_passing:
-                    if len(batch) > 1:  # an answer key that can never be judged takes no neighbour along
-                        half = len(batch) // 2
-                        await self._judge(batch[:half])
-                        await self._judge(batch[half:])
-                        return
-                    break
+                    await self._judge_halves(batch)
+                    return
                 await asyncio.sleep(min(_RETRY_SECONDS, left))
-                continue
-            self._answers = True
-            for waiting in batch:
-                reward = rewards.get(waiting.item.id)
-                self._metrics.verdicts.labels("null" if reward is None else "judged").inc()
-                _answer(waiting, reward)
-            return
         for waiting in batch:
             _answer(waiting, None)
 
-    async def _post(self, items: tuple[VerdictItem, ...], seconds: float) -> dict[str, float | None]:
-        request = VerdictRequest(items=items, deadline_seconds=seconds)
-        response = await self._http.post(
+    async def _judge_halves(self, batch: list[_Waiting]) -> None:
+        """An answer key that can never be judged takes no neighbour along."""
+        if len(batch) == 1:
+            _answer(batch[0], None)
+            return
+        half = len(batch) // 2
+        await self._judge(batch[:half])
+        await self._judge(batch[half:])
+
+    async def _ask(self, batch: list[_Waiting], seconds: float) -> None:
+        """One request. Each leaf is answered as soon as its verdict comes; one that was left out has none."""
+        request = VerdictRequest(items=tuple(waiting.item for waiting in batch), deadline_seconds=seconds)
+        waiting_of = {waiting.item.id: waiting for waiting in batch}
+        async with self._http.stream(
+            "POST",
             f"{self._url}/v1/verdicts",
             content=request.model_dump_json(),
-            headers={"content-type": "application/json"},
+            headers={"content-type": "application/json", "accept": "application/x-ndjson"},
             timeout=seconds,
-        )
-        if response.status_code != httpx.codes.OK:
-            raise _Refused(response.status_code)
-        verdicts = VerdictResponse.model_validate_json(response.content).verdicts
-        return {verdict.id: verdict.reward for verdict in verdicts}
+        ) as response:
+            if response.status_code != httpx.codes.OK:
+                raise _Refused(response.status_code)
+            async for line in response.aiter_lines():
+                verdict = Verdict.model_validate_json(line)
+                if (waiting := waiting_of.pop(verdict.id, None)) is not None:
+                    self._record(waiting, verdict.reward)
+        self._answers = True
+        for waiting in waiting_of.values():
+            self._record(waiting, None)
+
+    def _record(self, waiting: _Waiting, reward: float | None) -> None:
+        self._metrics.verdicts.labels("null" if reward is None else "judged").inc()
+        _answer(waiting, reward)
 
 
 class _Refused(Exception):
@@ -161,3 +171,7 @@ class _Refused(Exception):
 def _answer(waiting: _Waiting, reward: float | None) -> None:
     if not waiting.reward.done():
         waiting.reward.set_result(reward)
+
+
+def _still_open(batch: list[_Waiting]) -> list[_Waiting]:
+    return [waiting for waiting in batch if not waiting.reward.done()]

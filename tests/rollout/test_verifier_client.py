@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import pytest
 from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
 from prometheus_client import CollectorRegistry
 
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.verifier_client import VerifierClient, VerifierLimits
-from shared.protocol.verdict import Outcome, Verdict, VerdictRequest, VerdictResponse
+from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
 from shared.runtime.serve import open_door, serving
@@ -27,6 +28,8 @@ class Judge:
     seconds: float = 0.0
     status: int = 503
     poison: str = "\0"
+    breaks: int = 0
+    slow_may_end: asyncio.Event = field(default_factory=asyncio.Event)
 
     def router(self) -> APIRouter:
         router = APIRouter()
@@ -40,12 +43,20 @@ class Judge:
             if self.failures:
                 self.failures -= 1
                 return Response("down", status_code=self.status)
-            answered = tuple(
-                Verdict(id=item.id, reward=self.reward(item.response), outcome=Outcome.RIGHT) for item in request.items
-            )
-            return Response(VerdictResponse(verdicts=answered).model_dump_json(), media_type="application/json")
+            return StreamingResponse(self.lines(request), media_type="application/x-ndjson")
 
         return router
+
+    async def lines(self, request: VerdictRequest) -> AsyncIterator[bytes]:
+        """The verdicts, one a line; "slow" ones come last, and where the connection is to break, not at all."""
+        for item in sorted(request.items, key=lambda item: item.response == "slow"):
+            if item.response == "slow":
+                if self.breaks:
+                    self.breaks -= 1
+                    raise ConnectionResetError("this connection breaks")
+                await self.slow_may_end.wait()
+            verdict = Verdict(id=item.id, reward=self.reward(item.response), outcome=Outcome.RIGHT)
+            yield verdict.model_dump_json().encode() + b"\n"
 
 
 @asynccontextmanager
@@ -98,6 +109,25 @@ async def test_an_item_that_is_refused_takes_no_neighbour_along() -> None:
         answers = ["right", "poison", *["right"] * 9, "wrong"]
         rewards = await asyncio.gather(*(client.reward("exact", answer, {}) for answer in answers))
     assert rewards == [{"right": 1.0, "wrong": 0.0, "poison": None}[answer] for answer in answers]
+
+
+async def test_an_answer_does_not_wait_for_a_slow_neighbour() -> None:
+    judge = Judge()
+    async with client_of(judge, max_requests=1) as client, asyncio.timeout(5):
+        slow = asyncio.create_task(client.reward("code", "slow", {}))
+        assert await client.reward("code", "right", {}) == 1.0
+        assert not slow.done()
+        judge.slow_may_end.set()
+        assert await slow == 0.0
+    assert judge.batches == [2]
+
+
+async def test_only_what_a_broken_connection_left_open_is_asked_again() -> None:
+    judge = Judge(breaks=1)
+    judge.slow_may_end.set()
+    async with client_of(judge, max_requests=1) as client, asyncio.timeout(5):
+        assert await asyncio.gather(*(client.reward("code", text, {}) for text in ("right", "slow"))) == [1.0, 0.0]
+    assert judge.batches == [2, 1]
 
 
 async def test_a_slow_verifier_costs_a_leaf_no_more_than_its_deadline() -> None:

@@ -12,13 +12,13 @@ from zlib import crc32
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from services.demo.task import checkpoint_directory
 from services.rollout.config import EngineKind, RolloutConfig
 from services.rollout.wiring import RolloutService
 from shared.protocol.tree import ScoredTree
-from shared.protocol.verdict import Outcome, Verdict, VerdictRequest, VerdictResponse
+from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
 from shared.runtime.serve import open_door, serving
 from shared.tree.draw import WeightVersion
 from shared.weights import stream_bundle, write_manifest
@@ -39,13 +39,14 @@ def coin_verifier() -> FastAPI:
     app = FastAPI()
 
     @app.post("/v1/verdicts")
-    async def judge(asked: VerdictRequest) -> VerdictResponse:
+    async def judge(asked: VerdictRequest) -> Response:
         rewards = [float(crc32(item.response.encode()) % 2) for item in asked.items]
         verdicts = [
             Verdict(id=item.id, reward=reward, outcome=Outcome.RIGHT if reward else Outcome.WRONG)
             for item, reward in zip(asked.items, rewards, strict=True)
         ]
-        return VerdictResponse(verdicts=tuple(verdicts))
+        lines = "".join(f"{verdict.model_dump_json()}\n" for verdict in verdicts)
+        return Response(lines, media_type="application/x-ndjson")
 
     return app
 
