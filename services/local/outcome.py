@@ -6,7 +6,6 @@ from rich.table import Table
 from rich.text import Text
 
 from services.local.history import History
-from services.local.report import read_summary
 from services.local.run_dir import RunDirectory
 from services.local.sparkline import sparkline
 from services.local.view import duration
@@ -26,7 +25,7 @@ _FIGURES = (  # key of summary.json, label, format
 
 def outcome(run: RunDirectory) -> RenderableType:
     """Accuracy before and after, the figures of the whole run, and where everything lies."""
-    summary, history = read_summary(run), History.read(run.metrics)
+    summary, history = run.read_summary(), History.read(run.metrics)
     parts: list[RenderableType] = []
     if history.evaluations:
         parts += [_accuracy(history), Text()]

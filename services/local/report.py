@@ -1,7 +1,6 @@
 """One self-contained page about a run: what came out, how it went, some of its trees, its settings."""
 
 import base64
-import json
 import re
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -62,19 +61,10 @@ def write_report(run: RunDirectory) -> Path:
     return run.report
 
 
-def read_summary(run: RunDirectory) -> dict[str, float | int | str | None]:
-    """summary.json; nothing while the run is not finished."""
-    try:
-        values = json.loads(run.summary.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return dict(values)
-
-
 def _page(
     run: RunDirectory, history: History, plots: Sequence[tuple[Plot, Path]], trees: Sequence[KeptTree]
 ) -> Iterator[str]:
-    summary = read_summary(run)
+    summary = run.read_summary()
     name = escape(run.name)
     yield f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>ibtpo · {name}</title>'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'

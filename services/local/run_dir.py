@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -85,6 +86,13 @@ class RunDirectory:
     @property
     def has_begun(self) -> bool:
         return self.config.exists()
+
+    def read_summary(self) -> dict[str, float | int | str | None]:
+        """summary.json; nothing while the run is not finished."""
+        try:
+            return dict(json.loads(self.summary.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
 
     def log(self, service: str) -> Path:
         """The JSON-lines log of one service."""

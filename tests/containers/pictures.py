@@ -1,4 +1,4 @@
-"""Draws the dashboards' own queries, answered by the live Prometheus, with matplotlib: Grafana itself cannot be had."""
+"""Draws the dashboards' own queries, answered by the live Prometheus, with matplotlib."""
 
 import json
 import math

@@ -45,6 +45,12 @@ def inspect(container: str) -> dict[str, Any]:
     return found
 
 
+def addresses(service: str) -> list[str]:
+    """Of its first container, one in each of its networks."""
+    networks = inspect(containers(service)[0])["NetworkSettings"]["Networks"]
+    return [network["IPAddress"] for network in networks.values()]
+
+
 def kill(container: str) -> int:
     """Kills a container's first process from outside, as the kernel would: `docker kill` would count as a wish."""
     pid = int(inspect(container)["State"]["Pid"])

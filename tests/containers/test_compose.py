@@ -4,12 +4,16 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
 
+from services.learner.config import LearnerConfig
+from services.rollout.config import RolloutConfig
+from shared.runtime.config import load_config
 from tests.containers import stack
 
 pytestmark = pytest.mark.timeout(180)
@@ -63,18 +67,30 @@ def test_model_code_is_jailed_in_the_container() -> None:
 
 
 def test_the_verifier_reaches_nobody_outside_its_network() -> None:
+    ports = {"redis": 6379, "learner": 8003}
+    doors = [(address, port) for service, port in ports.items() for address in stack.addresses(service)]
+    assert len(doors) >= 3, "the learner has an address in each of its networks"
     look = (
         "import socket\n"
-        "for host in ('redis', 'learner'):\n"
-        "    try: socket.create_connection((host, 6379), 2); print('reached', host)\n"
+        f"for door in {[*doors, ('1.1.1.1', 443)]}:\n"
+        "    try: socket.create_connection(door, 2); print('reached', door)\n"
         "    except OSError: pass\n"
     )
     assert stack.compose("exec", "-T", "verifier", "python", "-c", look) == ""
+    assert "reached" in stack.compose("exec", "-T", "rollout", "python", "-c", look), (
+        "the doors are those that are open"
+    )
 
 
 def test_doors_are_shut_without_the_token_and_probes_are_open() -> None:
     assert httpx.get(f"{stack.LEARNER}/v1/status").status_code == 401
     assert httpx.get(f"{stack.LEARNER}/healthz").status_code == 200
+
+
+def test_a_run_is_looked_at_from_within() -> None:
+    """As the runbook begins: without a token, or Redis being published."""
+    stack.status_when(lambda status: status["step"] >= 1)
+    assert stack.RUN in stack.compose("exec", "-T", "rollout", "ibtpo", "status")
 
 
 def test_training_progresses() -> None:
@@ -178,12 +194,19 @@ def test_what_is_outstanding_lies_on_the_streams_and_nowhere_else() -> None:
 
 
 def test_the_gpu_profile_is_sound_as_far_as_a_machine_without_gpus_can_tell() -> None:
-    words = ("compose", "--env-file", "deploy/docker/gpu.env", "--profile", "gpu", "config", "--format", "json")
+    words = ("compose", "--env-file", "deploy/docker/gpu.env", "config", "--format", "json")
     services = json.loads(stack.docker(*words, is_drill=False))["services"]
     assert services["rollout"]["deploy"]["replicas"] == services["learner"]["deploy"]["replicas"] == 0
-    for name in ("rollout-gpu", "learner-gpu"):
+    for name, model, section in (("rollout-gpu", RolloutConfig, "rollout"), ("learner-gpu", LearnerConfig, "learner")):
         (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["driver"] == "nvidia"
+        assert {"mem_limit", "pids_limit", "stop_grace_period"} <= services[name].keys()
+        _, preset, *settings = services[name]["command"]
+        given = load_config(model, section, preset, settings)
+        assert given.run == "qwen3-1.7b"
+    assert given.model == Path("/models/Qwen3-1.7B")
+    (models,) = [one for one in services["learner-gpu"]["volumes"] if one["target"] == "/models"]
+    assert models["source"] == str(stack.ROOT / "models")
 
 
 def test_down_leaves_nothing() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from services.learner.config import LearnerConfig
@@ -118,6 +119,28 @@ def test_graces_are_long_enough_for_a_drain(render: Render, overlay: str) -> Non
     learner = LearnerConfig.model_fields["grace_seconds"].default
     (job,) = _of(render(overlay), "Job")
     assert job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > learner
+
+
+def test_what_compose_stops_has_time_to_drain() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    for config, names in {
+        VerifierConfig: ("verifier",),
+        RolloutConfig: ("rollout", "rollout-gpu"),
+        LearnerConfig: ("learner", "learner-gpu"),
+    }.items():
+        for name in names:
+            grace = float(services[name]["stop_grace_period"].removesuffix("s"))
+            assert grace > config.model_fields["grace_seconds"].default, name
+
+
+def test_the_gpu_run_has_room_for_its_checkpoints(render: Render) -> None:
+    """Of its 1.7 billion parameters; figures per parameter as in docs/operations.md, Sizing."""
+    config = LearnerConfig.model_fields
+    (claim,) = [one for one in _of(render("gpu"), "PersistentVolumeClaim") if one["metadata"]["name"] == "runs"]
+    gibibytes = float(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi"))
+    checkpoints = 12 * 1.7e9 * (config["keep_checkpoints"].default + 1)
+    published = 2 * 1.7e9 * 4
+    assert gibibytes * 2**30 > checkpoints + published
 
 
 def test_a_learner_that_is_done_is_not_started_again(render: Render) -> None:
