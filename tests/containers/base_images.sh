@@ -51,7 +51,8 @@ case $2 in
     root) fetch_root ;;
     python) has "$python_image" || { say "$python_image from Debian's python3"; import_python "$python_image"; } ;;
     others)
-        has "$redis_image" || { say "$redis_image from Debian's redis-server"; build "$redis_image" "$python_image" redis; }
-        has "$prometheus_image" || { say "$prometheus_image from Debian's prometheus"; build "$prometheus_image" "$python_image" prometheus; }
+        say "$redis_image from Debian's redis-server, $prometheus_image from Debian's prometheus"
+        build "$redis_image" "$python_image" redis
+        build "$prometheus_image" "$python_image" prometheus
         ;;
 esac
