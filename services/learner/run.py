@@ -74,6 +74,7 @@ class Run:
         self._parts = parts
         self._owner = owner
         self._stop = asyncio.Event()
+        self._is_wanted = True
         self._lost: Conflict | None = None
         self._state = RunState.STARTING
         self._message = ""
@@ -82,7 +83,12 @@ class Run:
         self._tick = time.monotonic()
 
     def stop(self) -> None:
-        """Asks for the end: after the step in progress, with a checkpoint."""
+        """Somebody asks for the run's end: after the step in progress, with a checkpoint."""
+        self._is_wanted = False
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Ends this life of the run as a stop does; another is to go on with it."""
         if not self._stop.is_set():
             log.info("stop_requested", step=self._course.progress.step)
             self._state = RunState.STOPPING
@@ -97,6 +103,11 @@ class Run:
     def has_published(self) -> bool:
         """Whether replicas can have the policy from this life of the run."""
         return self._published is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no other life is to go on with it: it has finished, or was asked to stop."""
+        return self._state is RunState.FINISHED or not self._is_wanted
 
     @property
     def was_finished(self) -> bool:

@@ -120,7 +120,7 @@ class LearnerService:
         living = asyncio.create_task(self._run_to_its_end(app.state.drain), name="run")
 
         async def stop_and_wait() -> None:
-            self.run.stop()
+            self.run.interrupt()
             await asyncio.wait((living,))
 
         app.state.drain.before_exit(stop_and_wait)
@@ -144,9 +144,9 @@ class LearnerService:
             await self.run.take()
             self._presence.join()
             await self.run.live(is_new=self._checkpoint is None)
-            code = ExitCode.DONE
+            code = self._code()
         except Stopped:
-            code = ExitCode.DONE
+            code = self._code()
         except IbtpoError as error:
             log.error("run_failed", error=str(error))
         except Exception:
@@ -155,6 +155,10 @@ class LearnerService:
             await self._presence.leave()
             await asyncio.get_running_loop().run_in_executor(self._worker, self._crew.dismiss)
             _end(drain, code)
+
+    def _code(self) -> int:
+        """Of a life that ended well: whoever restarts what failed is to go on with a run that is not over."""
+        return ExitCode.DONE if self.run.is_over else ExitCode.INTERRUPTED
 
 
 def _end(drain: Drain, code: int) -> None:

@@ -17,6 +17,8 @@ class ExitCode(IntEnum):
     STARTUP_FAILED = 3
     GRACE_EXCEEDED = 4
     """Requests or work were cut because they outlasted the grace."""
+    INTERRUPTED = 143
+    """A signal ended it in good order, but its work is not done: it is to be started again (128 + SIGTERM)."""
 
 
 class Drain:

@@ -16,6 +16,7 @@ from services.learner.config import LearnerConfig, Resume
 from services.learner.wiring import build
 from shared.errors import Conflict, InvalidInput
 from shared.protocol.status import RunState, RunStatus
+from shared.runtime.drain import ExitCode
 from shared.runtime.serve import open_door, serving
 from shared.streams import RunStreams, connect
 from shared.weights import SnapshotStore
@@ -47,6 +48,10 @@ class Life:
         async with asyncio.timeout(40):
             await self._drain.begun.wait()
             return await self._drain.finish(30.0)
+
+    def interrupt(self) -> None:
+        """What SIGTERM does."""
+        self._drain.begin()
 
     async def metric(self, name: str) -> float:
         text = (await self.client.get("/metrics")).text
@@ -178,6 +183,22 @@ async def test_a_stop_asked_on_the_board_is_heard_and_the_books_are_kept(
             assert later.accounts.used >= status.accounts.used
             await again.client.post("/v1/stop")
             assert await again.end() == 0
+
+
+async def test_a_signal_in_mid_run_leaves_a_run_to_go_on_with_and_a_code_that_says_so(
+    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+) -> None:
+    config = configured(redis_url=redis_url, total_steps=1000)
+    async with replica("one"), life(config) as learner:
+        await learner.when(lambda status: status.step >= 1)
+        learner.interrupt()
+        assert await learner.end() == ExitCode.INTERRUPTED
+    status = await streams.board.read()
+    assert status is not None
+    assert status.state is RunState.STOPPED
+    checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
+    assert checkpoint is not None
+    assert checkpoint.state().progress.step == status.step
 
 
 async def test_a_second_learner_is_refused_while_the_first_has_the_run(

@@ -192,7 +192,7 @@ async def test_sigterm_finishes_the_step_writes_a_checkpoint_and_a_later_life_go
     redis_process.start()
     reached = (await status_when(streams, lambda status: status.step >= 6)).step
     learner.signal(signal.SIGTERM)
-    assert await learner.exit_code() == 0, learner.log
+    assert await learner.exit_code() == 128 + signal.SIGTERM, learner.log
     checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
     assert checkpoint is not None
     assert checkpoint.state().progress.step >= reached
