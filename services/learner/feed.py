@@ -48,7 +48,6 @@ class Feed:
             if task.id not in on_stream:
                 self._unsent.append(task)
         log.info("caught_up", outstanding=len(self._ledger.outstanding), on_stream=len(on_stream))
-        await self.restore_lost(held=())
 
     def _last_fed(self, on_stream: Collection[str]) -> TaskId | None:
         """The last task from the cursor on that was fed already. All that was fed is there, but for what Redis lost: an
@@ -71,7 +70,6 @@ class Feed:
         if lost:
             log.warning("lost_tasks_restored", tasks=len(lost))
             self._unsent += [self._curriculum.task(TaskId.parse(name), attempt) for name, attempt in sorted(lost)]
-        await self._send()
 
     async def _present(self) -> set[tuple[str, int]]:
         """What is on a stream. Tasks first: what moves between the looks is then seen twice, not never."""

@@ -16,7 +16,7 @@ from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import DeadLetter, Task
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
-from shared.streams import Delivery, RunStreams
+from shared.streams import Delivery, RunStreams, StreamsFull
 from shared.tree.draw import WeightVersion
 
 log = event_logger(__name__)
@@ -93,19 +93,19 @@ class Intake:
         do not grow stale behind the quick. A full batch waits for `patience_seconds`; for what is not there by then no
         batch waits any more.
 
-        Meanwhile tasks are fed as credits come free. A Redis that is away is waited for; InvalidInput when replicas
-        give up one task after another, as they do where a kind of problem is unknown to the verifier.
+        Meanwhile tasks are fed as credits come free. A Redis that is away is waited for; StreamsFull when it is full
+        and a checkpoint can make room: ask again after it. InvalidInput when one task after another fails, as they do
+        where a kind of problem is unknown to the verifier.
         """
         self._drop_stale(version)
         full_since: float | None = None
         while not self._is_complete(size, full_since):
+            await self._top_up()
             try:
-                await self._feed.top_up()
                 await self._turn(max(1, size - len(self._held)), version)
             except Unavailable as error:
                 self._must_recover = True  # something may have been delivered in a reply that never came
-                self._metrics.stream_failures.inc()
-                log.warning("stream_unavailable", error=str(error))
+                self._note_outage(error)
                 await asyncio.sleep(_WAIT_SECONDS / 2)
             if full_since is None and len(self._held) >= size:
                 full_since = time.monotonic()
@@ -133,6 +133,19 @@ class Intake:
     def settled(self) -> Settled:
         """What may be acknowledged once the books as they are now are on disk."""
         return Settled(tuple(self._settled_trees), tuple(self._settled_letters))
+
+    async def _top_up(self) -> None:
+        """Feeds. What cannot be fed now keeps no tree from being taken."""
+        try:
+            await self._feed.top_up()
+        except Unavailable as error:
+            self._note_outage(error)
+            if isinstance(error, StreamsFull) and self._settled_trees:
+                raise
+
+    def _note_outage(self, error: Unavailable) -> None:
+        self._metrics.stream_failures.inc()
+        log.warning("stream_unavailable", error=str(error))
 
     async def _turn(self, wanted: int, version: WeightVersion) -> None:
         if self._must_recover:

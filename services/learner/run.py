@@ -28,7 +28,7 @@ from shared.errors import Conflict, Unavailable
 from shared.protocol.status import RunState, RunStatus, StepFigures
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.logs import event_logger
-from shared.streams import RunStreams
+from shared.streams import RunStreams, StreamsFull
 from shared.tree.diagnostics import TreeFigures
 from shared.tree.draw import WeightVersion
 
@@ -174,7 +174,7 @@ class Run:
         config, course, parts = self._config, self._course, self._parts
         self._state = RunState.TRAINING
         began = time.monotonic()
-        arrivals = await self._unless_stopped(parts.intake.batch(config.batch, course.version))
+        arrivals = await self._batch()
         arrived = time.monotonic()
         update, figures, usage = await self._in_worker(self._learn, [arrival.tree for arrival in arrivals])
         parts.intake.settle((arrival, _end_of(arrival, config)) for arrival in arrivals)
@@ -196,6 +196,15 @@ class Run:
             await self._evaluate()
         if course.progress.step % config.checkpoint_every == 0:
             await self._checkpoint()
+
+    async def _batch(self) -> tuple[Arrival, ...]:
+        """The next batch. Where trees that were used fill Redis, a checkpoint lets go of them."""
+        while True:
+            try:
+                batch = self._parts.intake.batch(self._config.batch, self._course.version)
+                return await self._unless_stopped(batch)
+            except StreamsFull:
+                await self._checkpoint()
 
     def _learn(self, trees: Sequence[ScoredTree]) -> tuple[Update, TreeFigures, TreeUsage]:
         """In the worker: an update on the trees with a signal, the figures of all."""

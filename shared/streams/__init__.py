@@ -1,9 +1,9 @@
 """Everything that goes through Redis: the queues of a run, its registry, lease and board."""
 
-from shared.streams.connection import Connection, connect, ride_out
+from shared.streams.connection import Connection, StreamsFull, connect, ride_out
 from shared.streams.group import Depth
 from shared.streams.run import RunStreams, list_runs
 from shared.streams.tasks import Claim
 from shared.streams.trees import Delivery
 
-__all__ = ["Claim", "Connection", "Delivery", "Depth", "RunStreams", "connect", "list_runs", "ride_out"]
+__all__ = ["Claim", "Connection", "Delivery", "Depth", "RunStreams", "StreamsFull", "connect", "list_runs", "ride_out"]

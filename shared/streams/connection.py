@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 _CONNECT_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.05
 _MOST_PAUSE_SECONDS = 1.0
-_PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
+_PASSING_ERRORS = (ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
 _PASSING_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNBLOCKED"})
 
 
@@ -36,6 +36,10 @@ class Refused(IbtpoError):
     """Redis understood a command and will not do it."""
 
     title = "refused by Redis"
+
+
+class StreamsFull(Unavailable):
+    """Redis is at its maxmemory: it takes nothing new, but gives and deletes."""
 
 
 class Connection:
@@ -67,6 +71,8 @@ class Connection:
             raise Unavailable(f"Redis at {self.place} does not answer: {reason}; is it running there?") from error
         except RedisError as error:
             self._note_success()
+            if isinstance(error, OutOfMemoryError):
+                raise StreamsFull(f"Redis at {self.place} is at its maxmemory: {error}") from error
             if isinstance(error, _PASSING_ERRORS) or str(error).split(" ", 1)[0] in _PASSING_CODES:
                 raise Unavailable(f"Redis at {self.place} cannot do this now: {error}") from error
             raise Refused(f"Redis at {self.place} refused {words[0]}: {error}") from error

@@ -4,6 +4,9 @@ from shared.errors import Conflict
 from shared.streams.connection import Connection
 from shared.streams.keys import RunKeys
 
+# What a script writes first may need no memory: then all of it is done where Redis is full, which only a learner that
+# holds the lease can change.
+
 # {generation} when acquired, else {0, holder, milliseconds left}
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
@@ -11,6 +14,7 @@ if held then
   local owner = string.match(held, '^%d+ (.*)$')
   if owner ~= ARGV[1] then return {0, owner, redis.call('PTTL', KEYS[1])} end
 end
+redis.call('DEL', KEYS[1])
 local generation = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, tonumber(ARGV[2]))
 redis.call('SET', KEYS[2], string.format('%.0f', generation))
 redis.call('SET', KEYS[1], string.format('%.0f', generation) .. ' ' .. ARGV[1], 'PX', ARGV[3])
@@ -22,6 +26,7 @@ _RENEW = """
 local mine = tonumber(ARGV[2])
 local highest = tonumber(redis.call('GET', KEYS[2]) or '0')
 if highest > mine then return highest end
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. ARGV[1], 'PX', ARGV[3])
 return mine

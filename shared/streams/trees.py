@@ -20,13 +20,13 @@ _MAX_BURIED = 1000
 _ACKNOWLEDGE_LETTERS = """
 for i = 3, #ARGV do
   local entry = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+  redis.call('XDEL', KEYS[1], ARGV[i])
   if entry then
     for k = 1, #entry[2], 2 do
       if entry[2][k] == 'letter' then redis.call('LPUSH', KEYS[2], entry[2][k + 1]) end
     end
   end
-  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
-  redis.call('XDEL', KEYS[1], ARGV[i])
 end
 redis.call('LTRIM', KEYS[2], 0, ARGV[2] - 1)
 """

@@ -18,7 +18,7 @@ from services.learner.problems import EncodedProblem
 from services.learner.state import Books
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import Task
-from shared.streams import Claim, RunStreams, connect
+from shared.streams import Claim, RunStreams, StreamsFull, connect
 from shared.tree.draw import WeightVersion
 from tests.conftest import RedisProcess
 from tests.learner.synthetic import draws, growth, scored
@@ -79,6 +79,9 @@ class Desk:
         for claim in others:
             assert await self.streams.tasks.finish(claim, self.tree_of(claim.task))
         return first
+
+    async def limit_memory(self, num_bytes: str) -> None:
+        await self.streams._connection.command("CONFIG", "SET", "maxmemory", num_bytes)
 
     async def batch(self, version: WeightVersion = NOW):
         async with asyncio.timeout(20):
@@ -393,6 +396,20 @@ async def test_what_a_redis_lost_is_fed_again(desk: Desk, redis_process: RedisPr
     batch = await taking
     assert [str(arrival.task_id) for arrival in batch] == ["0-0", "0-1", "0-2", "0-3"]
     assert desk.ledger.accounts.fed == 2 * BATCH
+
+
+async def test_trees_are_taken_from_a_redis_that_is_full_and_used_ones_are_to_make_room(desk: Desk) -> None:
+    await desk.feed.top_up()
+    await desk.grow(2 * BATCH)
+    desk.intake.settle((arrival, End.USED) for arrival in await desk.batch())
+    await desk.limit_memory("1")
+    with pytest.raises(StreamsFull):
+        await desk.batch()
+    await desk.intake.acknowledge(desk.intake.settled)
+    assert [str(arrival.task_id) for arrival in await desk.batch()] == ["0-4", "0-5", "1-0", "1-1"]
+    await desk.limit_memory("0")
+    await desk.feed.top_up()
+    assert (await desk.streams.tasks.depth()).queued == BATCH
 
 
 async def test_a_redis_that_goes_away_is_waited_for(desk: Desk, redis_process: RedisProcess) -> None:

@@ -66,6 +66,11 @@ async def life(config: LearnerConfig) -> AsyncIterator[Life]:
         yield Life(app, client)
 
 
+def checkpoints(config: LearnerConfig) -> list[int]:
+    """The steps of those that are whole."""
+    return [int(path.name) for path in (config.run_dir / "checkpoints").iterdir() if path.name.isdecimal()]
+
+
 @pytest.fixture
 async def streams(redis_url: str) -> AsyncIterator[RunStreams]:
     opened = RunStreams(connect(redis_url), "run")
@@ -199,6 +204,23 @@ async def test_a_signal_in_mid_run_leaves_a_run_to_go_on_with_and_a_code_that_sa
     checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
     assert checkpoint is not None
     assert checkpoint.state().progress.step == status.step
+
+
+async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(
+    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+) -> None:
+    config = configured(redis_url=redis_url, total_steps=1000, checkpoint_every=1000)
+    async with replica("one"), life(config) as learner:
+        await learner.when(lambda status: status.step >= 1)
+        await streams._connection.command("CONFIG", "SET", "maxmemory", "1")
+        async with asyncio.timeout(20):
+            while (await streams.trees.depth()).pending or not any(step > 0 for step in checkpoints(config)):
+                await asyncio.sleep(0.05)
+        await streams._connection.command("CONFIG", "SET", "maxmemory", "0")
+        step = (await learner.status()).step
+        await learner.when(lambda status: status.step > step)
+        await learner.client.post("/v1/stop")
+        assert await learner.end() == 0
 
 
 async def test_a_second_learner_is_refused_while_the_first_has_the_run(

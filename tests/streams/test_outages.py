@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import IbtpoError, InvalidInput, Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
-from shared.streams import Claim, Connection, RunStreams, connect, ride_out
+from shared.streams import Claim, Connection, RunStreams, StreamsFull, connect, ride_out
 from shared.streams.keys import RunKeys
 from tests.streams.real_server import RealServer
 from tests.streams.samples import a_task, a_tree, tasks
@@ -189,10 +189,29 @@ async def test_a_full_server_is_unavailable_and_recovers(
 ) -> None:
     run = open_run(start_server(False).url)
     await run._connection.command("CONFIG", "SET", "maxmemory", "1")
-    with pytest.raises(Unavailable, match="cannot do this now"):
+    with pytest.raises(StreamsFull, match="at its maxmemory"):
         await run.tasks.put(tasks(1))
     await run._connection.command("CONFIG", "SET", "maxmemory", "0")
     await run.tasks.put(tasks(1))
+
+
+async def test_on_a_full_server_a_learner_can_come_take_what_is_there_and_make_room(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    run = open_run(start_server(False).url)
+    await run.tasks.put(tasks(2))
+    good, bad = await run.tasks.take("a", 2, 0)
+    await run.trees.depth()  # makes the group
+    await run.dead_letters.depth()
+    await run._connection.command("CONFIG", "SET", "maxmemory", "1")
+    assert await run.tasks.finish(good, a_tree(good.task))
+    assert await run.tasks.bury(bad, "no", "a")
+    assert await run.lease.acquire("learner", 1) == 1
+    await run.lease.renew()
+    for queue in (run.trees, run.dead_letters):
+        [delivery] = await queue.take("learner", 1, 0)
+        await queue.acknowledge([delivery.entry_id])
+        assert await queue.depth() == (0, 0)
 
 
 async def test_a_wrong_password_is_named_without_showing_it(
