@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 from services.learner.curriculum import Curriculum
-from services.learner.ledger import Ledger, TaskId
+from services.learner.ledger import End, Ledger, TaskId
 from shared.protocol.task import Task
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
@@ -33,11 +33,13 @@ class Feed:
             self._unsent.append(self._mint())
         await self._send()
 
-    def feed_again(self, task_id: TaskId) -> None:
-        """Ends a stale feeding; the task goes out again with the next `top_up`, unless it was so too often."""
-        attempt = self._ledger.refeed(task_id)
-        if attempt is not None:
-            self._unsent.append(self._curriculum.task(task_id, attempt))
+    def feed_again(self, task_id: TaskId, end: End) -> bool:
+        """Ends a feeding; the task goes out again with the next `top_up`. False when it has been so too often."""
+        attempt = self._ledger.refeed(task_id, end)
+        if attempt is None:
+            return False
+        self._unsent.append(self._curriculum.task(task_id, attempt))
+        return True
 
     async def catch_up(self) -> None:
         """After a restart: the books go on past what an abandoned life had fed and left on the streams."""

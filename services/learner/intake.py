@@ -16,7 +16,7 @@ from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import DeadLetter, Task
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
-from shared.streams import Delivery, RunStreams, StreamsFull
+from shared.streams import Delivery, RunStreams, StreamsFull, Unreadable
 from shared.tree.draw import WeightVersion
 
 log = event_logger(__name__)
@@ -66,7 +66,7 @@ class Intake:
         self._metrics = metrics
         self._max_staleness = max_staleness
         self._patience_seconds = patience_seconds
-        self._redelivered: deque[Delivery[ScoredTree]] = deque()
+        self._redelivered: deque[Delivery[ScoredTree | Unreadable]] = deque()
         self._held: dict[TaskId, Delivery[ScoredTree]] = {}
         self._late: set[TaskId] = set()
         self._settled_trees: list[str] = []
@@ -158,7 +158,7 @@ class Intake:
             await self._feed.restore_lost(self._held)
             self._looked = time.monotonic()
 
-    async def _next(self, count: int) -> list[Delivery[ScoredTree]]:
+    async def _next(self, count: int) -> list[Delivery[ScoredTree | Unreadable]]:
         if self._redelivered:
             return [self._redelivered.popleft() for _ in range(min(count, len(self._redelivered)))]
         return await self._streams.trees.take(CONSUMER, count, _WAIT_SECONDS)
@@ -190,46 +190,66 @@ class Intake:
     def _drop(self, task_id: TaskId, delivery: Delivery[ScoredTree]) -> None:
         self._metrics.record_stale(delivery.item)
         self._late.discard(task_id)
-        self._feed.feed_again(task_id)
+        self._feed.feed_again(task_id, End.STALE)
         self._settled_trees.append(delivery.entry_id)
 
-    def _admit(self, delivery: Delivery[ScoredTree], version: WeightVersion) -> None:
+    def _admit(self, delivery: Delivery[ScoredTree | Unreadable], version: WeightVersion) -> None:
         """Holds a tree that is wanted; ends, or turns away, what is not."""
         tree = delivery.item
-        task_id = self._own(tree.task)
-        standing = Standing.FOREIGN if task_id is None else self._standing(task_id, tree.task.attempt)
-        if task_id is None or standing is not Standing.OUTSTANDING:
-            self._ledger.turn_away(standing)
+        task_id = self._wanted(tree if isinstance(tree, Unreadable) else tree.task)
+        if task_id is None:
             self._settled_trees.append(delivery.entry_id)
-            log.info("tree_turned_away", task=tree.task.id, attempt=tree.task.attempt, standing=standing.value)
-            return
-        self._failures_in_row = 0
-        if staleness_of(tree, version) > self._max_staleness:
-            self._drop(task_id, delivery)
+        elif isinstance(tree, Unreadable):
+            self._refuse(task_id, delivery.entry_id, tree.reason)
+        elif staleness_of(tree, version) > self._max_staleness:
+            self._failures_in_row = 0
+            self._drop(task_id, Delivery(delivery.entry_id, tree))
         else:
-            self._held[task_id] = delivery
+            self._failures_in_row = 0
+            self._held[task_id] = Delivery(delivery.entry_id, tree)
 
-    def _bury(self, delivery: Delivery[DeadLetter]) -> None:
+    def _refuse(self, task_id: TaskId, entry_id: str, reason: str) -> None:
+        """Ends a feeding whose tree is of no use; another replica may do better."""
+        self._settled_trees.append(entry_id)
+        self._metrics.refused.inc()
+        log.error("tree_refused", task=str(task_id), reason=reason)
+        if not self._feed.feed_again(task_id, End.FAILED):
+            self._note_failure(reason)
+
+    def _bury(self, delivery: Delivery[DeadLetter | Unreadable]) -> None:
         """Ends a feeding that the replicas gave up."""
         self._settled_letters.append(delivery.entry_id)
         letter = delivery.item
-        task_id = self._own(letter.task)
-        if task_id is not None and self._standing(task_id, letter.task.attempt) is Standing.OUTSTANDING:
+        task_id = self._wanted(letter if isinstance(letter, Unreadable) else letter.task)
+        if task_id is not None:
             self._ledger.settle(task_id, End.FAILED)
-            log.error("task_failed", task=letter.task.id, problem=letter.task.problem_id, reason=letter.reason)
-            self._failures_in_row += 1
-            if self._failures_in_row >= _MAX_FAILURES_IN_ROW:
-                raise InvalidInput(
-                    f"{self._failures_in_row} tasks in a row were given up, the last one: {letter.reason}"
-                )
+            log.error("task_failed", task=str(task_id), reason=letter.reason)
+            self._note_failure(letter.reason)
 
-    def _own(self, task: Task) -> TaskId | None:
-        """The task's id, when this run, with this data and growth, mints just this task under it."""
+    def _note_failure(self, reason: str) -> None:
+        self._failures_in_row += 1
+        if self._failures_in_row >= _MAX_FAILURES_IN_ROW:
+            raise InvalidInput(f"{self._failures_in_row} tasks in a row were given up, the last one: {reason}")
+
+    def _wanted(self, result: Task | Unreadable) -> TaskId | None:
+        """The task's id, when the feeding that this is the result of is out; else it is counted as not wanted."""
+        task_id = self._own(result)
+        standing = Standing.FOREIGN if task_id is None else self._standing(task_id, result.attempt)
+        if standing is Standing.OUTSTANDING:
+            return task_id
+        self._ledger.turn_away(standing)
+        log.info("result_turned_away", task=result.id, attempt=result.attempt, standing=standing.value)
+        return None
+
+    def _own(self, result: Task | Unreadable) -> TaskId | None:
+        """The task's id, when this run, with this data and growth, mints just this task under it. Of what cannot be
+        read the id is all there is."""
         try:
-            task_id = TaskId.parse(task.id)
-            return task_id if self._curriculum.task(task_id, task.attempt) == task else None
+            task_id = TaskId.parse(result.id)
+            is_own = isinstance(result, Unreadable) or self._curriculum.task(task_id, result.attempt) == result
         except (InvalidInput, LookupError):
             return None
+        return task_id if is_own else None
 
     def _standing(self, task_id: TaskId, attempt: int) -> Standing:
         return Standing.DUPLICATE if task_id in self._held else self._ledger.standing(task_id, attempt)

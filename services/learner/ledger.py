@@ -8,6 +8,7 @@ from shared.errors import InvalidInput
 from shared.protocol.status import Accounts
 
 MAX_REFEEDS = 2
+_MAX_ID = 64
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -24,8 +25,8 @@ class TaskId:
     def parse(cls, text: str) -> "TaskId":
         """The inverse of `str`; InvalidInput for anything else."""
         epoch, dash, index = text.partition("-")
-        if not (dash and epoch.isdecimal() and index.isdecimal()):
-            raise InvalidInput(f"a task id reads <epoch>-<index>, not {text!r}")
+        if len(text) > _MAX_ID or not (dash and epoch.isdecimal() and index.isdecimal()):
+            raise InvalidInput(f"a task id reads <epoch>-<index>, not {text[:99]!r}")
         return cls(int(epoch), int(index))
 
 
@@ -41,7 +42,7 @@ class End(StrEnum):
     STALE = "stale"
     """Its oldest token is older than the staleness bound."""
     FAILED = "failed"
-    """It is a dead letter."""
+    """It is a dead letter, or its tree cannot be used."""
 
 
 class Standing(StrEnum):
@@ -113,10 +114,10 @@ class Ledger:
         del self._outstanding[task_id]
         self._ends[end] += 1
 
-    def refeed(self, task_id: TaskId) -> int | None:
-        """Ends the feeding that is out as stale, and puts the next attempt out: its number, None when there is none."""
+    def refeed(self, task_id: TaskId, end: End) -> int | None:
+        """Ends the feeding that is out, and puts the next attempt out: its number, None when there is none."""
         attempt = self._outstanding[task_id] + 1
-        self.settle(task_id, End.STALE)
+        self.settle(task_id, end)
         if attempt > MAX_REFEEDS:
             return None
         self._outstanding[task_id] = attempt

@@ -63,6 +63,9 @@ class LearnerMetrics:
             buckets=_TOKENS,
             registry=registry,
         )
+        self.refused = Counter(
+            "ibtpo_learner_trees_refused_total", "Trees that could not be read or learned from", registry=registry
+        )
         self.stream_failures = Counter(
             "ibtpo_learner_stream_failures_total", "Times that Redis could not be reached", registry=registry
         )

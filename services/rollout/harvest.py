@@ -11,7 +11,7 @@ from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Backoff, Periodic
-from shared.streams import Claim, RunStreams
+from shared.streams import Claim, RunStreams, Unreadable
 
 log = event_logger(__name__)
 _WAIT_SECONDS = 1.0
@@ -98,6 +98,9 @@ class Harvest:
     async def _tend(self, claim: Claim) -> None:
         """Grows one claimed task and ends the claim: finished, buried, or released to be tried again."""
         self._metrics.trees_in_flight.set(len(self._growing))
+        if isinstance(claim.task, Unreadable):
+            await self._pass_over(claim, claim.task)
+            return
         if claim.deliveries > self._max_deliveries:
             await self._bury(claim, f"{claim.deliveries - 1} deliveries ended without a word")
             return
@@ -124,6 +127,13 @@ class Harvest:
             return
         log.warning("tree_released", task=claim.task.id, error=str(error))
         await self._release(claim, failed=True)
+
+    async def _pass_over(self, claim: Claim, task: Unreadable) -> None:
+        """Lets the claim lapse: a replica of another release may be able to read it. In the end nobody is."""
+        self._metrics.trees.labels("unreadable").inc()
+        log.error("task_unreadable", task=task.id, deliveries=claim.deliveries, reason=task.reason)
+        if claim.deliveries >= self._max_deliveries:
+            await self._bury(claim, f"unreadable in {claim.deliveries} deliveries: {task.reason}")
 
     async def _hand_over(self, claim: Claim, tree: ScoredTree) -> None:
         """Outlasts a Redis that is away for a while; after that the claim lapses and another grows the task."""

@@ -15,7 +15,7 @@ class RolloutMetrics:
         self.registry = registry = CollectorRegistry()
         self.trees = Counter(
             "ibtpo_rollout_trees_total",
-            "Trees by how they ended (discarded: too few verdicts), and the tasks given up (dead_letter)",
+            "Trees by how they ended (discarded: too few verdicts), tasks given up (dead_letter) or left (unreadable)",
             ["result"],
             registry=registry,
         )

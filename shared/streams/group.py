@@ -118,7 +118,7 @@ class StreamGroup:
             page = await self._connection.script(_IDS, [self.stream], [start, _PAGE])
             if not page:
                 return found
-            found.update((name.decode(), int(attempt)) for _, name, attempt in page if attempt.isdigit())
+            found.update((name.decode(errors="replace"), attempt_of(attempt)) for _, name, attempt in page)
             start = f"({page[-1][0].decode()}"
 
     async def depth(self) -> Depth:
@@ -150,6 +150,11 @@ def parse_entries(reply: list[Any]) -> list[Entry]:
             identifier, flat = item
             entries.append(Entry(identifier.decode(), dict(zip(flat[::2], flat[1::2], strict=True))))
     return entries
+
+
+def attempt_of(text: bytes) -> int:
+    """The attempt that an entry says; -1 when it says none."""
+    return int(text) if text.isdigit() and len(text) < 10 else -1
 
 
 def _is_missing_group(error: Refused) -> bool:

@@ -4,14 +4,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from shared.errors import Overloaded
 from shared.protocol.task import DeadLetter, Task
 from shared.protocol.tree import ScoredTree
 from shared.streams.connection import Connection
 from shared.streams.group import Depth, Entry, StreamGroup, parse_entries
 from shared.streams.keys import ROLLOUT_GROUP, RunKeys
+from shared.streams.reading import Unreadable, read
 
 _PUT = """
 local num_new = (#ARGV - 1) / 3
@@ -65,10 +64,13 @@ _RELEASED_IDLE_MILLISECONDS = 24 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A task that this consumer grows, as long as it keeps the claim alive. `deliveries` counts this one."""
+    """A task that this consumer grows, as long as it keeps the claim alive. `deliveries` counts this one.
+
+    One that it cannot read it leaves alone: the claim lapses, and a replica of another release may be able to.
+    """
 
     entry_id: str
-    task: Task
+    task: Task | Unreadable
     deliveries: int
     consumer: str
 
@@ -82,7 +84,6 @@ class TaskQueue:
     def __init__(self, connection: Connection, keys: RunKeys, claim_after_seconds: float, max_tasks: int) -> None:
         if claim_after_seconds <= 0 or max_tasks < 1:
             raise ValueError(f"both are positive: {claim_after_seconds=} {max_tasks=}")
-        self.num_unreadable = 0
         self._keys = keys
         self._abandoned_milliseconds = max(1, int(claim_after_seconds * 1000))
         self._max_tasks = max_tasks
@@ -110,7 +111,7 @@ class TaskQueue:
             if len(claims) < count:
                 wait = 0.0 if claims else left_seconds
                 entries = await self._group.read_new(consumer, count - len(claims), wait)
-                claims += await self._claims([(entry, 1) for entry in entries], consumer)
+                claims += [_claim(entry, 1, consumer) for entry in entries]
             if claims or left_seconds <= 0:
                 return claims
 
@@ -133,8 +134,12 @@ class TaskQueue:
 
     async def bury(self, claim: Claim, reason: str, replica: str) -> bool:
         """Gives the task up for good, with the reason, in one transaction; False as with `finish`."""
-        letter = DeadLetter(task=claim.task, reason=reason, deliveries=claim.deliveries, replica=replica)
-        return await self._end(claim, self._keys.dead_letters, "letter", letter.model_dump_json().encode())
+        if isinstance(claim.task, Unreadable):
+            text = reason  # the learner finds it as unreadable, and ends the feeding
+        else:
+            letter = DeadLetter(task=claim.task, reason=reason, deliveries=claim.deliveries, replica=replica)
+            text = letter.model_dump_json()
+        return await self._end(claim, self._keys.dead_letters, "letter", text.encode())
 
     async def ids(self) -> set[tuple[str, int]]:
         """The (id, attempt) of every task still on the stream, taken or not."""
@@ -161,18 +166,8 @@ class TaskQueue:
         reply = await self._group.script(
             _TAKE_ABANDONED, [self._keys.tasks], [self._group.group, consumer, self._abandoned_milliseconds, count]
         )
-        found = [(entry, deliveries + 1) for raw, deliveries in reply for entry in parse_entries([raw])]
-        return await self._claims(found, consumer)
+        return [_claim(entry, deliveries + 1, consumer) for raw, deliveries in reply for entry in parse_entries([raw])]
 
-    async def _claims(self, found: Sequence[tuple[Entry, int]], consumer: str) -> list[Claim]:
-        claims = []
-        for entry, deliveries in found:
-            try:
-                task = Task.model_validate_json(entry.fields[b"task"])
-            except (KeyError, ValidationError):
-                # nobody will ever read it; the learner misses its id and feeds it again
-                self.num_unreadable += 1
-                await self._group.acknowledge([entry.id])
-                continue
-            claims.append(Claim(entry.id, task, deliveries, consumer))
-        return claims
+
+def _claim(entry: Entry, deliveries: int, consumer: str) -> Claim:
+    return Claim(entry.id, read(entry, b"task", Task.model_validate_json), deliveries, consumer)

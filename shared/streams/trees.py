@@ -1,17 +1,17 @@
 """What comes back to the learner: grown trees, and dead letters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from shared.errors import InvalidInput
 from shared.protocol.task import DeadLetter
 from shared.protocol.tree import ScoredTree
 from shared.streams.connection import Connection
 from shared.streams.group import Depth, Entry, StreamGroup
 from shared.streams.keys import LEARNER_GROUP, RunKeys
+from shared.streams.reading import Unreadable, read
 
 Item = TypeVar("Item")
 
@@ -44,16 +44,15 @@ class TreeQueue:
     """The run's grown trees. The replicas' `finish` appends, the learner takes."""
 
     def __init__(self, connection: Connection, keys: RunKeys) -> None:
-        self.num_unreadable = 0
         self._group = StreamGroup(connection, keys.trees, LEARNER_GROUP)
 
-    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[ScoredTree]]:
+    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[ScoredTree | Unreadable]]:
         """Up to `count` trees that were not delivered before, waiting at most `wait_seconds` for the first."""
-        return await self._read(await self._group.wait_new(consumer, count, wait_seconds))
+        return self._read(await self._group.wait_new(consumer, count, wait_seconds))
 
-    async def redeliver(self, consumer: str) -> list[Delivery[ScoredTree]]:
+    async def redeliver(self, consumer: str) -> list[Delivery[ScoredTree | Unreadable]]:
         """All trees that were delivered, to whomever, and not acknowledged, in stream order: after a restart."""
-        return await self._read(await self._group.take_all_pending(consumer))
+        return self._read(await self._group.take_all_pending(consumer))
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """These are part of a checkpoint, or of nothing: they leave the stream."""
@@ -67,29 +66,25 @@ class TreeQueue:
         """How many trees wait, and how many are delivered and not acknowledged."""
         return await self._group.depth()
 
-    async def _read(self, entries: list[Entry]) -> list[Delivery[ScoredTree]]:
-        deliveries, unreadable = _sort(entries, b"tree", ScoredTree.unpack)
-        self.num_unreadable += len(unreadable)
-        await self._group.acknowledge(unreadable)
-        return deliveries
+    def _read(self, entries: list[Entry]) -> list[Delivery[ScoredTree | Unreadable]]:
+        return [Delivery(entry.id, read(entry, b"tree", ScoredTree.unpack)) for entry in entries]
 
 
 class DeadLetterQueue:
     """The run's tasks that were given up. Acknowledged letters stay readable in `list`, the newest of them."""
 
     def __init__(self, connection: Connection, keys: RunKeys) -> None:
-        self.num_unreadable = 0
         self._connection = connection
         self._keys = keys
         self._group = StreamGroup(connection, keys.dead_letters, LEARNER_GROUP)
 
-    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[DeadLetter]]:
+    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[DeadLetter | Unreadable]]:
         """Up to `count` letters that were not delivered before, waiting at most `wait_seconds` for the first."""
-        return await self._read(await self._group.wait_new(consumer, count, wait_seconds))
+        return self._read(await self._group.wait_new(consumer, count, wait_seconds))
 
-    async def redeliver(self, consumer: str) -> list[Delivery[DeadLetter]]:
+    async def redeliver(self, consumer: str) -> list[Delivery[DeadLetter | Unreadable]]:
         """All letters that were delivered, to whomever, and not acknowledged, in stream order: after a restart."""
-        return await self._read(await self._group.take_all_pending(consumer))
+        return self._read(await self._group.take_all_pending(consumer))
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """These are accounted for."""
@@ -105,11 +100,8 @@ class DeadLetterQueue:
         """How many letters wait, and how many are delivered and not acknowledged."""
         return await self._group.depth()
 
-    async def _read(self, entries: list[Entry]) -> list[Delivery[DeadLetter]]:
-        deliveries, unreadable = _sort(entries, b"letter", DeadLetter.model_validate_json)
-        self.num_unreadable += len(unreadable)
-        await self._group.acknowledge(unreadable)
-        return deliveries
+    def _read(self, entries: list[Entry]) -> list[Delivery[DeadLetter | Unreadable]]:
+        return [Delivery(entry.id, read(entry, b"letter", DeadLetter.model_validate_json)) for entry in entries]
 
     async def list(self, count: int) -> list[DeadLetter]:
         """The newest letters, newest first, acknowledged or not."""
@@ -118,18 +110,6 @@ class DeadLetterQueue:
         if len(texts) < count:
             texts += await self._connection.command("LRANGE", self._keys.buried, 0, count - len(texts) - 1)
         return [letter for text in texts if (letter := _letter_or_none(text)) is not None]
-
-
-def _sort(entries: list[Entry], field: bytes, read: Callable[[bytes], Item]) -> tuple[list[Delivery[Item]], list[str]]:
-    """The entries that can be read, and the ids of those that never will be."""
-    deliveries: list[Delivery[Item]] = []
-    unreadable: list[str] = []
-    for entry in entries:
-        try:
-            deliveries.append(Delivery(entry.id, read(entry.fields[field])))
-        except (KeyError, ValidationError, InvalidInput):
-            unreadable.append(entry.id)
-    return deliveries, unreadable
 
 
 def _letter_or_none(text: bytes) -> DeadLetter | None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from services.learner.problems import EncodedProblem
 from services.learner.state import Books
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import Task
-from shared.streams import Claim, RunStreams, StreamsFull, connect
+from shared.streams import Claim, RunStreams, StreamsFull, Unreadable, connect
 from shared.tree.draw import WeightVersion
 from tests.conftest import RedisProcess
 from tests.learner.synthetic import draws, growth, scored
@@ -63,6 +63,10 @@ class Desk:
 
     def tree_of(self, of_task: Task, version: WeightVersion = NOW):
         return scored(of_task, draws(random.Random(of_task.id), 4, 0, versions=(version,), rewards=(1.0, 0.0)))
+
+    async def break_tree(self, claim: Claim) -> None:
+        """A replica of another release finishes the task."""
+        await self.streams.tasks._end(claim, self.streams._keys.trees, "tree", b"another release's")
 
     async def send(self, *trees) -> None:
         """Puts trees on the stream that no task of this run asked for."""
@@ -265,6 +269,29 @@ async def test_a_dead_letter_ends_its_feeding_as_failed(desk: Desk) -> None:
     await desk.intake.acknowledge(desk.intake.settled)
     assert await desk.streams.dead_letters.ids() == set()
     assert [letter.reason for letter in await desk.streams.dead_letters.list(5)] == ["the prompt is too long"]
+
+
+async def test_a_tree_that_cannot_be_read_ends_its_feeding_and_the_task_is_fed_again_at_most_twice(desk: Desk) -> None:
+    for attempt in (0, 1, 2):
+        await desk.feed.top_up()
+        (claim,) = [one for one in await desk.claim(64) if (one.task.id, one.task.attempt) == ("0-0", attempt)]
+        await desk.break_tree(claim)
+        await desk.intake._turn(1, NOW)
+    assert TaskId(0, 0) not in desk.ledger.outstanding
+    accounts = desk.ledger.accounts
+    assert (accounts.failed, accounts.balanced) == (3, True)
+    assert desk.scrape("ibtpo_learner_trees_refused_total") == 3
+    assert len(desk.intake.settled.trees) == 3
+
+
+async def test_a_letter_that_cannot_be_read_ends_its_feeding_as_failed(desk: Desk) -> None:
+    await desk.feed.top_up()
+    (claim,) = await desk.claim(1)
+    unreadable = replace(claim, task=Unreadable(claim.task.id, 0, "of another release"))
+    await desk.streams.tasks.bury(unreadable, "nobody can read it", "replica")
+    await desk.grow(BATCH)
+    await desk.batch()
+    assert desk.ledger.accounts.failed == 1
 
 
 async def test_a_run_whose_tasks_are_all_given_up_ends_with_the_reason(

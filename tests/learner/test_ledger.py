@@ -44,11 +44,11 @@ class AnyLifeOfTheBooks(RuleBasedStateMachine):
             self.ledger.settle(task_id, end)
             self.attempts[task_id][-1] = end
 
-    @rule(data=st.data())
-    def refeed(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), end=st.sampled_from([End.STALE, End.FAILED]))
+    def refeed(self, data: st.DataObject, end: End) -> None:
         if task_id := self.pick(data):
-            attempt = self.ledger.refeed(task_id)
-            self.attempts[task_id][-1] = End.STALE
+            attempt = self.ledger.refeed(task_id, end)
+            self.attempts[task_id][-1] = end
             if len(self.attempts[task_id]) <= MAX_REFEEDS:
                 assert attempt == len(self.attempts[task_id])
                 self.attempts[task_id].append(None)
@@ -97,7 +97,7 @@ def test_a_task_is_fed_in_its_turn_only() -> None:
         ledger.feed(TaskId(0, 1), TaskId(0, 2))
 
 
-@pytest.mark.parametrize("text", ["", "3", "-1-2", "a-b", "1-2-3", "1_0-2"])
+@pytest.mark.parametrize("text", ["", "3", "-1-2", "a-b", "1-2-3", "1_0-2", "9" * 5000 + "-1"])
 def test_a_strangers_task_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         TaskId.parse(text)

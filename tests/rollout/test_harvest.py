@@ -222,6 +222,20 @@ async def test_a_task_is_tried_again_at_once_whatever_its_failure(redis_url: str
         assert await trees(streams, 1) == ["0-0"]
 
 
+async def test_a_task_that_it_cannot_read_is_left_to_others_and_a_dead_letter_when_nobody_can(redis_url: str) -> None:
+    async with harvesting(redis_url, "a") as (_, grower, streams):
+        other_release = {"id": "0-0", "attempt": 0, "task": '{"colour": "red"}'}
+        words = [word for pair in other_release.items() for word in pair]
+        await streams._connection.command("XADD", RunKeys("r").tasks, "*", *words)
+        await asyncio.sleep(0.3)
+        assert await streams.tasks.ids() == {("0-0", 0)}
+        (letter,) = await streams.dead_letters.take("learner", 1, 5.0)
+        assert (letter.item.id, letter.item.attempt) == ("0-0", 0)
+        assert "unreadable in 3 deliveries" in letter.item.reason
+        assert await streams.tasks.ids() == set()
+        assert grower.grown == []
+
+
 async def test_nothing_is_taken_while_no_policy_is_served(redis_url: str) -> None:
     async with harvesting(redis_url, "a") as (harvest, _, streams):
         harvest._policy.is_serving = False  # type: ignore[misc]

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from shared.errors import Overloaded
-from shared.streams import Claim, Connection, RunStreams
+from shared.streams import Claim, Connection, RunStreams, Unreadable
 from shared.streams.keys import RunKeys
 from tests.streams.samples import a_task, a_tree, tasks
 
@@ -156,14 +156,22 @@ async def test_a_buried_task_is_a_dead_letter_with_its_reason(run: RunStreams) -
     )
 
 
-async def test_an_unreadable_task_is_passed_over_and_counted(run: RunStreams, connection: Connection) -> None:
+async def test_an_unreadable_task_is_taken_as_such_and_can_be_buried(run: RunStreams, connection: Connection) -> None:
     stream = RunKeys(run.run).tasks
     await connection.command("XADD", stream, "*", "id", "0-0", "attempt", "0", "task", b"\xff{")
     await connection.command("XADD", stream, "*", "something", "else")
     await run.tasks.put(tasks(1))
-    assert ids_of(await run.tasks.take("a", 5, 0)) == ["0-0"]
-    assert run.tasks.num_unreadable == 2
+    broken, stray, good = await run.tasks.take("a", 5, 0)
+    assert good.task == a_task(0)
+    assert isinstance(broken.task, Unreadable)
+    assert isinstance(stray.task, Unreadable)
+    assert [(one.task.id, one.task.attempt) for one in (broken, stray)] == [("0-0", 0), ("", -1)]
+    for claim in (broken, stray):
+        assert await run.tasks.bury(claim, "nobody can read it", "replica-a")
     assert await run.tasks.depth() == (0, 1)
+    letters = [delivery.item for delivery in await run.dead_letters.take("learner", 5, 0)]
+    assert [(letter.id, letter.attempt) for letter in letters] == [("0-0", 0), ("", -1)]
+    assert "nobody can read it" in letters[0].reason
 
 
 async def test_the_stream_is_bounded_and_nothing_is_put_by_halves(connection: Connection, run: RunStreams) -> None:

@@ -1,7 +1,8 @@
 """What comes back to the learner stays until it is acknowledged."""
 
 from shared.protocol.task import DeadLetter
-from shared.streams import Connection, RunStreams
+from shared.protocol.tree import ScoredTree
+from shared.streams import Connection, RunStreams, Unreadable
 from shared.streams.keys import RunKeys
 from tests.streams.samples import a_tree, tasks
 
@@ -46,13 +47,21 @@ async def test_redelivery_keeps_the_order_of_the_stream_over_many_pages(run: Run
     assert [delivery.entry_id for delivery in again] == [delivery.entry_id for delivery in taken]
 
 
-async def test_an_unreadable_tree_is_passed_over_and_counted(run: RunStreams, connection: Connection) -> None:
+async def test_an_unreadable_tree_is_delivered_as_such_with_its_feeding(
+    run: RunStreams, connection: Connection
+) -> None:
     stream = RunKeys(run.run).trees
-    await connection.command("XADD", stream, "*", "id", "0-9", "attempt", "0", "tree", b"\xc1garbage")
+    await connection.command("XADD", stream, "*", "id", "0-9", "attempt", "1", "tree", b"\xc1garbage")
+    await connection.command("XADD", stream, "*", "id", "0-8", "attempt", "9" * 5000)
     await grow(run, 1)
-    assert [delivery.item.task.id for delivery in await run.trees.take("learner", 5, 0)] == ["0-0"]
-    assert run.trees.num_unreadable == 1
-    assert await run.trees.depth() == (0, 1)
+    broken, stray, good = [delivery.item for delivery in await run.trees.take("learner", 5, 0)]
+    assert isinstance(good, ScoredTree)
+    assert isinstance(broken, Unreadable)
+    assert (broken.id, broken.attempt) == ("0-9", 1)
+    assert "not a scored tree" in broken.reason
+    assert (stray.id, stray.attempt) == ("0-8", -1)
+    assert await run.trees.ids() == {("0-9", 1), ("0-8", -1), ("0-0", 0)}
+    assert await run.trees.depth() == (0, 3)
 
 
 async def test_nothing_pending_is_redelivered_as_nothing(run: RunStreams) -> None:
