@@ -12,6 +12,7 @@ from services.learner.curriculum import Curriculum
 from services.learner.feed import Feed
 from services.learner.ledger import End, Ledger, Standing, TaskId
 from services.learner.metrics import LearnerMetrics
+from services.learner.soundness import unsoundness_of
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import DeadLetter, Task
 from shared.protocol.tree import ScoredTree
@@ -58,6 +59,7 @@ class Intake:
         *,
         max_staleness: int,
         patience_seconds: float,
+        vocab_size: int,
     ) -> None:
         self._streams = streams
         self._curriculum = curriculum
@@ -66,6 +68,7 @@ class Intake:
         self._metrics = metrics
         self._max_staleness = max_staleness
         self._patience_seconds = patience_seconds
+        self._vocab_size = vocab_size
         self._redelivered: deque[Delivery[ScoredTree | Unreadable]] = deque()
         self._held: dict[TaskId, Delivery[ScoredTree]] = {}
         self._late: set[TaskId] = set()
@@ -201,6 +204,8 @@ class Intake:
             self._settled_trees.append(delivery.entry_id)
         elif isinstance(tree, Unreadable):
             self._refuse(task_id, delivery.entry_id, tree.reason)
+        elif reason := unsoundness_of(tree, self._vocab_size):
+            self._refuse(task_id, delivery.entry_id, reason)
         elif staleness_of(tree, version) > self._max_staleness:
             self._failures_in_row = 0
             self._drop(task_id, Delivery(delivery.entry_id, tree))

@@ -83,6 +83,7 @@ class LearnerService:
                 metrics,
                 max_staleness=config.max_staleness,
                 patience_seconds=config.patience_seconds,
+                vocab_size=crew.policy.model.vocab_size,
             ),
             publisher=_publisher(config, streams, self._http, metrics),
             evaluator=Evaluator(streams, self._http, held_out, config.growth, config.evaluation),

@@ -21,6 +21,7 @@ from shared.protocol.task import Task
 from shared.streams import Claim, RunStreams, StreamsFull, Unreadable, connect
 from shared.tree.draw import WeightVersion
 from tests.conftest import RedisProcess
+from tests.learner.policies import VOCAB_SIZE
 from tests.learner.synthetic import draws, growth, scored
 
 BATCH = 4
@@ -46,7 +47,8 @@ class Desk:
         metrics = LearnerMetrics()
         metrics.show_accounts(lambda: ledger.accounts)
         feed = Feed(streams, curriculum, ledger, lambda: 2 * BATCH)
-        intake = Intake(streams, curriculum, ledger, feed, metrics, max_staleness=1, patience_seconds=60.0)
+        bounds = {"max_staleness": 1, "patience_seconds": 60.0, "vocab_size": VOCAB_SIZE}
+        intake = Intake(streams, curriculum, ledger, feed, metrics, **bounds)
         return cls(streams, ledger, curriculum, feed, intake, metrics)
 
     async def claim(self, count: int) -> list[Claim]:
@@ -282,6 +284,16 @@ async def test_a_tree_that_cannot_be_read_ends_its_feeding_and_the_task_is_fed_a
     assert (accounts.failed, accounts.balanced) == (3, True)
     assert desk.scrape("ibtpo_learner_trees_refused_total") == 3
     assert len(desk.intake.settled.trees) == 3
+
+
+async def test_a_tree_that_nothing_can_be_learned_from_ends_its_feeding_as_failed(desk: Desk) -> None:
+    await desk.feed.top_up()
+    (claim,) = await desk.claim(1)
+    tree = desk.tree_of(claim.task)
+    alien = replace(tree.draws[0], token_ids=(VOCAB_SIZE,) * len(tree.draws[0].token_ids))
+    await desk.streams.tasks.finish(claim, scored(claim.task, (alien, *tree.draws[1:])))
+    await desk.intake._turn(1, NOW)
+    assert (desk.ledger.accounts.failed, desk.ledger.outstanding[TaskId(0, 0)]) == (1, 1)
 
 
 async def test_a_letter_that_cannot_be_read_ends_its_feeding_as_failed(desk: Desk) -> None:
