@@ -107,7 +107,7 @@ class EvaluationConfig(_Table):
     problems: int = Field(128, gt=0, description="The first so many of the held-out set")
     max_tokens: int | None = Field(None, gt=0, description="None: as in training")
     rows_per_replica: int = Field(8, gt=0, description="Problems in flight on one replica")
-    deadline_seconds: float = Field(600.0, gt=0, description="An evaluation that has not ended by then is given up")
+    deadline_seconds: float = Field(600.0, gt=0, description="What has not been answered by then is left out")
 
 
 def _several(value: object) -> object:

@@ -26,6 +26,8 @@ from shared.tree.expansion import IndependentSampler
 
 log = event_logger(__name__)
 _MAX_TRIES = 8
+_PATIENCE = 0.25
+"""Of an evaluation's time, for one problem, from its first failure on."""
 _REST_SECONDS = 0.5
 _TREE_SECONDS = 120.0
 
@@ -58,54 +60,63 @@ class Evaluator:
     async def evaluate(self, step: int, version: WeightVersion) -> Probe | None:
         """avg@k and pass@k of exactly `version`: answers of a replica that has not got it yet are thrown away.
 
-        None without held-out problems. Unavailable when it has not ended by its deadline.
+        Of the problems that were answered by the deadline; Unavailable when none was. None without held-out problems.
         """
         if not self._problems:
             return None
         seats = _Seats(self._streams, self._config.rows_per_replica)
-        try:
-            async with asyncio.timeout(self._config.deadline_seconds):
-                answers = await asyncio.gather(
-                    *(self._answers(number, problem, version, seats) for number, problem in enumerate(self._problems))
-                )
-        except TimeoutError as error:
-            raise Unavailable(
-                f"the evaluation of version {version} had not ended after {self._config.deadline_seconds:g} s; "
-                "are replicas alive, and do they have this version?"
-            ) from error
-        trees = tuple(tree for tree in answers if tree is not None)
+        answers: dict[int, ScoredTree] = {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.deadline_seconds), asyncio.TaskGroup() as group:
+                for number in range(len(self._problems)):
+                    group.create_task(self._answer(number, version, seats, answers))
+        if missing := len(self._problems) - len(answers):
+            log.error("evaluation_incomplete", version=str(version), problems=len(self._problems), missing=missing)
+        trees = tuple(answers[number] for number in sorted(answers))
         return Probe(summed_up(map(_rewards, trees), step, version, self._config.k), trees)
 
-    async def _answers(
-        self, number: int, problem: EncodedProblem, version: WeightVersion, seats: "_Seats"
-    ) -> ScoredTree | None:
-        """One problem's judged answers; None when every try failed."""
-        request = GrowRequest(
+    async def _answer(
+        self, number: int, version: WeightVersion, seats: "_Seats", answers: dict[int, ScoredTree]
+    ) -> None:
+        """Puts one problem's judged answers among the others, unless every try fails.
+
+        What a replica refuses is tried a few times; what it cannot do now, for a share of the evaluation's time: a
+        problem that never gets a verdict must not cost all of it.
+        """
+        request = self._request(number)
+        failures, first_failure = 0, math.inf
+        while failures < _MAX_TRIES and _now() - first_failure < self._config.deadline_seconds * _PATIENCE:
+            replica = await seats.take()
+            try:
+                tree = await self._ask(replica, request)
+                if all(span.version == version for draw in tree.draws for span in draw.spans):
+                    answers[number] = tree
+                    return
+                seats.rest(replica)
+            except (Unavailable, Overloaded) as error:
+                seats.rest(replica)
+                log.info(
+                    "evaluation_moves_on", problem=self._problems[number].id, replica=replica.name, error=str(error)
+                )
+            except IbtpoError as error:
+                failures += 1
+                log.warning(
+                    "evaluation_try_failed", problem=self._problems[number].id, replica=replica.name, error=str(error)
+                )
+            finally:
+                seats.leave(replica)
+            first_failure = min(first_failure, _now())
+        log.error("problem_not_evaluated", problem=self._problems[number].id, refused=failures)
+
+    def _request(self, number: int) -> GrowRequest:
+        problem = self._problems[number]
+        return GrowRequest(
             prompt_ids=problem.prompt_ids,
             kind=problem.kind,
             answer_key=problem.answer_key,
             growth=self._growth,
             seed=number,
         )
-        failures = 0
-        while failures < _MAX_TRIES:
-            replica = await seats.take()
-            try:
-                tree = await self._ask(replica, request)
-            except (Unavailable, Overloaded) as error:
-                seats.rest(replica)
-                log.info("evaluation_moves_on", problem=problem.id, replica=replica.name, error=str(error))
-            except IbtpoError as error:
-                failures += 1
-                log.warning("evaluation_try_failed", problem=problem.id, replica=replica.name, error=str(error))
-            else:
-                if all(span.version == version for draw in tree.draws for span in draw.spans):
-                    return tree
-                seats.rest(replica)
-            finally:
-                seats.leave(replica)
-        log.error("problem_not_evaluated", problem=problem.id, tries=failures)
-        return None
 
     async def _ask(self, replica: ReplicaInfo, request: GrowRequest) -> ScoredTree:
         async with reaching(f"replica {replica.name}", _TREE_SECONDS):
@@ -191,7 +202,9 @@ def summed_up(rewards: Iterable[Sequence[float]], step: int, version: WeightVers
     """avg@k, its standard error over problems, and pass@k (one answer with the full reward), of what was judged."""
     judged = [of_problem for of_problem in rewards if of_problem]
     if not judged:
-        raise Unavailable(f"no answer of version {version} was judged; is the verifier up?")
+        raise Unavailable(
+            f"no answer of version {version} was judged in time: do live replicas have it, and is the verifier up?"
+        )
     means = [statistics.fmean(of_problem) for of_problem in judged]
     return Evaluation(
         step=step,

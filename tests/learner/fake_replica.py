@@ -34,6 +34,10 @@ class FakeReplica:
         self.load_seconds = 0.0
         self.is_overloaded = False
         self.posted = 0
+        self.unjudged: set[int] = set()
+        """Seeds of posted tasks that never get a verdict."""
+        self.endless: set[int] = set()
+        """Seeds of posted tasks that are never answered."""
         self.url = ""
         self._streams = streams
         self._store = SnapshotStore(directory, keep=2)
@@ -78,6 +82,10 @@ class FakeReplica:
             self.posted += 1
             if self.is_overloaded:
                 raise Overloaded("too many trees")
+            if body.seed in self.unjudged:
+                raise Unavailable("8 of 8 draws have no verdict: is the verifier up?")
+            if body.seed in self.endless:
+                await asyncio.sleep(60)
             task = Task(
                 run="",
                 id="posted",

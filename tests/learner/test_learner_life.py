@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -281,6 +282,22 @@ async def test_an_evaluation_goes_on_when_a_replica_dies(
     assert checkpoint is not None
     evaluations = checkpoint.state().progress.evaluations
     assert [evaluation.problems for evaluation in evaluations] == [40, 40]
+
+
+@pytest.mark.parametrize("kind", ["unjudged", "endless"])
+async def test_a_problem_that_gets_no_answer_costs_an_evaluation_that_problem_alone(
+    configured: Configure, redis_url: str, problems_file: Path, replica: Replica, kind: str
+) -> None:
+    bounds = {"problems": 10, "deadline_seconds": 3.0 if kind == "endless" else 8.0}
+    config = configured(redis_url=redis_url, held_out=problems_file, evaluation=bounds, total_steps=1)
+    async with replica("one") as one, life(config) as learner:
+        getattr(one, kind).add(3)
+        began = time.monotonic()
+        evaluations = (await learner.when(lambda status: bool(status.evaluations))).evaluations
+        assert [evaluation.problems for evaluation in evaluations] == [9]
+        assert time.monotonic() - began < 6.0
+        getattr(one, kind).clear()
+        assert await learner.end() == 0
 
 
 def test_what_cannot_be_run_is_told_at_the_start(configured: Configure, tmp_path: Path) -> None:
