@@ -159,7 +159,6 @@ class Run:
         if is_new:
             # what an earlier run of this name left on the streams would be taken for this one's
             await self._patiently(streams.forget)
-            await self._patiently(streams.lease.renew)
         await self._patiently(streams.board.clear_stop)
         if not is_new:
             await self._patiently(parts.feed.catch_up)

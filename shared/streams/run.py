@@ -49,13 +49,13 @@ class RunStreams:
         await self._connection.close()
 
     async def forget(self) -> None:
-        """Removes everything the run keeps on the server."""
+        """Removes what the run keeps on the server, but for who owns it: generations go on rising."""
         keys = self._keys
         names = await self._connection.command("SMEMBERS", keys.replicas)
         await self._connection.command(
             "DEL",
-            *(keys.tasks, keys.trees, keys.dead_letters, keys.buried, keys.replicas, keys.lease, keys.generation),
-            *(keys.status, keys.stop, keys.learner, keys.incarnation),
+            *(keys.tasks, keys.trees, keys.dead_letters, keys.buried, keys.replicas, keys.status),
+            *(keys.stop, keys.learner, keys.incarnation),
             *(keys.replica(name.decode()) for name in names),
         )
         await self._connection.command("ZREM", RUNS, self.run)

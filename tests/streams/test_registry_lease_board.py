@@ -86,7 +86,7 @@ async def test_a_generation_is_higher_than_the_checkpoints_even_when_redis_forgo
     assert await lease.acquire("a", 8) == 8
     await lease.release()
     assert await lease.acquire("a", 3) == 9
-    await run.forget()
+    await connection.command("DEL", RunKeys(run.run).lease, RunKeys(run.run).generation)
     await lease.renew()
     assert await RunStreams(connection, run.run).lease.acquire("a", 10) == 10
     assert await RunStreams(connection, run.run).lease.acquire("a", 2**52) == 2**52
@@ -136,7 +136,7 @@ async def test_a_status_of_another_release_is_named_as_such(run: RunStreams, con
         await run.board.read()
 
 
-async def test_forgetting_a_run_leaves_nothing_of_it(run: RunStreams, connection: Connection) -> None:
+async def test_forgetting_a_run_leaves_nothing_of_it_but_its_owner(run: RunStreams, connection: Connection) -> None:
     await run.replicas.announce(replica("a"), 60)
     await run.lease.acquire("a", 1)
     await run.board.publish(RunStatus(run=run.run, state=RunState.FINISHED))
@@ -144,7 +144,11 @@ async def test_forgetting_a_run_leaves_nothing_of_it(run: RunStreams, connection
     await run.incarnation()
     await run.tasks.take("a", 1, 0)
     await run.forget()
-    assert await connection.command("KEYS", f"*{{{run.run}}}*") == []
+    keys = RunKeys(run.run)
+    left = await connection.command("KEYS", f"*{{{run.run}}}*")
+    assert {key.decode() for key in left} == {keys.lease, keys.generation}
+    await run.lease.renew()
+    assert await RunStreams(connection, run.run).lease.acquire("a", 1) == 2
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a{b}", "*", "a:b", "é", "x" * 200, "-a"])
