@@ -1,10 +1,9 @@
 """The learner's part in its run while it lives: the lease, its address, its status, and the ear for a stop."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
-from shared.errors import Conflict, Unavailable
+from shared.errors import Conflict, IbtpoError
 from shared.protocol.replica import ReplicaInfo
 from shared.protocol.status import RunStatus
 from shared.runtime.logs import event_logger
@@ -47,13 +46,15 @@ class Presence:
         self._running = [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
 
     async def leave(self) -> None:
-        """Ends, with the run's last word on its board and the lease free."""
-        for loop in self._running:
-            loop.cancel()
+        """Ends, with the run's last word on its board and the lease free; without a word where the run is another's."""
+        self._fall_silent()
         await asyncio.gather(*self._running, return_exceptions=True)
-        with contextlib.suppress(Unavailable):
+        try:
+            await self._streams.lease.renew()
             await self._streams.board.publish(self.status())
             await self._streams.lease.release()
+        except IbtpoError as error:
+            log.warning("left_without_a_word", error=str(error))
 
     def status(self) -> RunStatus:
         """The run's status, with what was last seen of its replicas and queues."""
@@ -80,3 +81,8 @@ class Presence:
             await self._streams.lease.renew()
         except Conflict as error:
             self._on_loss(error)
+            self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        for loop in self._running:
+            loop.cancel()

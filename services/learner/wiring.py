@@ -153,9 +153,11 @@ class LearnerService:
         except Exception:
             log.exception("run_failed")
         finally:
-            await self._presence.leave()
-            await asyncio.get_running_loop().run_in_executor(self._worker, self._crew.dismiss)
-            _end(drain, code)
+            try:
+                await self._presence.leave()
+                await asyncio.get_running_loop().run_in_executor(self._worker, self._crew.dismiss)
+            finally:
+                _end(drain, code)
 
     def _code(self) -> int:
         """Of a life that ended well: whoever restarts what failed is to go on with a run that is not over."""

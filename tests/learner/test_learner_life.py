@@ -20,6 +20,7 @@ from shared.protocol.status import RunState, RunStatus
 from shared.runtime.drain import ExitCode
 from shared.runtime.serve import open_door, serving
 from shared.streams import RunStreams, connect
+from shared.streams.keys import RUNS
 from shared.weights import SnapshotStore
 from tests.conftest import RedisProcess
 from tests.learner.fake_replica import FakeReplica
@@ -224,15 +225,29 @@ async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(
         assert await learner.end() == 0
 
 
+async def test_a_last_word_that_redis_refuses_keeps_no_learner_alive(
+    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+) -> None:
+    async with replica("one"), life(configured(redis_url=redis_url, total_steps=1000)) as learner:
+        await learner.when(lambda status: status.step >= 1)
+        await streams._connection.command("SET", RUNS, "somebody else's")
+        await learner.client.post("/v1/stop")
+        assert await learner.end() == 0
+
+
 async def test_a_second_learner_is_refused_while_the_first_has_the_run(
-    configured: Configure, redis_url: str, replica: Replica, tmp_path: Path
+    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams, tmp_path: Path
 ) -> None:
     config = configured(redis_url=redis_url, total_steps=1000)
     other = config.model_copy(update={"run_dir": tmp_path / "other"})
     async with replica("one"), life(config) as learner:
-        await learner.when(lambda status: status.step >= 1)
+        while (told := await streams.board.read()) is None or told.state is not RunState.TRAINING:
+            await asyncio.sleep(0.05)
         async with life(other) as second:
             assert await second.end() == 1
+        told = await streams.board.read()
+        assert told is not None
+        assert told.state is RunState.TRAINING  # as the owner says
         assert (await learner.status()).state is RunState.TRAINING
         await learner.client.post("/v1/stop")
         assert await learner.end() == 0
@@ -247,7 +262,10 @@ async def test_a_learner_that_was_superseded_ends_without_touching_the_run(
         await learner.when(lambda status: status.step >= 1)
         await streams.lease.acquire(f"{socket.gethostname()}:{config.run_dir.resolve()}", 0)
         assert await learner.end() == 1
-        assert [path.name for path in (config.run_dir / "checkpoints").iterdir()] == ["0"]
+        assert checkpoints(config) == [0]
+    told = await streams.board.read()
+    assert told is not None
+    assert told.state is not RunState.FAILED  # which is the new owner's to say
 
 
 async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
