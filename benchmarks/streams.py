@@ -156,8 +156,9 @@ async def one_life(run: RunStreams, amounts: Amounts) -> dict[tuple[str, str], f
     start = time.perf_counter()
     delivered = await run.trees.take("learner", amounts.trees, 0)
     receive = time.perf_counter() - start
-    again = await seconds_of(lambda: run.trees.redeliver("learner"))
-    acknowledge = await seconds_of(lambda: run.trees.acknowledge([delivery.entry_id for delivery in delivered]))
+    entry_ids = [delivery.entry_id for delivery in delivered]
+    again = await seconds_of(lambda: run.trees.redeliver("learner", entry_ids))
+    acknowledge = await seconds_of(lambda: run.trees.acknowledge(entry_ids))
     return {
         ("put", "tasks/s"): amounts.tasks / put,
         ("ids of the whole stream", "ms"): ids * 1000,

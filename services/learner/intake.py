@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +23,7 @@ log = event_logger(__name__)
 CONSUMER = "learner"
 _WAIT_SECONDS = 1.0
 _LOOK_SECONDS = 2.0
+_TREES_AT_ONCE = 8
 _MAX_FAILURES_IN_ROW = 100
 
 
@@ -69,7 +69,7 @@ class Intake:
         self._max_staleness = max_staleness
         self._patience_seconds = patience_seconds
         self._vocab_size = vocab_size
-        self._redelivered: deque[Delivery[ScoredTree | Unreadable]] = deque()
+        self._again: list[str] = []
         self._held: dict[TaskId, Delivery[ScoredTree]] = {}
         self._late: set[TaskId] = set()
         self._settled_trees: list[str] = []
@@ -80,13 +80,12 @@ class Intake:
 
     async def recover(self) -> None:
         """Takes what was delivered to an earlier life, or in a reply that was lost, and is not acknowledged."""
-        trees = await self._streams.trees.redeliver(CONSUMER)
-        letters = await self._streams.dead_letters.redeliver(CONSUMER)
         known = {*self._settled_trees, *(delivery.entry_id for delivery in self._held.values())}
-        self._redelivered = deque(delivery for delivery in trees if delivery.entry_id not in known)
-        for letter in letters:
-            if letter.entry_id not in self._settled_letters:
-                self._bury(letter)
+        self._again = [entry_id for entry_id in await self._streams.trees.pending() if entry_id not in known]
+        buried = await self._streams.dead_letters.pending()
+        again = [entry_id for entry_id in buried if entry_id not in self._settled_letters]
+        for letter in await self._streams.dead_letters.redeliver(CONSUMER, again):
+            self._bury(letter)
         self._must_recover = False
 
     async def batch(self, size: int, version: WeightVersion) -> tuple[Arrival, ...]:
@@ -162,8 +161,11 @@ class Intake:
             self._looked = time.monotonic()
 
     async def _next(self, count: int) -> list[Delivery[ScoredTree | Unreadable]]:
-        if self._redelivered:
-            return [self._redelivered.popleft() for _ in range(min(count, len(self._redelivered)))]
+        """Up to `count` trees, of which one reply holds no more than come well within a command's deadline."""
+        count = min(count, _TREES_AT_ONCE)
+        if self._again:
+            chosen, self._again = self._again[:count], self._again[count:]
+            return await self._streams.trees.redeliver(CONSUMER, chosen)
         return await self._streams.trees.take(CONSUMER, count, _WAIT_SECONDS)
 
     def _is_complete(self, size: int, full_since: float | None) -> bool:

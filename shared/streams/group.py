@@ -1,6 +1,7 @@
 """One consumer group on one stream: the part that every queue is made of."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from shared.streams.connection import Connection, Refused
@@ -93,17 +94,21 @@ class StreamGroup:
             if entries or left_seconds <= 0:
                 return entries
 
-    async def take_all_pending(self, consumer: str) -> list[Entry]:
-        """Every entry that was taken and not acknowledged, by whomever, now taken by `consumer`, in stream order."""
-        entries: list[Entry] = []
+    async def pending(self) -> list[str]:
+        """The ids of all entries that were taken, by whomever, and not acknowledged, in stream order."""
+        found: list[str] = []
         start = "-"
-        while True:
-            page = await self._pending_ids(start)
-            if not page:
-                return entries
-            reply = await self._connection.command("XCLAIM", self.stream, self.group, consumer, 0, *page)
-            entries.extend(parse_entries(reply))
+        while page := await self._pending_page(start):
+            found += page
             start = f"({page[-1]}"
+        return found
+
+    async def claim(self, consumer: str, entry_ids: Sequence[str]) -> list[Entry]:
+        """These pending entries, now taken by `consumer`; without those that are gone."""
+        if not entry_ids:
+            return []
+        words = ("XCLAIM", self.stream, self.group, consumer, 0, *entry_ids)
+        return parse_entries(await self._connection.command(*words))
 
     async def acknowledge(self, entry_ids: list[str]) -> None:
         """Done with these: they leave the group and the stream."""
@@ -130,7 +135,7 @@ class StreamGroup:
         )
         return Depth(max(0, total - pending), pending)
 
-    async def _pending_ids(self, start: str) -> list[str]:
+    async def _pending_page(self, start: str) -> list[str]:
         words = ("XPENDING", self.stream, self.group, start, "+", _PAGE)
         try:
             reply = await self._connection.command(*words)

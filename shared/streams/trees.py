@@ -50,9 +50,13 @@ class TreeQueue:
         """Up to `count` trees that were not delivered before, waiting at most `wait_seconds` for the first."""
         return self._read(await self._group.wait_new(consumer, count, wait_seconds))
 
-    async def redeliver(self, consumer: str) -> list[Delivery[ScoredTree | Unreadable]]:
-        """All trees that were delivered, to whomever, and not acknowledged, in stream order: after a restart."""
-        return self._read(await self._group.take_all_pending(consumer))
+    async def pending(self) -> list[str]:
+        """The entries of all trees that were delivered, to whomever, and not acknowledged, in stream order."""
+        return await self._group.pending()
+
+    async def redeliver(self, consumer: str, entry_ids: Sequence[str]) -> list[Delivery[ScoredTree | Unreadable]]:
+        """These pending trees again, as far as they are still there."""
+        return self._read(await self._group.claim(consumer, entry_ids))
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """These are part of a checkpoint, or of nothing: they leave the stream."""
@@ -82,9 +86,13 @@ class DeadLetterQueue:
         """Up to `count` letters that were not delivered before, waiting at most `wait_seconds` for the first."""
         return self._read(await self._group.wait_new(consumer, count, wait_seconds))
 
-    async def redeliver(self, consumer: str) -> list[Delivery[DeadLetter | Unreadable]]:
-        """All letters that were delivered, to whomever, and not acknowledged, in stream order: after a restart."""
-        return self._read(await self._group.take_all_pending(consumer))
+    async def pending(self) -> list[str]:
+        """The entries of all letters that were delivered, to whomever, and not acknowledged, in stream order."""
+        return await self._group.pending()
+
+    async def redeliver(self, consumer: str, entry_ids: Sequence[str]) -> list[Delivery[DeadLetter | Unreadable]]:
+        """These pending letters again, as far as they are still there."""
+        return self._read(await self._group.claim(consumer, entry_ids))
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """These are accounted for."""

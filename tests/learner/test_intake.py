@@ -402,6 +402,30 @@ async def test_trees_whose_delivery_was_cut_come_again_in_the_same_life(
     assert desk.ledger.accounts.duplicates == 0
 
 
+async def test_only_what_is_not_known_is_fetched_again_and_a_few_at_a_time(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.learner.intake._TREES_AT_ONCE", 3)
+    redeliver, fetched = desk.streams.trees.redeliver, []
+
+    async def noted(consumer: str, entry_ids: list[str]) -> Any:
+        fetched.append(len(entry_ids))
+        return await redeliver(consumer, entry_ids)
+
+    monkeypatch.setattr(desk.streams.trees, "redeliver", noted)
+    await desk.feed.top_up()
+    await desk.grow(2 * BATCH)
+    desk.intake.settle((arrival, End.USED) for arrival in await desk.batch())
+    desk.intake._must_recover = True
+    await desk.batch()
+    assert fetched == []
+    later = Desk.open(desk.streams)
+    await later.feed.catch_up()
+    await later.intake.recover()
+    assert len(await later.batch()) == BATCH
+    assert fetched == [3, 1]
+
+
 async def test_dead_letters_of_an_abandoned_life_are_accounted_for_in_the_next(desk: Desk) -> None:
     await desk.feed.top_up()
     books = Books.of(Ledger())

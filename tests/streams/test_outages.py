@@ -82,7 +82,7 @@ async def test_with_an_append_only_file_a_killed_server_loses_nothing(
     server.start()
     assert await ride_out(lambda: run.tasks.finish(growing, a_tree(growing.task)), 10)
     assert await run.tasks.depth() == (0, 1)
-    assert await run.trees.redeliver("learner") == [delivery]
+    assert await run.trees.redeliver("learner", await run.trees.pending()) == [delivery]
     await run.lease.renew()
     assert await run.incarnation() != before
 
@@ -105,7 +105,7 @@ async def test_an_emptied_server_is_noticed_and_the_work_is_fed_again(
     assert await run.tasks.keep_alive("a", [claims[0].entry_id]) == set()
     assert not await run.tasks.finish(claims[0], a_tree(claims[0].task))
     await run.tasks.release(claims)
-    assert await run.trees.redeliver("learner") == []
+    assert await run.trees.pending() == []
     await run.trees.acknowledge(["1-1"])
     assert await run.replicas.live() == []
     await run.lease.renew()
@@ -127,7 +127,7 @@ async def test_each_operation_makes_the_group_it_misses(
     await run._connection.command("FLUSHALL")
     assert await run.trees.take("a", 1, 0.1) == []
     await run._connection.command("FLUSHALL")
-    assert await run.dead_letters.redeliver("a") == []
+    assert await run.dead_letters.pending() == []
 
 
 async def test_a_reader_that_blocks_when_the_server_dies_hears_of_it(

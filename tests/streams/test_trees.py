@@ -25,7 +25,7 @@ async def test_a_tree_is_delivered_once_until_the_learner_restarts(run: RunStrea
     rest = await run.trees.take("learner-1", 5, 0)
     assert [delivery.item.task.id for delivery in [*first, *rest]] == ["0-0", "0-1", "0-2"]
     assert await run.trees.take("learner-1", 5, 0) == []
-    assert await run.trees.redeliver("learner-2") == [*first, *rest]
+    assert await run.trees.redeliver("learner-2", await run.trees.pending()) == [*first, *rest]
     assert await run.trees.depth() == (0, 3)
 
 
@@ -34,17 +34,19 @@ async def test_acknowledged_trees_leave_the_stream(run: RunStreams, connection: 
     taken = await run.trees.take("learner", 5, 0)
     await run.trees.acknowledge([taken[1].entry_id])
     await run.trees.acknowledge([])
-    assert [delivery.item.task.id for delivery in await run.trees.redeliver("learner")] == ["0-0", "0-2"]
+    assert await run.trees.pending() == [taken[0].entry_id, taken[2].entry_id]
+    assert await run.trees.redeliver("learner", [one.entry_id for one in taken]) == [taken[0], taken[2]]
     assert await run.trees.ids() == {("0-0", 0), ("0-2", 0)}
     await run.trees.acknowledge([delivery.entry_id for delivery in taken])
     assert await connection.command("XLEN", RunKeys(run.run).trees) == 0
 
 
-async def test_redelivery_keeps_the_order_of_the_stream_over_many_pages(run: RunStreams) -> None:
+async def test_what_is_pending_keeps_the_order_of_the_stream_over_many_pages(run: RunStreams) -> None:
     await grow(run, 150)
     taken = await run.trees.take("a", 90, 0) + await run.trees.take("b", 90, 0)
-    again = await run.trees.redeliver("c")
-    assert [delivery.entry_id for delivery in again] == [delivery.entry_id for delivery in taken]
+    pending = await run.trees.pending()
+    assert pending == [delivery.entry_id for delivery in taken]
+    assert await run.trees.redeliver("c", pending[88:92]) == taken[88:92]
 
 
 async def test_an_unreadable_tree_is_delivered_as_such_with_its_feeding(
@@ -65,7 +67,8 @@ async def test_an_unreadable_tree_is_delivered_as_such_with_its_feeding(
 
 
 async def test_nothing_pending_is_redelivered_as_nothing(run: RunStreams) -> None:
-    assert await run.trees.redeliver("learner") == []
+    assert await run.trees.pending() == []
+    assert await run.trees.redeliver("learner", []) == []
     assert await run.trees.depth() == (0, 0)
     assert await run.trees.ids() == set()
 
@@ -73,7 +76,7 @@ async def test_nothing_pending_is_redelivered_as_nothing(run: RunStreams) -> Non
 async def test_dead_letters_are_delivered_redelivered_and_acknowledged(run: RunStreams) -> None:
     await bury(run, 3)
     taken = await run.dead_letters.take("learner-1", 5, 0)
-    assert await run.dead_letters.redeliver("learner-2") == taken
+    assert await run.dead_letters.redeliver("learner-2", await run.dead_letters.pending()) == taken
     await run.dead_letters.acknowledge([delivery.entry_id for delivery in taken[:2]])
     assert await run.dead_letters.ids() == {("0-2", 0)}
     assert await run.dead_letters.depth() == (0, 1)
