@@ -26,6 +26,8 @@ class Feed:
         self._limit = limit
         self._unsent: list[Task] = []
         self._missing: set[tuple[str, int]] = set()
+        self._whole = ""
+        """The incarnation of the server in which nothing was missing: only another can have lost something."""
 
     async def top_up(self) -> None:
         """Feeds until there is no credit left. Raises Unavailable, to be called again, while Redis is away."""
@@ -63,12 +65,18 @@ class Feed:
         return last
 
     async def restore_lost(self, held: Collection[TaskId]) -> None:
-        """Puts back tasks that are out but were on no stream at two looks in a row; `held` ones have arrived."""
+        """After a restart of the server or a loss of data: puts back tasks that are out but were on no stream at two
+        looks in a row; `held` ones have arrived."""
+        incarnation = await self._streams.incarnation()
+        if incarnation == self._whole:
+            return
         present = await self._present() | {(task.id, task.attempt) for task in self._unsent}
         out = {(str(task_id), attempt) for task_id, attempt in self._ledger.outstanding.items() if task_id not in held}
         missing = out - present
         lost = missing & self._missing
         self._missing = missing - lost
+        if not self._missing:
+            self._whole = incarnation
         if lost:
             log.warning("lost_tasks_restored", tasks=len(lost))
             self._unsent += [self._curriculum.task(TaskId.parse(name), attempt) for name, attempt in sorted(lost)]

@@ -8,7 +8,9 @@ from shared.streams.connection import Connection, Refused
 
 # a blocking read is cut into pieces of this length, so that the reader looks around in between
 _BLOCK_SECONDS = 1.0
-_PAGE = 64
+_PAGE = 256
+# of entries whose bodies pass through the server's script
+_IDS_PAGE = 16
 
 _IDS = """
 local out = {}
@@ -116,11 +118,12 @@ class StreamGroup:
             await self.script(_ACKNOWLEDGE, [self.stream], [self.group, *entry_ids])
 
     async def ids(self) -> set[tuple[str, int]]:
-        """The (id, attempt) of every entry still on the stream, without fetching what it carries."""
+        """The (id, attempt) of every entry still on the stream, without fetching what it carries. The server reads all
+        of it: not for every turn of a loop."""
         found: set[tuple[str, int]] = set()
         start = "-"
         while True:
-            page = await self._connection.script(_IDS, [self.stream], [start, _PAGE])
+            page = await self._connection.script(_IDS, [self.stream], [start, _IDS_PAGE])
             if not page:
                 return found
             found.update((name.decode(errors="replace"), attempt_of(attempt)) for _, name, attempt in page)

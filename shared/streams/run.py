@@ -11,8 +11,10 @@ from shared.streams.tasks import TaskQueue
 from shared.streams.trees import DeadLetterQueue, TreeQueue
 
 _MARK = """
-redis.call('SET', KEYS[1], ARGV[1], 'NX')
-return redis.call('GET', KEYS[1])
+local mark = redis.call('GET', KEYS[1])
+if mark then return mark end
+redis.call('SET', KEYS[1], ARGV[1])
+return ARGV[1]
 """
 
 

@@ -461,6 +461,28 @@ async def test_what_a_redis_lost_is_fed_again(desk: Desk, redis_process: RedisPr
     assert desk.ledger.accounts.fed == 2 * BATCH
 
 
+async def test_the_streams_are_looked_through_only_after_redis_may_have_lost_something(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, looks = desk.streams.trees.ids, []
+
+    async def noted() -> Any:
+        looks.append(1)
+        return await ids()
+
+    monkeypatch.setattr(desk.streams.trees, "ids", noted)
+    await desk.feed.top_up()
+    for _ in range(3):
+        await desk.feed.restore_lost(())
+    assert len(looks) == 1
+    await desk.streams._connection.command("FLUSHALL")
+    for _ in range(4):
+        await desk.feed.restore_lost(())
+    assert len(looks) == 3
+    await desk.feed.top_up()
+    assert len(await desk.streams.tasks.ids()) == 2 * BATCH
+
+
 async def test_trees_are_taken_from_a_redis_that_is_full_and_used_ones_are_to_make_room(desk: Desk) -> None:
     await desk.feed.top_up()
     await desk.grow(2 * BATCH)
