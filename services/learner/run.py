@@ -164,8 +164,8 @@ class Run:
             await self._patiently(parts.feed.catch_up)
             await self._patiently(parts.intake.recover)
         await self._publish()
-        if step == 0 and not self._course.is_done:
-            await self._evaluate()
+        await self._evaluate_if_due()
+        if step == 0:
             await self._checkpoint()
 
     async def _step(self) -> None:
@@ -191,8 +191,7 @@ class Run:
             ),
             update,
         )
-        if config.evaluation.every and course.progress.step % config.evaluation.every == 0 and not course.is_done:
-            await self._evaluate()
+        await self._evaluate_if_due()
         if course.progress.step % config.checkpoint_every == 0:
             await self._checkpoint()
 
@@ -236,10 +235,20 @@ class Run:
         self._parts.metrics.generation.set(version.generation)
         await self._parts.publisher.push(snapshot)
 
+    async def _evaluate_if_due(self) -> None:
+        """Before the first step, and after every so many; what follows the last one is the end's."""
+        every, step = self._config.evaluation.every, self._course.progress.step
+        if not self._course.is_done and (step == 0 or (every and step % every == 0)):
+            await self._evaluate()
+
     async def _evaluate(self) -> None:
-        """Held-out accuracy of the published version; one that fails is left out, and said so."""
+        """Held-out accuracy of the policy as it is now, once; an evaluation that fails is left out, and said so."""
+        step, version = self._course.progress.step, self._course.version
+        if self._course.progress.evaluation_at(step) is not None:
+            return
+        if self._published != version:
+            await self._publish()
         before, self._state = self._state, RunState.EVALUATING
-        step, version = self._course.progress.step, self._published or self._course.version
         try:
             probe = await self._unless_stopped(self._parts.evaluator.evaluate(step, version))
         except Unavailable as error:
@@ -274,11 +283,9 @@ class Run:
 
     async def _end(self) -> None:
         """The run is done: its accuracy, its policy, its summary."""
-        progress = self._course.progress
-        if self._published != progress.version:
+        if self._published != self._course.version:
             await self._publish()
-        if progress.evaluation_at(progress.step) is None:
-            await self._evaluate()
+        await self._evaluate()
         await self._checkpoint()
         await self._in_worker(self._parts.crew.save_to_serve, self._config.run_dir / "policy")
         self._parts.journal.close(summary(self._config, self._course.progress))

@@ -16,7 +16,7 @@ from services.learner.checkpoint import CheckpointStore
 from services.learner.config import LearnerConfig, Resume
 from services.learner.wiring import build
 from shared.errors import Conflict, InvalidInput
-from shared.protocol.status import RunState, RunStatus
+from shared.protocol.status import Evaluation, RunState, RunStatus
 from shared.runtime.drain import ExitCode
 from shared.runtime.serve import open_door, serving
 from shared.streams import RunStreams, connect
@@ -71,6 +71,13 @@ async def life(config: LearnerConfig) -> AsyncIterator[Life]:
 def checkpoints(config: LearnerConfig) -> list[int]:
     """The steps of those that are whole."""
     return [int(path.name) for path in (config.run_dir / "checkpoints").iterdir() if path.name.isdecimal()]
+
+
+def evaluations_of(config: LearnerConfig) -> tuple[Evaluation, ...]:
+    """Those that the latest checkpoint knows."""
+    checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
+    assert checkpoint is not None
+    return checkpoint.state().progress.evaluations
 
 
 @pytest.fixture
@@ -296,10 +303,41 @@ async def test_an_evaluation_goes_on_when_a_replica_dies(
             await asyncio.sleep(0.2)
             one.is_overloaded = False
             assert await learner.end() == 0
-    checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
-    assert checkpoint is not None
-    evaluations = checkpoint.state().progress.evaluations
-    assert [evaluation.problems for evaluation in evaluations] == [40, 40]
+    assert [evaluation.problems for evaluation in evaluations_of(config)] == [40, 40]
+
+
+async def test_an_evaluation_is_of_the_policy_as_it_is_published_for_it_or_not_yet(
+    configured: Configure, redis_url: str, problems_file: Path, replica: Replica
+) -> None:
+    config = configured(
+        redis_url=redis_url,
+        held_out=problems_file,
+        evaluation={"problems": 4, "every": 1},
+        publish_every=2,
+        total_steps=3,
+    )
+    async with replica("one"), life(config) as learner:
+        assert await learner.end() == 0
+    assert [(one.step, one.version.number) for one in evaluations_of(config)] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+
+
+async def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_none_is_made_twice(
+    configured: Configure, redis_url: str, problems_file: Path, replica: Replica
+) -> None:
+    config = configured(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 4}, total_steps=1000)
+    async with replica("one") as one:
+        one.endless.add(0)
+        async with life(config) as learner:
+            await learner.when(lambda status: status.state is RunState.EVALUATING)
+            learner.interrupt()
+            assert await learner.end() == ExitCode.INTERRUPTED
+        one.endless.clear()
+        for _ in range(2):
+            async with life(config) as again:
+                await again.when(lambda status: bool(status.evaluations))
+                again.interrupt()
+                await again.end()
+            assert [evaluation.step for evaluation in evaluations_of(config)] == [0]
 
 
 @pytest.mark.parametrize("kind", ["unjudged", "endless"])
