@@ -288,6 +288,10 @@ class Run:
         await self._evaluate()
         await self._checkpoint()
         await self._in_worker(self._parts.crew.save_to_serve, self._config.run_dir / "policy")
+        try:
+            await self._parts.streams.clear()
+        except Unavailable as error:
+            log.warning("streams_not_cleared", error=str(error))
         self._parts.journal.close(summary(self._config, self._course.progress))
         self._state = RunState.FINISHED
         log.info("run_finished", **summary(self._config, self._course.progress).model_dump())

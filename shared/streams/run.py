@@ -50,6 +50,10 @@ class RunStreams:
         """Closes the connection, which other runs of this process may share."""
         await self._connection.close()
 
+    async def clear(self) -> None:
+        """Takes all tasks and trees off their streams, when a run is done: replicas stop growing them."""
+        await self._connection.command("UNLINK", self._keys.tasks, self._keys.trees)
+
     async def forget(self) -> None:
         """Removes what the run keeps on the server, but for who owns it: generations go on rising."""
         keys = self._keys

@@ -127,7 +127,9 @@ async def test_a_finished_run_is_not_run_again(
     assert await streams.board.read() == told
 
 
-async def test_a_run_ends_with_its_budget_of_tokens(configured: Configure, redis_url: str, replica: Replica) -> None:
+async def test_a_run_ends_with_its_budget_of_tokens_and_leaves_nothing_to_grow(
+    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+) -> None:
     config = configured(redis_url=redis_url, total_steps=None, max_generated_tokens=500)
     async with replica("one"), life(config) as learner:
         assert await learner.end() == 0
@@ -136,6 +138,8 @@ async def test_a_run_ends_with_its_budget_of_tokens(configured: Configure, redis
     progress = checkpoint.state().progress
     assert progress.totals.usage.generated_tokens >= 500
     assert 1 <= progress.step < 10
+    assert checkpoint.state().books.accounts.outstanding > 0
+    assert await streams.tasks.ids() == await streams.trees.ids() == set()
 
 
 async def test_the_latest_weights_are_served_whole_while_training_goes_on(
