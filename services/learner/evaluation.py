@@ -73,7 +73,7 @@ class Evaluator:
         if missing := len(self._problems) - len(answers):
             log.error("evaluation_incomplete", version=str(version), problems=len(self._problems), missing=missing)
         trees = tuple(answers[number] for number in sorted(answers))
-        return Probe(summed_up(map(_rewards, trees), step, version, self._config.k), trees)
+        return Probe(summed_up((tree.rewards for tree in trees), step, version, self._config.k), trees)
 
     async def _answer(
         self, number: int, version: WeightVersion, seats: "_Seats", answers: dict[int, ScoredTree]
@@ -128,10 +128,6 @@ class Evaluator:
             )
         raise_for_problem(response)
         return ScoredTree.unpack(response.content)
-
-
-def _rewards(answers: ScoredTree) -> tuple[float, ...]:
-    return tuple(reward for draw in answers.draws if (reward := draw.counted_reward) is not None)
 
 
 class _Seats:

@@ -183,12 +183,12 @@ class Intake:
 
     def _arrival(self, task_id: TaskId, version: WeightVersion) -> Arrival:
         delivery = self._held[task_id]
-        return Arrival(task_id, delivery.item, staleness_of(delivery.item, version), delivery.entry_id)
+        return Arrival(task_id, delivery.item, delivery.item.staleness(version), delivery.entry_id)
 
     def _drop_stale(self, version: WeightVersion) -> None:
         """Of the trees that earlier batches left, those that this one cannot use any more."""
         for task_id, delivery in tuple(self._held.items()):
-            if staleness_of(delivery.item, version) > self._max_staleness:
+            if delivery.item.staleness(version) > self._max_staleness:
                 del self._held[task_id]
                 self._drop(task_id, delivery)
 
@@ -208,7 +208,7 @@ class Intake:
             self._refuse(task_id, delivery.entry_id, tree.reason)
         elif reason := unsoundness_of(tree, self._vocab_size):
             self._refuse(task_id, delivery.entry_id, reason)
-        elif staleness_of(tree, version) > self._max_staleness:
+        elif tree.staleness(version) > self._max_staleness:
             self._failures_in_row = 0
             self._drop(task_id, Delivery(delivery.entry_id, tree))
         else:
@@ -260,9 +260,3 @@ class Intake:
 
     def _standing(self, task_id: TaskId, attempt: int) -> Standing:
         return Standing.DUPLICATE if task_id in self._held else self._ledger.standing(task_id, attempt)
-
-
-def staleness_of(tree: ScoredTree, version: WeightVersion) -> int:
-    """How many updates lie between `version` and the farthest of the tree's tokens: its oldest, unless an abandoned
-    generation, which may have been ahead, sampled it."""
-    return max(abs(version.number - span.version.number) for draw in tree.draws for span in draw.spans)

@@ -40,7 +40,7 @@ class End(StrEnum):
     SKIPPED = "skipped"
     """Its rewards are all equal: there is nothing to learn from."""
     STALE = "stale"
-    """Its oldest token is older than the staleness bound."""
+    """A token of its tree is too many updates away."""
     FAILED = "failed"
     """It is a dead letter, or its tree cannot be used."""
 

@@ -136,7 +136,7 @@ class LearnerMetrics:
         """Counts a tree of a step by the lengths and the rewards of its answers."""
         for draw in tree.draws:
             self.used_tokens.observe(draw.end)
-        rewards = [reward for draw in tree.draws if (reward := draw.counted_reward) is not None]
+        rewards = tree.rewards
         self.judged_draws.labels(tree.task.kind).inc(len(rewards))
         self.rewards.labels(tree.task.kind).inc(sum(rewards))
 

@@ -22,13 +22,13 @@ from services.learner.metrics import LearnerMetrics
 from services.learner.publisher import Publisher
 from services.learner.schedule import learning_rate
 from services.learner.state import Books, LearnerState
-from services.learner.trainer import has_signal
 from services.learner.update import Update
 from shared.errors import Conflict, Unavailable
 from shared.protocol.status import RunState, RunStatus, StepFigures
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams, StreamsFull
+from shared.tree.advantage import has_signal
 from shared.tree.diagnostics import TreeFigures
 from shared.tree.draw import WeightVersion
 
@@ -208,7 +208,7 @@ class Run:
         """In the worker: an update on the trees with a signal, the figures of all."""
         progress = self._course.progress
         lr = learning_rate(self._config.optimizer, progress.step, self._course.share_done)
-        wanted = [tree for tree in trees if has_signal(tree, self._config.advantage)]
+        wanted = [tree for tree in trees if has_signal(tree.rewards, self._config.advantage)]
         update = self._parts.crew.step(wanted, progress.version, lr, f"{self._config.seed} {progress.step}")
         self._parts.shelf.put(trees, progress.totals.figures.trees)
         return update, *figures_of(trees)
@@ -337,4 +337,4 @@ class Run:
 
 
 def _end_of(arrival: Arrival, config: LearnerConfig) -> End:
-    return End.USED if has_signal(arrival.tree, config.advantage) else End.SKIPPED
+    return End.USED if has_signal(arrival.tree.rewards, config.advantage) else End.SKIPPED

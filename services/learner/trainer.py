@@ -148,12 +148,6 @@ class Trainer:
         return np.split(everywhere, np.cumsum(lengths)[:-1])
 
 
-def has_signal(scored: ScoredTree, credit: Credit) -> bool:
-    """Whether there is something to learn: rewards that differ or, where the credit wants ties, any at all."""
-    rewards = [reward for draw in scored.draws if (reward := draw.counted_reward) is not None]
-    return len(set(rewards)) > 1 or (credit.ib_on_ties and bool(rewards))
-
-
 def _reference_confidences(tree: Tree, draws: Sequence[Trajectory], credit: Credit) -> tuple[float, ...] | None:
     """η₂ of every node under the reference, where A-2's prior π is the reference's."""
     if credit.prior is not Prior.REFERENCE or credit.lam == 0:

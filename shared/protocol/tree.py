@@ -41,8 +41,18 @@ class ScoredTree(Message):
 
     @property
     def oldest_version(self) -> WeightVersion:
-        """The oldest weights that sampled one of its tokens: what its staleness counts from."""
+        """The oldest weights that sampled one of its tokens."""
         return min(draw.oldest_version for draw in self.draws)
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        """Of the draws that count."""
+        return tuple(reward for draw in self.draws if (reward := draw.counted_reward) is not None)
+
+    def staleness(self, version: WeightVersion) -> int:
+        """How many updates lie between `version` and the farthest of its tokens: the oldest, unless an abandoned
+        generation, which may have been ahead, sampled it."""
+        return max(abs(version.number - span.version.number) for draw in self.draws for span in draw.spans)
 
     def tree(self) -> Tree:
         """The tree that its draws span."""

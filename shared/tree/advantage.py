@@ -88,12 +88,17 @@ class Credit:
         return credits[name]
 
 
+def has_signal(rewards: Sequence[float], credit: Credit) -> bool:
+    """Whether there is something to learn: rewards that differ or, where the credit wants ties, any at all."""
+    return len(set(rewards)) > 1 or (credit.ib_on_ties and bool(rewards))
+
+
 def advantages(tree: Tree, credit: Credit, reference: Sequence[float] | None = None) -> tuple[float, ...]:
     """A(s) of every node, 0 at the root; the mean over its trajectories where the global term is of these.
 
     `reference` are the nodes' confidences under the reference policy: `confidences` of its log-probabilities.
     """
-    if not (tree.is_mixed or credit.ib_on_ties):
+    if not has_signal(tree.rewards, credit):
         return (0.0,) * len(tree.nodes)
     global_ = _global_advantages(tree, credit) if tree.is_mixed else (0.0,) * len(tree.nodes)
     if credit.lam == 0:
@@ -115,22 +120,6 @@ def path_advantages(
         tuple(of_node[node_id] + ((draw.counted_reward or 0.0) - means[node_id]) / scale for node_id in path)
         for draw, path in zip(tree.draws, paths, strict=True)
     )
-
-
-def signed_advantages(
-    tree: Tree, credit: Credit, reference: Sequence[float] | None = None
-) -> tuple[tuple[float, float], ...]:
-    """(mean A⁺, mean A⁻) over the trajectories through every node.
-
-    Clipping treats the signs apart: a token that is computed once for several trajectories needs both sums.
-    """
-    positive, negative = [0.0] * len(tree.nodes), [0.0] * len(tree.nodes)
-    for draw_id, of_path in enumerate(path_advantages(tree, credit, reference)):
-        for node_id, advantage in zip(tree.path(draw_id), of_path, strict=True):
-            share = advantage / tree.nodes[node_id].num_leaves
-            positive[node_id] += max(share, 0.0)
-            negative[node_id] += min(share, 0.0)
-    return tuple(zip(positive, negative, strict=True))
 
 
 def node_weights(tree: Tree, kind: NodeWeight) -> tuple[float, ...]:

@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM
 from services.learner.config import LearnerConfig
 from services.learner.policy import LanguageModel, Policy
 from services.learner.slots import Block, laid_out
-from services.learner.trainer import Trainer, has_signal
+from services.learner.trainer import Trainer
 from services.learner.update import Update
 from shared.protocol.tree import ScoredTree
-from shared.tree.advantage import Credit, NodeWeight, Prior, advantages
+from shared.tree.advantage import Credit, NodeWeight, Prior, advantages, has_signal
 from shared.tree.draw import Draw, Finish, WeightVersion
 from shared.tree.node import trajectory
 from tests.learner.synthetic import V0, draws, scored, task, with_logprobs
@@ -326,11 +326,11 @@ def test_training_makes_rewarded_answers_likelier(configured: Configure) -> None
 def test_a_tree_has_a_signal_when_its_rewards_differ() -> None:
     rng = random.Random(16)
     equal, mixed = (scored(task(), draws(rng, 4, 0, rewards=rewards)) for rewards in ((1.0,), (1.0, 0.0)))
-    assert not has_signal(equal, Credit.named("ibtpo"))
-    assert has_signal(mixed, Credit.named("ibtpo"))
-    assert has_signal(equal, Credit(ib_on_ties=True))
+    assert not has_signal(equal.rewards, Credit.named("ibtpo"))
+    assert has_signal(mixed.rewards, Credit.named("ibtpo"))
+    assert has_signal(equal.rewards, Credit(ib_on_ties=True))
     cut = scored(task(), [replace(draw, finish=Finish.LENGTH) for draw in mixed.draws])
-    assert not has_signal(cut, Credit.named("ibtpo"))
+    assert not has_signal(cut.rewards, Credit.named("ibtpo"))
 
 
 @pytest.mark.parametrize("kind", list(NodeWeight))

@@ -17,7 +17,6 @@ from shared.tree.advantage import (
     advantages,
     node_weights,
     path_advantages,
-    signed_advantages,
 )
 from shared.tree.draw import Draw
 from shared.tree.ib_score import Confidence, IBSettings, confidences, ib_scores
@@ -105,12 +104,8 @@ def test_a_nodes_advantage_is_the_mean_over_its_trajectories(
     for draw_id, of_path in enumerate(path_advantages(tree, credit)):
         for node_id, advantage in zip(tree.path(draw_id), of_path, strict=True):
             through.setdefault(node_id, []).append(advantage)
-    signed = signed_advantages(tree, credit)
     for node_id, advantage in enumerate(advantages(tree, credit)):
         assert advantage == pytest.approx(fmean(through[node_id]), abs=1e-9)
-        assert signed[node_id] == pytest.approx(
-            (fmean(max(a, 0.0) for a in through[node_id]), fmean(min(a, 0.0) for a in through[node_id])), abs=1e-9
-        )
 
 
 @given(records(min_first=2))
