@@ -30,7 +30,7 @@ from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client, raise_for_problem
 from shared.runtime.serve import open_door, serving
-from shared.streams import RunStreams, connect, ride_out
+from shared.streams import RunStreams, connect
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IBSampler
 from shared.weights import SnapshotStore, stream_bundle, write_manifest
@@ -92,10 +92,22 @@ async def server(directory: Path) -> AsyncIterator[str]:
     )
     try:
         print(f"Server: {kind}\n")
+        async with asyncio.timeout(10):
+            while not await _listens(port):
+                await asyncio.sleep(0.05)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.terminate()
         await asyncio.wait_for(process.wait(), 10)
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def seconds_of(work: Callable[[], Awaitable[object]]) -> float:
@@ -127,7 +139,6 @@ async def measure_streams(url: str, amounts: Amounts) -> None:
     figures: dict[tuple[str, str], list[float]] = {}
     for number in range(amounts.rounds):
         run = RunStreams(connect(url), f"benchmark-{number}")
-        await ride_out(run.tasks.depth, 10)
         for key, value in (await one_life(run, amounts)).items():
             figures.setdefault(key, []).append(value)
         await run.forget()

@@ -1,6 +1,6 @@
 """Everything that goes through Redis: the queues of a run, its registry, lease and board."""
 
-from shared.streams.connection import Connection, StreamsFull, connect, ride_out
+from shared.streams.connection import Connection, StreamsFull, connect
 from shared.streams.group import Depth
 from shared.streams.reading import Unreadable
 from shared.streams.run import RunStreams, list_runs
@@ -17,5 +17,4 @@ __all__ = [
     "Unreadable",
     "connect",
     "list_runs",
-    "ride_out",
 ]

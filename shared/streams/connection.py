@@ -3,8 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -22,8 +21,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.errors import IbtpoError, InvalidInput, Unavailable
-
-Result = TypeVar("Result")
 
 _CONNECT_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.05
@@ -130,18 +127,6 @@ def connect(url: str, *, timeout_seconds: float = 5.0, max_connections: int = 64
     redis = Redis.from_pool(pool)
     redis.response_callbacks.clear()
     return Connection(redis, _place(url), timeout_seconds)
-
-
-async def ride_out(work: Callable[[], Awaitable[Result]], patience_seconds: float) -> Result:
-    """Does `work` until it is not Unavailable, for at most `patience_seconds`. It must be safe to do twice."""
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        try:
-            return await work()
-        except Unavailable:
-            if time.monotonic() >= deadline:
-                raise
-            await asyncio.sleep(_FIRST_PAUSE_SECONDS)
 
 
 def _place(url: str) -> str:

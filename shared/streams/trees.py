@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pydantic import ValidationError
-
 from shared.protocol.task import DeadLetter
 from shared.protocol.tree import ScoredTree
 from shared.streams.connection import Connection
@@ -75,10 +73,9 @@ class TreeQueue:
 
 
 class DeadLetterQueue:
-    """The run's tasks that were given up. Acknowledged letters stay readable in `list`, the newest of them."""
+    """The run's tasks that were given up. The newest that were accounted for stay on the list `buried`, for people."""
 
     def __init__(self, connection: Connection, keys: RunKeys) -> None:
-        self._connection = connection
         self._keys = keys
         self._group = StreamGroup(connection, keys.dead_letters, LEARNER_GROUP)
 
@@ -110,18 +107,3 @@ class DeadLetterQueue:
 
     def _read(self, entries: list[Entry]) -> list[Delivery[DeadLetter | Unreadable]]:
         return [Delivery(entry.id, read(entry, b"letter", DeadLetter.model_validate_json)) for entry in entries]
-
-    async def list(self, count: int) -> list[DeadLetter]:
-        """The newest letters, newest first, acknowledged or not."""
-        waiting = await self._connection.command("XREVRANGE", self._keys.dead_letters, "+", "-", "COUNT", count)
-        texts = [dict(zip(flat[::2], flat[1::2], strict=True)).get(b"letter", b"") for _, flat in waiting]
-        if len(texts) < count:
-            texts += await self._connection.command("LRANGE", self._keys.buried, 0, count - len(texts) - 1)
-        return [letter for text in texts if (letter := _letter_or_none(text)) is not None]
-
-
-def _letter_or_none(text: bytes) -> DeadLetter | None:
-    try:
-        return DeadLetter.model_validate_json(text)
-    except ValidationError:
-        return None

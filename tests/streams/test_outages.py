@@ -9,8 +9,9 @@ import pytest
 
 from shared.errors import IbtpoError, InvalidInput, Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
-from shared.streams import Claim, Connection, RunStreams, StreamsFull, connect, ride_out
+from shared.streams import Claim, Connection, RunStreams, StreamsFull, connect
 from shared.streams.keys import RunKeys
+from tests.streams.patience import ride_out
 from tests.streams.real_server import RealServer
 from tests.streams.samples import a_task, a_tree, tasks
 
