@@ -171,6 +171,11 @@ class LearnerConfig(_Table):
     grace_seconds: float = Field(
         120.0, ge=0, description="What a SIGTERM gives the step in progress and its checkpoint"
     )
+    linger_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="How long it serves on when its run has ended: some intervals of whoever scrapes its metrics",
+    )
     device: Device = Device.AUTO
     precision: Precision = Field(
         Precision.FLOAT32, description="Of matrix products, and of the weights that replicas get"

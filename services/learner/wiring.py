@@ -1,6 +1,7 @@
 """Builds the learner from its configuration: the only place that names concrete parts."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -157,7 +158,14 @@ class LearnerService:
                 await self._presence.leave()
                 await asyncio.get_running_loop().run_in_executor(self._worker, self._crew.dismiss)
             finally:
+                await self._linger(drain)
                 _end(drain, code)
+
+    async def _linger(self, drain: Drain) -> None:
+        """Serves on for a while, so that whoever scrapes it sees how the run ended; not when it is told to go."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.linger_seconds):
+                await drain.begun.wait()
 
     def _code(self) -> int:
         """Of a life that ended well: whoever restarts what failed is to go on with a run that is not over."""
@@ -236,6 +244,37 @@ def build(config: LearnerConfig, world: World = ALONE) -> FastAPI:
     return LearnerService(config, world).app
 
 
+def main(config: LearnerConfig) -> int:
+    """Runs until the run is done or told to end; returns the exit code."""
+    configure_logs("learner", config.log_level, secrets=[config.token or ""])
+    try:
+        world = World.join(config.device, config.precision)
+    except IbtpoError as error:
+        log.error("cannot_start", error=str(error))
+        return ExitCode.STARTUP_FAILED
+    try:
+        return lead(config, world) if world.is_first else follow(config, world)
+    finally:
+        world.leave()
+
+
+def lead(config: LearnerConfig, world: World) -> int:
+    """Serves the run, as the first or only process of its world; returns the exit code."""
+    try:
+        app = build(config, world)
+    except IbtpoError as error:
+        log.error("cannot_start", error=str(error))
+        return ExitCode.STARTUP_FAILED
+    return serve(
+        app,
+        host=config.host,
+        port=config.port,
+        token=config.token,
+        grace_seconds=config.grace_seconds,
+        url_file=config.url_file,
+    )
+
+
 def follow(config: LearnerConfig, world: World) -> int:
     """Works for the first process until it is done; returns the exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -249,24 +288,3 @@ def follow(config: LearnerConfig, world: World) -> int:
         log.error("cannot_follow", rank=world.rank, error=str(error))
         return _FAILED
     return ExitCode.DONE
-
-
-def main(config: LearnerConfig) -> int:
-    """Runs until the run is done or told to end; returns the exit code."""
-    configure_logs("learner", config.log_level, secrets=[config.token or ""])
-    try:
-        world = World.join(config.device, config.precision)
-        if not world.is_first:
-            return follow(config, world)
-        app = build(config, world)
-    except IbtpoError as error:
-        log.error("cannot_start", error=str(error))
-        return ExitCode.STARTUP_FAILED
-    return serve(
-        app,
-        host=config.host,
-        port=config.port,
-        token=config.token,
-        grace_seconds=config.grace_seconds,
-        url_file=config.url_file,
-    )

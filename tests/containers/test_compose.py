@@ -181,7 +181,7 @@ def test_a_stopped_run_ends_with_code_0_and_is_not_restarted_while_dashboards_st
     time.sleep(3)
     ended = stack.inspect(learner)["State"]
     assert (ended["Running"], ended["Restarting"], ended["ExitCode"]) == (False, False, 0)
-    assert stack.query("ibtpo:books:difference") or stack.query("max_over_time(ibtpo_learner_step[10m])")
+    assert stack.query('last_over_time(ibtpo_learner_run_state{state="stopped"}[5m]) == 1'), "its end was scraped"
 
 
 def test_what_is_outstanding_lies_on_the_streams_and_nowhere_else() -> None:

@@ -127,6 +127,16 @@ async def test_a_finished_run_is_not_run_again(
     assert await streams.board.read() == told
 
 
+async def test_an_ended_run_is_shown_for_a_while_unless_it_is_told_to_go(
+    configured: Configure, redis_url: str, replica: Replica
+) -> None:
+    async with replica("one"), life(configured(redis_url=redis_url, linger_seconds=60.0)) as learner:
+        await learner.when(lambda status: status.state is RunState.FINISHED)
+        assert await learner.metric('ibtpo_learner_run_state{state="finished"}') == 1.0
+        learner.interrupt()
+        assert await learner.end() == ExitCode.DONE
+
+
 async def test_a_run_ends_with_its_budget_of_tokens_and_leaves_nothing_to_grow(
     configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
