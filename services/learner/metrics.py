@@ -1,6 +1,7 @@
 """The learner's Prometheus series."""
 
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,6 +11,7 @@ from services.learner.ledger import End
 from shared.protocol.replica import ReplicaState
 from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus, StepFigures
 from shared.protocol.tree import ScoredTree
+from shared.runtime.counters import closed_counter
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
@@ -35,12 +37,49 @@ _FIGURES = {
 }
 
 
+class StepResult(StrEnum):
+    """What became of a step."""
+
+    UPDATED = "updated"
+    NO_SIGNAL = "no_signal"
+    """None of its trees had anything to learn from."""
+    REFUSED = "refused"
+    """Its gradient was not finite."""
+
+
+class Phase(StrEnum):
+    """What a step spends its time on."""
+
+    INTAKE = "intake"
+    UPDATE = "update"
+    PUBLISH = "publish"
+
+
+class PushResult(StrEnum):
+    """What became of a version that was pushed to a replica."""
+
+    LOADED = "loaded"
+    UNREACHED = "unreached"
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+    """A newer learner owns the replica."""
+
+
+class EvaluationResult(StrEnum):
+    """What became of an evaluation."""
+
+    DONE = "done"
+    FAILED = "failed"
+
+
 class LearnerMetrics:
     """One set per process, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.steps = Counter("ibtpo_learner_steps_total", "Steps by what became of them", ["result"], registry=registry)
+        self.steps = closed_counter(
+            "ibtpo_learner_steps_total", "Steps by what became of them", registry, result=StepResult
+        )
         self.trees = Counter("ibtpo_learner_trees_total", "Trees that steps took", registry=registry)
         self.trajectories = Counter(
             "ibtpo_learner_trajectories_total", "Judged trajectories in them", registry=registry
@@ -51,6 +90,8 @@ class LearnerMetrics:
         self.phase_seconds = Histogram(
             "ibtpo_learner_phase_seconds", "Time of a step by phase", ["phase"], buckets=_SECONDS, registry=registry
         )
+        for phase in Phase:
+            self.phase_seconds.labels(phase)
         self.stale_tokens = Histogram(
             "ibtpo_learner_stale_trajectory_tokens",
             "Lengths of the answers in trees dropped as stale: a bound that drops the long ones is a bias",
@@ -69,11 +110,11 @@ class LearnerMetrics:
         self.stream_failures = Counter(
             "ibtpo_learner_stream_failures_total", "Times that Redis could not be reached", registry=registry
         )
-        self.pushes = Counter(
+        self.pushes = closed_counter(
             "ibtpo_learner_weight_pushes_total",
             "Pushes of a version to a replica by result",
-            ["result"],
-            registry=registry,
+            registry,
+            result=PushResult,
         )
         self.push_seconds = Histogram(
             "ibtpo_learner_weight_push_seconds",
@@ -86,8 +127,8 @@ class LearnerMetrics:
         self.accuracy = Gauge(
             "ibtpo_learner_held_out_accuracy", "Last held-out accuracy", ["measure"], registry=registry
         )
-        self.evaluations = Counter(
-            "ibtpo_learner_evaluations_total", "Evaluations by result", ["result"], registry=registry
+        self.evaluations = closed_counter(
+            "ibtpo_learner_evaluations_total", "Evaluations by result", registry, result=EvaluationResult
         )
         self.rewards = Counter(
             "ibtpo_learner_rewards_total", "Sum of the rewards of judged draws", ["kind"], registry=registry
@@ -110,15 +151,15 @@ class LearnerMetrics:
         """Adds what the run's status says, read at the moment of each scrape: its state, queues and replicas."""
         self.registry.register(_StatusCollector(status))
 
-    def record_step(self, figures: StepFigures, result: str) -> None:
+    def record_step(self, figures: StepFigures, result: StepResult) -> None:
         """Shows a finished step; a figure that it does not have keeps its last value."""
         self.steps.labels(result).inc()
         self.trees.inc(figures.trees)
         self.trajectories.inc(figures.trajectories)
         self.generated.inc(figures.generated_tokens)
-        self.phase_seconds.labels("intake").observe(figures.intake_seconds)
-        self.phase_seconds.labels("update").observe(figures.update_seconds)
-        self.phase_seconds.labels("publish").observe(figures.publish_seconds)
+        self.phase_seconds.labels(Phase.INTAKE).observe(figures.intake_seconds)
+        self.phase_seconds.labels(Phase.UPDATE).observe(figures.update_seconds)
+        self.phase_seconds.labels(Phase.PUBLISH).observe(figures.publish_seconds)
         for name, gauge in self._figures.items():
             value = getattr(figures, name)
             if value is not None:
@@ -142,7 +183,7 @@ class LearnerMetrics:
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
         """Shows a held-out accuracy, and how far engine and learner are apart on its answers."""
-        self.evaluations.labels("done").inc()
+        self.evaluations.labels(EvaluationResult.DONE).inc()
         if evaluation.engine_gap is not None:
             self._figures["engine_gap"].set(evaluation.engine_gap)
         self.accuracy.labels("avg_at_k").set(evaluation.avg_at_k)

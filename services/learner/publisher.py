@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from services.learner.crew import Crew
-from services.learner.metrics import LearnerMetrics
+from services.learner.metrics import LearnerMetrics, PushResult
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.protocol.replica import ReplicaInfo
 from shared.runtime.client import raise_for_problem, reaching
@@ -79,7 +79,7 @@ class Publisher:
     async def _push_to(self, replica: ReplicaInfo, snapshot: Snapshot) -> None:
         url = f"{replica.url.rstrip('/')}/v1/weights/{snapshot.version}"
         headers = {"Content-Length": str(bundle_bytes(snapshot.manifest)), "Content-Type": "application/octet-stream"}
-        result = "loaded"
+        result = PushResult.LOADED
         try:
             async with (
                 reaching(f"replica {replica.name}", self._push_seconds),
@@ -87,12 +87,12 @@ class Publisher:
             ):
                 raise_for_problem(await self._http.put(url, content=body, headers=headers))
         except Unavailable as error:
-            result = "unreached"
+            result = PushResult.UNREACHED
             log.warning("push_failed", replica=replica.name, version=str(snapshot.version), error=str(error))
         except Conflict as error:
-            result = "superseded"
+            result = PushResult.SUPERSEDED
             log.error("push_refused", replica=replica.name, version=str(snapshot.version), error=str(error))
         except IbtpoError as error:
-            result = "refused"
+            result = PushResult.REFUSED
             log.error("push_refused", replica=replica.name, version=str(snapshot.version), error=str(error))
         self._metrics.pushes.labels(result).inc()

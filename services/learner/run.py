@@ -18,7 +18,7 @@ from services.learner.inspection import TreeShelf
 from services.learner.intake import Arrival, Intake
 from services.learner.journal import Journal
 from services.learner.ledger import End, Ledger
-from services.learner.metrics import LearnerMetrics
+from services.learner.metrics import EvaluationResult, LearnerMetrics, StepResult
 from services.learner.publisher import Publisher
 from services.learner.schedule import learning_rate
 from services.learner.state import Books, LearnerState
@@ -215,7 +215,7 @@ class Run:
 
     def _show(self, figures: StepFigures, update: Update) -> None:
         self._figures = figures
-        result = "updated" if update.applied else "refused" if update.refused else "no_signal"
+        result = _result_of(update)
         self._parts.metrics.record_step(figures, result)
         self._parts.journal.add(figures)
         log.info("step", **figures.model_dump(exclude_none=True), result=result, version=str(self._course.version))
@@ -252,7 +252,7 @@ class Run:
         try:
             probe = await self._unless_stopped(self._parts.evaluator.evaluate(step, version))
         except Unavailable as error:
-            self._parts.metrics.evaluations.labels("failed").inc()
+            self._parts.metrics.evaluations.labels(EvaluationResult.FAILED).inc()
             log.error("evaluation_failed", step=step, error=str(error))
             return
         finally:
@@ -318,6 +318,7 @@ class Run:
                 return await work()
             except Unavailable as error:
                 self._message = str(error)
+                self._parts.metrics.stream_failures.inc()
                 log.warning("waiting_for_redis", error=str(error))
             await self._unless_stopped(asyncio.sleep(_RETRY_SECONDS))
             self._message = ""
@@ -334,6 +335,12 @@ class Run:
             working.cancel()
             stopping.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+def _result_of(update: Update) -> StepResult:
+    if update.applied:
+        return StepResult.UPDATED
+    return StepResult.REFUSED if update.refused else StepResult.NO_SIGNAL
 
 
 def _end_of(arrival: Arrival, config: LearnerConfig) -> End:

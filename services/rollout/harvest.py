@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from services.rollout.grower import TooFewVerdicts, TreeGrower
-from services.rollout.metrics import RolloutMetrics
+from services.rollout.metrics import RolloutMetrics, TreeResult
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.verifier_client import VerifierClient
 from shared.errors import InvalidInput, Overloaded, Unavailable
@@ -111,7 +111,7 @@ class Harvest:
         except InvalidInput as error:
             await self._bury(claim, str(error))
         except asyncio.CancelledError:
-            self._metrics.trees.labels("released").inc()
+            self._metrics.trees.labels(TreeResult.RELEASED).inc()
             await self._release(claim, failed=False)
             raise
         except Exception as error:  # noqa: BLE001 - a tree's border: whatever ended it, its claim is given back
@@ -130,7 +130,7 @@ class Harvest:
 
     async def _pass_over(self, claim: Claim, task: Unreadable) -> None:
         """Lets the claim lapse: a replica of another release may be able to read it. In the end nobody is."""
-        self._metrics.trees.labels("unreadable").inc()
+        self._metrics.trees.labels(TreeResult.UNREADABLE).inc()
         log.error("task_unreadable", task=task.id, deliveries=claim.deliveries, reason=task.reason)
         if claim.deliveries >= self._max_deliveries:
             await self._bury(claim, f"unreadable in {claim.deliveries} deliveries: {task.reason}")
@@ -148,7 +148,7 @@ class Harvest:
                 await asyncio.sleep(_WAIT_SECONDS)
 
     async def _bury(self, claim: Claim, reason: str) -> None:
-        self._metrics.trees.labels("dead_letter").inc()
+        self._metrics.trees.labels(TreeResult.DEAD_LETTER).inc()
         log.error("task_buried", task=claim.task.id, reason=reason)
         with contextlib.suppress(Unavailable):
             await self._streams.tasks.bury(claim, reason, self._replica)

@@ -1,11 +1,63 @@
 """The rollout service's Prometheus series."""
 
+from enum import StrEnum
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from shared.protocol.tree import ScoredTree
-from shared.tree.draw import WeightVersion
+from shared.runtime.counters import closed_counter
+from shared.tree.draw import Finish, WeightVersion
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
+
+
+class TreeResult(StrEnum):
+    """How a tree ended."""
+
+    GROWN = "grown"
+    DISCARDED = "discarded"
+    """Too few of its leaves had a verdict (METHOD, Ends)."""
+    FAILED = "failed"
+    RELEASED = "released"
+    """The replica left: another grows it."""
+    DEAD_LETTER = "dead_letter"
+    """Its task was given up."""
+    UNREADABLE = "unreadable"
+    """Its task was left to replicas that can read it."""
+
+
+class TokenSource(StrEnum):
+    """Where tokens of prompts and prefixes came from."""
+
+    CACHE = "cache"
+    COMPUTED = "computed"
+
+
+class VerdictResult(StrEnum):
+    """What a leaf got that asked for its reward."""
+
+    JUDGED = "judged"
+    NULL = "null"
+    """An answer without a reward: the verifier itself failed."""
+    LATE = "late"
+    REFUSED = "refused"
+    """Too many leaves were waiting: it was not sent."""
+
+
+class VerifierFailure(StrEnum):
+    """How a request to the verifier failed."""
+
+    UNREACHED = "unreached"
+    TIMED_OUT = "timed_out"
+    REFUSED = "refused"
+    UNREADABLE = "unreadable"
+
+
+class LoadResult(StrEnum):
+    """What became of a version that was to be served."""
+
+    LOADED = "loaded"
+    REFUSED = "refused"
 
 
 class RolloutMetrics:
@@ -13,19 +65,19 @@ class RolloutMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.trees = Counter(
+        self.trees = closed_counter(
             "ibtpo_rollout_trees_total",
             "Trees by how they ended (discarded: too few verdicts), tasks given up (dead_letter) or left (unreadable)",
-            ["result"],
-            registry=registry,
+            registry,
+            result=TreeResult,
         )
-        self.draws = Counter("ibtpo_rollout_draws_total", "Draws by finish", ["finish"], registry=registry)
+        self.draws = closed_counter("ibtpo_rollout_draws_total", "Draws by finish", registry, finish=Finish)
         self.generated = Counter("ibtpo_rollout_generated_tokens_total", "Tokens sampled", registry=registry)
-        self.prompt_tokens = Counter(
+        self.prompt_tokens = closed_counter(
             "ibtpo_rollout_prompt_tokens_total",
             "Tokens of prompts and prefixes by where they came from",
-            ["source"],
-            registry=registry,
+            registry,
+            source=TokenSource,
         )
         self.reusable = Counter(
             "ibtpo_rollout_reusable_tokens_total",
@@ -36,14 +88,17 @@ class RolloutMetrics:
             "ibtpo_rollout_tree_seconds", "Time to grow one tree", buckets=_SECONDS, registry=registry
         )
         self.trees_in_flight = Gauge("ibtpo_rollout_trees_in_flight", "Trees being grown", registry=registry)
-        self.verdicts = Counter(
-            "ibtpo_rollout_verdicts_total", "Verdicts asked for by result", ["result"], registry=registry
+        self.verdicts = closed_counter(
+            "ibtpo_rollout_verdicts_total", "Verdicts asked for by result", registry, result=VerdictResult
         )
-        self.verifier_failures = Counter(
-            "ibtpo_rollout_verifier_failures_total", "Failed verifier requests by error", ["error"], registry=registry
+        self.verifier_failures = closed_counter(
+            "ibtpo_rollout_verifier_failures_total",
+            "Failed verifier requests by error",
+            registry,
+            error=VerifierFailure,
         )
-        self.weight_loads = Counter(
-            "ibtpo_rollout_weight_loads_total", "Weight loads by result", ["result"], registry=registry
+        self.weight_loads = closed_counter(
+            "ibtpo_rollout_weight_loads_total", "Weight loads by result", registry, result=LoadResult
         )
         self.weight_load_seconds = Histogram(
             "ibtpo_rollout_weight_load_seconds",
@@ -68,12 +123,12 @@ class RolloutMetrics:
     def record_tree(self, tree: ScoredTree) -> None:
         """Counts a finished tree: its draws, tokens, reuse and balance."""
         usage = tree.usage
-        self.trees.labels("grown").inc()
+        self.trees.labels(TreeResult.GROWN).inc()
         for draw in tree.draws:
-            self.draws.labels(draw.finish.value).inc()
+            self.draws.labels(draw.finish).inc()
         self.generated.inc(usage.generated_tokens)
-        self.prompt_tokens.labels("cache").inc(usage.cached_tokens)
-        self.prompt_tokens.labels("computed").inc(usage.prompt_tokens - usage.cached_tokens)
+        self.prompt_tokens.labels(TokenSource.CACHE).inc(usage.cached_tokens)
+        self.prompt_tokens.labels(TokenSource.COMPUTED).inc(usage.prompt_tokens - usage.cached_tokens)
         self.reusable.inc(usage.reusable_tokens)
         self.tree_seconds.observe(usage.seconds)
         figures = tree.figures()
@@ -83,11 +138,11 @@ class RolloutMetrics:
 
     def record_failure(self, *, is_discarded: bool) -> None:
         """Counts a tree that came to nothing: discarded for too few verdicts (METHOD, Ends), or failed otherwise."""
-        self.trees.labels("discarded" if is_discarded else "failed").inc()
+        self.trees.labels(TreeResult.DISCARDED if is_discarded else TreeResult.FAILED).inc()
 
     def record_load(self, version: WeightVersion, seconds: float) -> None:
         """Counts a version that is now served."""
-        self.weight_loads.labels("loaded").inc()
+        self.weight_loads.labels(LoadResult.LOADED).inc()
         self.weight_load_seconds.observe(seconds)
         self.generation.set(version.generation)
         self.number.set(version.number)

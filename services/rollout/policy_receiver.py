@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from services.rollout.engines.engine import Engine
-from services.rollout.metrics import RolloutMetrics
+from services.rollout.metrics import LoadResult, RolloutMetrics
 from services.rollout.vocabulary import Vocabulary
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
 from shared.runtime.client import raise_for_problem
@@ -110,7 +110,7 @@ class PolicyReceiver:
                 vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
                 await self._engine.load(snapshot.directory, snapshot.version)
             except IbtpoError:
-                self._metrics.weight_loads.labels("refused").inc()
+                self._metrics.weight_loads.labels(LoadResult.REFUSED).inc()
                 raise
             self._held, before = held.pop_all(), self._held
         await before.aclose()

@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 from pydantic import ValidationError
 
-from services.rollout.metrics import RolloutMetrics
+from services.rollout.metrics import RolloutMetrics, VerdictResult, VerifierFailure
 from shared.protocol.verdict import Verdict, VerdictItem, VerdictRequest
 from shared.runtime.loops import run_until_cancelled
 
@@ -70,7 +70,7 @@ class VerifierClient:
     async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
         """The reward of one answer in [0, 1]; None when no verdict was had in time."""
         if len(self._waiting) >= self._limits.max_waiting:
-            self._metrics.verdicts.labels("refused").inc()
+            self._metrics.verdicts.labels(VerdictResult.REFUSED).inc()
             return None
         self._num_asked += 1
         item = VerdictItem(id=str(self._num_asked), kind=kind, response=response, answer_key=answer_key)
@@ -81,7 +81,7 @@ class VerifierClient:
             async with asyncio.timeout(self._limits.verdict_seconds):
                 return await waiting.reward
         except TimeoutError:
-            self._metrics.verdicts.labels("late").inc()
+            self._metrics.verdicts.labels(VerdictResult.LATE).inc()
             return None
 
     async def is_ready(self) -> bool:
@@ -119,7 +119,7 @@ class VerifierClient:
                 await self._ask(batch, left)
             except (*_UNREACHED, ValidationError, _Refused) as failure:
                 self._answers = False
-                self._metrics.verifier_failures.labels(type(failure).__name__).inc()
+                self._metrics.verifier_failures.labels(_kind_of(failure)).inc()
                 if isinstance(failure, _Refused) and not failure.is_passing:
                     await self._judge_halves(batch)
                     return
@@ -158,7 +158,7 @@ class VerifierClient:
             self._record(waiting, None)
 
     def _record(self, waiting: _Waiting, reward: float | None) -> None:
-        self._metrics.verdicts.labels("null" if reward is None else "judged").inc()
+        self._metrics.verdicts.labels(VerdictResult.NULL if reward is None else VerdictResult.JUDGED).inc()
         _answer(waiting, reward)
 
 
@@ -171,6 +171,14 @@ class _Refused(Exception):
 def _answer(waiting: _Waiting, reward: float | None) -> None:
     if not waiting.reward.done():
         waiting.reward.set_result(reward)
+
+
+def _kind_of(failure: Exception) -> VerifierFailure:
+    if isinstance(failure, _Refused):
+        return VerifierFailure.REFUSED
+    if isinstance(failure, ValidationError):
+        return VerifierFailure.UNREADABLE
+    return VerifierFailure.TIMED_OUT if isinstance(failure, httpx.TimeoutException) else VerifierFailure.UNREACHED
 
 
 def _still_open(batch: list[_Waiting]) -> list[_Waiting]:

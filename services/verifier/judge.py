@@ -9,7 +9,7 @@ from typing import Any
 
 from services.verifier.checks.check import Case, Check, Judgement, failed
 from services.verifier.judgement_cache import JudgementCache
-from services.verifier.metrics import VerifierMetrics
+from services.verifier.metrics import Refusal, VerifierMetrics
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.verdict import Outcome, VerdictItem
 from shared.runtime.logs import event_logger
@@ -53,6 +53,7 @@ class Judge:
     def add(self, check: Check[Any]) -> None:
         """Takes up a kind, its check started."""
         self._check_of_kind[check.kind] = check
+        self._metrics.add_kind(check.kind)
 
     def not_ready(self) -> str | None:
         """Why no kind can be judged now, or None."""
@@ -67,7 +68,7 @@ class Judge:
     def admit(self, items: Sequence[VerdictItem]) -> Batch:
         """Takes the items in. Raises InvalidInput, Unavailable or Overloaded for the batch as a whole."""
         if self._num_pending + len(items) > self._max_pending_items:
-            self._metrics.refused_batches.labels("overloaded").inc()
+            self._metrics.refused_batches.labels(Refusal.OVERLOADED).inc()
             raise Overloaded(
                 f"{self._num_pending} items are pending and {len(items)} more would exceed {self._max_pending_items}; "
                 "try again later or send smaller batches"
@@ -110,7 +111,7 @@ class Judge:
             raise InvalidInput(f"item {item.id!r}: kind {item.kind!r} is none of: {known}")
         refusal = check.refusal()
         if refusal is not None:
-            self._metrics.refused_batches.labels("unavailable").inc()
+            self._metrics.refused_batches.labels(Refusal.UNAVAILABLE).inc()
             raise Unavailable(f"kind {item.kind!r} cannot be judged here: {refusal}")
         return check
 
@@ -127,7 +128,7 @@ class Judge:
             ledger.fail_open(f"the {kind} check failed: {type(error).__name__}")
         ledger.fail_open(f"the {kind} check gave no verdict")
         for outcome, count in ledger.num_of_outcome.items():
-            self._metrics.verdicts.labels(kind, outcome.value).inc(count)
+            self._metrics.verdicts.labels(kind, outcome).inc(count)
         self._metrics.cache_hits.labels(kind).inc(ledger.num_known)
 
 

@@ -1,8 +1,33 @@
 """What the verifier counts."""
 
+from enum import StrEnum
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from shared.protocol.verdict import Outcome
+from shared.runtime.counters import closed_counter
+
 _JUDGE_BUCKETS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Refusal(StrEnum):
+    """Why a batch was not taken in."""
+
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    """One of its kinds cannot be judged here."""
+
+
+class WorkerEnd(StrEnum):
+    """Why a worker process was ended."""
+
+    DIED = "died"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    """Nobody waited for its answer any more."""
+    MEMORY = "memory"
+    RECYCLED = "recycled"
+    """It had answered enough, or had grown."""
 
 
 class VerifierMetrics:
@@ -27,8 +52,8 @@ class VerifierMetrics:
         self.queue_age_seconds = Gauge(
             "ibtpo_verifier_queue_age_seconds", "Age of the oldest batch that still waits.", registry=registry
         )
-        self.refused_batches = Counter(
-            "ibtpo_verifier_refused_batches", "Batches refused.", ("reason",), registry=registry
+        self.refused_batches = closed_counter(
+            "ibtpo_verifier_refused_batches", "Batches refused.", registry, reason=Refusal
         )
         self.cache_hits = Counter(
             "ibtpo_verifier_cache_hits", "Items whose judgement was known already.", ("kind",), registry=registry
@@ -39,3 +64,13 @@ class VerifierMetrics:
         self.worker_starts = Counter(
             "ibtpo_verifier_worker_starts", "Worker processes started.", ("kind",), registry=registry
         )
+
+    def add_kind(self, kind: str) -> None:
+        """Shows a kind's verdicts from before the first one: rates and alerts begin at 0."""
+        for outcome in Outcome:
+            self.verdicts.labels(kind, outcome)
+
+    def add_pool(self, kind: str) -> None:
+        """Shows the ends of a kind's workers from before the first one."""
+        for reason in WorkerEnd:
+            self.worker_kills.labels(kind, reason)

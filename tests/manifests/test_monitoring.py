@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from services.learner.metrics import LearnerMetrics
+from services.learner.metrics import LearnerMetrics, StepResult
 from services.rollout.engines.embedded.counters import EngineCounters
 from services.rollout.engines.embedded.series import EngineSeries
 from services.rollout.engines.sglang import SglangMetrics
@@ -75,7 +75,7 @@ def _exported() -> set[str]:
     """The names of all series that the services have, those of the HTTP doors among them."""
     rollout, learner, verifier = RolloutMetrics(), LearnerMetrics(), VerifierMetrics(CollectorRegistry())
     learner.show_accounts(Accounts)
-    learner.record_step(StepFigures(**dict.fromkeys(StepFigures.model_fields, 1)), "updated")
+    learner.record_step(StepFigures(**dict.fromkeys(StepFigures.model_fields, 1)), StepResult.UPDATED)
     learner.show_status(lambda: RunStatus(run="r", state=RunState.TRAINING))
     sglang = CollectorRegistry()
     SglangMetrics(sglang)

@@ -209,7 +209,8 @@ async def test_metrics_count_verdicts_by_kind_and_outcome(client: httpx.AsyncCli
     await _verdicts(client, _math("4", "4"), _math("4", "5"), _item("fail"))
     metrics = (await client.get("/metrics")).text
     for kind, outcome in (("math", "right"), ("math", "wrong"), ("slow", "infrastructure")):
-        assert f'ibtpo_verifier_verdicts_total{{kind="{kind}",outcome="{outcome}"}}' in metrics
+        assert f'ibtpo_verifier_verdicts_total{{kind="{kind}",outcome="{outcome}"}} 0.0' not in metrics
+    assert 'ibtpo_verifier_verdicts_total{kind="code",outcome="infrastructure"} 0.0' in metrics, "shown from the start"
     assert 'ibtpo_verifier_judge_seconds_bucket{kind="math"' in metrics
     assert "ibtpo_verifier_queue_age_seconds" in metrics
 

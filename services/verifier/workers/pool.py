@@ -8,7 +8,7 @@ from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self
 
-from services.verifier.metrics import VerifierMetrics
+from services.verifier.metrics import VerifierMetrics, WorkerEnd
 from services.verifier.workers.template import Template, Worker
 from shared.runtime.logs import event_logger
 
@@ -58,6 +58,7 @@ class WorkerPool:
     def __init__(self, settings: PoolSettings, metrics: VerifierMetrics) -> None:
         self._settings = settings
         self._metrics = metrics
+        metrics.add_pool(settings.kind)
         self._template = Template(settings.target, settings.memory_bytes)
         self._turns = asyncio.Semaphore(settings.num_workers)
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()
@@ -99,7 +100,7 @@ class WorkerPool:
                 try:
                     return await self._ask(worker, arguments, seconds)
                 except (ConnectionError, EOFError, ValueError):
-                    self._end(worker, "died")
+                    self._end(worker, WorkerEnd.DIED)
         return Reply(Fate.LOST, detail="every worker that was asked died")
 
     async def _ask(self, worker: Worker, arguments: Sequence[Any], seconds: float) -> Reply:
@@ -109,26 +110,26 @@ class WorkerPool:
                 reply = await worker.ask(arguments)
         except TimeoutError:
             cpu_seconds = worker.cpu_seconds() - cpu_before
-            self._end(worker, "timed_out")
+            self._end(worker, WorkerEnd.TIMED_OUT)
             if cpu_seconds < _OWN_SHARE * seconds:
                 return Reply(Fate.STARVED, detail=f"{cpu_seconds:.1f} s of the processor in {seconds:g} s")
             return Reply(Fate.TIMED_OUT, detail=f"not done in {seconds:g} s", cpu_seconds=cpu_seconds)
         except asyncio.CancelledError:
-            self._end(worker, "cancelled")
+            self._end(worker, WorkerEnd.CANCELLED)
             raise
         if reply.failure == "memory":
-            self._end(worker, "memory")
+            self._end(worker, WorkerEnd.MEMORY)
             return Reply(Fate.MEMORY, detail=f"over {self._settings.memory_bytes} bytes", cpu_seconds=reply.cpu_seconds)
         self._give_back(worker, reply.peak_bytes)
         return Reply(Fate.ANSWERED, reply.value, reply.failure, reply.cpu_seconds)
 
     def _give_back(self, worker: Worker, peak_bytes: int) -> None:
         if worker.num_answers >= self._settings.questions_per_worker or peak_bytes > self._settings.memory_bytes // 2:
-            self._end(worker, "recycled")
+            self._end(worker, WorkerEnd.RECYCLED)
         else:
             self._idle.put_nowait(worker)
 
-    def _end(self, worker: Worker, reason: str) -> None:
+    def _end(self, worker: Worker, reason: WorkerEnd) -> None:
         worker.kill()
         self._live.discard(worker)
         self._metrics.worker_kills.labels(self._settings.kind, reason).inc()
@@ -168,4 +169,4 @@ class WorkerPool:
             if worker.is_alive:
                 self._idle.put_nowait(worker)
             else:
-                self._end(worker, "died")
+                self._end(worker, WorkerEnd.DIED)

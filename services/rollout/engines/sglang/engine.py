@@ -132,7 +132,7 @@ class SglangEngine:
             self._give_up(serving.client, rid)
             raise
         finally:
-            self._metrics.requests.labels(result.value).inc()
+            self._metrics.requests.labels(result).inc()
         return completion
 
     def _give_up(self, client: SglangClient, rid: str) -> None:

@@ -149,7 +149,7 @@ class Keeper:
 
     async def _start(self, bundle: Bundle, cause: StartCause) -> None:
         """Serves `bundle` from a server in a fresh state."""
-        self._metrics.starts.labels(cause.value).inc()
+        self._metrics.starts.labels(cause).inc()
         client = await self._server.start(bundle)
         try:
             self._limits = await _limits(client, bundle)

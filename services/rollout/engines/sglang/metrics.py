@@ -2,7 +2,9 @@
 
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+from shared.runtime.counters import closed_counter
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 
@@ -34,14 +36,11 @@ class SglangMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.up = Gauge("ibtpo_rollout_engine_up", "Whether the engine's server serves now", registry=registry)
-        self.starts = Counter(
-            "ibtpo_rollout_engine_starts_total",
-            "Starts of the engine's server by cause",
-            ["cause"],
-            registry=registry,
+        self.starts = closed_counter(
+            "ibtpo_rollout_engine_starts_total", "Starts of the engine's server by cause", registry, cause=StartCause
         )
-        self.requests = Counter(
-            "ibtpo_rollout_engine_requests_total", "Tries of completions by result", ["result"], registry=registry
+        self.requests = closed_counter(
+            "ibtpo_rollout_engine_requests_total", "Tries of completions by result", registry, result=RequestResult
         )
         self.in_flight = Gauge(
             "ibtpo_rollout_engine_requests_in_flight", "Completions that the server works on", registry=registry
