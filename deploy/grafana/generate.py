@@ -1,29 +1,31 @@
-"""Writes the dashboards' JSON from panels.py: `python deploy/grafana/generate.py [DIRECTORY]`."""
+"""Writes the dashboards' JSON from panels.py: `python deploy/grafana/generate.py [--docs URL]`."""
 
+import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1]))
 
+from docs_url import DOCS_URL
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as kinds
-from grafana_foundation_sdk.models.dashboard import DashboardLinkType, DataSourceRef, GridPos
+from grafana_foundation_sdk.models.dashboard import DashboardLinkType, DataSourceRef, GridPos, Threshold, ThresholdsMode
 from panels import BOARDS, Board, Panel
 
+DASHBOARDS = Path(__file__).parent / "dashboards"
 _COLUMNS = 24
-_DOCS = "/public/ibtpo"
-"""Where Grafana serves docs/: compose.yaml mounts it there."""
 
 
-def main(directory: Path) -> None:
+def main(docs: str) -> None:
     """One file per dashboard."""
     for name, board in BOARDS.items():
-        (directory / f"{name}.json").write_text(to_json(board), encoding="utf-8")
+        (DASHBOARDS / f"{name}.json").write_text(to_json(board, docs.rstrip("/")), encoding="utf-8")
 
 
-def to_json(board: Board) -> str:
-    """The dashboard as Grafana reads it."""
+def to_json(board: Board, docs: str = DOCS_URL) -> str:
+    """The dashboard as Grafana reads it, its panels linked to pages below `docs`."""
     built = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)
@@ -41,7 +43,7 @@ def to_json(board: Board) -> str:
     for number, panel in enumerate(board.panels, start=1):
         if x + panel.width > _COLUMNS or _height(panel) != height:
             x, y, height = 0, y + height, _height(panel)
-        built = built.with_panel(_picture(panel).id(number).grid_pos(GridPos(h=height, w=panel.width, x=x, y=y)))
+        built = built.with_panel(_picture(panel, docs).id(number).grid_pos(GridPos(h=height, w=panel.width, x=x, y=y)))
         x += panel.width
     return JSONEncoder(sort_keys=True, indent=1).encode(built.build()) + "\n"
 
@@ -50,15 +52,15 @@ def _height(panel: Panel) -> int:
     return 4 if panel.is_stat else 8
 
 
-def _picture(panel: Panel) -> stat.Panel | timeseries.Panel:
+def _picture(panel: Panel, docs: str) -> stat.Panel | timeseries.Panel:
     """The panel in Grafana's terms."""
-    picture = _stat() if panel.is_stat else _lines(panel)
+    picture = _stat(panel) if panel.is_stat else _lines(panel)
     picture = (
         picture.title(panel.title)
         .description(panel.description)
         .unit(panel.unit)
         .datasource(DataSourceRef(type_val="prometheus", uid="prometheus"))
-        .links([dashboard.DashboardLink(panel.docs).url(f"{_DOCS}/{panel.docs}").target_blank(True)])
+        .links([dashboard.DashboardLink(panel.docs).url(f"{docs}/{panel.docs}").target_blank(True)])
     )
     for letter, query in zip("ABCDEF", panel.queries, strict=False):
         target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter)
@@ -66,8 +68,15 @@ def _picture(panel: Panel) -> stat.Panel | timeseries.Panel:
     return picture
 
 
-def _stat() -> stat.Panel:
-    return stat.Panel().color_mode(kinds.BigValueColorMode.NONE).graph_mode(kinds.BigValueGraphMode.NONE)
+def _stat(panel: Panel) -> stat.Panel:
+    picture = stat.Panel().color_mode(kinds.BigValueColorMode.NONE).graph_mode(kinds.BigValueGraphMode.NONE)
+    if panel.is_named:
+        picture = picture.text_mode(kinds.BigValueTextMode.NAME)
+    if panel.colors:
+        steps = [Threshold(value, color) for value, color in panel.colors]
+        thresholds = dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
+        picture = picture.color_mode(kinds.BigValueColorMode.VALUE).thresholds(thresholds)
+    return picture
 
 
 def _lines(panel: Panel) -> timeseries.Panel:
@@ -80,4 +89,6 @@ def _lines(panel: Panel) -> timeseries.Panel:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "dashboards")
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--docs", default=DOCS_URL, metavar="URL", help="where docs/ is read (default: %(default)s)")
+    main(arguments.parse_args().docs)

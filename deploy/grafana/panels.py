@@ -2,7 +2,7 @@
 
 # ruff: noqa: E501 - an expression is read whole
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture. `docs` is a page, with an anchor, below docs/."""
+    """One picture. `docs` is a page, with an anchor, below docs/; `colors` are those of a number from each value on,
+    the first from None, which is below all."""
 
     title: str
     queries: tuple[Query, ...]
@@ -23,6 +24,8 @@ class Panel:
     description: str
     docs: str
     is_stat: bool = False
+    is_named: bool = False
+    colors: tuple[tuple[float | None, str], ...] = ()
     is_points: bool = False
     is_stacked: bool = False
     width: int = 8
@@ -58,12 +61,27 @@ def stat(title: str, unit: str, description: str, docs: str, expr: str, legend: 
     return Panel(title, (Query(expr, legend),), unit, description, docs, is_stat=True, width=4)
 
 
-def quantiles(metric: str, by: str = "") -> tuple[tuple[str, str], ...]:
-    """Median and 95th percentile of a histogram, perhaps by a label."""
+def named(panel: Panel) -> Panel:
+    """The stat with the names of its series in place of their values."""
+    return replace(panel, is_named=True)
+
+
+def colored(panel: Panel, *colors: tuple[float | None, str]) -> Panel:
+    """The stat in the color of its value."""
+    return replace(panel, colors=colors)
+
+
+def last(series: str) -> str:
+    """What the learner said last: it is gone when the run has ended."""
+    return f"last_over_time({series}[6h])"
+
+
+def quantiles(metric: str, by: str = "", name: str = "") -> tuple[tuple[str, str], ...]:
+    """Median and 95th percentile of a histogram, perhaps by a label, perhaps with a name before them."""
     labels = f"le, {by}" if by else "le"
     legend = f" {{{{{by}}}}}" if by else ""
     inside = f"sum by ({labels}) (rate({metric}_bucket[5m]))"
-    return tuple((f"histogram_quantile({q}, {inside})", f"p{q * 100:g}{legend}") for q in (0.5, 0.95))
+    return tuple((f"histogram_quantile({q}, {inside})", f"{name} p{q * 100:g}{legend}".strip()) for q in (0.5, 0.95))
 
 
 METHOD = "method.md#diagnostics"
@@ -72,35 +90,60 @@ BALANCE = Board(
     "ibtpo: Balance",
     "Is it learning, and is it balanced: do steps explore and decide at once?",
     (
-        stat("State", "none", "What the run is doing.", "architecture.md", "ibtpo_learner_run_state == 1", "{{state}}"),
-        stat("Step", "none", "Training steps taken.", "learner.md", "ibtpo_learner_step"),
+        named(
+            stat(
+                "State",
+                "none",
+                "What the run is doing, or how it ended.",
+                "architecture.md",
+                "ibtpo:run_state:last == 1",
+                "{{state}}",
+            )
+        ),
+        stat("Step", "suffix:steps", "Training steps taken.", "learner.md", last("ibtpo:run_step:last")),
         stat(
             "Held-out accuracy",
             "percentunit",
             "avg@k of the last evaluation: the figure to judge a run by.",
             METHOD,
-            'max(last_over_time(ibtpo_learner_held_out_accuracy{measure="avg_at_k"}[6h]))',
+            last('ibtpo:held_out_accuracy:last{measure="avg_at_k"}'),
         ),
-        stat(
-            "Eff-Rate, 5 minutes",
-            "percentunit",
-            "Share of trees with mixed rewards: what there is to learn from.",
-            METHOD,
-            "avg_over_time(ibtpo_learner_eff_rate[5m])",
+        colored(
+            stat(
+                "Eff-Rate, 5 minutes",
+                "percentunit",
+                "Share of trees with mixed rewards: what there is to learn from.",
+                METHOD,
+                last("ibtpo:eff_rate:avg5m"),
+            ),
+            (None, "red"),
+            (0.1, "green"),
         ),
-        stat(
-            "Cov(η₁, η₂), 5 minutes",
-            "none",
-            "Near 0 while Eff-Rate is high: the balance is lost.",
-            "operations.md#ibtpobalancelost",
-            "avg_over_time(ibtpo_learner_cov_eta[5m])",
+        colored(
+            stat(
+                "Cov(η₁, η₂), 5 minutes",
+                "none",
+                "Near 0 while Eff-Rate is high: the balance is lost.",
+                "operations.md#ibtpobalancelost",
+                last("ibtpo:cov_eta:avg5m"),
+            ),
+            (None, "red"),
+            (0.005, "green"),
         ),
-        stat(
-            "Alerts firing",
-            "none",
-            "Alerts of all kinds that are firing now.",
-            "operations.md#runbook",
-            'count(ALERTS{alertstate="firing", alertname=~"Ibtpo.*"}) or vector(0)',
+        named(
+            colored(
+                stat(
+                    "What is broken",
+                    "none",
+                    "The alerts that are firing now; each is a heading of the runbook.",
+                    "operations.md#runbook",
+                    'sum by (alertname) (ALERTS{alertstate="firing", alertname=~"Ibtpo.*"}) '
+                    'or on () label_replace(vector(0), "alertname", "nothing", "", "")',
+                    "{{alertname}}",
+                ),
+                (None, "green"),
+                (1, "red"),
+            )
         ),
         lines(
             "IB-Score",
@@ -128,7 +171,7 @@ BALANCE = Board(
         ),
         lines(
             "Nodes to balance",
-            "none",
+            "suffix:nodes",
             "Nodes whose draws differ in value in the last step: Cov means nothing where they are few.",
             METHOD,
             ("ibtpo_learner_cov_eta_nodes", "nodes"),
@@ -154,7 +197,7 @@ BALANCE = Board(
             "percentunit",
             "avg@k and pass@k on held-out problems, through the same replicas that train.",
             METHOD,
-            ("max by (measure) (last_over_time(ibtpo_learner_held_out_accuracy[6h]))", "{{measure}}"),
+            (last("ibtpo:held_out_accuracy:last"), "{{measure}}"),
         ),
         lines(
             "Reward by kind",
@@ -177,8 +220,8 @@ BALANCE = Board(
         ),
         lines(
             "Entropy and KL",
-            "none",
-            "Nats per token: the policy's entropy, and its k3 divergence from the model the run began with.",
+            "suffix:nats/token",
+            "The policy's entropy, and its k3 divergence from the model the run began with.",
             "learner.md",
             ("ibtpo_learner_entropy", "entropy"),
             ("ibtpo_learner_kl", "KL"),
@@ -193,16 +236,16 @@ BALANCE = Board(
         ),
         lines(
             "Engine gap",
-            "none",
-            "Mean |learner − engine| log-probability over tokens of the same weights, in nats: a rise means that the engine "
+            "suffix:nats",
+            "Mean |learner − engine| log-probability over tokens of the same weights: a rise means that the engine "
             "no longer samples what the learner trains.",
             "learner.md",
             ("ibtpo_learner_engine_gap", "gap"),
         ),
         stacked(
             "How tasks ended",
-            "ops",
-            "Tasks per second: used, skipped (no signal), stale, failed. fed = their sum + outstanding, always.",
+            "suffix:tasks/s",
+            "Tasks by their end: used, skipped (no signal), stale, failed. fed = their sum + outstanding, always.",
             "architecture.md#contracts",
             ("sum by (end) (rate(ibtpo_learner_tasks_ended_total[5m]))", "{{end}}"),
         ),
@@ -215,39 +258,52 @@ THROUGHPUT = Board(
     "ibtpo: Throughput",
     "Where does time go, and who waits for whom?",
     (
-        stat("Tokens per second", "none", "Sampled by all replicas.", OPERATIONS, "ibtpo:generated_tokens:rate1m"),
-        stat("Trees per second", "none", "Grown by all replicas.", OPERATIONS, "ibtpo:trees:rate1m"),
-        stat(
-            "Replicas serving",
-            "none",
-            "Live and with weights.",
-            "operations.md#ibtponoreplicas",
-            'ibtpo_learner_replicas{state="serving"}',
+        stat("Generation", "suffix:tokens/s", "Sampled by all replicas.", OPERATIONS, "ibtpo:generated_tokens:rate1m"),
+        stat("Growth", "suffix:trees/s", "Grown by all replicas.", OPERATIONS, "ibtpo:trees:rate1m"),
+        colored(
+            stat(
+                "Replicas serving",
+                "suffix:replicas",
+                "Live and with weights, as the learner saw them last.",
+                "operations.md#ibtponoreplicas",
+                last('ibtpo:replicas:last{state="serving"}'),
+            ),
+            (None, "red"),
+            (1, "green"),
         ),
-        stat(
-            "Learner waits",
-            "percentunit",
-            "Share of a step spent waiting for trees: high, add replicas; near 0, they wait for the learner.",
-            OPERATIONS,
-            'ibtpo:learner_phase:ratio5m{phase="intake"}',
+        colored(
+            stat(
+                "Learner waits",
+                "percentunit",
+                "Share of a step spent waiting for trees: high, add replicas; near 0, they wait for the learner.",
+                OPERATIONS,
+                last('ibtpo:learner_phase:ratio5m{phase="intake"}'),
+            ),
+            (None, "green"),
+            (0.3, "yellow"),
         ),
         stat(
             "Staleness",
-            "none",
+            "suffix:updates",
             "Updates between a tree's tokens and the learner, on average.",
             OPERATIONS,
-            "ibtpo_learner_staleness",
+            last("ibtpo:staleness:last"),
         ),
-        stat(
-            "Books",
-            "none",
-            "fed − ended − outstanding: 0, or something is broken.",
-            "operations.md#ibtpobooksunbalanced",
-            "ibtpo:books:difference",
+        colored(
+            stat(
+                "Books",
+                "suffix:tasks",
+                "fed − ended − outstanding: 0, or something is broken.",
+                "operations.md#ibtpobooksunbalanced",
+                last("ibtpo:books:difference"),
+            ),
+            (None, "red"),
+            (0, "green"),
+            (1, "red"),
         ),
         lines(
-            "Tokens per second",
-            "none",
+            "Sampled tokens",
+            "suffix:tokens/s",
             "Sampled tokens, in all and by replica.",
             OPERATIONS,
             ("ibtpo:generated_tokens:rate1m", "all"),
@@ -255,7 +311,7 @@ THROUGHPUT = Board(
         ),
         lines(
             "Trajectories per 1,000 tokens",
-            "none",
+            "suffix:trajectories",
             "What trees save: without sharing it is 1,000 / mean length.",
             METHOD,
             ("ibtpo:trajectories_per_1k_tokens:ratio5m", "grown, 5 min"),
@@ -275,7 +331,7 @@ THROUGHPUT = Board(
         ),
         lines(
             "Trees in flight",
-            "none",
+            "suffix:trees",
             "Trees that each replica is growing.",
             OPERATIONS,
             ("ibtpo_rollout_trees_in_flight", "{{instance}}"),
@@ -283,14 +339,14 @@ THROUGHPUT = Board(
         lines("Time of a tree", "s", "From claim to record.", OPERATIONS, *quantiles("ibtpo_rollout_tree_seconds")),
         lines(
             "Queues",
-            "none",
+            "suffix:entries",
             "Tasks nobody has taken, tasks being grown, trees the learner has not taken.",
             "operations.md#ibtpoqueuegrowing",
             ("ibtpo_learner_stream_entries", "{{stream}} {{state}}"),
         ),
         lines(
             "Staleness and versions behind",
-            "none",
+            "suffix:updates",
             "Mean staleness of a step's trees, and how far each replica's weights are behind the learner's.",
             "operations.md#ibtporeplicastale",
             ("ibtpo_learner_staleness", "staleness"),
@@ -311,22 +367,24 @@ THROUGHPUT = Board(
             *quantiles("ibtpo_learner_weight_push_seconds"),
         ),
         lines(
-            "Weight load",
+            "Weight load and pause",
             "s",
-            "Receiving, checking and loading one version, on the replicas.",
+            "Loading one version on the replicas, and the part of it in which SGLang samples no token. The embedded engine "
+            "changes its weights between two steps.",
             "operations.md#ibtpoweightpushfailing",
-            *quantiles("ibtpo_rollout_weight_load_seconds"),
+            *quantiles("ibtpo_rollout_weight_load_seconds", name="load"),
+            *quantiles("ibtpo_rollout_engine_pause_seconds", name="pause"),
         ),
         stacked(
             "Pushes by result",
-            "ops",
-            "Pushes per second: loaded, unreached, refused, superseded.",
+            "suffix:pushes/s",
+            "Pushes of a version to a replica: loaded, unreached, refused, superseded.",
             "operations.md#ibtpoweightpushfailing",
             ("sum by (result) (rate(ibtpo_learner_weight_pushes_total[5m]))", "{{result}}"),
         ),
         lines(
             "Requests in the engines",
-            "none",
+            "suffix:requests",
             "Decoded now, and waiting for a place.",
             OPERATIONS,
             ("sum by (instance) (ibtpo_rollout_engine_requests_in_flight)", "{{instance}} in flight"),
@@ -334,14 +392,14 @@ THROUGHPUT = Board(
         ),
         stacked(
             "Tokens by what the embedded engine did",
-            "ops",
-            "Tokens per second: generated, prefilled, taken from the cache, evicted, recomputed after new weights.",
+            "suffix:tokens/s",
+            "Generated, prefilled, taken from the cache, evicted, recomputed after new weights.",
             OPERATIONS,
             ("sum by (mode) (rate(ibtpo_rollout_engine_tokens_total[1m]))", "{{mode}}"),
         ),
         lines(
             "Lengths: used and stale",
-            "none",
+            "suffix:tokens",
             "Mean answer length of trees used and of trees dropped as stale: a bound that drops the long ones is a bias.",
             "operations.md#ibtpotreesstale",
             (
@@ -349,10 +407,16 @@ THROUGHPUT = Board(
                 "used",
             ),
             (
-                "(sum(rate(ibtpo_learner_stale_trajectory_tokens_sum[5m])) "
-                "/ (sum(rate(ibtpo_learner_stale_trajectory_tokens_count[5m])) > 0)) or vector(0)",
+                "sum(rate(ibtpo_learner_stale_trajectory_tokens_sum[5m])) / sum(rate(ibtpo_learner_stale_trajectory_tokens_count[5m]))",
                 "stale",
             ),
+        ),
+        lines(
+            "Redis out of reach",
+            "suffix:failures/s",
+            "The learner's tries that found Redis away, or full.",
+            "operations.md#ibtporedisaway",
+            ("sum by (instance) (rate(ibtpo_learner_stream_failures_total[5m]))", "{{instance}}"),
         ),
         lines("Checkpoints", "s", "Time to write one.", "learner.md", *quantiles("ibtpo_learner_checkpoint_seconds")),
     ),
@@ -364,7 +428,7 @@ VERIFIER = Board(
     "ibtpo: Verifier",
     "Does the verifier keep up, and does it judge?",
     (
-        stat("Verdicts per second", "none", "Of all kinds.", VERIFIER_PAGE, "sum(ibtpo:verdicts:rate1m)"),
+        stat("Verdicts", "suffix:verdicts/s", "Of all kinds.", VERIFIER_PAGE, "sum(ibtpo:verdicts:rate1m)"),
         stat(
             "Right",
             "percentunit",
@@ -372,16 +436,24 @@ VERIFIER = Board(
             VERIFIER_PAGE,
             'sum(rate(ibtpo_verifier_verdicts_total{outcome="right"}[5m])) / sum(rate(ibtpo_verifier_verdicts_total[5m]))',
         ),
-        stat(
-            "Failures",
-            "percentunit",
-            "Share of verdicts that the verifier owes: never trained on.",
-            "operations.md#ibtpoverifiererrors",
-            '(sum(rate(ibtpo_verifier_verdicts_total{outcome="infrastructure"}[5m])) or vector(0)) '
-            "/ sum(rate(ibtpo_verifier_verdicts_total[5m]))",
+        colored(
+            stat(
+                "Failures",
+                "percentunit",
+                "Share of verdicts that the verifier owes: never trained on.",
+                "operations.md#ibtpoverifiererrors",
+                'sum(rate(ibtpo_verifier_verdicts_total{outcome="infrastructure"}[5m])) '
+                "/ sum(rate(ibtpo_verifier_verdicts_total[5m]))",
+            ),
+            (None, "green"),
+            (0.02, "red"),
         ),
         stat(
-            "Pending", "none", "Items accepted and not yet judged.", VERIFIER_PAGE, "sum(ibtpo_verifier_pending_items)"
+            "Pending",
+            "suffix:items",
+            "Items accepted and not yet judged.",
+            VERIFIER_PAGE,
+            "sum(ibtpo_verifier_pending_items)",
         ),
         stat(
             "Oldest waiting",
@@ -390,20 +462,30 @@ VERIFIER = Board(
             VERIFIER_PAGE,
             "max(ibtpo_verifier_queue_age_seconds)",
         ),
-        stat("Verifiers", "none", "Processes that answer.", "operations.md#ibtpotargetdown", 'sum(up{job="verifier"})'),
+        colored(
+            stat(
+                "Verifiers",
+                "suffix:processes",
+                "Processes that answer.",
+                "operations.md#ibtpotargetdown",
+                'sum(up{job="verifier"})',
+            ),
+            (None, "red"),
+            (1, "green"),
+        ),
         stacked(
             "Verdicts by kind",
-            "ops",
-            "Per second.",
+            "suffix:verdicts/s",
+            "Of each kind.",
             VERIFIER_PAGE,
             ("sum by (kind) (ibtpo:verdicts:rate1m)", "{{kind}}"),
         ),
         stacked(
             "Verdicts by outcome",
-            "ops",
-            "Per second; infrastructure means that the verifier itself failed.",
+            "suffix:verdicts/s",
+            "Those that occur; infrastructure means that the verifier itself failed.",
             VERIFIER_PAGE,
-            ("sum by (kind, outcome) (ibtpo:verdicts:rate1m)", "{{kind}} {{outcome}}"),
+            ("sum by (kind, outcome) (ibtpo:verdicts:rate1m) > 0", "{{kind}} {{outcome}}"),
         ),
         lines(
             "Time of an item",
@@ -421,7 +503,7 @@ VERIFIER = Board(
         ),
         lines(
             "Queue",
-            "none",
+            "suffix:items",
             "Items accepted and not yet judged.",
             VERIFIER_PAGE,
             ("ibtpo_verifier_pending_items", "{{instance}}"),
@@ -439,28 +521,28 @@ VERIFIER = Board(
         ),
         lines(
             "Sandbox: what was stopped",
-            "ops",
-            "Programs per second ended by the sandbox: time, memory, output, violations.",
+            "suffix:programs/s",
+            "Programs ended by the sandbox: time, memory, output, violations.",
             "sandbox.md",
             (
                 'sum by (outcome) (rate(ibtpo_verifier_verdicts_total{outcome=~"timed_out|memory|output_limit|'
-                'sandbox_violation"}[5m])) or vector(0)',
+                'sandbox_violation"}[5m]))',
                 "{{outcome}}",
             ),
         ),
         lines(
             "Workers ended early",
-            "ops",
+            "suffix:workers/s",
             "Worker processes killed, by kind and reason.",
             "operations.md#ibtpoverifiertimeouts",
-            ("sum by (kind, reason) (rate(ibtpo_verifier_worker_kills_total[5m])) or vector(0)", "{{kind}} {{reason}}"),
+            ("sum by (kind, reason) (rate(ibtpo_verifier_worker_kills_total[5m]))", "{{kind}} {{reason}}"),
         ),
         lines(
             "Refusals",
-            "ops",
+            "suffix:batches/s",
             "Batches refused: overloaded, or a kind that cannot be judged here.",
             "operations.md#ibtpoverifiererrors",
-            ("sum by (reason) (rate(ibtpo_verifier_refused_batches_total[5m])) or vector(0)", "{{reason}}"),
+            ("sum by (reason) (rate(ibtpo_verifier_refused_batches_total[5m]))", "{{reason}}"),
         ),
         lines(
             "As the replicas see it",
@@ -468,11 +550,11 @@ VERIFIER = Board(
             "Verdicts asked for by result, and requests that failed.",
             "operations.md#ibtpoverifiererrors",
             ("sum by (result) (rate(ibtpo_rollout_verdicts_total[5m]))", "{{result}}"),
-            ("sum by (error) (rate(ibtpo_rollout_verifier_failures_total[5m])) or vector(0)", "failed {{error}}"),
+            ("sum by (error) (rate(ibtpo_rollout_verifier_failures_total[5m]))", "failed {{error}}"),
         ),
         lines(
             "HTTP answers",
-            "ops",
+            "reqps",
             "Requests answered, by route and status.",
             "protocol.md",
             ("sum by (route, status) (rate(ibtpo_verifier_http_requests_total[5m]))", "{{route}} {{status}}"),
@@ -486,8 +568,14 @@ SGLANG = Board(
     "ibtpo: SGLang",
     "The engines on GPUs, by their own series. Empty while replicas run the embedded engine.",
     (
-        stat("Engines up", "none", "Servers that serve now.", SGLANG_PAGE, "sum(ibtpo_rollout_engine_up)"),
-        stat("Tokens per second", "none", "As SGLang counts.", SGLANG_PAGE, "sum(sglang:gen_throughput)"),
+        colored(
+            stat(
+                "Engines up", "suffix:engines", "Servers that serve now.", SGLANG_PAGE, "sum(ibtpo_rollout_engine_up)"
+            ),
+            (None, "red"),
+            (1, "green"),
+        ),
+        stat("Generation", "suffix:tokens/s", "As SGLang counts.", SGLANG_PAGE, "sum(sglang:gen_throughput)"),
         stat(
             "KV cache used",
             "percentunit",
@@ -497,7 +585,7 @@ SGLANG = Board(
         ),
         lines(
             "Requests",
-            "none",
+            "suffix:requests",
             "Running and waiting in SGLang.",
             SGLANG_PAGE,
             ("sum by (instance) (sglang:num_running_reqs)", "{{instance}} running"),
@@ -505,8 +593,8 @@ SGLANG = Board(
         ),
         lines(
             "Throughput",
-            "none",
-            "Tokens per second.",
+            "suffix:tokens/s",
+            "Sampled tokens, as SGLang counts.",
             SGLANG_PAGE,
             ("sum by (instance) (sglang:gen_throughput)", "{{instance}}"),
         ),
@@ -543,23 +631,16 @@ SGLANG = Board(
             *quantiles("sglang:e2e_request_latency_seconds"),
         ),
         lines(
-            "Pause for weights",
-            "s",
-            "Time without a sampled token while weights are replaced.",
-            SGLANG_PAGE,
-            *quantiles("ibtpo_rollout_engine_pause_seconds"),
-        ),
-        lines(
             "Starts of the server",
-            "none",
+            "suffix:starts",
             "In an hour, by cause.",
             "operations.md#ibtpoenginerestarts",
             ("sum by (instance, cause) (increase(ibtpo_rollout_engine_starts_total[1h]))", "{{instance}} {{cause}}"),
         ),
         lines(
             "Aborted requests",
-            "ops",
-            "Per second.",
+            "reqps",
+            "Requests that SGLang gave up.",
             SGLANG_PAGE,
             ("sum by (instance) (rate(sglang:num_aborted_requests_total[5m]))", "{{instance}}"),
         ),

@@ -102,7 +102,7 @@ class RolloutMetrics:
         )
         self.weight_load_seconds = Histogram(
             "ibtpo_rollout_weight_load_seconds",
-            "Receiving, checking and loading one version",
+            "Loading one version, from the disk into the engine",
             buckets=_SECONDS,
             registry=registry,
         )

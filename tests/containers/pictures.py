@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt  # after the backend is chosen
 from tests.containers import stack
 
 _COLUMNS = 3
-_UNITS = {"none": "", "percentunit": "share", "s": "seconds", "ops": "per second"}
+_UNITS = {"none": "", "percentunit": "share", "s": "seconds", "ops": "per second", "reqps": "requests/s"}
 
 
 def draw_all(directory: Path) -> list[Path]:
@@ -79,7 +79,8 @@ def _draw(title: str, answered: list[tuple[dict[str, Any], Any]], path: Path) ->
                 *zip(*points, strict=True), "." if is_points else "-", markersize=3, linewidth=1, label=legend or None
             )
         axis.set_title(panel["title"], fontsize=9)
-        axis.set_ylabel(_UNITS.get(panel["fieldConfig"]["defaults"]["unit"], ""), fontsize=7)
+        unit = panel["fieldConfig"]["defaults"]["unit"]
+        axis.set_ylabel(unit.removeprefix("suffix:") if ":" in unit else _UNITS[unit], fontsize=7)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
         if len(lines) <= 8 and any(legend for legend, _ in lines):

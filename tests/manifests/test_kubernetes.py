@@ -1,5 +1,7 @@
 """Our own asserts over the rendered overlays: what no schema knows."""
 
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,6 +172,17 @@ def test_the_pod_monitor_finds_the_pods_and_their_port(render: Render) -> None:
     for component in rule["values"]:
         names = {port["name"] for port in containers[component]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= names
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here; `make test-manifests` asks for it")
+def test_the_label_of_a_release_takes_opening_one_line(tmp_path: Path) -> None:
+    deploy = shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    overlay = deploy / "kubernetes/overlays/monitoring"
+    text = (overlay / "kustomization.yaml").read_text()
+    (overlay / "kustomization.yaml").write_text(text.replace("# - pairs: {release:", "- pairs: {release:"))
+    rendered = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, check=True, timeout=60)
+    for manifest in yaml.safe_load_all(rendered.stdout):
+        assert manifest["metadata"]["labels"]["release"] == "kube-prometheus-stack", manifest["kind"]
 
 
 def test_the_base_trains_the_demo_as_the_preset_does() -> None:

@@ -3,11 +3,14 @@
 import importlib.util
 import json
 import re
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
@@ -17,11 +20,27 @@ from services.rollout.engines.embedded.series import EngineSeries
 from services.rollout.engines.sglang import SglangMetrics
 from services.rollout.metrics import RolloutMetrics
 from services.verifier.metrics import VerifierMetrics
-from shared.protocol.status import Accounts, RunState, RunStatus, StepFigures
+from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus, StepFigures
+from shared.tree.draw import WeightVersion
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
+RULES = ROOT / "deploy/prometheus/rules"
+DOCS = "/public/ibtpo/"
+DIMENSIONLESS = {
+    "State",
+    "What is broken",
+    "Cov(η₁, η₂), 5 minutes",
+    "Cov(η₁, η₂) of each step",
+    "IB-Score",
+    "IB-Score of trees",
+    "Parts of the advantage",
+    "Gradient and clip",
+}
 _NAME = re.compile(r"\b(ibtpo[_:][a-z0-9_:]+)")
+_SELECTOR = re.compile(r"\b(ibtpo[_:][a-z0-9_:]+)\{([^}]*)\}")
+_MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
+_FIRED = re.compile(r'alertname="(\w+)", alertstate="firing"')
 
 
 # the newer classes write a schema that Grafana 11 does not read
@@ -40,50 +59,149 @@ def test_the_operators_rules_are_those_of_compose() -> None:
 
 
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
-def test_every_panel_has_a_unit_a_description_and_a_page_that_exists(path: Path) -> None:
+def test_every_panel_has_a_description_and_a_page_that_exists(path: Path) -> None:
     panels = json.loads(path.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
         assert panel["description"], panel["title"]
-        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert panel["datasource"]["uid"] == "prometheus"
         (link,) = panel["links"]
-        _assert_page(link["url"].removeprefix("/public/ibtpo/"))
+        _assert_page(link["url"])
+
+
+def test_every_panel_has_a_unit_but_for_numbers_without_one() -> None:
+    units = {panel["title"]: panel["fieldConfig"]["defaults"]["unit"] for panel in _panels()}
+    assert {title for title, unit in units.items() if unit == "none"} == DIMENSIONLESS
+    assert {unit for unit in units.values() if not unit.startswith("suffix:")} == {
+        *("none", "percentunit", "s", "ops", "reqps"),
+    }
+
+
+def test_a_panel_that_asks_for_what_is_not_there_is_empty() -> None:
+    """A 0 in its place would hide a wrong name. Where no alert fires, the panel says so."""
+    made_up = [panel["title"] for panel in _panels() for target in panel["targets"] if "vector(0)" in target["expr"]]
+    assert made_up == ["What is broken"]
+
+
+def test_links_lead_where_the_generators_are_told_to(alerts: list[dict[str, Any]]) -> None:
+    rules = _module(ROOT / "deploy/prometheus/generate.py")
+    text = rules.linked(rules.ALERTS.read_text(), "https://docs.example.org/ibtpo/")
+    moved = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    for before, after in zip(alerts, moved, strict=True):
+        page = before["annotations"]["runbook_url"].removeprefix(DOCS)
+        assert after["annotations"]["runbook_url"] == f"https://docs.example.org/ibtpo/{page}"
 
 
 def test_every_alert_has_a_page_of_the_runbook(alerts: list[dict[str, Any]]) -> None:
     for alert in alerts:
-        _assert_page(alert["annotations"]["runbook_url"].removeprefix("docs/"))
+        assert alert["annotations"]["runbook_url"] == f"{DOCS}operations.md#{alert['alert'].lower()}"
+        _assert_page(alert["annotations"]["runbook_url"])
         assert alert["labels"]["severity"] in ("warning", "critical")
         assert alert["annotations"]["summary"]
 
 
-def test_every_alert_has_a_unit_test(alerts: list[dict[str, Any]]) -> None:
-    tested = (Path(__file__).parent / "alerts_test.yml").read_text()
-    assert [alert["alert"] for alert in alerts if alert["alert"] not in tested] == []
+def test_every_alert_fires_in_a_unit_test(alerts: list[dict[str, Any]]) -> None:
+    expected = [one for test in _unit_tests() for one in test.get("promql_expr_test", ())]
+    fired = {name for one in expected for sample in one["exp_samples"] for name in _FIRED.findall(sample["labels"])}
+    named = [one for test in _unit_tests() for one in test.get("alert_rule_test", ())]
+    fired |= {one["alertname"] for one in named if one["exp_alerts"]}
+    assert {alert["alert"] for alert in alerts} - fired == set()
 
 
 def test_everything_that_is_asked_for_is_exported() -> None:
-    recorded = set(re.findall(r"record: (\S+)", (ROOT / "deploy/prometheus/rules/recording.yml").read_text()))
-    known = _exported() | recorded
-    texts = [*BOARDS, *(ROOT / "deploy/prometheus/rules").glob("*.yml")]
+    known = _exported() | _recorded().keys()
+    texts = [*BOARDS, *RULES.glob("*.yml")]
     asked = {name for path in texts for name in _NAME.findall(path.read_text()) if not name.endswith("recording")}
     assert {name for name in asked if name not in known and name not in ("ibtpo-alerts",)} == set()
 
 
+def test_every_label_value_that_is_asked_for_is_exported_from_the_start() -> None:
+    """A value that the code never says, or says with its first event only, is an alert that never fires."""
+    values, sources = _values_of_labels(), _recorded()
+    asked = {one for expr in _expressions() for one in _selected(expr)}
+    assert len(asked) > 20
+    unknown = {
+        (name, label, value)
+        for name, label, value in asked
+        if not any(value in values[source, label] for source in sources.get(name, {name}))
+    }
+    assert unknown == set()
+
+
+def test_the_alerts_are_tested_with_series_as_the_code_exports_them() -> None:
+    values = _values_of_labels()
+    fed = {one["series"] for test in _unit_tests() for one in test["input_series"]}
+    chosen = {one for series in fed for one in _selected(series) if one[1] not in ("job", "instance", "kind")}
+    assert {(name, label, value) for name, label, value in chosen if value not in values[name, label]} == set()
+    assert {name for series in fed for name in _NAME.findall(series)} <= _exported()
+
+
+def _expressions() -> Iterator[str]:
+    for path in RULES.glob("*.yml"):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            yield from (rule["expr"] for rule in group["rules"])
+    for panel in _panels():
+        yield from (target["expr"] for target in panel["targets"])
+
+
+def _selected(expression: str) -> Iterator[tuple[str, str, str]]:
+    """(series, label, value) of each selector, and of each alternative of a regular expression."""
+    for name, matchers in _SELECTOR.findall(expression):
+        for label, alternatives in _MATCHER.findall(matchers):
+            yield from ((name, label, value) for value in alternatives.split("|"))
+
+
+def _panels() -> list[dict[str, Any]]:
+    return [panel for path in BOARDS for panel in json.loads(path.read_text())["panels"]]
+
+
+def _unit_tests() -> list[dict[str, Any]]:
+    tests: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "alerts_test.yml").read_text())["tests"]
+    return tests
+
+
+def _recorded() -> dict[str, set[str]]:
+    """The series of the services that each recorded one is made of."""
+    (group,) = yaml.safe_load((RULES / "recording.yml").read_text())["groups"]
+    return {rule["record"]: set(_NAME.findall(rule["expr"])) - {rule["record"]} for rule in group["rules"]}
+
+
+def _values_of_labels() -> dict[tuple[str, str], set[str]]:
+    """The values of each label of each series, of services that have just started; an accuracy has none before it is
+    measured."""
+    learner = LearnerMetrics()
+    version = WeightVersion(1, 0)
+    learner.record_evaluation(
+        Evaluation(step=0, version=version, k=1, avg_at_k=1, pass_at_k=1, problems=1, standard_error=0)
+    )
+    accuracy = [metric for metric in learner.registry.collect() if metric.name == "ibtpo_learner_held_out_accuracy"]
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for metric in [*_metrics(LearnerMetrics()), *accuracy]:
+        for sample in metric.samples:
+            for label, value in sample.labels.items():
+                values[sample.name, label].add(value)
+    return values
+
+
 def _exported() -> set[str]:
     """The names of all series that the services have, those of the HTTP doors among them."""
-    rollout, learner, verifier = RolloutMetrics(), LearnerMetrics(), VerifierMetrics(CollectorRegistry())
-    learner.show_accounts(Accounts)
+    learner = LearnerMetrics()
     learner.record_step(StepFigures(**dict.fromkeys(StepFigures.model_fields, 1)), StepResult.UPDATED)
-    learner.show_status(lambda: RunStatus(run="r", state=RunState.TRAINING))
-    sglang = CollectorRegistry()
-    SglangMetrics(sglang)
-    registries = (rollout.registry, learner.registry, verifier.registry, sglang)
-    metrics = [metric for registry in registries for metric in registry.collect()]
-    metrics += EngineSeries(EngineCounters()).collect()
     doors = {f"ibtpo_{name}_http_requests_total" for name in ("rollout", "learner", "verifier")}
-    return doors | {name for metric in metrics for name in _names(metric)}
+    return doors | {name for metric in _metrics(learner) for name in _names(metric)}
+
+
+def _metrics(learner: LearnerMetrics) -> Iterator[Metric]:
+    """What the services show, but for their doors."""
+    learner.show_accounts(Accounts)
+    learner.show_status(lambda: RunStatus(run="r", state=RunState.STARTING))
+    verifier, sglang = VerifierMetrics(CollectorRegistry()), CollectorRegistry()
+    verifier.add_kind("math")
+    verifier.add_pool("math")
+    SglangMetrics(sglang)
+    for registry in (RolloutMetrics().registry, learner.registry, verifier.registry, sglang):
+        yield from registry.collect()
+    yield from EngineSeries(EngineCounters()).collect()
 
 
 def _names(metric: Metric) -> set[str]:
@@ -94,7 +212,8 @@ def _names(metric: Metric) -> set[str]:
 
 
 def _assert_page(link: str) -> None:
-    page, _, anchor = link.partition("#")
+    assert link.startswith(DOCS), link
+    page, _, anchor = link.removeprefix(DOCS).partition("#")
     path = ROOT / "docs" / page
     assert path.is_file(), link
     headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
