@@ -347,7 +347,7 @@ THROUGHPUT = Board(
         lines(
             "Staleness and versions behind",
             "suffix:updates",
-            "Mean staleness of a step's trees, and how far each replica's weights are behind the learner's.",
+            "Mean staleness of a step's trees, and how far each replica is behind what the learner had a minute ago.",
             "operations.md#ibtporeplicastale",
             ("ibtpo_learner_staleness", "staleness"),
             ("ibtpo:replica_behind:versions", "{{instance}} behind"),
