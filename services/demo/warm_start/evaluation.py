@@ -75,7 +75,7 @@ def sample(
         is_done_B |= next_ids_B == EOS_ID
         if is_done_B.all():
             break
-        output = model(input_ids=next_ids_B[:, None], past_key_values=output.past_key_values, use_cache=True)
+        output = model(input_ids=next_ids_B[:, None], cache=output.cache, use_cache=True)
     return torch.stack(columns, dim=1)
 
 
