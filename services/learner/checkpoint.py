@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -55,8 +56,15 @@ class Checkpoint:
         )
 
     def restore_optimizer(self, policy: Policy) -> None:
-        """Lets `policy`, loaded from this checkpoint, go on with its moments."""
-        policy.restore_optimizer(torch.load(self.directory / _OPTIMIZER, weights_only=True))
+        """Lets `policy`, loaded from this checkpoint, go on with its moments. InvalidInput when they cannot be read."""
+        path = self.directory / _OPTIMIZER
+        try:
+            # mapped, so that processes of one machine share what they read
+            policy.restore_optimizer(torch.load(path, weights_only=True, mmap=True))
+        except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
+            raise InvalidInput(
+                f"{path} cannot be read ({error}); remove the checkpoint to resume from the one before"
+            ) from error
 
 
 class CheckpointStore:

@@ -5,8 +5,8 @@ counted per trajectory and token; where trajectories begin alike, a forward pass
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -65,19 +65,12 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on another device."""
-        old_BT, reference_BT = self.old_logprobs_BT, self.reference_logprobs_BT
-        return MicroBatch(
-            rows=self.rows,
-            slots=self.slots.to(device),
-            slot_BT=self.slot_BT.to(device),
-            is_answer_BT=self.is_answer_BT.to(device),
-            is_current_BT=self.is_current_BT.to(device),
-            advantages_BT=self.advantages_BT.to(device),
-            weights_BT=self.weights_BT.to(device),
-            engine_logprobs_BT=self.engine_logprobs_BT.to(device),
-            old_logprobs_BT=None if old_BT is None else old_BT.to(device),
-            reference_logprobs_BT=None if reference_BT is None else reference_BT.to(device),
-        )
+        moved: dict[str, Any] = {
+            field.name: column.to(device)
+            for field in fields(self)
+            if isinstance(column := getattr(self, field.name), Tensor | Slots)
+        }
+        return replace(self, **moved)
 
     def without_weight(self) -> "MicroBatch":
         """The same, adding nothing to any loss."""

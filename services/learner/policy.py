@@ -144,14 +144,17 @@ class Policy:
 
     def optimizer_state(self) -> dict[str, Any]:
         """For `restore_optimizer`: whole, by the names of weights, of tensors and plain values alone; of several
-        processes the first alone gets it."""
+        processes the first alone gets it. Nothing before the first step, which reading would take."""
+        if not self._optimizer.state:
+            return {}
         return get_optimizer_state_dict(self.model.module, self._optimizer, options=_WHOLE)
 
     def restore_optimizer(self, state: dict[str, Any]) -> None:
         """Goes on where `optimizer_state` was taken, by however many processes."""
-        set_optimizer_state_dict(
-            self.model.module, self._optimizer, state, options=StateDictOptions(full_state_dict=True)
-        )
+        if state:
+            set_optimizer_state_dict(
+                self.model.module, self._optimizer, state, options=StateDictOptions(full_state_dict=True)
+            )
 
 
 def _layers_of(module: PreTrainedModel) -> list[nn.Module]:

@@ -4,7 +4,8 @@ Shapes: R rows of S slots. A row is a forest of token sequences: every slot foll
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +29,12 @@ class Slots:
 
     def to(self, device: torch.device) -> "Slots":
         """The same on another device."""
-        return Slots(
-            self.token_ids_RS.to(device),
-            self.positions_RS.to(device),
-            self.previous_RS.to(device),
-            None if self.sees_R1SS is None else self.sees_R1SS.to(device),
-        )
+        moved: dict[str, Any] = {
+            field.name: tensor.to(device)
+            for field in fields(self)
+            if isinstance(tensor := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
 
 
 class Block:

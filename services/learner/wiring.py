@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -35,7 +36,7 @@ from services.learner.run import Parts, Run, Stopped
 from services.learner.state import Books, LearnerState, RunProgress
 from services.learner.trainer import Trainer
 from services.learner.world import ALONE, World
-from shared.errors import Conflict, IbtpoError, InvalidInput
+from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
 from shared.protocol.status import RunStatus
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
@@ -63,7 +64,7 @@ class LearnerService:
         self._streams = streams = RunStreams(connect(config.redis_url), config.run)
         checkpoints = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
         self._checkpoint = checkpoint = _starting_point(config, checkpoints)
-        self._crew = crew = _lead(config, checkpoint, world)
+        self.crew = crew = _lead(config, checkpoint, world)
         train, held_out = _problems(config, crew.policy)
         state = _state(checkpoint, fingerprint(train))
         course = Course(config, state.progress)
@@ -156,7 +157,6 @@ class LearnerService:
         finally:
             try:
                 await self._presence.leave()
-                await asyncio.get_running_loop().run_in_executor(self._worker, self._crew.dismiss)
             finally:
                 await self._linger(drain)
                 _end(drain, code)
@@ -249,30 +249,32 @@ def main(config: LearnerConfig) -> int:
     configure_logs("learner", config.log_level, secrets=[config.token or ""])
     try:
         world = World.join(config.device, config.precision)
+        return lead(config, world) if world.is_first else follow(config, world)
     except IbtpoError as error:
         log.error("cannot_start", error=str(error))
         return ExitCode.STARTUP_FAILED
-    try:
-        return lead(config, world) if world.is_first else follow(config, world)
-    finally:
-        world.leave()
 
 
 def lead(config: LearnerConfig, world: World) -> int:
-    """Serves the run, as the first or only process of its world; returns the exit code."""
-    try:
-        app = build(config, world)
-    except IbtpoError as error:
-        log.error("cannot_start", error=str(error))
-        return ExitCode.STARTUP_FAILED
-    return serve(
-        app,
+    """Serves the run, as the first or only process of its world; returns the exit code.
+
+    Where it ends badly, what the others are doing is not known: they notice when this process is gone.
+    """
+    service = LearnerService(config, world)
+    code = serve(
+        service.app,
         host=config.host,
         port=config.port,
         token=config.token,
         grace_seconds=config.grace_seconds,
         url_file=config.url_file,
     )
+    if code == ExitCode.GRACE_EXCEEDED:
+        os._exit(code)  # the step that has outlasted the grace would hold this process
+    if code in (ExitCode.DONE, ExitCode.INTERRUPTED):
+        service.crew.dismiss()
+        world.leave()
+    return code
 
 
 def follow(config: LearnerConfig, world: World) -> int:
@@ -284,7 +286,8 @@ def follow(config: LearnerConfig, world: World) -> int:
     try:
         directory = json.loads(world.hear())
         _crew(config, Checkpoint(Path(directory)) if directory else None, world).follow()
-    except IbtpoError as error:
+    except Unavailable as error:
         log.error("cannot_follow", rank=world.rank, error=str(error))
         return _FAILED
+    world.leave()
     return ExitCode.DONE

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from services.learner.config import Device, Precision
 from shared.errors import InvalidInput, Unavailable
@@ -46,7 +46,9 @@ class World:
     def _meet(self) -> None:
         on_cuda = self.device.type == "cuda"
         dist.init_process_group(
-            "nccl" if on_cuda else "gloo", timeout=_COLLECTIVE, device_id=self.device if on_cuda else None
+            "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+            timeout=_COLLECTIVE,
+            device_id=self.device if on_cuda else None,
         )
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._mesh = init_device_mesh(self.device.type, (self.size,))
@@ -63,13 +65,16 @@ class World:
         if self._mesh is None:
             model.to(self.device)
             return
+        half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        policy = half if self.precision is Precision.BFLOAT16 else MixedPrecisionPolicy()
         for layer in layers:
-            fully_shard(layer, mesh=self._mesh)
-        fully_shard(model, mesh=self._mesh)
+            fully_shard(layer, mesh=self._mesh, mp_policy=policy)
+        fully_shard(model, mesh=self._mesh, mp_policy=policy, reshard_after_forward=True)
 
     def in_precision(self) -> torch.autocast:
-        """The context of a forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.BFLOAT16)
+        """The context of a forward pass. A sharded model casts by itself, layer by layer as it gathers them."""
+        is_cast_here = self.precision is Precision.BFLOAT16 and self._mesh is None
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_cast_here)
 
     def dealt(self, items: Sequence[T]) -> Iterator[tuple[T, bool]]:
         """This process's share of `items`, and whether it counts: all get equally many, the last perhaps another's."""
@@ -80,8 +85,8 @@ class World:
     def total(self, values: Tensor) -> Tensor:
         """The sum of all processes' `values`, on the CPU. Together."""
         values = values.cpu()
-        if self._talk is not None:
-            dist.all_reduce(values, group=self._talk)
+        if self._mesh is not None:
+            dist.all_reduce(values)
         return values
 
     def tell(self, word: bytes) -> None:

@@ -49,7 +49,7 @@ async def _serve_until_told(app: FastAPI, door: socket.socket, grace_seconds: fl
             if is_up.is_set():
                 raise
             log.info("ended_while_starting")
-            return ExitCode.DONE
+            return ExitCode.INTERRUPTED
         except Exception:
             log.exception("service_failed")
             return ExitCode.STARTUP_FAILED

@@ -110,7 +110,7 @@ class StreamGroup:
         if not entry_ids:
             return []
         words = ("XCLAIM", self.stream, self.group, consumer, 0, *entry_ids)
-        return parse_entries(await self._connection.command(*words))
+        return parse_entries(await self._of_group(words))
 
     async def acknowledge(self, entry_ids: list[str]) -> None:
         """Done with these: they leave the group and the stream."""
@@ -140,14 +140,18 @@ class StreamGroup:
 
     async def _pending_page(self, start: str) -> list[str]:
         words = ("XPENDING", self.stream, self.group, start, "+", _PAGE)
+        return [item[0].decode() for item in await self._of_group(words)]
+
+    async def _of_group(self, words: tuple[object, ...]) -> list[Any]:
+        """The reply of a command; nothing where Redis has lost the group, which is made anew."""
         try:
-            reply = await self._connection.command(*words)
+            reply: list[Any] = await self._connection.command(*words)
         except Refused as error:
             if not _is_missing_group(error):
                 raise
             await self.create()
             return []
-        return [item[0].decode() for item in reply]
+        return reply
 
 
 def parse_entries(reply: list[Any]) -> list[Entry]:

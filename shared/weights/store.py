@@ -57,7 +57,8 @@ class SnapshotStore:
         root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob(f"{_STAGING_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        self._snapshots = {snapshot.version: snapshot for snapshot in _found_in(root)}
+        found = sorted(_found_in(root), key=lambda snapshot: snapshot.version)
+        self._snapshots = {snapshot.version: snapshot for snapshot in found}
 
     async def receive(self, stream: AsyncIterator[bytes], max_bytes: int) -> Snapshot:
         """Stores a framed bundle as it streams in; a version that is already here is taken from its manifest alone.
@@ -189,10 +190,11 @@ class SnapshotStore:
         self._prune(self._keep)
 
     def _prune(self, keep: int) -> None:
-        """Removes all but the newest `keep` and those in use. Blocking: disk."""
+        """Removes all but the newest `keep`, the last that came, and those in use. Blocking: disk."""
         with self._lock:
+            last = next(reversed(self._snapshots), None) if keep else None
             for version in sorted(self._snapshots, reverse=True)[keep:]:
-                if not self._pins[version]:
+                if not self._pins[version] and version != last:
                     self._put_aside(self._snapshots.pop(version).directory)
             gone, self._aside = self._aside, []
         for directory in gone:
@@ -207,7 +209,7 @@ class SnapshotStore:
 
 def _found_in(root: Path) -> Iterator[Snapshot]:
     """The snapshots that an earlier process left complete."""
-    for directory in sorted(root.iterdir()):
+    for directory in root.iterdir():
         with suppress(ValueError, InvalidInput):
             version = WeightVersion.parse(directory.name)
             manifest = read_manifest(directory)

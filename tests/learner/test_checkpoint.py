@@ -43,9 +43,7 @@ def state(step: int, fed: int = 3) -> LearnerState:
 
 
 def test_what_was_saved_is_what_is_found(policy: Policy, configured: Callable[..., LearnerConfig], root: Path) -> None:
-    block = Block()
-    block.add([3, 4, 5])
-    policy.model.statistics(laid_out([block])).logprobs_RS.sum().backward()
+    policy.model.statistics(laid_out([_block(3, 4, 5)])).logprobs_RS.sum().backward()
     policy.apply_gradients(0.01)
     CheckpointStore(root, 2).save(policy, state(4))
     found = CheckpointStore(root, 2).latest()
@@ -109,5 +107,25 @@ def test_a_checkpoint_of_another_release_is_told(policy: Policy, root: Path) -> 
         saved.state()
 
 
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_an_optimizer_that_cannot_be_read_is_told(damage: str, policy: Policy, root: Path) -> None:
+    policy.model.statistics(laid_out([_block(3, 4, 5)])).logprobs_RS.sum().backward()
+    policy.apply_gradients(0.01)
+    saved = CheckpointStore(root, 2).save(policy, state(3))
+    path = saved.directory / "optimizer.pt"
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InvalidInput, match=r"optimizer\.pt cannot be read .* remove the checkpoint to resume"):
+        saved.restore_optimizer(policy)
+
+
 def test_there_is_none_at_first(root: Path) -> None:
     assert CheckpointStore(root / "nowhere", 1).latest() is None
+
+
+def _block(*token_ids: int) -> Block:
+    block = Block()
+    block.add(token_ids)
+    return block

@@ -90,6 +90,16 @@ def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(workshop: Wo
     assert_same(workshop.run("resumed", 2, 2, first), workshop.run("resumed-alone", 1, 2, first))
 
 
+def test_two_processes_in_bfloat16_go_where_one_goes(configured: Configure, tmp_path: Path) -> None:
+    workshop = Workshop(configured(precision="bfloat16", objective={"micro_batch_tokens": 40}, device="cpu"), tmp_path)
+    two, alone = figures(workshop.run("two", 2, 1)), figures(workshop.run("alone", 1, 1))
+    assert two["entropy 0"] == pytest.approx(alone["entropy 0"], rel=0.02)
+    assert two["grad_norm 0"] == pytest.approx(alone["grad_norm 0"], rel=0.1)
+    served = [load_file(tmp_path / name / "served/model.safetensors") for name in ("two", "alone")]
+    assert served[0].keys() == served[1].keys()
+    assert {tensor.dtype for tensor in served[0].values()} == {torch.bfloat16}
+
+
 def test_an_order_on_the_wire_is_the_order() -> None:
     order = Order(work=Work.STEP, trees=(b"\0\xff",), version=WeightVersion(3, 4), lr=0.5, seed="0 1")
     assert Order.unpack(order.pack()) == order

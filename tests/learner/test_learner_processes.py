@@ -216,3 +216,5 @@ async def test_a_crew_that_loses_a_member_ends_and_another_goes_on(
     learner.start(size=2)
     assert await learner.exit_code() == 0, learner.log
     assert_whole(config)
+    learner.start(size=2)  # there is nothing left to do, which is no failure
+    assert await learner.exit_code() == 0, learner.log

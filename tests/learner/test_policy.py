@@ -127,3 +127,15 @@ def test_a_policy_goes_on_from_its_optimizer_state(configured: Callable[..., Lea
     trained(resumed, 2)
     for name, tensor in whole.model.module.state_dict().items():
         assert torch.equal(tensor, resumed.model.module.state_dict()[name]), name
+
+
+def test_asking_for_the_optimizers_state_changes_nothing(configured: Callable[..., LearnerConfig]) -> None:
+    config = configured()
+    asked, left = (Policy(config.model, 1.0, config.optimizer) for _ in range(2))
+    assert asked.optimizer_state() == {}
+    for policy in (asked, left):
+        policy.restore_optimizer({})
+        policy.model.statistics(IDS).logprobs_RS.sum().backward()
+        policy.apply_gradients(0.01)
+    for name, tensor in left.model.module.state_dict().items():
+        assert torch.equal(tensor, asked.model.module.state_dict()[name]), name

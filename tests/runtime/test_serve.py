@@ -138,7 +138,7 @@ def test_a_start_that_takes_too_long_can_be_ended(processes: Callable[..., Small
     small = processes(life="hangs")
     small.wait_for("hanging")
     small.process.send_signal(signal.SIGTERM)
-    assert small.exit_code() == ExitCode.DONE
+    assert small.exit_code() == ExitCode.INTERRUPTED
     assert small.events()[-1] == "ended_while_starting"
 
 

@@ -129,6 +129,8 @@ async def test_each_operation_makes_the_group_it_misses(
     assert await run.trees.take("a", 1, 0.1) == []
     await run._connection.command("FLUSHALL")
     assert await run.dead_letters.pending() == []
+    await run._connection.command("FLUSHALL")
+    assert await run.trees.redeliver("a", ["1-1"]) == []
 
 
 async def test_a_reader_that_blocks_when_the_server_dies_hears_of_it(
