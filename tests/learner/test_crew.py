@@ -46,7 +46,7 @@ class Workshop:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=200,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return out
@@ -83,6 +83,7 @@ def figures(out: Path) -> dict[str, float]:
     return {"gap": found["gap"], **of_updates}
 
 
+@pytest.mark.timeout(400)
 def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(workshop: Workshop) -> None:
     alone = workshop.run("alone", 1, 3)
     assert_same(workshop.run("two", 2, 3), alone)
@@ -90,6 +91,7 @@ def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(workshop: Wo
     assert_same(workshop.run("resumed", 2, 2, first), workshop.run("resumed-alone", 1, 2, first))
 
 
+@pytest.mark.timeout(400)
 def test_two_processes_in_bfloat16_go_where_one_goes(configured: Configure, tmp_path: Path) -> None:
     workshop = Workshop(configured(precision="bfloat16", objective={"micro_batch_tokens": 40}, device="cpu"), tmp_path)
     two, alone = figures(workshop.run("two", 2, 1)), figures(workshop.run("alone", 1, 1))

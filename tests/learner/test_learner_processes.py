@@ -205,6 +205,7 @@ async def test_sigterm_finishes_the_step_writes_a_checkpoint_and_a_later_life_go
 
 
 @pytest.mark.usefixtures("replicas")
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 async def test_a_crew_that_loses_a_member_ends_and_another_goes_on(
     rank: int, learner: LearnerProcess, config: LearnerConfig, streams: RunStreams
