@@ -273,7 +273,7 @@ def lead(config: LearnerConfig, world: World) -> int:
         os._exit(code)  # the step that has outlasted the grace would hold this process
     if code in (ExitCode.DONE, ExitCode.INTERRUPTED):
         service.crew.dismiss()
-        world.leave()
+        world.end(code)
     return code
 
 
@@ -289,5 +289,5 @@ def follow(config: LearnerConfig, world: World) -> int:
     except Unavailable as error:
         log.error("cannot_follow", rank=world.rank, error=str(error))
         return _FAILED
-    world.leave()
+    world.end(ExitCode.DONE)
     return ExitCode.DONE

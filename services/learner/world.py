@@ -1,5 +1,6 @@
 """The processes that train one policy together, each with a device of its own: this one alone, or torchrun's."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -106,10 +107,15 @@ class World:
             raise Unavailable(f"the first process is gone: {error}") from error
         return word.numpy().tobytes()
 
-    def leave(self) -> None:
-        """Lets go of what connects the processes."""
+    def end(self, code: int) -> None:
+        """Of several processes: ends this one as soon as all have come to their end. Together.
+
+        At once, because what connects them aborts a process that takes it down while another still uses it.
+        """
         if self._mesh is not None:
-            dist.destroy_process_group()
+            self.total(torch.zeros(1))
+            logging.shutdown()
+            os._exit(code)
 
 
 def _device(wanted: Device, local_rank: int) -> torch.device:

@@ -52,7 +52,7 @@ def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) 
         lead(crew, steps, out)
     else:
         crew.follow()
-    world.leave()
+    world.end(0)
 
 
 if __name__ == "__main__":
