@@ -1,4 +1,4 @@
-"""Writes the dashboards' JSON from panels.py: `python deploy/grafana/generate.py [--docs URL]`."""
+"""Writes the dashboards' JSON, each from its module in boards/: `python deploy/grafana/generate.py [--docs URL]`."""
 
 import argparse
 import sys
@@ -7,14 +7,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parents[1]))
 
+from boards import balance, sglang, throughput, verifier
 from docs_url import DOCS_URL
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models.dashboard import DashboardLinkType, DataSourceRef, GridPos, Threshold, ThresholdsMode
-from panels import BOARDS, Board, Panel
+from panels import Board, Panel
 
 DASHBOARDS = Path(__file__).parent / "dashboards"
+BOARDS = {
+    "balance": balance.BOARD,
+    "throughput": throughput.BOARD,
+    "verifier": verifier.BOARD,
+    "sglang": sglang.BOARD,
+}
 _COLUMNS = 24
 
 
