@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -77,70 +78,40 @@ class LearnerMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.steps = closed_counter(
-            "ibtpo_learner_steps_total", "Steps by what became of them", registry, result=StepResult
-        )
-        self.trees = Counter("ibtpo_learner_trees_total", "Trees that steps took", registry=registry)
-        self.trajectories = Counter(
-            "ibtpo_learner_trajectories_total", "Judged trajectories in them", registry=registry
-        )
-        self.generated = Counter(
-            "ibtpo_learner_generated_tokens_total", "Tokens that engines sampled for them", registry=registry
-        )
-        self.phase_seconds = Histogram(
-            "ibtpo_learner_phase_seconds", "Time of a step by phase", ["phase"], buckets=_SECONDS, registry=registry
-        )
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        seconds = partial(Histogram, buckets=_SECONDS, registry=registry)
+        tokens = partial(Histogram, buckets=_TOKENS, registry=registry)
+        closed = partial(closed_counter, registry=registry)
+        named = "ibtpo_learner_{}".format
+        self.steps = closed(named("steps_total"), "Steps by what became of them", result=StepResult)
+        self.trees = counter(named("trees_total"), "Trees that steps took")
+        self.trajectories = counter(named("trajectories_total"), "Judged trajectories in them")
+        self.generated = counter(named("generated_tokens_total"), "Tokens that engines sampled for them")
+        self.judged_draws = counter(named("judged_draws_total"), "Draws with a reward in trees of steps", ["kind"])
+        self.rewards = counter(named("rewards_total"), "Sum of the rewards of judged draws", ["kind"])
+        self.phase_seconds = seconds(named("phase_seconds"), "Time of a step by phase", ["phase"])
         for phase in Phase:
             self.phase_seconds.labels(phase)
-        self.stale_tokens = Histogram(
-            "ibtpo_learner_stale_trajectory_tokens",
+        self.used_tokens = tokens(named("used_trajectory_tokens"), "Lengths of the answers in other trees")
+        self.stale_tokens = tokens(
+            named("stale_trajectory_tokens"),
             "Lengths of the answers in trees dropped as stale: a bound that drops the long ones is a bias",
-            buckets=_TOKENS,
-            registry=registry,
         )
-        self.used_tokens = Histogram(
-            "ibtpo_learner_used_trajectory_tokens",
-            "Lengths of the answers in other trees",
-            buckets=_TOKENS,
-            registry=registry,
+        self.refused = counter(named("trees_refused_total"), "Trees that could not be read or learned from")
+        self.stream_failures = counter(named("stream_failures_total"), "Times that Redis could not be reached")
+        self.pushes = closed(
+            named("weight_pushes_total"), "Pushes of a version to a replica by result", result=PushResult
         )
-        self.refused = Counter(
-            "ibtpo_learner_trees_refused_total", "Trees that could not be read or learned from", registry=registry
+        self.push_seconds = seconds(
+            named("weight_push_seconds"), "Time until all replicas had a version, or the deadline"
         )
-        self.stream_failures = Counter(
-            "ibtpo_learner_stream_failures_total", "Times that Redis could not be reached", registry=registry
-        )
-        self.pushes = closed_counter(
-            "ibtpo_learner_weight_pushes_total",
-            "Pushes of a version to a replica by result",
-            registry,
-            result=PushResult,
-        )
-        self.push_seconds = Histogram(
-            "ibtpo_learner_weight_push_seconds",
-            "Time until all replicas had a version, or the deadline",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.version_number = Gauge("ibtpo_learner_version_number", "Updates of the policy", registry=registry)
-        self.generation = Gauge("ibtpo_learner_generation", "The learner's generation on its run", registry=registry)
-        self.accuracy = Gauge(
-            "ibtpo_learner_held_out_accuracy", "Last held-out accuracy", ["measure"], registry=registry
-        )
-        self.evaluations = closed_counter(
-            "ibtpo_learner_evaluations_total", "Evaluations by result", registry, result=EvaluationResult
-        )
-        self.rewards = Counter(
-            "ibtpo_learner_rewards_total", "Sum of the rewards of judged draws", ["kind"], registry=registry
-        )
-        self.judged_draws = Counter(
-            "ibtpo_learner_judged_draws_total", "Draws with a reward in trees of steps", ["kind"], registry=registry
-        )
-        self.checkpoint_seconds = Histogram(
-            "ibtpo_learner_checkpoint_seconds", "Time to write a checkpoint", buckets=_SECONDS, registry=registry
-        )
+        self.version_number = gauge(named("version_number"), "Updates of the policy")
+        self.generation = gauge(named("generation"), "The learner's generation on its run")
+        self.accuracy = gauge(named("held_out_accuracy"), "Last held-out accuracy", ["measure"])
+        self.evaluations = closed(named("evaluations_total"), "Evaluations by result", result=EvaluationResult)
+        self.checkpoint_seconds = seconds(named("checkpoint_seconds"), "Time to write a checkpoint")
         # each is shown from its first value on: a 0 before it would be read as one
-        self._figures = {name: Gauge(f"ibtpo_learner_{name}", text, registry=None) for name, text in _FIGURES.items()}
+        self._figures = {name: Gauge(named(name), text, registry=None) for name, text in _FIGURES.items()}
         self._hidden = set(_FIGURES)
 
     def show_accounts(self, accounts: Callable[[], Accounts]) -> None:
@@ -160,13 +131,8 @@ class LearnerMetrics:
         self.phase_seconds.labels(Phase.INTAKE).observe(figures.intake_seconds)
         self.phase_seconds.labels(Phase.UPDATE).observe(figures.update_seconds)
         self.phase_seconds.labels(Phase.PUBLISH).observe(figures.publish_seconds)
-        for name, gauge in self._figures.items():
-            value = getattr(figures, name)
-            if value is not None:
-                gauge.set(value)
-                if name in self._hidden:
-                    self._hidden.remove(name)
-                    self.registry.register(gauge)
+        for name in _FIGURES:
+            self._show(name, getattr(figures, name))
 
     def record_stale(self, tree: ScoredTree) -> None:
         """Counts a dropped tree by the lengths of its answers."""
@@ -184,10 +150,17 @@ class LearnerMetrics:
     def record_evaluation(self, evaluation: Evaluation) -> None:
         """Shows a held-out accuracy, and how far engine and learner are apart on its answers."""
         self.evaluations.labels(EvaluationResult.DONE).inc()
-        if evaluation.engine_gap is not None:
-            self._figures["engine_gap"].set(evaluation.engine_gap)
+        self._show("engine_gap", evaluation.engine_gap)
         self.accuracy.labels("avg_at_k").set(evaluation.avg_at_k)
         self.accuracy.labels("pass_at_k").set(evaluation.pass_at_k)
+
+    def _show(self, name: str, value: float | None) -> None:
+        if value is None:
+            return
+        self._figures[name].set(value)
+        if name in self._hidden:
+            self._hidden.remove(name)
+            self.registry.register(self._figures[name])
 
 
 class _AccountsCollector(Collector):

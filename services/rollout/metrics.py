@@ -1,6 +1,7 @@
 """The rollout service's Prometheus series."""
 
 from enum import StrEnum
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -65,60 +66,40 @@ class RolloutMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.trees = closed_counter(
-            "ibtpo_rollout_trees_total",
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        seconds = partial(Histogram, buckets=_SECONDS, registry=registry)
+        closed = partial(closed_counter, registry=registry)
+        named = "ibtpo_rollout_{}".format
+        self.trees = closed(
+            named("trees_total"),
             "Trees by how they ended (discarded: too few verdicts), tasks given up (dead_letter) or left (unreadable)",
-            registry,
             result=TreeResult,
         )
-        self.draws = closed_counter("ibtpo_rollout_draws_total", "Draws by finish", registry, finish=Finish)
-        self.generated = Counter("ibtpo_rollout_generated_tokens_total", "Tokens sampled", registry=registry)
-        self.prompt_tokens = closed_counter(
-            "ibtpo_rollout_prompt_tokens_total",
-            "Tokens of prompts and prefixes by where they came from",
-            registry,
-            source=TokenSource,
+        self.draws = closed(named("draws_total"), "Draws by finish", finish=Finish)
+        self.generated = counter(named("generated_tokens_total"), "Tokens sampled")
+        self.prompt_tokens = closed(
+            named("prompt_tokens_total"), "Tokens of prompts and prefixes by where they came from", source=TokenSource
         )
-        self.reusable = Counter(
-            "ibtpo_rollout_reusable_tokens_total",
-            "Prefix tokens that the same tree had computed before",
-            registry=registry,
+        self.reusable = counter(named("reusable_tokens_total"), "Prefix tokens that the same tree had computed before")
+        self.tree_seconds = seconds(named("tree_seconds"), "Time to grow one tree")
+        self.trees_in_flight = gauge(named("trees_in_flight"), "Trees being grown")
+        self.verdicts = closed(named("verdicts_total"), "Verdicts asked for by result", result=VerdictResult)
+        self.verifier_failures = closed(
+            named("verifier_failures_total"), "Failed verifier requests by error", error=VerifierFailure
         )
-        self.tree_seconds = Histogram(
-            "ibtpo_rollout_tree_seconds", "Time to grow one tree", buckets=_SECONDS, registry=registry
+        self.weight_loads = closed(named("weight_loads_total"), "Weight loads by result", result=LoadResult)
+        self.weight_load_seconds = seconds(
+            named("weight_load_seconds"), "Loading one version, from the disk into the engine"
         )
-        self.trees_in_flight = Gauge("ibtpo_rollout_trees_in_flight", "Trees being grown", registry=registry)
-        self.verdicts = closed_counter(
-            "ibtpo_rollout_verdicts_total", "Verdicts asked for by result", registry, result=VerdictResult
-        )
-        self.verifier_failures = closed_counter(
-            "ibtpo_rollout_verifier_failures_total",
-            "Failed verifier requests by error",
-            registry,
-            error=VerifierFailure,
-        )
-        self.weight_loads = closed_counter(
-            "ibtpo_rollout_weight_loads_total", "Weight loads by result", registry, result=LoadResult
-        )
-        self.weight_load_seconds = Histogram(
-            "ibtpo_rollout_weight_load_seconds",
-            "Loading one version, from the disk into the engine",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.generation = Gauge("ibtpo_rollout_weight_generation", "Generation of the weights", registry=registry)
-        self.number = Gauge("ibtpo_rollout_weight_number", "Number of the weights served", registry=registry)
+        self.generation = gauge(named("weight_generation"), "Generation of the weights")
+        self.number = gauge(named("weight_number"), "Number of the weights served")
         self.ib_score = Histogram(
-            "ibtpo_rollout_ib_score",
+            named("ib_score"),
             "Mean IB-Score of a tree's nodes with two draws or more",
             buckets=(-6, -4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4, 6),
             registry=registry,
         )
-        self.mixed = Counter(
-            "ibtpo_rollout_mixed_trees_total",
-            "Trees whose rewards are not all equal (Eff-Rate's numerator)",
-            registry=registry,
-        )
+        self.mixed = counter(named("mixed_trees_total"), "Trees whose rewards are not all equal (Eff-Rate's numerator)")
 
     def record_tree(self, tree: ScoredTree) -> None:
         """Counts a finished tree: its draws, tokens, reuse and balance."""

@@ -12,6 +12,7 @@ from services.learner.course import Course
 from services.learner.evaluation import summed_up
 from services.learner.figures import figures_of, step_figures, summary
 from services.learner.journal import Journal
+from services.learner.metrics import LearnerMetrics, StepResult
 from services.learner.state import RunProgress
 from services.learner.update import Update
 from shared.errors import Unavailable
@@ -89,3 +90,11 @@ def test_accuracy_is_the_mean_over_problems_that_were_judged() -> None:
     assert told.standard_error == pytest.approx(0.408248 / 2, rel=1e-4)
     with pytest.raises(Unavailable, match=r"no answer of version 1\.0 was judged"):
         summed_up([[], []], 3, V0, 2)
+
+
+def test_the_engine_gap_is_shown_though_evaluations_alone_have_one() -> None:
+    metrics = LearnerMetrics()
+    metrics.record_step(StepFigures(step=1), StepResult.UPDATED)
+    assert metrics.registry.get_sample_value("ibtpo_learner_engine_gap") is None
+    metrics.record_evaluation(summed_up([[1.0, 0.0]], 1, V0, 2).model_copy(update={"engine_gap": 0.25}))
+    assert metrics.registry.get_sample_value("ibtpo_learner_engine_gap") == 0.25
