@@ -1,6 +1,6 @@
 """What comes back to the learner: grown trees, and dead letters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -38,22 +38,25 @@ class Delivery(Generic[Item]):
     item: Item
 
 
-class TreeQueue:
-    """The run's grown trees. The replicas' `finish` appends, the learner takes."""
+class ReturnQueue(Generic[Item]):
+    """One kind of what comes back. The replicas append, the learner takes, and keeps what it took until its effect is
+    on the disk."""
 
-    def __init__(self, connection: Connection, keys: RunKeys) -> None:
-        self._group = StreamGroup(connection, keys.trees, LEARNER_GROUP)
+    def __init__(self, group: StreamGroup, field: bytes, reader: Callable[[bytes], Item]) -> None:
+        self._group = group
+        self._field = field
+        self._reader = reader
 
-    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[ScoredTree | Unreadable]]:
-        """Up to `count` trees that were not delivered before, waiting at most `wait_seconds` for the first."""
+    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[Item | Unreadable]]:
+        """Up to `count` that were not delivered before, waiting at most `wait_seconds` for the first."""
         return self._read(await self._group.wait_new(consumer, count, wait_seconds))
 
     async def pending(self) -> list[str]:
-        """The entries of all trees that were delivered, to whomever, and not acknowledged, in stream order."""
+        """The entries of all that were delivered, to whomever, and not acknowledged, in stream order."""
         return await self._group.pending()
 
-    async def redeliver(self, consumer: str, entry_ids: Sequence[str]) -> list[Delivery[ScoredTree | Unreadable]]:
-        """These pending trees again, as far as they are still there."""
+    async def redeliver(self, consumer: str, entry_ids: Sequence[str]) -> list[Delivery[Item | Unreadable]]:
+        """These pending ones again, as far as they are still there."""
         return self._read(await self._group.claim(consumer, entry_ids))
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
@@ -61,49 +64,34 @@ class TreeQueue:
         await self._group.acknowledge(list(entry_ids))
 
     async def ids(self) -> set[tuple[str, int]]:
-        """The (id, attempt) of every tree still on the stream, delivered or not."""
+        """The (id, attempt) of all that are still on the stream, delivered or not."""
         return await self._group.ids()
 
     async def depth(self) -> Depth:
-        """How many trees wait, and how many are delivered and not acknowledged."""
+        """How many wait, and how many are delivered and not acknowledged."""
         return await self._group.depth()
 
-    def _read(self, entries: list[Entry]) -> list[Delivery[ScoredTree | Unreadable]]:
-        return [Delivery(entry.id, read(entry, b"tree", ScoredTree.unpack)) for entry in entries]
+    def _read(self, entries: list[Entry]) -> list[Delivery[Item | Unreadable]]:
+        return [Delivery(entry.id, read(entry, self._field, self._reader)) for entry in entries]
 
 
-class DeadLetterQueue:
+class TreeQueue(ReturnQueue[ScoredTree]):
+    """The run's grown trees: what the replicas' `finish` appends."""
+
+    def __init__(self, connection: Connection, keys: RunKeys) -> None:
+        super().__init__(StreamGroup(connection, keys.trees, LEARNER_GROUP), b"tree", ScoredTree.unpack)
+
+
+class DeadLetterQueue(ReturnQueue[DeadLetter]):
     """The run's tasks that were given up. The newest that were accounted for stay on the list `buried`, for people."""
 
     def __init__(self, connection: Connection, keys: RunKeys) -> None:
+        group = StreamGroup(connection, keys.dead_letters, LEARNER_GROUP)
+        super().__init__(group, b"letter", DeadLetter.model_validate_json)
         self._keys = keys
-        self._group = StreamGroup(connection, keys.dead_letters, LEARNER_GROUP)
-
-    async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[DeadLetter | Unreadable]]:
-        """Up to `count` letters that were not delivered before, waiting at most `wait_seconds` for the first."""
-        return self._read(await self._group.wait_new(consumer, count, wait_seconds))
-
-    async def pending(self) -> list[str]:
-        """The entries of all letters that were delivered, to whomever, and not acknowledged, in stream order."""
-        return await self._group.pending()
-
-    async def redeliver(self, consumer: str, entry_ids: Sequence[str]) -> list[Delivery[DeadLetter | Unreadable]]:
-        """These pending letters again, as far as they are still there."""
-        return self._read(await self._group.claim(consumer, entry_ids))
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """These are accounted for."""
         if entry_ids:
             keys = [self._keys.dead_letters, self._keys.buried]
             await self._group.script(_ACKNOWLEDGE_LETTERS, keys, [self._group.group, _MAX_BURIED, *entry_ids])
-
-    async def ids(self) -> set[tuple[str, int]]:
-        """The (id, attempt) of every letter that is not acknowledged."""
-        return await self._group.ids()
-
-    async def depth(self) -> Depth:
-        """How many letters wait, and how many are delivered and not acknowledged."""
-        return await self._group.depth()
-
-    def _read(self, entries: list[Entry]) -> list[Delivery[DeadLetter | Unreadable]]:
-        return [Delivery(entry.id, read(entry, b"letter", DeadLetter.model_validate_json)) for entry in entries]

@@ -111,10 +111,6 @@ class SnapshotStore:
             raise InvalidInput(f"no snapshot of version {version} here; kept are: {kept}")
         return self._snapshots[version]
 
-    def path(self, version: WeightVersion) -> Path:
-        """The directory of one version; InvalidInput when it is not kept here."""
-        return self.get(version).directory
-
     @asynccontextmanager
     async def pinned(self, snapshot: Snapshot) -> AsyncIterator[Snapshot]:
         """A snapshot that stays while the block runs, however many newer ones arrive; InvalidInput when it is gone."""

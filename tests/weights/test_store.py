@@ -277,8 +277,8 @@ async def test_the_newest_stay_and_a_newer_generation_is_newer(learner: Learner,
     assert latest.version == WeightVersion(2, 1)
     assert names(root) == {"1.10", "2.1"}
     with pytest.raises(InvalidInput, match=r"no snapshot of version 1\.1 here; kept are: 1\.10, 2\.1"):
-        store.path(WeightVersion(1, 1))
-    assert store.path(WeightVersion(1, 10)) == root / "1.10"
+        store.get(WeightVersion(1, 1))
+    assert store.get(WeightVersion(1, 10)).directory == root / "1.10"
 
 
 async def test_a_snapshot_in_use_outlives_newer_ones_and_goes_when_it_is_let_go(learner: Learner, root: Path) -> None:
