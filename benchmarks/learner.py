@@ -22,9 +22,9 @@ import torch
 
 from services.demo.task import checkpoint_directory
 from services.learner.config import LearnerConfig
-from services.learner.figures import figures_of
-from services.learner.policy import LanguageModel, Policy
-from services.learner.trainer import Trainer
+from services.learner.record.figures import figures_of
+from services.learner.training.policy import LanguageModel, Policy
+from services.learner.training.trainer import Trainer
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion

@@ -42,7 +42,7 @@ def summary_of(runs: Path, sampler: str, advantage: str, seed: int, tokens: int)
         command = [
             sys.executable,
             "-m",
-            "services.cli",
+            "services.launcher.cli",
             "demo",
             "--plain",
             "--fresh",

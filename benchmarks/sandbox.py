@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from statistics import median
 
-from services.verifier.sandbox.fork_server_client import ForkServerOptions
+from services.verifier.sandbox.jail.child.judging import Script
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
-from services.verifier.sandbox.judging import Script
 from services.verifier.sandbox.sandbox import Limits, Program, Role
+from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 
 # Enough that both cores always have work, whatever waits for whom.

@@ -23,7 +23,7 @@ from statistics import median
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry
 
-from services.local.redis_server import find_server, free_port
+from services.launcher.processes.redis_server import find_server, free_port
 from shared.errors import Unavailable
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage

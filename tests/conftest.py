@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.local.redis_server import find_server, free_port
+from services.launcher.processes.redis_server import find_server, free_port
 
 
 class RedisProcess:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, Response
 
-from services.learner.publisher import Publisher
+from services.learner.serving.publisher import Publisher
 from shared.errors import Unavailable
 from shared.protocol.status import RunStatus
 from shared.runtime.streamed import StreamedAnswer

@@ -7,22 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from services.learner.checkpoint import CheckpointStore
 from services.learner.config import LearnerConfig
-from services.learner.course import Course
-from services.learner.crew import Crew
-from services.learner.evaluation import Evaluator
-from services.learner.feed import Feed
-from services.learner.figures import figures_of, step_figures, summary, tokens_per_second
-from services.learner.inspection import TreeShelf
-from services.learner.intake import Arrival, Intake
-from services.learner.journal import Journal
 from services.learner.ledger import End, Ledger
 from services.learner.metrics import EvaluationResult, LearnerMetrics, StepResult
-from services.learner.publisher import Publisher
-from services.learner.schedule import learning_rate
-from services.learner.state import Books, LearnerState
-from services.learner.update import Update
+from services.learner.queue.feed import Feed
+from services.learner.queue.intake import Arrival, Intake
+from services.learner.ranks import Crew
+from services.learner.record.checkpoint import CheckpointStore
+from services.learner.record.figures import figures_of, step_figures, summary, tokens_per_second
+from services.learner.record.metrics_log import Journal
+from services.learner.record.progress import Course
+from services.learner.record.state import Books, LearnerState
+from services.learner.record.tree_samples import TreeShelf
+from services.learner.serving.evaluation import Evaluator
+from services.learner.serving.publisher import Publisher
+from services.learner.training.schedule import learning_rate
+from services.learner.training.update import Update
 from shared.errors import Conflict, Unavailable
 from shared.protocol.status import RunState, RunStatus, StepFigures
 from shared.protocol.tree import ScoredTree, TreeUsage

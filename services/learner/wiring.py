@@ -17,25 +17,25 @@ from fastapi import FastAPI
 from transformers.utils.logging import disable_progress_bar
 
 from services.learner.app import build_router
-from services.learner.checkpoint import Checkpoint, CheckpointStore
 from services.learner.config import LearnerConfig, Resume
-from services.learner.course import Course
-from services.learner.crew import Crew
-from services.learner.curriculum import Curriculum
-from services.learner.evaluation import Evaluator
-from services.learner.feed import Feed
-from services.learner.inspection import TreeShelf
-from services.learner.intake import Intake
-from services.learner.journal import Journal
 from services.learner.metrics import LearnerMetrics
-from services.learner.policy import LanguageModel, Policy
-from services.learner.presence import Presence
-from services.learner.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
-from services.learner.publisher import Publisher
+from services.learner.queue.feed import Feed
+from services.learner.queue.intake import Intake
+from services.learner.queue.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
+from services.learner.queue.task_sequence import Curriculum
+from services.learner.ranks import Crew
+from services.learner.record.checkpoint import Checkpoint, CheckpointStore
+from services.learner.record.metrics_log import Journal
+from services.learner.record.progress import Course
+from services.learner.record.state import Books, LearnerState, RunProgress
+from services.learner.record.tree_samples import TreeShelf
 from services.learner.run import Parts, Run, Stopped
-from services.learner.state import Books, LearnerState, RunProgress
-from services.learner.trainer import Trainer
-from services.learner.world import ALONE, World
+from services.learner.serving.evaluation import Evaluator
+from services.learner.serving.heartbeat import Presence
+from services.learner.serving.publisher import Publisher
+from services.learner.training.policy import LanguageModel, Policy
+from services.learner.training.process_group import ALONE, World
+from services.learner.training.trainer import Trainer
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
 from shared.protocol.status import RunStatus
 from shared.runtime.app import create_app

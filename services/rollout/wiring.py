@@ -14,7 +14,7 @@ from services.rollout.engines.engine import Engine
 from services.rollout.engines.sglang import GivenServer, ManagedServer, SglangEngine, SglangMetrics
 from services.rollout.grower import TreeGrower
 from services.rollout.harvest import Harvest
-from services.rollout.membership import Membership, is_abandoned, reachable_url, replica_name
+from services.rollout.heartbeat import Membership, is_abandoned, reachable_url, replica_name
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.verifier_client import VerifierClient, VerifierLimits

@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry
 from services.verifier.app import build_router
 from services.verifier.checks.check import Check
 from services.verifier.checks.choice import ChoiceCheck
-from services.verifier.checks.code import CodeSettings, open_code_check
+from services.verifier.checks.code.check import CodeSettings, open_code_check
+from services.verifier.checks.custom.endpoint import EndpointCheck
+from services.verifier.checks.custom.function import FunctionCheck
 from services.verifier.checks.exact import ExactCheck
 from services.verifier.checks.math.check import MathCheck
-from services.verifier.checks.own_endpoint import EndpointCheck
-from services.verifier.checks.own_function import FunctionCheck
 from services.verifier.config import CodeConfig, VerifierConfig
 from services.verifier.judge import Judge
 from services.verifier.judgement_cache import JudgementCache

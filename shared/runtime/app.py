@@ -11,9 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from shared.errors import Unavailable
 from shared.protocol.message import PROTOCOL_VERSION
-from shared.runtime.doors import BearerGate, BodyLimit, OriginGate, Watch
 from shared.runtime.drain import Drain
-from shared.runtime.problem import answer_with_problems, of_error
+from shared.runtime.http_errors import answer_with_problems, of_error
+from shared.runtime.middleware import BearerGate, BodyLimit, OriginGate, Watch
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 

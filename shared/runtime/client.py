@@ -8,7 +8,7 @@ from http import HTTPStatus
 import httpx
 
 from shared.errors import Conflict, IbtpoError, InvalidInput, Overloaded, TooLarge, Unauthorized, Unavailable
-from shared.runtime.problem import shorten
+from shared.runtime.http_errors import shorten
 
 _CONNECT_SECONDS = 5.0
 _ERROR_OF_STATUS: dict[int, type[IbtpoError]] = {

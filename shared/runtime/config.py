@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from shared.errors import InvalidInput
-from shared.runtime.problem import shorten
+from shared.runtime.http_errors import shorten
 
 SECTIONS = ("rollout", "verifier", "learner", "local")
 _ROOT = Path(__file__).resolve().parents[2]

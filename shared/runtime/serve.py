@@ -12,9 +12,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from shared.errors import Conflict, InvalidInput
-from shared.runtime.doors import is_loopback
 from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.logs import event_logger
+from shared.runtime.middleware import is_loopback
 
 log = event_logger(__name__)
 

@@ -2,11 +2,11 @@
 
 import uuid
 
-from shared.streams.board import RunBoard
 from shared.streams.connection import Connection
 from shared.streams.keys import RUNS, RunKeys
 from shared.streams.lease import OwnerLease
 from shared.streams.registry import ReplicaRegistry
+from shared.streams.run_status import RunBoard
 from shared.streams.tasks import TaskQueue
 from shared.streams.trees import DeadLetterQueue, TreeQueue
 

@@ -33,4 +33,4 @@ def test_a_room_loads_no_more_than_it_needs(module: str, allowed: set[str]) -> N
 
 
 def test_the_command_line_starts_without_any_service() -> None:
-    assert loaded_by("services.cli") == set()
+    assert loaded_by("services.launcher.cli") == set()

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from services.learner.config import LearnerConfig
-from services.learner.crew import Crew
-from services.learner.policy import LanguageModel, Policy
-from services.learner.trainer import Trainer
-from services.learner.world import World
+from services.learner.ranks import Crew
+from services.learner.training.policy import LanguageModel, Policy
+from services.learner.training.process_group import World
+from services.learner.training.trainer import Trainer
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import WeightVersion
 from tests.learner.synthetic import V0, draws, scored, task

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.learner.checkpoint import CheckpointStore
 from services.learner.config import LearnerConfig
 from services.learner.ledger import Ledger, TaskId
-from services.learner.policy import Policy
-from services.learner.slots import Block, laid_out
-from services.learner.state import Books, LearnerState, RunProgress, Totals
+from services.learner.record.checkpoint import CheckpointStore
+from services.learner.record.state import Books, LearnerState, RunProgress, Totals
+from services.learner.training.policy import Policy
+from services.learner.training.prefix_rows import Block, laid_out
 from shared.errors import InvalidInput
 from shared.protocol.tree import TreeUsage
 from shared.tree.draw import WeightVersion

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from services.learner.config import Device, LearnerConfig, Precision
-from services.learner.crew import Crew, Order, Work
-from services.learner.policy import LanguageModel, Policy
-from services.learner.trainer import Trainer
-from services.learner.world import ALONE, World
+from services.learner.ranks import Crew, Order, Work
+from services.learner.training.policy import LanguageModel, Policy
+from services.learner.training.process_group import ALONE, World
+from services.learner.training.trainer import Trainer
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion
 from tests.learner.crew_member import trees

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from services.learner.config import LearnerConfig
-from services.learner.course import Course
-from services.learner.evaluation import summed_up
-from services.learner.figures import figures_of, step_figures, summary
-from services.learner.journal import Journal
 from services.learner.metrics import LearnerMetrics, StepResult
-from services.learner.state import RunProgress
-from services.learner.update import Update
+from services.learner.record.figures import figures_of, step_figures, summary
+from services.learner.record.metrics_log import Journal
+from services.learner.record.progress import Course
+from services.learner.record.state import RunProgress
+from services.learner.serving.evaluation import summed_up
+from services.learner.training.update import Update
 from shared.errors import Unavailable
 from shared.protocol.status import StepFigures
 from shared.tree.draw import WeightVersion

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from services.learner.inspection import TreeShelf
+from services.learner.record.tree_samples import TreeShelf
 from shared.protocol.tree import ScoredTree
 from tests.learner.synthetic import draws, scored, task
 

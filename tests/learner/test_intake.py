@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from services.learner.curriculum import Curriculum
-from services.learner.feed import Feed
-from services.learner.intake import Intake
 from services.learner.ledger import End, Ledger, TaskId
 from services.learner.metrics import LearnerMetrics
-from services.learner.problems import EncodedProblem
-from services.learner.state import Books
+from services.learner.queue.feed import Feed
+from services.learner.queue.intake import Intake
+from services.learner.queue.problems import EncodedProblem
+from services.learner.queue.task_sequence import Curriculum
+from services.learner.record.state import Books
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import Task
 from shared.streams import Claim, RunStreams, StreamsFull, Unreadable, connect
@@ -308,7 +308,7 @@ async def test_a_letter_that_cannot_be_read_ends_its_feeding_as_failed(desk: Des
 async def test_a_run_whose_tasks_are_all_given_up_ends_with_the_reason(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.learner.intake._MAX_FAILURES_IN_ROW", 2 * BATCH)
+    monkeypatch.setattr("services.learner.queue.intake._MAX_FAILURES_IN_ROW", 2 * BATCH)
     await desk.feed.top_up()
     for claim in await desk.claim(2 * BATCH):
         await desk.streams.tasks.bury(claim, "no kind 'exct'; there are exact, math", "replica")
@@ -404,7 +404,7 @@ async def test_trees_whose_delivery_was_cut_come_again_in_the_same_life(
 async def test_only_what_is_not_known_is_fetched_again_and_a_few_at_a_time(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.learner.intake._TREES_AT_ONCE", 3)
+    monkeypatch.setattr("services.learner.queue.intake._TREES_AT_ONCE", 3)
     redeliver, fetched = desk.streams.trees.redeliver, []
 
     async def noted(consumer: str, entry_ids: list[str]) -> Any:

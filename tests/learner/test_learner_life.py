@@ -12,8 +12,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from services.learner.checkpoint import CheckpointStore
 from services.learner.config import LearnerConfig, Resume
+from services.learner.record.checkpoint import CheckpointStore
 from services.learner.wiring import build
 from shared.errors import Conflict, InvalidInput
 from shared.protocol.status import Evaluation, RunState, RunStatus
@@ -277,7 +277,7 @@ async def test_a_second_learner_is_refused_while_the_first_has_the_run(
 async def test_a_learner_that_was_superseded_ends_without_touching_the_run(
     configured: Configure, redis_url: str, replica: Replica, streams: RunStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.learner.presence._RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("services.learner.serving.heartbeat._RENEW_SECONDS", 0.1)
     config = configured(redis_url=redis_url, total_steps=1000, checkpoint_every=1000)
     async with replica("one"), life(config) as learner:
         await learner.when(lambda status: status.step >= 1)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from services.learner.checkpoint import CheckpointStore
 from services.learner.config import LearnerConfig
+from services.learner.record.checkpoint import CheckpointStore
 from shared.errors import Unavailable
 from shared.protocol.status import RunState, RunStatus
 from shared.streams import RunStreams, connect

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from services.learner.ledger import MAX_REFEEDS, End, Ledger, Standing, TaskId
-from services.learner.state import Books
+from services.learner.record.state import Books
 from shared.errors import InvalidInput
 
 _PASS_LENGTH = 5

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.learner.loss import Clip, clipped_surrogate, entropies, importance_weights, is_clipped, k3_divergence
+from services.learner.training.loss import (
+    Clip,
+    clipped_surrogate,
+    entropies,
+    importance_weights,
+    is_clipped,
+    k3_divergence,
+)
 
 logprobs = st.floats(-12, 0)
 advantages = st.floats(-5, 5)

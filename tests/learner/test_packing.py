@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.learner.config import Divisor
-from services.learner.packing import (
+from services.learner.training.packing import (
     MicroBatch,
     Trajectory,
     credited,

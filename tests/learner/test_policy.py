@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.learner.config import LearnerConfig, OptimizerConfig
-from services.learner.policy import LanguageModel, Policy
-from services.learner.slots import Block, Slots, laid_out
+from services.learner.training.policy import LanguageModel, Policy
+from services.learner.training.prefix_rows import Block, Slots, laid_out
 from shared.errors import InvalidInput
 from tests.learner.policies import VOCAB_SIZE, write_policy
 

@@ -9,9 +9,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from services.learner.config import LearnerConfig
-from services.learner.curriculum import Curriculum
 from services.learner.ledger import FIRST_TASK, TaskId
-from services.learner.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
+from services.learner.queue.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
+from services.learner.queue.task_sequence import Curriculum
 from shared.errors import InvalidInput
 from tests.learner.policies import VOCAB_SIZE, write_policy
 from tests.learner.synthetic import growth

@@ -3,7 +3,7 @@
 import pytest
 
 from services.learner.config import OptimizerConfig, Schedule
-from services.learner.schedule import learning_rate
+from services.learner.training.schedule import learning_rate
 
 
 def test_it_warms_up_to_its_height() -> None:

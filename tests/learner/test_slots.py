@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.learner.policy import LanguageModel
-from services.learner.slots import Block, laid_out
+from services.learner.training.policy import LanguageModel
+from services.learner.training.prefix_rows import Block, laid_out
 from tests.learner.policies import write_policy
 
 sequences = st.lists(st.lists(st.integers(2, 4), min_size=1, max_size=7), min_size=1, max_size=6)

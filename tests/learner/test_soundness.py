@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.learner.soundness import unsoundness_of
+from services.learner.queue.validation import unsoundness_of
 from tests.learner.policies import VOCAB_SIZE
 from tests.learner.synthetic import draws, scored, task
 

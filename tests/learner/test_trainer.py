@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from services.learner.config import LearnerConfig
-from services.learner.policy import LanguageModel, Policy
-from services.learner.slots import Block, laid_out
-from services.learner.trainer import Trainer
-from services.learner.update import Update
+from services.learner.training.policy import LanguageModel, Policy
+from services.learner.training.prefix_rows import Block, laid_out
+from services.learner.training.trainer import Trainer
+from services.learner.training.update import Update
 from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Credit, NodeWeight, Prior, advantages, has_signal
 from shared.tree.draw import Draw, Finish, WeightVersion

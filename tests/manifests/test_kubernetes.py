@@ -15,7 +15,7 @@ from services.learner.config import LearnerConfig
 from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
 from shared.runtime.config import load_config
-from shared.runtime.doors import PROBES
+from shared.runtime.middleware import PROBES
 from shared.streams.keys import ROLLOUT_GROUP, RunKeys
 
 Manifest = dict[str, Any]

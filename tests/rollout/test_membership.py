@@ -11,7 +11,7 @@ import pytest
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry
 
-from services.rollout.membership import Membership
+from services.rollout.heartbeat import Membership
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from shared.protocol.replica import ReplicaInfo, ReplicaState

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message, Receive, Scope, Send
 
-from shared.runtime.doors import BodyLimit
+from shared.runtime.middleware import BodyLimit
 from tests.runtime.small_service import TOKEN, client_of, small_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from shared.errors import Conflict, IbtpoError, InvalidInput, Overloaded, TooLarge, Unauthorized, Unavailable
 from shared.runtime.client import http_client, raise_for_problem, reaching
-from shared.runtime.problem import of_error
+from shared.runtime.http_errors import of_error
 from tests.runtime.small_service import TOKEN, client_of, small_app
 
 

@@ -49,7 +49,17 @@ def test_a_run_trains_through_sglang_and_outlives_a_kill_of_its_server(tmp_path:
     with (
         told,
         subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "demo", "--plain", "--runs", str(tmp_path), *SETTINGS, *own],
+            [
+                sys.executable,
+                "-m",
+                "services.launcher.cli",
+                "demo",
+                "--plain",
+                "--runs",
+                str(tmp_path),
+                *SETTINGS,
+                *own,
+            ],
             stdout=told,
             stderr=told,
         ) as training,

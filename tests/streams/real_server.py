@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from services.local.redis_server import find_server, free_port
+from services.launcher.processes.redis_server import find_server, free_port
 
 
 class RealServer:

@@ -34,7 +34,7 @@ class Demo:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *settings: str) -> None:
-        command = [sys.executable, "-m", "services.cli", "demo", "--run", "drill", "--plain", *settings]
+        command = [sys.executable, "-m", "services.launcher.cli", "demo", "--run", "drill", "--plain", *settings]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(

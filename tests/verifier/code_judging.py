@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.verifier.checks.check import Judgement
-from services.verifier.checks.code import CodeCheck
+from services.verifier.checks.code.check import CodeCheck
 from shared.protocol.verdict import ItemLimits, VerdictItem
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from services.verifier.checks.final_answer import final_answer
-from services.verifier.checks.math.gold import gold_text
-from services.verifier.checks.math.likeness import Likeness
-from services.verifier.checks.math.reading import read
+from services.verifier.checks.math.comparing.likeness import Likeness
+from services.verifier.checks.math.reading.answer import read
+from services.verifier.checks.math.reading.gold import gold_text
 from services.verifier.checks.math.verdict import Finding, decide
 
 DATA = Path(__file__).parent / "data"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from services.verifier.checks.code import CodeCheck, CodeSettings, open_code_check
+from services.verifier.checks.code.check import CodeCheck, CodeSettings, open_code_check
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome
 from tests.verifier.code_judging import code_item, judge_code, judge_items, stdio

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from services.verifier.checks.check import Judgement
-from services.verifier.checks.code import CodeCheck, CodeSettings
-from services.verifier.sandbox.fork_server_client import ForkServerOptions
+from services.verifier.checks.code.check import CodeCheck, CodeSettings
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
+from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
 from tests.verifier.code_judging import asserts, code_item, judge_items, stdio
 
 KINDS = {

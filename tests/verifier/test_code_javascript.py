@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from services.verifier.checks.code import CodeCheck, CodeSettings, open_code_check
+from services.verifier.checks.code.check import CodeCheck, CodeSettings, open_code_check
 from services.verifier.sandbox.sandbox import Limits
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome

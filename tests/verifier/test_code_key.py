@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.code import CodeCheck, CodeSettings
+from services.verifier.checks.code.check import CodeCheck, CodeSettings
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 from shared.errors import InvalidInput
 from shared.protocol.verdict import VerdictItem

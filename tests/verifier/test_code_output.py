@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.code_output import same_output
+from services.verifier.checks.code.output import same_output
 
 SAME = [
     ("42\n", "42\n"),

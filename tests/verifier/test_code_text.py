@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.code_text import Block, fenced_blocks, find_program
+from services.verifier.checks.code.extraction import Block, fenced_blocks, find_program
 
 PROGRAM = "def f(x):\n    return x * 2"
 OTHER = "def f(x):\n    return x * 3"

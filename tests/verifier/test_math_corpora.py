@@ -1,6 +1,6 @@
 """Public answers with known verdicts: no false positive, and every false negative has its reason."""
 
-from services.verifier.checks.math.likeness import Likeness
+from services.verifier.checks.math.comparing.likeness import Likeness
 from tests.verifier.judging import find, is_right, rows_of
 
 # math-verify's expectations that are not met here, and why; docs/verifier.md tells the reasons in full.

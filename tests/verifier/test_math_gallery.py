@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.verifier.checks.final_answer import final_answer
-from services.verifier.checks.math.likeness import Likeness
+from services.verifier.checks.math.comparing.likeness import Likeness
 from tests.verifier.judging import find
 
 PAGE = Path(__file__).parents[2] / "docs" / "verifier.md"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.verifier.checks.math.gold import gold_text
+from services.verifier.checks.math.reading.gold import gold_text
 from tests.verifier.judging import LONGEST, find, is_right
 
 GOLDS = (

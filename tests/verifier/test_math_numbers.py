@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.math.forms import Number, Scientific
-from services.verifier.checks.math.number import number_of
+from services.verifier.checks.math.reading.forms import Number, Scientific
+from services.verifier.checks.math.reading.number import number_of
 
 INTEGERS = st.integers(-(10**30), 10**30)
 

@@ -13,9 +13,18 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from services.verifier.sandbox import children, kernel
-from services.verifier.sandbox.control import MAX_DESCRIPTORS, MAX_MESSAGE_BYTES, Ended, Hello, Launch, Refused, Started
-from services.verifier.sandbox.jail import EXIT_NO_JAIL, Jail, JailOptions, enter_jail
+from services.verifier.sandbox import kernel
+from services.verifier.sandbox.jail.child import children
+from services.verifier.sandbox.jail.jail import EXIT_NO_JAIL, Jail, JailOptions, enter_jail
+from services.verifier.sandbox.messages import (
+    MAX_DESCRIPTORS,
+    MAX_MESSAGE_BYTES,
+    Ended,
+    Hello,
+    Launch,
+    Refused,
+    Started,
+)
 
 # Descriptors below this are taken, so that none of those passed in is among a child's own 0..4.
 _FIRST_PASSED = 10

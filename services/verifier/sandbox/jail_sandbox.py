@@ -10,15 +10,20 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from services.verifier.sandbox.ceilings import whole_cpu_seconds
-from services.verifier.sandbox.control import Launch
-from services.verifier.sandbox.ending import Watched, conclude
-from services.verifier.sandbox.files_in_memory import JobFiles
-from services.verifier.sandbox.fork_server_client import ForkServerClient, ForkServerGone, ForkServerOptions, Job
-from services.verifier.sandbox.places import Places
+from services.verifier.sandbox.jail.ceilings import whole_cpu_seconds
+from services.verifier.sandbox.messages import Launch
 from services.verifier.sandbox.sandbox import Ending, Limits, Program, Run, lost
 from services.verifier.sandbox.self_test import find_gap
-from services.verifier.sandbox.starvation import starved_seconds
+from services.verifier.sandbox.service_side.ending import Watched, conclude
+from services.verifier.sandbox.service_side.files_in_memory import JobFiles
+from services.verifier.sandbox.service_side.fork_server_client import (
+    ForkServerClient,
+    ForkServerGone,
+    ForkServerOptions,
+    Job,
+)
+from services.verifier.sandbox.service_side.places import Places
+from services.verifier.sandbox.service_side.starvation import starved_seconds
 from shared.errors import Unavailable
 
 _MAX_ATTEMPTS = 4

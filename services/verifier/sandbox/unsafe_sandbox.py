@@ -13,16 +13,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from services.verifier.sandbox.ceilings import whole_cpu_seconds
-from services.verifier.sandbox.control import Ended
-from services.verifier.sandbox.ending import Watched, conclude
-from services.verifier.sandbox.files_in_memory import JobFiles
-from services.verifier.sandbox.places import Places
+from services.verifier.sandbox.jail.ceilings import whole_cpu_seconds
+from services.verifier.sandbox.messages import Ended
 from services.verifier.sandbox.sandbox import Ending, Limits, Program, Run
+from services.verifier.sandbox.service_side.ending import Watched, conclude
+from services.verifier.sandbox.service_side.files_in_memory import JobFiles
+from services.verifier.sandbox.service_side.places import Places
 
 _ROOT = Path(__file__).resolve().parents[3]
 _BOOT = (
-    f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from services.verifier.sandbox import unjailed; unjailed.main()"
+    f"import sys; sys.path.insert(0, {str(_ROOT)!r})\n"
+    "from services.verifier.sandbox.jail.child import unjailed\n"
+    "unjailed.main()"
 )
 _NUM_PROCESSES = 4096
 

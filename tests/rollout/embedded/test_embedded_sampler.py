@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from services.rollout.engines.embedded.sampler import draw_tokens
+from services.rollout.engines.embedded.token_sampling import draw_tokens
 from services.rollout.engines.engine import Sampling
 
 VOCAB_SIZE = 7

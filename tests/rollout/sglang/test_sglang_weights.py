@@ -174,7 +174,7 @@ async def test_a_request_that_kills_the_server_every_time_is_given_up(rig: RigFa
 
 
 async def test_a_server_that_hangs_is_started_afresh(rig: RigFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.rollout.engines.sglang.keeper._CHECK_SECONDS", 0.2)
+    monkeypatch.setattr("services.rollout.engines.sglang.supervisor._CHECK_SECONDS", 0.2)
     served = await rig(health_seconds=0.1, hang_seconds=0.5)
     before = served.pid
     await served.fault("/health_generate", "hang", times=50)
@@ -184,7 +184,7 @@ async def test_a_server_that_hangs_is_started_afresh(rig: RigFactory, monkeypatc
 
 
 async def test_a_late_sign_of_life_is_one(rig: RigFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.rollout.engines.sglang.keeper._CHECK_SECONDS", 0.1)
+    monkeypatch.setattr("services.rollout.engines.sglang.supervisor._CHECK_SECONDS", 0.1)
     served = await rig(health_seconds=0.05, hang_seconds=5.0)
     before = served.pid
     await served.fault("/health_generate", "hang", times=2)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import EngineLimits
-from services.rollout.engines.sglang import wire
+from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.bundle import Bundle
 from services.rollout.engines.sglang.connections import Address
-from services.rollout.engines.sglang.finite import has_nonfinite
 from services.rollout.engines.sglang.launch import command_line, environment
+from services.rollout.engines.sglang.nonfinite import has_nonfinite
 from services.rollout.engines.sglang.versions import Unsupported, check_version
 from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
 from shared.tree.draw import VersionSpan, WeightVersion

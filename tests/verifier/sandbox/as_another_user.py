@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from services.verifier.sandbox.fork_server_client import ForkServerOptions
+from services.verifier.sandbox.jail.child.judging import Script
 from services.verifier.sandbox.jail_sandbox import open_jail
-from services.verifier.sandbox.judging import Script
 from services.verifier.sandbox.sandbox import Limits, Program, Role
+from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
 
 
 async def main() -> None:

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from services.verifier.sandbox.fork_server_client import ForkServerOptions
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
+from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

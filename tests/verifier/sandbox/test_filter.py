@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.sandbox.filter import ALLOW, KILL, Block, compile_filter, refuse
-from services.verifier.sandbox.syscalls import AARCH64, X86_64, Machine, policy_for
+from services.verifier.sandbox.jail.filter import ALLOW, KILL, Block, compile_filter, refuse
+from services.verifier.sandbox.jail.syscalls import AARCH64, X86_64, Machine, policy_for
 
 MACHINES = [X86_64, AARCH64]
 HEADERS = {

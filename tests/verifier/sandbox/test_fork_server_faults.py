@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from services.verifier.sandbox.fork_server_client import ForkServerOptions
+from services.verifier.sandbox.jail.child.judging import Script
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
-from services.verifier.sandbox.judging import Script
 from services.verifier.sandbox.sandbox import Ending, Limits, Program, Role
+from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
 from shared.errors import Unavailable
 
 DOUBLE = Program(b"import time\nx = int(input())\ntime.sleep(0.02)\nprint(x * 2)", stdin=b"21\n")

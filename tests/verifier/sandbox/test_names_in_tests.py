@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from services.verifier.sandbox.names_in_tests import free_names, has_assertion
+from services.verifier.sandbox.jail.child.names_in_tests import free_names, has_assertion
 
 CASES = [
     (["assert add(1, 2) == 3"], "add", {"add": False}),

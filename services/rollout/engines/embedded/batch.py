@@ -9,8 +9,8 @@ from services.rollout.engines.embedded.kv import KVPool, RowKV
 from services.rollout.engines.embedded.model import Policy
 from services.rollout.engines.embedded.radix import RadixTree
 from services.rollout.engines.embedded.row import Row
-from services.rollout.engines.embedded.sampler import draw_tokens
 from services.rollout.engines.embedded.settings import EmbeddedSettings
+from services.rollout.engines.embedded.token_sampling import draw_tokens
 from services.rollout.engines.engine import Completion
 from shared.tree.draw import WeightVersion
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.rollout.engines.sglang.finite import refuse_nonfinite
+from services.rollout.engines.sglang.nonfinite import refuse_nonfinite
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion
 from shared.weights import TensorShape, refuse_other_shapes, tensor_shapes

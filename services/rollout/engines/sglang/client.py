@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from services.rollout.engines.sglang import wire
+from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.connections import Answer, Connections
 from shared.errors import Unavailable
 from shared.tree.draw import WeightVersion

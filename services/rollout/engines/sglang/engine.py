@@ -10,15 +10,15 @@ from pathlib import Path
 
 from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import Completion, EngineLimits, Request
-from services.rollout.engines.sglang import wire
+from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.bundle import Bundle
 from services.rollout.engines.sglang.client import Late, SglangClient
 from services.rollout.engines.sglang.connections import Unreachable
 from services.rollout.engines.sglang.exposition import SglangSeries
-from services.rollout.engines.sglang.keeper import Keeper, Serving
 from services.rollout.engines.sglang.metrics import RequestResult, SglangMetrics
+from services.rollout.engines.sglang.prefill_once import Lead, Siblings
 from services.rollout.engines.sglang.server import Server
-from services.rollout.engines.sglang.siblings import Lead, Siblings
+from services.rollout.engines.sglang.supervisor import Keeper, Serving
 from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Periodic

@@ -15,9 +15,9 @@ from pydantic import Field
 from services.verifier.checks.answer_key import AnswerKey, read_key
 from services.verifier.checks.check import Case, Judgement, Report, failed
 from services.verifier.checks.final_answer import FinalAnswer, final_answer
-from services.verifier.checks.math.gold import gold_text
-from services.verifier.checks.math.likeness import Likeness
-from services.verifier.checks.math.reading import Reading, read
+from services.verifier.checks.math.comparing.likeness import Likeness
+from services.verifier.checks.math.reading.answer import Reading, read
+from services.verifier.checks.math.reading.gold import gold_text
 from services.verifier.checks.math.verdict import Finding, decide
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.verifier.checks.final_answer import FinalAnswer
-from services.verifier.checks.math.comparison import compare
-from services.verifier.checks.math.forms import Listing, Members, Text
-from services.verifier.checks.math.likeness import Likeness, any_of
-from services.verifier.checks.math.number import number_of
-from services.verifier.checks.math.reading import Reading, left_unevaluated, read
+from services.verifier.checks.math.comparing.comparison import compare
+from services.verifier.checks.math.comparing.likeness import Likeness, any_of
+from services.verifier.checks.math.reading.answer import Reading, left_unevaluated, read
+from services.verifier.checks.math.reading.forms import Listing, Members, Text
+from services.verifier.checks.math.reading.number import number_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,71 @@
+"""What a finished run came to, in the terminal."""
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from services.launcher.display.sparkline import sparkline
+from services.launcher.display.view import duration
+from services.launcher.runs.history import History
+from services.launcher.runs.run_dir import RunDirectory
+
+SPARK_WIDTH = 32
+_FIGURES = (  # key of summary.json, label, format
+    ("eff_rate", "Eff-Rate", "{:.3f}"),
+    ("root_value", "unbiased root value", "{:.3f}"),
+    ("ib_score", "IB-Score", "{:+.3f}"),
+    ("cov_eta", "Cov(η₁, η₂)", "{:+.4f}"),
+    ("trajectories_per_1k_tokens", "trajectories / 1,000 tokens", "{:.1f}"),
+    ("generated_tokens", "tokens generated", "{:,}"),
+    ("tokens_per_second", "tokens / s", "{:,.0f}"),
+    ("cache_hit_share", "prefix tokens from cache", "{:.0%}"),
+)
+
+
+def outcome(run: RunDirectory) -> RenderableType:
+    """Accuracy before and after, the figures of the whole run, and where everything lies."""
+    summary, history = run.read_summary(), History.read(run.metrics)
+    parts: list[RenderableType] = []
+    if history.evaluations:
+        parts += [_accuracy(history), Text()]
+    figures = Table.grid(padding=(0, 2))
+    figures.add_column(style="dim")
+    figures.add_column(style="bold", justify="right")
+    for key, label, form in _FIGURES:
+        value = summary.get(key)
+        if isinstance(value, int | float):
+            figures.add_row(label, form.format(value))
+    parts += [figures, Text(), _places(run)]
+    took = summary.get("wall_seconds")
+    title = f"ibtpo · {run.name} · finished" + (f" in {duration(took)}" if isinstance(took, int | float) else "")
+    return Panel(Group(*parts), title=title, border_style="green", padding=(1, 2))
+
+
+def _accuracy(history: History) -> RenderableType:
+    first, last = history.evaluations[0], history.evaluations[-1]
+    k = last.k
+    table = Table.grid(padding=(0, 2))
+    for row in (
+        (f"held-out avg@{k}", first.avg_at_k, last.avg_at_k, [one.avg_at_k for one in history.evaluations]),
+        (f"held-out pass@{k}", first.pass_at_k, last.pass_at_k, [one.pass_at_k for one in history.evaluations]),
+    ):
+        label, before, after, values = row
+        change = Text.assemble(f"{before:.3f} → ", (f"{after:.3f}", "bold green" if after > before else "bold yellow"))
+        table.add_row(Text(label, style="dim"), change, Text(sparkline(values, SPARK_WIDTH), style="cyan"))
+    table.add_row(Text(f"{last.problems} problems, ± {last.standard_error:.3f}", style="dim"))
+    return table
+
+
+def _places(run: RunDirectory) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    for label, text in (
+        ("report", str(run.report)),
+        ("plots", f"{run.plots}/"),
+        ("summary", str(run.summary)),
+        ("policy", f"{run.policy}/  (transformers loads it; ibtpo eval --model {run.policy})"),
+        ("trees", f"ibtpo show {run.name}"),
+    ):
+        table.add_row(label, text)
+    return table

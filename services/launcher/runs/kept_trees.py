@@ -1,0 +1,60 @@
+"""The trees that a run kept to be looked at, newest first, with what is needed to read them."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.launcher.runs.model_files import bytes_of_model
+from services.launcher.runs.run_dir import RunDirectory
+from shared.errors import InvalidInput
+from shared.protocol.tree import ScoredTree
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTree:
+    """A tree, its file, and the bytes of its policy's tokens."""
+
+    path: Path
+    scored: ScoredTree
+    bytes_of_token: Sequence[bytes]
+
+    @property
+    def prompt(self) -> str:
+        """The problem's text, as the policy's tokens spell it."""
+        return b"".join(self.bytes_of_token[token] for token in self.scored.task.prompt_ids).decode("utf-8", "replace")
+
+
+def kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
+    """All trees in the run's directory; a file that is no tree is passed over."""
+    files = sorted(run.trees.glob("*.msgpack"), key=lambda path: path.stat().st_mtime, reverse=True)
+    if not files:
+        return ()
+    bytes_of_token = bytes_of_model(model_of(run))
+    found = ((path, _read(path)) for path in files)
+    return tuple(KeptTree(path, scored, bytes_of_token) for path, scored in found if scored is not None)
+
+
+def open_tree(path: Path, model: Path) -> KeptTree:
+    """One tree by its file; InvalidInput when it is none."""
+    try:
+        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), bytes_of_model(model))
+    except OSError as error:
+        raise InvalidInput(f"cannot read the tree {path}: {error.strerror}") from error
+
+
+def model_of(run: RunDirectory) -> Path:
+    """A directory with the tokenizer of the run's policy."""
+    if (run.policy / "tokenizer.json").exists():
+        return run.policy
+    try:
+        return Path(tomllib.loads(run.config.read_text(encoding="utf-8"))["learner"]["model"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(f"{run.config} does not name the model of the run: {error}") from error
+
+
+def _read(path: Path) -> ScoredTree | None:
+    try:
+        return ScoredTree.unpack(path.read_bytes())
+    except (OSError, InvalidInput):
+        return None

@@ -1,0 +1,46 @@
+"""The run's sequence of tasks: every pass over the problems in its own order, the same whenever it is asked."""
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+
+from services.learner.ledger import TaskId
+from services.learner.queue.problems import EncodedProblem
+from shared.protocol.task import Growth, Task
+
+
+class Curriculum:
+    """Mints tasks from their ids: a pure function of run, seed and problems, so that only ids need be remembered."""
+
+    def __init__(self, run: str, seed: int, problems: Sequence[EncodedProblem], growth: Growth) -> None:
+        self._run = run
+        self._seed = seed
+        self._problems = problems
+        self._growth = growth
+        self._order = lru_cache(maxsize=4)(self._shuffle)
+
+    def task(self, task_id: TaskId, attempt: int = 0) -> Task:
+        """The task of this id; each attempt has a seed of its own."""
+        problem = self._problems[self._order(task_id.epoch)[task_id.index]]
+        return Task(
+            run=self._run,
+            id=str(task_id),
+            attempt=attempt,
+            problem_id=problem.id,
+            prompt_ids=problem.prompt_ids,
+            kind=problem.kind,
+            answer_key=problem.answer_key,
+            growth=self._growth,
+            seed=random.Random(f"{self._seed} {task_id} {attempt}").getrandbits(48),
+        )
+
+    def following(self, task_id: TaskId) -> TaskId:
+        """The id after this one."""
+        if task_id.index + 1 < len(self._problems):
+            return TaskId(task_id.epoch, task_id.index + 1)
+        return TaskId(task_id.epoch + 1, 0)
+
+    def _shuffle(self, epoch: int) -> list[int]:
+        order = list(range(len(self._problems)))
+        random.Random(f"{self._seed} {epoch}").shuffle(order)
+        return order

@@ -1,0 +1,136 @@
+"""Checkpoints of a run: whole or not there at all, the newest few kept."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Protocol
+
+import torch
+from pydantic import ValidationError
+
+from services.learner.record.state import LearnerState
+from services.learner.training.policy import Policy
+from shared.errors import InvalidInput
+
+_STATE = "state.json"
+_OPTIMIZER = "optimizer.pt"
+_POLICY = "policy"
+_PARTIAL = ".partial"
+_OLD = ".old"
+
+
+class Resumable(Protocol):
+    """What a checkpoint holds: a policy with its optimizer, of one process or of many."""
+
+    def save(self, directory: Path) -> None:
+        """Writes the policy as transformers reads it."""
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """What `Policy.restore_optimizer` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint: `policy/` as transformers reads it, the optimizer, and the run's state."""
+
+    directory: Path
+
+    @property
+    def policy(self) -> Path:
+        """The directory of the policy."""
+        return self.directory / _POLICY
+
+    def state(self) -> LearnerState:
+        """InvalidInput when it is from another release."""
+        try:
+            return LearnerState.model_validate_json((self.directory / _STATE).read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        raise InvalidInput(
+            f"checkpoint {self.directory} cannot be read ({reason}); remove it to resume from the one before"
+        )
+
+    def restore_optimizer(self, policy: Policy) -> None:
+        """Lets `policy`, loaded from this checkpoint, go on with its moments. InvalidInput when they cannot be read."""
+        path = self.directory / _OPTIMIZER
+        try:
+            # mapped, so that processes of one machine share what they read
+            policy.restore_optimizer(torch.load(path, weights_only=True, mmap=True))
+        except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
+            raise InvalidInput(
+                f"{path} cannot be read ({error}); remove the checkpoint to resume from the one before"
+            ) from error
+
+
+class CheckpointStore:
+    """The checkpoints under `root`, one directory per step. A root belongs to one process: what an earlier one left
+    half-way there is put right."""
+
+    def __init__(self, root: Path, keep: int) -> None:
+        self._root = root
+        self._keep = keep
+        for old in root.glob(f".*{_OLD}"):
+            final = root / old.name.removeprefix(".").removesuffix(_OLD)
+            if not final.exists():
+                old.rename(final)
+        for leftover in (*root.glob(f".*{_OLD}"), *root.glob(f".*{_PARTIAL}")):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint."""
+        steps = self._steps()
+        return Checkpoint(self._root / str(steps[-1])) if steps else None
+
+    def save(self, policy: Resumable, state: LearnerState) -> Checkpoint:
+        """Writes a checkpoint, durable and whole when this returns, and removes the oldest. Blocking: disk."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        final = self._root / str(state.progress.step)
+        draft = self._root / f".{final.name}{_PARTIAL}"
+        shutil.rmtree(draft, ignore_errors=True)
+        policy.save(draft / _POLICY)
+        torch.save(policy.optimizer_state(), draft / _OPTIMIZER)
+        (draft / _STATE).write_text(state.model_dump_json(indent=1))
+        _sync(draft)
+        self._replace(final, draft)
+        for step in self._steps()[: -self._keep]:
+            shutil.rmtree(self._root / str(step), ignore_errors=True)
+        return Checkpoint(final)
+
+    def _replace(self, final: Path, draft: Path) -> None:
+        """A checkpoint of the same step (stopped before it trained again) gives way."""
+        old = self._root / f".{final.name}{_OLD}"
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
+        draft.rename(final)
+        _sync_directory(self._root)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _steps(self) -> list[int]:
+        if not self._root.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._root.iterdir() if path.name.isdecimal())
+
+
+def _sync(directory: Path) -> None:
+    """Brings all files below `directory` to the disk, before a rename makes them count."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_directory(path)
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

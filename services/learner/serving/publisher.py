@@ -1,0 +1,98 @@
+"""Publishes versions of the policy: an immutable snapshot, pushed to every live replica."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from services.learner.metrics import LearnerMetrics, PushResult
+from services.learner.ranks import Crew
+from shared.errors import Conflict, IbtpoError, Unavailable
+from shared.protocol.replica import ReplicaInfo
+from shared.runtime.client import raise_for_problem, reaching
+from shared.runtime.logs import event_logger
+from shared.streams import RunStreams
+from shared.tree.draw import WeightVersion
+from shared.weights import Snapshot, SnapshotStore, bundle_bytes, stream_bundle, write_manifest
+
+log = event_logger(__name__)
+
+
+class Publisher:
+    """Keeps the published snapshots, and brings each to the replicas. A replica that misses one pulls it by itself."""
+
+    def __init__(
+        self,
+        streams: RunStreams,
+        http: httpx.AsyncClient,
+        store: SnapshotStore,
+        draft: Path,
+        metrics: LearnerMetrics,
+        *,
+        push_seconds: float,
+    ) -> None:
+        self._streams = streams
+        self._http = http
+        self._store = store
+        self._draft = draft
+        self._metrics = metrics
+        self._push_seconds = push_seconds
+        self._latest: Snapshot | None = None
+
+    @property
+    def latest(self) -> Snapshot | None:
+        """What a replica should serve; None before this life of the learner has published."""
+        return self._latest
+
+    def write(self, crew: Crew, version: WeightVersion) -> Snapshot:
+        """Makes the policy as it is now the snapshot of `version`. Blocking: disk."""
+        shutil.rmtree(self._draft, ignore_errors=True)
+        crew.save_to_serve(self._draft)
+        self._latest = self._store.adopt(self._draft, write_manifest(self._streams.run, self._draft, version))
+        return self._latest
+
+    @asynccontextmanager
+    async def stream(self, snapshot: Snapshot) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The framed bundle of a snapshot, which stays on the disk until its last byte is sent."""
+        async with (
+            self._store.pinned(snapshot),
+            aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as chunks,
+        ):
+            yield chunks
+
+    async def push(self, snapshot: Snapshot) -> None:
+        """Brings the snapshot to all live replicas at once; returns when they serve it, or at the deadline."""
+        started = time.monotonic()
+        try:
+            replicas = await self._streams.replicas.live()
+        except Unavailable as error:
+            log.warning("replicas_unknown", version=str(snapshot.version), error=str(error))
+            return
+        async with self._store.pinned(snapshot):
+            await asyncio.gather(*(self._push_to(replica, snapshot) for replica in replicas))
+        self._metrics.push_seconds.observe(time.monotonic() - started)
+
+    async def _push_to(self, replica: ReplicaInfo, snapshot: Snapshot) -> None:
+        url = f"{replica.url.rstrip('/')}/v1/weights/{snapshot.version}"
+        headers = {"Content-Length": str(bundle_bytes(snapshot.manifest)), "Content-Type": "application/octet-stream"}
+        result = PushResult.LOADED
+        try:
+            async with (
+                reaching(f"replica {replica.name}", self._push_seconds),
+                aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as body,
+            ):
+                raise_for_problem(await self._http.put(url, content=body, headers=headers))
+        except Unavailable as error:
+            result = PushResult.UNREACHED
+            log.warning("push_failed", replica=replica.name, version=str(snapshot.version), error=str(error))
+        except Conflict as error:
+            result = PushResult.SUPERSEDED
+            log.error("push_refused", replica=replica.name, version=str(snapshot.version), error=str(error))
+        except IbtpoError as error:
+            result = PushResult.REFUSED
+            log.error("push_refused", replica=replica.name, version=str(snapshot.version), error=str(error))
+        self._metrics.pushes.labels(result).inc()

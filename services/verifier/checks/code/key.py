@@ -1,0 +1,144 @@
+"""The answer key of a code item, and the tests prepared from it."""
+
+import ast
+import warnings
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from services.verifier.checks.answer_key import read_key
+from services.verifier.checks.code.extraction import Language
+from services.verifier.sandbox.jail.child.judging import Script
+from services.verifier.sandbox.jail.child.names_in_tests import has_assertion
+from shared.errors import InvalidInput
+from shared.protocol.message import Message
+from shared.protocol.verdict import VerdictItem
+
+_MAX_TEST_CHARACTERS = 200_000
+
+Name = Annotated[str, Field(pattern=r"^[^\W\d]\w*$", max_length=200)]
+TestCode = Annotated[str, Field(max_length=_MAX_TEST_CHARACTERS)]
+
+
+class StdioCase(Message):
+    """What the program reads, and what it should print."""
+
+    input: str = ""
+    output: str
+
+
+class StdioTests(Message):
+    """Whole programs, by what they print."""
+
+    type: Literal["stdio"]
+    language: Literal["python", "javascript"] = "python"
+    cases: tuple[StdioCase, ...] = Field(min_length=1, max_length=2000)
+
+
+class AssertTests(Message):
+    """Functions, by assertions; `setup` runs before them, in the judge's process."""
+
+    type: Literal["assert"]
+    entry_point: Name
+    asserts: tuple[TestCode, ...] = Field(min_length=1, max_length=2000)
+    setup: TestCode = ""
+
+
+class CheckTests(Message):
+    """Functions, by a `check(candidate)` that the test code defines (HumanEval's form)."""
+
+    type: Literal["check"]
+    entry_point: Name
+    test: TestCode
+    setup: TestCode = ""
+
+
+class CodeKey(Message):
+    """The tests, and whether passing some of them earns a part of the reward."""
+
+    tests: Annotated[StdioTests | AssertTests | CheckTests, Field(discriminator="type")]
+    partial_credit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStdio:
+    """Input and expected output of each case."""
+
+    cases: tuple[tuple[bytes, bytes], ...]
+    is_partial: bool
+    language: Language
+
+    rule = "stdio"
+    entry_point = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedFunction:
+    """A judge's script."""
+
+    script: Script
+    rule: str
+
+    language = Language.PYTHON
+
+    @property
+    def entry_point(self) -> str:
+        return self.script.entry_point
+
+
+PreparedTests = PreparedStdio | PreparedFunction
+
+
+def prepare_tests(item: VerdictItem) -> PreparedTests:
+    """The item's tests. Raises InvalidInput for such as nothing, or anything, could pass."""
+    key = read_key(CodeKey, item)
+    tests = key.tests
+    if isinstance(tests, StdioTests):
+        return _prepare_stdio(item.id, tests, key.partial_credit)
+    if isinstance(tests, AssertTests):
+        script = Script(tests.setup, tests.asserts, tests.entry_point, calls_check=False, is_partial=key.partial_credit)
+    else:
+        script = Script(tests.setup, (tests.test,), tests.entry_point, calls_check=True, is_partial=False)
+    _require_assertions(item.id, script)
+    return PreparedFunction(script, tests.type)
+
+
+def _prepare_stdio(item_id: str, tests: StdioTests, is_partial: bool) -> PreparedStdio:
+    cases = tuple((_encoded(case.input), _encoded(case.output)) for case in tests.cases)
+    if not any(output.strip() for _, output in cases):
+        raise InvalidInput(
+            f"item {item_id!r}: none of the {len(cases)} cases expects any output, so that an empty program would "
+            "pass; give the outputs"
+        )
+    return PreparedStdio(cases, is_partial, Language[tests.language.upper()])
+
+
+def _require_assertions(item_id: str, script: Script) -> None:
+    pieces = (script.setup, *script.tests)
+    if sum(map(len, pieces)) > _MAX_TEST_CHARACTERS:
+        raise InvalidInput(
+            f"item {item_id!r}: its tests have more than {_MAX_TEST_CHARACTERS} characters; shorten them"
+        )
+    trees = [_parsed(item_id, piece) for piece in pieces]
+    if not any(map(has_assertion, trees[1:])):
+        raise InvalidInput(f"item {item_id!r}: its tests assert nothing, so that anything would pass; add assertions")
+    if script.calls_check and not any(_defines_check(tree) for tree in trees):
+        raise InvalidInput(f"item {item_id!r}: its test defines no function check(candidate); HumanEval's form has one")
+
+
+def _parsed(item_id: str, code: str) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(code)
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise InvalidInput(f"item {item_id!r}: its tests are no Python ({error}): {code[:80]!r}") from None
+
+
+def _defines_check(tree: ast.Module) -> bool:
+    return any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

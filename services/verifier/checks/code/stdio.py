@@ -1,0 +1,76 @@
+"""Judges whole programs by what they print. Expected outputs stay in the service."""
+
+import time
+from dataclasses import dataclass, replace
+
+from services.verifier.checks.check import Judgement
+from services.verifier.checks.code.key import PreparedStdio
+from services.verifier.checks.code.outcome import outcome_of, reason_of
+from services.verifier.checks.code.output import same_output
+from services.verifier.sandbox.sandbox import Limits, Program, Run, Sandbox
+from shared.protocol.verdict import Outcome
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How the cases went so far."""
+
+    num_passed: int = 0
+    outcome: Outcome = Outcome.RIGHT
+    reason: str = ""
+    cpu_seconds: float = 0.0
+
+    def add(self, number: int, run: Run, expected: bytes) -> None:
+        self.cpu_seconds += run.cpu_seconds
+        outcome = outcome_of(run)
+        if outcome is None and same_output(run.stdout, expected):
+            self.num_passed += 1
+            return
+        if outcome is None:
+            self.fail(Outcome.WRONG, f"case {number}: the output differs")
+        else:
+            self.fail(outcome, f"case {number}: {reason_of(run)}")
+
+    def fail(self, outcome: Outcome, reason: str) -> None:
+        """The first failure names the outcome; one of ours outweighs it."""
+        if self.outcome is Outcome.RIGHT or outcome is Outcome.INFRASTRUCTURE:
+            self.outcome, self.reason = outcome, reason
+
+
+async def judge_stdio(
+    sandbox: Sandbox, program: Program, tests: PreparedStdio, limits: Limits, item_seconds: float
+) -> Judgement:
+    """Runs the program on every case, each in a process of its own, until one fails (all where parts earn credit)."""
+    tally = _Tally()
+    spent = 0.0
+    started = time.monotonic()
+    for number, (stdin, expected) in enumerate(tests.cases, start=1):
+        left = item_seconds - spent
+        if left <= 0:
+            tally.fail(Outcome.TIMED_OUT, f"case {number}: the item's {item_seconds:g} seconds are over")
+            break
+        run = await sandbox.run(replace(program, stdin=stdin), _within(limits, left))
+        spent += run.seconds
+        tally.add(number, run, expected)
+        if tally.outcome is Outcome.INFRASTRUCTURE or (tally.outcome is not Outcome.RIGHT and not tests.is_partial):
+            break
+    return _judgement(tally, tests, time.monotonic() - started, sandbox.is_isolated)
+
+
+def _within(limits: Limits, seconds: float) -> Limits:
+    """The limits, with no more wall clock than is left."""
+    wall_seconds = min(limits.wall_seconds, seconds)
+    return replace(
+        limits, wall_seconds=wall_seconds, patience_seconds=min(limits.patience_seconds, seconds - wall_seconds)
+    )
+
+
+def _judgement(tally: _Tally, tests: PreparedStdio, seconds: float, is_isolated: bool) -> Judgement:
+    num_cases = len(tests.cases)
+    reward: float | None = float(tally.num_passed == num_cases)
+    if tests.is_partial:
+        reward = tally.num_passed / num_cases
+    if tally.outcome is Outcome.INFRASTRUCTURE:
+        reward = None
+    reason = tally.reason and f"{tally.reason} ({tally.num_passed} of {num_cases} cases passed)"
+    return Judgement(reward, tally.outcome, reason, tests.rule, seconds, tally.cpu_seconds, is_isolated)

@@ -1,0 +1,81 @@
+"""Whether an answer was worked out: no operation may be left in it that the gold does not have."""
+
+from fractions import Fraction
+
+from services.verifier.checks.math.comparing.scalars import is_constant
+from services.verifier.checks.math.reading.forms import (
+    Apply,
+    Form,
+    Number,
+    Power,
+    Product,
+    Scientific,
+    Sum,
+    Symbol,
+    children,
+)
+
+_FAMILIES = {
+    **dict.fromkeys(("sin", "cos", "tan", "cot", "sec", "csc"), "trigonometry"),
+    **dict.fromkeys(("arcsin", "arccos", "arctan"), "inverse trigonometry"),
+    **dict.fromkeys(("log", "ln", "lg", "exp"), "logarithm"),
+    **dict.fromkeys(("sinh", "cosh", "tanh"), "hyperbolic"),
+    **dict.fromkeys(("factorial", "binom"), "counting"),
+}
+_TRANSCENDENTAL = frozenset({"pi", "e"})
+
+
+def left_undone(gold: Form, answer: Form) -> str | None:
+    """What remains to be done in a scalar answer, or None.
+
+    Closed forms stay: fractions, powers, roots, and, for a constant gold, factorials and binomials. Sums and products
+    of plain numbers are left undone where the gold is a number.
+    """
+    allowed = _operations(gold)
+    if is_constant(gold):
+        allowed |= {"counting"}
+    surplus = _operations(answer) - allowed
+    if surplus:
+        return f"{', '.join(sorted(surplus))} is left to evaluate"
+    if isinstance(gold, Number | Scientific) and not isinstance(answer, Number | Scientific):
+        if _has_transcendental(answer):
+            return "pi or e is left in a rational number"
+        if not _has_closed_form(answer):
+            return "arithmetic is left undone"
+    return None
+
+
+def _operations(form: Form) -> set[str]:
+    found = set().union(*map(_operations, children(form)))
+    if isinstance(form, Apply):
+        found.add(_FAMILIES.get(form.name, form.name))
+    return found
+
+
+def _has_transcendental(form: Form) -> bool:
+    if isinstance(form, Symbol):
+        return form.name in _TRANSCENDENTAL
+    return any(map(_has_transcendental, children(form)))
+
+
+def _is_literal(form: Form) -> bool:
+    return isinstance(form, Number | Scientific)
+
+
+def _has_closed_form(form: Form) -> bool:
+    """Whether there is a genuine power, root, factorial or binomial in it, and nothing but numbers beside such."""
+    match form:
+        case Sum(parts) | Product(parts):
+            return any(map(_has_closed_form, parts)) and all(
+                _is_literal(part) or _has_closed_form(part) for part in parts
+            )
+        case Power(base, exponent):
+            inner = _has_closed_form(base)
+            return inner or (_is_literal(base) and exponent not in _TRIVIAL and not isinstance(exponent, Sum | Product))
+        case Apply(_, arguments):
+            return all(map(_is_literal, arguments))
+        case _:
+            return False
+
+
+_TRIVIAL = tuple(Number(Fraction(exponent)) for exponent in (0, 1))

@@ -1,0 +1,94 @@
+"""Values of forms as exact rationals, where they have one that is not too long to write."""
+
+import math
+from fractions import Fraction
+
+from services.verifier.checks.math.reading.forms import Apply, Form, Number, Power, Product, Sum
+
+_LONGEST_BITS = 20_000
+_LARGEST_FACTORIAL = 1_500
+
+
+def exact_value(form: Form) -> Fraction | None:
+    """The rational that `form` is; None when it is none, or too long, or not of a kind evaluated here."""
+    match form:
+        case Number(value):
+            return value
+        case Sum(terms):
+            return _folded(terms, Fraction(0), is_sum=True)
+        case Product(factors):
+            return _folded(factors, Fraction(1), is_sum=False)
+        case Power(base, exponent):
+            return _power(exact_value(base), exact_value(exponent))
+        case Apply(name, arguments):
+            return _applied(name, [exact_value(argument) for argument in arguments])
+        case _:
+            return None
+
+
+def _folded(parts: tuple[Form, ...], start: Fraction, *, is_sum: bool) -> Fraction | None:
+    total = start
+    for part in parts:
+        value = exact_value(part)
+        if value is None:
+            return None
+        total = total + value if is_sum else total * value
+        if _bits(total) > _LONGEST_BITS:
+            return None
+    return total
+
+
+def _power(base: Fraction | None, exponent: Fraction | None) -> Fraction | None:
+    if base is None or exponent is None:
+        return None
+    root = exponent.denominator
+    if root != 1:
+        if root > 64 or base < 0:
+            return None
+        base = _root(base, root)
+        if base is None:
+            return None
+    power = exponent.numerator
+    if (base == 0 and power <= 0) or abs(power) * _bits(base) > _LONGEST_BITS:
+        return None
+    return base**power
+
+
+def _root(value: Fraction, degree: int) -> Fraction | None:
+    over, under = _integer_root(value.numerator, degree), _integer_root(value.denominator, degree)
+    return Fraction(over, under) if over is not None and under is not None else None
+
+
+def _integer_root(value: int, degree: int) -> int | None:
+    if degree == 2:
+        root = math.isqrt(value)
+    else:
+        low, high = 0, 1 << (value.bit_length() // degree + 1)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if middle**degree <= value else (low, middle - 1)
+        root = low
+    return root if root**degree == value else None
+
+
+def _applied(name: str, arguments: list[Fraction | None]) -> Fraction | None:
+    values = [value for value in arguments if value is not None]
+    if len(values) != len(arguments):
+        return None
+    match name, values:
+        case "abs", [value]:
+            return abs(value)
+        case "floor", [value]:
+            return Fraction(math.floor(value))
+        case "ceil", [value]:
+            return Fraction(math.ceil(value))
+        case "factorial", [value] if value.denominator == 1 and 0 <= value <= _LARGEST_FACTORIAL:
+            return Fraction(math.factorial(int(value)))
+        case "binom", [n, k] if n.denominator == k.denominator == 1 and 0 <= k <= n <= _LARGEST_FACTORIAL:
+            return Fraction(math.comb(int(n), int(k)))
+        case _:
+            return None
+
+
+def _bits(value: Fraction) -> int:
+    return value.numerator.bit_length() + value.denominator.bit_length()

@@ -1,0 +1,165 @@
+"""What relations say: the value that an equation ends in, and the interval that an inequality is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from services.verifier.checks.math.comparing.likeness import Likeness
+from services.verifier.checks.math.comparing.numeric import (
+    CONSTANTS,
+    FUNCTIONS,
+    Negligible,
+    Point,
+    Unevaluable,
+    Value,
+    are_close,
+)
+from services.verifier.checks.math.comparing.scalars import compare_scalars, is_constant, symbols_of
+from services.verifier.checks.math.reading.arithmetic import negative
+from services.verifier.checks.math.reading.forms import (
+    SCALARS,
+    Apply,
+    Bracket,
+    Form,
+    Number,
+    Product,
+    Ratio,
+    Relation,
+    Relator,
+    Sum,
+    Symbol,
+    Text,
+)
+
+_INFINITY = Symbol("infty")
+_ZERO = Number(Fraction(0))
+_EQUALITIES = frozenset({Relator.EQUAL, Relator.ABOUT})
+ORDERS = {
+    Relator.LESS: (True, False),
+    Relator.LESS_EQUAL: (True, True),
+    Relator.GREATER: (False, False),
+    Relator.GREATER_EQUAL: (False, True),
+}  # relator: (the left side is the smaller one, the bound belongs to it)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A value with the name it was given: x = 5, or without one."""
+
+    name: Form | None
+    value: Form
+
+
+def is_equation(form: Form) -> bool:
+    return isinstance(form, Relation) and set(form.relators) <= _EQUALITIES
+
+
+def stated(relation: Relation) -> Stated | None:
+    """What a chain of equalities says in its end: x = 2 + 3 = 5 says 5, of x.
+
+    None for an equation still to be solved (3x - 1 = 5), and for a chain that contradicts itself (5 = 4).
+    """
+    if not is_equation(relation):
+        return None
+    first, *rest = relation.sides
+    value = rest[-1]
+    name = first if _is_name(first, value) else None
+    if name is None and not is_constant(first):
+        return None
+    told = rest if name is not None else relation.sides
+    relators = relation.relators[len(relation.sides) - len(told) :]
+    if not all(map(_holds, told, told[1:], relators)):
+        return None
+    return Stated(name, value)
+
+
+def _holds(left: Form, right: Form, relator: Relator) -> bool:
+    if relator is Relator.ABOUT:
+        return _is_near(left, right)
+    return left == right or (
+        isinstance(left, SCALARS) and isinstance(right, SCALARS) and compare_scalars(left, right) is Likeness.SAME
+    )
+
+
+def _is_near(left: Form, right: Form) -> bool:
+    """Whether the right is the left, rounded: within one percent."""
+    try:
+        exact, rounded = Point(0).value(left), Point(0).value(right)
+    except (Unevaluable, Negligible):
+        return False
+    return bool(abs(exact - rounded) * 100 <= abs(exact))
+
+
+def _is_name(form: Form, value: Form) -> bool:
+    """Whether a left side names what is asked for, rather than being arithmetic: x, f(3), AB, (p,q), a + b, V_1:V_2.
+
+    Sums and products of names only where the value is not 0, for "3x - y = 0" is a line.
+    """
+    match form:
+        case Symbol(name):
+            return name not in CONSTANTS and name not in ("infty", "varnothing")
+        case Apply(name, _):
+            return name not in FUNCTIONS or not is_constant(form)
+        case Text():
+            return True
+        case Product(parts) | Sum(parts):
+            return value != _ZERO and all(_is_name(part, value) for part in parts)
+        case Bracket(_, _, parts) | Ratio(parts):
+            return all(_is_name(part, value) for part in parts)
+        case _:
+            return False
+
+
+def interval_of(relation: Relation) -> tuple[Form, Form] | None:
+    """(variable, interval) of an inequality in one variable, such as x <= 2, 5 >= x or 1 < x <= 3; else None."""
+    if not all(relator in ORDERS for relator in relation.relators):
+        return None
+    sides, relators = relation.sides, relation.relators
+    if len(sides) == 2:
+        left_is_smaller, closed = ORDERS[relators[0]]
+        if not is_constant(sides[0]) and is_constant(sides[1]):
+            bound = sides[1]
+            low, high = (negative(_INFINITY), bound) if left_is_smaller else (bound, _INFINITY)
+            return sides[0], _interval(low, high, closed, bound)
+        if is_constant(sides[0]) and not is_constant(sides[1]):
+            bound = sides[0]
+            low, high = (bound, _INFINITY) if left_is_smaller else (negative(_INFINITY), bound)
+            return sides[1], _interval(low, high, closed, bound)
+        return None
+    return _double(sides, [ORDERS[relator] for relator in relators]) if len(sides) == 3 else None
+
+
+def _double(sides: Sequence[Form], orders: Sequence[tuple[bool, bool]]) -> tuple[Form, Form] | None:
+    (first_rises, first_closed), (second_rises, second_closed) = orders
+    if first_rises != second_rises or not (is_constant(sides[0]) and is_constant(sides[2])):
+        return None
+    low, high = (sides[0], sides[2]) if first_rises else (sides[2], sides[0])
+    low_closed, high_closed = (first_closed, second_closed) if first_rises else (second_closed, first_closed)
+    return sides[1], Bracket("[" if low_closed else "(", "]" if high_closed else ")", (low, high))
+
+
+def _interval(low: Form, high: Form, closed: bool, bound: Form) -> Bracket:
+    return Bracket("[" if closed and low is bound else "(", "]" if closed and high is bound else ")", (low, high))
+
+
+def same_relation(gold: Relation, answer: Relation) -> Likeness:
+    """Whether one of two equations, or of two inequalities, is the other times a constant (a positive one)."""
+    if len(gold.sides) != 2 or len(answer.sides) != 2 or symbols_of(gold) != symbols_of(answer):
+        return Likeness.DIFFERENT
+    try:
+        ratios = [_excess(answer, number) / _excess(gold, number) for number in (0, 1, 3)]
+    except (Unevaluable, Negligible, ZeroDivisionError):
+        return Likeness.UNKNOWN
+    if ratios[0] == 0 or not all(are_close(ratios[0], ratio) for ratio in ratios[1:]):
+        return Likeness.DIFFERENT if is_equation(gold) else Likeness.UNKNOWN
+    if is_equation(gold):
+        return Likeness.SAME
+    return Likeness.of(bool(ratios[0] > 0) and ORDERS[gold.relators[0]][1] == ORDERS[answer.relators[0]][1])
+
+
+def _excess(relation: Relation, number: int) -> Value:
+    """The left side minus the right one; of an inequality, the larger minus the smaller one."""
+    left, right = relation.sides
+    left_is_smaller, _ = ORDERS.get(relation.relators[0], (False, False))
+    larger, smaller = (right, left) if left_is_smaller else (left, right)
+    return Point(number, trusting=True).value(Sum((larger, negative(smaller))))

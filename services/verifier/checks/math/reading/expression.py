@@ -1,0 +1,354 @@
+"""Reads expressions: sums, products, powers, functions, and what stands in brackets."""
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from services.verifier.checks.math.reading.arithmetic import based, negative, over, power_of_ten, terms, times
+from services.verifier.checks.math.reading.cursor import DEEPEST, Cursor
+from services.verifier.checks.math.reading.forms import (
+    Apply,
+    Bracket,
+    Form,
+    Listing,
+    Matrix,
+    Members,
+    Number,
+    PlusMinus,
+    Power,
+    Product,
+    Sum,
+    Symbol,
+    Text,
+)
+from services.verifier.checks.math.reading.notation import Kind, Token
+from services.verifier.checks.math.reading.number import LONGEST_DIGITS
+from services.verifier.checks.math.reading.units import is_unit
+from services.verifier.checks.math.reading.unreadable import TooDeep, Unreadable
+from services.verifier.checks.math.reading.vocabulary import FUNCTION_WORDS, FUNCTIONS, GREEK, JOINTS, NAMED_WORDS
+
+DEGREE = Symbol("degree")
+_CLOSING = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",), "\\langle": ("\\rangle",)}
+_MATRICES = frozenset({"pmatrix", "bmatrix", "matrix", "Bmatrix", "vmatrix", "array", "smallmatrix"})
+_HALF = Number(Fraction(1, 2))
+_MINUS_ONE = Number(Fraction(-1))
+_TEN = Number(Fraction(10))
+_ATOM_COMMANDS = frozenset(
+    r"\frac \sqrt \binom \lfloor \lceil \langle \overline \begin".split()  # noqa: SIM905
+)
+
+
+class ExpressionReader:
+    """Reads from a cursor; `read_items` reads a listing, for what stands in brackets may be one."""
+
+    def __init__(self, cursor: Cursor, read_items: Callable[[], tuple[Form, ...]]) -> None:
+        self._cursor = cursor
+        self._read_items = read_items
+        self._in_bars = False
+
+    def sum(self) -> Form:
+        """An expression up to what continues none."""
+        form = self._signed()
+        while self._cursor.is_at("+", "-", "\\pm", "\\mp"):
+            sign = self._cursor.next().text
+            right = self._product()
+            if isinstance(form, PlusMinus):
+                raise Unreadable("more behind a ± than one value")
+            if sign in ("\\pm", "\\mp"):
+                form = PlusMinus(form, right, sign == "\\mp")
+            else:
+                form = Sum((*terms(form), right if sign == "+" else negative(right)))
+        return form
+
+    def _signed(self) -> Form:
+        if self._cursor.accept("+"):
+            return self._product()
+        if self._cursor.accept("-"):
+            return negative(self._product())
+        if self._cursor.is_at("\\pm", "\\mp"):
+            self._cursor.next()
+            return PlusMinus(Number(Fraction(0)), self._product(), False)
+        return self._product()
+
+    def _product(self) -> Form:
+        form = self._power()
+        while True:
+            if self._cursor.accept("\\cdot", "\\times", "*"):
+                form = times(form, self._operand())
+            elif self._cursor.accept("/"):
+                form = over(form, self._operand())
+            elif self._cursor.accept("\\div"):  # an operation, where a/b is a fraction
+                form = over(form, Sum((self._operand(),)))
+            elif self._is_factor():
+                form = times(form, self._power())
+            else:
+                return form
+
+    def _operand(self) -> Form:
+        return negative(self._power()) if self._cursor.accept("-") else self._power()
+
+    def _is_factor(self) -> bool:
+        """Whether the next token continues a product without a sign. Two numbers side by side do not."""
+        token = self._cursor.peek()
+        if token.kind is Kind.WORD:
+            return (
+                not (is_unit(token.text) and len(token.text) > 1)
+                and (len(token.text) <= 3 or token.text in FUNCTION_WORDS)
+                and token.text not in JOINTS
+            )
+        if token.kind is Kind.COMMAND:
+            name = token.text[1:]
+            return name in GREEK or name in FUNCTIONS or token.text in _ATOM_COMMANDS
+        return token.kind is Kind.SIGN and (token.text in "([{" or (token.text == "|" and not self._in_bars))
+
+    def _power(self) -> Form:
+        form = self._atom()
+        for _ in range(DEEPEST):
+            if self._cursor.accept("^"):
+                form = self._raised(form)
+            elif self._cursor.is_at("!"):
+                self._cursor.next()
+                form = Apply("factorial", (form,))
+            else:
+                return form
+        raise TooDeep(f"more than {DEEPEST} powers of one another")
+
+    def _raised(self, form: Form) -> Form:
+        if self._cursor.accept("\\circ"):
+            return times(form, DEGREE)
+        exponent = self.group()
+        return times(form, DEGREE) if exponent == Symbol("circ") else Power(form, exponent)
+
+    def group(self) -> Form:
+        """The argument of a command or an exponent: braces, or one token with its sign."""
+        if self._cursor.is_at("{"):
+            return self._atom()
+        if self._cursor.accept("-"):
+            return negative(self._cursor.nested(self.group))
+        token = self._cursor.peek()
+        if token.kind is Kind.NUMBER and len(token.text) <= LONGEST_DIGITS:
+            return Number(Fraction(self._cursor.next().text))
+        if token.kind is Kind.COMMAND or self._cursor.is_at("("):
+            return self._atom()
+        if token.kind is Kind.WORD:
+            return Symbol(self._cursor.take_first())
+        raise Unreadable(f"{token.text!r} where an argument belongs")
+
+    def _argument(self) -> Form:
+        r"""An argument of \frac or \sqrt: braces, or one digit, letter or command."""
+        token = self._cursor.peek()
+        if token.kind is Kind.NUMBER and len(token.text) > 1:
+            digit = self._cursor.take_first()
+            if not digit.isdigit():
+                raise Unreadable(f"{token.text!r} cannot stand here")
+            return Number(Fraction(int(digit)))
+        return self.group()
+
+    def _atom(self) -> Form:
+        return self._cursor.nested(self._read_atom)
+
+    def _read_atom(self) -> Form:
+        token = self._cursor.next()
+        match token.kind:
+            case Kind.NUMBER:
+                return self._number(token)
+            case Kind.WORD:
+                return self._word(token)
+            case Kind.COMMAND:
+                return self._command(token)
+            case Kind.SIGN if token.text in ("(", "[", "\\{", "{"):
+                return self._bracketed(token.text)
+            case Kind.SIGN if token.text == "|":
+                return self._bars()
+            case _:
+                raise Unreadable(f"{token.text!r} where a value belongs")
+
+    def _number(self, token: Token) -> Form:
+        if len(token.text) > LONGEST_DIGITS:
+            raise TooDeep("a number too long to compare")
+        value = Fraction(token.text)
+        if self._cursor.accept("_"):
+            return based(token.text, self.group())
+        following = self._cursor.peek()
+        if following.text == "\\frac" and token.text.isdigit():
+            self._cursor.next()
+            part = self._fraction()
+            if not isinstance(part, Number) or part.value < 0:
+                return times(Number(value), part)
+            return Number(value + part.value)
+        if following.kind is Kind.NUMBER:
+            raise Unreadable("two numbers side by side")
+        return self._scientific(Number(value), token.text)
+
+    def _scientific(self, number: Number, digits: str) -> Form:
+        r"""The number times a power of ten that follows at once: 1.6 \times 10^{-19}, 5e-7."""
+        e = self._cursor.peek()
+        if e.kind is Kind.WORD and e.text in ("e", "E") and not e.spaced:
+            sign = 1 if self._cursor.peek(1).text in ("-", "+") else 0
+            exponent = self._cursor.peek(1 + sign)
+            if exponent.kind is Kind.NUMBER and exponent.text.isdigit() and not exponent.spaced:
+                self._cursor.at += 2 + sign
+                return power_of_ten(digits, (self._cursor.peek(-2).text if sign else "") + exponent.text)
+        if (
+            self._cursor.is_at("\\times", "\\cdot", "*")
+            and self._cursor.peek(1).text == "10"
+            and self._cursor.peek(2).text == "^"
+        ):
+            self._cursor.at += 3
+            exponent_form = self.group()
+            if isinstance(exponent_form, Number) and exponent_form.value.denominator == 1:
+                return power_of_ten(digits, str(exponent_form.value))
+            return times(number, Power(_TEN, exponent_form))
+        return number
+
+    def _word(self, token: Token) -> Form:
+        if token.text in NAMED_WORDS:
+            return self._command(Token(Kind.COMMAND, NAMED_WORDS[token.text], token.spaced))
+        if token.text in FUNCTIONS:
+            return self._function(token.text)
+        if len(token.text) > 3:
+            raise Unreadable(f"{token.text!r} within an expression")
+        form: Form = self._symbol(token.text[-1])
+        for letter in reversed(token.text[:-1]):
+            form = times(Symbol(letter), form)
+        return form
+
+    def _symbol(self, name: str) -> Form:
+        """A variable with its subscript and primes, or a function of it applied to one value: f(x), W(n)."""
+        if self._cursor.accept("_"):
+            name = f"{name}_{_subscript(self.group())}"
+        while self._cursor.accept("'", "\\prime"):
+            name += "'"
+        opening, inside, closing = self._cursor.peek(), self._cursor.peek(1), self._cursor.peek(2)
+        is_call = opening.text == "(" and not opening.spaced and closing.text == ")"
+        if is_call and inside.kind in (Kind.NUMBER, Kind.WORD) and name not in ("e", "i", "x", "y", "z"):
+            self._cursor.at += 3
+            argument = (
+                Number(Fraction(inside.text[:LONGEST_DIGITS])) if inside.kind is Kind.NUMBER else Symbol(inside.text)
+            )
+            return Apply(name, (argument,))
+        return Symbol(name)
+
+    def _command(self, token: Token) -> Form:
+        name = token.text[1:]
+        if name == "frac":
+            return self._fraction()
+        if name == "sqrt":
+            return self._root()
+        if name == "binom":
+            return Apply("binom", (self._argument(), self._argument()))
+        if name in FUNCTIONS:
+            return self._function(name)
+        if name in GREEK:
+            return self._symbol(name)
+        if name == "circ":
+            return Symbol(name)
+        if name in ("lfloor", "lceil"):
+            inside = self.sum()
+            self._cursor.expect("\\rfloor" if name == "lfloor" else "\\rceil")
+            return Apply(name[1:], (inside,))
+        if name in ("overline", "bar", "widehat", "tilde"):
+            return Apply(name, (self.group(),))
+        if name == "langle":
+            return self._bracketed("\\langle")
+        if name == "mathbb":
+            return Symbol(f"mathbb {_subscript(self.group())}")
+        if name == "begin":
+            return self._matrix()
+        raise Unreadable(f"{token.text} is not evaluated here")
+
+    def _fraction(self) -> Form:
+        numerator = self._argument()
+        return over(numerator, self._argument())
+
+    def _root(self) -> Form:
+        if not self._cursor.accept("["):
+            return Power(self._argument(), _HALF)
+        degree = self.sum()
+        self._cursor.expect("]")
+        return Power(self._argument(), over(Number(Fraction(1)), degree))
+
+    def _function(self, name: str) -> Form:
+        """A named function with its power, its base and its argument: \\sin^2 2x, \\log_2 (x+1)."""
+        base = self.group() if self._cursor.accept("_") else None
+        exponent = self.group() if self._cursor.accept("^") else None
+        if base is None and exponent is not None and self._cursor.accept("_"):
+            base = self.group()
+        argument = self._cursor.nested(self._read_atom if self._cursor.is_at("(", "{") else self._plain_product)
+        if exponent == _MINUS_ONE and name in ("sin", "cos", "tan"):
+            return Apply("arc" + name, (argument,))
+        form = Apply(name, (argument,) if base is None else (argument, base))
+        return form if exponent is None else Power(form, exponent)
+
+    def _plain_product(self) -> Form:
+        """A function's argument without parentheses: it ends before the next sign or function."""
+        form = self._power()
+        while (
+            self._is_factor() and not self._cursor.is_at("(") and self._cursor.peek().text.lstrip("\\") not in FUNCTIONS
+        ):
+            form = times(form, self._power())
+        return form
+
+    def _bars(self) -> Form:
+        if self._in_bars:
+            raise Unreadable("bars within bars")
+        self._in_bars = True
+        inside = self.sum()
+        self._in_bars = False
+        self._cursor.expect("|")
+        return Apply("abs", (inside,))
+
+    def _bracketed(self, opening: str) -> Form:
+        in_bars, self._in_bars = self._in_bars, False
+        closings = _CLOSING[opening]
+        items = () if opening == "\\{" and self._cursor.is_at("\\}") else self._read_items()
+        closing = self._cursor.expect(*closings)
+        self._in_bars = in_bars
+        if opening == "\\{":
+            return Members(items)
+        if len(items) == 1:
+            return items[0]
+        if opening == "{":
+            return Listing(items)
+        return Bracket(opening.lstrip("\\"), closing.lstrip("\\"), items)
+
+    def _matrix(self) -> Form:
+        name = self._environment()
+        if name == "array" and self._cursor.accept("{"):
+            while self._cursor.peek().kind is Kind.WORD or self._cursor.is_at("|"):
+                self._cursor.next()
+            self._cursor.expect("}")
+        rows: list[tuple[Form, ...]] = []
+        while not self._cursor.accept("\\end"):
+            cells = [self.sum()]
+            while self._cursor.accept("&"):
+                cells.append(self.sum())
+            rows.append(tuple(cells))
+            if not self._cursor.accept("\\\\") and not self._cursor.is_at("\\end"):
+                raise Unreadable(f"{self._cursor.peek().text!r} in a matrix")
+        if self._environment() != name or len({len(row) for row in rows}) != 1:
+            raise Unreadable("a matrix with rows of different lengths, or closed as another")
+        return Apply("det", (Matrix(tuple(rows)),)) if name == "vmatrix" else Matrix(tuple(rows))
+
+    def _environment(self) -> str:
+        self._cursor.expect("{")
+        name = self._cursor.next().text
+        self._cursor.expect("}")
+        if name not in _MATRICES:
+            raise Unreadable(f"the environment {name!r} is no matrix")
+        return name
+
+
+def _subscript(form: Form) -> str:
+    match form:
+        case Number(value):
+            return str(value)
+        case Symbol(name):
+            return name
+        case Product(factors):
+            return "".join(map(_subscript, factors))
+        case Sum(terms):
+            return "+".join(map(_subscript, terms))
+        case Text(words):
+            return words
+        case _:
+            raise Unreadable("a subscript that is no name")

@@ -1,0 +1,89 @@
+r"""Exact rationals as answers write them: 18, -3.50, 1,234, \frac{6}{14}, 3/4, 2\frac{1}{2}, 1.6\times 10^{-19}, 5e-7.
+
+No eval and no floats. An exponent is never written out beyond `_WRITTEN_EXPONENT`, so a short text cannot ask for a
+long number.
+"""
+
+import re
+from fractions import Fraction
+
+from services.verifier.checks.math.reading.forms import Number, Scientific
+
+_WRITTEN_EXPONENT = 400
+LONGEST_DIGITS = 4_000  # below the interpreter's own bound on reading integers
+
+_DIGITS = r"[0-9]+"
+_INTEGER = rf"(?:[0-9]{{1,3}}(?:(?:,|\{{,\}}|,\\!\s*|\\,|\\ )[0-9]{{3}})+|[0-9]{{1,3}}(?:[ ][0-9]{{3}})+|{_DIGITS})"
+_NUMBER = re.compile(
+    rf"""(?P<sign>[-+]?)\s*(?:\\?\$\s*)?(?:
+      (?P<whole>{_INTEGER})?\s*\\[dtc]?frac\s*(?:
+          \{{\s*(?P<minus>-?)\s*(?P<over>{_INTEGER})\s*\}}\s*\{{\s*(?P<under>{_INTEGER})\s*\}}
+        | \s*(?P<over1>[0-9])\s*(?P<under1>[0-9])
+        | \{{(?P<over2>[0-9]+)\}}\s*(?P<under2>[0-9])
+        | \s*(?P<over3>[0-9])\s*\{{(?P<under3>[0-9]+)\}} )
+    | (?P<integer>{_INTEGER})?(?P<decimals>\.[0-9]*)?
+      (?: \s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*(?P<exponent>[-+]?[0-9]+)\s*\}}|(?P<exponent1>[-+]?[0-9]+))
+        | [eE](?P<exponent2>[-+]?[0-9]+)
+        | \s*/\s*(?P<divisor>{_INTEGER}) )?
+    )""",
+    re.VERBOSE,
+)
+_SEPARATORS = re.compile(r"[^0-9]+")
+
+
+def number_of(text: str) -> Number | Scientific | None:
+    """The rational that `text` is, or None when it is anything else or more."""
+    if text.isascii() and text.isdigit() and len(text) <= LONGEST_DIGITS:
+        return Number(Fraction(int(text)))
+    if len(text) > LONGEST_DIGITS:
+        return None
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return None
+    part = found.groupdict()
+    over = part["over"] or part["over1"] or part["over2"] or part["over3"]
+    if over is not None:
+        under = part["under"] or part["under1"] or part["under2"] or part["under3"]
+        return _fraction(part["sign"], part["whole"], part["minus"] or "", over, under)
+    exponent = part["exponent"] or part["exponent1"] or part["exponent2"] or "0"
+    return _decimal(part["sign"], part["integer"], part["decimals"], exponent, part["divisor"])
+
+
+def _fraction(sign: str, whole: str | None, minus: str, over: str, under: str) -> Number | None:
+    if _int(under) == 0 or (whole and minus):
+        return None
+    value = Fraction(_int(over), _int(under)) + (_int(whole) if whole else 0)
+    return Number(-value if (sign == "-") != (minus == "-") else value)
+
+
+def _decimal(
+    sign: str, integer: str | None, decimals: str | None, exponent: str, divisor: str | None
+) -> Number | Scientific | None:
+    digits = (decimals or ".")[1:]
+    if integer is None and not digits:
+        return None
+    if divisor is not None:
+        if _int(divisor) == 0 or digits:
+            return None
+        value = Fraction(_int(integer or "0"), _int(divisor))
+        return Number(-value if sign == "-" else value)
+    mantissa = _int((_SEPARATORS.sub("", integer) if integer else "") + digits)
+    return scaled(-mantissa if sign == "-" else mantissa, exponent, len(digits))
+
+
+def scaled(mantissa: int, exponent: str, num_decimals: int = 0) -> Number | Scientific | None:
+    """mantissa · 10^(exponent - num_decimals), written out only while that is short."""
+    if mantissa == 0:
+        return Number(Fraction(0))
+    if len(exponent) > 20:
+        return None
+    power = int(exponent) - num_decimals
+    if abs(power) <= _WRITTEN_EXPONENT:
+        return Number(Fraction(mantissa) * Fraction(10) ** power)
+    while mantissa % 10 == 0:
+        mantissa, power = mantissa // 10, power + 1
+    return Scientific(mantissa, power)
+
+
+def _int(text: str) -> int:
+    return int(_SEPARATORS.sub("", text))

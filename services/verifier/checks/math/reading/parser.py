@@ -1,0 +1,177 @@
+r"""Reads an answer into a form: recursive descent over its tokens, linear but for its bounded depth.
+
+listing   = relation {("," | ";" | "and" | "or") relation}
+relation  = side {("=" | "<" | "\le" | "\in" | …) side}
+side      = ratio [unit]            ratio = sets {":" sets}
+sets      = sum {("\cup" | "\cap" | "\setminus") sum}
+sum       = ["+" | "-" | "\pm"] product {("+" | "-" | "\pm" | "\mp") product}
+product   = power {["\cdot" | "\times" | "*" | "/" | "\div"] power}
+power     = atom {"^" group | "!" | "'" | "^\circ"}
+"""
+
+from collections.abc import Sequence
+
+from services.verifier.checks.math.reading.arithmetic import scaled_by
+from services.verifier.checks.math.reading.cursor import Cursor
+from services.verifier.checks.math.reading.expression import DEGREE, ExpressionReader
+from services.verifier.checks.math.reading.forms import (
+    Form,
+    Listing,
+    Number,
+    Product,
+    Quantity,
+    Ratio,
+    Relation,
+    Relator,
+    SetOperation,
+    Text,
+)
+from services.verifier.checks.math.reading.notation import Kind, Token
+from services.verifier.checks.math.reading.units import scale_and_unit
+from services.verifier.checks.math.reading.unreadable import Unreadable
+from services.verifier.checks.math.reading.vocabulary import FUNCTION_WORDS, JOINTS
+
+
+def parse(tokens: Sequence[Token]) -> Form:
+    """The form of an answer's tokens. Raises Unreadable."""
+    words = _words_alone(tokens)
+    if words is not None:
+        return words
+    cursor = Cursor(tokens)
+    form = _AnswerReader(cursor).listing()
+    cursor.end()
+    return form
+
+
+_RELATORS = {
+    "=": Relator.EQUAL, "<": Relator.LESS, ">": Relator.GREATER, "\\le": Relator.LESS_EQUAL,
+    "\\ge": Relator.GREATER_EQUAL, "\\ne": Relator.UNEQUAL, "\\in": Relator.IN, "\\approx": Relator.ABOUT,
+}  # fmt: skip
+_SET_OPERATIONS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "setminus"}
+_CURRENCIES = frozenset({"\\$", "$", "€", "£", "¥", "₹"})
+_UNIT_SIGNS = _CURRENCIES | {"%", "\\%"}
+
+
+class _AnswerReader:
+    """Reads an answer's structure from a cursor."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self._expressions = ExpressionReader(cursor, self._items)
+        self._by_or = False
+
+    def listing(self) -> Form:
+        items = self._items()
+        return items[0] if len(items) == 1 else Listing(items, self._by_or)
+
+    def _items(self) -> tuple[Form, ...]:
+        items = [self._relation()]
+        while self._joint():
+            if self._cursor.peek().kind is Kind.END:
+                break
+            items.append(self._relation())
+        return tuple(items)
+
+    def _joint(self) -> bool:
+        start = self._cursor.at
+        while self._cursor.accept(",", ";") or self._is_joining_word():
+            pass
+        return self._cursor.at > start
+
+    def _is_joining_word(self) -> bool:
+        token = self._cursor.peek()
+        word = token.text.strip(" ,;").casefold()
+        if token.kind in (Kind.TEXT, Kind.WORD) and word in JOINTS:
+            self._cursor.at += 1
+            self._by_or = self._by_or or word == "or"
+            return True
+        return False
+
+    def _relation(self) -> Form:
+        sides, relators = [self._side()], []
+        while self._cursor.peek().text in _RELATORS and self._cursor.peek().kind in (Kind.SIGN, Kind.COMMAND):
+            relators.append(self._relator())
+            sides.append(self._side())
+        return Relation(tuple(sides), tuple(relators)) if relators else sides[0]
+
+    def _relator(self) -> Relator:
+        sign = self._cursor.next().text
+        if sign in "<>" and self._cursor.accept("="):
+            sign = {"<": "\\le", ">": "\\ge"}[sign]
+        return _RELATORS[sign]
+
+    def _side(self) -> Form:
+        token = self._cursor.peek()
+        is_long_word = token.kind is Kind.WORD and len(token.text) > 3 and token.text not in FUNCTION_WORDS
+        if is_long_word or (token.kind is Kind.TEXT and self._is_word()):
+            return self._text()
+        currency = self._cursor.next().text if self._cursor.is_at(*_CURRENCIES) else ""
+        value = self._ratio()
+        unit = self._unit() or currency
+        if not unit:
+            return _angle(value)
+        scale, name = scale_and_unit(unit)
+        if scale > 1:
+            value = scaled_by(value, scale)
+        return Quantity(value, name) if name else value
+
+    def _text(self) -> Form:
+        words = []
+        while self._cursor.peek().kind in (Kind.TEXT, Kind.WORD, Kind.NUMBER):
+            words.append(self._cursor.next().text)
+        return Text(" ".join(words))
+
+    def _unit(self) -> str:
+        """What stands behind a value up to the next separator, when it begins as a unit."""
+        words: list[str] = []
+        while self._is_word() or self._cursor.is_at(*_UNIT_SIGNS) or (words and self._cursor.is_at("^", "/")):
+            words.append(self._cursor.next().text)
+            if words[-1] == "^":
+                words[-1] = self._unit_exponent()
+        return " ".join(words)
+
+    def _is_word(self) -> bool:
+        """Whether a word comes next that joins no values."""
+        token = self._cursor.peek()
+        return token.kind in (Kind.TEXT, Kind.WORD) and token.text.strip(" ,;").casefold() not in JOINTS
+
+    def _unit_exponent(self) -> str:
+        exponent = self._expressions.group()
+        if isinstance(exponent, Number):
+            return str(exponent.value)
+        raise Unreadable("a unit's exponent is no number")
+
+    def _ratio(self) -> Form:
+        parts = [self._sets()]
+        while self._cursor.accept(":"):
+            parts.append(self._sets())
+        return Ratio(tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def _sets(self) -> Form:
+        form = self._expressions.sum()
+        while self._cursor.is_at(*_SET_OPERATIONS):
+            name = _SET_OPERATIONS[self._cursor.next().text]
+            right = self._expressions.sum()
+            parts = form.parts if isinstance(form, SetOperation) and form.name == name != "setminus" else (form,)
+            form = SetOperation(name, (*parts, right))
+        return form
+
+
+def _words_alone(tokens: Sequence[Token]) -> Text | None:
+    """An answer of several plain words, such as "no solution"; letters one by one are variables."""
+    words = tokens[:-1]
+    if len(words) < 2 or any(token.kind is not Kind.WORD for token in words):
+        return None
+    texts = [token.text for token in words]
+    if max(map(len, texts)) == 1 or not JOINTS.isdisjoint(texts) or not FUNCTION_WORDS.isdisjoint(texts):
+        return None
+    return Text(" ".join(texts))
+
+
+def _angle(value: Form) -> Form:
+    """A value in degrees as the quantity that it is."""
+    match value:
+        case Product((*rest, last)) if last == DEGREE:
+            return Quantity(rest[0] if len(rest) == 1 else Product(tuple(rest)), "°")
+        case _:
+            return value

@@ -1,0 +1,44 @@
+"""The line between a solution and its judge: frames of plain data over one socket."""
+
+import os
+import struct
+from typing import Any
+
+from services.verifier.sandbox.jail.child.plain import MAX_BYTES, Malformed, decode, encode
+
+_SIZE = struct.Struct("<I")
+_CHUNK = 1 << 20
+
+
+class Channel:
+    """Sends and receives plain values. Both ends are jailed; neither trusts the other."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def send(self, value: object) -> None:
+        """Raises NotPlain, before anything is sent; OSError when the other end is gone."""
+        data = encode(value)
+        self._write(_SIZE.pack(len(data)) + data)
+
+    def receive(self) -> Any:
+        """The next value. Raises EOFError when the other end is gone, Malformed when it sent something else."""
+        (size,) = _SIZE.unpack(self._read(_SIZE.size))
+        if size > MAX_BYTES + _CHUNK:
+            raise Malformed(f"a frame of {size} bytes")
+        return decode(self._read(size))
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def _read(self, size: int) -> bytes:
+        parts = []
+        while size:
+            part = os.read(self._descriptor, min(size, _CHUNK))
+            if not part:
+                raise EOFError("the other end is gone")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)

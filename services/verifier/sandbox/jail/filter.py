@@ -1,0 +1,199 @@
+"""Compiles a policy into the BPF program that seccomp runs at each system call."""
+
+import ctypes
+import errno
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from services.verifier.sandbox import kernel
+from services.verifier.sandbox.jail.syscalls import Machine, Policy
+
+ALLOW = 0x7FFF0000
+KILL = 0x80000000
+_REFUSE = 0x00050000
+
+_LOAD, _IF_EQUAL, _IF_ABOVE_OR_EQUAL, _IF_ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_NUMBER, _ARCHITECTURE = 0, 4
+_X32_BIT = 0x40000000
+
+_SECCOMP_MODE_FILTER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One BPF instruction; the jumps count the instructions they skip."""
+
+    code: int
+    k: int
+    if_true: int = 0
+    if_false: int = 0
+
+    def packed(self) -> bytes:
+        return struct.pack("=HBBI", self.code, self.if_true, self.if_false, self.k)
+
+
+Block = tuple[Instruction, ...]
+
+
+def refuse(error_number: int) -> int:
+    """The action that fails a call with this errno."""
+    return _REFUSE | error_number
+
+
+def _return(action: int) -> Block:
+    return (Instruction(_RETURN, action),)
+
+
+def _load_argument(index: int) -> Instruction:
+    return Instruction(_LOAD, 16 + 8 * index)
+
+
+def _one_of(index: int, values: Sequence[int], otherwise: int) -> Block:
+    """Allows the call when the argument is one of the values."""
+    tests = (Instruction(_IF_EQUAL, value, len(values) - position) for position, value in enumerate(values))
+    return (_load_argument(index), *tests, *_return(otherwise), *_return(ALLOW))
+
+
+def _mmap() -> Block:
+    """Refuses memory that is executable and also writable or not from a file."""
+    return (
+        _load_argument(2),
+        Instruction(_IF_ANY_BIT, 0x4, 0, 3),  # PROT_EXEC
+        Instruction(_IF_ANY_BIT, 0x2, 3, 0),  # PROT_WRITE
+        _load_argument(3),
+        Instruction(_IF_ANY_BIT, 0x20, 1, 0),  # MAP_ANONYMOUS
+        *_return(ALLOW),
+        *_return(refuse(errno.EPERM)),
+    )
+
+
+def _mprotect() -> Block:
+    return (_load_argument(2), Instruction(_IF_ANY_BIT, 0x4, 1), *_return(ALLOW), *_return(refuse(errno.EPERM)))
+
+
+def _clone() -> Block:
+    """Threads only: CLONE_VM and CLONE_THREAD set, no new namespace, no CLONE_PTRACE."""
+    return (
+        _load_argument(0),
+        Instruction(_IF_ANY_BIT, 0x7E022000, 4, 0),
+        Instruction(_AND, 0x10100),
+        Instruction(_IF_EQUAL, 0x10100, 0, 1),
+        *_return(ALLOW),
+        *_return(refuse(errno.EPERM)),
+        *_return(refuse(errno.EPERM)),
+    )
+
+
+def _prlimit64() -> Block:
+    """Of the process itself only: by its number it could reach others of its user. Processor time stays as it is:
+    who lowers it is killed in a way that looks like our own failure."""
+    stack, open_files, address_space = 3, 7, 9
+    return (
+        _load_argument(0),
+        Instruction(_IF_EQUAL, 0, 1, 0),
+        *_return(refuse(errno.EPERM)),
+        _load_argument(2),
+        Instruction(_IF_EQUAL, 0, 0, 2),
+        Instruction(_LOAD, 20 + 8 * 2),
+        Instruction(_IF_EQUAL, 0, 5, 0),  # no new limit: only asks
+        _load_argument(1),
+        Instruction(_IF_EQUAL, stack, 3),
+        Instruction(_IF_EQUAL, open_files, 2),
+        Instruction(_IF_EQUAL, address_space, 1),
+        *_return(refuse(errno.EPERM)),
+        *_return(ALLOW),
+    )
+
+
+def _socketpair() -> Block:
+    """Unix stream pairs (event loops wake themselves with one): they reach nobody else."""
+    return (
+        _load_argument(0),
+        Instruction(_IF_EQUAL, 1, 0, 4),
+        _load_argument(1),
+        Instruction(_AND, 0xF),
+        Instruction(_IF_EQUAL, 1, 0, 1),
+        *_return(ALLOW),
+        *_return(refuse(errno.EPERM)),
+    )
+
+
+def _fcntl() -> Block:
+    """Descriptor flags, duplicates and seals; not the owner of a signal, who may be another process."""
+    return _one_of(1, (0, 1, 2, 3, 4, 1030, 1033, 1034), refuse(errno.EPERM))
+
+
+def _ioctl() -> Block:
+    """Questions about terminals, FIONREAD, FIONBIO and the close-on-exec flag."""
+    return _one_of(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), refuse(errno.ENOTTY))
+
+
+_CHECKS: dict[str, Callable[[], Block]] = {
+    "mmap": _mmap,
+    "mprotect": _mprotect,
+    "clone": _clone,
+    "prlimit64": _prlimit64,
+    "socketpair": _socketpair,
+    "fcntl": _fcntl,
+    "ioctl": _ioctl,
+}
+
+
+def _intervals(policy: Policy) -> list[tuple[int, Block]]:
+    """The first number of each run of numbers that share a fate, with that fate."""
+    fates: dict[int, Block] = {number: _return(ALLOW) for number in policy.allowed.values()}
+    fates |= {number: _return(refuse(errno.ENOSYS)) for number in policy.absent.values()}
+    fates |= {number: _return(KILL) for number in policy.violations.values()}
+    fates |= {number: _CHECKS[name]() for name, number in policy.checked.items()}
+    default = _return(refuse(errno.EPERM))
+    borders = sorted({0, *fates, *(number + 1 for number in fates)})
+    intervals: list[tuple[int, Block]] = []
+    for border in borders:
+        fate = fates.get(border, default)
+        if not intervals or intervals[-1][1] != fate:
+            intervals.append((border, fate))
+    return intervals
+
+
+def _search(intervals: Sequence[tuple[int, Block]]) -> Block:
+    """A binary search over the intervals; the accumulator holds the call's number."""
+    if len(intervals) == 1:
+        return intervals[0][1]
+    middle = len(intervals) // 2
+    below, above = _search(intervals[:middle]), _search(intervals[middle:])
+    if len(below) > 255:
+        raise ValueError(f"the filter's jump over {len(below)} instructions is too far: shorten the policy")
+    return (Instruction(_IF_ABOVE_OR_EQUAL, intervals[middle][0], len(below)), *below, *above)
+
+
+def _entry(machine: Machine) -> Iterable[Instruction]:
+    """Kills calls in the manner of another machine, whose numbers mean something else."""
+    yield Instruction(_LOAD, _ARCHITECTURE)
+    yield Instruction(_IF_EQUAL, machine.audit_number, 1)
+    yield from _return(KILL)
+    yield Instruction(_LOAD, _NUMBER)
+    if machine.has_x32:
+        yield Instruction(_IF_ABOVE_OR_EQUAL, _X32_BIT, 0, 1)
+        yield from _return(KILL)
+
+
+def compile_filter(policy: Policy) -> Block:
+    """The whole program."""
+    return (*_entry(policy.machine), *_search(_intervals(policy)))
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
+
+
+class Filter:
+    """A compiled filter, ready to be put on."""
+
+    def __init__(self, program: Block) -> None:
+        self._code = ctypes.create_string_buffer(b"".join(instruction.packed() for instruction in program))
+        self._program = _Program(len(program), ctypes.addressof(self._code))
+
+    def put_on(self) -> None:
+        """Binds this process, and all it starts, for good. Needs no_new_privs."""
+        kernel.prctl(kernel.PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(self._program)))

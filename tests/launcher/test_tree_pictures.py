@@ -1,0 +1,178 @@
+"""Trees as rows, in the terminal and on the report's page."""
+
+import io
+import json
+import math
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from services.demo.task import checkpoint_directory
+from services.launcher.commands.show import show_file, show_run
+from services.launcher.display.report import write_report
+from services.launcher.display.tree_rows import tree_rows
+from services.launcher.display.tree_svg import tree_svg
+from services.launcher.display.tree_view import tree_picture
+from services.launcher.runs.kept_trees import kept_trees, open_tree
+from services.launcher.runs.run_dir import RunDirectory
+from shared.errors import InvalidInput
+from shared.protocol.status import StepFigures
+from shared.protocol.task import Growth, Task
+from shared.protocol.tree import ScoredTree, TreeUsage
+from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
+from shared.tree.expansion import IBSampler
+
+VOCABULARY = (b"a", b"b", b"\n\n", b"<script>", b"<eos>")
+A, B, BREAK, MARKUP, EOS = range(5)
+
+
+def draw(
+    parent: int | None, cut: int, tokens: tuple[int, ...], reward: float | None, finish: Finish = Finish.STOP
+) -> Draw:
+    """A draw whose steps end at its breaks and at its end, each token of probability 1/2."""
+    breaks = {cut + nth + 1 for nth, token in enumerate(tokens) if token == BREAK}
+    return Draw(
+        parent=parent,
+        cut=cut,
+        token_ids=tokens,
+        logprobs=(math.log(0.5),) * len(tokens),
+        step_ends=tuple(sorted({*breaks, cut + len(tokens)})),
+        spans=(VersionSpan(WeightVersion(1, 4), 0, len(tokens)),),
+        finish=finish,
+        reward=reward,
+    )
+
+
+def scored(*draws: Draw) -> ScoredTree:
+    task = Task(
+        run="mine",
+        id="0-0",
+        problem_id="p",
+        prompt_ids=(A, MARKUP),
+        kind="exact",
+        answer_key={"gold": "b"},
+        growth=Growth(sampler=IBSampler(first=2, levels=2)),
+        seed=0,
+    )
+    return ScoredTree(task=task, replica="rollout-1", draws=draws, usage=TreeUsage(generated_tokens=8))
+
+
+TREE = scored(
+    draw(None, 0, (A, BREAK, B, EOS), 1.0),
+    draw(None, 0, (B, BREAK, MARKUP), 0.0, Finish.LENGTH),
+    draw(0, 2, (A, EOS), 0.0),
+)
+
+
+def test_a_row_per_node_with_its_figures() -> None:
+    rows = tree_rows(TREE, "a?", VOCABULARY)
+    assert [(row.guide, row.text, row.draw) for row in rows] == [
+        ("", "a?", None),
+        ("├─ ", "a\n\n", 0),
+        ("│  ├─ ", "b", None),
+        ("│  └─ ", "a", 2),
+        ("└─ ", "b\n\n", 1),
+        ("   ", "<script>", None),
+    ]
+    root, first, right, *_ = rows
+    assert root.value == pytest.approx(1 / 3)
+    assert first.value == pytest.approx(1 / 2)
+    assert first.eta1 == pytest.approx(1.5 - 1.2)
+    assert first.eta2 == pytest.approx(0.5)
+    assert first.ib_score == pytest.approx(6 / 2 * (0.5 * (2 - 1.2) + 0.5 * (0 - 1.2)))
+    assert (right.value, right.reward, right.ib_score, right.num_leaves) == (1.0, 1.0, None, 1)
+    assert root.num_leaves == 3
+
+
+def test_a_tree_that_was_not_judged_is_drawn_without_values() -> None:
+    rows = tree_rows(scored(draw(None, 0, (A, EOS), None), draw(None, 0, (B, EOS), None)), "a?", VOCABULARY)
+    assert [row.text for row in rows] == ["a?", "a", "b"]
+    assert all(row.value is None and row.ib_score is None and row.reward is None for row in rows)
+    assert [row.eta2 for row in rows[1:]] == pytest.approx([0.5, 0.5])
+
+
+def test_the_terminal_shows_order_ends_and_figures() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(tree_picture(TREE, "a?", VOCABULARY))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("#1 a⏎", "b ✔", "#3 a ✘", "<script> ✂", "0.33", "+0.30", "ib tree of 3 answers", "policy 1.4"):
+        assert part in text, part
+
+
+def test_the_picture_is_well_formed_and_holds_no_foreign_markup() -> None:
+    svg = ElementTree.fromstring(tree_svg(tree_rows(TREE, "a?", VOCABULARY)))
+    boxes = [rectangle for rectangle in svg.iter("rect") if rectangle.get("rx") == "6"]
+    assert len(boxes) == 6
+    assert not list(svg.iter("script"))
+    texts = ["".join(text.itertext()) for text in svg.iter("text")]
+    assert "<script> ✂" in texts
+
+
+def test_boxes_do_not_overlap() -> None:
+    svg = ElementTree.fromstring(tree_svg(tree_rows(TREE, "a?", VOCABULARY)))
+    areas = [
+        tuple(float(rectangle.get(name, "")) for name in ("x", "y", "width", "height"))
+        for rectangle in svg.iter("rect")
+        if rectangle.get("rx") == "6"
+    ]
+    for number, (x, y, width, height) in enumerate(areas):
+        for other_x, other_y, *_ in areas[number + 1 :]:
+            assert abs(other_x - x) >= min(width, 1) or abs(other_y - y) >= height
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run that has trained for a few steps and kept two trees and a broken file."""
+    run = RunDirectory(tmp_path / "runs" / "mine")
+    run.make()
+    run.trees.mkdir()
+    run.policy.mkdir()
+    source = checkpoint_directory() / "tokenizer.json"
+    (run.policy / "tokenizer.json").write_bytes(source.read_bytes())
+    run.config.write_text("[learner]\nmodel = 'gone'\n[verifier.kinds.own]\ntoken = 's3cret'\n")
+    for name in ("last-0", "sample-0"):
+        (run.trees / f"{name}.msgpack").write_bytes(TREE.pack())
+    (run.trees / "last-1.msgpack").write_bytes(b"half")
+    figures = [StepFigures(step=step, trees=24, eff_rate=0.5, entropy=0.2, avg_rate=0.4) for step in (1, 2, 3)]
+    run.metrics.write_text("".join(f"{one.model_dump_json()}\n" for one in figures))
+    return run
+
+
+def test_kept_trees_are_found_and_a_broken_file_is_passed_over(run: RunDirectory) -> None:
+    assert sorted(kept.path.stem for kept in kept_trees(run)) == ["last-0", "sample-0"]
+
+
+def test_a_runs_trees_are_listed_and_drawn(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_run(run.root.parent, "mine", None) == 0
+    assert "sample-0" in capsys.readouterr().out
+    assert show_run(run.root.parent, "mine", "sample-0") == 0
+    assert "ib tree of 3 answers" in capsys.readouterr().out
+    assert show_file(run.trees / "last-0.msgpack", run.policy) == 0
+    assert "ib tree of 3 answers" in capsys.readouterr().out
+    with pytest.raises(InvalidInput, match="no tree '9': give a number from 1 to 2"):
+        show_run(run.root.parent, "mine", "9")
+
+
+def test_a_file_that_is_no_tree_is_said_to_be_none(run: RunDirectory) -> None:
+    with pytest.raises(InvalidInput, match="not a scored tree"):
+        open_tree(run.trees / "last-1.msgpack", run.policy)
+
+
+def test_the_report_stands_alone(run: RunDirectory) -> None:
+    page = write_report(run).read_text()
+    assert "not finished" in page
+    assert page.count('<svg class="tree"') == 2
+    assert page.count("data:image/png;base64,") == len(list(run.plots.glob("*.png"))) >= 3
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
+    assert "http" not in page
+    assert "s3cret" not in page
+
+
+def test_the_report_of_a_finished_run_tells_its_summary(run: RunDirectory) -> None:
+    run.summary.write_text(json.dumps({"sampler": "ib", "seed": 3, "avg_at_8_after": 0.625, "pass_at_8_after": None}))
+    page = write_report(run).read_text()
+    assert "sampler ib, seed 3" in page
+    assert "0.625" in page

@@ -1,0 +1,127 @@
+"""What a run shows of itself."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from services.launcher.display.view import LineView, LiveView, duration, picture, view_for
+from services.launcher.runs.history import History
+from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus, StepFigures
+from shared.tree.draw import WeightVersion
+
+
+def evaluation(step: int, accuracy: float) -> Evaluation:
+    version = WeightVersion(1, step)
+    return Evaluation(
+        step=step, version=version, k=8, avg_at_k=accuracy, pass_at_k=0.9, problems=200, standard_error=0.02
+    )
+
+
+def status(step: int, **changes: object) -> RunStatus:
+    figures = StepFigures(
+        step=step, trees=24, avg_rate=0.5, root_value=0.4, eff_rate=0.75, ib_score=-0.8, cov_eta=0.01, entropy=0.2
+    )
+    replicas = tuple(
+        ReplicaInfo(name=name, url="http://x", state=state, version=version, trees_in_flight=7)
+        for name, state, version in (
+            ("rollout-1", ReplicaState.SERVING, WeightVersion(1, step)),
+            ("rollout-2", ReplicaState.WAITING, None),
+        )
+    )
+    values: dict[str, object] = {
+        "run": "mine",
+        "state": RunState.TRAINING,
+        "version": WeightVersion(1, step),
+        "step": step,
+        "total_steps": 40,
+        "seconds": 65.0,
+        "eta_seconds": 3700.0,
+        "tokens_per_second": 5120.4,
+        "figures": figures,
+        "accounts": Accounts(fed=50, used=24, stale=2, outstanding=24),
+        "evaluations": (evaluation(0, 0.25), evaluation(20, 0.5)),
+        "replicas": replicas,
+        "queued_tasks": 3,
+    }
+    return RunStatus.model_validate(values | changes)
+
+
+def drawn(*statuses: RunStatus, width: int = 120) -> str:
+    history = History()
+    for one in statuses:
+        history.add(one)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(picture(statuses[-1], history))
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_the_picture_tells_all_that_is_watched() -> None:
+    text = drawn(status(1), status(2))
+    for part in (
+        "mine · training",
+        "step 2 of 40",
+        "1:05 gone · ETA 1:01:40",
+        "Eff-Rate",
+        "Cov(η₁, η₂)",
+        "5,120",
+        "rollout-2  waiting  –",
+        "1.2",
+        "50 = 24 used",
+        "avg@8 0.500 ± 0.020, pass@8 0.900 (200 problems)",
+        "from 0.250 before",
+    ):
+        assert part in text, part
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_the_picture_fits_any_terminal(width: int) -> None:
+    assert max(map(len, drawn(status(1), width=width).splitlines())) <= width
+
+
+def test_a_run_that_has_just_begun_is_drawn_too() -> None:
+    assert "starting" in drawn(RunStatus(run="mine", state=RunState.STARTING))
+
+
+def test_without_a_terminal_there_is_one_line_per_step_and_evaluation() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    view = LineView(console)
+    for one in (status(1, evaluations=()), status(1), status(2), status(2, state=RunState.FINISHED)):
+        view.show(one)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line[9:].split(" · ")[0] for line in lines] == [
+        "training",
+        "step 1/40",
+        "held out, step 0: avg@8 0.250 ± 0.020, pass@8 0.900 (200 problems)",
+        "held out, step 20: avg@8 0.500 ± 0.020, pass@8 0.900 (200 problems)",
+        "step 2/40",
+        "finished",
+    ]
+
+
+@pytest.mark.parametrize(("terminal", "plain", "ci"), [(False, False, ""), (True, True, ""), (True, False, "1")])
+def test_the_live_view_is_for_a_person(terminal: bool, plain: bool, ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", ci)
+    console = Console(file=io.StringIO(), force_terminal=terminal)
+    assert isinstance(view_for(console, History(), plain=plain), LineView)
+
+
+def test_the_live_view_draws_what_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    view = view_for(console, History(), plain=False)
+    assert isinstance(view, LiveView)
+    view.say("starting redis")
+    view.show(status(3))
+    view.close()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "starting redis" in text
+    assert "step 3 of 40" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "–"), (0, "0:00"), (59.6, "1:00"), (65, "1:05"), (3725, "1:02:05")]
+)
+def test_durations_read_as_clocks(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
