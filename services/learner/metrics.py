@@ -60,7 +60,7 @@ class PushResult(StrEnum):
     """What became of a version that was pushed to a replica."""
 
     LOADED = "loaded"
-    UNREACHED = "unreached"
+    UNREACHABLE = "unreachable"
     REFUSED = "refused"
     SUPERSEDED = "superseded"
     """A newer learner owns the replica."""
@@ -170,18 +170,20 @@ class _AccountsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """fed = Σ ended + outstanding, in one scrape."""
         accounts = self._accounts()
-        yield CounterMetricFamily("ibtpo_learner_tasks_fed", "Feedings of tasks", value=accounts.fed)
-        yield GaugeMetricFamily("ibtpo_learner_tasks_outstanding", "Feedings that are out", value=accounts.outstanding)
-        ended = CounterMetricFamily("ibtpo_learner_tasks_ended", "Feedings by how they ended", labels=["end"])
+        yield CounterMetricFamily("ibtpo_learner_tasks_fed", "Tasks fed, each attempt", value=accounts.fed)
+        yield GaugeMetricFamily(
+            "ibtpo_learner_tasks_outstanding", "Tasks fed that have not ended", value=accounts.outstanding
+        )
+        ended = CounterMetricFamily("ibtpo_learner_tasks_ended", "Tasks by how they ended", labels=["end"])
         for end in End:
             ended.add_metric([end.value], getattr(accounts, end.value))
         yield ended
-        turned_away = CounterMetricFamily(
-            "ibtpo_learner_trees_turned_away", "Results that no feeding was out for", labels=["standing"]
+        unmatched = CounterMetricFamily(
+            "ibtpo_learner_trees_unmatched", "Results that match no outstanding task", labels=["reason"]
         )
-        turned_away.add_metric(["duplicate"], accounts.duplicates)
-        turned_away.add_metric(["foreign"], accounts.foreign)
-        yield turned_away
+        unmatched.add_metric(["duplicate"], accounts.duplicates)
+        unmatched.add_metric(["foreign"], accounts.foreign)
+        yield unmatched
 
 
 class _StatusCollector(Collector):

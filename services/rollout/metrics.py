@@ -40,7 +40,7 @@ class VerdictResult(StrEnum):
     JUDGED = "judged"
     NULL = "null"
     """An answer without a reward: the verifier itself failed."""
-    LATE = "late"
+    TIMED_OUT = "timed_out"
     REFUSED = "refused"
     """Too many leaves were waiting: it was not sent."""
 
@@ -48,7 +48,7 @@ class VerdictResult(StrEnum):
 class VerifierFailure(StrEnum):
     """How a request to the verifier failed."""
 
-    UNREACHED = "unreached"
+    UNREACHABLE = "unreachable"
     TIMED_OUT = "timed_out"
     REFUSED = "refused"
     UNREADABLE = "unreadable"

@@ -81,7 +81,7 @@ class VerifierClient:
             async with asyncio.timeout(self._limits.verdict_seconds):
                 return await waiting.reward
         except TimeoutError:
-            self._metrics.verdicts.labels(VerdictResult.LATE).inc()
+            self._metrics.verdicts.labels(VerdictResult.TIMED_OUT).inc()
             return None
 
     async def is_ready(self) -> bool:
@@ -178,7 +178,7 @@ def _kind_of(failure: Exception) -> VerifierFailure:
         return VerifierFailure.REFUSED
     if isinstance(failure, ValidationError):
         return VerifierFailure.UNREADABLE
-    return VerifierFailure.TIMED_OUT if isinstance(failure, httpx.TimeoutException) else VerifierFailure.UNREACHED
+    return VerifierFailure.TIMED_OUT if isinstance(failure, httpx.TimeoutException) else VerifierFailure.UNREACHABLE
 
 
 def _still_open(batch: list[_Waiting]) -> list[_Waiting]:

@@ -168,7 +168,7 @@ def test_every_series_that_an_alert_reads_is_there() -> None:
 
 
 def test_the_books_balanced_in_every_scrape() -> None:
-    assert stack.query("max_over_time(abs(ibtpo:books:difference)[20m:5s]) == 0")
+    assert stack.query("max_over_time(abs(ibtpo:unaccounted_tasks:difference)[20m:5s]) == 0")
 
 
 def test_a_stopped_run_ends_with_code_0_and_is_not_restarted_while_dashboards_stay() -> None:

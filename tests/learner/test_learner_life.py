@@ -297,7 +297,7 @@ async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
         slow.load_seconds, bad.takes_weights = 5.0, False
         assert await learner.end() == 0
         text = (await learner.client.get("/metrics")).text
-    assert 'ibtpo_learner_weight_pushes_total{result="unreached"} 0.0' not in text
+    assert 'ibtpo_learner_weight_pushes_total{result="unreachable"} 0.0' not in text
     assert bad.loaded == slow.loaded == []
 
 

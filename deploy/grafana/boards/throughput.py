@@ -44,11 +44,11 @@ BOARD = Board(
         ),
         colored(
             stat(
-                "Books",
+                "Unaccounted tasks",
                 "suffix:tasks",
                 "fed − ended − outstanding: 0, or something is broken.",
-                "operations.md#ibtpobooksunbalanced",
-                last("ibtpo:books:difference"),
+                "operations.md#ibtpotasksunaccounted",
+                last("ibtpo:unaccounted_tasks:difference"),
             ),
             (None, "red"),
             (0, "green"),
@@ -131,7 +131,7 @@ BOARD = Board(
         stacked(
             "Pushes by result",
             "suffix:pushes/s",
-            "Pushes of a version to a replica: loaded, unreached, refused, superseded.",
+            "Pushes of a version to a replica: loaded, unreachable, refused, superseded.",
             "operations.md#ibtpoweightpushfailing",
             ("sum by (result) (rate(ibtpo_learner_weight_pushes_total[5m]))", "{{result}}"),
         ),
@@ -165,10 +165,10 @@ BOARD = Board(
             ),
         ),
         lines(
-            "Redis out of reach",
+            "Redis unreachable",
             "suffix:failures/s",
             "The learner's tries that found Redis away, or full.",
-            "operations.md#ibtporedisaway",
+            "operations.md#ibtporedisunreachable",
             ("sum by (instance) (rate(ibtpo_learner_stream_failures_total[5m]))", "{{instance}}"),
         ),
         lines("Checkpoints", "s", "Time to write one.", "learner.md", *quantiles("ibtpo_learner_checkpoint_seconds")),

@@ -87,7 +87,7 @@ class Publisher:
             ):
                 raise_for_problem(await self._http.put(url, content=body, headers=headers))
         except Unavailable as error:
-            result = PushResult.UNREACHED
+            result = PushResult.UNREACHABLE
             log.warning("push_failed", replica=replica.name, version=str(snapshot.version), error=str(error))
         except Conflict as error:
             result = PushResult.SUPERSEDED

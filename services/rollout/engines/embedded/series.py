@@ -35,9 +35,9 @@ class EngineSeries(Collector):
         for mode in ("generated", "prefilled", "cached", "evicted", "recomputed"):
             tokens.add_metric([mode], getattr(seen, f"{mode}_tokens"))
         yield tokens
-        yield CounterMetricFamily("ibtpo_rollout_engine_swaps", "Changes of the weights", value=seen.swaps)
-        yield CounterMetricFamily("ibtpo_rollout_engine_steps", "Steps over the batch", value=seen.steps)
+        yield CounterMetricFamily("ibtpo_rollout_engine_weight_changes", "Changes of the weights", value=seen.swaps)
+        yield CounterMetricFamily("ibtpo_rollout_engine_decodes", "Decodes of the batch", value=seen.steps)
         yield CounterMetricFamily(
-            "ibtpo_rollout_engine_failed_steps", "Steps that failed with their whole batch", value=seen.failed_steps
+            "ibtpo_rollout_engine_failed_decodes", "Decodes whose batch failed", value=seen.failed_steps
         )
-        yield CounterMetricFamily("ibtpo_rollout_engine_step_seconds", "Time in steps", value=seen.step_seconds)
+        yield CounterMetricFamily("ibtpo_rollout_engine_decode_seconds", "Time in decodes", value=seen.step_seconds)
