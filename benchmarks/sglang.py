@@ -291,7 +291,7 @@ async def overhead(quick: bool) -> None:
 
 
 def _url(one: Rollout) -> str:
-    serving = one.engine._keeper.serving
+    serving = one.engine._supervisor.serving
     assert serving is not None
     return serving.client.url
 

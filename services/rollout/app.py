@@ -33,7 +33,7 @@ class PolicyState(Message):
     content_hash: str
 
 
-class TreeDesk:
+class OnDemandTrees:
     """Grows posted trees, a bounded number at once."""
 
     def __init__(self, grower: TreeGrower, policy: PolicyReceiver, metrics: RolloutMetrics, max_trees: int) -> None:
@@ -110,18 +110,18 @@ class TreeDesk:
                 await asyncio.wait((growing,))
 
 
-def build_router(desk: TreeDesk, policy: PolicyReceiver, replica: str) -> APIRouter:
+def build_router(on_demand: OnDemandTrees, policy: PolicyReceiver, replica: str) -> APIRouter:
     """The service's routes."""
     router = APIRouter()
 
     @router.post("/v1/trees", response_model=TreeGrown)
     async def grow_tree(body: GrowRequest, request: Request) -> Response:
         """Grows one tree. `stream` sends its growth as JSON lines; `Accept: application/msgpack` the packed tree."""
-        task = desk.task(body)
+        task = on_demand.task(body)
         if body.stream:
-            return StreamedAnswer(desk.events(task), NDJSON)
-        async with desk.place():
-            tree = await _unless_gone(request, desk.grow(task))
+            return StreamedAnswer(on_demand.events(task), NDJSON)
+        async with on_demand.place():
+            tree = await _unless_gone(request, on_demand.grow(task))
         if MSGPACK in request.headers.get("accept", ""):
             return Response(tree.pack(), media_type=MSGPACK)
         return Response(_announcement(tree).model_dump_json(), media_type="application/json")

@@ -6,7 +6,7 @@ import contextlib
 from services.rollout.grower import TooFewVerdicts, TreeGrower
 from services.rollout.metrics import RolloutMetrics, TreeResult
 from services.rollout.policy_receiver import PolicyReceiver
-from services.rollout.verifier_client import VerifierClient
+from services.rollout.reward_batcher import RewardBatcher
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
@@ -27,7 +27,7 @@ class Harvest:
         streams: RunStreams,
         grower: TreeGrower,
         policy: PolicyReceiver,
-        verifier: VerifierClient,
+        verifier: RewardBatcher,
         metrics: RolloutMetrics,
         *,
         replica: str,

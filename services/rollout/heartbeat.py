@@ -20,7 +20,7 @@ _EXPIRE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 2.0
 
 
-class Membership:
+class ReplicaHeartbeat:
     """Joins at any time, catches up by itself, and is forgotten soon after it ends."""
 
     def __init__(

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from services.rollout.app import TreeDesk, build_router
+from services.rollout.app import OnDemandTrees, build_router
 from services.rollout.config import EngineKind, RolloutConfig
 from services.rollout.engines.engine import Engine
-from services.rollout.engines.sglang import GivenServer, ManagedServer, SglangEngine, SglangMetrics
+from services.rollout.engines.sglang import ExternalServer, ManagedServer, SglangEngine, SglangMetrics
 from services.rollout.grower import TreeGrower
 from services.rollout.harvest import Harvest
-from services.rollout.heartbeat import Membership, is_abandoned, reachable_url, replica_name
+from services.rollout.heartbeat import ReplicaHeartbeat, is_abandoned, reachable_url, replica_name
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
-from services.rollout.verifier_client import VerifierClient, VerifierLimits
+from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
 from shared.errors import Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.runtime.app import create_app
@@ -42,14 +42,14 @@ class RolloutService:
         store = SnapshotStore(self._snapshots, keep=1, run=config.run)
         self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes)
         self.http = http_client(config.token, _HTTP_SECONDS)
-        limits = VerifierLimits(verdict_seconds=config.verdict_seconds)
-        self.verifier = VerifierClient(self.http, config.verifier_url, limits, self.metrics)
+        limits = BatchingLimits(verdict_seconds=config.verdict_seconds)
+        self.verifier = RewardBatcher(self.http, config.verifier_url, limits, self.metrics)
         self.grower = TreeGrower(self.engine, self.verifier, self.name)
-        self.desk = TreeDesk(self.grower, self.policy, self.metrics, config.max_posted_trees)
+        self.on_demand = OnDemandTrees(self.grower, self.policy, self.metrics, config.max_posted_trees)
         self.harvest: Harvest | None = None
         self.app = create_app(
             "rollout",
-            build_router(self.desk, self.policy, self.name),
+            build_router(self.on_demand, self.policy, self.name),
             lifespan=self._live,
             ready=self._not_ready,
             registry=self.metrics.registry,
@@ -97,9 +97,11 @@ class RolloutService:
             heartbeat_seconds=config.claim_after_seconds / 4,
         )
         url = reachable_url(config.url, app.state.url, config.host, toward=redis_url)
-        membership = Membership(streams, self.policy, self.http, lambda: self._describe(app, url), config.learner_url)
+        heartbeat = ReplicaHeartbeat(
+            streams, self.policy, self.http, lambda: self._describe(app, url), config.learner_url
+        )
         app.state.drain.before_exit(lambda: harvest.drain(config.grace_seconds * 0.8))
-        periodics = (*membership.loops(), *harvest.loops())
+        periodics = (*heartbeat.loops(), *harvest.loops())
         loops = [asyncio.create_task(loop.run(), name=loop.name) for loop in periodics]
         try:
             yield
@@ -108,13 +110,13 @@ class RolloutService:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await harvest.drain(0.0)
-            await membership.leave()
+            await heartbeat.leave()
             await streams.close()
 
     def _describe(self, app: FastAPI, url: str) -> ReplicaInfo:
         draining = app.state.drain.begun.is_set()
         serving = ReplicaState.SERVING if self.policy.is_serving else ReplicaState.WAITING
-        in_flight = self.desk.trees_in_flight + (self.harvest.trees_in_flight if self.harvest else 0)
+        in_flight = self.on_demand.trees_in_flight + (self.harvest.trees_in_flight if self.harvest else 0)
         return ReplicaInfo(
             name=self.name,
             url=url,
@@ -135,14 +137,14 @@ def _own_directory(parent: Path, name: str) -> Path:
 def _engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:
     """Only the embedded engine needs torch: it is imported when it is asked for."""
     if config.engine is EngineKind.SGLANG:
-        server = GivenServer(config.sglang) if config.sglang.url else ManagedServer(config.sglang)
+        server = ExternalServer(config.sglang) if config.sglang.url else ManagedServer(config.sglang)
         engine = SglangEngine(config.sglang, server, SglangMetrics(metrics.registry))
         metrics.registry.register(engine.series)
         return engine
-    from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings, EngineSeries
+    from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedMetrics, EmbeddedSettings
 
     embedded = EmbeddedEngine(EmbeddedSettings(max_rows=config.max_rows, cache_bytes=config.cache_bytes))
-    metrics.registry.register(EngineSeries(embedded.counters))
+    metrics.registry.register(EmbeddedMetrics(embedded.counters))
     return embedded
 
 

@@ -15,8 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from services.learner.metrics import LearnerMetrics, StepResult
-from services.rollout.engines.embedded.counters import EngineCounters
-from services.rollout.engines.embedded.series import EngineSeries
+from services.rollout.engines.embedded.metrics import EmbeddedCounters, EmbeddedMetrics
 from services.rollout.engines.sglang import SglangMetrics
 from services.rollout.metrics import RolloutMetrics
 from services.verifier.metrics import VerifierMetrics
@@ -200,7 +199,7 @@ def _metrics(learner: LearnerMetrics) -> Iterator[Metric]:
     SglangMetrics(sglang)
     for registry in (RolloutMetrics().registry, learner.registry, verifier.registry, sglang):
         yield from registry.collect()
-    yield from EngineSeries(EngineCounters()).collect()
+    yield from EmbeddedMetrics(EmbeddedCounters()).collect()
 
 
 def _names(metric: Metric) -> set[str]:

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from services.demo.task import checkpoint_directory
 from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import Completion, Request, Sampling
-from services.rollout.engines.sglang import GivenServer, SglangEngine, SglangMetrics
+from services.rollout.engines.sglang import ExternalServer, SglangEngine, SglangMetrics
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.launch import command_line, environment, free_port, leashed
+from services.rollout.engines.sglang.launch import build_command, build_environment, die_with_parent, free_port
 from services.rollout.vocabulary import Vocabulary
 from shared.tree.draw import WeightVersion
 
@@ -78,10 +78,10 @@ def server_url(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> It
         pytest.fail(f"{PYTHON} is missing: `make sglang-cpu` installs the real SGLang (about two minutes)")
     config = SglangConfig(command=(str(PYTHON), "-m", MODULE), arguments=ARGUMENTS)
     port, log = free_port(), tmp_path_factory.mktemp("server") / "sglang.log"
-    command = command_line(config, Bundle.read(bundles.first, WeightVersion(0, 0)), port)
+    command = build_command(config, Bundle.read(bundles.first, WeightVersion(0, 0)), port)
     with log.open("wb") as output:
         server = subprocess.Popen(
-            leashed(command, os.getpid()), stdout=output, stderr=output, env=environment(os.environ)
+            die_with_parent(command, os.getpid()), stdout=output, stderr=output, env=build_environment(os.environ)
         )
     try:
         _wait_until_it_listens(server, f"http://127.0.0.1:{port}", log)
@@ -119,7 +119,7 @@ class Served:
 
     async def series(self, name: str, **labels: str) -> float:
         """One of the server's own series, as it is now."""
-        serving = self.engine._keeper.serving
+        serving = self.engine._supervisor.serving
         assert serving is not None
         self.engine.series.show(await serving.client.metrics(10))
         found = [
@@ -136,7 +136,7 @@ async def served(server_url: str, bundles: Bundles) -> AsyncIterator[Served]:
     """An engine that has just loaded the first bundle, with an empty cache."""
     config = SglangConfig(url=server_url, reads_snapshots=True, request_seconds=120.0)
     registry = CollectorRegistry()
-    engine = SglangEngine(config, GivenServer(config), SglangMetrics(registry))
+    engine = SglangEngine(config, ExternalServer(config), SglangMetrics(registry))
     registry.register(engine.series)
     one = Served(engine, registry, server_url)
     await engine.load(bundles.first, one.next_version())

@@ -66,7 +66,7 @@ def test_a_run_trains_through_sglang_and_outlives_a_kill_of_its_server(tmp_path:
     ):
         try:
             log = tmp_path / "demo" / "logs" / "rollout-1.jsonl"
-            wait_for(training, log, "weights_swapped", 3, seconds=200)
+            wait_for(training, log, "weights_replaced", 3, seconds=200)
             os.kill(events(log, "sglang_started")[-1]["pid"], signal.SIGKILL)
             wait_for(training, log, "engine_up", 2, seconds=120)
             assert training.wait(240) == 0, (tmp_path / "told.txt").read_text()[-3000:]
@@ -77,8 +77,8 @@ def test_a_run_trains_through_sglang_and_outlives_a_kill_of_its_server(tmp_path:
 
 def _check(run: Path, log: Path) -> None:
     assert [event["cause"] for event in events(log, "engine_up")] == ["first", "lost"]
-    swapped = [event["version"] for event in events(log, "weights_swapped")]
-    assert len(swapped) == len(set(swapped)) >= 5
+    replaced = [event["version"] for event in events(log, "weights_replaced")]
+    assert len(replaced) == len(set(replaced)) >= 5
     assert not events(log, "task_buried")
     assert not Path(f"/proc/{events(log, 'sglang_started')[-1]['pid']}").exists()
     figures = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

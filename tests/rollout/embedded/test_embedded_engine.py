@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
 from services.rollout.engines.embedded import engine as engine_module
-from services.rollout.engines.embedded.batch import Batch
+from services.rollout.engines.embedded.batch import DecodeBatch
 from services.rollout.engines.engine import Completion, Request, Sampling
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.tree.draw import Finish, VersionSpan, WeightVersion
@@ -331,15 +331,15 @@ class TestManyAtOnce:
         self, serve: EngineFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine = await serve(max_rows=2)
-        prefill = Batch._prefill
+        prefill = DecodeBatch._prefill
 
-        def broken(batch: Batch, joined: list[object]) -> None:
+        def broken(batch: DecodeBatch, joined: list[object]) -> None:
             raise MemoryError("no memory left")
 
-        monkeypatch.setattr(Batch, "_prefill", broken)
+        monkeypatch.setattr(DecodeBatch, "_prefill", broken)
         results = await asyncio.gather(*(engine.complete(request(p)) for p in prompts_of(8, 3)), return_exceptions=True)
         assert [type(result) for result in results] == [Unavailable] * 3
-        monkeypatch.setattr(Batch, "_prefill", prefill)
+        monkeypatch.setattr(DecodeBatch, "_prefill", prefill)
         assert len((await engine.complete(request((3, 4)))).token_ids) == 20
         assert engine.counters.failed_steps >= 1
 
@@ -392,13 +392,13 @@ class TestManyAtOnce:
     ) -> None:
         engine = await serve()
         await engine.complete(request((3, 4)))
-        decode = Batch._decode
+        decode = DecodeBatch._decode
 
-        def slow(batch: Batch) -> object:
+        def slow(batch: DecodeBatch) -> object:
             time.sleep(0.3)  # a larger model
             return decode(batch)
 
-        monkeypatch.setattr(Batch, "_decode", slow)
+        monkeypatch.setattr(DecodeBatch, "_decode", slow)
         job = asyncio.create_task(engine.complete(request((5, 6), 4)))
         worst, last = 0.0, time.perf_counter()
         while not job.done():

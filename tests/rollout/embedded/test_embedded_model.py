@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from services.rollout.engines.embedded.forward import EagerPass
 from services.rollout.engines.embedded.kv import RowKV
-from services.rollout.engines.embedded.model import Policy, load_policy
+from services.rollout.engines.embedded.model import PolicyModel, load_model
 from shared.errors import InvalidInput
 
 SIZES = {
@@ -51,7 +51,7 @@ def bundle(config: PreTrainedConfig, directory: Path) -> Path:
     return directory
 
 
-def largest_difference(policy: Policy, plain: torch.nn.Module) -> float:
+def largest_difference(policy: PolicyModel, plain: torch.nn.Module) -> float:
     """Over rows of different lengths, each with some tokens prefilled and the rest decoded."""
     rows, worst = RowKV(policy.kv_shape, 3), 0.0
     sequences = torch.randint(3, 30, (3, 12), generator=torch.Generator().manual_seed(1)).tolist()
@@ -72,14 +72,14 @@ def largest_difference(policy: Policy, plain: torch.nn.Module) -> float:
 def test_other_models_are_served_traced_or_as_they_are(
     config: PreTrainedConfig, is_traced: bool, tmp_path: Path
 ) -> None:
-    policy = load_policy(bundle(config, tmp_path), None)
+    policy = load_model(bundle(config, tmp_path), None)
     policy.trace()
     assert isinstance(policy._decode_pass, EagerPass) != is_traced
     assert largest_difference(policy, AutoModelForCausalLM.from_pretrained(tmp_path).eval()) < 1e-4
 
 
 def test_a_context_ends_with_the_attention_window(tmp_path: Path) -> None:
-    policy = load_policy(bundle(MistralConfig(**SIZES, sliding_window=20), tmp_path), None)
+    policy = load_model(bundle(MistralConfig(**SIZES, sliding_window=20), tmp_path), None)
     assert policy.limits.context_length == 20
 
 
@@ -97,4 +97,4 @@ def test_a_context_ends_with_the_attention_window(tmp_path: Path) -> None:
 )
 def test_a_model_without_plain_attention_is_refused(config: PreTrainedConfig, named: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=named):
-        load_policy(bundle(config, tmp_path), None)
+        load_model(bundle(config, tmp_path), None)

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from services.rollout.engines.embedded.token_sampling import draw_tokens
+from services.rollout.engines.embedded.token_sampling import sample_tokens
 from services.rollout.engines.engine import Sampling
 
 VOCAB_SIZE = 7
@@ -48,7 +48,7 @@ def support(row: torch.Tensor, sampling: Sampling) -> dict[int, float]:
 def test_tokens_are_drawn_with_the_probabilities_of_the_definition(sampling: Sampling) -> None:
     row, rng = logits(), random.Random(1)
     expected = support(row, sampling)
-    drawn = draw_tokens(row.repeat(DRAWS, 1), [sampling] * DRAWS, [rng.random() for _ in range(DRAWS)])
+    drawn = sample_tokens(row.repeat(DRAWS, 1), [sampling] * DRAWS, [rng.random() for _ in range(DRAWS)])
     counts = {token: drawn.token_ids.count(token) for token in set(drawn.token_ids)}
     assert set(counts) <= set(expected)
     statistic = sum((counts.get(t, 0) - DRAWS * p) ** 2 / (DRAWS * p) for t, p in expected.items())
@@ -61,7 +61,7 @@ def test_supports_are_exact(seed: int) -> None:
     rng = random.Random(seed)
     sampling = Sampling(rng.choice([0.5, 1.0, 2.0]), rng.choice([1.0, 0.9, 0.5, 0.2]), rng.choice([0, 1, 2, 5]))
     row, steps = logits(seed), 4000
-    drawn = draw_tokens(row.repeat(steps, 1), [sampling] * steps, [i / steps for i in range(steps)])
+    drawn = sample_tokens(row.repeat(steps, 1), [sampling] * steps, [i / steps for i in range(steps)])
     likely = {token for token, prob in support(row, sampling).items() if prob > 2 / steps}
     assert likely <= set(drawn.token_ids) <= set(support(row, sampling))
 
@@ -69,7 +69,7 @@ def test_supports_are_exact(seed: int) -> None:
 def test_logprobs_are_of_the_full_softmax_and_sampling_logprobs_of_what_remained() -> None:
     samplings = [Sampling(), Sampling(0.5), Sampling(0.7, top_p=0.8), Sampling(top_k=2), Sampling(0.0)]
     rows = torch.stack([logits(seed) for seed in range(5)])
-    drawn = draw_tokens(rows, samplings, [0.3, 0.6, 0.2, 0.9, 0.5])
+    drawn = sample_tokens(rows, samplings, [0.3, 0.6, 0.2, 0.9, 0.5])
     for row, sampling, token, logprob, sampling_logprob in zip(
         rows, samplings, drawn.token_ids, drawn.logprobs, drawn.sampling_logprobs, strict=True
     ):
@@ -87,13 +87,13 @@ def test_a_row_is_drawn_the_same_whatever_stands_beside_it() -> None:
     kinds = [Sampling(), Sampling(0.0), Sampling(0.8, top_p=0.9), Sampling(top_k=3)]
     samplings = [rng.choice(kinds) for _ in range(40)]
     rows, uniforms = torch.stack([logits(i) for i in range(40)]), [rng.random() for _ in range(40)]
-    together = draw_tokens(rows, samplings, uniforms)
-    alone = [draw_tokens(rows[i : i + 1], [samplings[i]], [uniforms[i]]).token_ids[0] for i in range(40)]
+    together = sample_tokens(rows, samplings, uniforms)
+    alone = [sample_tokens(rows[i : i + 1], [samplings[i]], [uniforms[i]]).token_ids[0] for i in range(40)]
     assert together.token_ids == alone
 
 
 def test_a_token_of_probability_zero_is_never_drawn() -> None:
     row = torch.tensor([-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf])
     uniforms = [0.0, 0.25, 0.5, 1 - 2**-53]
-    drawn = draw_tokens(row.repeat(4, 1), [Sampling()] * 4, uniforms)
+    drawn = sample_tokens(row.repeat(4, 1), [Sampling()] * 4, uniforms)
     assert drawn.token_ids == [1, 1, 3, 3]

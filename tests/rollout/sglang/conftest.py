@@ -44,7 +44,7 @@ class Rig:
 
     @property
     def url(self) -> str:
-        serving = self.engine._keeper.serving
+        serving = self.engine._supervisor.serving
         assert serving is not None
         return serving.client.url
 

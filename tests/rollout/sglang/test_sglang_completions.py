@@ -116,7 +116,7 @@ async def test_what_the_server_drops_is_tried_again_but_not_for_ever(rig: RigFac
 async def test_a_connection_that_the_server_closed_meanwhile_costs_nothing(rig: RigFactory) -> None:
     served = await rig()
     await served.complete()
-    serving = served.engine._keeper.serving
+    serving = served.engine._supervisor.serving
     assert serving is not None
     idle = serving.client._connections._idle
     assert idle
@@ -236,6 +236,6 @@ async def test_the_servers_own_series_are_shown_without_its_models_path(rig: Rig
     await served.complete()
     await until(lambda: served.value("sglang:num_running_reqs", tp_rank="0") is not None, 1)
     served.engine._scraping.cancel()  # type: ignore[union-attr]
-    served.engine.series.show(await served.engine._keeper.serving.client.metrics(5))  # type: ignore[union-attr]
+    served.engine.series.show(await served.engine._supervisor.serving.client.metrics(5))  # type: ignore[union-attr]
     assert served.value("sglang:realtime_tokens_total", mode="prefill_compute") > 0
     assert served.registry.get_sample_value("python_info") is None

@@ -106,7 +106,7 @@ async def test_while_its_server_restarts_the_replica_is_not_ready_and_trees_wait
     await push(client, tmp_path, WeightVersion(1, 1))
     growing = [asyncio.create_task(client.post("/v1/trees", json={**GROW, "seed": seed})) for seed in range(6)]
     await asyncio.sleep(0.05)
-    os.kill(service.engine._keeper._server.pid, signal.SIGKILL)
+    os.kill(service.engine._supervisor._server.pid, signal.SIGKILL)
     async with asyncio.timeout(5):
         while (await client.get("/readyz")).status_code == 200:
             await asyncio.sleep(0.01)

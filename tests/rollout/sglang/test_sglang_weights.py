@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.rollout.engines.sglang import GivenServer
+from services.rollout.engines.sglang import ExternalServer
 from services.rollout.engines.sglang.launch import free_port
 from shared.errors import Conflict, InvalidInput, Unavailable
 from shared.tree.draw import VersionSpan, WeightVersion
@@ -90,7 +90,7 @@ async def test_a_load_that_hangs_ends_at_its_deadline(rig: RigFactory, bundle: B
 async def test_a_load_whose_caller_goes_away_is_finished(rig: RigFactory, bundle: BundleFactory) -> None:
     served = await rig()
     loading = asyncio.create_task(served.engine.load(bundle("second"), SECOND))
-    while not served.engine._keeper._changes:
+    while not served.engine._supervisor._changes:
         await asyncio.sleep(0)
     loading.cancel()
     await until(lambda: served.engine.version == SECOND)
@@ -262,7 +262,7 @@ async def test_a_given_server_without_a_common_path_takes_no_weights(
 ) -> None:
     start, _ = given
     config = config_of(url=start())
-    served = await rig(loaded=False, server=GivenServer(config))
+    served = await rig(loaded=False, server=ExternalServer(config))
     with pytest.raises(Conflict, match="reads_snapshots"):
         await served.engine.load(bundle(), WeightVersion(1, 1))
 
@@ -272,7 +272,7 @@ async def test_a_given_server_is_brought_to_our_weights_and_back_to_them(
 ) -> None:
     start, kill = given
     config = config_of(url=start(), reads_snapshots=True)
-    served = await rig(loaded=False, server=GivenServer(config))
+    served = await rig(loaded=False, server=ExternalServer(config))
     await _load_when_it_listens(served, bundle())
     assert (await served.complete()).spans[0].version == WeightVersion(1, 1)
     await served.engine.load(bundle("second"), SECOND)
@@ -290,7 +290,7 @@ async def test_a_given_server_whose_weights_another_changed_is_loaded_anew(
 ) -> None:
     start, _ = given
     config = config_of(url=start(), reads_snapshots=True)
-    served = await rig(loaded=False, server=GivenServer(config))
+    served = await rig(loaded=False, server=ExternalServer(config))
     await _load_when_it_listens(served, bundle())
     async with httpx.AsyncClient() as http:
         foreign = {"model_path": str(bundle("theirs")), "weight_version": "theirs"}

@@ -14,10 +14,10 @@ from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import EngineLimits
 from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.bundle import Bundle
+from services.rollout.engines.sglang.client import UnsupportedRelease, check_release
 from services.rollout.engines.sglang.connections import Address
-from services.rollout.engines.sglang.launch import command_line, environment
+from services.rollout.engines.sglang.launch import build_command, build_environment
 from services.rollout.engines.sglang.nonfinite import has_nonfinite
-from services.rollout.engines.sglang.versions import Unsupported, check_version
 from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
 from shared.tree.draw import VersionSpan, WeightVersion
 from tests.rollout.sglang.conftest import BundleFactory, request
@@ -43,7 +43,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def test_an_answer_is_read_whole() -> None:
-    completion = wire.completion_of(ANSWER, request())
+    completion = wire.decode_completion(ANSWER, request())
     assert completion.logprobs == (-0.1, -0.2, -0.3)
     assert completion.spans == (
         VersionSpan(WeightVersion(1, 1), 0, 2),
@@ -72,8 +72,8 @@ def test_an_answer_is_read_whole() -> None:
     ids=str,
 )
 def test_an_answer_that_contradicts_itself_is_not_believed(answer: dict[str, Any]) -> None:
-    with pytest.raises(wire.Garbled):
-        wire.completion_of(answer, request())
+    with pytest.raises(wire.MalformedAnswer):
+        wire.decode_completion(answer, request())
 
 
 json_values = st.recursive(
@@ -89,27 +89,29 @@ json_values = st.recursive(
 def test_whatever_comes_is_a_completion_or_an_error_of_ours(meta: Any, output_ids: Any) -> None:
     for answer in ({"meta_info": meta, "output_ids": output_ids}, {"meta_info": output_ids}):
         with pytest.raises(Unavailable):
-            wire.completion_of(answer, request())
+            wire.decode_completion(answer, request())
 
 
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_whatever_a_refusal_says_it_is_told_in_bounds(body: bytes) -> None:
-    assert 0 < len(wire.message_of(body)) <= 501
+    assert 0 < len(wire.read_message(body)) <= 501
     for status in (400, 404, 422, 429, 500, 503):
-        assert isinstance(wire.error_of(status, body), IbtpoError)
+        assert isinstance(wire.error_for_status(status, body), IbtpoError)
 
 
 def test_a_refusal_in_mid_stream_is_raised_like_any_other() -> None:
     stream = b'data: {"output_ids": [1]}\n\ndata: {"error": {"message": "full", "code": 429}}\n\ndata: [DONE]\n\n'
     with pytest.raises(Overloaded, match="full"):
-        wire.last_event(stream)
-    with pytest.raises(wire.Garbled):
-        wire.last_event(b"data: [DONE]\n\n")
+        wire.parse_last_event(stream)
+    with pytest.raises(wire.MalformedAnswer):
+        wire.parse_last_event(b"data: [DONE]\n\n")
 
 
 def test_a_group_is_served_by_one_copy_of_the_model() -> None:
     def rank(group: int, dp: int) -> int | None:
-        body = json.loads(wire.body_of(replace(request(), group=group), "r", WeightVersion(1, 1), stream=False, dp=dp))
+        body = json.loads(
+            wire.encode_request(replace(request(), group=group), "r", WeightVersion(1, 1), stream=False, dp=dp)
+        )
         found: int | None = body.get("routed_dp_rank")
         return found
 
@@ -137,7 +139,7 @@ def test_huge_numbers_are_finite() -> None:
 def test_what_the_configuration_says_of_the_server_comes_last(bundle: BundleFactory) -> None:
     read = Bundle.read(bundle(), WeightVersion(2, 7))
     config = SglangConfig(command=("python", "-m", "x"), arguments=("--log-level", "error"), tp=2, memory_fraction=0.8)
-    command = " ".join(command_line(config, read, 4321))
+    command = " ".join(build_command(config, read, 4321))
     assert command.startswith(f"python -m x --model-path {read.directory} --host 127.0.0.1 --port 4321")
     assert "--weight-version 2.7" in command
     assert "--tp-size 2" in command
@@ -147,20 +149,20 @@ def test_what_the_configuration_says_of_the_server_comes_last(bundle: BundleFact
 
 
 def test_the_server_does_not_hear_our_secrets() -> None:
-    given_to_it = environment({"IBTPO_TOKEN": "s", "REDIS_URL": "redis://:p@h", "CUDA_VISIBLE_DEVICES": "0"})
+    given_to_it = build_environment({"IBTPO_TOKEN": "s", "REDIS_URL": "redis://:p@h", "CUDA_VISIBLE_DEVICES": "0"})
     assert given_to_it["CUDA_VISIBLE_DEVICES"] == "0"
     assert not {"IBTPO_TOKEN", "REDIS_URL"} & given_to_it.keys()
 
 
 @pytest.mark.parametrize("version", ["0.5.21", "0.5.23", "0.5.23.post1", "0.5.31"])
 def test_known_releases_are_taken(version: str) -> None:
-    check_version(version)
+    check_release(version)
 
 
 @pytest.mark.parametrize("version", ["0.5.20", "0.5.9", "0.4.99", "0.6.0", "1.0.0", "dev", None, 5])
 def test_other_releases_are_refused(version: object) -> None:
-    with pytest.raises(Unsupported, match=r"0\.5\.21 to 0\.5\.23"):
-        check_version(version)
+    with pytest.raises(UnsupportedRelease, match=r"0\.5\.21 to 0\.5\.23"):
+        check_release(version)
 
 
 def test_a_servers_url_is_read_or_refused() -> None:

@@ -4,13 +4,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from services.rollout.engines.embedded.counters import EngineCounters
 from services.rollout.engines.embedded.kv import KVPool, RowKV
-from services.rollout.engines.embedded.model import Policy
+from services.rollout.engines.embedded.metrics import EmbeddedCounters
+from services.rollout.engines.embedded.model import PolicyModel
 from services.rollout.engines.embedded.radix import RadixTree
 from services.rollout.engines.embedded.row import Row
 from services.rollout.engines.embedded.settings import EmbeddedSettings
-from services.rollout.engines.embedded.token_sampling import draw_tokens
+from services.rollout.engines.embedded.token_sampling import sample_tokens
 from services.rollout.engines.engine import Completion
 from shared.tree.draw import WeightVersion
 
@@ -18,11 +18,11 @@ WORTH_WAITING_TOKENS = 32
 """A request waits a pass for another's prompt if that spares it as many tokens, or all: passes are not free either."""
 
 
-class Batch:
+class DecodeBatch:
     """All state that a step changes. One policy serves; `swap` replaces it between two steps."""
 
     def __init__(
-        self, policy: Policy, version: WeightVersion, settings: EmbeddedSettings, counters: EngineCounters
+        self, policy: PolicyModel, version: WeightVersion, settings: EmbeddedSettings, counters: EmbeddedCounters
     ) -> None:
         self.policy = policy
         self._version = version
@@ -47,7 +47,7 @@ class Batch:
                 self._prefill(len(self._rows) - len(joined))
         return self._decode() if self._rows else []
 
-    def swap(self, policy: Policy, version: WeightVersion) -> None:
+    def swap(self, policy: PolicyModel, version: WeightVersion) -> None:
         """Serves `policy` from now on: forgets the cache and computes the rows' prefixes anew."""
         self.policy, self._version = self.policy.succeed(policy), version
         self._tree.clear()
@@ -134,7 +134,7 @@ class Batch:
         self._kv.reserve(max(positions) + 1)
         logits_BV = self.policy.decode(self._kv, [row.token_ids[row.num_computed] for row in rows], positions)
         uniforms = [0.0 if row.num_missing else row.uniform() for row in rows]
-        drawn = draw_tokens(logits_BV, [row.request.sampling for row in rows], uniforms)
+        drawn = sample_tokens(logits_BV, [row.request.sampling for row in rows], uniforms)
         ended, completions = [], []
         for index, (row, token_id, logprob, sampling_logprob) in enumerate(
             zip(rows, drawn.token_ids, drawn.logprobs, drawn.sampling_logprobs, strict=True)

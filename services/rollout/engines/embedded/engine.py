@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.rollout.engines.embedded.batch import Batch
-from services.rollout.engines.embedded.counters import EngineCounters
-from services.rollout.engines.embedded.model import Policy, load_policy
+from services.rollout.engines.embedded.batch import DecodeBatch
+from services.rollout.engines.embedded.metrics import EmbeddedCounters
+from services.rollout.engines.embedded.model import PolicyModel, load_model
 from services.rollout.engines.embedded.row import Row
 from services.rollout.engines.embedded.settings import EmbeddedSettings
 from services.rollout.engines.engine import Completion, EngineLimits, Request
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class _Swap:
     """New weights, ready to serve from the next step on."""
 
-    policy: Policy
+    policy: PolicyModel
     version: WeightVersion
     applied: asyncio.Event
 
@@ -46,11 +46,11 @@ class EmbeddedEngine:
     """
 
     def __init__(self, settings: EmbeddedSettings) -> None:
-        self.counters = EngineCounters()
+        self.counters = EmbeddedCounters()
         self._settings = settings
         self._waiting: deque[Row] = deque()
         self._futures: dict[Row, asyncio.Future[Completion]] = {}
-        self._batch: Batch | None = None
+        self._batch: DecodeBatch | None = None
         self._version: WeightVersion | None = None
         self._swap: _Swap | None = None
         self._loading = asyncio.Lock()
@@ -90,13 +90,13 @@ class EmbeddedEngine:
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         async with self._loading:
             self._check_open()
-            policy = await asyncio.to_thread(load_policy, snapshot, self._settings.context_length)
+            policy = await asyncio.to_thread(load_model, snapshot, self._settings.context_length)
             self._check_open()
             if self._batch is None:
                 if self._settings.trace:
                     await asyncio.to_thread(policy.trace)
                     self._check_open()
-                self._batch = Batch(policy, version, self._settings, self.counters)
+                self._batch = DecodeBatch(policy, version, self._settings, self.counters)
                 self._version = version
                 self._runner = asyncio.create_task(self._run(self._batch), name="embedded-engine")
                 return
@@ -146,12 +146,12 @@ class EmbeddedEngine:
         if self._is_closed:
             raise Unavailable("the engine is closed: ask another replica")
 
-    def _serving_batch(self) -> Batch:
+    def _serving_batch(self) -> DecodeBatch:
         if self._batch is None:
             raise Unavailable("no weights are loaded yet: wait until the replica is ready")
         return self._batch
 
-    async def _run(self, batch: Batch) -> None:
+    async def _run(self, batch: DecodeBatch) -> None:
         """Steps while there is work, giving the loop its turn between any two steps."""
         while True:
             if not (self._waiting or batch.num_rows or self._swap):
@@ -168,7 +168,7 @@ class EmbeddedEngine:
                 self._fail(taken, Unavailable(f"the engine failed on this batch: {error}; try again"))
             await asyncio.sleep(0)
 
-    async def _turn(self, batch: Batch) -> None:
+    async def _turn(self, batch: DecodeBatch) -> None:
         """One swap or one step."""
         if self._swap is not None:
             await self._apply(batch, self._swap)
@@ -187,7 +187,7 @@ class EmbeddedEngine:
         counters.step_seconds += seconds
         counters.rows_in_flight, counters.waiting = batch.num_rows, len(self._waiting)
 
-    async def _apply(self, batch: Batch, swap: _Swap) -> None:
+    async def _apply(self, batch: DecodeBatch, swap: _Swap) -> None:
         """From here on the new weights serve, even if the rows in flight should fail to be recomputed."""
         self._version, self._swap = swap.version, None
         self.counters.swaps += 1

@@ -23,7 +23,7 @@ PROBE_TOKENS = 12
 PROBE_TOLERANCE = 1e-3
 
 
-class Policy:
+class PolicyModel:
     """Weights that serve. `prefill` computes rows' prefixes, `decode` the logits after each row's newest token."""
 
     def __init__(self, model: PreTrainedModel, context_length: int | None = None) -> None:
@@ -47,7 +47,7 @@ class Policy:
         self._prefill_pass = traced(EagerPass(self._model.base_model, self.kv_shape), self.kv_shape)
         self._decode_pass = traced(EagerPass(self._model, self.kv_shape), self.kv_shape)
 
-    def check_successor(self, new: "Policy") -> None:
+    def check_successor(self, new: "PolicyModel") -> None:
         """Raises InvalidInput unless `new` is another state of the same model: it is to serve the same requests."""
         old_shapes, new_shapes = _weight_shapes(self._model), _weight_shapes(new._model)
         for name in sorted(old_shapes.keys() | new_shapes.keys()):
@@ -60,7 +60,7 @@ class Policy:
             raise InvalidInput(f"{new.limits}, served are {self.limits}: one run, one model")
 
     @torch.inference_mode()
-    def succeed(self, new: "Policy") -> "Policy":
+    def succeed(self, new: "PolicyModel") -> "PolicyModel":
         """What serves after this policy: itself with the weights of `new`, keeping its trace, if all else is equal."""
         if _computation(new._model) != _computation(self._model):
             if self._is_traced:
@@ -136,7 +136,7 @@ def _computation(model: PreTrainedModel) -> dict[str, Any]:
     return {key: value for key, value in model.config.to_dict().items() if key not in bookkeeping}
 
 
-def load_policy(snapshot: Path, context_length: int | None) -> Policy:
+def load_model(snapshot: Path, context_length: int | None) -> PolicyModel:
     """Reads a Hugging Face layout directory (config.json, model.safetensors); InvalidInput when it is unfit."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -159,4 +159,4 @@ def load_policy(snapshot: Path, context_length: int | None) -> Policy:
     for name, weight in model.state_dict().items():
         if not bool(torch.isfinite(weight).all()):
             raise InvalidInput(f"{snapshot}: {name} holds NaN or infinity; the training step that made it has failed")
-    return Policy(model, context_length)
+    return PolicyModel(model, context_length)

@@ -12,7 +12,7 @@ from services.rollout.engines.engine import Sampling
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnTokens:
+class SampledTokens:
     """One token per row, with its log-probabilities; the two are equal where the support was not cut."""
 
     token_ids: list[int]
@@ -21,7 +21,7 @@ class DrawnTokens:
 
 
 @torch.inference_mode()
-def draw_tokens(logits_BV: torch.Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> DrawnTokens:
+def sample_tokens(logits_BV: torch.Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> SampledTokens:
     """Row b's token is where its cumulative distribution passes uniforms[b], which lies in [0, 1)."""
     logprobs_BV = _scaled_logprobs(logits_BV, [sampling.temperature or 1.0 for sampling in samplings])
     uniform_B1 = torch.tensor(uniforms, dtype=torch.float64)[:, None]
@@ -32,13 +32,13 @@ def draw_tokens(logits_BV: torch.Tensor, samplings: Sequence[Sampling], uniforms
     cut = [row for row, sampling in enumerate(samplings) if sampling.cuts_support]
     log_mass_of_row: dict[int, float] = {}
     if cut:
-        token_B1[cut], mass_C1 = _draw_cut(logprobs_BV[cut], [samplings[row] for row in cut], uniform_B1[cut])
+        token_B1[cut], mass_C1 = _sample_cut(logprobs_BV[cut], [samplings[row] for row in cut], uniform_B1[cut])
         log_mass_of_row = dict(zip(cut, mass_C1[:, 0].log().tolist(), strict=True))
     logprobs: list[float] = logprobs_BV.gather(-1, token_B1)[:, 0].tolist()
     sampling_logprobs = list(logprobs)
     for row, log_mass in log_mass_of_row.items():
         sampling_logprobs[row] -= log_mass
-    return DrawnTokens(token_B1[:, 0].tolist(), logprobs, sampling_logprobs)
+    return SampledTokens(token_B1[:, 0].tolist(), logprobs, sampling_logprobs)
 
 
 def _scaled_logprobs(logits_BV: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
@@ -54,7 +54,7 @@ def _inverse_cdf(weights_BV: torch.Tensor, uniform_B1: torch.Tensor) -> torch.Te
     return torch.searchsorted(cdf_BV, uniform_B1 * cdf_BV[:, -1:], right=True)
 
 
-def _draw_cut(
+def _sample_cut(
     logprobs_CV: torch.Tensor, samplings: Sequence[Sampling], uniform_C1: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens drawn from the fewest of the top-k that reach top-p of their mass, and the mass that was kept."""

@@ -3,6 +3,6 @@
 from services.rollout.config import SglangConfig
 from services.rollout.engines.sglang.engine import SglangEngine
 from services.rollout.engines.sglang.metrics import SglangMetrics
-from services.rollout.engines.sglang.server import GivenServer, ManagedServer
+from services.rollout.engines.sglang.server import ExternalServer, ManagedServer
 
-__all__ = ["GivenServer", "ManagedServer", "SglangConfig", "SglangEngine", "SglangMetrics"]
+__all__ = ["ExternalServer", "ManagedServer", "SglangConfig", "SglangEngine", "SglangMetrics"]

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Self
 
-from services.rollout.engines.sglang.launch import leashed
+from services.rollout.engines.sglang.launch import die_with_parent
 from shared.errors import Unavailable
 from shared.runtime.logs import event_logger
 
@@ -21,7 +21,7 @@ _GRACE_SECONDS = 8.0
 """SGLang takes about 4 s to end by itself."""
 
 
-class Child:
+class ServerProcess:
     """It leads a session, and so a process group, of its own."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -34,7 +34,7 @@ class Child:
         """Starts the command, bound to this process's life; Unavailable when this machine cannot start one more."""
         try:
             process = await asyncio.create_subprocess_exec(
-                *leashed(command, os.getpid()),
+                *die_with_parent(command, os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,

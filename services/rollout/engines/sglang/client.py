@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,13 +14,22 @@ from services.rollout.engines.sglang.connections import Answer, Connections
 from shared.errors import Unavailable
 from shared.tree.draw import WeightVersion
 
+OLDEST = (0, 5, 21)
+"""0.5.20 dies when weights are replaced while requests wait: it empties its cache only when idle."""
+NEWEST_SEEN = (0, 5, 23)
+"""The newest release that the tests ran against; later releases of the same minor series are accepted."""
+
 _INFO_SECONDS = 20.0
 _PAUSE_SECONDS = 60.0
 _ABORT_SECONDS = 5.0
 
 
-class Late(Unavailable):
+class DeadlineExceeded(Unavailable):
     """No answer within the deadline: the server may be hung."""
+
+
+class UnsupportedRelease(Unavailable):
+    """This SGLang does not do what the engine needs."""
 
 
 class NotLoaded(Unavailable):
@@ -39,12 +50,16 @@ class SglangClient:
     async def generate(self, body: bytes, seconds: float, on_first_token: Callable[[], None] | None) -> dict[str, Any]:
         """A completion's answer, read whole; with `on_first_token`, `body` asked for a stream.
 
-        Raises InvalidInput for what the server refuses, Overloaded when its queue is full, Unreachable or Late."""
+        Raises InvalidInput for what the server refuses, Overloaded when its queue is full, Unreachable or
+        DeadlineExceeded.
+        """
         async with _deadline("a completion", seconds):
             if on_first_token is None:
-                return wire.parsed((await self._asked("POST", "/generate", body)).body)
+                return wire.parse_object((await self._asked("POST", "/generate", body)).body)
             answer = await self._asked("POST", "/generate", body, lambda _: on_first_token())
-        return wire.last_event(answer.body) if answer.body.startswith(b"data:") else wire.parsed(answer.body)
+        return (
+            wire.parse_last_event(answer.body) if answer.body.startswith(b"data:") else wire.parse_object(answer.body)
+        )
 
     async def abort(self, rid: str) -> None:
         """Drops a request that nobody waits for. The server takes it at its word whether or not it knows the id."""
@@ -72,18 +87,33 @@ class SglangClient:
         async with _deadline("loading weights", seconds):
             content = json.dumps(body).encode()
             answer = await self._connections.ask("POST", "/update_weights_from_disk", content)
-        if not answer.is_success or wire.parsed(answer.body).get("success") is not True:
-            raise NotLoaded(f"SGLang did not load {version}: {wire.message_of(answer.body)}")
+        if not answer.is_success or wire.parse_object(answer.body).get("success") is not True:
+            raise NotLoaded(f"SGLang did not load {version}: {wire.read_message(answer.body)}")
+
+    async def replace_weights(self, directory: Path, version: WeightVersion, load_seconds: float) -> float:
+        """Replaces the weights between two tokens of the requests in flight: pause, load, flush, check, resume.
+
+        Returns the seconds for which no token was sampled. Any error leaves the server paused with unknown weights
+        and cache, so that it must be restarted: a refused flush, for one, comes after the weights have changed.
+        """
+        started = time.monotonic()
+        await self.pause()
+        await self.update_weights(directory, version, load_seconds)
+        loaded = (await self.model_info()).get("weight_version")
+        if loaded != str(version):
+            raise NotLoaded(f"SGLang reports weights {loaded!r} after it loaded {version}")
+        await self.resume()
+        return time.monotonic() - started
 
     async def model_info(self) -> dict[str, Any]:
         """Among others `weight_version` and `model_path`."""
         async with _deadline("model_info", _INFO_SECONDS):
-            return wire.parsed((await self._asked("GET", "/model_info")).body)
+            return wire.parse_object((await self._asked("GET", "/model_info")).body)
 
     async def server_info(self) -> dict[str, Any]:
         """Among others `version` and `max_req_input_len`."""
         async with _deadline("server_info", _INFO_SECONDS):
-            return wire.parsed((await self._asked("GET", "/server_info")).body)
+            return wire.parse_object((await self._asked("GET", "/server_info")).body)
 
     async def check_listening(self, seconds: float) -> None:
         """Returns when the server has loaded its model and listens."""
@@ -108,7 +138,7 @@ class SglangClient:
     ) -> Answer:
         answer = await self._connections.ask(method, path, body, on_piece)
         if not answer.is_success:
-            raise wire.error_of(answer.status, answer.body)
+            raise wire.error_for_status(answer.status, answer.body)
         return answer
 
 
@@ -118,4 +148,19 @@ async def _deadline(what: str, seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise Late(f"no answer from SGLang to {what} within {seconds:g} s: it may be hung or overloaded") from error
+        raise DeadlineExceeded(
+            f"no answer from SGLang to {what} within {seconds:g} s: it may be hung or overloaded"
+        ) from error
+
+
+def check_release(reported: object) -> None:
+    """Raises UnsupportedRelease, naming the supported ones, unless the version the server reports is known to work."""
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", reported if isinstance(reported, str) else "")
+    version = tuple(map(int, match.groups())) if match else None
+    if version is None or version < OLDEST or version[:2] != OLDEST[:2]:
+        oldest, newest = (".".join(map(str, each)) for each in (OLDEST, NEWEST_SEEN))
+        raise UnsupportedRelease(
+            f"this is SGLang {reported}; supported are {oldest} to {newest} and later "
+            f"{OLDEST[0]}.{OLDEST[1]} releases, "
+            "which replace weights under load and name the weights of every token: install one of these"
+        )

@@ -12,13 +12,12 @@ from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import Completion, EngineLimits, Request
 from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.client import Late, SglangClient
+from services.rollout.engines.sglang.client import DeadlineExceeded, SglangClient
 from services.rollout.engines.sglang.connections import Unreachable
-from services.rollout.engines.sglang.exposition import SglangSeries
-from services.rollout.engines.sglang.metrics import RequestResult, SglangMetrics
-from services.rollout.engines.sglang.prefill_once import Lead, Siblings
+from services.rollout.engines.sglang.metrics import RequestResult, SglangMetrics, SglangSeries
+from services.rollout.engines.sglang.prefill_once import Leader, PrefillOnce
 from services.rollout.engines.sglang.server import Server
-from services.rollout.engines.sglang.supervisor import Keeper, Serving
+from services.rollout.engines.sglang.supervisor import RunningServer, Supervisor
 from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Periodic
@@ -38,8 +37,8 @@ class SglangEngine:
         self.series = SglangSeries()
         self._config = config
         self._metrics = metrics
-        self._keeper = Keeper(config, server, metrics)
-        self._siblings = Siblings()
+        self._supervisor = Supervisor(config, server, metrics)
+        self._prefill_once = PrefillOnce()
         self._places = asyncio.Semaphore(config.max_requests)
         self._num_calls = 0
         self._name = uuid.uuid4().hex[:8]
@@ -49,28 +48,28 @@ class SglangEngine:
 
     @property
     def version(self) -> WeightVersion | None:
-        serving = self._keeper.serving
+        serving = self._supervisor.serving
         return serving.bundle.version if serving is not None else None
 
     @property
     def limits(self) -> EngineLimits:
-        return self._keeper.limits
+        return self._supervisor.limits
 
     async def complete(self, request: Request) -> Completion:
-        self._keeper.check_open()
+        self._supervisor.check_open()
         wire.check(request, self.limits)
-        async with self._call(), self._siblings.turn(request.token_ids) as lead, self._place():
-            return await self._sampled(request, lead)
+        async with self._call(), self._prefill_once.lead_or_wait(request.token_ids) as leader, self._place():
+            return await self._sampled(request, leader)
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
-        self._keeper.check_open()
-        await self._keeper.load(await asyncio.to_thread(Bundle.read, snapshot, version))
+        self._supervisor.check_open()
+        await self._supervisor.load(await asyncio.to_thread(Bundle.read, snapshot, version))
         if self._scraping is None:
             scrape = Periodic("sglang_scrape", self._scrape, every_seconds=_SCRAPE_SECONDS)
             self._scraping = asyncio.create_task(scrape.run(), name=scrape.name)
 
     async def close(self) -> None:
-        await self._keeper.close()
+        await self._supervisor.close()
         tasks = [*self._aborts, *([self._scraping] if self._scraping else [])]
         for task in tasks:
             task.cancel()
@@ -101,33 +100,33 @@ class SglangEngine:
             finally:
                 self._metrics.in_flight.dec()
 
-    async def _sampled(self, request: Request, lead: Lead | None) -> Completion:
+    async def _sampled(self, request: Request, leader: Leader | None) -> Completion:
         """Tried again when the server went away or dropped it: nobody has seen a token of it then."""
         for number in count(1):
-            serving = await self._keeper.when_up()
+            serving = await self._supervisor.when_up()
             try:
-                return await self._sample(serving, request, lead)
+                return await self._sample(serving, request, leader)
             except (Unreachable, wire.Aborted) as error:
-                self._keeper.check_open()
+                self._supervisor.check_open()
                 if number == _MAX_TRIES:
                     raise Unavailable(f"{_MAX_TRIES} tries of one completion were lost, the last: {error}") from error
-                await self._keeper.look_at(serving)
+                await self._supervisor.look_at(serving)
         raise AssertionError("count ended")
 
-    async def _sample(self, serving: Serving, request: Request, lead: Lead | None) -> Completion:
+    async def _sample(self, serving: RunningServer, request: Request, leader: Leader | None) -> Completion:
         rid = f"{self._name}-{next(self._numbers)}"
         version = serving.bundle.version
-        body = wire.body_of(request, rid, version, stream=lead is not None, dp=self._config.dp)
-        told = lead.computed.set if lead is not None else None
+        body = wire.encode_request(request, rid, version, stream=leader is not None, dp=self._config.dp)
+        told = leader.computed.set if leader is not None else None
         result = RequestResult.FAILED
         try:
             answer = await serving.client.generate(body, self._config.request_seconds, told)
-            completion = wire.completion_of(answer, request)
+            completion = wire.decode_completion(answer, request)
             result = RequestResult.DONE
         except (Unreachable, wire.Aborted):
             result = RequestResult.LOST
             raise
-        except (asyncio.CancelledError, Late):
+        except (asyncio.CancelledError, DeadlineExceeded):
             result = RequestResult.GIVEN_UP
             self._give_up(serving.client, rid)
             raise
@@ -143,7 +142,7 @@ class SglangEngine:
 
     async def _scrape(self) -> None:
         """Reads the server's own series; shows none while it does not answer."""
-        serving, text = self._keeper.serving, ""
+        serving, text = self._supervisor.serving, ""
         if serving is not None:
             with contextlib.suppress(Unavailable):
                 text = await serving.client.metrics(_SCRAPE_SECONDS)

@@ -10,7 +10,7 @@ from services.rollout.config import SglangConfig
 from services.rollout.engines.sglang.bundle import Bundle
 from shared.errors import InvalidInput
 
-LEASH = Path(__file__).with_name("leash.py")
+DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 _SECRETS = frozenset({"IBTPO_TOKEN", "REDIS_URL"})
 
 
@@ -23,7 +23,7 @@ def check_command(config: SglangConfig) -> None:
         )
 
 
-def command_line(config: SglangConfig, bundle: Bundle, port: int) -> tuple[str, ...]:
+def build_command(config: SglangConfig, bundle: Bundle, port: int) -> tuple[str, ...]:
     """The launcher's command. What the configuration's own `arguments` say comes last, so that it holds."""
     own: dict[str, object] = {
         "model-path": bundle.directory,
@@ -43,12 +43,12 @@ def command_line(config: SglangConfig, bundle: Bundle, port: int) -> tuple[str, 
     return (*config.command, *options, "--enable-metrics", *config.arguments)
 
 
-def leashed(command: tuple[str, ...], parent: int) -> tuple[str, ...]:
+def die_with_parent(command: tuple[str, ...], parent: int) -> tuple[str, ...]:
     """The command as a process that the kernel ends when `parent` ends, however that goes."""
-    return (sys.executable, "-S", str(LEASH), str(parent), *command)
+    return (sys.executable, "-S", str(DIE_WITH_PARENT), str(parent), *command)
 
 
-def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+def build_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """Ours, with a health endpoint that answers at once. The replica's secrets are not passed on."""
     kept = {name: value for name, value in inherited.items() if name not in _SECRETS}
     return {**kept, "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0", "PYTHONUNBUFFERED": "1"}

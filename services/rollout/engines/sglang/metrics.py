@@ -1,8 +1,11 @@
-"""The SGLang engine's Prometheus series: what the replica sees of its server."""
+"""The SGLang engine's Prometheus series: what the replica sees of its server, and the server's own series."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from shared.runtime.counters import closed_counter
 
@@ -54,3 +57,35 @@ class SglangMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+
+
+class SglangSeries(Collector):
+    """The series that the server reported last, passed on with the replica's; none while it is down."""
+
+    def __init__(self) -> None:
+        self._families: tuple[Metric, ...] = ()
+
+    def show(self, text: str) -> None:
+        """Takes the text of the server's /metrics, empty while it is down. ValueError for text in another format."""
+        self._families = tuple(
+            _drop_model_path(family)
+            for family in text_string_to_metric_families(text)
+            if family.name.startswith("sglang:")
+        )
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the series are unknown until the server runs."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """The server's own series."""
+        return iter(self._families)
+
+
+def _drop_model_path(family: Metric) -> Metric:
+    """Removes the label with the model's path, which changes with every weight version."""
+    family.samples = [
+        sample._replace(labels={name: value for name, value in sample.labels.items() if name != "model_name"})
+        for sample in family.samples
+    ]
+    return family

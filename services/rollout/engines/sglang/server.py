@@ -8,11 +8,9 @@ from typing import Protocol
 
 from services.rollout.config import SglangConfig
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.child import Child
-from services.rollout.engines.sglang.client import SglangClient
-from services.rollout.engines.sglang.launch import check_command, command_line, environment, free_port
-from services.rollout.engines.sglang.swap import swap
-from services.rollout.engines.sglang.versions import check_version
+from services.rollout.engines.sglang.child import ServerProcess
+from services.rollout.engines.sglang.client import SglangClient, check_release
+from services.rollout.engines.sglang.launch import build_command, build_environment, check_command, free_port
 from shared.errors import Unavailable
 
 _POLL_SECONDS = 0.25
@@ -45,7 +43,7 @@ class ManagedServer:
     def __init__(self, config: SglangConfig) -> None:
         check_command(config)
         self._config = config
-        self._child: Child | None = None
+        self._child: ServerProcess | None = None
 
     @property
     def refusal(self) -> str | None:
@@ -59,7 +57,9 @@ class ManagedServer:
     async def start(self, bundle: Bundle) -> SglangClient:
         await self._end(grace_seconds=0.0)
         port = free_port()
-        child = self._child = await Child.start(command_line(self._config, bundle, port), environment(os.environ))
+        child = self._child = await ServerProcess.start(
+            build_command(self._config, bundle, port), build_environment(os.environ)
+        )
         client = SglangClient(f"http://127.0.0.1:{port}")
         async with _closed_unless_up(client):
             try:
@@ -87,7 +87,7 @@ class ManagedServer:
             await self._child.end(grace_seconds)
 
 
-class GivenServer:
+class ExternalServer:
     """A server at a URL, which must read this replica's snapshots under the same path to take weights."""
 
     def __init__(self, config: SglangConfig) -> None:
@@ -107,7 +107,7 @@ class GivenServer:
         async with _closed_unless_up(client):
             await client.check_listening(_PROBE_SECONDS)
             await _check_release(client)
-            await swap(client, bundle, self._config.load_seconds)
+            await client.replace_weights(bundle.directory, bundle.version, self._config.load_seconds)
         return client
 
     async def lost(self) -> str:
@@ -128,10 +128,10 @@ async def _closed_unless_up(client: SglangClient) -> AsyncIterator[None]:
 
 
 async def _check_release(client: SglangClient) -> None:
-    check_version((await client.server_info()).get("version"))
+    check_release((await client.server_info()).get("version"))
 
 
-async def _until_listening(child: Child, client: SglangClient) -> None:
+async def _until_listening(child: ServerProcess, client: SglangClient) -> None:
     while True:
         if child.has_exited:
             raise Unavailable(f"SGLang ended with {await child.wait()} before it listened; it said:\n{child.tail()}")

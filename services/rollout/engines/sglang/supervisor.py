@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import EngineLimits
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.client import SglangClient
+from services.rollout.engines.sglang.client import SglangClient, UnsupportedRelease
 from services.rollout.engines.sglang.connections import Unreachable
 from services.rollout.engines.sglang.metrics import SglangMetrics, StartCause
 from services.rollout.engines.sglang.server import Server
-from services.rollout.engines.sglang.swap import swap
-from services.rollout.engines.sglang.versions import Unsupported
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Backoff, Periodic
@@ -25,7 +23,7 @@ _RESTART_PAUSES = Backoff(first_seconds=0.5, most_seconds=30.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class RunningServer:
     """A server in a known state."""
 
     client: SglangClient
@@ -33,11 +31,11 @@ class Serving:
     limits: EngineLimits
 
 
-class Strange(Unavailable):
+class UnexpectedAnswer(Unavailable):
     """The server serves, but not what was loaded into it from here."""
 
 
-class Keeper:
+class Supervisor:
     """`serving` is None whenever it is not certain what the server serves, or whether it does."""
 
     def __init__(self, config: SglangConfig, server: Server, metrics: SglangMetrics) -> None:
@@ -52,7 +50,7 @@ class Keeper:
         self._watching: asyncio.Task[None] | None = None
         self._changes: set[asyncio.Task[None]] = set()
         self._is_closed = False
-        self.serving: Serving | None = None
+        self.serving: RunningServer | None = None
 
     @property
     def limits(self) -> EngineLimits:
@@ -66,7 +64,7 @@ class Keeper:
         if self._is_closed:
             raise Unavailable("the engine is closed: ask another replica")
 
-    async def when_up(self) -> Serving:
+    async def when_up(self) -> RunningServer:
         """Waits for a server that restarts; Unavailable when it does not come back in time."""
         try:
             async with asyncio.timeout(self._config.start_seconds):
@@ -78,7 +76,7 @@ class Keeper:
         except TimeoutError as error:
             raise Unavailable("SGLang did not come back in time (rollout.sglang.start_seconds)") from error
 
-    async def look_at(self, serving: Serving) -> None:
+    async def look_at(self, serving: RunningServer) -> None:
         """Finds out at once whether a server that broke a connection is still there."""
         try:
             await serving.client.check_listening(_PROBE_SECONDS)
@@ -117,13 +115,15 @@ class Keeper:
                 wanted.refuse_as_successor(bundle)
             if serving is not None and serving.bundle.version == bundle.version:
                 return
-            if serving is None or not await self._swapped(serving, bundle):
+            if serving is None or not await self._replace_weights(serving, bundle):
                 await self._start_or_go_back(bundle, wanted)
 
-    async def _swapped(self, serving: Serving, bundle: Bundle) -> bool:
+    async def _replace_weights(self, serving: RunningServer, bundle: Bundle) -> bool:
         """Whether the running server took the new weights; where it did not, it is tainted."""
         try:
-            pause_seconds = await swap(serving.client, bundle, self._config.load_seconds)
+            pause_seconds = await serving.client.replace_weights(
+                bundle.directory, bundle.version, self._config.load_seconds
+            )
         except IbtpoError as error:
             self._lose(serving, f"tainted: {error}")
             return False
@@ -132,7 +132,7 @@ class Keeper:
         self.serving = replace(serving, bundle=bundle)
         self._wanted = bundle
         self._metrics.pause_seconds.observe(pause_seconds)
-        log.info("weights_swapped", version=str(bundle.version), pause_seconds=round(pause_seconds, 4))
+        log.info("weights_replaced", version=str(bundle.version), pause_seconds=round(pause_seconds, 4))
         return True
 
     async def _start_or_go_back(self, bundle: Bundle, before: Bundle | None) -> None:
@@ -157,13 +157,13 @@ class Keeper:
             client.close()
             raise
         self._wanted = bundle
-        self.serving = Serving(client, bundle, self._limits)
+        self.serving = RunningServer(client, bundle, self._limits)
         self._metrics.up.set(1)
         self._down.clear()
         self._up.set()
         log.info("engine_up", version=str(bundle.version), cause=cause.value)
         if self._watching is None:
-            watch = Periodic("sglang_keeper", self._watch, backoff=_RESTART_PAUSES)
+            watch = Periodic("sglang_supervisor", self._watch, backoff=_RESTART_PAUSES)
             self._watching = asyncio.create_task(watch.run(), name=watch.name)
 
     async def _watch(self) -> None:
@@ -175,7 +175,7 @@ class Keeper:
             if self.serving is None and self._wanted is not None:
                 await self._start(self._wanted, StartCause.LOST)
 
-    async def _until_lost(self, serving: Serving) -> str:
+    async def _until_lost(self, serving: RunningServer) -> str:
         """Waits for its end: it exits, it hangs, it serves what is not ours, or somebody else found it lost."""
         exited = asyncio.create_task(self._server.lost())
         down = asyncio.create_task(self._down.wait())
@@ -189,7 +189,7 @@ class Keeper:
             exited.cancel()
             down.cancel()
 
-    async def _until_hung(self, serving: Serving) -> str:
+    async def _until_hung(self, serving: RunningServer) -> str:
         """Waits until it has shown no sign of life for too long."""
         clock = asyncio.get_running_loop().time
         last_sign = clock()
@@ -201,22 +201,22 @@ class Keeper:
             try:
                 await self._check(serving)
                 last_sign = clock()
-            except (Unreachable, Strange) as error:
+            except (Unreachable, UnexpectedAnswer) as error:
                 return str(error)
             except IbtpoError as error:
                 if clock() - last_sign > self._config.hang_seconds:
                     return f"no sign of life for {self._config.hang_seconds:g} s: {error}"
 
-    async def _check(self, serving: Serving) -> None:
+    async def _check(self, serving: RunningServer) -> None:
         """A token passes through every process of the server, and nobody else has changed the weights."""
         await serving.client.check_generating(_CHECK_SECONDS)
         expected = self.serving
         serves = (await serving.client.model_info()).get("weight_version")
         is_unchanged = expected is not None and expected is self.serving and not self._changing.locked()
         if is_unchanged and expected is not None and serves != str(expected.bundle.version):
-            raise Strange(f"the server has weights {serves!r}, not {expected.bundle.version}")
+            raise UnexpectedAnswer(f"the server has weights {serves!r}, not {expected.bundle.version}")
 
-    def _lose(self, serving: Serving, reason: str) -> None:
+    def _lose(self, serving: RunningServer, reason: str) -> None:
         """From now on nothing is served, unless another server has taken this one's place already."""
         if self.serving is None or self.serving.client is not serving.client:
             return
@@ -235,5 +235,5 @@ async def _limits(client: SglangClient, bundle: Bundle) -> EngineLimits:
     info = await client.server_info()
     longest = info.get("max_req_input_len")
     if not isinstance(longest, int):
-        raise Unsupported(f"this SGLang, {info.get('version')}, does not tell its max_req_input_len")
+        raise UnsupportedRelease(f"this SGLang, {info.get('version')}, does not tell its max_req_input_len")
     return EngineLimits(bundle.vocab_size, longest)

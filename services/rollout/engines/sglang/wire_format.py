@@ -24,7 +24,7 @@ class Aborted(Unavailable):
     """The server dropped the request, which it answers with 200."""
 
 
-class Garbled(Unavailable):
+class MalformedAnswer(Unavailable):
     """A success of the server that does not say what a success says."""
 
 
@@ -56,7 +56,7 @@ def _check_sampling(sampling: Sampling) -> None:
         )
 
 
-def body_of(request: Request, rid: str, version: WeightVersion, *, stream: bool, dp: int = 1) -> bytes:
+def encode_request(request: Request, rid: str, version: WeightVersion, *, stream: bool, dp: int = 1) -> bytes:
     """The request's JSON. The cache is partitioned by the weights' version, so that no stale prefix can be met; of
     `dp` copies of the model, each with a cache of its own, one serves the whole group."""
     sampling = request.sampling
@@ -94,8 +94,8 @@ def _finite_top_k(sampling: Sampling) -> int:
     return sampling.top_k if sampling.top_k <= MASK_TOKENS else 0
 
 
-def completion_of(answer: Mapping[str, Any], request: Request) -> Completion:
-    """The completion that a success says. Aborted or Garbled when it says anything else."""
+def decode_completion(answer: Mapping[str, Any], request: Request) -> Completion:
+    """The completion that a success says. Aborted or MalformedAnswer when it says anything else."""
     try:
         meta = answer["meta_info"]
         finish = _finish(meta["finish_reason"])
@@ -110,7 +110,7 @@ def completion_of(answer: Mapping[str, Any], request: Request) -> Completion:
             cached_tokens=int(meta["cached_tokens"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Garbled(f"SGLang's answer cannot be read: {error!r} in {shortened(answer)}") from error
+        raise MalformedAnswer(f"SGLang's answer cannot be read: {error!r} in {shorten(answer)}") from error
 
 
 def _finish(reason: Mapping[str, Any]) -> Finish:
@@ -161,9 +161,9 @@ def _spans(entries: Sequence[Mapping[str, Any]], num_tokens: int) -> tuple[Versi
     return spans
 
 
-def error_of(status: int, body: bytes) -> IbtpoError:
+def error_for_status(status: int, body: bytes) -> IbtpoError:
     """Our error for a refusal, whichever of its shapes the server used."""
-    told = f"SGLang answered {status}: {message_of(body)}"
+    told = f"SGLang answered {status}: {read_message(body)}"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Overloaded(told)
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY):
@@ -171,7 +171,7 @@ def error_of(status: int, body: bytes) -> IbtpoError:
     return Unavailable(told)
 
 
-def message_of(body: bytes) -> str:
+def read_message(body: bytes) -> str:
     """The message in {"error": {"message"}}, {"error": "text"}, {"message"} or {"detail"}; else the text itself."""
     try:
         read = json.loads(body)
@@ -182,33 +182,33 @@ def message_of(body: bytes) -> str:
         found = error.get("message") if isinstance(error, dict) else error
         found = found or read.get("message") or read.get("detail")
         if found:
-            return shortened(found)
-    return shortened(body.decode("utf-8", "replace")) or "nothing"
+            return shorten(found)
+    return shorten(body.decode("utf-8", "replace")) or "nothing"
 
 
-def last_event(body: bytes) -> dict[str, Any]:
-    """The last event of a stream before its end; what it refuses in mid-stream is raised as error_of would."""
+def parse_last_event(body: bytes) -> dict[str, Any]:
+    """The last event of a stream before its end; what it refuses in mid-stream is raised as error_for_status would."""
     events = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: ") and line != b"data: [DONE]"]
     if not events:
-        raise Garbled("SGLang's stream ended without an event")
-    return parsed(events[-1])
+        raise MalformedAnswer("SGLang's stream ended without an event")
+    return parse_object(events[-1])
 
 
-def parsed(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object of a success."""
     try:
         answer = json.loads(body)
     except ValueError as error:
-        raise Garbled(f"SGLang's answer is no JSON: {shortened(body)}") from error
+        raise MalformedAnswer(f"SGLang's answer is no JSON: {shorten(body)}") from error
     if not isinstance(answer, dict):
-        raise Garbled(f"SGLang's answer is no object: {shortened(answer)}")
+        raise MalformedAnswer(f"SGLang's answer is no object: {shorten(answer)}")
     if "error" in answer:
         code = answer["error"].get("code") if isinstance(answer["error"], dict) else None
-        raise error_of(code if isinstance(code, int) else HTTPStatus.INTERNAL_SERVER_ERROR, body)
+        raise error_for_status(code if isinstance(code, int) else HTTPStatus.INTERNAL_SERVER_ERROR, body)
     return answer
 
 
-def shortened(value: object) -> str:
+def shorten(value: object) -> str:
     """A value as bounded text."""
     text = str(value)
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"

@@ -19,7 +19,7 @@ _UNREACHED = (httpx.HTTPError, httpx.InvalidURL)
 
 
 @dataclass(frozen=True, slots=True)
-class VerifierLimits:
+class BatchingLimits:
     """`verdict_seconds` bounds a leaf's wait, `max_batch` a request, `max_requests` those in flight (each until its
     slowest leaf is judged), `max_waiting` the leaves that wait for one. A request is held back for `gather_seconds`,
     so that leaves which the engine finishes in one step share it: one costs as much as judging dozens of answers."""
@@ -38,10 +38,10 @@ class _Waiting:
     reward: asyncio.Future[float | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class VerifierClient:
+class RewardBatcher:
     """Batches by itself: what finishes while requests are in flight goes with the next one."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str, limits: VerifierLimits, metrics: RolloutMetrics) -> None:
+    def __init__(self, http: httpx.AsyncClient, url: str, limits: BatchingLimits, metrics: RolloutMetrics) -> None:
         self._http = http
         self._url = url.rstrip("/")
         self._limits = limits

@@ -1,17 +1,39 @@
-"""The embedded engine's Prometheus series, read from its counters at each scrape."""
+"""The embedded engine's counters, and the Prometheus series read from them at each scrape."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.rollout.engines.embedded.counters import EngineCounters
+
+@dataclass(slots=True)
+class EmbeddedCounters:
+    """Totals since the start, and two gauges: `rows_in_flight` and `waiting`.
+
+    A request's tokens are `cached` (copied from the prefix cache) or `prefilled` (computed before the first token);
+    `recomputed` ones belong to rows that outlived a weight swap.
+    """
+
+    generated_tokens: int = 0
+    prefilled_tokens: int = 0
+    cached_tokens: int = 0
+    evicted_tokens: int = 0
+    recomputed_tokens: int = 0
+    finished_requests: int = 0
+    cancelled_requests: int = 0
+    swaps: int = 0
+    steps: int = 0
+    failed_steps: int = 0
+    step_seconds: float = 0.0
+    rows_in_flight: int = 0
+    waiting: int = 0
 
 
-class EngineSeries(Collector):
+class EmbeddedMetrics(Collector):
     """Register one per engine. What SGLang has too bears the same name."""
 
-    def __init__(self, counters: EngineCounters) -> None:
+    def __init__(self, counters: EmbeddedCounters) -> None:
         self._counters = counters
 
     def collect(self) -> Iterator[Metric]:

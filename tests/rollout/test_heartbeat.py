@@ -11,7 +11,7 @@ import pytest
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry
 
-from services.rollout.heartbeat import Membership
+from services.rollout.heartbeat import ReplicaHeartbeat
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from shared.protocol.replica import ReplicaInfo, ReplicaState
@@ -74,7 +74,7 @@ class Replica:
         engine: Any = self.engine
         self.policy = PolicyReceiver(engine, SnapshotStore(self.root, keep=1), RolloutMetrics(), 10**9)
         self.http = http_client(None, 5.0)
-        self.membership = Membership(self.streams, self.policy, self.http, lambda: ME, self.learner.url)
+        self.membership = ReplicaHeartbeat(self.streams, self.policy, self.http, lambda: ME, self.learner.url)
 
 
 @pytest.fixture
