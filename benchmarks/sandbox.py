@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from statistics import median
 
-from services.verifier.sandbox.jail.child.judging import Script
+from services.verifier.sandbox.jail.child.judge_runner import JudgeScript
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
 from services.verifier.sandbox.sandbox import Limits, Program, Role
 from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
@@ -27,7 +27,7 @@ SOURCE = "print(int(input()) * 2)"
 PROGRAM = Program(SOURCE.encode(), stdin=b"21\n")
 SOLUTION = Program(b"def add(a, b):\n    return a + b", Role.SOLUTION)
 ASSERTS = tuple(f"assert add({n}, 2) == {n + 2}" for n in range(3))
-JUDGE = Program(Script("", ASSERTS, "add", calls_check=False, is_partial=False).packed(), Role.JUDGE)
+JUDGE = Program(JudgeScript("", ASSERTS, "add", calls_check=False, is_partial=False).pack(), Role.JUDGE)
 
 Round = Callable[[int], Awaitable[None]]
 
@@ -109,8 +109,8 @@ async def one_at_a_time(jail: JailSandbox, rounds: int) -> None:
 
 async def main(rounds: int) -> None:
     async with (
-        open_jail(ForkServerOptions(num_slots=2 * NUM_AT_ONCE)) as jail,
-        open_jail(ForkServerOptions(num_slots=2 * NUM_AT_ONCE, uses_namespaces=False)) as bare,
+        open_jail(ForkServerOptions(max_processes=2 * NUM_AT_ONCE)) as jail,
+        open_jail(ForkServerOptions(max_processes=2 * NUM_AT_ONCE, uses_namespaces=False)) as bare,
     ):
         print(f"layers: {dict(jail.layers())}\n")
         kinds = {

@@ -69,7 +69,7 @@ def _code_settings(config: CodeConfig) -> CodeSettings:
         config.wall_seconds, config.patience_seconds, config.cpu_seconds, config.memory_bytes, config.output_bytes
     )
     return CodeSettings(
-        num_places=config.places,
+        concurrency=config.places,
         is_unsafe=config.unsafe,
         uses_namespaces=config.namespaces,
         node=config.node,

@@ -22,7 +22,7 @@ OWNED = stdio(("", "owned\n"))
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def check() -> AsyncIterator[CodeCheck]:
-    async with open_code_check(CodeSettings(num_places=4)) as check:
+    async with open_code_check(CodeSettings(concurrency=4)) as check:
         yield check
 
 

@@ -68,7 +68,7 @@ async def _kill_now_and_then(sandbox: JailSandbox, chance: random.Random, second
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_thousands_of_items_under_kills(seed: int) -> None:
     chance = random.Random(seed)
-    async with open_jail(ForkServerOptions(num_slots=8)) as sandbox:
+    async with open_jail(ForkServerOptions(max_processes=8)) as sandbox:
         check = CodeCheck(sandbox, CodeSettings())
         killing = asyncio.create_task(_kill_now_and_then(sandbox, chance, 3.0))
         rewards: Counter[tuple[float, float | None]] = Counter()

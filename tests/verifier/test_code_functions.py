@@ -208,7 +208,7 @@ async def test_anything_else_earns_nothing_and_says_why(check: CodeCheck, name: 
 
 # What a solution may try on the line to its judge (descriptor 4) and on the judge itself.
 TRICKS = {
-    "answer before being asked": "import os, struct\nfrom services.verifier.sandbox.jail.child.plain import encode\n"
+    "answer before being asked": "import os, struct\nfrom services.verifier.sandbox.jail.child.plain_data import encode\n"
     "d = encode(('value', None))\nfor _ in range(9): os.write(4, struct.pack('<I', len(d)) + d)\ndef f(x):\n    return 0",
     "write rubbish": "import os\nos.write(4, b'rubbish' * 100)\ndef f(x):\n    return 1",
     "announce a huge frame": "import os\nos.write(4, b'\\xff' * 4)\ndef f(x):\n    return 1",
@@ -216,11 +216,11 @@ TRICKS = {
     "flood": "import os\ndef f(x):\n    while True: os.write(4, b'N' * 65536)",
     "close": "import os\nos.close(4)\ndef f(x):\n    return x",
     "shut": "import socket\nsocket.socket(fileno=4).shutdown(2)\ndef f(x):\n    return x",
-    "answer with another shape": "from services.verifier.sandbox.jail.child import serving\n"
-    "serving._call = lambda *a: ('value', 1, 2)\ndef f(x):\n    return x",
+    "answer with another shape": "from services.verifier.sandbox.jail.child import solution_server\n"
+    "solution_server._call = lambda *a: ('value', 1, 2)\ndef f(x):\n    return x",
     "answer with a frame of nothing": "import os\nos.write(4, bytes(4))\ndef f(x):\n    return x",
-    "claim to be the judge's failure": "from services.verifier.sandbox.jail.child import serving\n"
-    "serving._call = lambda *a: ('raised', 'SystemExit', '0')\ndef f(x):\n    return x",
+    "claim to be the judge's failure": "from services.verifier.sandbox.jail.child import solution_server\n"
+    "solution_server._call = lambda *a: ('raised', 'SystemExit', '0')\ndef f(x):\n    return x",
     "raise what ends tests": "def f(x):\n    raise KeyboardInterrupt",
     "raise what ends iteration": "def f(x):\n    raise StopIteration",
     "raise a group": "def f(x):\n    raise BaseExceptionGroup('x', [SystemExit(0)])",
@@ -232,8 +232,8 @@ TRICKS = {
     "os.write(4, struct.pack('<I', len(d)) + d)\ndef f(x):\n    return x",
     "find the judge's script": "import gc\ndef f(x):\n    for o in gc.get_objects():\n"
     "        if isinstance(o, dict) and 'tests' in o: return 1234567\n    return 0",
-    "replace the codec": "from services.verifier.sandbox.jail.child import plain\nplain._CONSTANTS[b'N'] = 1\n"
-    "plain.decode = lambda d: 1\ndef f(x):\n    return None",
+    "replace the codec": "from services.verifier.sandbox.jail.child import plain_data\nplain_data._CONSTANTS[b'N'] = 1\n"
+    "plain_data.decode = lambda d: 1\ndef f(x):\n    return None",
     "patch builtins": "import builtins\nfor n in ('abs', 'all', 'any', 'len', 'sorted', 'isinstance', 'type', 'exec'):\n"
     "    setattr(builtins, n, lambda *a, **k: True)\ndef f(x):\n    return 0",
     "trace": "import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)\ndef f(x):\n    return 0",

@@ -10,20 +10,19 @@ import os
 import select
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 
 from services.verifier.sandbox import kernel
-from services.verifier.sandbox.jail.child import children
+from services.verifier.sandbox.jail.child.run_role import preload, run_role
 from services.verifier.sandbox.jail.jail import EXIT_NO_JAIL, Jail, JailOptions, enter_jail
 from services.verifier.sandbox.messages import (
     MAX_DESCRIPTORS,
     MAX_MESSAGE_BYTES,
-    Ended,
-    Hello,
-    Launch,
-    Refused,
-    Started,
+    ForkFailed,
+    LaunchRequest,
+    ProcessEnded,
+    ProcessStarted,
+    Ready,
 )
 
 # Descriptors below this are taken, so that none of those passed in is among a child's own 0..4.
@@ -43,7 +42,7 @@ class ForkServer:
         self._own_pid = os.getpid()
 
     def serve(self) -> None:
-        self._control.send(Hello(self._jail.layers).packed())
+        self._control.send(Ready(self._jail.layers).pack())
         while True:
             for descriptor, _ in self._poll.poll():
                 if descriptor == self._control.fileno():
@@ -60,17 +59,17 @@ class ForkServer:
         for _, _, passed in ancillary:
             descriptors.frombytes(passed)
         try:
-            self._launch(Launch.unpacked(data), list(descriptors))
+            self._launch(LaunchRequest.unpack(data), list(descriptors))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         return True
 
-    def _launch(self, launch: Launch, descriptors: list[int]) -> None:
+    def _launch(self, launch: LaunchRequest, descriptors: list[int]) -> None:
         try:
             pid = kernel.fork()
         except OSError as error:
-            self._control.send(Refused(launch.job_id, error.errno or 0).packed())
+            self._control.send(ForkFailed(launch.job_id, error.errno or 0).pack())
             return
         if pid == 0:
             self._become(launch, descriptors)
@@ -78,20 +77,20 @@ class ForkServer:
         self._children[pidfd] = (launch.job_id, pid)
         self._poll.register(pidfd, select.EPOLLIN)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
-        self._control.sendmsg([Started(launch.job_id).packed()], rights)
+        self._control.sendmsg([ProcessStarted(launch.job_id).pack()], rights)
 
-    def _become(self, launch: Launch, descriptors: list[int]) -> None:
+    def _become(self, launch: LaunchRequest, descriptors: list[int]) -> None:
         """The child's way; never returns."""
         try:
             for number, descriptor in enumerate(descriptors):
                 os.dup2(descriptor, number)
-            self._jail.put_on(launch, self._own_pid)
+            self._jail.apply(launch, self._own_pid)
             os.closerange(len(descriptors), 1 << 20)
         except BaseException as error:  # noqa: BLE001 - a child that may not run must not go on as a server
             with suppress(BaseException):
                 os.write(2, f"{type(error).__name__}: {error}".encode())
             os._exit(EXIT_NO_JAIL)
-        children.play(launch.role)
+        run_role(launch.role)
 
     def _reap(self, pidfd: int) -> None:
         job_id, pid = self._children.pop(pidfd)
@@ -99,7 +98,7 @@ class ForkServer:
         os.close(pidfd)
         _, status, usage = os.wait4(pid, 0)
         cpu_seconds = usage.ru_utime + usage.ru_stime
-        self._control.send(Ended(job_id, status, cpu_seconds, usage.ru_maxrss * 1024).packed())
+        self._control.send(ProcessEnded(job_id, status, cpu_seconds, usage.ru_maxrss * 1024).pack())
 
 
 def _occupy_low_descriptors(control: int) -> int:
@@ -122,7 +121,7 @@ def _prefer_as_victim() -> None:
         file.write("800")
 
 
-def main(preload: Callable[[], None] = children.preload) -> None:
+def main() -> None:
     """`fork_server.main()` with the options as JSON in the first argument."""
     options = json.loads(sys.argv[1])
     control = _occupy_low_descriptors(options["control"])

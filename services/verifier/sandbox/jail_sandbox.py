@@ -10,20 +10,20 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from services.verifier.sandbox.jail.ceilings import whole_cpu_seconds
-from services.verifier.sandbox.messages import Launch
-from services.verifier.sandbox.sandbox import Ending, Limits, Program, Run, lost
+from services.verifier.sandbox.jail.resource_limits import round_up_cpu_seconds
+from services.verifier.sandbox.messages import LaunchRequest
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
 from services.verifier.sandbox.self_test import find_gap
-from services.verifier.sandbox.service_side.ending import Watched, conclude
-from services.verifier.sandbox.service_side.files_in_memory import JobFiles
+from services.verifier.sandbox.service_side.finished_run import Watched, conclude
 from services.verifier.sandbox.service_side.fork_server_client import (
     ForkServerClient,
     ForkServerGone,
     ForkServerOptions,
     Job,
 )
-from services.verifier.sandbox.service_side.places import Places
-from services.verifier.sandbox.service_side.starvation import starved_seconds
+from services.verifier.sandbox.service_side.index_pool import IndexPool
+from services.verifier.sandbox.service_side.job_files import JobFiles
+from services.verifier.sandbox.service_side.starved_time import starved_seconds
 from shared.errors import Unavailable
 
 _MAX_ATTEMPTS = 4
@@ -35,10 +35,10 @@ Stop = asyncio.Future[None]
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A program and the slot (the jail's user) it runs in."""
+    """A program and the index of the jail user it runs as."""
 
     program: Program
-    slot: int
+    user_index: int
 
 
 @asynccontextmanager
@@ -57,7 +57,7 @@ class JailSandbox:
 
     def __init__(self, options: ForkServerOptions) -> None:
         self._options = options
-        self._places = Places(options.num_slots // 2)
+        self._places = IndexPool(options.max_processes // 2)
         self._server: ForkServerClient | None = None
         self._starting = asyncio.Lock()
         self._layers: Mapping[str, str] = {}
@@ -74,8 +74,8 @@ class JailSandbox:
         return self._refusal
 
     @property
-    def num_places(self) -> int:
-        return self._options.num_slots // 2
+    def concurrency(self) -> int:
+        return self._options.max_processes // 2
 
     @property
     def fork_server_pid(self) -> int | None:
@@ -88,12 +88,12 @@ class JailSandbox:
         """Tries, as model code would, what the jail must not allow; sets `refusal`."""
         self._refusal = await find_gap(self._run, self.layers)
 
-    async def run(self, program: Program, limits: Limits) -> Run:
+    async def run(self, program: Program, limits: Limits) -> ProgramRun:
         """Runs one program. Raises Unavailable when the self-test found a gap."""
         self._check()
         return await self._run(program, limits)
 
-    async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[Run, Run]:
+    async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[ProgramRun, ProgramRun]:
         """Runs a solution until its judge is done. Raises Unavailable when the self-test found a gap."""
         self._check()
         async with self._places.one() as place:
@@ -110,11 +110,11 @@ class JailSandbox:
         if self._refusal is not None:
             raise Unavailable(f"code cannot be run here: {self._refusal}")
 
-    async def _run(self, program: Program, limits: Limits) -> Run:
+    async def _run(self, program: Program, limits: Limits) -> ProgramRun:
         async with self._places.one() as place:
             return (await self._to_the_end((_Part(program, 2 * place),), limits))[0]
 
-    async def _to_the_end(self, parts: Sequence[_Part], limits: Limits) -> list[Run]:
+    async def _to_the_end(self, parts: Sequence[_Part], limits: Limits) -> list[ProgramRun]:
         """Runs the parts; when cancelled, stops them and does not return before they are gone."""
         stop: Stop = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(self._run_parts(parts, limits, stop))
@@ -127,16 +127,16 @@ class JailSandbox:
                     await asyncio.wait([running])
             raise
 
-    async def _run_parts(self, parts: Sequence[_Part], limits: Limits, stop: Stop) -> list[Run]:
+    async def _run_parts(self, parts: Sequence[_Part], limits: Limits, stop: Stop) -> list[ProgramRun]:
         """Tries again, from the start, when the fork-server goes or something outside kills a part."""
-        runs = [lost("it did not start")] * len(parts)
+        runs = [ProgramRun.lost("it did not start")] * len(parts)
         for _ in range(_MAX_ATTEMPTS):
             try:
                 server = await self._living_server()
                 runs = await _run_once(server, parts, limits, stop)
             except (ForkServerGone, OSError) as gone:
-                runs = [lost(str(gone))] * len(parts)
-            if stop.done() or self._is_closed or all(run.ending is not Ending.LOST for run in runs):
+                runs = [ProgramRun.lost(str(gone))] * len(parts)
+            if stop.done() or self._is_closed or all(run.end_reason is not EndReason.LOST for run in runs):
                 break
         return runs
 
@@ -154,7 +154,7 @@ class JailSandbox:
             return self._server
 
 
-async def _run_once(server: ForkServerClient, parts: Sequence[_Part], limits: Limits, stop: Stop) -> list[Run]:
+async def _run_once(server: ForkServerClient, parts: Sequence[_Part], limits: Limits, stop: Stop) -> list[ProgramRun]:
     """Runs a program, or a solution and its judge; the solution is stopped when the judge is done."""
     if len(parts) == 1:
         return [await _watch(server, parts[0], limits, None, stop)]
@@ -162,7 +162,7 @@ async def _run_once(server: ForkServerClient, parts: Sequence[_Part], limits: Li
     solution_stop: Stop = asyncio.get_running_loop().create_future()
     solution = asyncio.create_task(_watch(server, parts[0], limits, ends[0], solution_stop))
     # The judge waits for the solution; whose patience is its own.
-    longest = replace(limits, wall_seconds=limits.wall_seconds + limits.patience_seconds, patience_seconds=0.0)
+    longest = replace(limits, wall_seconds=limits.wall_seconds + limits.starved_seconds, starved_seconds=0.0)
     try:
         judged = await _watch(server, parts[1], longest, ends[1], stop)
     finally:
@@ -174,7 +174,7 @@ async def _run_once(server: ForkServerClient, parts: Sequence[_Part], limits: Li
 
 async def _watch(
     server: ForkServerClient, part: _Part, limits: Limits, channel: socket.socket | None, stop: Stop
-) -> Run:
+) -> ProgramRun:
     """Launches one process and follows it to its end, which comes at the latest when its time is over."""
     files = JobFiles.of(part.program, channel)
     try:
@@ -202,21 +202,21 @@ async def _follow(job: Job, pidfd: int, limits: Limits, stop: Stop) -> Watched:
         now = time.monotonic()
         if done:
             break
-        due = started + limits.wall_seconds + min(limits.patience_seconds, starved_seconds(pidfd))
+        due = started + limits.wall_seconds + min(limits.starved_seconds, starved_seconds(pidfd))
     by_us = None
     if not job.ended.done():
-        by_us = Ending.STOPPED if stop.done() else Ending.TIMED_OUT
+        by_us = EndReason.STOPPED if stop.done() else EndReason.TIMED_OUT
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     return Watched(now - started, by_us)
 
 
-def _launch(job_id: int, part: _Part, limits: Limits) -> Launch:
-    return Launch(
+def _launch(job_id: int, part: _Part, limits: Limits) -> LaunchRequest:
+    return LaunchRequest(
         job_id,
         part.program.role,
-        part.slot,
-        whole_cpu_seconds(limits.cpu_seconds),
+        part.user_index,
+        round_up_cpu_seconds(limits.cpu_seconds),
         limits.memory_bytes,
         limits.output_bytes,
         limits.num_threads,

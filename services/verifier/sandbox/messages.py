@@ -15,22 +15,22 @@ _REFUSED = struct.Struct("<BQi")
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchRequest:
     """Starts one process. Its descriptors: standard input, output and error, the job, and perhaps a channel."""
 
     job_id: int
     role: int
-    slot: int
+    user_index: int
     cpu_seconds: int
     memory_bytes: int
     output_bytes: int
     num_threads: int
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         return _LAUNCH.pack(
             self.job_id,
             self.role,
-            self.slot,
+            self.user_index,
             self.cpu_seconds,
             self.memory_bytes,
             self.output_bytes,
@@ -38,32 +38,32 @@ class Launch:
         )
 
     @classmethod
-    def unpacked(cls, data: bytes) -> "Launch":
+    def unpack(cls, data: bytes) -> "LaunchRequest":
         return cls(*_LAUNCH.unpack(data))
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class Ready:
     """The fork-server is ready, within these layers."""
 
     layers: Mapping[str, str]
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         return b"\x00" + json.dumps(dict(self.layers)).encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class ProcessStarted:
     """The process runs; its pidfd comes beside this message."""
 
     job_id: int
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         return _STARTED.pack(1, self.job_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProcessEnded:
     """The process is gone and reaped. `status` as wait(2) tells it."""
 
     job_id: int
@@ -71,32 +71,32 @@ class Ended:
     cpu_seconds: float
     peak_memory_bytes: int
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         return _ENDED.pack(2, self.job_id, self.status, self.cpu_seconds, self.peak_memory_bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ForkFailed:
     """The process could not be made."""
 
     job_id: int
     error_number: int
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         return _REFUSED.pack(3, self.job_id, self.error_number)
 
 
-Reply = Hello | Started | Ended | Refused
+Reply = Ready | ProcessStarted | ProcessEnded | ForkFailed
 
 
 def unpack_reply(data: bytes) -> Reply:
     """Any message of the fork-server."""
     match data[0]:
         case 0:
-            return Hello(json.loads(data[1:]))
+            return Ready(json.loads(data[1:]))
         case 1:
-            return Started(*_STARTED.unpack(data)[1:])
+            return ProcessStarted(*_STARTED.unpack(data)[1:])
         case 2:
-            return Ended(*_ENDED.unpack(data)[1:])
+            return ProcessEnded(*_ENDED.unpack(data)[1:])
         case _:
-            return Refused(*_REFUSED.unpack(data)[1:])
+            return ForkFailed(*_REFUSED.unpack(data)[1:])

@@ -45,11 +45,11 @@ class Limits:
     """What one process may use. The memory is address space beyond that of a bare interpreter.
 
     The wall clock is for programs that wait. One that would work but got no processor is forgiven that time, up to
-    `patience_seconds`: a busy machine must not end what is right.
+    `starved_seconds`: a busy machine must not end what is right.
     """
 
     wall_seconds: float = 15.0
-    patience_seconds: float = 45.0
+    starved_seconds: float = 45.0
     cpu_seconds: float = 10.0
     memory_bytes: int = 1 << 30
     output_bytes: int = 4 << 20
@@ -57,11 +57,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         numbers = (self.wall_seconds, self.cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads)
-        if min(numbers) <= 0 or self.patience_seconds < 0:
+        if min(numbers) <= 0 or self.starved_seconds < 0:
             raise ValueError(f"{self}: every limit must be above zero, the patience not below")
 
 
-class Ending(Enum):
+class EndReason(Enum):
     """How a process ended."""
 
     EXITED = "exited"
@@ -77,10 +77,10 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ProgramRun:
     """One finished process. `exit_code` belongs to EXITED and OUT_OF_MEMORY, `signal` to those that a signal ended."""
 
-    ending: Ending
+    end_reason: EndReason
     exit_code: int | None = None
     signal: int | None = None
     stdout: bytes = b""
@@ -91,12 +91,12 @@ class Run:
 
     @property
     def is_clean(self) -> bool:
-        return self.ending is Ending.EXITED and self.exit_code == 0
+        return self.end_reason is EndReason.EXITED and self.exit_code == 0
 
-
-def lost(reason: str) -> Run:
-    """A run about which nothing is known."""
-    return Run(Ending.LOST, stderr=reason.encode())
+    @classmethod
+    def lost(cls, reason: str) -> "ProgramRun":
+        """A run about which nothing is known."""
+        return cls(EndReason.LOST, stderr=reason.encode())
 
 
 class Sandbox(Protocol):
@@ -113,7 +113,7 @@ class Sandbox(Protocol):
         ...
 
     @property
-    def num_places(self) -> int:
+    def concurrency(self) -> int:
         """How many items can run at once; each may hold a solution and its judge."""
         ...
 
@@ -121,10 +121,10 @@ class Sandbox(Protocol):
         """Each layer of isolation and its state."""
         ...
 
-    async def run(self, program: Program, limits: Limits) -> Run:
+    async def run(self, program: Program, limits: Limits) -> ProgramRun:
         """Runs one program to its end. Cancelling kills it."""
         ...
 
-    async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[Run, Run]:
+    async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[ProgramRun, ProgramRun]:
         """Runs both with a channel between them until the judge is done; each may use all of `limits`."""
         ...

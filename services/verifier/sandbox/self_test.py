@@ -4,7 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from services.verifier.sandbox.sandbox import Ending, Limits, Program, Run
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
 
 _LIMITS = Limits(wall_seconds=5.0, cpu_seconds=5.0, memory_bytes=128 << 20, output_bytes=1 << 20)
 
@@ -75,20 +75,20 @@ class _Trial:
     layer: str
     name: str
     source: str
-    ending: Ending
+    end_reason: EndReason
     limits: Limits = _LIMITS
 
 
 _TRIALS = (
     *(
-        _Trial("system calls", name, _VIOLATION.format(*numbers), Ending.VIOLATION)
+        _Trial("system calls", name, _VIOLATION.format(*numbers), EndReason.VIOLATION)
         for name, numbers in _VIOLATIONS.items()
     ),
-    _Trial("limits", "print without end", "while True: print('x' * 65536)", Ending.OUTPUT_LIMIT),
-    _Trial("wall clock", "sleep", "import time; time.sleep(60)", Ending.TIMED_OUT, Limits(wall_seconds=0.2)),
+    _Trial("limits", "print without end", "while True: print('x' * 65536)", EndReason.OUTPUT_LIMIT),
+    _Trial("wall clock", "sleep", "import time; time.sleep(60)", EndReason.TIMED_OUT, Limits(wall_seconds=0.2)),
 )
 
-Runner = Callable[[Program, Limits], Awaitable[Run]]
+Runner = Callable[[Program, Limits], Awaitable[ProgramRun]]
 
 
 async def find_gap(run: Runner, layers: Callable[[], Mapping[str, str]]) -> str | None:
@@ -99,11 +99,11 @@ async def find_gap(run: Runner, layers: Callable[[], Mapping[str, str]]) -> str 
         return _gap(layer, name, layers())
     if not survey.is_clean or not findings:
         said = survey.stderr.decode(errors="replace").strip()[-500:]
-        return f"the self-test did not run ({survey.ending.value}, exit code {survey.exit_code}): {said}"
+        return f"the self-test did not run ({survey.end_reason.value}, exit code {survey.exit_code}): {said}"
     for trial in _TRIALS:
         outcome = await run(Program(trial.source.encode()), trial.limits)
-        if outcome.ending is not trial.ending:
-            return _gap(trial.layer, f"{trial.name} (it {outcome.ending.value})", layers())
+        if outcome.end_reason is not trial.end_reason:
+            return _gap(trial.layer, f"{trial.name} (it {outcome.end_reason.value})", layers())
     return None
 
 

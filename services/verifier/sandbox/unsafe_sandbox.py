@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from services.verifier.sandbox.jail.ceilings import whole_cpu_seconds
-from services.verifier.sandbox.messages import Ended
-from services.verifier.sandbox.sandbox import Ending, Limits, Program, Run
-from services.verifier.sandbox.service_side.ending import Watched, conclude
-from services.verifier.sandbox.service_side.files_in_memory import JobFiles
-from services.verifier.sandbox.service_side.places import Places
+from services.verifier.sandbox.jail.resource_limits import round_up_cpu_seconds
+from services.verifier.sandbox.messages import ProcessEnded
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
+from services.verifier.sandbox.service_side.finished_run import Watched, conclude
+from services.verifier.sandbox.service_side.index_pool import IndexPool
+from services.verifier.sandbox.service_side.job_files import JobFiles
 
 _ROOT = Path(__file__).resolve().parents[3]
 _BOOT = (
@@ -32,9 +32,9 @@ _NUM_PROCESSES = 4096
 class UnsafeSandbox:
     """Runs programs in processes that can do whatever the service can, within time, memory and output limits."""
 
-    def __init__(self, num_places: int) -> None:
-        self._places = Places(num_places)
-        self._num_places = num_places
+    def __init__(self, concurrency: int) -> None:
+        self._places = IndexPool(concurrency)
+        self._num_places = concurrency
 
     @property
     def is_isolated(self) -> bool:
@@ -45,17 +45,17 @@ class UnsafeSandbox:
         return None
 
     @property
-    def num_places(self) -> int:
+    def concurrency(self) -> int:
         return self._num_places
 
     def layers(self) -> Mapping[str, str]:
         return {"isolation": "none: switched off by the operator"}
 
-    async def run(self, program: Program, limits: Limits) -> Run:
+    async def run(self, program: Program, limits: Limits) -> ProgramRun:
         async with self._places.one():
             return await _watch(program, limits, None)
 
-    async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[Run, Run]:
+    async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[ProgramRun, ProgramRun]:
         async with self._places.one():
             ends = socket.socketpair()
             solving = asyncio.create_task(_watch(solution, limits, ends[0]))
@@ -69,7 +69,7 @@ class UnsafeSandbox:
             return await solving, judged
 
 
-async def _watch(program: Program, limits: Limits, channel: socket.socket | None) -> Run:
+async def _watch(program: Program, limits: Limits, channel: socket.socket | None) -> ProgramRun:
     files = JobFiles.of(program, channel)
     try:
         process = _start(program, limits, files)
@@ -83,7 +83,7 @@ async def _watch(program: Program, limits: Limits, channel: socket.socket | None
             os.close(pidfd)
             status, usage = _reap(process)
         cpu_seconds = usage.ru_utime + usage.ru_stime
-        return conclude(Ended(0, status, cpu_seconds, usage.ru_maxrss * 1024), watched, files, limits)
+        return conclude(ProcessEnded(0, status, cpu_seconds, usage.ru_maxrss * 1024), watched, files, limits)
     finally:
         files.close()
 
@@ -93,7 +93,7 @@ def _start(program: Program, limits: Limits, files: JobFiles) -> "subprocess.Pop
     options = {
         "role": program.role,
         "descriptors": passed,
-        "cpu_seconds": whole_cpu_seconds(limits.cpu_seconds),
+        "cpu_seconds": round_up_cpu_seconds(limits.cpu_seconds),
         "memory_bytes": limits.memory_bytes,
         "output_bytes": limits.output_bytes,
         "num_processes": _NUM_PROCESSES,
@@ -118,7 +118,7 @@ async def _follow(pidfd: int, wall_seconds: float) -> Watched:
         await asyncio.wait([ended], timeout=wall_seconds)
     finally:
         loop.remove_reader(pidfd)
-    return Watched(time.monotonic() - started, None if ended.done() else Ending.TIMED_OUT)
+    return Watched(time.monotonic() - started, None if ended.done() else EndReason.TIMED_OUT)
 
 
 def _settle(future: "asyncio.Future[None]") -> None:

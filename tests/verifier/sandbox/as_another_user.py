@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from services.verifier.sandbox.jail.child.judging import Script
+from services.verifier.sandbox.jail.child.judge_runner import JudgeScript
 from services.verifier.sandbox.jail_sandbox import open_jail
 from services.verifier.sandbox.sandbox import Limits, Program, Role
 from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
@@ -17,15 +17,15 @@ from services.verifier.sandbox.service_side.fork_server_client import ForkServer
 async def main() -> None:
     asked = json.load(sys.stdin)
     limits = Limits(wall_seconds=10.0, memory_bytes=256 << 20, output_bytes=1 << 20)
-    options = ForkServerOptions(num_slots=4, uses_namespaces=asked["namespaces"])
+    options = ForkServerOptions(max_processes=4, uses_namespaces=asked["namespaces"])
     async with open_jail(options) as sandbox:
         told = {"refusal": sandbox.refusal, "layers": dict(sandbox.layers()), "uid": os.geteuid()}
         if sandbox.refusal is None:
             runs = [await sandbox.run(Program(source.encode(), stdin=b"21\n"), limits) for source in asked["programs"]]
-            told["runs"] = [[run.ending.value, run.stdout.decode()] for run in runs]
+            told["runs"] = [[run.end_reason.value, run.stdout.decode()] for run in runs]
             solution = Program(b"def add(a, b):\n    return a + b", Role.SOLUTION)
-            script = Script("", ("assert add(1, 2) == 3",), "add", calls_check=False, is_partial=False)
-            _, judged = await sandbox.run_pair(solution, Program(script.packed(), Role.JUDGE), limits)
+            script = JudgeScript("", ("assert add(1, 2) == 3",), "add", calls_check=False, is_partial=False)
+            _, judged = await sandbox.run_pair(solution, Program(script.pack(), Role.JUDGE), limits)
             told["report"] = json.loads(judged.stdout)
     print(json.dumps(told))
 

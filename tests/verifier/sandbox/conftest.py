@@ -10,6 +10,6 @@ from services.verifier.sandbox.service_side.fork_server_client import ForkServer
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def jail() -> AsyncIterator[JailSandbox]:
-    async with open_jail(ForkServerOptions(num_slots=4)) as sandbox:
+    async with open_jail(ForkServerOptions(max_processes=4)) as sandbox:
         assert sandbox.refusal is None
         yield sandbox

@@ -7,12 +7,12 @@ import time
 import pytest
 
 from services.verifier.sandbox.jail_sandbox import JailSandbox
-from services.verifier.sandbox.sandbox import Ending, Limits, Program
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WALL = 0.4
-LIMITS = Limits(wall_seconds=WALL, patience_seconds=0.0, cpu_seconds=5.0, memory_bytes=256 << 20, output_bytes=1 << 20)
+LIMITS = Limits(wall_seconds=WALL, starved_seconds=0.0, cpu_seconds=5.0, memory_bytes=256 << 20, output_bytes=1 << 20)
 
 ENDLESS = {
     "loop": "while True: pass",
@@ -41,14 +41,14 @@ ENDLESS = {
 async def test_what_does_not_end_is_ended_in_time(jail: JailSandbox, name: str) -> None:
     started = time.monotonic()
     run = await jail.run(Program(ENDLESS[name].encode()), LIMITS)
-    assert run.ending is Ending.TIMED_OUT, run
+    assert run.end_reason is EndReason.TIMED_OUT, run
     assert time.monotonic() - started < WALL + 1.0
 
 
 async def test_processor_time_is_counted_over_all_threads(jail: JailSandbox) -> None:
     source = b"import hashlib\nhashlib.pbkdf2_hmac('sha256', b'x', b'y', 10**9)"
     run = await jail.run(Program(source), Limits(wall_seconds=20.0, cpu_seconds=0.6))
-    assert run.ending is Ending.TIMED_OUT
+    assert run.end_reason is EndReason.TIMED_OUT
     assert 0.5 < run.cpu_seconds < 2.0
 
 
@@ -65,7 +65,7 @@ MUCH = {
 @pytest.mark.parametrize("name", MUCH)
 async def test_what_needs_too_much_memory_says_so(jail: JailSandbox, name: str) -> None:
     limits = Limits(wall_seconds=10.0, memory_bytes=128 << 20)
-    assert (await jail.run(Program(MUCH[name].encode()), limits)).ending is Ending.OUT_OF_MEMORY
+    assert (await jail.run(Program(MUCH[name].encode()), limits)).end_reason is EndReason.OUT_OF_MEMORY
 
 
 FLOODS = {
@@ -79,7 +79,7 @@ FLOODS = {
 @pytest.mark.parametrize("name", FLOODS)
 async def test_a_flood_of_output_is_cut_and_named(jail: JailSandbox, name: str) -> None:
     run = await jail.run(Program(FLOODS[name].encode()), Limits(wall_seconds=10.0, output_bytes=1 << 20))
-    assert run.ending is Ending.OUTPUT_LIMIT
+    assert run.end_reason is EndReason.OUTPUT_LIMIT
     assert len(run.stdout) <= 1 << 20
 
 
@@ -99,8 +99,8 @@ CRASHES = {
 async def test_a_crash_is_the_programs_own(jail: JailSandbox, name: str) -> None:
     source, exit_code, signal = CRASHES[name]
     run = await jail.run(Program(source.encode()), Limits(wall_seconds=10.0))
-    assert (run.ending, run.exit_code, run.signal) == (
-        Ending.EXITED if signal is None else Ending.CRASHED,
+    assert (run.end_reason, run.exit_code, run.signal) == (
+        EndReason.EXITED if signal is None else EndReason.CRASHED,
         exit_code,
         signal,
     )

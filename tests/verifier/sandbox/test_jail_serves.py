@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from services.verifier.sandbox.jail_sandbox import JailSandbox
-from services.verifier.sandbox.sandbox import Ending, Limits, Program
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program
 from tests.verifier.sandbox.programs import HONEST
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,7 +24,12 @@ async def test_arguments_and_errors_come_through(jail: JailSandbox) -> None:
         b"import sys\nprint(sys.argv[1:])\nprint('oops', file=sys.stderr)\nsys.exit('bad')", argv=("a", "b")
     )
     run = await jail.run(program, Limits())
-    assert (run.ending, run.exit_code, run.stdout, run.stderr) == (Ending.EXITED, 1, b"['a', 'b']\n", b"oops\nbad\n")
+    assert (run.end_reason, run.exit_code, run.stdout, run.stderr) == (
+        EndReason.EXITED,
+        1,
+        b"['a', 'b']\n",
+        b"oops\nbad\n",
+    )
 
 
 async def test_two_runs_do_not_draw_the_same_random_numbers(jail: JailSandbox) -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from services.verifier.sandbox.sandbox import Ending, Limits, Program, Run
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
 from services.verifier.sandbox.self_test import find_gap
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 
@@ -18,10 +18,10 @@ async def test_processes_without_a_jail_are_found_out() -> None:
 async def test_a_missing_system_call_filter_is_named() -> None:
     unsafe = UnsafeSandbox(1)
 
-    async def run(program: Program, limits: Limits) -> Run:
+    async def run(program: Program, limits: Limits) -> ProgramRun:
         # The survey as in a jail; the violations as they are without a filter.
         if program.stdin:
-            return Run(Ending.EXITED, 0, stdout=b"[]\n")
+            return ProgramRun(EndReason.EXITED, 0, stdout=b"[]\n")
         return await unsafe.run(program, limits)
 
     gap = await find_gap(run, unsafe.layers)
@@ -30,8 +30,8 @@ async def test_a_missing_system_call_filter_is_named() -> None:
 
 
 async def test_any_single_thing_that_works_is_enough() -> None:
-    async def run(program: Program, limits: Limits) -> Run:
-        return Run(Ending.EXITED, 0, stdout=json.dumps(["limits", "raise a limit"]).encode() + b"\n[]\n")
+    async def run(program: Program, limits: Limits) -> ProgramRun:
+        return ProgramRun(EndReason.EXITED, 0, stdout=json.dumps(["limits", "raise a limit"]).encode() + b"\n[]\n")
 
     gap = await find_gap(run, lambda: {"limits": "on"})
     assert gap is not None
@@ -39,8 +39,8 @@ async def test_any_single_thing_that_works_is_enough() -> None:
 
 
 async def test_a_survey_that_dies_is_a_gap() -> None:
-    async def run(program: Program, limits: Limits) -> Run:
-        return Run(Ending.LOST, 113, stderr=b"OSError: no")
+    async def run(program: Program, limits: Limits) -> ProgramRun:
+        return ProgramRun(EndReason.LOST, 113, stderr=b"OSError: no")
 
     gap = await find_gap(run, dict)
     assert gap is not None

@@ -30,7 +30,7 @@ class CodeSettings:
     JavaScript is judged where `node` is the path of its interpreter.
     """
 
-    num_places: int = 2
+    concurrency: int = 2
     is_unsafe: bool = False
     uses_namespaces: bool = True
     readable: tuple[str, ...] = ()
@@ -45,10 +45,10 @@ class CodeSettings:
 async def open_code_check(settings: CodeSettings) -> AsyncIterator["CodeCheck"]:
     """The check over a sandbox that has tested itself; its refusal says what is missing."""
     if settings.is_unsafe:
-        yield CodeCheck(UnsafeSandbox(settings.num_places), settings)
+        yield CodeCheck(UnsafeSandbox(settings.concurrency), settings)
         return
     options = ForkServerOptions(
-        num_slots=2 * settings.num_places,
+        max_processes=2 * settings.concurrency,
         uses_namespaces=settings.uses_namespaces,
         readable=settings.readable,
         executable=(settings.node,) if settings.node else (),
@@ -76,7 +76,7 @@ class CodeCheck:
             "refusal": self._sandbox.refusal,
             "isolated": self._sandbox.is_isolated,
             "layers": dict(self._sandbox.layers()),
-            "places": self._sandbox.num_places,
+            "concurrency": self._sandbox.concurrency,
         }
 
     def prepare(self, item: VerdictItem) -> Case[PreparedTests]:
@@ -94,7 +94,7 @@ class CodeCheck:
         """As many cases at once as the sandbox has places."""
         waiting = iter(enumerate(cases))
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(cases), self._sandbox.num_places)):
+            for _ in range(min(len(cases), self._sandbox.concurrency)):
                 group.create_task(self._work_through(waiting, report))
 
     async def _work_through(self, waiting: Iterator[tuple[int, Case[PreparedTests]]], report: Report) -> None:
@@ -128,7 +128,7 @@ class CodeCheck:
         item_seconds = asked.wall_seconds or self._settings.item_seconds
         limits = Limits(
             asked.wall_seconds or own.wall_seconds,
-            0.0 if asked.wall_seconds else own.patience_seconds,
+            0.0 if asked.wall_seconds else own.starved_seconds,
             asked.cpu_seconds or own.cpu_seconds,
             max(asked.memory_bytes or own.memory_bytes, _LEAST_MEMORY_BYTES),
             asked.output_bytes or own.output_bytes,

@@ -5,15 +5,15 @@ import json
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedFunction
 from services.verifier.checks.code.outcome import outcome_of, reason_of, shortened
-from services.verifier.sandbox.jail.child.judging import Report
-from services.verifier.sandbox.sandbox import Ending, Limits, Program, Role, Run, Sandbox
+from services.verifier.sandbox.jail.child.judge_runner import JudgeReport
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun, Role, Sandbox
 from shared.protocol.verdict import Outcome
 
 
 async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunction, limits: Limits) -> Judgement:
     """Loads the solution in one process, runs the tests in another."""
     solution = Program(source, Role.SOLUTION)
-    judge = Program(tests.script.packed(), Role.JUDGE)
+    judge = Program(tests.script.pack(), Role.JUDGE)
     solved, judged = await sandbox.run_pair(solution, judge, limits)
     report = _read(judged)
     outcome, reason = _outcome(solved, judged, report)
@@ -27,14 +27,14 @@ async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunctio
     return Judgement(reward, outcome, shortened(reason), tests.rule, judged.seconds, cpu_seconds, sandbox.is_isolated)
 
 
-def _read(judged: Run) -> Report | None:
+def _read(judged: ProgramRun) -> JudgeReport | None:
     """The judge's report: its process runs the key's tests, never the answer."""
-    return Report(**json.loads(judged.stdout)) if judged.stdout else None
+    return JudgeReport(**json.loads(judged.stdout)) if judged.stdout else None
 
 
-def _outcome(solved: Run, judged: Run, report: Report | None) -> tuple[Outcome, str]:
-    if Ending.LOST in (solved.ending, judged.ending):
-        lost = solved if solved.ending is Ending.LOST else judged
+def _outcome(solved: ProgramRun, judged: ProgramRun, report: JudgeReport | None) -> tuple[Outcome, str]:
+    if EndReason.LOST in (solved.end_reason, judged.end_reason):
+        lost = solved if solved.end_reason is EndReason.LOST else judged
         return Outcome.INFRASTRUCTURE, reason_of(lost)
     if report is None or not report.is_done:
         return _outcome_without_report(solved, judged)
@@ -47,20 +47,20 @@ def _outcome(solved: Run, judged: Run, report: Report | None) -> tuple[Outcome, 
     reason = f"{report.failure}: {report.message}" if report.message else report.failure
     known = {
         "AssertionError": Outcome.WRONG,
-        "Unsupported": Outcome.UNSUPPORTED,
+        "UnsupportedTest": Outcome.UNSUPPORTED,
         "MemoryError": Outcome.MEMORY,
     }
     return known.get(report.failure, Outcome.RUNTIME_ERROR), reason
 
 
-def _outcome_without_report(solved: Run, judged: Run) -> tuple[Outcome, str]:
+def _outcome_without_report(solved: ProgramRun, judged: ProgramRun) -> tuple[Outcome, str]:
     """The judge did not come to its end: out of time or memory with the solution's doing, else the tests' own fault."""
-    if judged.ending in (Ending.TIMED_OUT, Ending.OUT_OF_MEMORY):
+    if judged.end_reason in (EndReason.TIMED_OUT, EndReason.OUT_OF_MEMORY):
         return outcome_of(judged) or Outcome.RUNTIME_ERROR, reason_of(judged)
     return Outcome.UNSUPPORTED, f"the tests themselves failed: {reason_of(judged)}"
 
 
-def _outcome_of_gone(solved: Run, report: Report) -> tuple[Outcome, str]:
-    if solved.is_clean or solved.ending is Ending.STOPPED:
+def _outcome_of_gone(solved: ProgramRun, report: JudgeReport) -> tuple[Outcome, str]:
+    if solved.is_clean or solved.end_reason is EndReason.STOPPED:
         return Outcome.RUNTIME_ERROR, f"the program left its tests: {report.message}"
     return outcome_of(solved) or Outcome.RUNTIME_ERROR, reason_of(solved)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from services.verifier.checks.answer_key import read_key
 from services.verifier.checks.code.extraction import Language
-from services.verifier.sandbox.jail.child.judging import Script
+from services.verifier.sandbox.jail.child.judge_runner import JudgeScript
 from services.verifier.sandbox.jail.child.names_in_tests import has_assertion
 from shared.errors import InvalidInput
 from shared.protocol.message import Message
@@ -77,7 +77,7 @@ class PreparedStdio:
 class PreparedFunction:
     """A judge's script."""
 
-    script: Script
+    script: JudgeScript
     rule: str
 
     language = Language.PYTHON
@@ -97,9 +97,11 @@ def prepare_tests(item: VerdictItem) -> PreparedTests:
     if isinstance(tests, StdioTests):
         return _prepare_stdio(item.id, tests, key.partial_credit)
     if isinstance(tests, AssertTests):
-        script = Script(tests.setup, tests.asserts, tests.entry_point, calls_check=False, is_partial=key.partial_credit)
+        script = JudgeScript(
+            tests.setup, tests.asserts, tests.entry_point, calls_check=False, is_partial=key.partial_credit
+        )
     else:
-        script = Script(tests.setup, (tests.test,), tests.entry_point, calls_check=True, is_partial=False)
+        script = JudgeScript(tests.setup, (tests.test,), tests.entry_point, calls_check=True, is_partial=False)
     _require_assertions(item.id, script)
     return PreparedFunction(script, tests.type)
 
@@ -114,7 +116,7 @@ def _prepare_stdio(item_id: str, tests: StdioTests, is_partial: bool) -> Prepare
     return PreparedStdio(cases, is_partial, Language[tests.language.upper()])
 
 
-def _require_assertions(item_id: str, script: Script) -> None:
+def _require_assertions(item_id: str, script: JudgeScript) -> None:
     pieces = (script.setup, *script.tests)
     if sum(map(len, pieces)) > _MAX_TEST_CHARACTERS:
         raise InvalidInput(

@@ -1,35 +1,35 @@
 """What the end of a process means for its answer."""
 
-from services.verifier.sandbox.sandbox import Ending, Run
+from services.verifier.sandbox.sandbox import EndReason, ProgramRun
 from shared.protocol.verdict import Outcome
 
 _OUTCOME_OF_ENDING = {
-    Ending.TIMED_OUT: Outcome.TIMED_OUT,
-    Ending.OUT_OF_MEMORY: Outcome.MEMORY,
-    Ending.OUTPUT_LIMIT: Outcome.OUTPUT_LIMIT,
-    Ending.VIOLATION: Outcome.SANDBOX_VIOLATION,
-    Ending.LOST: Outcome.INFRASTRUCTURE,
+    EndReason.TIMED_OUT: Outcome.TIMED_OUT,
+    EndReason.OUT_OF_MEMORY: Outcome.MEMORY,
+    EndReason.OUTPUT_LIMIT: Outcome.OUTPUT_LIMIT,
+    EndReason.VIOLATION: Outcome.SANDBOX_VIOLATION,
+    EndReason.LOST: Outcome.INFRASTRUCTURE,
 }
 _MAX_REASON = 300
 
 
-def outcome_of(run: Run) -> Outcome | None:
+def outcome_of(run: ProgramRun) -> Outcome | None:
     """The outcome that the process's end alone decides; None when it ended as a program should."""
     if run.is_clean:
         return None
-    return _OUTCOME_OF_ENDING.get(run.ending, Outcome.RUNTIME_ERROR)
+    return _OUTCOME_OF_ENDING.get(run.end_reason, Outcome.RUNTIME_ERROR)
 
 
-def reason_of(run: Run) -> str:
+def reason_of(run: ProgramRun) -> str:
     """How it ended and the last thing it said, in a line."""
     lines = run.stderr.decode("utf-8", "replace").strip().splitlines()
     said = f": {lines[-1].strip()}" if lines else ""
     if run.signal is not None:
-        how = f"{run.ending.value} (signal {run.signal})"
+        how = f"{run.end_reason.value} (signal {run.signal})"
     elif run.exit_code:
-        how = f"{run.ending.value} with code {run.exit_code}"
+        how = f"{run.end_reason.value} with code {run.exit_code}"
     else:
-        how = run.ending.value
+        how = run.end_reason.value
     return shortened(f"the program {how.replace('_', ' ')}{said}")
 
 

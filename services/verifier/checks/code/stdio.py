@@ -7,7 +7,7 @@ from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedStdio
 from services.verifier.checks.code.outcome import outcome_of, reason_of
 from services.verifier.checks.code.output import same_output
-from services.verifier.sandbox.sandbox import Limits, Program, Run, Sandbox
+from services.verifier.sandbox.sandbox import Limits, Program, ProgramRun, Sandbox
 from shared.protocol.verdict import Outcome
 
 
@@ -20,7 +20,7 @@ class _Tally:
     reason: str = ""
     cpu_seconds: float = 0.0
 
-    def add(self, number: int, run: Run, expected: bytes) -> None:
+    def add(self, number: int, run: ProgramRun, expected: bytes) -> None:
         self.cpu_seconds += run.cpu_seconds
         outcome = outcome_of(run)
         if outcome is None and same_output(run.stdout, expected):
@@ -61,7 +61,7 @@ def _within(limits: Limits, seconds: float) -> Limits:
     """The limits, with no more wall clock than is left."""
     wall_seconds = min(limits.wall_seconds, seconds)
     return replace(
-        limits, wall_seconds=wall_seconds, patience_seconds=min(limits.patience_seconds, seconds - wall_seconds)
+        limits, wall_seconds=wall_seconds, starved_seconds=min(limits.starved_seconds, seconds - wall_seconds)
     )
 
 

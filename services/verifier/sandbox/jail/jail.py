@@ -8,23 +8,23 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.verifier.sandbox.jail.ceilings import Ceilings, put_on_common_limits
-from services.verifier.sandbox.jail.filter import Filter, compile_filter
-from services.verifier.sandbox.jail.identity import Identity, find_identity
-from services.verifier.sandbox.jail.landlock import Ruleset, landlock_version
+from services.verifier.sandbox.jail.jail_user import JailUser, probe_jail_user
+from services.verifier.sandbox.jail.landlock import LandlockRuleset, landlock_version
 from services.verifier.sandbox.jail.namespaces import (
-    Root,
+    RootDirectory,
     build_root,
     enter_namespaces,
     fork_first_process,
     try_namespaces,
 )
-from services.verifier.sandbox.jail.syscalls import AARCH64, X86_64, Machine, policy_for
-from services.verifier.sandbox.messages import Launch
+from services.verifier.sandbox.jail.resource_limits import ResourceLimits, apply_common_limits
+from services.verifier.sandbox.jail.syscall_filter import SyscallFilter, compile_filter
+from services.verifier.sandbox.jail.syscall_policy import AARCH64, X86_64, Machine, build_syscall_policy
+from services.verifier.sandbox.messages import LaunchRequest
 from services.verifier.sandbox.sandbox import Role
 
 # Set by a child on its standard output when the jail is complete: without it nothing of the program has run.
-MARK = fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SEAL") else 1
+JAILED_SEAL = fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SEAL") else 1
 EXIT_NO_JAIL = 113
 
 _WRITABLE = ("/dev/null",)
@@ -55,7 +55,7 @@ def readable_paths() -> tuple[str, ...]:
 class JailOptions:
     """How many processes run at once, whether namespaces are wanted, what more may be read, and what executed."""
 
-    num_slots: int
+    max_processes: int
     namespaces: bool
     readable: Sequence[str]
     executable: Sequence[str]
@@ -65,38 +65,38 @@ class JailOptions:
 class Confinement:
     """What may be opened and called; a layer that this machine lacks is None."""
 
-    ruleset: Ruleset | None
-    filter: Filter | None
+    ruleset: LandlockRuleset | None
+    filter: SyscallFilter | None
 
-    def put_on(self) -> None:
+    def apply(self) -> None:
         if self.ruleset is not None:
-            self.ruleset.put_on()
+            self.ruleset.apply()
         if self.filter is not None:
-            self.filter.put_on()
+            self.filter.apply()
 
 
 @dataclass(frozen=True, slots=True)
 class Jail:
     """What each child puts on, and the state of each layer in words."""
 
-    identity: Identity
+    identity: JailUser
     for_python: Confinement
     for_commands: Confinement
     own_bytes: int
     num_own_processes: int
     layers: Mapping[str, str]
 
-    def put_on(self, launch: Launch, parent: int) -> None:
+    def apply(self, launch: LaunchRequest, parent: int) -> None:
         """Binds this process for good, then leaves the mark. OSError when a layer that stood here fails."""
-        Ceilings(
+        ResourceLimits(
             launch.cpu_seconds,
             self.own_bytes + launch.memory_bytes,
             launch.output_bytes,
             self.num_own_processes + launch.num_threads,
-        ).put_on()
-        self.identity.assume(launch.slot, parent)
-        (self.for_commands if launch.role == Role.COMMAND else self.for_python).put_on()
-        fcntl.fcntl(1, fcntl.F_ADD_SEALS, MARK)
+        ).apply()
+        self.identity.become(launch.user_index, parent)
+        (self.for_commands if launch.role == Role.COMMAND else self.for_python).apply()
+        fcntl.fcntl(1, fcntl.F_ADD_SEALS, JAILED_SEAL)
 
 
 def enter_jail(options: JailOptions) -> Jail:
@@ -106,18 +106,18 @@ def enter_jail(options: JailOptions) -> Jail:
     """
     readable = (*readable_paths(), *_DEVICES, *options.readable)
     version = landlock_version()
-    root = Root((*readable, *options.executable), shows_proc=version > 0)
+    root = RootDirectory((*readable, *options.executable), shows_proc=version > 0)
     namespaces = _enter_namespaces(root) if options.namespaces else "switched off"
-    identity = find_identity(options.num_slots, os.__file__)
+    identity = probe_jail_user(options.max_processes, os.__file__)
     machine = next((m for m in (X86_64, AARCH64) if m.name == os.uname().machine), None)
-    put_on_common_limits()
+    apply_common_limits()
     identity.prepare()
     return Jail(
         identity,
         _confine(readable, (), machine),
         _confine(readable, options.executable, machine),
         _own_address_space(),
-        _num_processes_of_user(options.num_slots, identity, in_namespaces=not namespaces),
+        _num_processes_of_user(options.max_processes, identity, in_namespaces=not namespaces),
         {
             "namespaces": namespaces or "on",
             "own user": identity.obstacle or "on",
@@ -130,12 +130,16 @@ def enter_jail(options: JailOptions) -> Jail:
 
 def _confine(readable: Sequence[str], executable: Sequence[str], machine: Machine | None) -> Confinement:
     return Confinement(
-        Ruleset(readable, _WRITABLE, (*executable, *_LOADERS) if executable else ()) if landlock_version() else None,
-        Filter(compile_filter(policy_for(machine, is_for_commands=bool(executable)))) if machine else None,
+        LandlockRuleset(readable, _WRITABLE, (*executable, *_LOADERS) if executable else ())
+        if landlock_version()
+        else None,
+        SyscallFilter(compile_filter(build_syscall_policy(machine, is_for_commands=bool(executable))))
+        if machine
+        else None,
     )
 
 
-def _enter_namespaces(root: Root) -> str:
+def _enter_namespaces(root: RootDirectory) -> str:
     """The obstacle, or nothing when this is the first process of the new namespaces."""
     obstacle = try_namespaces(root)
     if not obstacle:
@@ -154,14 +158,14 @@ def _own_address_space() -> int:
         return 128 << 20
 
 
-def _num_processes_of_user(num_slots: int, identity: Identity, in_namespaces: bool) -> int:
+def _num_processes_of_user(max_processes: int, identity: JailUser, in_namespaces: bool) -> int:
     """How many tasks the jailed user may have before its own first thread: the kernel counts by user."""
     if identity.has_own_uid:
         return 1
     if in_namespaces:
-        return num_slots + 2
+        return max_processes + 2
     own = os.geteuid()
-    return num_slots + sum(_num_tasks(pid) for pid in os.listdir("/proc") if pid.isdigit() and _owner(pid) == own)
+    return max_processes + sum(_num_tasks(pid) for pid in os.listdir("/proc") if pid.isdigit() and _owner(pid) == own)
 
 
 def _owner(pid: str) -> int:

@@ -34,7 +34,7 @@ def landlock_version() -> int:
         return 0
 
 
-class Ruleset:
+class LandlockRuleset:
     """Allows reading beneath some paths, writing and executing some files; all else that the kernel knows is denied."""
 
     def __init__(self, readable: Iterable[str], writable: Iterable[str] = (), executable: Iterable[str] = ()) -> None:
@@ -63,6 +63,6 @@ class Ruleset:
         finally:
             os.close(directory)
 
-    def put_on(self) -> None:
+    def apply(self) -> None:
         """Binds this process for good. Needs no_new_privs."""
         kernel.system_call(_RESTRICT_SELF, self._ruleset, 0)

@@ -28,14 +28,14 @@ _BUILDING_SITES = ("/tmp", "/run", "/mnt", "/var/tmp")  # noqa: S108 - nothing i
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
+class RootDirectory:
     """What the new root directory holds: paths shown as they are, read-only, and /proc if asked for."""
 
     paths: Sequence[str]
     shows_proc: bool
 
 
-def try_namespaces(root: Root) -> str:
+def try_namespaces(root: RootDirectory) -> str:
     """Enters and builds in a process of its own. Returns the obstacle, or nothing when all of it worked."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -81,7 +81,7 @@ def fork_first_process() -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def build_root(root: Root) -> None:
+def build_root(root: RootDirectory) -> None:
     """Replaces the root directory by an empty one that shows `root`."""
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     site = next(

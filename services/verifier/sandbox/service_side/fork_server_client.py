@@ -17,12 +17,12 @@ from typing import Any, BinaryIO, cast
 from services.verifier.sandbox.jail.jail import JailOptions
 from services.verifier.sandbox.messages import (
     MAX_MESSAGE_BYTES,
-    Ended,
-    Hello,
-    Launch,
-    Refused,
+    ForkFailed,
+    LaunchRequest,
+    ProcessEnded,
+    ProcessStarted,
+    Ready,
     Reply,
-    Started,
     unpack_reply,
 )
 
@@ -44,7 +44,7 @@ class Job:
 
     started: asyncio.Future[int]
     """Its pidfd, owned by whoever awaits it."""
-    ended: asyncio.Future[Ended] = field(repr=False)
+    ended: asyncio.Future[ProcessEnded] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ForkServerOptions:
     """
 
     interpreter: str = sys.executable
-    num_slots: int = 4
+    max_processes: int = 4
     uses_namespaces: bool = True
     readable: Sequence[str] = ()
     executable: Sequence[str] = ()
@@ -66,7 +66,7 @@ class ForkServerOptions:
             f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from services.verifier.sandbox import fork_server; "
             "fork_server.main()"
         )
-        jail = JailOptions(self.num_slots, self.uses_namespaces, self.readable, self.executable)
+        jail = JailOptions(self.max_processes, self.uses_namespaces, self.readable, self.executable)
         options = {"control": control, "jail": asdict(jail)}
         return [self.interpreter, "-P", "-s", "-S", "-B", "-X", "utf8", "-c", boot, json.dumps(options)]
 
@@ -112,7 +112,7 @@ class ForkServerClient:
         except BaseException:
             _end(process, ours)
             raise
-        if not isinstance(hello, Hello):
+        if not isinstance(hello, Ready):
             raise ForkServerGone(f"the fork-server did not start: {_end(process, ours)}")
         return cls(process, ours, hello.layers, options.answer_seconds)
 
@@ -120,7 +120,7 @@ class ForkServerClient:
     def is_alive(self) -> bool:
         return self._control.fileno() >= 0
 
-    def launch(self, launch_fields: Launch, descriptors: Sequence[int]) -> Job:
+    def launch(self, launch_fields: LaunchRequest, descriptors: Sequence[int]) -> Job:
         """Sends the job off. Its futures fail with ForkServerGone when the fork-server goes."""
         if not self.is_alive:
             raise ForkServerGone("the fork-server is gone")
@@ -128,7 +128,7 @@ class ForkServerClient:
         self._jobs[launch_fields.job_id] = job
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
-            self._control.sendmsg([launch_fields.packed()], rights)
+            self._control.sendmsg([launch_fields.pack()], rights)
         except OSError as error:
             self.close(f"it takes no message: {error}")
         return job
@@ -174,12 +174,12 @@ class ForkServerClient:
 
     def _hear(self, reply: Reply, descriptors: list[int]) -> None:
         match reply:
-            case Started(job_id) if (job := self._jobs.get(job_id)) and not job.started.done():
+            case ProcessStarted(job_id) if (job := self._jobs.get(job_id)) and not job.started.done():
                 job.started.set_result(descriptors.pop())
-            case Ended(job_id) if job := self._jobs.pop(job_id, None):
+            case ProcessEnded(job_id) if job := self._jobs.pop(job_id, None):
                 if not job.ended.done():
                     job.ended.set_result(reply)
-            case Refused(job_id, error_number) if job := self._jobs.pop(job_id, None):
+            case ForkFailed(job_id, error_number) if job := self._jobs.pop(job_id, None):
                 gone = ForkServerGone(f"no process could be made: {os.strerror(error_number)}")
                 for future in (job.started, job.ended):
                     future.set_exception(gone)

@@ -6,9 +6,9 @@ import os
 import resource
 import sys
 
-from services.verifier.sandbox.jail.ceilings import Ceilings, put_on_common_limits
-from services.verifier.sandbox.jail.child import children
-from services.verifier.sandbox.jail.jail import MARK
+from services.verifier.sandbox.jail.child.run_role import preload, run_role
+from services.verifier.sandbox.jail.jail import JAILED_SEAL
+from services.verifier.sandbox.jail.resource_limits import ResourceLimits, apply_common_limits
 
 
 def main() -> None:
@@ -19,13 +19,13 @@ def main() -> None:
     for number, descriptor in enumerate(passed, start=3):
         os.dup2(descriptor, number)
     os.closerange(3 + len(passed), 1 << 16)
-    children.preload()
+    preload()
     with open("/proc/self/statm") as file:
         own_bytes = int(file.read().split()[0]) * resource.getpagesize()
-    put_on_common_limits()
-    Ceilings(
+    apply_common_limits()
+    ResourceLimits(
         options["cpu_seconds"], own_bytes + options["memory_bytes"], options["output_bytes"], options["num_processes"]
-    ).put_on()
+    ).apply()
     os.environ.clear()
-    fcntl.fcntl(1, fcntl.F_ADD_SEALS, MARK)
-    children.play(options["role"])
+    fcntl.fcntl(1, fcntl.F_ADD_SEALS, JAILED_SEAL)
+    run_role(options["role"])

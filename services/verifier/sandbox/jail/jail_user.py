@@ -14,7 +14,7 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class JailUser:
     """Whether each jailed process gets a user of its own, and what is in the way if not."""
 
     has_own_uid: bool
@@ -27,10 +27,10 @@ class Identity:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
-    def assume(self, slot: int, parent: int) -> None:
-        """Becomes the slot's user, for good and without capabilities; dies with `parent`, the fork-server."""
+    def become(self, user_index: int, parent: int) -> None:
+        """Becomes the user of this index, for good and without capabilities; dies with `parent`, the fork-server."""
         if self.has_own_uid:
-            uid = FIRST_UID + slot
+            uid = FIRST_UID + user_index
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         else:
@@ -53,25 +53,25 @@ def _drop_capabilities() -> None:
     kernel.checked(kernel.LIBC.capset(ctypes.byref(_HEADER), _NO_CAPABILITIES), "capset")
 
 
-def find_identity(num_slots: int, must_read: str) -> Identity:
-    """Tries, in a process of its own, to become the last slot's user and to read the standard library as it."""
+def probe_jail_user(max_processes: int, must_read: str) -> JailUser:
+    """Tries, in a process of its own, to become the last user and to read the standard library as it."""
     if os.geteuid() != 0:
-        return Identity(False, "not root: jailed code keeps the service's user")
+        return JailUser(False, "not root: jailed code keeps the service's user")
     child = os.fork()
     if child == 0:
-        os._exit(_try_identity(num_slots - 1, must_read))
+        os._exit(_try_identity(max_processes - 1, must_read))
     answer = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     obstacles = {
         0: "",
-        1: f"users {FIRST_UID}..{FIRST_UID + num_slots - 1} cannot be assumed (no CAP_SETUID, or not mapped)",
+        1: f"users {FIRST_UID}..{FIRST_UID + max_processes - 1} cannot be assumed (no CAP_SETUID, or not mapped)",
     }
-    return Identity(answer == 0, obstacles.get(answer, f"other users cannot read {must_read}: open its directories"))
+    return JailUser(answer == 0, obstacles.get(answer, f"other users cannot read {must_read}: open its directories"))
 
 
-def _try_identity(slot: int, must_read: str) -> int:
+def _try_identity(user_index: int, must_read: str) -> int:
     try:
         os.setgroups([])
-        Identity(True).assume(slot, os.getppid())
+        JailUser(True).become(user_index, os.getppid())
     except OSError:
         return 1
     try:

@@ -59,7 +59,7 @@ class JobFiles:
         own = [self.stdin, self.stdout, self.stderr, self.job]
         return own if self.channel is None else [*own, self.channel.fileno()]
 
-    def bears(self, mark: int) -> bool:
+    def has_seal(self, mark: int) -> bool:
         """Whether the child sealed its standard output so."""
         seals = fcntl.fcntl(self.stdout, fcntl.F_GET_SEALS)
         return bool(seals & mark)

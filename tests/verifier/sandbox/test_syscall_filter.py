@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.sandbox.jail.filter import ALLOW, KILL, Block, compile_filter, refuse
-from services.verifier.sandbox.jail.syscalls import AARCH64, X86_64, Machine, policy_for
+from services.verifier.sandbox.jail.syscall_filter import ALLOW, KILL, Instructions, compile_filter, refuse
+from services.verifier.sandbox.jail.syscall_policy import AARCH64, X86_64, Machine, build_syscall_policy
 
 MACHINES = [X86_64, AARCH64]
 HEADERS = {
@@ -20,7 +20,7 @@ HEADERS = {
 }
 
 
-def decide(program: Block, number: int, audit_number: int, arguments: Sequence[int] = ()) -> int:
+def decide(program: Instructions, number: int, audit_number: int, arguments: Sequence[int] = ()) -> int:
     """What the kernel would do with the call."""
     padded = [*arguments, *[0] * (6 - len(arguments))]
     words = {0: number, 4: audit_number}
@@ -48,14 +48,14 @@ def decide(program: Block, number: int, audit_number: int, arguments: Sequence[i
 
 
 def _call(machine: Machine, name: str, *arguments: int) -> int:
-    policy = policy_for(machine)
+    policy = build_syscall_policy(machine)
     numbers = policy.allowed | policy.checked | policy.absent | policy.violations
     return decide(compile_filter(policy), numbers[name], machine.audit_number, arguments)
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
 def test_every_number_gets_the_fate_that_the_policy_names(machine: Machine) -> None:
-    policy = policy_for(machine)
+    policy = build_syscall_policy(machine)
     program = compile_filter(policy)
     checked = set(policy.checked.values())
     fates: Mapping[int, int] = (
@@ -71,7 +71,7 @@ def test_every_number_gets_the_fate_that_the_policy_names(machine: Machine) -> N
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
 @given(number=st.integers(0, 2**32 - 1), audit=st.integers(0, 2**32 - 1))
 def test_calls_in_another_machines_manner_are_killed(machine: Machine, number: int, audit: int) -> None:
-    program = compile_filter(policy_for(machine))
+    program = compile_filter(build_syscall_policy(machine))
     if audit != machine.audit_number:
         assert decide(program, number, audit) == KILL
     if machine.has_x32 and number >= 0x40000000:
@@ -116,13 +116,13 @@ def test_limits_are_asked_and_only_harmless_ones_set(machine: Machine) -> None:
 def test_only_commands_may_execute(machine: Machine) -> None:
     number = {"x86_64": 59, "aarch64": 221}[machine.name]
     for is_for_commands, fate in ((False, refuse(errno.EPERM)), (True, ALLOW)):
-        program = compile_filter(policy_for(machine, is_for_commands=is_for_commands))
+        program = compile_filter(build_syscall_policy(machine, is_for_commands=is_for_commands))
         assert decide(program, number, machine.audit_number) == fate
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
 def test_no_number_has_two_fates(machine: Machine) -> None:
-    policy = policy_for(machine)
+    policy = build_syscall_policy(machine)
     numbers = [*policy.allowed.values(), *policy.checked.values(), *policy.absent.values(), *policy.violations.values()]
     assert len(numbers) == len(set(numbers))
 
@@ -138,7 +138,7 @@ def test_the_numbers_are_the_kernels(machine: Machine) -> None:
     }
     # The generic table calls it by its older name.
     known.setdefault("newfstatat", known.get("fstatat", -1))
-    policy = policy_for(machine)
+    policy = build_syscall_policy(machine)
     for numbers in (policy.allowed, policy.checked, policy.absent, policy.violations):
         for name, number in numbers.items():
             assert known.get(name, number) == number, name

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from services.verifier.sandbox import kernel
-from services.verifier.sandbox.jail.syscalls import Machine, Policy
+from services.verifier.sandbox.jail.syscall_policy import Machine, SyscallPolicy
 
 ALLOW = 0x7FFF0000
 KILL = 0x80000000
@@ -29,11 +29,11 @@ class Instruction:
     if_true: int = 0
     if_false: int = 0
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
         return struct.pack("=HBBI", self.code, self.if_true, self.if_false, self.k)
 
 
-Block = tuple[Instruction, ...]
+Instructions = tuple[Instruction, ...]
 
 
 def refuse(error_number: int) -> int:
@@ -41,7 +41,7 @@ def refuse(error_number: int) -> int:
     return _REFUSE | error_number
 
 
-def _return(action: int) -> Block:
+def _return(action: int) -> Instructions:
     return (Instruction(_RETURN, action),)
 
 
@@ -49,13 +49,13 @@ def _load_argument(index: int) -> Instruction:
     return Instruction(_LOAD, 16 + 8 * index)
 
 
-def _one_of(index: int, values: Sequence[int], otherwise: int) -> Block:
+def _one_of(index: int, values: Sequence[int], otherwise: int) -> Instructions:
     """Allows the call when the argument is one of the values."""
     tests = (Instruction(_IF_EQUAL, value, len(values) - position) for position, value in enumerate(values))
     return (_load_argument(index), *tests, *_return(otherwise), *_return(ALLOW))
 
 
-def _mmap() -> Block:
+def _mmap() -> Instructions:
     """Refuses memory that is executable and also writable or not from a file."""
     return (
         _load_argument(2),
@@ -68,11 +68,11 @@ def _mmap() -> Block:
     )
 
 
-def _mprotect() -> Block:
+def _mprotect() -> Instructions:
     return (_load_argument(2), Instruction(_IF_ANY_BIT, 0x4, 1), *_return(ALLOW), *_return(refuse(errno.EPERM)))
 
 
-def _clone() -> Block:
+def _clone() -> Instructions:
     """Threads only: CLONE_VM and CLONE_THREAD set, no new namespace, no CLONE_PTRACE."""
     return (
         _load_argument(0),
@@ -85,7 +85,7 @@ def _clone() -> Block:
     )
 
 
-def _prlimit64() -> Block:
+def _prlimit64() -> Instructions:
     """Of the process itself only: by its number it could reach others of its user. Processor time stays as it is:
     who lowers it is killed in a way that looks like our own failure."""
     stack, open_files, address_space = 3, 7, 9
@@ -106,7 +106,7 @@ def _prlimit64() -> Block:
     )
 
 
-def _socketpair() -> Block:
+def _socketpair() -> Instructions:
     """Unix stream pairs (event loops wake themselves with one): they reach nobody else."""
     return (
         _load_argument(0),
@@ -119,17 +119,17 @@ def _socketpair() -> Block:
     )
 
 
-def _fcntl() -> Block:
+def _fcntl() -> Instructions:
     """Descriptor flags, duplicates and seals; not the owner of a signal, who may be another process."""
     return _one_of(1, (0, 1, 2, 3, 4, 1030, 1033, 1034), refuse(errno.EPERM))
 
 
-def _ioctl() -> Block:
+def _ioctl() -> Instructions:
     """Questions about terminals, FIONREAD, FIONBIO and the close-on-exec flag."""
     return _one_of(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), refuse(errno.ENOTTY))
 
 
-_CHECKS: dict[str, Callable[[], Block]] = {
+_CHECKS: dict[str, Callable[[], Instructions]] = {
     "mmap": _mmap,
     "mprotect": _mprotect,
     "clone": _clone,
@@ -140,15 +140,15 @@ _CHECKS: dict[str, Callable[[], Block]] = {
 }
 
 
-def _intervals(policy: Policy) -> list[tuple[int, Block]]:
+def _intervals(policy: SyscallPolicy) -> list[tuple[int, Instructions]]:
     """The first number of each run of numbers that share a fate, with that fate."""
-    fates: dict[int, Block] = {number: _return(ALLOW) for number in policy.allowed.values()}
+    fates: dict[int, Instructions] = {number: _return(ALLOW) for number in policy.allowed.values()}
     fates |= {number: _return(refuse(errno.ENOSYS)) for number in policy.absent.values()}
     fates |= {number: _return(KILL) for number in policy.violations.values()}
     fates |= {number: _CHECKS[name]() for name, number in policy.checked.items()}
     default = _return(refuse(errno.EPERM))
     borders = sorted({0, *fates, *(number + 1 for number in fates)})
-    intervals: list[tuple[int, Block]] = []
+    intervals: list[tuple[int, Instructions]] = []
     for border in borders:
         fate = fates.get(border, default)
         if not intervals or intervals[-1][1] != fate:
@@ -156,7 +156,7 @@ def _intervals(policy: Policy) -> list[tuple[int, Block]]:
     return intervals
 
 
-def _search(intervals: Sequence[tuple[int, Block]]) -> Block:
+def _search(intervals: Sequence[tuple[int, Instructions]]) -> Instructions:
     """A binary search over the intervals; the accumulator holds the call's number."""
     if len(intervals) == 1:
         return intervals[0][1]
@@ -178,7 +178,7 @@ def _entry(machine: Machine) -> Iterable[Instruction]:
         yield from _return(KILL)
 
 
-def compile_filter(policy: Policy) -> Block:
+def compile_filter(policy: SyscallPolicy) -> Instructions:
     """The whole program."""
     return (*_entry(policy.machine), *_search(_intervals(policy)))
 
@@ -187,13 +187,13 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
 
-class Filter:
+class SyscallFilter:
     """A compiled filter, ready to be put on."""
 
-    def __init__(self, program: Block) -> None:
-        self._code = ctypes.create_string_buffer(b"".join(instruction.packed() for instruction in program))
+    def __init__(self, program: Instructions) -> None:
+        self._code = ctypes.create_string_buffer(b"".join(instruction.pack() for instruction in program))
         self._program = _Program(len(program), ctypes.addressof(self._code))
 
-    def put_on(self) -> None:
+    def apply(self) -> None:
         """Binds this process, and all it starts, for good. Needs no_new_privs."""
         kernel.prctl(kernel.PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(self._program)))

@@ -4,13 +4,13 @@ import os
 import struct
 from typing import Any
 
-from services.verifier.sandbox.jail.child.plain import MAX_BYTES, Malformed, decode, encode
+from services.verifier.sandbox.jail.child.plain_data import MAX_BYTES, Malformed, decode, encode
 
 _SIZE = struct.Struct("<I")
 _CHUNK = 1 << 20
 
 
-class Channel:
+class JudgeChannel:
     """Sends and receives plain values. Both ends are jailed; neither trusts the other."""
 
     def __init__(self, descriptor: int) -> None:

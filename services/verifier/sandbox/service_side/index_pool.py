@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Places:
+class IndexPool:
     """Lends numbers 0..count-1, each to one holder at a time."""
 
     def __init__(self, count: int) -> None:

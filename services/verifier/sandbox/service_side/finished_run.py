@@ -4,11 +4,11 @@ import os
 import signal
 from dataclasses import dataclass
 
-from services.verifier.sandbox.jail.ceilings import whole_cpu_seconds
-from services.verifier.sandbox.jail.jail import MARK
-from services.verifier.sandbox.messages import Ended
-from services.verifier.sandbox.sandbox import EXIT_MEMORY, Ending, Limits, Run
-from services.verifier.sandbox.service_side.files_in_memory import JobFiles
+from services.verifier.sandbox.jail.jail import JAILED_SEAL
+from services.verifier.sandbox.jail.resource_limits import round_up_cpu_seconds
+from services.verifier.sandbox.messages import ProcessEnded
+from services.verifier.sandbox.sandbox import EXIT_MEMORY, EndReason, Limits, ProgramRun
+from services.verifier.sandbox.service_side.job_files import JobFiles
 
 # A process that the kernel took for want of memory had most of what it was allowed.
 _SHARE_OF_A_VICTIM = 0.8
@@ -22,21 +22,21 @@ class Watched:
     """What the service saw: how long the process ran, and whether it ended it itself, and why."""
 
     seconds: float
-    by_us: Ending | None
+    by_us: EndReason | None
 
 
-def conclude(ended: Ended, watched: Watched, files: JobFiles, limits: Limits) -> Run:
+def conclude(ended: ProcessEnded, watched: Watched, files: JobFiles, limits: Limits) -> ProgramRun:
     """The finished run. LOST when the process never got to its program, or something else killed it."""
     code = os.waitstatus_to_exitcode(ended.status)
     stdout, stderr = files.output(limits.output_bytes), files.errors()
     # A stopped process may have been ending by itself: then that is its end.
-    ended_itself = watched.by_us is Ending.STOPPED and code != -signal.SIGKILL
+    ended_itself = watched.by_us is EndReason.STOPPED and code != -signal.SIGKILL
     ending = _ending(code, ended, limits) if watched.by_us is None or ended_itself else watched.by_us
-    if ending is Ending.EXITED and max(len(stdout), files.error_bytes()) >= limits.output_bytes:
-        ending = Ending.OUTPUT_LIMIT
-    if not files.bears(MARK) and ending is not Ending.STOPPED:
-        ending = Ending.LOST
-    return Run(
+    if ending is EndReason.EXITED and max(len(stdout), files.error_bytes()) >= limits.output_bytes:
+        ending = EndReason.OUTPUT_LIMIT
+    if not files.has_seal(JAILED_SEAL) and ending is not EndReason.STOPPED:
+        ending = EndReason.LOST
+    return ProgramRun(
         ending,
         exit_code=code if code >= 0 else None,
         signal=-code if code < 0 else None,
@@ -48,16 +48,20 @@ def conclude(ended: Ended, watched: Watched, files: JobFiles, limits: Limits) ->
     )
 
 
-def _ending(code: int, ended: Ended, limits: Limits) -> Ending:
-    used_up = whole_cpu_seconds(limits.cpu_seconds) - _CLOCK_ERROR_SECONDS
+def _ending(code: int, ended: ProcessEnded, limits: Limits) -> EndReason:
+    used_up = round_up_cpu_seconds(limits.cpu_seconds) - _CLOCK_ERROR_SECONDS
     if ended.cpu_seconds >= (used_up if code == -signal.SIGKILL else limits.cpu_seconds + _CPU_SLACK_SECONDS):
-        return Ending.TIMED_OUT
+        return EndReason.TIMED_OUT
     if code == EXIT_MEMORY:
-        return Ending.OUT_OF_MEMORY
+        return EndReason.OUT_OF_MEMORY
     if code >= 0:
-        return Ending.EXITED
+        return EndReason.EXITED
     if -code == signal.SIGKILL:
         is_victim = ended.peak_memory_bytes >= _SHARE_OF_A_VICTIM * limits.memory_bytes
-        return Ending.OUT_OF_MEMORY if is_victim else Ending.LOST
-    known = {signal.SIGSYS: Ending.VIOLATION, signal.SIGXCPU: Ending.TIMED_OUT, signal.SIGXFSZ: Ending.OUTPUT_LIMIT}
-    return known.get(signal.Signals(-code), Ending.CRASHED)
+        return EndReason.OUT_OF_MEMORY if is_victim else EndReason.LOST
+    known = {
+        signal.SIGSYS: EndReason.VIOLATION,
+        signal.SIGXCPU: EndReason.TIMED_OUT,
+        signal.SIGXFSZ: EndReason.OUTPUT_LIMIT,
+    }
+    return known.get(signal.Signals(-code), EndReason.CRASHED)

@@ -185,7 +185,7 @@ def _numbers(table: str, machine: Machine) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class SyscallPolicy:
     """System call numbers by name on one machine type; whatever is not here fails with EPERM."""
 
     machine: Machine
@@ -195,10 +195,10 @@ class Policy:
     violations: dict[str, int]
 
 
-def policy_for(machine: Machine, *, is_for_commands: bool = False) -> Policy:
+def build_syscall_policy(machine: Machine, *, is_for_commands: bool = False) -> SyscallPolicy:
     """What jailed Python code may call, or another language's interpreter and its code."""
     allowed = _NUMBERS_OF_ALLOWED + (_NUMBERS_FOR_COMMANDS.lstrip() if is_for_commands else "")
-    return Policy(
+    return SyscallPolicy(
         machine,
         _numbers(allowed, machine),
         _numbers(_NUMBERS_OF_CHECKED, machine),

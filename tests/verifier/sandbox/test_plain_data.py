@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.sandbox.jail.child.plain import Malformed, NotPlain, decode, encode
+from services.verifier.sandbox.jail.child.plain_data import Malformed, NotPlain, decode, encode
 
 scalars = (
     st.none()

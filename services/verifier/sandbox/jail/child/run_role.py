@@ -16,9 +16,9 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
-from services.verifier.sandbox.jail.child.channel import Channel
-from services.verifier.sandbox.jail.child.judging import judge
-from services.verifier.sandbox.jail.child.serving import serve
+from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
+from services.verifier.sandbox.jail.child.judge_runner import run_judge
+from services.verifier.sandbox.jail.child.solution_server import serve_solution
 from services.verifier.sandbox.sandbox import EXIT_MEMORY, Role
 
 EXIT_ERROR = 1
@@ -46,7 +46,7 @@ def preload() -> None:
     sys.path[:] = [path for path in sys.path if path.startswith(sys.base_prefix)]
 
 
-def play(role: int) -> NoReturn:
+def run_role(role: int) -> NoReturn:
     """Does the role's work and ends the process. Runs inside the jail."""
     code = EXIT_ERROR
     try:
@@ -62,7 +62,7 @@ def play(role: int) -> NoReturn:
         elif role == Role.COMMAND:
             _execute_command(argv, len(source))
         else:
-            code = judge(source, Channel(_CHANNEL))
+            code = run_judge(source, JudgeChannel(_CHANNEL))
     finally:
         os._exit(code)
 
@@ -123,7 +123,7 @@ def _run_solution(source: bytes) -> int:
 
     def load_and_serve() -> None:
         _execute(source, module)
-        serve(module.__dict__, Channel(_CHANNEL))
+        serve_solution(module.__dict__, JudgeChannel(_CHANNEL))
 
     return _guarded(load_and_serve)
 

@@ -4,14 +4,14 @@ import builtins
 from collections.abc import Mapping
 from typing import Any
 
-from services.verifier.sandbox.jail.child.channel import Channel
-from services.verifier.sandbox.jail.child.plain import NotPlain
+from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
+from services.verifier.sandbox.jail.child.plain_data import NotPlain
 
 # Replies: ("value", v), ("raised", type, message), ("object", description), ("callable",), ("missing",).
 Reply = tuple[Any, ...]
 
 
-def serve(names: Mapping[str, Any], channel: Channel) -> None:
+def serve_solution(names: Mapping[str, Any], channel: JudgeChannel) -> None:
     """Answers until the judge is gone."""
     while True:
         try:
@@ -39,7 +39,7 @@ def _builtin_name(kind: type) -> str:
     return str(next(base.__name__ for base in kind.__mro__ if getattr(builtins, base.__name__, None) is base))
 
 
-def _reply(channel: Channel, reply: Reply) -> None:
+def _reply(channel: JudgeChannel, reply: Reply) -> None:
     try:
         channel.send(reply)
     except NotPlain as error:

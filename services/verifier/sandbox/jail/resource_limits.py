@@ -9,7 +9,7 @@ _STACK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Ceilings:
+class ResourceLimits:
     """The limits as the kernel takes them, within those that the fork-server itself has."""
 
     cpu_seconds: int
@@ -17,7 +17,7 @@ class Ceilings:
     file_bytes: int
     num_processes: int
 
-    def put_on(self) -> None:
+    def apply(self) -> None:
         # First a signal that a program may catch; a second later it is killed.
         _set(resource.RLIMIT_CPU, self.cpu_seconds, self.cpu_seconds + 1)
         _set(resource.RLIMIT_AS, self.address_space_bytes, self.address_space_bytes)
@@ -26,7 +26,7 @@ class Ceilings:
         _set(resource.RLIMIT_NOFILE, _NUM_OPEN_FILES, _NUM_OPEN_FILES)
 
 
-def put_on_common_limits() -> None:
+def apply_common_limits() -> None:
     """The limits that are the same for every child: set once, inherited. A child may raise its stack: it is memory."""
     for kind in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
         _set(kind, 0, 0)
@@ -41,6 +41,6 @@ def _set(kind: int, soft: int, hard: int | None) -> None:
     resource.setrlimit(kind, (soft, most if hard is None else hard))
 
 
-def whole_cpu_seconds(seconds: float) -> int:
+def round_up_cpu_seconds(seconds: float) -> int:
     """The kernel counts processor time in whole seconds: rounded up."""
     return max(1, math.ceil(seconds))
