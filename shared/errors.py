@@ -2,6 +2,8 @@
 
 from http import HTTPStatus
 
+from pydantic import ValidationError
+
 
 class IbtpoError(Exception):
     """An error with an answer: `status` is the HTTP status it maps to, `title` its short name."""
@@ -50,3 +52,10 @@ class Unavailable(IbtpoError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "unavailable"
+
+
+def first_reason(error: ValidationError) -> str:
+    """`field: what is wrong` of pydantic's first complaint."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field}: {first['msg']}" if field else str(first["msg"])

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from services.verifier.config import VerifierConfig
 from services.verifier.wiring import build
 from shared.errors import IbtpoError, InvalidInput, Overloaded, TooLarge, Unavailable
+from shared.files import atomic_writer, read_json_lines
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest, VerdictResponse
 from shared.runtime.client import http_client, raise_for_problem, reaching
 
@@ -51,18 +52,13 @@ async def _rescore(rescoring: Rescoring, console: Console) -> int:
     if num_rows == 0:
         raise InvalidInput(f"{rescoring.input} has no rows; it should have one JSON object a line")
     tally: Counter[str] = Counter()
-    partial = rescoring.output.with_name(f".{rescoring.output.name}.partial")
-    try:
-        async with _verifier(rescoring) as client:
-            with _progress(console) as progress, partial.open("w", encoding="utf-8") as sink:
-                bar = progress.add_task("judging", total=num_rows)
-                async for judged in _judged_in_order(client, _batches(rescoring.input)):
-                    sink.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in judged)
-                    tally.update(row.get("outcome", _NOT_JUDGED) for row in judged)
-                    progress.advance(bar, len(judged))
-        partial.replace(rescoring.output)
-    finally:
-        partial.unlink(missing_ok=True)
+    async with _verifier(rescoring) as client:
+        with _progress(console) as progress, atomic_writer(rescoring.output) as output:
+            bar = progress.add_task("judging", total=num_rows)
+            async for judged in _judged_in_order(client, _batches(rescoring.input)):
+                output.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in judged)
+                tally.update(row.get("outcome", _NOT_JUDGED) for row in judged)
+                progress.advance(bar, len(judged))
     told = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(tally.items()))
     console.print(f"{num_rows} rows: {told}", highlight=False)
     return 1 if tally.keys() & {_NOT_JUDGED, Outcome.INFRASTRUCTURE.value} else 0
@@ -93,10 +89,8 @@ async def _verifier(rescoring: Rescoring) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def _items(path: Path) -> Iterator[VerdictItem]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _item(path, number, line)
+    for where, row in read_json_lines(path):
+        yield _item(where, row)
 
 
 def _batches(path: Path) -> Iterator[list[VerdictItem]]:
@@ -112,20 +106,19 @@ def _batches(path: Path) -> Iterator[list[VerdictItem]]:
         yield batch
 
 
-def _item(path: Path, number: int, line: str) -> VerdictItem:
+def _item(where: str, row: dict[str, Any]) -> VerdictItem:
     """A row as an item; rows of test sets may say `payload` for the response, and `gold` or `tests` without a key."""
     try:
-        row: dict[str, Any] = json.loads(line)
         key = (
             row["answer_key"] if "answer_key" in row else {name: row[name] for name in ("gold", "tests") if name in row}
         )
         response = row["response"] if "response" in row else row["payload"]
-        return VerdictItem(id=str(row.get("id", number)), kind=row["kind"], response=response, answer_key=key)
+        return VerdictItem(
+            id=str(row.get("id", where.rpartition(":")[2])), kind=row["kind"], response=response, answer_key=key
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        raise InvalidInput(
-            f"{path}, line {number}: {reason}; a row is a JSON object with id, kind, response, answer_key"
-        ) from error
+        raise InvalidInput(f"{where}: {reason}; a row is a JSON object with id, kind, response, answer_key") from error
 
 
 # --- requests

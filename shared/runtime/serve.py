@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from shared.errors import Conflict, InvalidInput
+from shared.files import atomic_write
 from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.logs import event_logger
 from shared.runtime.middleware import is_loopback
@@ -164,6 +165,4 @@ def _tell(url_file: Path | None, url: str | None) -> None:
     if url is None:
         url_file.unlink(missing_ok=True)
         return
-    partial = url_file.with_name(f".{url_file.name}.partial")
-    partial.write_text(url)
-    partial.replace(url_file)
+    atomic_write(url_file, url)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, first_reason
 from shared.streams.group import Entry, attempt_of
 
 Item = TypeVar("Item")
@@ -31,8 +31,7 @@ def read(entry: Entry, field: bytes, reader: Callable[[bytes], Item]) -> Item | 
     try:
         return reader(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = ": ".join((".".join(map(str, first["loc"])), first["msg"])).removeprefix(": ")
+        reason = first_reason(error)
     except InvalidInput as error:
         reason = str(error)
     name = entry.fields.get(b"id", b"").decode(errors="replace")

@@ -1,11 +1,11 @@
 """Makes and checks the manifest of a policy bundle that lies in a directory."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from shared.errors import InvalidInput
+from shared.files import atomic_write
 from shared.protocol.weights import BundleFile, Manifest
 from shared.tree.draw import WeightVersion
 
@@ -18,7 +18,7 @@ def write_manifest(run: str, directory: Path, version: WeightVersion) -> Manifes
     beside them. InvalidInput when the directory holds no files or anything but plain files."""
     files = tuple(_bundle_file(path) for path in _files_of(directory))
     manifest = Manifest(run=run, version=version, files=files, content_hash=content_hash(files))
-    write_durably(directory / MANIFEST_NAME, manifest.model_dump_json().encode())
+    atomic_write(directory / MANIFEST_NAME, manifest.model_dump_json(), durable=True)
     return manifest
 
 
@@ -47,26 +47,6 @@ def check_manifest(manifest: Manifest) -> None:
     expected = content_hash(manifest.files)
     if expected != manifest.content_hash:
         raise InvalidInput(f"content_hash is {manifest.content_hash}, but that of the listed files is {expected}")
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Writes a small file so that it is on the disk, whole, when this returns."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes renames in a directory outlive a loss of power."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files_of(directory: Path) -> list[Path]:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.errors import Conflict, InvalidInput, TooLarge, Unavailable
+from shared.files import atomic_write, sync_directory
 from shared.protocol.weights import BundleFile, Manifest
 from shared.tree.draw import WeightVersion
 from shared.weights.framing import FrameReader
-from shared.weights.manifest import MANIFEST_NAME, check_manifest, read_manifest, sync_directory, write_durably
+from shared.weights.manifest import MANIFEST_NAME, check_manifest, read_manifest
 
 _STAGING_PREFIX = ".staging-"
 _WRITE_BYTES = 1 << 20
@@ -78,7 +79,8 @@ class SnapshotStore:
                 for file in manifest.files:
                     await _write_file(reader, file, staged)
                 await reader.end()
-                await asyncio.to_thread(write_durably, staged / MANIFEST_NAME, manifest.model_dump_json().encode())
+                text = manifest.model_dump_json()
+                await asyncio.to_thread(atomic_write, staged / MANIFEST_NAME, text, durable=True)
                 snapshot = self._publish(staged, manifest)
                 await asyncio.to_thread(self._settle)
                 return snapshot

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +14,7 @@ import pytest
 from services.launcher.processes import process_group
 from services.launcher.runs.history import History
 from services.launcher.runs.run_dir import RunDirectory, RunRecord
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -48,13 +48,6 @@ def train(ibtpo: Start) -> Start:
     return lambda run, *settings: ibtpo("train", run, "--plain", "--run", run.name, *settings)
 
 
-def until(condition: Callable[[], object], seconds: float = 180.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.1)
-
-
 def steps(run: RunDirectory) -> list[int]:
     return [one.step for one in History.read(run.metrics).figures]
 
@@ -66,7 +59,7 @@ def services_of(run: RunDirectory) -> dict[str, int]:
 
 
 def assert_all_gone(pids: dict[str, int], seconds: float = 60.0) -> None:
-    until(lambda: not any(map(process_group.is_alive, pids.values())), seconds)
+    wait_until(lambda: not any(map(process_group.is_alive, pids.values())), seconds)
 
 
 @pytest.fixture
@@ -76,7 +69,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def test_an_interrupted_run_is_resumed_and_finished(run: RunDirectory, train: Start) -> None:
     launcher = train(run, *SMALL)
-    until(lambda: len(steps(run)) >= 2)
+    wait_until(lambda: len(steps(run)) >= 2, 180)
     pids = services_of(run)
     assert set(pids) == {"redis", "verifier", "learner", "rollout-1", "rollout-2"}
     launcher.send_signal(signal.SIGINT)
@@ -96,13 +89,16 @@ def test_an_interrupted_run_is_resumed_and_finished(run: RunDirectory, train: St
 
 def test_what_is_killed_comes_back_and_stop_ends_the_run(run: RunDirectory, train: Start, ibtpo: Start) -> None:
     launcher = train(run, *SMALL[:3], "total_steps=500")
-    until(lambda: steps(run))
+    wait_until(lambda: steps(run), 180)
     before = services_of(run)
     for name in ("verifier", "rollout-1", "learner", "redis"):
         os.kill(before[name], signal.SIGKILL)
-    until(lambda: all(services_of(run)[name] != before[name] for name in ("verifier", "rollout-1", "learner", "redis")))
+    wait_until(
+        lambda: all(services_of(run)[name] != before[name] for name in ("verifier", "rollout-1", "learner", "redis")),
+        180,
+    )
     seen = len(steps(run))
-    until(lambda: len(steps(run)) > seen + 1)
+    wait_until(lambda: len(steps(run)) > seen + 1, 180)
     assert ibtpo("stop", run, run.name).wait(120) == 0
     assert launcher.wait(60) == 0
     assert_all_gone(services_of(run), 1.0)
@@ -110,7 +106,7 @@ def test_what_is_killed_comes_back_and_stop_ends_the_run(run: RunDirectory, trai
 
 def test_nothing_outlives_a_launcher_that_is_killed(run: RunDirectory, train: Start) -> None:
     launcher = train(run, *SMALL[:3], "total_steps=500")
-    until(lambda: steps(run))
+    wait_until(lambda: steps(run), 180)
     pids = services_of(run)
     launcher.kill()
     launcher.wait()

@@ -21,6 +21,7 @@ from services.launcher.processes.service_processes import (
     ServiceSpec,
     end_in_order,
 )
+from tests.waiting import wait_until_async
 
 MakeSpec = Callable[..., ServiceSpec]
 
@@ -32,12 +33,6 @@ async def guard(tmp_path: Path) -> AsyncIterator[GuardLine]:
     line = await GuardLine.start(tmp_path / "guard.jsonl")
     yield line
     await line.close()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_a_service_is_ready_once_it_answers(make_spec: MakeSpec, guard: GuardLine) -> None:
@@ -75,7 +70,7 @@ async def test_a_killed_service_comes_back_at_the_same_url(make_spec: MakeSpec, 
     watch = asyncio.create_task(service.keep_running(QUICK))
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    await until(lambda: service.pid != pid)
+    await wait_until_async(lambda: service.pid != pid)
     await service.wait_ready(10)
     assert service.url == url
     assert service.restarts == 1
@@ -92,7 +87,7 @@ async def test_restarts_are_bounded(make_spec: MakeSpec, guard: GuardLine) -> No
         pid = service.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        await until(lambda pid=pid: service.pid != pid or watch.done())  # type: ignore[misc]
+        await wait_until_async(lambda pid=pid: service.pid != pid or watch.done())  # type: ignore[misc]
     with pytest.raises(ServiceFailed, match=r"rollout-1 ended with signal SIGKILL after 2 restarts"):
         await watch
 
@@ -118,7 +113,7 @@ async def test_what_a_service_started_ends_with_it(make_spec: MakeSpec, guard: G
     await service.wait_ready(10)
     child = int(Path(f"{spec.url_file}.child").read_text())
     await service.end(5)
-    await until(lambda: not is_running(child))
+    await wait_until_async(lambda: not is_running(child))
 
 
 async def test_a_service_that_ignores_the_request_to_end_is_killed_in_bounded_time(
@@ -173,12 +168,12 @@ asyncio.run(main())
 
 async def test_no_service_outlives_a_killed_launcher(tmp_path: Path, http_service: str) -> None:
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(tmp_path), http_service])
-    await until((tmp_path / "up").exists, 20)
+    await wait_until_async((tmp_path / "up").exists, 20)
     pids = [int((tmp_path / f"{name}.pid").read_text()) for name in ("learner", "verifier", "redis")]
     pids.append(int((tmp_path / "verifier.url.child").read_text()))
     launcher.kill()
     launcher.wait()
-    await until(lambda: not any(is_running(pid) for pid in pids), 15)
+    await wait_until_async(lambda: not any(is_running(pid) for pid in pids), 15)
     assert (tmp_path / "learner.url.ended").exists(), "it was asked to end, not only killed"
 
 

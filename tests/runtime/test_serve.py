@@ -19,6 +19,7 @@ from shared.errors import Conflict, InvalidInput
 from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.serve import check_door, open_door, serving, url_of
 from tests.runtime.small_service import TOKEN, small_app
+from tests.waiting import wait_until
 
 SCRIPT = Path(__file__).with_name("small_service.py")
 
@@ -37,19 +38,15 @@ class SmallProcess:
             )
 
     def url(self) -> str:
-        deadline = time.monotonic() + 20
-        while not self.url_file.exists():
-            assert self.process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: self._is_alive() and self.url_file.exists(), what=self.log_text)
         return self.url_file.read_text()
 
     def wait_for(self, event: str) -> None:
-        deadline = time.monotonic() + 20
-        while f'"{event}"' not in self.log_text():
-            assert self.process.poll() is None, self.log_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: self._is_alive() and f'"{event}"' in self.log_text(), what=self.log_text)
+
+    def _is_alive(self) -> bool:
+        assert self.process.poll() is None, self.log_text()
+        return True
 
     def exit_code(self) -> int:
         return self.process.wait(20)
@@ -148,8 +145,8 @@ def test_a_third_signal_ends_what_clings(processes: Callable[..., SmallProcess])
     small.process.send_signal(signal.SIGTERM)
     small.wait_for("clinging")
     small.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
-    small.process.send_signal(signal.SIGTERM)
+    # sent again and again: two signals in the same instant arrive as one
+    wait_until(lambda: small.process.send_signal(signal.SIGTERM) or small.process.poll() is not None)
     assert small.exit_code() == -signal.SIGTERM
 
 

@@ -11,9 +11,9 @@ from shared.errors import IbtpoError, InvalidInput, Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.streams import Claim, Connection, RunStreams, StreamsFull, connect
 from shared.streams.keys import RunKeys
-from tests.streams.patience import ride_out
 from tests.streams.real_server import RealServer
 from tests.streams.samples import a_task, a_tree, tasks
+from tests.waiting import retry_while_unavailable
 
 StartServer = Callable[[bool], RealServer]
 
@@ -35,8 +35,8 @@ async def grow_one(run: RunStreams) -> None:
     """Takes a task, as long as that takes, and finishes it."""
     claims: list[Claim] = []
     while not claims:
-        claims = await ride_out(lambda: run.tasks.take("a", 1, 0.2), 20)
-    await ride_out(lambda: run.tasks.finish(claims[0], a_tree(claims[0].task)), 20)
+        claims = await retry_while_unavailable(lambda: run.tasks.take("a", 1, 0.2), 20)
+    await retry_while_unavailable(lambda: run.tasks.finish(claims[0], a_tree(claims[0].task)), 20)
 
 
 async def test_a_server_that_is_not_there_yet_is_waited_for(
@@ -50,7 +50,7 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(
     await asyncio.sleep(0.5)
     server.start()
     try:
-        await ride_out(lambda: run.tasks.put(tasks(1)), 10)
+        await retry_while_unavailable(lambda: run.tasks.put(tasks(1)), 10)
         await asyncio.wait_for(working, 10)
         assert await run.trees.ids() == {("0-0", 0)}
     finally:
@@ -81,7 +81,7 @@ async def test_with_an_append_only_file_a_killed_server_loses_nothing(
     with pytest.raises(Unavailable):
         await run.tasks.depth()
     server.start()
-    assert await ride_out(lambda: run.tasks.finish(growing, a_tree(growing.task)), 10)
+    assert await retry_while_unavailable(lambda: run.tasks.finish(growing, a_tree(growing.task)), 10)
     assert await run.tasks.depth() == (0, 1)
     assert await run.trees.redeliver("learner", await run.trees.pending()) == [delivery]
     await run.lease.renew()
@@ -100,7 +100,7 @@ async def test_an_emptied_server_is_noticed_and_the_work_is_fed_again(
     assert before == await run.incarnation()
     server.kill()
     server.start()
-    assert await ride_out(run.incarnation, 10) != before
+    assert await retry_while_unavailable(run.incarnation, 10) != before
     # everything is gone, and nothing about it is an error
     assert await run.tasks.ids() == set()
     assert await run.tasks.keep_alive("a", [claims[0].entry_id]) == set()
@@ -160,7 +160,7 @@ async def test_a_frozen_server_costs_no_more_than_the_deadline(
     server.thaw()
     # replies that came too late are given to nobody
     for index in range(20):
-        await ride_out(lambda: run.board.announce_learner(f"http://{index}"), 5)  # noqa: B023
+        await retry_while_unavailable(lambda: run.board.announce_learner(f"http://{index}"), 5)  # noqa: B023
         assert await run.board.learner_url() == f"http://{index}"
 
 
@@ -255,13 +255,13 @@ async def test_twenty_seconds_without_redis_are_ridden_out(
     run = open_run(server.url)
     info = ReplicaInfo(name="a", url="http://a", state=ReplicaState.SERVING, version=None)
     await run.tasks.put(tasks(40))
-    growing = asyncio.gather(*(ride_out(lambda: grow_one(run), 60) for _ in range(40)))
+    growing = asyncio.gather(*(retry_while_unavailable(lambda: grow_one(run), 60) for _ in range(40)))
     await asyncio.sleep(0.05)
     server.kill()
     await asyncio.sleep(20)
     server.start()
     start = time.monotonic()
-    await ride_out(lambda: run.replicas.announce(info, 60), 10)
+    await retry_while_unavailable(lambda: run.replicas.announce(info, 60), 10)
     assert time.monotonic() - start < 3
     await asyncio.wait_for(growing, 30)
     assert await run.trees.ids() == {(task.id, 0) for task in tasks(40)}

@@ -56,7 +56,7 @@ def test_a_row_that_cannot_be_judged_says_so_and_spoils_no_other(tmp_path: Path)
 
 @pytest.mark.parametrize("row", [[], {}, {"kind": "math"}, {"kind": "math", "response": 4, "gold": "4"}])
 def test_a_row_of_another_shape_is_named(tmp_path: Path, row: Any) -> None:
-    with pytest.raises(InvalidInput, match="line 2"):
+    with pytest.raises(InvalidInput, match=":2: "):
         _rescore(tmp_path, [_math(0, "3", "3"), row])
     assert not (tmp_path / "out.jsonl").exists()
 

@@ -3,13 +3,12 @@
 import asyncio
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
 import httpx
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
@@ -18,6 +17,7 @@ from services.demo.difficulty import Difficulty
 from services.launcher.processes.serving import Serving, serving
 from services.launcher.runs.model_files import check_model
 from shared.errors import InvalidInput, Unavailable
+from shared.files import read_rows
 from shared.protocol.grow import GrowRequest
 from shared.protocol.task import Growth, Problem
 from shared.protocol.tree import ScoredTree
@@ -139,28 +139,7 @@ def _problems(evaluating: Evaluating, folder: Path) -> list[Problem]:
     data = evaluating.data
     if data is None:
         data = write_data(folder, Difficulty(), 1, evaluating.problems, evaluating.seed).heldout
-    problems = list(islice(_read(data), evaluating.problems))
+    problems = [problem for _, problem in islice(read_rows(data, Problem), evaluating.problems)]
     if not problems:
         raise InvalidInput(f"{data} holds no problem")
     return problems
-
-
-def _read(data: Path) -> Iterator[Problem]:
-    try:
-        with data.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _problem(line, f"{data}:{number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read the problems in {data}: {error}") from error
-
-
-def _problem(line: str, place: str) -> Problem:
-    try:
-        return Problem.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the line"
-        raise InvalidInput(
-            f'{place}: {field}: {first["msg"]}; a row is {{"id", "prompt", "kind", "answer_key"}}'
-        ) from error

@@ -13,6 +13,7 @@ from services.launcher.display.tree_view import summary as tree_summary
 from services.launcher.runs.history import History
 from services.launcher.runs.kept_trees import KeptTree, kept_trees
 from services.launcher.runs.run_dir import RunDirectory
+from shared.files import atomic_write
 from shared.protocol.status import Evaluation
 
 NUM_TREES = 4
@@ -57,7 +58,7 @@ def write_report(run: RunDirectory) -> Path:
     plots = write_plots(history, run.plots)
     trees = kept_trees(run)
     trees = trees[:: max(1, len(trees) // NUM_TREES)][:NUM_TREES]
-    run.report.write_text("".join(_page(run, history, plots, trees)), encoding="utf-8")
+    atomic_write(run.report, "".join(_page(run, history, plots, trees)))
     return run.report
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import os
 import secrets
 import shutil
 import socket
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import Unavailable
+from shared.files import atomic_write
 
 SERVERS_ON_PATH = ("valkey-server", "redis-server")
 ANSWER_SECONDS = 2.0
@@ -69,7 +69,7 @@ def choose(url: str | None, directory: Path) -> GivenRedis | OwnRedis:
     port, password = free_port(), secrets.token_hex(16)
     directory.mkdir(parents=True, exist_ok=True)
     settings = directory / "redis.conf"
-    _write_private(settings, _settings(port, password, directory.resolve()))
+    atomic_write(settings, _settings(port, password, directory.resolve()), mode=0o600)
     return OwnRedis(kind, (str(binary), str(settings)), port, password)
 
 
@@ -87,12 +87,6 @@ def _settings(port: int, password: str, directory: Path) -> str:
         "maxmemory-policy noeviction",
     )
     return "\n".join(lines) + "\n"
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
 
 
 async def answers(server: OwnRedis) -> bool:

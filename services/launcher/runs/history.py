@@ -1,11 +1,11 @@
 """The figures of a run step by step, as the learner wrote them to metrics.jsonl or as a view has seen them."""
 
-import json
-from collections.abc import Iterable
+import contextlib
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from shared.files import read_json_lines
 from shared.protocol.status import Evaluation, RunStatus, StepFigures
 
 
@@ -20,11 +20,9 @@ class History:
     def read(cls, metrics: Path) -> "History":
         """What metrics.jsonl holds; a line that is half written or of another kind is passed over."""
         history = cls()
-        try:
-            with metrics.open(encoding="utf-8") as lines:
-                history._take_lines(lines)
-        except FileNotFoundError:
-            pass
+        if metrics.exists():
+            for _, row in read_json_lines(metrics, skip_broken=True):
+                history._take(row)
         return history
 
     @property
@@ -48,18 +46,16 @@ class History:
             self._figures[status.figures.step] = status.figures
         self._evaluations.update((one.step, one) for one in status.evaluations)
 
-    def _take_lines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            try:
-                row = json.loads(line)
-                if "avg_at_k" in row:
-                    evaluation = Evaluation.model_validate(_known(row, Evaluation))
-                    self._evaluations[evaluation.step] = evaluation
-                elif "trees" in row:
-                    figures = StepFigures.model_validate(_known(row, StepFigures))
-                    self._figures[figures.step] = figures
-            except (ValueError, TypeError, ValidationError):
-                continue
+    def _take(self, row: object) -> None:
+        if not isinstance(row, dict):
+            return
+        with contextlib.suppress(ValidationError):
+            if "avg_at_k" in row:
+                evaluation = Evaluation.model_validate(_known(row, Evaluation))
+                self._evaluations[evaluation.step] = evaluation
+            elif "trees" in row:
+                figures = StepFigures.model_validate(_known(row, StepFigures))
+                self._figures[figures.step] = figures
 
 
 def _known(row: dict[str, object], model: type[StepFigures] | type[Evaluation]) -> dict[str, object]:

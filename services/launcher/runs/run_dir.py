@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import Conflict, InvalidInput
+from shared.files import atomic_write
 from shared.protocol.names import RUN_NAME
 
 
@@ -113,11 +113,7 @@ class RunDirectory:
 
     def write_private(self, path: Path, text: str) -> None:
         """Replaces a file of the run whole, readable by its owner only."""
-        draft = path.with_name(f".{path.name}.partial")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        draft.replace(path)
+        atomic_write(path, text, mode=0o600)
 
     def read_record(self) -> RunRecord | None:
         """The record, or None when there is none to read."""

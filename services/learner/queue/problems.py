@@ -1,14 +1,13 @@
 """The problems of a run: read from JSON lines, with their prompts as token ids."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pydantic import ValidationError
-
 from shared.errors import InvalidInput
+from shared.files import read_rows
 from shared.protocol.task import Problem
 
 Prompt: TypeAlias = str | tuple[dict[str, str], ...]
@@ -36,7 +35,9 @@ class ProblemLimits:
 
 def read_problems(paths: Iterable[Path], encode: Encoder, limits: ProblemLimits) -> tuple[EncodedProblem, ...]:
     """All rows of the files, in order. InvalidInput names the file and line of the first that cannot be used."""
-    problems = tuple(_encoded(problem, where, encode, limits) for problem, where in _rows(paths))
+    problems = tuple(
+        _encoded(problem, where, encode, limits) for path in paths for where, problem in read_rows(path, Problem)
+    )
     if not problems:
         raise InvalidInput(f"no problems in {', '.join(map(str, paths))}: one JSON object per line is expected")
     return problems
@@ -62,27 +63,6 @@ def fingerprint(problems: Sequence[EncodedProblem]) -> str:
     for problem in problems:
         digest.update(repr((problem.id, problem.prompt_ids, problem.kind, sorted(problem.answer_key.items()))).encode())
     return digest.hexdigest()[:16]
-
-
-def _rows(paths: Iterable[Path]) -> Iterator[tuple[Problem, str]]:
-    for path in paths:
-        try:
-            lines = path.read_bytes().splitlines()
-        except OSError as error:
-            raise InvalidInput(f"cannot read the problems in {path}: {error.strerror}") from error
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                where = f"{path}:{number}"
-                yield _problem(line, where), where
-
-
-def _problem(line: bytes, where: str) -> Problem:
-    try:
-        return Problem.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise InvalidInput(f"{where}: {field}: {first['msg']}") from error
 
 
 def _encoded(problem: Problem, where: str, encode: Encoder, limits: ProblemLimits) -> EncodedProblem:

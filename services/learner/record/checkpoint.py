@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from services.learner.record.state import LearnerState
 from services.learner.training.policy import Policy
 from shared.errors import InvalidInput
+from shared.files import sync_directory
 
 _STATE = "state.json"
 _OPTIMIZER = "optimizer.pt"
@@ -108,7 +109,7 @@ class CheckpointStore:
         if final.exists():
             final.rename(old)
         draft.rename(final)
-        _sync_directory(self._root)
+        sync_directory(self._root)
         shutil.rmtree(old, ignore_errors=True)
 
     def _steps(self) -> list[int]:
@@ -124,13 +125,5 @@ def _sync(directory: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         else:
-            _sync_directory(path)
-    _sync_directory(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync_directory(path)
+    sync_directory(directory)

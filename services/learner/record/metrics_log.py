@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from services.learner.record.figures import Summary
+from shared.files import atomic_write, read_json_lines
 from shared.protocol.status import Evaluation, StepFigures
 
 
@@ -23,10 +24,8 @@ class Journal:
         """Drops the lines after `step`: they belong to a life that was abandoned, and will be written again."""
         self._lines.parent.mkdir(parents=True, exist_ok=True)
         if self._lines.exists():
-            kept = [line for line in self._lines.read_text().splitlines() if _is_until(line, step)]
-            draft = self._lines.with_suffix(".partial")
-            draft.write_text("".join(f"{line}\n" for line in kept))
-            draft.replace(self._lines)
+            kept = [row for _, row in read_json_lines(self._lines, skip_broken=True) if _is_until(row, step)]
+            atomic_write(self._lines, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def add(self, line: StepFigures | Evaluation) -> None:
         """Appends a line."""
@@ -35,14 +34,9 @@ class Journal:
 
     def close(self, summary: Summary) -> None:
         """Writes the summary, whole: the sign that the run has ended."""
-        draft = self._summary.with_suffix(".partial")
-        draft.write_text(summary.model_dump_json(indent=1) + "\n")
-        draft.replace(self._summary)
+        atomic_write(self._summary, summary.model_dump_json(indent=1) + "\n")
 
 
-def _is_until(line: str, step: int) -> bool:
-    """Whether the line is of a step up to `step`; a line that was cut half-way is not."""
-    try:
-        return int(json.loads(line)["step"]) <= step
-    except (ValueError, KeyError, TypeError):
-        return False
+def _is_until(row: object, step: int) -> bool:
+    """Whether a row is of a step up to `step`."""
+    return isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step

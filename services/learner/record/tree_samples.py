@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from shared.files import atomic_write
 from shared.protocol.tree import ScoredTree
 
 _LAST = "last-{}.msgpack"
@@ -34,6 +35,4 @@ class TreeShelf:
         return number if number < self._keep else random.Random(f"{self._seed} {number}").randint(0, number)
 
     def _write(self, name: str, tree: ScoredTree) -> None:
-        draft = self._directory / f".{name}.partial"
-        draft.write_bytes(tree.pack())
-        draft.replace(self._directory / name)
+        atomic_write(self._directory / name, tree.pack())

@@ -18,6 +18,7 @@ from services.rollout.engines.embedded.batch import DecodeBatch
 from services.rollout.engines.engine import Completion, Request, Sampling
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.tree.draw import Finish, VersionSpan, WeightVersion
+from tests.waiting import wait_until_async
 
 EngineFactory = Callable[..., Awaitable[EmbeddedEngine]]
 ModelFactory = Callable[..., torch.nn.Module]
@@ -44,19 +45,13 @@ def reference(model: torch.nn.Module, prompt: tuple[int, ...], completion: Compl
     return logprobs.gather(-1, token_ids[0, 1:, None])[len(prompt) - 1 :, 0]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 class TestNewWeights:
     async def test_requests_in_flight_go_on_under_the_new_weights_over_a_recomputed_prefix(
         self, serve: EngineFactory, snapshot: SnapshotFactory, plain_model: ModelFactory
     ) -> None:
         engine, completions = await serve(max_rows=8, trace=True), []
         clients = [asyncio.create_task(self.client(engine, p, completions)) for p in prompts_of(1, 8)]
-        await until(lambda: engine.counters.generated_tokens > 8 * 15)
+        await wait_until_async(lambda: engine.counters.generated_tokens > 8 * 15)
         await engine.load(snapshot(seed=1), SECOND)
         await asyncio.gather(*clients)
         models = {FIRST: plain_model("qwen3", 0), SECOND: plain_model("qwen3", 1)}
@@ -229,7 +224,7 @@ class TestLittleMemory:
         engine = await serve(max_rows=2)
         completions = await asyncio.gather(*(engine.complete(request(p, 9)) for p in prompts_of(7, 15)))
         assert [len(c.token_ids) for c in completions] == [9] * 15
-        await until(lambda: engine.counters.rows_in_flight == 0)
+        await wait_until_async(lambda: engine.counters.rows_in_flight == 0)
         assert engine.counters.finished_requests == 15
 
     async def test_a_full_queue_refuses_more(self, serve: EngineFactory) -> None:
@@ -244,11 +239,11 @@ class TestCallersThatLeave:
     async def test_a_cancelled_request_frees_its_row_and_its_pins(self, serve: EngineFactory) -> None:
         engine = await serve(max_rows=2, cache_bytes=60 * TOKEN_BYTES)
         running = [asyncio.create_task(engine.complete(request(p, 70))) for p in ((3, 4, 5), (6, 7, 8), (9, 10))]
-        await until(lambda: engine.counters.generated_tokens > 10)
+        await wait_until_async(lambda: engine.counters.generated_tokens > 10)
         for task in running:
             task.cancel()
         await asyncio.wait(running)
-        await until(lambda: engine.counters.rows_in_flight == 0)
+        await wait_until_async(lambda: engine.counters.rows_in_flight == 0)
         assert engine.counters.cancelled_requests == 3
         whole = await engine.complete(request(tuple(range(3, 23)) * 3, 5))  # needs the whole cache
         assert len(whole.token_ids) == 5
@@ -258,7 +253,7 @@ class TestCallersThatLeave:
     async def test_what_waits_can_be_cancelled_too(self, serve: EngineFactory) -> None:
         engine = await serve(max_rows=1, max_waiting=3)
         first = asyncio.create_task(engine.complete(request((3, 4), 60)))
-        await until(lambda: engine.counters.rows_in_flight == 1)
+        await wait_until_async(lambda: engine.counters.rows_in_flight == 1)
         for _ in range(5):
             waiting = [asyncio.create_task(engine.complete(request((5, 6)))) for _ in range(3)]
             await asyncio.sleep(0)
@@ -270,7 +265,7 @@ class TestCallersThatLeave:
     async def test_close_ends_all_requests_and_refuses_new_ones(self, serve: EngineFactory) -> None:
         engine = await serve(max_rows=1)
         running = [asyncio.create_task(engine.complete(request((3, 4), 80))) for _ in range(3)]
-        await until(lambda: engine.counters.generated_tokens > 3)
+        await wait_until_async(lambda: engine.counters.generated_tokens > 3)
         await engine.close()
         for result in await asyncio.gather(*running, return_exceptions=True):
             assert isinstance(result, Unavailable)
@@ -378,7 +373,7 @@ class TestManyAtOnce:
 
         async with asyncio.timeout(60):
             await asyncio.gather(learner(), *(client(number) for number in range(40)))
-        await until(lambda: engine.counters.rows_in_flight == 0)
+        await wait_until_async(lambda: engine.counters.rows_in_flight == 0)
         for prompt, completion in finished:
             for span in completion.spans:
                 expected = reference(models[span.version.number], prompt, completion)[span.start : span.end]

@@ -1,6 +1,5 @@
 """Engines over a contract-speaking server, as a child process like the real one."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -71,13 +70,6 @@ class Rig:
 
 RigFactory = Callable[..., Awaitable[Rig]]
 BundleFactory = Callable[..., Path]
-
-
-async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Waits for something that comes about in another task or process."""
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 from services.rollout.engines.engine import Request, Sampling
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.tree.draw import Finish, VersionSpan, WeightVersion
-from tests.rollout.sglang.conftest import RigFactory, request, until
+from tests.rollout.sglang.conftest import RigFactory, request
+from tests.waiting import wait_until_async
 
 
 async def test_a_completion_is_what_the_server_sampled(rig: RigFactory) -> None:
@@ -234,7 +235,7 @@ async def test_before_the_first_load_and_after_the_end_nothing_is_served(rig: Ri
 async def test_the_servers_own_series_are_shown_without_its_models_path(rig: RigFactory) -> None:
     served = await rig()
     await served.complete()
-    await until(lambda: served.value("sglang:num_running_reqs", tp_rank="0") is not None, 1)
+    await wait_until_async(lambda: served.value("sglang:num_running_reqs", tp_rank="0") is not None, 1)
     served.engine._scraping.cancel()  # type: ignore[union-attr]
     served.engine.series.show(await served.engine._supervisor.serving.client.metrics(5))  # type: ignore[union-attr]
     assert served.value("sglang:realtime_tokens_total", mode="prefill_compute") > 0

@@ -15,7 +15,8 @@ from services.rollout.engines.sglang import ExternalServer
 from services.rollout.engines.sglang.launch import free_port
 from shared.errors import Conflict, InvalidInput, Unavailable
 from shared.tree.draw import VersionSpan, WeightVersion
-from tests.rollout.sglang.conftest import SERVER, BundleFactory, RigFactory, config_of, until
+from tests.rollout.sglang.conftest import SERVER, BundleFactory, RigFactory, config_of
+from tests.waiting import wait_until_async
 
 SECOND = WeightVersion(1, 2)
 
@@ -93,7 +94,7 @@ async def test_a_load_whose_caller_goes_away_is_finished(rig: RigFactory, bundle
     while not served.engine._supervisor._changes:
         await asyncio.sleep(0)
     loading.cancel()
-    await until(lambda: served.engine.version == SECOND)
+    await wait_until_async(lambda: served.engine.version == SECOND)
     assert (await served.complete()).token_ids
 
 
@@ -144,7 +145,7 @@ async def test_a_killed_server_comes_back_and_no_request_is_lost(rig: RigFactory
     await asyncio.sleep(0.1)
     before = served.pid
     os.kill(before, signal.SIGKILL)
-    await until(lambda: served.engine.version is None)
+    await wait_until_async(lambda: served.engine.version is None)
     assert served.engine.limits.vocab_size == 20
     assert served.value("ibtpo_rollout_engine_up") == 0
     assert {len(each.token_ids) for each in await asyncio.gather(*asked, *siblings)} == {60}
@@ -158,7 +159,7 @@ async def test_while_it_restarts_older_weights_are_refused_and_newer_ones_taken(
 ) -> None:
     served = await rig("--start-seconds", "0.5")
     os.kill(served.pid, signal.SIGKILL)
-    await until(lambda: served.engine.version is None)
+    await wait_until_async(lambda: served.engine.version is None)
     with pytest.raises(Conflict):
         await served.engine.load(bundle("older"), WeightVersion(1, 0))
     await served.engine.load(bundle("second"), SECOND)
@@ -178,8 +179,8 @@ async def test_a_server_that_hangs_is_started_afresh(rig: RigFactory, monkeypatc
     served = await rig(health_seconds=0.1, hang_seconds=0.5)
     before = served.pid
     await served.fault("/health_generate", "hang", times=50)
-    await until(lambda: served.engine.version is None)
-    await until(lambda: served.engine.version is not None)
+    await wait_until_async(lambda: served.engine.version is None)
+    await wait_until_async(lambda: served.engine.version is not None)
     assert served.pid != before
 
 
@@ -235,7 +236,7 @@ async def test_a_server_dies_with_the_service_that_was_killed(bundle: BundleFact
         pid = int(await asyncio.to_thread(service.stdout.readline))
         assert is_alive(pid)
         service.kill()
-    await until(lambda: not is_alive(pid), 5)
+    await wait_until_async(lambda: not is_alive(pid), 5)
 
 
 @pytest.fixture
@@ -279,9 +280,9 @@ async def test_a_given_server_is_brought_to_our_weights_and_back_to_them(
     asked = asyncio.create_task(served.complete())
     await asked
     kill()
-    await until(lambda: served.engine.version is None)
+    await wait_until_async(lambda: served.engine.version is None)
     start()
-    await until(lambda: served.engine.version == SECOND)
+    await wait_until_async(lambda: served.engine.version == SECOND)
     assert (await served.complete()).spans[0].version == SECOND
 
 
@@ -295,7 +296,7 @@ async def test_a_given_server_whose_weights_another_changed_is_loaded_anew(
     async with httpx.AsyncClient() as http:
         foreign = {"model_path": str(bundle("theirs")), "weight_version": "theirs"}
         await http.post(f"{served.url}/update_weights_from_disk", json=foreign)
-    await until(lambda: served.value("ibtpo_rollout_engine_starts_total", cause="lost") == 1)
+    await wait_until_async(lambda: served.value("ibtpo_rollout_engine_starts_total", cause="lost") == 1)
     assert (await served.complete()).spans[0].version == WeightVersion(1, 1)
 
 

@@ -1,0 +1,81 @@
+"""Reads and writes files: whole replacements, and JSON lines with their line numbers."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from shared.errors import InvalidInput, first_reason
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def atomic_write(path: Path, data: bytes | str, *, durable: bool = False, mode: int = 0o666) -> None:
+    """Replaces `path` with `data`: a reader sees all of the old content or all of the new.
+
+    With `durable` it also survives a loss of power; `mode` is the file's permissions before the umask.
+    """
+    with atomic_writer(path, durable=durable, mode=mode) as file:
+        file.write(data if isinstance(data, bytes) else data.encode())
+
+
+@contextmanager
+def atomic_writer(path: Path, *, durable: bool = False, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file that replaces `path` when the block ends; when the block raises, `path` stays as it was."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    if durable:
+        sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes renames in a directory survive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json_lines(path: Path, *, skip_broken: bool = False) -> Iterator[tuple[str, Any]]:
+    """(`file:line`, value) of every line that is not blank. A byte order mark is ignored.
+
+    InvalidInput for a file that cannot be read and, unless `skip_broken`, for a line that is not JSON.
+    """
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if not text.strip():
+                    continue
+                try:
+                    value = json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    if skip_broken:
+                        continue
+                    raise InvalidInput(f"{path}:{number}: not JSON: {error}; give one JSON object a line") from error
+                yield f"{path}:{number}", value
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_rows(path: Path, model: type[Model]) -> Iterator[tuple[str, Model]]:
+    """(`file:line`, row) of every line, each a `model`; InvalidInput names file, line and field of a wrong one."""
+    fields = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
+    for where, value in read_json_lines(path):
+        try:
+            yield where, model.model_validate(value)
+        except ValidationError as error:
+            raise InvalidInput(f"{where}: {first_reason(error)}; a row has the fields {fields}") from error

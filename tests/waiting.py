@@ -1,0 +1,56 @@
+"""Waits for a condition, with a deadline and a message, in place of a sleep."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from shared.errors import Unavailable
+
+Result = TypeVar("Result")
+
+_EVERY_SECONDS = 0.005
+
+
+def wait_until(condition: Callable[[], Result], seconds: float = 20.0, what: str | Callable[[], str] = "") -> Result:
+    """Blocks until `condition()` is true and returns its value; AssertionError, saying `what`, after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(_message(condition, seconds, what))
+        time.sleep(_EVERY_SECONDS)
+    return value
+
+
+async def wait_until_async(
+    condition: Callable[[], Any], seconds: float = 20.0, what: str | Callable[[], str] = ""
+) -> Any:
+    """As `wait_until`, while the event loop runs on; `condition` may also be a coroutine function."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(_message(condition, seconds, what))
+        await asyncio.sleep(_EVERY_SECONDS)
+
+
+async def retry_while_unavailable(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
+    """Does `work` until it does not raise Unavailable, for at most `seconds`. It must be safe to do twice."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return await work()
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+            await asyncio.sleep(0.05)
+
+
+def _message(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> str:
+    told = what if isinstance(what, str) else what()
+    return f"not so after {seconds:g} s: {told or inspect.getsource(condition).strip()}"
