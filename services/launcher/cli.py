@@ -228,9 +228,9 @@ def verify(
     - `ibtpo verify --input answers.jsonl --output verdicts.jsonl`
     """
     if input is not None and output is not None and response is None:
-        from services.verifier.rescore import Rescoring, rescore
+        from services.verifier.judge_file import judge_file
 
-        _exit(rescore(Rescoring(input, output, url, token)))
+        _exit(judge_file(input, output, url, token))
     if response is None or answer is None or input is not None or output is not None:
         raise InvalidInput("give an answer and --answer, or both --input and --output")
     from services.launcher.commands.verify import Judging, judge

@@ -9,8 +9,8 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic_core import to_json
 
 from services.verifier.checks.check import Judgement
-from services.verifier.json_body import body_of, read_body
-from services.verifier.judge import Batch, Judge
+from services.verifier.json_body import describe_body, read_body
+from services.verifier.judge import AdmittedBatch, Judge
 from shared.protocol.verdict import Outcome, VerdictItem, VerdictRequest, VerdictResponse
 
 NDJSON = "application/x-ndjson"
@@ -24,7 +24,7 @@ def build_router(judge: Judge, deadline_seconds: float) -> APIRouter:
     router = APIRouter()
 
     @router.post(
-        "/v1/verdicts", response_model=VerdictResponse, responses=_STREAMED, openapi_extra=body_of(VerdictRequest)
+        "/v1/verdicts", response_model=VerdictResponse, responses=_STREAMED, openapi_extra=describe_body(VerdictRequest)
     )
     async def verdicts(request: Request) -> Response:
         """Judges a batch. With `Accept: application/x-ndjson` each verdict is sent as soon as it is known."""
@@ -38,7 +38,7 @@ def build_router(judge: Judge, deadline_seconds: float) -> APIRouter:
     return router
 
 
-async def _whole(judge: Judge, batch: Batch, deadline_seconds: float, items: Sequence[VerdictItem]) -> bytes:
+async def _whole(judge: Judge, batch: AdmittedBatch, deadline_seconds: float, items: Sequence[VerdictItem]) -> bytes:
     """The VerdictResponse, in the order of the items."""
     verdicts: list[_VerdictJson | None] = [None] * len(items)
 
@@ -50,7 +50,7 @@ async def _whole(judge: Judge, batch: Batch, deadline_seconds: float, items: Seq
 
 
 async def _lines(
-    judge: Judge, batch: Batch, deadline_seconds: float, items: Sequence[VerdictItem]
+    judge: Judge, batch: AdmittedBatch, deadline_seconds: float, items: Sequence[VerdictItem]
 ) -> AsyncIterator[bytes]:
     """One verdict a line, in the order of completion."""
     done: asyncio.Queue[bytes | None] = asyncio.Queue()

@@ -36,7 +36,7 @@ class CodeConfig(Settings):
     unsafe: bool = Field(False, description="run code WITHOUT isolation; every verdict then says isolated: false")
 
 
-class OwnKind(Settings):
+class CustomKindConfig(Settings):
     """A kind of the user's own: an importable function, or an HTTP endpoint (docs/verifier.md has an example)."""
 
     function: str | None = Field(None, pattern=r"^[\w.]+:\w+$", description="package.module:function")
@@ -48,7 +48,7 @@ class OwnKind(Settings):
     items_per_worker: int = Field(10_000, ge=1)
 
     @model_validator(mode="after")
-    def _is_one_of_them(self) -> "OwnKind":
+    def _is_one_of_them(self) -> "CustomKindConfig":
         if (self.function is None) == (self.url is None):
             raise ValueError("an own kind has either a function or a url")
         return self
@@ -70,4 +70,4 @@ class VerifierConfig(Settings):
     cache_entries: int = Field(65_536, ge=0, description="judgements of equal (answer, key) pairs kept; 0: none")
     math: MathConfig = MathConfig()
     code: CodeConfig = CodeConfig()
-    kinds: dict[str, OwnKind] = Field({}, description="kinds of the user's own, by name")
+    kinds: dict[str, CustomKindConfig] = Field({}, description="kinds of the user's own, by name")

@@ -25,19 +25,19 @@ async def read_body(request: Request, model: type[M]) -> M:
         ) from error
 
 
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
+def describe_body(model: type[BaseModel]) -> dict[str, Any]:
     """What the API's description says of the body."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
-    return {"requestBody": {"required": True, "content": {_JSON: {"schema": _inlined(schema, definitions)}}}}
+    return {"requestBody": {"required": True, "content": {_JSON: {"schema": _inline_references(schema, definitions)}}}}
 
 
-def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+def _inline_references(schema: Any, definitions: dict[str, Any]) -> Any:
     """The schema with its references written out: within OpenAPI they would point elsewhere."""
     if isinstance(schema, list):
-        return [_inlined(item, definitions) for item in schema]
+        return [_inline_references(item, definitions) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
-    return {name: _inlined(item, definitions) for name, item in schema.items()}
+        return _inline_references(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inline_references(item, definitions) for name, item in schema.items()}

@@ -7,21 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.verifier.checks.check import Case, Check, Judgement, failed
+from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement
 from services.verifier.judgement_cache import JudgementCache
-from services.verifier.metrics import Refusal, VerifierMetrics
+from services.verifier.metrics import BatchRefusal, VerifierMetrics
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.verdict import Outcome, VerdictItem
 from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
 
-# Told the position of an item in its batch, and how it was judged.
-Deliver = Callable[[int, Judgement], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class KindGroup:
     """The items of one kind in a batch, with their positions in it."""
 
     check: Check[Any]
@@ -30,11 +27,11 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class AdmittedBatch:
     """Items that were accepted: known kinds, readable keys, room in the queue."""
 
     size: int
-    shares: tuple[Share, ...]
+    shares: tuple[KindGroup, ...]
     arrived: float
 
 
@@ -46,7 +43,7 @@ class Judge:
         self._metrics = metrics
         self._max_pending_items = max_pending_items
         self._num_pending = 0
-        self._batches: dict[int, Batch] = {}  # in the order of their arrival
+        self._batches: dict[int, AdmittedBatch] = {}  # in the order of their arrival
         self._cache = cache
         metrics.queue_age_seconds.set_function(self._queue_age_seconds)
 
@@ -55,7 +52,7 @@ class Judge:
         self._check_of_kind[check.kind] = check
         self._metrics.add_kind(check.kind)
 
-    def not_ready(self) -> str | None:
+    def why_not_ready(self) -> str | None:
         """Why no kind can be judged now, or None."""
         refusals = [check.refusal() for check in self._check_of_kind.values()]
         return "; ".join(filter(None, refusals)) if all(refusals) else None
@@ -65,27 +62,27 @@ class Judge:
         kinds = {kind: {"refusal": check.refusal(), **check.health()} for kind, check in self._check_of_kind.items()}
         return {"pending_items": self._num_pending, "kinds": kinds}
 
-    def admit(self, items: Sequence[VerdictItem]) -> Batch:
+    def admit(self, items: Sequence[VerdictItem]) -> AdmittedBatch:
         """Takes the items in. Raises InvalidInput, Unavailable or Overloaded for the batch as a whole."""
         if self._num_pending + len(items) > self._max_pending_items:
-            self._metrics.refused_batches.labels(Refusal.OVERLOADED).inc()
+            self._metrics.refused_batches.labels(BatchRefusal.OVERLOADED).inc()
             raise Overloaded(
                 f"{self._num_pending} items are pending and {len(items)} more would exceed {self._max_pending_items}; "
                 "try again later or send smaller batches"
             )
-        shares: dict[str, Share] = {}
+        shares: dict[str, KindGroup] = {}
         for position, item in enumerate(items):
             share = shares.get(item.kind)
             if share is None:
-                share = shares[item.kind] = Share(self._usable_check(item))
+                share = shares[item.kind] = KindGroup(self._usable_check(item))
             share.positions.append(position)
             share.cases.append(share.check.prepare(item))
-        batch = Batch(len(items), tuple(shares.values()), time.monotonic())
+        batch = AdmittedBatch(len(items), tuple(shares.values()), time.monotonic())
         self._batches[id(batch)] = batch
         self._pend(len(items))
         return batch
 
-    async def judge(self, batch: Batch, deadline_seconds: float, deliver: Deliver) -> None:
+    async def judge(self, batch: AdmittedBatch, deadline_seconds: float, deliver: ReportJudgement) -> None:
         """Delivers a judgement for every item of an admitted batch, each once, all by its deadline."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -111,13 +108,15 @@ class Judge:
             raise InvalidInput(f"item {item.id!r}: kind {item.kind!r} is none of: {known}")
         refusal = check.refusal()
         if refusal is not None:
-            self._metrics.refused_batches.labels(Refusal.UNAVAILABLE).inc()
+            self._metrics.refused_batches.labels(BatchRefusal.UNAVAILABLE).inc()
             raise Unavailable(f"kind {item.kind!r} cannot be judged here: {refusal}")
         return check
 
-    async def _judge_share(self, share: Share, arrived: float, deadline_seconds: float, deliver: Deliver) -> None:
+    async def _judge_share(
+        self, share: KindGroup, arrived: float, deadline_seconds: float, deliver: ReportJudgement
+    ) -> None:
         kind = share.check.kind
-        ledger = _Ledger(share, deliver, self._cache, self._metrics.judge_seconds.labels(kind).observe)
+        ledger = _OpenCases(share, deliver, self._cache, self._metrics.judge_seconds.labels(kind).observe)
         try:
             async with asyncio.timeout(arrived + deadline_seconds - time.monotonic()):
                 await share.check.judge(ledger.open_cases(), ledger.report)
@@ -132,11 +131,15 @@ class Judge:
         self._metrics.cache_hits.labels(kind).inc(ledger.num_known)
 
 
-class _Ledger:
+class _OpenCases:
     """What of a share is still open; each of its items is delivered once, whatever the check does."""
 
     def __init__(
-        self, share: Share, deliver: Deliver, cache: JudgementCache, observe_seconds: Callable[[float], None]
+        self,
+        share: KindGroup,
+        deliver: ReportJudgement,
+        cache: JudgementCache,
+        observe_seconds: Callable[[float], None],
     ) -> None:
         self._share = share
         self._observe_seconds = observe_seconds
@@ -176,7 +179,7 @@ class _Ledger:
     def fail_open(self, reason: str) -> None:
         for position, is_open in enumerate(self._is_open):
             if is_open:
-                self.report(position, failed(reason))
+                self.report(position, Judgement.failure(reason))
 
     def _settle(self, index: int, judgement: Judgement) -> None:
         self.num_of_outcome[judgement.outcome] += 1

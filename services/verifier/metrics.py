@@ -10,7 +10,7 @@ from shared.runtime.counters import closed_counter
 _JUDGE_BUCKETS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class Refusal(StrEnum):
+class BatchRefusal(StrEnum):
     """Why a batch was not taken in."""
 
     OVERLOADED = "overloaded"
@@ -53,7 +53,7 @@ class VerifierMetrics:
             "ibtpo_verifier_queue_age_seconds", "Age of the oldest batch that still waits.", registry=registry
         )
         self.refused_batches = closed_counter(
-            "ibtpo_verifier_refused_batches", "Batches refused.", registry, reason=Refusal
+            "ibtpo_verifier_refused_batches", "Batches refused.", registry, reason=BatchRefusal
         )
         self.cache_hits = Counter(
             "ibtpo_verifier_cache_hits", "Items whose judgement was known already.", ("kind",), registry=registry

@@ -11,8 +11,8 @@ from services.verifier.app import build_router
 from services.verifier.checks.check import Check
 from services.verifier.checks.choice import ChoiceCheck
 from services.verifier.checks.code.check import CodeSettings, open_code_check
-from services.verifier.checks.custom.endpoint import EndpointCheck
-from services.verifier.checks.custom.function import FunctionCheck
+from services.verifier.checks.custom.endpoint import CustomEndpointCheck
+from services.verifier.checks.custom.function import CustomFunctionCheck
 from services.verifier.checks.exact import ExactCheck
 from services.verifier.checks.math.check import MathCheck
 from services.verifier.config import CodeConfig, VerifierConfig
@@ -37,7 +37,7 @@ class VerifierService:
             "verifier",
             build_router(self.judge, config.deadline_seconds),
             lifespan=self._live,
-            ready=self.judge.not_ready,
+            ready=self.judge.why_not_ready,
             registry=metrics.registry,
             token=config.token,
             max_body_bytes=config.max_body_bytes,
@@ -49,19 +49,19 @@ class VerifierService:
         async with AsyncExitStack() as stack:
             self.judge.add(ChoiceCheck())
             self.judge.add(ExactCheck())
-            for check in self._started_checks():
+            for check in self._open_checks():
                 self.judge.add(await stack.enter_async_context(check))
             yield
 
-    def _started_checks(self) -> Iterator[AbstractAsyncContextManager[Check[Any]]]:
+    def _open_checks(self) -> Iterator[AbstractAsyncContextManager[Check[Any]]]:
         """The checks that need starting; the user's own kinds come last, and may take the place of one before."""
         yield MathCheck(self._config.math, self._metrics)
         yield open_code_check(_code_settings(self._config.code))
         for kind, settings in self._config.kinds.items():
             if settings.function is not None:
-                yield FunctionCheck(kind, settings, self._metrics)
+                yield CustomFunctionCheck(kind, settings, self._metrics)
             else:
-                yield EndpointCheck(kind, settings)
+                yield CustomEndpointCheck(kind, settings)
 
 
 def _code_settings(config: CodeConfig) -> CodeSettings:

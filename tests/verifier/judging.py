@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from services.verifier.checks.final_answer import final_answer
-from services.verifier.checks.math.comparing.likeness import Likeness
-from services.verifier.checks.math.reading.answer import read
-from services.verifier.checks.math.reading.gold import gold_text
-from services.verifier.checks.math.verdict import Finding, decide
+from services.verifier.checks.final_answer import extract_final_answer
+from services.verifier.checks.math.comparing.equivalence import Equivalence
+from services.verifier.checks.math.decision import Decision, decide
+from services.verifier.checks.math.reading.parsed_answer import extract_gold, parse_answer
 
 DATA = Path(__file__).parent / "data"
 LONGEST = 10_000
@@ -22,15 +21,15 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def find(gold: str, response: str) -> Finding | None:
+def find(gold: str, response: str) -> Decision | None:
     """What is decided without workers; None where no answer is stated."""
-    text = gold_text(gold, LONGEST)
+    text = extract_gold(gold, LONGEST)
     assert text is not None, f"no gold in {gold!r}"
-    answer = final_answer(response, LONGEST)
-    return None if answer is None else decide(read(text), answer)
+    answer = extract_final_answer(response, LONGEST)
+    return None if answer is None else decide(parse_answer(text), answer)
 
 
 def is_right(gold: str, response: str) -> bool:
     """Whether a response is found right without workers."""
     found = find(gold, response)
-    return found is not None and found.likeness is Likeness.SAME
+    return found is not None and found.equivalence is Equivalence.SAME

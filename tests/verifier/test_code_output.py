@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.code.output import same_output
+from services.verifier.checks.code.output import outputs_match
 
 SAME = [
     ("42\n", "42\n"),
@@ -62,21 +62,21 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("printed", "expected"), SAME)
 def test_output_that_says_the_same(printed: str, expected: str) -> None:
-    assert same_output(printed.encode(), expected.encode())
+    assert outputs_match(printed.encode(), expected.encode())
 
 
 @pytest.mark.parametrize(("printed", "expected"), DIFFERENT)
 def test_output_that_says_something_else(printed: str, expected: str) -> None:
-    assert not same_output(printed.encode(), expected.encode())
+    assert not outputs_match(printed.encode(), expected.encode())
 
 
 @given(st.binary(), st.binary())
 def test_any_two_outputs_compare(printed: bytes, expected: bytes) -> None:
-    assert same_output(printed, printed)
-    same_output(printed, expected)
+    assert outputs_match(printed, printed)
+    outputs_match(printed, expected)
 
 
 @given(st.decimals(-(10**6), 10**6, places=4), st.decimals(-(10**6), 10**6, places=4))
 def test_decimals_agree_when_they_are_close(printed: Decimal, expected: Decimal) -> None:
-    agree = same_output(str(printed).encode(), str(expected).encode())
+    agree = outputs_match(str(printed).encode(), str(expected).encode())
     assert agree == (abs(printed - expected) <= min(Decimal("0.00005"), Decimal("1e-6") * max(1, abs(expected))))

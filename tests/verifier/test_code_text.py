@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.code.extraction import Block, fenced_blocks, find_program
+from services.verifier.checks.code.extraction import CodeBlock, find_code_blocks, find_program
 
 PROGRAM = "def f(x):\n    return x * 2"
 OTHER = "def f(x):\n    return x * 3"
@@ -62,9 +62,9 @@ def test_whole_programs_need_no_entry_point() -> None:
 
 @given(st.text(st.sampled_from("`~ \npy(")), st.sampled_from([None, "f"]))
 def test_any_text_has_a_program_or_none(text: str, entry_point: str | None) -> None:
-    assert find_program(text, entry_point) in ("", text.strip("\n")) or fenced_blocks(text)
+    assert find_program(text, entry_point) in ("", text.strip("\n")) or find_code_blocks(text)
 
 
 def test_blocks_are_taken_apart() -> None:
     text = "a\n```x\n1\n```\n~~~\n```\n2\n~~~\n```\n3"
-    assert fenced_blocks(text) == [Block("x", "1"), Block("", "```\n2"), Block("", "3")]
+    assert find_code_blocks(text) == [CodeBlock("x", "1"), CodeBlock("", "```\n2"), CodeBlock("", "3")]

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.final_answer import after_thinking, final_answer
+from services.verifier.checks.final_answer import extract_final_answer, strip_thinking
 
 LONGEST = 1_000
 
 
 def _stated(response: str) -> tuple[str, ...] | None:
-    found = final_answer(response, LONGEST)
+    found = extract_final_answer(response, LONGEST)
     return None if found is None else found.stated
 
 
@@ -72,21 +72,21 @@ def test_what_states_no_answer(response: str) -> None:
 
 
 def test_all_boxes_are_kept_beside_those_of_the_last_sentence() -> None:
-    found = final_answer("x is \\boxed{1}. And y is \\boxed{2}.", LONGEST)
+    found = extract_final_answer("x is \\boxed{1}. And y is \\boxed{2}.", LONGEST)
     assert found is not None
     assert found.stated == ("2",)
     assert found.boxes == ("1", "2")
 
 
 def test_thinking_ends_with_the_last_closing_tag() -> None:
-    assert after_thinking("<think>a</think>b</think>c") == "c"
-    assert after_thinking("a") == "a"
-    assert after_thinking("<think>a") is None
+    assert strip_thinking("<think>a</think>b</think>c") == "c"
+    assert strip_thinking("a") == "a"
+    assert strip_thinking("<think>a") is None
 
 
 @given(st.text())
 def test_any_text_has_an_answer_or_none(response: str) -> None:
-    final_answer(response, LONGEST)
+    extract_final_answer(response, LONGEST)
 
 
 @pytest.mark.parametrize(
@@ -108,5 +108,5 @@ def test_any_text_has_an_answer_or_none(response: str) -> None:
 def test_a_megabyte_of_anything_takes_no_time(unit: str) -> None:
     response = unit * (1_000_000 // len(unit))
     start = time.process_time()
-    final_answer(response, 10_000)
+    extract_final_answer(response, 10_000)
     assert time.process_time() - start < 0.5

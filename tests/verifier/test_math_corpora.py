@@ -1,6 +1,6 @@
 """Public answers with known verdicts: no false positive, and every false negative has its reason."""
 
-from services.verifier.checks.math.comparing.likeness import Likeness
+from services.verifier.checks.math.comparing.equivalence import Equivalence
 from tests.verifier.judging import find, is_right, rows_of
 
 # math-verify's expectations that are not met here, and why; docs/verifier.md tells the reasons in full.
@@ -85,12 +85,12 @@ def test_math_verify_s_expectations_are_met_but_for_those_explained() -> None:
         if "\\boxed" not in prediction and len(prediction) < 120:
             prediction = rf"\boxed{{{prediction}}}"
         found = find(row["gold"], prediction)
-        likeness = Likeness.DIFFERENT if found is None else found.likeness
-        if likeness is Likeness.UNKNOWN:
+        equivalence = Equivalence.DIFFERENT if found is None else found.equivalence
+        if equivalence is Equivalence.UNKNOWN:
             by_worker.add(row["id"])
-        elif likeness is Likeness.SAME and not row["expected"]:
+        elif equivalence is Equivalence.SAME and not row["expected"]:
             false_positives.add(row["id"])
-        elif likeness is Likeness.DIFFERENT and row["expected"]:
+        elif equivalence is Equivalence.DIFFERENT and row["expected"]:
             not_met.add(row["id"])
     assert false_positives == set()
     assert not_met == NOT_MET.keys()
@@ -106,6 +106,6 @@ def test_string_equality_s_expectations_are_met_but_for_the_order_of_lists() -> 
 def test_no_hostile_answer_is_rewarded_and_no_honest_one_refused() -> None:
     for row in rows_of("math_attacks.jsonl.gz"):
         found = find(row["gold"], row["payload"])
-        is_rewarded = found is not None and found.likeness is Likeness.SAME
+        is_rewarded = found is not None and found.equivalence is Equivalence.SAME
         assert is_rewarded == (row["expected"] == "accept"), row["id"]
-        assert found is None or found.likeness is not Likeness.UNKNOWN, f"{row['id']} needs no worker"
+        assert found is None or found.equivalence is not Equivalence.UNKNOWN, f"{row['id']} needs no worker"

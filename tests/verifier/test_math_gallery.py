@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.verifier.checks.final_answer import final_answer
-from services.verifier.checks.math.comparing.likeness import Likeness
+from services.verifier.checks.final_answer import extract_final_answer
+from services.verifier.checks.math.comparing.equivalence import Equivalence
 from tests.verifier.judging import find
 
 PAGE = Path(__file__).parents[2] / "docs" / "verifier.md"
@@ -37,10 +37,10 @@ def test_an_example_of_the_gallery_is_judged_as_it_says(
 ) -> None:
     found = find(gold, response)
     if verdict == "no_answer":
-        assert final_answer(response, 10_000) is None
+        assert extract_final_answer(response, 10_000) is None
     elif by_worker:
         assert found is not None
-        assert found.likeness is Likeness.UNKNOWN
+        assert found.equivalence is Equivalence.UNKNOWN
     else:
         assert found is not None
-        assert found.likeness is (Likeness.SAME if verdict == "right" else Likeness.DIFFERENT), found
+        assert found.equivalence is (Equivalence.SAME if verdict == "right" else Equivalence.DIFFERENT), found

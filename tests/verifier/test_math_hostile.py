@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.verifier.checks.math.reading.gold import gold_text
+from services.verifier.checks.math.reading.parsed_answer import extract_gold
 from tests.verifier.judging import LONGEST, find, is_right
 
 GOLDS = (
@@ -238,7 +238,7 @@ def test_a_value_that_cannot_be_written_out_takes_no_time(answer: str, gold: str
 @given(st.text(max_size=60), st.sampled_from(GOLDS))
 def test_any_text_in_a_box_is_judged(text: str, gold: str) -> None:
     find(gold, rf"\boxed{{{text}}}")
-    if gold_text(text, LONGEST) is not None:
+    if extract_gold(text, LONGEST) is not None:
         find(text, rf"\boxed{{{gold}}}")
 
 
@@ -254,7 +254,7 @@ def test_random_notation_is_judged(seed: int) -> None:
         else:
             text = (draw.choice(PIECES) + draw.choice(PIECES)) * count
         gold = draw.choice(GOLDS) if draw.random() < 0.7 else "".join(draw.choice(PIECES) for _ in range(5))
-        if gold_text(gold, LONGEST) is not None:
+        if extract_gold(gold, LONGEST) is not None:
             find(gold, rf"\boxed{{{text}}}")
 
 

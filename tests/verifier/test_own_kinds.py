@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI, Request
 from pydantic import ValidationError
 
-from services.verifier.config import MathConfig, OwnKind, VerifierConfig
+from services.verifier.config import CustomKindConfig, MathConfig, VerifierConfig
 from services.verifier.wiring import VerifierService
 from shared.runtime.serve import open_door, serving
 
@@ -22,7 +22,7 @@ FUNCTION = "tests.verifier.worker_functions:reward_length"
 
 
 @asynccontextmanager
-async def _verifier(**kinds: OwnKind) -> AsyncIterator[httpx.AsyncClient]:
+async def _verifier(**kinds: CustomKindConfig) -> AsyncIterator[httpx.AsyncClient]:
     service = VerifierService(VerifierConfig(math=MathConfig(workers=0), kinds=kinds))
     async with service.app.router.lifespan_context(service.app):
         transport = httpx.ASGITransport(service.app)
@@ -38,7 +38,7 @@ async def _judge(client: httpx.AsyncClient, kind: str, *keys: dict[str, Any]) ->
 
 
 async def test_a_function_gives_rewards_and_its_failures_none() -> None:
-    async with _verifier(length=OwnKind(function=FUNCTION, seconds=0.5)) as client:
+    async with _verifier(length=CustomKindConfig(function=FUNCTION, seconds=0.5)) as client:
         await _judge(client, "length", {"length": 1})
         verdicts = await _judge(
             client,
@@ -65,7 +65,7 @@ async def test_the_example_of_the_page_works_as_it_stands(tmp_path: Path, monkey
     (package / "poetry.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     kinds = tomllib.loads(settings)["verifier"]["kinds"]
-    async with _verifier(poetry=OwnKind.model_validate(kinds["poetry"])) as client:
+    async with _verifier(poetry=CustomKindConfig.model_validate(kinds["poetry"])) as client:
         right, wrong, none = await _judge(client, "poetry", {"ending": "45"}, {"ending": "x"}, {})
     assert (right["reward"], wrong["reward"], none["reward"]) == (1.0, 0.0, None)
 
@@ -101,10 +101,10 @@ async def test_an_endpoint_gives_verdicts_and_its_failures_none() -> None:
     async with (
         serving(grader, open_door("127.0.0.1", 0, None)) as url,
         _verifier(
-            length=OwnKind(url=f"{url}/grade", seconds=0.5),
-            broken=OwnKind(url=f"{url}/broken"),
-            missing=OwnKind(url=f"{url}/nowhere"),
-            down=OwnKind(url="http://127.0.0.1:9/grade"),
+            length=CustomKindConfig(url=f"{url}/grade", seconds=0.5),
+            broken=CustomKindConfig(url=f"{url}/broken"),
+            missing=CustomKindConfig(url=f"{url}/nowhere"),
+            down=CustomKindConfig(url="http://127.0.0.1:9/grade"),
         ) as client,
     ):
         right, wrong, forgotten = await _judge(client, "length", {"length": 5}, {"length": 6}, {"length": "forget"})
@@ -123,4 +123,4 @@ async def test_an_endpoint_gives_verdicts_and_its_failures_none() -> None:
 )
 def test_an_own_kind_is_a_function_or_an_endpoint(settings: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
-        OwnKind.model_validate(settings)
+        CustomKindConfig.model_validate(settings)

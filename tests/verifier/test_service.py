@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from services.verifier.checks.check import Case, Judgement, Report
+from services.verifier.checks.check import Case, Judgement, ReportJudgement
 from services.verifier.config import MathConfig, VerifierConfig
 from services.verifier.wiring import VerifierService
 from shared.protocol.verdict import Outcome, VerdictItem
@@ -36,10 +36,10 @@ class SlowCheck:
     def prepare(self, item: VerdictItem) -> Case[None]:
         return Case(item.response, None)
 
-    async def judge(self, cases: Sequence[Case[None]], report: Report) -> None:
+    async def judge(self, cases: Sequence[Case[None]], report: ReportJudgement) -> None:
         await asyncio.gather(*(self._judge(position, case, report) for position, case in enumerate(cases)))
 
-    async def _judge(self, position: int, case: Case[None], report: Report) -> None:
+    async def _judge(self, position: int, case: Case[None], report: ReportJudgement) -> None:
         if case.response == "fail":
             raise RuntimeError("the check broke")
         if case.response == "forget":

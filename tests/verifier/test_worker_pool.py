@@ -11,14 +11,14 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from services.verifier.metrics import VerifierMetrics
-from services.verifier.workers.pool import Fate, PoolSettings, WorkerPool
+from services.verifier.workers.pool import PoolSettings, ReplyStatus, WorkerPool
 
 FUNCTIONS = "tests.verifier.worker_functions"
 
 
 @asynccontextmanager
-async def _pool(function: str, num_workers: int = 1, questions_per_worker: int = 100) -> AsyncIterator[WorkerPool]:
-    settings = PoolSettings("test", f"{FUNCTIONS}:{function}", num_workers, 512 << 20, questions_per_worker)
+async def _pool(function: str, num_workers: int = 1, calls_per_worker: int = 100) -> AsyncIterator[WorkerPool]:
+    settings = PoolSettings("test", f"{FUNCTIONS}:{function}", num_workers, 512 << 20, calls_per_worker)
     async with WorkerPool(settings, VerifierMetrics(CollectorRegistry())) as pool:
         yield pool
 
@@ -49,7 +49,7 @@ async def test_a_hanging_question_is_killed_at_its_deadline_and_the_next_is_answ
         start = time.monotonic()
         reply = await pool.ask(("hang",), 0.5)
         assert time.monotonic() - start < 1.5
-        assert reply.fate in (Fate.TIMED_OUT, Fate.STARVED)
+        assert reply.status in (ReplyStatus.TIMED_OUT, ReplyStatus.STARVED)
         assert (await pool.ask(("after",), 10)).value == "after"
 
 
@@ -57,25 +57,25 @@ async def test_a_question_that_had_no_processor_is_not_called_slow() -> None:
     async with _pool("misbehave") as pool:
         await pool.ask(("warm",), 30)
         reply = await pool.ask(("sleep",), 0.3)
-    assert reply.fate is Fate.STARVED
+    assert reply.status is ReplyStatus.STARVED
 
 
 async def test_memory_is_bounded() -> None:
     async with _pool("misbehave") as pool:
-        assert (await pool.ask(("eat",), 10)).fate is Fate.MEMORY
+        assert (await pool.ask(("eat",), 10)).status is ReplyStatus.MEMORY
         assert (await pool.ask(("after",), 10)).value == "after"
 
 
 async def test_what_a_function_raises_is_told() -> None:
     async with _pool("misbehave") as pool:
         reply = await pool.ask(("raise",), 10)
-        assert (reply.fate, reply.value, reply.detail) == (Fate.ANSWERED, None, "ValueError: no such thing")
+        assert (reply.status, reply.value, reply.detail) == (ReplyStatus.ANSWERED, None, "ValueError: no such thing")
         assert (await pool.ask(("unsayable",), 10)).detail.startswith("TypeError")
 
 
 async def test_a_question_that_kills_every_worker_is_lost_and_only_it() -> None:
     async with _pool("misbehave") as pool:
-        assert (await pool.ask(("die",), 10)).fate is Fate.LOST
+        assert (await pool.ask(("die",), 10)).status is ReplyStatus.LOST
         assert (await pool.ask(("after",), 10)).value == "after"
 
 
@@ -103,7 +103,7 @@ async def test_a_killed_template_is_started_anew_and_leaves_no_orphan() -> None:
 
 
 async def test_workers_are_replaced_after_a_number_of_questions() -> None:
-    async with _pool("double", questions_per_worker=2) as pool:
+    async with _pool("double", calls_per_worker=2) as pool:
         await pool.ask((0,), 30)
         before = set(pool.pids[1:])
         for n in range(8):

@@ -1,4 +1,4 @@
-"""Reading an item's answer key into the model of its kind."""
+"""Reads an item's answer key into the model of its kind."""
 
 from typing import TypeVar
 

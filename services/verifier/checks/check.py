@@ -25,10 +25,10 @@ class Judgement:
         if (self.reward is None) != (self.outcome is Outcome.INFRASTRUCTURE):
             raise ValueError(f"reward {self.reward} with outcome {self.outcome}: only infrastructure has none")
 
-
-def failed(reason: str, rule: str = "") -> Judgement:
-    """The verifier's own failure: no reward, never trained on."""
-    return Judgement(None, Outcome.INFRASTRUCTURE, reason, rule)
+    @staticmethod
+    def failure(reason: str, rule: str = "") -> "Judgement":
+        """The verifier's own failure: no reward, never trained on."""
+        return Judgement(None, Outcome.INFRASTRUCTURE, reason, rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Case(Generic[Key]):
     limits: ItemLimits | None = None
 
 
-# Called once per case, at any time and in any order, with the case's position in the batch.
-Report = Callable[[int, Judgement], None]
+# Takes a case's position in its batch; called once per case, in any order.
+ReportJudgement = Callable[[int, Judgement], None]
 
 
 class Check(Protocol[Key]):
@@ -75,7 +75,7 @@ class Check(Protocol[Key]):
         """
         ...
 
-    async def judge(self, cases: Sequence[Case[Key]], report: Report) -> None:
+    async def judge(self, cases: Sequence[Case[Key]], report: ReportJudgement) -> None:
         """Judges every case, reporting each as soon as it is known. An exception fails only what is unreported."""
         ...
 

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, Report
-from services.verifier.checks.final_answer import after_thinking, final_answer
+from services.verifier.checks.check import Case, Judgement, ReportJudgement
+from services.verifier.checks.final_answer import extract_final_answer, strip_thinking
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome, VerdictItem
 
@@ -49,7 +49,7 @@ class ChoiceCheck:
             raise InvalidInput(f"item {item.id!r}: gold {key.gold!r} is no choice; give letters as 'B' or 'A, C'")
         return Case(item.response, gold, item.limits)
 
-    async def judge(self, cases: Sequence[Case[frozenset[str]]], report: Report) -> None:
+    async def judge(self, cases: Sequence[Case[frozenset[str]]], report: ReportJudgement) -> None:
         for position, case in enumerate(cases):
             report(position, _judge(case))
 
@@ -68,10 +68,10 @@ def _judge(case: Case[frozenset[str]]) -> Judgement:
 
 def _stated(response: str) -> str | None:
     """What the box says, several boxes joined; without a box, the last line: a letter, or `Answer: X`."""
-    answer = final_answer(response, _LONGEST)
+    answer = extract_final_answer(response, _LONGEST)
     if answer is not None:
         return ",".join(answer.stated)
-    text = after_thinking(response)
+    text = strip_thinking(response)
     if text is None or "\\boxed" in text:
         return None
     last_line = text.rstrip().rpartition("\n")[2][-_LONGEST:].strip()

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, Report
-from services.verifier.checks.final_answer import after_thinking
+from services.verifier.checks.check import Case, Judgement, ReportJudgement
+from services.verifier.checks.final_answer import strip_thinking
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _RULE = "exact"
@@ -35,13 +35,13 @@ class ExactCheck:
     def prepare(self, item: VerdictItem) -> Case[ExactKey]:
         return Case(item.response, read_key(ExactKey, item), item.limits)
 
-    async def judge(self, cases: Sequence[Case[ExactKey]], report: Report) -> None:
+    async def judge(self, cases: Sequence[Case[ExactKey]], report: ReportJudgement) -> None:
         for position, case in enumerate(cases):
             report(position, _judge(case))
 
 
 def _judge(case: Case[ExactKey]) -> Judgement:
-    answer = _words(after_thinking(case.response), case.key.ignore_case)
+    answer = _words(strip_thinking(case.response), case.key.ignore_case)
     if not answer:
         return Judgement(0.0, Outcome.NO_ANSWER, "the response is empty after its thinking part", _RULE)
     if answer == _words(case.key.gold, case.key.ignore_case):

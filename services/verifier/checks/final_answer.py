@@ -29,7 +29,7 @@ class FinalAnswer:
     boxes: tuple[str, ...]
 
 
-def after_thinking(response: str) -> str | None:
+def strip_thinking(response: str) -> str | None:
     """What follows the last `</think>`; None when the response is still thinking."""
     closed = response.rfind(_THOUGHT)
     opened = response.find(_THINK, closed + 1 if closed >= 0 else 0)
@@ -38,12 +38,12 @@ def after_thinking(response: str) -> str | None:
     return response[closed + len(_THOUGHT) :] if closed >= 0 else response
 
 
-def final_answer(response: str, longest: int) -> FinalAnswer | None:
+def extract_final_answer(response: str, longest: int) -> FinalAnswer | None:
     r"""The final answer of `response`: its boxes, or the line after a closing `####`; None when it states none.
 
     A box that never closes, or is longer than `longest` characters, states none; nor does an empty last box.
     """
-    text = after_thinking(response)
+    text = strip_thinking(response)
     if text is None:
         return None
     spans = _spans(text, longest)
@@ -112,7 +112,7 @@ def _content(text: str, start: int, end: int) -> str:
 
 
 def _belongs_together(between: str) -> bool:
-    """Whether two boxes with this text between them are stated in one breath."""
+    """Whether two boxes with this text between them are one statement."""
     if len(between) > _FAR_CHARACTERS:
         return False
     return _SENTENCE_END.search(between) is None or _WORD.search(between.replace("\\quad", "")) is None

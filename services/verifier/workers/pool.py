@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from services.verifier.metrics import VerifierMetrics, WorkerEnd
-from services.verifier.workers.template import Template, Worker
+from services.verifier.workers.template import Worker, WorkerTemplate
 from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
@@ -21,7 +21,7 @@ _EXTRA_ATTEMPTS = 3
 _OWN_SHARE = 0.25
 
 
-class Fate(Enum):
+class ReplyStatus(Enum):
     """How asking the workers ended. STARVED and LOST are this service's own failures."""
 
     ANSWERED = auto()
@@ -35,7 +35,7 @@ class Fate(Enum):
 class Reply:
     """`value` is the function's, or None where `detail` says what it raised."""
 
-    fate: Fate
+    status: ReplyStatus
     value: Any = None
     detail: str = ""
     cpu_seconds: float = 0.0
@@ -49,7 +49,7 @@ class PoolSettings:
     target: str
     num_workers: int
     memory_bytes: int
-    questions_per_worker: int
+    calls_per_worker: int
 
 
 class WorkerPool:
@@ -59,7 +59,7 @@ class WorkerPool:
         self._settings = settings
         self._metrics = metrics
         metrics.add_pool(settings.kind)
-        self._template = Template(settings.target, settings.memory_bytes)
+        self._template = WorkerTemplate(settings.target, settings.memory_bytes)
         self._turns = asyncio.Semaphore(settings.num_workers)
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()
         self._live: set[Worker] = set()
@@ -101,7 +101,7 @@ class WorkerPool:
                     return await self._ask(worker, arguments, seconds)
                 except (ConnectionError, EOFError, ValueError):
                     self._end(worker, WorkerEnd.DIED)
-        return Reply(Fate.LOST, detail="every worker that was asked died")
+        return Reply(ReplyStatus.LOST, detail="every worker that was asked died")
 
     async def _ask(self, worker: Worker, arguments: Sequence[Any], seconds: float) -> Reply:
         cpu_before = worker.cpu_seconds()
@@ -112,19 +112,21 @@ class WorkerPool:
             cpu_seconds = worker.cpu_seconds() - cpu_before
             self._end(worker, WorkerEnd.TIMED_OUT)
             if cpu_seconds < _OWN_SHARE * seconds:
-                return Reply(Fate.STARVED, detail=f"{cpu_seconds:.1f} s of the processor in {seconds:g} s")
-            return Reply(Fate.TIMED_OUT, detail=f"not done in {seconds:g} s", cpu_seconds=cpu_seconds)
+                return Reply(ReplyStatus.STARVED, detail=f"{cpu_seconds:.1f} s of the processor in {seconds:g} s")
+            return Reply(ReplyStatus.TIMED_OUT, detail=f"not done in {seconds:g} s", cpu_seconds=cpu_seconds)
         except asyncio.CancelledError:
             self._end(worker, WorkerEnd.CANCELLED)
             raise
         if reply.failure == "memory":
             self._end(worker, WorkerEnd.MEMORY)
-            return Reply(Fate.MEMORY, detail=f"over {self._settings.memory_bytes} bytes", cpu_seconds=reply.cpu_seconds)
+            return Reply(
+                ReplyStatus.MEMORY, detail=f"over {self._settings.memory_bytes} bytes", cpu_seconds=reply.cpu_seconds
+            )
         self._give_back(worker, reply.peak_bytes)
-        return Reply(Fate.ANSWERED, reply.value, reply.failure, reply.cpu_seconds)
+        return Reply(ReplyStatus.ANSWERED, reply.value, reply.failure, reply.cpu_seconds)
 
     def _give_back(self, worker: Worker, peak_bytes: int) -> None:
-        if worker.num_answers >= self._settings.questions_per_worker or peak_bytes > self._settings.memory_bytes // 2:
+        if worker.num_answers >= self._settings.calls_per_worker or peak_bytes > self._settings.memory_bytes // 2:
             self._end(worker, WorkerEnd.RECYCLED)
         else:
             self._idle.put_nowait(worker)

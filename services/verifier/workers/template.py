@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.verifier.workers import process
+from services.verifier.workers import child_process
 from shared.errors import Unavailable
 
 _START_SECONDS = 60.0
@@ -24,7 +24,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """What a worker says: the function's value, or what kept it from finding one."""
+    """What a worker says: the function's value, or what prevented it."""
 
     value: Any
     failure: str
@@ -77,7 +77,7 @@ class Worker:
             self._writer.transport.abort()
 
 
-class Template:
+class WorkerTemplate:
     """Starts on the first fork; after `stop`, the next fork starts it anew. `target` is `package.module:function`."""
 
     def __init__(self, target: str, memory_bytes: int) -> None:
@@ -119,7 +119,7 @@ class Template:
         self._control.setblocking(False)
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", process.__name__),
+                *(sys.executable, "-P", "-m", child_process.__name__),
                 *(str(theirs.fileno()), str(self._memory_bytes), self._target),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -131,7 +131,7 @@ class Template:
                 said = await asyncio.get_running_loop().sock_recv(self._control, 1)
         except TimeoutError as error:
             raise Unavailable(f"{self._target} was not imported in {_START_SECONDS:g} s") from error
-        if said != process.READY:
+        if said != child_process.READY:
             raise Unavailable(f"{self._target} cannot be imported; the error is in this service's output")
         return self._control
 

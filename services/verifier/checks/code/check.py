@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from services.verifier.checks.check import Case, Judgement, Report
+from services.verifier.checks.check import Case, Judgement, ReportJudgement
 from services.verifier.checks.code.extraction import Language, find_program
 from services.verifier.checks.code.function import judge_function
 from services.verifier.checks.code.key import PreparedStdio, PreparedTests, prepare_tests
@@ -90,14 +90,14 @@ class CodeCheck:
             raise InvalidInput(f"item {item.id!r}: this verifier runs no JavaScript; give it node's path (code.node)")
         return Case(item.response, tests, item.limits)
 
-    async def judge(self, cases: Sequence[Case[PreparedTests]], report: Report) -> None:
+    async def judge(self, cases: Sequence[Case[PreparedTests]], report: ReportJudgement) -> None:
         """As many cases at once as the sandbox has places."""
         waiting = iter(enumerate(cases))
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(cases), self._sandbox.concurrency)):
                 group.create_task(self._work_through(waiting, report))
 
-    async def _work_through(self, waiting: Iterator[tuple[int, Case[PreparedTests]]], report: Report) -> None:
+    async def _work_through(self, waiting: Iterator[tuple[int, Case[PreparedTests]]], report: ReportJudgement) -> None:
         for position, case in waiting:
             report(position, await self._judge(case))
 

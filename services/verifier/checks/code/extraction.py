@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from enum import Enum
 
-from services.verifier.checks.final_answer import after_thinking
+from services.verifier.checks.final_answer import strip_thinking
 
 # Parsing is the only work here that is not a glance: later and smaller blocks first, and no more than these.
 _MAX_BLOCKS = 8
@@ -22,7 +22,7 @@ class Language(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CodeBlock:
     """A fenced block: its language in lower case ("" when it names none) and its text."""
 
     language: str
@@ -37,8 +37,8 @@ def find_program(response: str, entry_point: str | None = None, language: Langua
     parses, it is of the language or of none, any. A response that is a program as it stands (with fences inside its
     strings) is taken whole. Of another language than Python, what a fence names stands for parsing.
     """
-    answer = after_thinking(response) or ""
-    blocks = fenced_blocks(answer)
+    answer = strip_thinking(response) or ""
+    blocks = find_code_blocks(answer)
     if not blocks or (language is Language.PYTHON and _parses(answer)):
         return answer.strip("\n")
     best, best_grade = "", -1
@@ -51,9 +51,9 @@ def find_program(response: str, entry_point: str | None = None, language: Langua
     return best
 
 
-def fenced_blocks(text: str) -> list[Block]:
+def find_code_blocks(text: str) -> list[CodeBlock]:
     """The fenced blocks that hold something, in order; an unclosed one reaches to the end (the answer was cut)."""
-    blocks: list[Block] = []
+    blocks: list[CodeBlock] = []
     opening: re.Match[str] | None = None
     lines: list[str] = []
     for line in text.split("\n"):
@@ -62,12 +62,12 @@ def fenced_blocks(text: str) -> list[Block]:
             opening = _OPENING.match(bare)
             lines = []
         elif _closes(bare, opening["fence"]):
-            blocks.append(Block(opening["language"].lower(), "\n".join(lines)))
+            blocks.append(CodeBlock(opening["language"].lower(), "\n".join(lines)))
             opening = None
         else:
             lines.append(_unindented(line, len(opening["indent"])))
     if opening is not None:
-        blocks.append(Block(opening["language"].lower(), "\n".join(lines)))
+        blocks.append(CodeBlock(opening["language"].lower(), "\n".join(lines)))
     return [block for block in blocks if block.text.strip()]
 
 
@@ -84,7 +84,7 @@ def _unindented(line: str, width: int) -> str:
 _BEST = 3
 
 
-def _plausibility(block: Block, entry_point: str | None, language: Language) -> int:
+def _plausibility(block: CodeBlock, entry_point: str | None, language: Language) -> int:
     is_of_language = block.language in language.value or not block.language
     parses = is_of_language and (_parses(block.text) if language is Language.PYTHON else bool(block.language))
     defines = parses and (entry_point is None or _defines(block.text, entry_point))

@@ -4,7 +4,7 @@ import json
 
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedFunction
-from services.verifier.checks.code.outcome import outcome_of, reason_of, shortened
+from services.verifier.checks.code.outcome import outcome_of, reason_of, shorten
 from services.verifier.sandbox.jail.child.judge_runner import JudgeReport
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun, Role, Sandbox
 from shared.protocol.verdict import Outcome
@@ -24,7 +24,7 @@ async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunctio
         reward = report.num_passed / report.num_tests
         reason = reason and f"{reason} ({report.num_passed} of {report.num_tests} tests passed)"
     cpu_seconds = solved.cpu_seconds + judged.cpu_seconds
-    return Judgement(reward, outcome, shortened(reason), tests.rule, judged.seconds, cpu_seconds, sandbox.is_isolated)
+    return Judgement(reward, outcome, shorten(reason), tests.rule, judged.seconds, cpu_seconds, sandbox.is_isolated)
 
 
 def _read(judged: ProgramRun) -> JudgeReport | None:

@@ -30,9 +30,9 @@ def reason_of(run: ProgramRun) -> str:
         how = f"{run.end_reason.value} with code {run.exit_code}"
     else:
         how = run.end_reason.value
-    return shortened(f"the program {how.replace('_', ' ')}{said}")
+    return shorten(f"the program {how.replace('_', ' ')}{said}")
 
 
-def shortened(reason: str) -> str:
+def shorten(reason: str) -> str:
     """One line of bounded length."""
     return " ".join(reason.split())[:_MAX_REASON]

@@ -10,7 +10,7 @@ _RELATIVE = Decimal("1e-6")
 _FINEST = Decimal("1e-9")
 
 
-def same_output(printed: bytes, expected: bytes) -> bool:
+def outputs_match(printed: bytes, expected: bytes) -> bool:
     """Line by line; ends of lines and empty lines at the end do not count.
 
     Two words also agree when the expected one is written with a decimal point or exponent and the printed one is the

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedStdio
 from services.verifier.checks.code.outcome import outcome_of, reason_of
-from services.verifier.checks.code.output import same_output
+from services.verifier.checks.code.output import outputs_match
 from services.verifier.sandbox.sandbox import Limits, Program, ProgramRun, Sandbox
 from shared.protocol.verdict import Outcome
 
@@ -23,7 +23,7 @@ class _Tally:
     def add(self, number: int, run: ProgramRun, expected: bytes) -> None:
         self.cpu_seconds += run.cpu_seconds
         outcome = outcome_of(run)
-        if outcome is None and same_output(run.stdout, expected):
+        if outcome is None and outputs_match(run.stdout, expected):
             self.num_passed += 1
             return
         if outcome is None:

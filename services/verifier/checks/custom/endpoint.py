@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from services.verifier.checks.check import Case, Judgement, Report, failed
-from services.verifier.config import OwnKind
+from services.verifier.checks.check import Case, Judgement, ReportJudgement
+from services.verifier.config import CustomKindConfig
 from shared.errors import IbtpoError
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest, VerdictResponse
 from shared.runtime.client import http_client, raise_for_problem, reaching
@@ -18,12 +18,12 @@ _RULE = "own endpoint"
 _BATCH_ITEMS = 64
 
 
-class EndpointCheck:
+class CustomEndpointCheck:
     """Posts a VerdictRequest to the endpoint and takes the VerdictResponse; what it does not answer has no reward."""
 
     is_repeatable = False
 
-    def __init__(self, kind: str, settings: OwnKind) -> None:
+    def __init__(self, kind: str, settings: CustomKindConfig) -> None:
         self.kind = kind
         self._url = str(settings.url)
         self._seconds = settings.seconds
@@ -49,12 +49,12 @@ class EndpointCheck:
     def prepare(self, item: VerdictItem) -> Case[dict[str, Any]]:
         return Case(item.response, item.answer_key, item.limits)
 
-    async def judge(self, cases: Sequence[Case[dict[str, Any]]], report: Report) -> None:
+    async def judge(self, cases: Sequence[Case[dict[str, Any]]], report: ReportJudgement) -> None:
         async with asyncio.TaskGroup() as group:
             for start in range(0, len(cases), _BATCH_ITEMS):
                 group.create_task(self._judge_some(start, cases[start : start + _BATCH_ITEMS], report))
 
-    async def _judge_some(self, start: int, cases: Sequence[Case[dict[str, Any]]], report: Report) -> None:
+    async def _judge_some(self, start: int, cases: Sequence[Case[dict[str, Any]]], report: ReportJudgement) -> None:
         items = tuple(
             # positions for ids: those of the batch may repeat
             VerdictItem(id=str(n), kind=self.kind, response=case.response, answer_key=case.key, limits=case.limits)
@@ -65,11 +65,11 @@ class EndpointCheck:
                 verdicts = await self._ask(items)
         except IbtpoError as error:
             for n in range(start, start + len(cases)):
-                report(n, failed(str(error), _RULE))
+                report(n, Judgement.failure(str(error), _RULE))
             return
         for n in range(start, start + len(cases)):
             verdict = verdicts.get(str(n))
-            report(n, _judgement(verdict) if verdict else failed("the endpoint gave no verdict", _RULE))
+            report(n, _judgement(verdict) if verdict else Judgement.failure("the endpoint gave no verdict", _RULE))
 
     async def _ask(self, items: tuple[VerdictItem, ...]) -> dict[str, Verdict]:
         request = VerdictRequest(items=items, deadline_seconds=self._seconds)
@@ -87,7 +87,7 @@ class EndpointCheck:
 
 def _judgement(verdict: Verdict) -> Judgement:
     if verdict.reward is None or verdict.outcome is Outcome.INFRASTRUCTURE:
-        return failed(verdict.reason or "the endpoint gave no reward", _RULE)
+        return Judgement.failure(verdict.reason or "the endpoint gave no reward", _RULE)
     return Judgement(
         verdict.reward,
         verdict.outcome,

@@ -7,16 +7,16 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from services.verifier.checks.check import Case, Judgement, Report, failed
-from services.verifier.config import OwnKind
+from services.verifier.checks.check import Case, Judgement, ReportJudgement
+from services.verifier.config import CustomKindConfig
 from services.verifier.metrics import VerifierMetrics
-from services.verifier.workers.pool import Fate, PoolSettings, Reply, WorkerPool
+from services.verifier.workers.pool import PoolSettings, Reply, ReplyStatus, WorkerPool
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _RULE = "own function"
 
 
-class FunctionCheck:
+class CustomFunctionCheck:
     """Rewards with what `function(response, answer_key)` returns: a number from 0 to 1, or None for no reward.
 
     It runs in processes of its own. Raising, overrunning its time, or returning anything else is a failure of the
@@ -25,7 +25,7 @@ class FunctionCheck:
 
     is_repeatable = False
 
-    def __init__(self, kind: str, settings: OwnKind, metrics: VerifierMetrics) -> None:
+    def __init__(self, kind: str, settings: CustomKindConfig, metrics: VerifierMetrics) -> None:
         self.kind = kind
         self._settings = settings
         target = str(settings.function)
@@ -52,13 +52,13 @@ class FunctionCheck:
     def prepare(self, item: VerdictItem) -> Case[dict[str, Any]]:
         return Case(item.response, item.answer_key, item.limits)
 
-    async def judge(self, cases: Sequence[Case[dict[str, Any]]], report: Report) -> None:
+    async def judge(self, cases: Sequence[Case[dict[str, Any]]], report: ReportJudgement) -> None:
         waiting = iter(enumerate(cases))
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(cases), self._settings.workers)):
                 group.create_task(self._work_through(waiting, report))
 
-    async def _work_through(self, waiting: Iterator[tuple[int, Case[dict[str, Any]]]], report: Report) -> None:
+    async def _work_through(self, waiting: Iterator[tuple[int, Case[dict[str, Any]]]], report: ReportJudgement) -> None:
         for position, case in waiting:
             start = time.perf_counter()
             reply = await self._pool.ask((case.response, case.key), self._settings.seconds)
@@ -66,12 +66,12 @@ class FunctionCheck:
 
 
 def _judgement(reply: Reply, seconds: float) -> Judgement:
-    if reply.fate is not Fate.ANSWERED or reply.detail:
-        return failed(reply.detail or reply.fate.name.lower(), _RULE)
+    if reply.status is not ReplyStatus.ANSWERED or reply.detail:
+        return Judgement.failure(reply.detail or reply.status.name.lower(), _RULE)
     value = reply.value
     if value is None:
-        return failed("the function gave no reward", _RULE)
+        return Judgement.failure("the function gave no reward", _RULE)
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        return failed(f"the function returned {value!r}"[:200] + ", not a number from 0 to 1", _RULE)
+        return Judgement.failure(f"the function returned {value!r}"[:200] + ", not a number from 0 to 1", _RULE)
     outcome = Outcome.RIGHT if value == 1 else Outcome.WRONG
     return Judgement(float(value), outcome, "", _RULE, seconds, reply.cpu_seconds, isolated=False)

@@ -13,15 +13,14 @@ from typing import Any, Self
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, Report, failed
-from services.verifier.checks.final_answer import FinalAnswer, final_answer
-from services.verifier.checks.math.comparing.likeness import Likeness
-from services.verifier.checks.math.reading.answer import Reading, read
-from services.verifier.checks.math.reading.gold import gold_text
-from services.verifier.checks.math.verdict import Finding, decide
+from services.verifier.checks.check import Case, Judgement, ReportJudgement
+from services.verifier.checks.final_answer import FinalAnswer, extract_final_answer
+from services.verifier.checks.math.comparing.equivalence import Equivalence
+from services.verifier.checks.math.decision import Decision, decide
+from services.verifier.checks.math.reading.parsed_answer import ParsedAnswer, extract_gold, parse_answer
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
-from services.verifier.workers.pool import Fate, PoolSettings, Reply, WorkerPool
+from services.verifier.workers.pool import PoolSettings, Reply, ReplyStatus, WorkerPool
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome, VerdictItem
 from shared.runtime.logs import event_logger
@@ -31,7 +30,7 @@ log = event_logger(__name__)
 _NO_ANSWER = Judgement(0.0, Outcome.NO_ANSWER, "no boxed answer after the last thinking part", "extraction")
 _RULE = "math-verify"
 # How long the event loop is kept from others.
-_BREATH_SECONDS = 0.005
+_YIELD_SECONDS = 0.005
 
 
 class MathKey(AnswerKey):
@@ -41,10 +40,10 @@ class MathKey(AnswerKey):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class GoldAndAnswer:
     """The gold as read, and what the response states as its final answer."""
 
-    gold: Reading
+    gold: ParsedAnswer
     answer: FinalAnswer | None
 
 
@@ -59,7 +58,7 @@ class MathCheck:
         self._pool = WorkerPool(_pool_settings(config), metrics) if config.workers else None
         self._stack = AsyncExitStack()
         # the leaves of a tree share their gold
-        self._read_gold = lru_cache(maxsize=1_024)(self._read_gold_anew)
+        self._read_gold = lru_cache(maxsize=1_024)(self._parse_gold)
 
     async def __aenter__(self) -> Self:
         if find_spec("gmpy2") is not None:
@@ -82,59 +81,61 @@ class MathCheck:
     def health(self) -> Mapping[str, Any]:
         return {"workers": self._config.workers, "live": self._pool.num_live if self._pool else 0}
 
-    def prepare(self, item: VerdictItem) -> Case[Question]:
+    def prepare(self, item: VerdictItem) -> Case[GoldAndAnswer]:
         gold = self._read_gold(read_key(MathKey, item).gold)
         if gold is None:
             raise InvalidInput(
                 f"item {item.id!r}: the gold states no answer of 1 to {self._config.answer_characters} characters"
             )
-        return Case("", Question(gold, final_answer(item.response, self._config.answer_characters)), item.limits)
+        return Case(
+            "", GoldAndAnswer(gold, extract_final_answer(item.response, self._config.answer_characters)), item.limits
+        )
 
-    def _read_gold_anew(self, gold: str) -> Reading | None:
-        text = gold_text(gold, self._config.answer_characters)
-        return None if text is None else read(text)
+    def _parse_gold(self, gold: str) -> ParsedAnswer | None:
+        text = extract_gold(gold, self._config.answer_characters)
+        return None if text is None else parse_answer(text)
 
-    async def judge(self, cases: Sequence[Case[Question]], report: Report) -> None:
-        open_cases: list[_Open] = []
-        breath = time.perf_counter()
+    async def judge(self, cases: Sequence[Case[GoldAndAnswer]], report: ReportJudgement) -> None:
+        open_cases: list[_Undecided] = []
+        last_yield = time.perf_counter()
         for position, case in enumerate(cases):
-            found = self._decided(position, case.key)
+            found = self._decide_case(position, case.key)
             if isinstance(found, Judgement):
                 report(position, found)
             else:
-                open_cases.append(_Open(position, case, found))
-            if time.perf_counter() - breath > _BREATH_SECONDS:
+                open_cases.append(_Undecided(position, case, found))
+            if time.perf_counter() - last_yield > _YIELD_SECONDS:
                 await asyncio.sleep(0)
-                breath = time.perf_counter()
+                last_yield = time.perf_counter()
         if open_cases:
             await self._ask_workers(open_cases, report)
 
-    def _decided(self, position: int, question: Question) -> Judgement | Finding:
+    def _decide_case(self, position: int, question: GoldAndAnswer) -> Judgement | Decision:
         try:
-            return _decided(question)
+            return _decide_case(question)
         except Exception as error:
             log.exception("answer_failed", position=position)
-            return failed(f"{type(error).__name__} while comparing", _RULE)
+            return Judgement.failure(f"{type(error).__name__} while comparing", _RULE)
 
-    async def _ask_workers(self, open_cases: Sequence["_Open"], report: Report) -> None:
+    async def _ask_workers(self, open_cases: Sequence["_Undecided"], report: ReportJudgement) -> None:
         """As many at once as there are workers."""
         waiting = iter(open_cases)
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(open_cases), max(self._config.workers, 1))):
                 group.create_task(self._work_through(waiting, report))
 
-    async def _work_through(self, waiting: Iterator["_Open"], report: Report) -> None:
+    async def _work_through(self, waiting: Iterator["_Undecided"], report: ReportJudgement) -> None:
         for one in waiting:
             report(one.position, await self._ask(one))
 
-    async def _ask(self, one: "_Open") -> Judgement:
+    async def _ask(self, one: "_Undecided") -> Judgement:
         if self._pool is None:
-            return failed("not decided without workers, and math.workers is 0", _RULE)
+            return Judgement.failure("not decided without workers, and math.workers is 0", _RULE)
         seconds = self._config.item_seconds
         if one.case.limits is not None and one.case.limits.wall_seconds is not None:
             seconds = min(seconds, one.case.limits.wall_seconds)
         start = time.perf_counter()
-        reply = await self._pool.ask((one.case.key.gold.text, one.finding.text), seconds)
+        reply = await self._pool.ask((one.case.key.gold.text, one.decision.text), seconds)
         return _judgement(reply, time.perf_counter() - start)
 
 
@@ -144,37 +145,37 @@ def _pool_settings(config: MathConfig) -> PoolSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Open:
+class _Undecided:
     """A case that takes a worker."""
 
     position: int
-    case: Case[Question]
-    finding: Finding
+    case: Case[GoldAndAnswer]
+    decision: Decision
 
 
-def _decided(question: Question) -> Judgement | Finding:
+def _decide_case(question: GoldAndAnswer) -> Judgement | Decision:
     if question.answer is None:
         return _NO_ANSWER
     start = time.perf_counter()
-    finding = decide(question.gold, question.answer)
-    if finding.likeness is Likeness.UNKNOWN:
-        return finding
+    decision = decide(question.gold, question.answer)
+    if decision.equivalence is Equivalence.UNKNOWN:
+        return decision
     seconds = time.perf_counter() - start
-    if finding.likeness is Likeness.SAME:
-        return Judgement(1.0, Outcome.RIGHT, finding.reason, finding.rule, seconds, seconds)
-    return Judgement(0.0, Outcome.WRONG, finding.reason, finding.rule, seconds, seconds)
+    if decision.equivalence is Equivalence.SAME:
+        return Judgement(1.0, Outcome.RIGHT, decision.reason, decision.rule, seconds, seconds)
+    return Judgement(0.0, Outcome.WRONG, decision.reason, decision.rule, seconds, seconds)
 
 
 def _judgement(reply: Reply, seconds: float) -> Judgement:
-    match reply.fate:
-        case Fate.ANSWERED if reply.value:
+    match reply.status:
+        case ReplyStatus.ANSWERED if reply.value:
             return Judgement(1.0, Outcome.RIGHT, "", _RULE, seconds, reply.cpu_seconds)
-        case Fate.ANSWERED:
+        case ReplyStatus.ANSWERED:
             reason = f"not shown to be the gold {reply.detail}".strip()
             return Judgement(0.0, Outcome.WRONG, reason, _RULE, seconds, reply.cpu_seconds)
-        case Fate.TIMED_OUT:
+        case ReplyStatus.TIMED_OUT:
             return Judgement(0.0, Outcome.TIMED_OUT, reply.detail, _RULE, seconds, reply.cpu_seconds)
-        case Fate.MEMORY:
+        case ReplyStatus.MEMORY:
             return Judgement(0.0, Outcome.MEMORY, reply.detail, _RULE, seconds, reply.cpu_seconds)
         case _:
-            return failed(reply.detail, _RULE)
+            return Judgement.failure(reply.detail, _RULE)

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from services.verifier.checks.math.comparing.likeness import Likeness
-from services.verifier.checks.math.comparing.numeric import (
+from services.verifier.checks.math.comparing.equivalence import Equivalence
+from services.verifier.checks.math.comparing.numeric_value import (
     CONSTANTS,
     FUNCTIONS,
     Negligible,
-    Point,
+    SamplePoint,
     Unevaluable,
     Value,
     are_close,
 )
-from services.verifier.checks.math.comparing.scalars import compare_scalars, is_constant, symbols_of
-from services.verifier.checks.math.reading.arithmetic import negative
+from services.verifier.checks.math.comparing.scalars import compare_scalars, free_symbols, is_constant
+from services.verifier.checks.math.reading.arithmetic import negate
 from services.verifier.checks.math.reading.forms import (
     SCALARS,
     Apply,
@@ -43,7 +43,7 @@ ORDERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class Assignment:
     """A value with the name it was given: x = 5, or without one."""
 
     name: Form | None
@@ -54,7 +54,7 @@ def is_equation(form: Form) -> bool:
     return isinstance(form, Relation) and set(form.relators) <= _EQUALITIES
 
 
-def stated(relation: Relation) -> Stated | None:
+def read_assignment(relation: Relation) -> Assignment | None:
     """What a chain of equalities says in its end: x = 2 + 3 = 5 says 5, of x.
 
     None for an equation still to be solved (3x - 1 = 5), and for a chain that contradicts itself (5 = 4).
@@ -70,21 +70,21 @@ def stated(relation: Relation) -> Stated | None:
     relators = relation.relators[len(relation.sides) - len(told) :]
     if not all(map(_holds, told, told[1:], relators)):
         return None
-    return Stated(name, value)
+    return Assignment(name, value)
 
 
 def _holds(left: Form, right: Form, relator: Relator) -> bool:
     if relator is Relator.ABOUT:
         return _is_near(left, right)
     return left == right or (
-        isinstance(left, SCALARS) and isinstance(right, SCALARS) and compare_scalars(left, right) is Likeness.SAME
+        isinstance(left, SCALARS) and isinstance(right, SCALARS) and compare_scalars(left, right) is Equivalence.SAME
     )
 
 
 def _is_near(left: Form, right: Form) -> bool:
     """Whether the right is the left, rounded: within one percent."""
     try:
-        exact, rounded = Point(0).value(left), Point(0).value(right)
+        exact, rounded = SamplePoint(0).value(left), SamplePoint(0).value(right)
     except (Unevaluable, Negligible):
         return False
     return bool(abs(exact - rounded) * 100 <= abs(exact))
@@ -110,7 +110,7 @@ def _is_name(form: Form, value: Form) -> bool:
             return False
 
 
-def interval_of(relation: Relation) -> tuple[Form, Form] | None:
+def to_interval(relation: Relation) -> tuple[Form, Form] | None:
     """(variable, interval) of an inequality in one variable, such as x <= 2, 5 >= x or 1 < x <= 3; else None."""
     if not all(relator in ORDERS for relator in relation.relators):
         return None
@@ -119,11 +119,11 @@ def interval_of(relation: Relation) -> tuple[Form, Form] | None:
         left_is_smaller, closed = ORDERS[relators[0]]
         if not is_constant(sides[0]) and is_constant(sides[1]):
             bound = sides[1]
-            low, high = (negative(_INFINITY), bound) if left_is_smaller else (bound, _INFINITY)
+            low, high = (negate(_INFINITY), bound) if left_is_smaller else (bound, _INFINITY)
             return sides[0], _interval(low, high, closed, bound)
         if is_constant(sides[0]) and not is_constant(sides[1]):
             bound = sides[0]
-            low, high = (bound, _INFINITY) if left_is_smaller else (negative(_INFINITY), bound)
+            low, high = (bound, _INFINITY) if left_is_smaller else (negate(_INFINITY), bound)
             return sides[1], _interval(low, high, closed, bound)
         return None
     return _double(sides, [ORDERS[relator] for relator in relators]) if len(sides) == 3 else None
@@ -142,19 +142,19 @@ def _interval(low: Form, high: Form, closed: bool, bound: Form) -> Bracket:
     return Bracket("[" if closed and low is bound else "(", "]" if closed and high is bound else ")", (low, high))
 
 
-def same_relation(gold: Relation, answer: Relation) -> Likeness:
+def compare_by_ratio(gold: Relation, answer: Relation) -> Equivalence:
     """Whether one of two equations, or of two inequalities, is the other times a constant (a positive one)."""
-    if len(gold.sides) != 2 or len(answer.sides) != 2 or symbols_of(gold) != symbols_of(answer):
-        return Likeness.DIFFERENT
+    if len(gold.sides) != 2 or len(answer.sides) != 2 or free_symbols(gold) != free_symbols(answer):
+        return Equivalence.DIFFERENT
     try:
         ratios = [_excess(answer, number) / _excess(gold, number) for number in (0, 1, 3)]
     except (Unevaluable, Negligible, ZeroDivisionError):
-        return Likeness.UNKNOWN
+        return Equivalence.UNKNOWN
     if ratios[0] == 0 or not all(are_close(ratios[0], ratio) for ratio in ratios[1:]):
-        return Likeness.DIFFERENT if is_equation(gold) else Likeness.UNKNOWN
+        return Equivalence.DIFFERENT if is_equation(gold) else Equivalence.UNKNOWN
     if is_equation(gold):
-        return Likeness.SAME
-    return Likeness.of(bool(ratios[0] > 0) and ORDERS[gold.relators[0]][1] == ORDERS[answer.relators[0]][1])
+        return Equivalence.SAME
+    return Equivalence.of(bool(ratios[0] > 0) and ORDERS[gold.relators[0]][1] == ORDERS[answer.relators[0]][1])
 
 
 def _excess(relation: Relation, number: int) -> Value:
@@ -162,4 +162,4 @@ def _excess(relation: Relation, number: int) -> Value:
     left, right = relation.sides
     left_is_smaller, _ = ORDERS.get(relation.relators[0], (False, False))
     larger, smaller = (right, left) if left_is_smaller else (left, right)
-    return Point(number, trusting=True).value(Sum((larger, negative(smaller))))
+    return SamplePoint(number, allow_negligible=True).value(Sum((larger, negate(smaller))))

@@ -2,63 +2,70 @@
 
 from functools import lru_cache
 
-from services.verifier.checks.math.comparing.exact import exact_value
-from services.verifier.checks.math.comparing.likeness import Likeness
-from services.verifier.checks.math.comparing.numeric import CONSTANTS, Negligible, Point, Unevaluable, Value, are_close
+from services.verifier.checks.math.comparing.equivalence import Equivalence
+from services.verifier.checks.math.comparing.exact_value import exact_value
+from services.verifier.checks.math.comparing.numeric_value import (
+    CONSTANTS,
+    Negligible,
+    SamplePoint,
+    Unevaluable,
+    Value,
+    are_close,
+)
 from services.verifier.checks.math.reading.forms import Form, Symbol, children
 
 _LARGEST_DENOMINATOR = 10**18
 
 
-def compare_scalars(gold: Form, answer: Form) -> Likeness:
+def compare_scalars(gold: Form, answer: Form) -> Equivalence:
     """Exactly where both are rational, else to 40 digits at several points.
 
     Functions of the gold's own symbols may be equal only where these are positive: that is left UNKNOWN.
     """
     if gold == answer:
-        return Likeness.SAME
+        return Equivalence.SAME
     exact_gold, exact_answer = exact_value(gold), exact_value(answer)
     if exact_gold is not None and exact_answer is not None:
-        return Likeness.SAME if exact_gold == exact_answer else Likeness.DIFFERENT
+        return Equivalence.SAME if exact_gold == exact_answer else Equivalence.DIFFERENT
     if _is_boundless(gold) or _is_boundless(answer):
-        return Likeness.DIFFERENT
+        return Equivalence.DIFFERENT
     if any(value is not None and value.denominator > _LARGEST_DENOMINATOR for value in (exact_gold, exact_answer)):
-        return Likeness.DIFFERENT  # a rational beside what is none: pi to fifty digits
+        return Equivalence.DIFFERENT  # a rational beside what is none: pi to fifty digits
     if is_constant(gold) and is_constant(answer):
         return _at(0, gold, answer)
     found = {_at(number, gold, answer) for number in (0, 1, 3)}
-    return found.pop() if len(found) == 1 else Likeness.UNKNOWN
+    return found.pop() if len(found) == 1 else Equivalence.UNKNOWN
 
 
-def _at(number: int, gold: Form, answer: Form) -> Likeness:
+def _at(number: int, gold: Form, answer: Form) -> Equivalence:
     gold_value, answer_value = _value(gold, number, True), _value(answer, number, False)
     if gold_value is None:
-        return Likeness.UNKNOWN
+        return Equivalence.UNKNOWN
     if answer_value is None:
-        return Likeness.DIFFERENT
-    return Likeness.SAME if are_close(gold_value, answer_value) else Likeness.DIFFERENT
+        return Equivalence.DIFFERENT
+    return Equivalence.SAME if are_close(gold_value, answer_value) else Equivalence.DIFFERENT
 
 
 def _is_boundless(form: Form) -> bool:
     """Whether infinity or a set is in it: such forms are the same only if written the same."""
-    return any(name in ("infty", "varnothing") or name.startswith("mathbb") for name in symbols_of(form))
+    return any(name in ("infty", "varnothing") or name.startswith("mathbb") for name in free_symbols(form))
 
 
 @lru_cache(maxsize=1_024)  # members of a set are compared with each other
-def _value(form: Form, number: int, trusting: bool) -> Value | None:
+def _value(form: Form, number: int, allow_negligible: bool) -> Value | None:
     try:
-        return Point(number, trusting=trusting).value(form)
+        return SamplePoint(number, allow_negligible=allow_negligible).value(form)
     except (Unevaluable, Negligible):
         return None
 
 
-def symbols_of(form: Form) -> frozenset[str]:
+def free_symbols(form: Form) -> frozenset[str]:
     """The names of the variables in a form."""
     if isinstance(form, Symbol):
         return frozenset() if form.name in CONSTANTS else frozenset({form.name})
-    return frozenset().union(*map(symbols_of, children(form)))
+    return frozenset().union(*map(free_symbols, children(form)))
 
 
 def is_constant(form: Form) -> bool:
     """Whether a form has no variables."""
-    return not symbols_of(form)
+    return not free_symbols(form)

@@ -2,15 +2,24 @@
 
 from fractions import Fraction
 
-from services.verifier.checks.math.reading.forms import Based, Form, Number, Power, Product, Scientific, Sum
-from services.verifier.checks.math.reading.number import scaled
-from services.verifier.checks.math.reading.unreadable import TooDeep, Unreadable
+from services.verifier.checks.math.reading.forms import (
+    Form,
+    Number,
+    Numeral,
+    Power,
+    Product,
+    Scientific,
+    Sum,
+    TooDeep,
+    UnreadableAnswer,
+)
+from services.verifier.checks.math.reading.number import times_power_of_ten
 
 _MINUS_ONE = Number(Fraction(-1))
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-def negative(form: Form) -> Form:
+def negate(form: Form) -> Form:
     """-form."""
     match form:
         case Number(value):
@@ -23,7 +32,7 @@ def negative(form: Form) -> Form:
             return Product((_MINUS_ONE, form))
 
 
-def terms(form: Form) -> tuple[Form, ...]:
+def terms_of(form: Form) -> tuple[Form, ...]:
     """The terms of a sum; anything else is its own only term."""
     return form.terms if isinstance(form, Sum) else (form,)
 
@@ -32,41 +41,41 @@ def _factors(form: Form) -> tuple[Form, ...]:
     return form.factors if isinstance(form, Product) else (form,)
 
 
-def times(left: Form, right: Form) -> Form:
+def multiply(left: Form, right: Form) -> Form:
     """left · right."""
     return Product((*_factors(left), *_factors(right)))
 
 
-def over(left: Form, right: Form) -> Form:
+def divide(left: Form, right: Form) -> Form:
     """left / right: a number when both are, for a fraction is one."""
     if isinstance(right, Number):
         if right.value == 0:
-            raise Unreadable("a division by zero")
+            raise UnreadableAnswer("a division by zero")
         if isinstance(left, Number):
             return Number(left.value / right.value)
-        return times(Number(1 / right.value), left)
-    return times(left, Power(right, _MINUS_ONE))
+        return multiply(Number(1 / right.value), left)
+    return multiply(left, Power(right, _MINUS_ONE))
 
 
-def scaled_by(form: Form, factor: int) -> Form:
+def scale(form: Form, factor: int) -> Form:
     """A value in thousands or millions."""
-    return Number(form.value * factor) if isinstance(form, Number) else times(Number(Fraction(factor)), form)
+    return Number(form.value * factor) if isinstance(form, Number) else multiply(Number(Fraction(factor)), form)
 
 
-def power_of_ten(digits: str, exponent: str) -> Form:
+def scientific(digits: str, exponent: str) -> Form:
     """digits · 10^exponent, where digits may have a decimal point."""
     whole, _, decimals = digits.partition(".")
-    found = scaled(int(whole + decimals), exponent, len(decimals))
+    found = times_power_of_ten(int(whole + decimals), exponent, len(decimals))
     if found is None:
         raise TooDeep("an exponent too long to compare")
     return found
 
 
-def based(digits: str, base: Form) -> Form:
+def in_base(digits: str, base: Form) -> Form:
     """Digits in a base: 101_2."""
     if not isinstance(base, Number) or not 2 <= base.value <= 36 or base.value.denominator != 1:
-        raise Unreadable("a base that is no integer from 2 to 36")
+        raise UnreadableAnswer("a base that is no integer from 2 to 36")
     allowed = _DIGITS[: int(base.value)]
     if not digits or any(digit not in allowed for digit in digits.casefold()):
-        raise Unreadable(f"{digits!r} has digits beyond its base")
-    return Based(digits.casefold().lstrip("0") or "0", int(base.value))
+        raise UnreadableAnswer(f"{digits!r} has digits beyond its base")
+    return Numeral(digits.casefold().lstrip("0") or "0", int(base.value))

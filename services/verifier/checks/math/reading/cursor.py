@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from services.verifier.checks.math.reading.forms import Form
-from services.verifier.checks.math.reading.notation import Kind, Token
-from services.verifier.checks.math.reading.unreadable import TooDeep, Unreadable
+from services.verifier.checks.math.reading.forms import Form, TooDeep, UnreadableAnswer
+from services.verifier.checks.math.reading.tokens import Kind, Token
 
-DEEPEST = 60
+MAX_DEPTH = 60
 
 
-class Cursor:
+class TokenCursor:
     """Reads tokens one after another; a token may be given back in part."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
@@ -40,7 +39,7 @@ class Cursor:
 
     def expect(self, *texts: str) -> str:
         if not self.is_at(*texts):
-            raise Unreadable(f"{self.peek().text!r} where one of {texts} belongs")
+            raise UnreadableAnswer(f"{self.peek().text!r} where one of {texts} belongs")
         return self.next().text
 
     def take_first(self) -> str:
@@ -56,13 +55,13 @@ class Cursor:
         """Nothing is left but a full stop."""
         self.accept(".")
         if self.peek().kind is not Kind.END:
-            raise Unreadable(f"{self.peek().text!r} is left over")
+            raise UnreadableAnswer(f"{self.peek().text!r} is left over")
 
     def nested(self, read: Callable[[], Form]) -> Form:
         """Reads what is inside something. Raises TooDeep."""
         self._depth += 1
-        if self._depth > DEEPEST:
-            raise TooDeep(f"nested deeper than {DEEPEST}")
+        if self._depth > MAX_DEPTH:
+            raise TooDeep(f"nested deeper than {MAX_DEPTH}")
         form = read()
         self._depth -= 1
         return form

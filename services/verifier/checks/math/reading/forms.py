@@ -6,6 +6,14 @@ from fractions import Fraction
 from typing import TypeAlias
 
 
+class UnreadableAnswer(ValueError):
+    """The text is no answer of a form known here."""
+
+
+class TooDeep(UnreadableAnswer):
+    """Nested deeper, or longer, than any answer needs to be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """An exact rational, as a literal or folded from one fraction."""
@@ -72,7 +80,7 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
-class Based:
+class Numeral:
     """Digits with the base in which they are to be read: 101_2."""
 
     digits: str
@@ -87,15 +95,15 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ValueList:
     """Values separated by commas, "and" or "or", without delimiters: their order says nothing."""
 
     items: tuple["Form", ...]
-    by_or: bool = False
+    joined_by_or: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
+class FiniteSet:
     """A set in braces."""
 
     items: tuple["Form", ...]
@@ -161,10 +169,10 @@ Form: TypeAlias = (
     | Apply
     | PlusMinus
     | Quantity
-    | Based
+    | Numeral
     | Text
-    | Listing
-    | Members
+    | ValueList
+    | FiniteSet
     | Bracket
     | Matrix
     | SetOperation
@@ -178,7 +186,7 @@ SCALARS = (Number, Scientific, Symbol, Sum, Product, Power, Apply)
 def children(form: Form) -> tuple[Form, ...]:
     """The forms directly inside a form."""
     match form:
-        case Sum(parts) | Product(parts) | Listing(parts, _) | Members(parts) | Ratio(parts):
+        case Sum(parts) | Product(parts) | ValueList(parts, _) | FiniteSet(parts) | Ratio(parts):
             return parts
         case Power(base, exponent):
             return base, exponent

@@ -10,7 +10,7 @@ from fractions import Fraction
 from services.verifier.checks.math.reading.forms import Number, Scientific
 
 _WRITTEN_EXPONENT = 400
-LONGEST_DIGITS = 4_000  # below the interpreter's own bound on reading integers
+MAX_DIGITS = 4_000  # below the interpreter's own bound on reading integers
 
 _DIGITS = r"[0-9]+"
 _INTEGER = rf"(?:[0-9]{{1,3}}(?:(?:,|\{{,\}}|,\\!\s*|\\,|\\ )[0-9]{{3}})+|[0-9]{{1,3}}(?:[ ][0-9]{{3}})+|{_DIGITS})"
@@ -31,11 +31,11 @@ _NUMBER = re.compile(
 _SEPARATORS = re.compile(r"[^0-9]+")
 
 
-def number_of(text: str) -> Number | Scientific | None:
+def parse_number(text: str) -> Number | Scientific | None:
     """The rational that `text` is, or None when it is anything else or more."""
-    if text.isascii() and text.isdigit() and len(text) <= LONGEST_DIGITS:
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
         return Number(Fraction(int(text)))
-    if len(text) > LONGEST_DIGITS:
+    if len(text) > MAX_DIGITS:
         return None
     found = _NUMBER.fullmatch(text)
     if found is None:
@@ -68,10 +68,10 @@ def _decimal(
         value = Fraction(_int(integer or "0"), _int(divisor))
         return Number(-value if sign == "-" else value)
     mantissa = _int((_SEPARATORS.sub("", integer) if integer else "") + digits)
-    return scaled(-mantissa if sign == "-" else mantissa, exponent, len(digits))
+    return times_power_of_ten(-mantissa if sign == "-" else mantissa, exponent, len(digits))
 
 
-def scaled(mantissa: int, exponent: str, num_decimals: int = 0) -> Number | Scientific | None:
+def times_power_of_ten(mantissa: int, exponent: str, num_decimals: int = 0) -> Number | Scientific | None:
     """mantissa · 10^(exponent - num_decimals), written out only while that is short."""
     if mantissa == 0:
         return Number(Fraction(0))

@@ -2,7 +2,7 @@
 
 import re
 
-from services.verifier.checks.math.reading.unreadable import Unreadable
+from services.verifier.checks.math.reading.forms import UnreadableAnswer
 
 _ALIASES: dict[str, str] = {
     name: canonical
@@ -63,7 +63,7 @@ def is_unit(word: str) -> bool:
 def scale_and_unit(text: str) -> tuple[int, str]:
     """What the words behind a value multiply it by, and the unit that they name, in its canonical spelling.
 
-    `square` and `cubic` become powers. Raises Unreadable for words that say more than a unit: "or 5", "base two".
+    `square` and `cubic` become powers. Raises UnreadableAnswer for words that say more than a unit: "or 5", "base two".
     """
     words = _WORDS.findall(text.casefold())
     scale = 1
@@ -71,7 +71,7 @@ def scale_and_unit(text: str) -> tuple[int, str]:
         scale *= _SCALES[words.pop(0)]
     more = [word for word in words if word in _SAYING_MORE or word in _SCALES]
     if more or len(words) > _MOST_WORDS:
-        raise Unreadable(f"{' '.join(more or words)!r} behind a value is no unit")
+        raise UnreadableAnswer(f"{' '.join(more or words)!r} behind a value is no unit")
     named = [_ALIASES.get(word, word) for word in words if word not in _FILLER]
     exponents = [_POWERS.get(word, word) for word in named if word in _POWERS or word.isdigit()]
     return scale, " ".join([word for word in named if word not in _POWERS and not word.isdigit()] + exponents)

@@ -43,16 +43,16 @@ def are_close(left: Value, right: Value) -> bool:
     return bool(abs(left - right) <= _SAME * max(abs(left), abs(right)))
 
 
-class Point:
+class SamplePoint:
     """Numbers for the symbols of a form, the same ones for the same `number`, and the budget of one evaluation.
 
-    Points with an even number are positive; of the others, each symbol has a sign of its own. A trusting point lets
-    negligible parts pass.
+    At even numbers all symbols are positive; at odd ones each has its own sign. With `allow_negligible`, a part too
+    small beside the rest raises nothing.
     """
 
-    def __init__(self, number: int, *, trusting: bool = False) -> None:
+    def __init__(self, number: int, *, allow_negligible: bool = False) -> None:
         self._number = number
-        self._trusting = trusting
+        self._allow_negligible = allow_negligible
         self._cost = 0
 
     def value(self, form: Form) -> Value:
@@ -101,7 +101,7 @@ class Point:
         return _CONTEXT.mpf(0) if abs(total) <= _SAME * largest else total
 
     def _is_negligible(self, value: Value, beside: Value) -> bool:
-        return not self._trusting and value != 0 and bool(abs(value) < _NEGLIGIBLE * beside)
+        return not self._allow_negligible and value != 0 and bool(abs(value) < _NEGLIGIBLE * beside)
 
     def _product(self, factors: tuple[Form, ...]) -> Value:
         total = _CONTEXT.mpf(1)

@@ -11,12 +11,11 @@ power     = atom {"^" group | "!" | "'" | "^\circ"}
 
 from collections.abc import Sequence
 
-from services.verifier.checks.math.reading.arithmetic import scaled_by
-from services.verifier.checks.math.reading.cursor import Cursor
-from services.verifier.checks.math.reading.expression import DEGREE, ExpressionReader
+from services.verifier.checks.math.reading.arithmetic import scale
+from services.verifier.checks.math.reading.cursor import TokenCursor
+from services.verifier.checks.math.reading.expression_parser import DEGREE, ExpressionParser
 from services.verifier.checks.math.reading.forms import (
     Form,
-    Listing,
     Number,
     Product,
     Quantity,
@@ -25,20 +24,20 @@ from services.verifier.checks.math.reading.forms import (
     Relator,
     SetOperation,
     Text,
+    UnreadableAnswer,
+    ValueList,
 )
-from services.verifier.checks.math.reading.notation import Kind, Token
+from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Kind, Token
 from services.verifier.checks.math.reading.units import scale_and_unit
-from services.verifier.checks.math.reading.unreadable import Unreadable
-from services.verifier.checks.math.reading.vocabulary import FUNCTION_WORDS, JOINTS
 
 
-def parse(tokens: Sequence[Token]) -> Form:
-    """The form of an answer's tokens. Raises Unreadable."""
+def parse_form(tokens: Sequence[Token]) -> Form:
+    """The form of an answer's tokens. Raises UnreadableAnswer."""
     words = _words_alone(tokens)
     if words is not None:
         return words
-    cursor = Cursor(tokens)
-    form = _AnswerReader(cursor).listing()
+    cursor = TokenCursor(tokens)
+    form = _AnswerParser(cursor).listing()
     cursor.end()
     return form
 
@@ -52,17 +51,17 @@ _CURRENCIES = frozenset({"\\$", "$", "€", "£", "¥", "₹"})
 _UNIT_SIGNS = _CURRENCIES | {"%", "\\%"}
 
 
-class _AnswerReader:
+class _AnswerParser:
     """Reads an answer's structure from a cursor."""
 
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: TokenCursor) -> None:
         self._cursor = cursor
-        self._expressions = ExpressionReader(cursor, self._items)
+        self._expressions = ExpressionParser(cursor, self._items)
         self._by_or = False
 
     def listing(self) -> Form:
         items = self._items()
-        return items[0] if len(items) == 1 else Listing(items, self._by_or)
+        return items[0] if len(items) == 1 else ValueList(items, self._by_or)
 
     def _items(self) -> tuple[Form, ...]:
         items = [self._relation()]
@@ -110,9 +109,9 @@ class _AnswerReader:
         unit = self._unit() or currency
         if not unit:
             return _angle(value)
-        scale, name = scale_and_unit(unit)
-        if scale > 1:
-            value = scaled_by(value, scale)
+        factor, name = scale_and_unit(unit)
+        if factor > 1:
+            value = scale(value, factor)
         return Quantity(value, name) if name else value
 
     def _text(self) -> Form:
@@ -139,7 +138,7 @@ class _AnswerReader:
         exponent = self._expressions.group()
         if isinstance(exponent, Number):
             return str(exponent.value)
-        raise Unreadable("a unit's exponent is no number")
+        raise UnreadableAnswer("a unit's exponent is no number")
 
     def _ratio(self) -> Form:
         parts = [self._sets()]

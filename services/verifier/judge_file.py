@@ -4,8 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,38 +28,33 @@ _RETRY_SECONDS = 1.0
 _NOT_JUDGED = "not judged"
 
 
-@dataclass(frozen=True, slots=True)
-class Rescoring:
-    """Rows `{id, kind, response, answer_key}` of `input`, judged into `output`. Without `url`, in this process."""
+def judge_file(
+    input: Path, output: Path, url: str | None = None, token: str | None = None, console: Console | None = None
+) -> int:
+    """Judges the rows `{id, kind, response, answer_key}` of a file, by the verifier at `url` or one in this process.
 
-    input: Path
-    output: Path
-    url: str | None = None
-    token: str | None = None
-
-
-def rescore(rescoring: Rescoring, console: Console | None = None) -> int:
-    """Writes one verdict a line, in the order of the rows; a row that cannot be judged says its `error`.
-
-    Returns 0, or 1 when some row has no reward.
+    Writes one verdict a line to `output`, in the order of the rows; a row that cannot be judged has an `error`.
+    Returns 0, or 1 if a row has no reward.
     """
-    return asyncio.run(_rescore(rescoring, console or Console(stderr=True)))
+    return asyncio.run(_judge_file(input, output, _open_client(url, token), console or Console(stderr=True)))
 
 
-async def _rescore(rescoring: Rescoring, console: Console) -> int:
-    num_rows = sum(1 for _ in _items(rescoring.input))  # every row is read before the first is judged
+async def _judge_file(
+    input: Path, output: Path, opening: AbstractAsyncContextManager[httpx.AsyncClient], console: Console
+) -> int:
+    num_rows = sum(1 for _ in _items(input))  # every row is read before the first is judged
     if num_rows == 0:
-        raise InvalidInput(f"{rescoring.input} has no rows; it should have one JSON object a line")
+        raise InvalidInput(f"{input} has no rows; it should have one JSON object a line")
     tally: Counter[str] = Counter()
-    async with _verifier(rescoring) as client:
-        with _progress(console) as progress, atomic_writer(rescoring.output) as output:
+    async with opening as client:
+        with _progress(console) as progress, atomic_writer(output) as file:
             bar = progress.add_task("judging", total=num_rows)
-            async for judged in _judged_in_order(client, _batches(rescoring.input)):
-                output.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in judged)
-                tally.update(row.get("outcome", _NOT_JUDGED) for row in judged)
-                progress.advance(bar, len(judged))
-    told = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(tally.items()))
-    console.print(f"{num_rows} rows: {told}", highlight=False)
+            async for rows in _judge_in_order(client, _batches(input)):
+                file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+                tally.update(row.get("outcome", _NOT_JUDGED) for row in rows)
+                progress.advance(bar, len(rows))
+    counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(tally.items()))
+    console.print(f"{num_rows} rows: {counts}", highlight=False)
     return 1 if tally.keys() & {_NOT_JUDGED, Outcome.INFRASTRUCTURE.value} else 0
 
 
@@ -70,11 +64,11 @@ def _progress(console: Console) -> Progress:
 
 
 @asynccontextmanager
-async def _verifier(rescoring: Rescoring) -> AsyncIterator[httpx.AsyncClient]:
-    """A client whose base is the verifier: the one at the URL, or an own one that lives as long as the block."""
-    if rescoring.url is not None:
-        async with http_client(rescoring.token, _DEADLINE_SECONDS) as client:
-            client.base_url = httpx.URL(rescoring.url)
+async def _open_client(url: str | None, token: str | None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the verifier at `url`, or of one that lives in this process until the block ends."""
+    if url is not None:
+        async with http_client(token, _DEADLINE_SECONDS) as client:
+            client.base_url = httpx.URL(url)
             yield client
         return
     app = build(VerifierConfig())
@@ -124,14 +118,14 @@ def _item(where: str, row: dict[str, Any]) -> VerdictItem:
 # --- requests
 
 
-async def _judged_in_order(
+async def _judge_in_order(
     client: httpx.AsyncClient, batches: Iterator[list[VerdictItem]]
 ) -> AsyncIterator[list[dict[str, Any]]]:
     """The rows of each batch, in order, with a few requests in flight."""
     in_flight: list[asyncio.Task[list[dict[str, Any]]]] = []
     try:
         for batch in batches:
-            in_flight.append(asyncio.create_task(_judged(client, batch)))
+            in_flight.append(asyncio.create_task(_judge_batch(client, batch)))
             if len(in_flight) == _REQUESTS_IN_FLIGHT:
                 yield await in_flight.pop(0)
         while in_flight:
@@ -146,14 +140,14 @@ class _Refused(Exception):
     """The verifier answers, but does not judge this."""
 
 
-async def _judged(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
+async def _judge_batch(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
     """The verdicts of a batch. One that is refused as a whole is sent again item by item, to find out which it was."""
     try:
         return [verdict.model_dump(mode="json") for verdict in await _ask(client, batch)]
     except _Refused as error:
         if len(batch) == 1:
             return [{"id": batch[0].id, "reward": None, "error": str(error)}]
-        return [row for item in batch for row in await _judged(client, [item])]
+        return [row for item in batch for row in await _judge_batch(client, [item])]
 
 
 async def _ask(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) -> Sequence[Verdict]:

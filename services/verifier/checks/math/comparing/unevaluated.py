@@ -1,5 +1,6 @@
 """Whether an answer was worked out: no operation may be left in it that the gold does not have."""
 
+from collections import Counter
 from fractions import Fraction
 
 from services.verifier.checks.math.comparing.scalars import is_constant
@@ -14,6 +15,7 @@ from services.verifier.checks.math.reading.forms import (
     Symbol,
     children,
 )
+from services.verifier.checks.math.reading.parsed_answer import ParsedAnswer
 
 _FAMILIES = {
     **dict.fromkeys(("sin", "cos", "tan", "cot", "sec", "csc"), "trigonometry"),
@@ -23,9 +25,24 @@ _FAMILIES = {
     **dict.fromkeys(("factorial", "binom"), "counting"),
 }
 _TRANSCENDENTAL = frozenset({"pi", "e"})
+_OPERATION_TOKENS = frozenset(
+    r"""\sum \prod \int \iint \iiint \oint \lim \limsup \liminf \gcd \lcm \det \max \min \sup \inf \bmod \pmod \mod
+    \partial \nabla \deg \dim \ker \arg \operatorname""".split()  # noqa: SIM905
+)
+_JOINING_TOKENS = frozenset({",", ";", "and", "or", "\\pm", "\\mp", "=", "<", ">", "\\le", "\\ge", "\\approx"})
 
 
-def left_undone(gold: Form, answer: Form) -> str | None:
+def find_unevaluated_token(gold: ParsedAnswer, answer: ParsedAnswer) -> str | None:
+    """The first operation that the gold's text does not have, or joint that it has less often; else None."""
+    in_gold = Counter(token.text.strip() for token in gold.tokens)
+    in_answer = Counter(token.text.strip() for token in answer.tokens)
+    for text, count in in_answer.items():
+        if (text in _OPERATION_TOKENS and text not in in_gold) or (text in _JOINING_TOKENS and count > in_gold[text]):
+            return text
+    return None
+
+
+def find_unevaluated(gold: Form, answer: Form) -> str | None:
     """What remains to be done in a scalar answer, or None.
 
     Closed forms stay: fractions, powers, roots, and, for a constant gold, factorials and binomials. Sums and products

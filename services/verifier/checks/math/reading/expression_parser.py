@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from fractions import Fraction
 
-from services.verifier.checks.math.reading.arithmetic import based, negative, over, power_of_ten, terms, times
-from services.verifier.checks.math.reading.cursor import DEEPEST, Cursor
+from services.verifier.checks.math.reading.arithmetic import divide, in_base, multiply, negate, scientific, terms_of
+from services.verifier.checks.math.reading.cursor import MAX_DEPTH, TokenCursor
 from services.verifier.checks.math.reading.forms import (
     Apply,
     Bracket,
+    FiniteSet,
     Form,
-    Listing,
     Matrix,
-    Members,
     Number,
     PlusMinus,
     Power,
@@ -19,12 +18,21 @@ from services.verifier.checks.math.reading.forms import (
     Sum,
     Symbol,
     Text,
+    TooDeep,
+    UnreadableAnswer,
+    ValueList,
 )
-from services.verifier.checks.math.reading.notation import Kind, Token
-from services.verifier.checks.math.reading.number import LONGEST_DIGITS
+from services.verifier.checks.math.reading.number import MAX_DIGITS
+from services.verifier.checks.math.reading.tokens import (
+    FUNCTION_WORDS,
+    FUNCTIONS,
+    GREEK,
+    JOINTS,
+    NAMED_WORDS,
+    Kind,
+    Token,
+)
 from services.verifier.checks.math.reading.units import is_unit
-from services.verifier.checks.math.reading.unreadable import TooDeep, Unreadable
-from services.verifier.checks.math.reading.vocabulary import FUNCTION_WORDS, FUNCTIONS, GREEK, JOINTS, NAMED_WORDS
 
 DEGREE = Symbol("degree")
 _CLOSING = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",), "\\langle": ("\\rangle",)}
@@ -37,10 +45,10 @@ _ATOM_COMMANDS = frozenset(
 )
 
 
-class ExpressionReader:
+class ExpressionParser:
     """Reads from a cursor; `read_items` reads a listing, for what stands in brackets may be one."""
 
-    def __init__(self, cursor: Cursor, read_items: Callable[[], tuple[Form, ...]]) -> None:
+    def __init__(self, cursor: TokenCursor, read_items: Callable[[], tuple[Form, ...]]) -> None:
         self._cursor = cursor
         self._read_items = read_items
         self._in_bars = False
@@ -52,18 +60,18 @@ class ExpressionReader:
             sign = self._cursor.next().text
             right = self._product()
             if isinstance(form, PlusMinus):
-                raise Unreadable("more behind a ± than one value")
+                raise UnreadableAnswer("more behind a ± than one value")
             if sign in ("\\pm", "\\mp"):
                 form = PlusMinus(form, right, sign == "\\mp")
             else:
-                form = Sum((*terms(form), right if sign == "+" else negative(right)))
+                form = Sum((*terms_of(form), right if sign == "+" else negate(right)))
         return form
 
     def _signed(self) -> Form:
         if self._cursor.accept("+"):
             return self._product()
         if self._cursor.accept("-"):
-            return negative(self._product())
+            return negate(self._product())
         if self._cursor.is_at("\\pm", "\\mp"):
             self._cursor.next()
             return PlusMinus(Number(Fraction(0)), self._product(), False)
@@ -73,18 +81,18 @@ class ExpressionReader:
         form = self._power()
         while True:
             if self._cursor.accept("\\cdot", "\\times", "*"):
-                form = times(form, self._operand())
+                form = multiply(form, self._operand())
             elif self._cursor.accept("/"):
-                form = over(form, self._operand())
+                form = divide(form, self._operand())
             elif self._cursor.accept("\\div"):  # an operation, where a/b is a fraction
-                form = over(form, Sum((self._operand(),)))
+                form = divide(form, Sum((self._operand(),)))
             elif self._is_factor():
-                form = times(form, self._power())
+                form = multiply(form, self._power())
             else:
                 return form
 
     def _operand(self) -> Form:
-        return negative(self._power()) if self._cursor.accept("-") else self._power()
+        return negate(self._power()) if self._cursor.accept("-") else self._power()
 
     def _is_factor(self) -> bool:
         """Whether the next token continues a product without a sign. Two numbers side by side do not."""
@@ -102,7 +110,7 @@ class ExpressionReader:
 
     def _power(self) -> Form:
         form = self._atom()
-        for _ in range(DEEPEST):
+        for _ in range(MAX_DEPTH):
             if self._cursor.accept("^"):
                 form = self._raised(form)
             elif self._cursor.is_at("!"):
@@ -110,28 +118,28 @@ class ExpressionReader:
                 form = Apply("factorial", (form,))
             else:
                 return form
-        raise TooDeep(f"more than {DEEPEST} powers of one another")
+        raise TooDeep(f"more than {MAX_DEPTH} powers of one another")
 
     def _raised(self, form: Form) -> Form:
         if self._cursor.accept("\\circ"):
-            return times(form, DEGREE)
+            return multiply(form, DEGREE)
         exponent = self.group()
-        return times(form, DEGREE) if exponent == Symbol("circ") else Power(form, exponent)
+        return multiply(form, DEGREE) if exponent == Symbol("circ") else Power(form, exponent)
 
     def group(self) -> Form:
         """The argument of a command or an exponent: braces, or one token with its sign."""
         if self._cursor.is_at("{"):
             return self._atom()
         if self._cursor.accept("-"):
-            return negative(self._cursor.nested(self.group))
+            return negate(self._cursor.nested(self.group))
         token = self._cursor.peek()
-        if token.kind is Kind.NUMBER and len(token.text) <= LONGEST_DIGITS:
+        if token.kind is Kind.NUMBER and len(token.text) <= MAX_DIGITS:
             return Number(Fraction(self._cursor.next().text))
         if token.kind is Kind.COMMAND or self._cursor.is_at("("):
             return self._atom()
         if token.kind is Kind.WORD:
             return Symbol(self._cursor.take_first())
-        raise Unreadable(f"{token.text!r} where an argument belongs")
+        raise UnreadableAnswer(f"{token.text!r} where an argument belongs")
 
     def _argument(self) -> Form:
         r"""An argument of \frac or \sqrt: braces, or one digit, letter or command."""
@@ -139,7 +147,7 @@ class ExpressionReader:
         if token.kind is Kind.NUMBER and len(token.text) > 1:
             digit = self._cursor.take_first()
             if not digit.isdigit():
-                raise Unreadable(f"{token.text!r} cannot stand here")
+                raise UnreadableAnswer(f"{token.text!r} cannot stand here")
             return Number(Fraction(int(digit)))
         return self.group()
 
@@ -160,23 +168,23 @@ class ExpressionReader:
             case Kind.SIGN if token.text == "|":
                 return self._bars()
             case _:
-                raise Unreadable(f"{token.text!r} where a value belongs")
+                raise UnreadableAnswer(f"{token.text!r} where a value belongs")
 
     def _number(self, token: Token) -> Form:
-        if len(token.text) > LONGEST_DIGITS:
+        if len(token.text) > MAX_DIGITS:
             raise TooDeep("a number too long to compare")
         value = Fraction(token.text)
         if self._cursor.accept("_"):
-            return based(token.text, self.group())
+            return in_base(token.text, self.group())
         following = self._cursor.peek()
         if following.text == "\\frac" and token.text.isdigit():
             self._cursor.next()
             part = self._fraction()
             if not isinstance(part, Number) or part.value < 0:
-                return times(Number(value), part)
+                return multiply(Number(value), part)
             return Number(value + part.value)
         if following.kind is Kind.NUMBER:
-            raise Unreadable("two numbers side by side")
+            raise UnreadableAnswer("two numbers side by side")
         return self._scientific(Number(value), token.text)
 
     def _scientific(self, number: Number, digits: str) -> Form:
@@ -187,7 +195,7 @@ class ExpressionReader:
             exponent = self._cursor.peek(1 + sign)
             if exponent.kind is Kind.NUMBER and exponent.text.isdigit() and not exponent.spaced:
                 self._cursor.at += 2 + sign
-                return power_of_ten(digits, (self._cursor.peek(-2).text if sign else "") + exponent.text)
+                return scientific(digits, (self._cursor.peek(-2).text if sign else "") + exponent.text)
         if (
             self._cursor.is_at("\\times", "\\cdot", "*")
             and self._cursor.peek(1).text == "10"
@@ -196,8 +204,8 @@ class ExpressionReader:
             self._cursor.at += 3
             exponent_form = self.group()
             if isinstance(exponent_form, Number) and exponent_form.value.denominator == 1:
-                return power_of_ten(digits, str(exponent_form.value))
-            return times(number, Power(_TEN, exponent_form))
+                return scientific(digits, str(exponent_form.value))
+            return multiply(number, Power(_TEN, exponent_form))
         return number
 
     def _word(self, token: Token) -> Form:
@@ -206,10 +214,10 @@ class ExpressionReader:
         if token.text in FUNCTIONS:
             return self._function(token.text)
         if len(token.text) > 3:
-            raise Unreadable(f"{token.text!r} within an expression")
+            raise UnreadableAnswer(f"{token.text!r} within an expression")
         form: Form = self._symbol(token.text[-1])
         for letter in reversed(token.text[:-1]):
-            form = times(Symbol(letter), form)
+            form = multiply(Symbol(letter), form)
         return form
 
     def _symbol(self, name: str) -> Form:
@@ -222,9 +230,7 @@ class ExpressionReader:
         is_call = opening.text == "(" and not opening.spaced and closing.text == ")"
         if is_call and inside.kind in (Kind.NUMBER, Kind.WORD) and name not in ("e", "i", "x", "y", "z"):
             self._cursor.at += 3
-            argument = (
-                Number(Fraction(inside.text[:LONGEST_DIGITS])) if inside.kind is Kind.NUMBER else Symbol(inside.text)
-            )
+            argument = Number(Fraction(inside.text[:MAX_DIGITS])) if inside.kind is Kind.NUMBER else Symbol(inside.text)
             return Apply(name, (argument,))
         return Symbol(name)
 
@@ -254,18 +260,18 @@ class ExpressionReader:
             return Symbol(f"mathbb {_subscript(self.group())}")
         if name == "begin":
             return self._matrix()
-        raise Unreadable(f"{token.text} is not evaluated here")
+        raise UnreadableAnswer(f"{token.text} is not evaluated here")
 
     def _fraction(self) -> Form:
         numerator = self._argument()
-        return over(numerator, self._argument())
+        return divide(numerator, self._argument())
 
     def _root(self) -> Form:
         if not self._cursor.accept("["):
             return Power(self._argument(), _HALF)
         degree = self.sum()
         self._cursor.expect("]")
-        return Power(self._argument(), over(Number(Fraction(1)), degree))
+        return Power(self._argument(), divide(Number(Fraction(1)), degree))
 
     def _function(self, name: str) -> Form:
         """A named function with its power, its base and its argument: \\sin^2 2x, \\log_2 (x+1)."""
@@ -285,12 +291,12 @@ class ExpressionReader:
         while (
             self._is_factor() and not self._cursor.is_at("(") and self._cursor.peek().text.lstrip("\\") not in FUNCTIONS
         ):
-            form = times(form, self._power())
+            form = multiply(form, self._power())
         return form
 
     def _bars(self) -> Form:
         if self._in_bars:
-            raise Unreadable("bars within bars")
+            raise UnreadableAnswer("bars within bars")
         self._in_bars = True
         inside = self.sum()
         self._in_bars = False
@@ -304,11 +310,11 @@ class ExpressionReader:
         closing = self._cursor.expect(*closings)
         self._in_bars = in_bars
         if opening == "\\{":
-            return Members(items)
+            return FiniteSet(items)
         if len(items) == 1:
             return items[0]
         if opening == "{":
-            return Listing(items)
+            return ValueList(items)
         return Bracket(opening.lstrip("\\"), closing.lstrip("\\"), items)
 
     def _matrix(self) -> Form:
@@ -324,9 +330,9 @@ class ExpressionReader:
                 cells.append(self.sum())
             rows.append(tuple(cells))
             if not self._cursor.accept("\\\\") and not self._cursor.is_at("\\end"):
-                raise Unreadable(f"{self._cursor.peek().text!r} in a matrix")
+                raise UnreadableAnswer(f"{self._cursor.peek().text!r} in a matrix")
         if self._environment() != name or len({len(row) for row in rows}) != 1:
-            raise Unreadable("a matrix with rows of different lengths, or closed as another")
+            raise UnreadableAnswer("a matrix with rows of different lengths, or closed as another")
         return Apply("det", (Matrix(tuple(rows)),)) if name == "vmatrix" else Matrix(tuple(rows))
 
     def _environment(self) -> str:
@@ -334,7 +340,7 @@ class ExpressionReader:
         name = self._cursor.next().text
         self._cursor.expect("}")
         if name not in _MATRICES:
-            raise Unreadable(f"the environment {name!r} is no matrix")
+            raise UnreadableAnswer(f"the environment {name!r} is no matrix")
         return name
 
 
@@ -351,4 +357,4 @@ def _subscript(form: Form) -> str:
         case Text(words):
             return words
         case _:
-            raise Unreadable("a subscript that is no name")
+            raise UnreadableAnswer("a subscript that is no name")

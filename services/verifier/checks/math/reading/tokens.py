@@ -1,4 +1,4 @@
-r"""LaTeX and plain notation as tokens: one spelling for what is spelled in many ways, in time linear in the text."""
+r"""LaTeX and plain notation as tokens, in one spelling, in time linear in the text."""
 
 import re
 from dataclasses import dataclass
@@ -24,6 +24,19 @@ class Token:
     text: str
     spaced: bool
 
+
+GREEK = frozenset(
+    """alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau
+    upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega pi infty varnothing ell
+    hbar angle triangle""".split()  # noqa: SIM905
+)
+FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp".split()  # noqa: SIM905
+)
+NAMED_WORDS = {"sqrt": "\\sqrt", "pi": "\\pi", "infinity": "\\infty", "inf": "\\infty", "oo": "\\infty"}
+# Words that mean something within an expression; other long ones are text.
+FUNCTION_WORDS = FUNCTIONS | NAMED_WORDS.keys()
+JOINTS = frozenset({"and", "or"})
 
 # One character, or a command, that is another way to write something.
 _SPELLINGS = {
@@ -68,9 +81,11 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _BRACED = re.compile(r"\s*\{([^{}]*)\}")
+_IGNORED_IN_WORDS = re.compile(r"""[\s"'(){}\[\],;!?$*_\\-]|\.(?![0-9])""")
+_ARTICLES = re.compile(r"\A(?:the|an?) ")
 
 
-def spelled(text: str) -> str:
+def normalize_notation(text: str) -> str:
     """`text` in one spelling of characters and commands, without mathematics delimiters and thin spaces."""
     if "\\\\" in text and "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)  # escaped once too often
@@ -89,8 +104,8 @@ def _repeating(decimal: re.Match[str]) -> str:
     return f"\\frac{{{over}}}{{{'9' * len(period)}{'0' * len(fixed)}}}"
 
 
-def tokens_of(text: str) -> list[Token]:
-    """The tokens of spelled text, and END."""
+def tokenize(text: str) -> list[Token]:
+    """The tokens of normalized text, and END."""
     tokens: list[Token] = []
     spaced = False
     position = 0
@@ -124,3 +139,8 @@ _KIND_OF_GROUP = {"number": Kind.NUMBER, "command": Kind.COMMAND, "word": Kind.W
 _PLAIN_NUMBER = re.compile(r"\(?([0-9]+(?:\.[0-9]+)?)\)?")
 # \mathrm{cm}, \mathrm{m/s}, \mathrm{p.m.}: words or units in upright letters
 _UPRIGHT = re.compile(r"\s*[a-zA-Z]+(?:[/ .^]+[a-zA-Z0-9]+)*\.?\s*")
+
+
+def normalize_words(words: str) -> str:
+    """The letters and digits of an answer in words: case, spaces and punctuation do not count."""
+    return _IGNORED_IN_WORDS.sub("", _ARTICLES.sub("", words.strip().casefold()))

@@ -1,0 +1,67 @@
+"""An answer's text with every form it can be read as, and the answer that a gold text gives."""
+
+import re
+from dataclasses import dataclass, field
+
+from services.verifier.checks.final_answer import extract_final_answer
+from services.verifier.checks.math.reading.answer_parser import parse_form
+from services.verifier.checks.math.reading.forms import Form, UnreadableAnswer
+from services.verifier.checks.math.reading.number import parse_number
+from services.verifier.checks.math.reading.tokens import Token, normalize_notation, normalize_words, tokenize
+
+# 1,234 is a number, or the two values 1 and 234.
+_THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
+# A longer text is compared as written, or by workers: parsing it would block the event loop.
+_MAX_PARSED_CHARACTERS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedAnswer:
+    """`forms` has every form that the text can be read as; it is empty if there is none."""
+
+    text: str
+    tokens: tuple[Token, ...] = field(compare=False)
+    forms: tuple[Form, ...] = field(compare=False)
+    unreadable_reason: str = field(compare=False, default="")
+
+    @property
+    def words(self) -> str:
+        """The text as words, without its markup."""
+        return normalize_words("".join(token.text for token in self.tokens))
+
+    def is_written_as(self, other: "ParsedAnswer") -> bool:
+        """Whether both have the same tokens."""
+        return self.text == other.text or [(t.kind, t.text) for t in self.tokens] == [
+            (t.kind, t.text) for t in other.tokens
+        ]
+
+
+def parse_answer(text: str) -> ParsedAnswer:
+    """Never raises: an answer without forms has an `unreadable_reason`."""
+    number = parse_number(text)
+    spelling = normalize_notation(text)
+    tokens = tuple(tokenize(spelling))
+    if number is not None and "," not in text:
+        return ParsedAnswer(text, tokens, (number,))
+    if len(text) > _MAX_PARSED_CHARACTERS:
+        return ParsedAnswer(text, tokens, (), f"longer than {_MAX_PARSED_CHARACTERS} characters")
+    forms: dict[Form, None] = {}
+    reasons = []
+    joined = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), spelling)
+    for variant in [tokens] if joined == spelling else [tokenize(joined), tokens]:
+        try:
+            forms[parse_form(variant)] = None
+        except UnreadableAnswer as error:
+            reasons.append(str(error))
+    return ParsedAnswer(text, tokens, tuple(forms), "" if forms else reasons[0])
+
+
+def extract_gold(gold: str, max_characters: int) -> str | None:
+    """What a gold's boxes or its `####` line say, else all of it; None if that is empty or too long."""
+    if "\\boxed" in gold or "\\fbox" in gold or "####" in gold:
+        answer = extract_final_answer(gold, max_characters)
+        if answer is not None:
+            return ", ".join(answer.stated)
+        gold = gold.rpartition("boxed{")[2]  # a box that is not closed
+    text = gold.strip()
+    return text if text and len(text) <= max_characters else None
