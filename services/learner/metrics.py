@@ -9,33 +9,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from services.learner.ledger import End
+from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaState
-from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus, StepFigures
+from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
 from shared.protocol.tree import ScoredTree
 from shared.runtime.counters import closed_counter
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-_FIGURES = {
-    "avg_rate": "Mean reward of leaves in the last step",
-    "root_value": "Mean reward of the first draws of trees in the last step: unbiased",
-    "eff_rate": "Share of trees with mixed rewards in the last step",
-    "ib_score": "Mean IB-Score over nodes with two draws or more in the last step",
-    "cov_eta": "Mean Cov(eta1, eta2) over nodes whose draws differ in value in the last step",
-    "cov_eta_nodes": "Nodes whose draws differ in value in the last step: what there is to balance",
-    "advantage_global": "Mean |A_GL| over nodes of trees with a signal in the last step",
-    "advantage_local": "Mean |lambda A_IB| over nodes of trees with a signal in the last step",
-    "entropy": "Mean entropy of the policy per token, in nats",
-    "kl": "Mean k3 divergence from the reference per token, in nats",
-    "clip_share": "Share of tokens that the clip left without a gradient",
-    "grad_norm": "Norm of the gradient before clipping",
-    "loss": "Loss of the last step",
-    "learning_rate": "Learning rate of the last step",
-    "engine_gap": "Mean |learner - engine| log-probability over tokens of the same weights, in nats",
-    "staleness": "Mean staleness of the trees of the last step, in updates",
-    "trajectories_per_1k_tokens": "Trajectories per 1,000 generated tokens in the last step",
-    "cache_hit_share": "Share of prompt tokens served from the engines' prefix caches in the last step",
-}
+_GAUGES = figures_in(StepFigures, Shown.GAUGE)
 
 
 class StepResult(StrEnum):
@@ -84,9 +66,8 @@ class LearnerMetrics:
         closed = partial(closed_counter, registry=registry)
         named = "ibtpo_learner_{}".format
         self.steps = closed(named("steps_total"), "Steps by what became of them", result=StepResult)
-        self.trees = counter(named("trees_total"), "Trees that steps took")
-        self.trajectories = counter(named("trajectories_total"), "Judged trajectories in them")
-        self.generated = counter(named("generated_tokens_total"), "Tokens that engines sampled for them")
+        counted = figures_in(StepFigures, Shown.COUNTER)
+        self._counters = {name: counter(named(name), figure.help) for name, figure in counted.items()}
         self.judged_draws = counter(named("judged_draws_total"), "Draws with a reward in trees of steps", ["kind"])
         self.rewards = counter(named("rewards_total"), "Sum of the rewards of judged draws", ["kind"])
         self.phase_seconds = seconds(named("phase_seconds"), "Time of a step by phase", ["phase"])
@@ -110,9 +91,9 @@ class LearnerMetrics:
         self.accuracy = gauge(named("held_out_accuracy"), "Last held-out accuracy", ["measure"])
         self.evaluations = closed(named("evaluations_total"), "Evaluations by result", result=EvaluationResult)
         self.checkpoint_seconds = seconds(named("checkpoint_seconds"), "Time to write a checkpoint")
-        # each is shown from its first value on: a 0 before it would be read as one
-        self._figures = {name: Gauge(named(name), text, registry=None) for name, text in _FIGURES.items()}
-        self._hidden = set(_FIGURES)
+        # registered with its first value: a 0 before that would be taken for one
+        self._gauges = {name: Gauge(named(name), figure.help, registry=None) for name, figure in _GAUGES.items()}
+        self._unregistered = set(_GAUGES)
 
     def show_accounts(self, accounts: Callable[[], Accounts]) -> None:
         """Adds the books, read at the moment of each scrape, so that their identity holds in every one."""
@@ -125,14 +106,12 @@ class LearnerMetrics:
     def record_step(self, figures: StepFigures, result: StepResult) -> None:
         """Shows a finished step; a figure that it does not have keeps its last value."""
         self.steps.labels(result).inc()
-        self.trees.inc(figures.trees)
-        self.trajectories.inc(figures.trajectories)
-        self.generated.inc(figures.generated_tokens)
-        self.phase_seconds.labels(Phase.INTAKE).observe(figures.intake_seconds)
-        self.phase_seconds.labels(Phase.UPDATE).observe(figures.update_seconds)
-        self.phase_seconds.labels(Phase.PUBLISH).observe(figures.publish_seconds)
-        for name in _FIGURES:
-            self._show(name, getattr(figures, name))
+        for name, series in self._counters.items():
+            series.inc(getattr(figures, name))
+        for phase in Phase:
+            self.phase_seconds.labels(phase).observe(getattr(figures, f"{phase}_seconds"))
+        for name in self._gauges:
+            self._set(name, getattr(figures, name))
 
     def record_stale(self, tree: ScoredTree) -> None:
         """Counts a dropped tree by the lengths of its answers."""
@@ -150,17 +129,17 @@ class LearnerMetrics:
     def record_evaluation(self, evaluation: Evaluation) -> None:
         """Shows a held-out accuracy, and how far engine and learner are apart on its answers."""
         self.evaluations.labels(EvaluationResult.DONE).inc()
-        self._show("engine_gap", evaluation.engine_gap)
+        self._set("engine_gap", evaluation.engine_gap)
         self.accuracy.labels("avg_at_k").set(evaluation.avg_at_k)
         self.accuracy.labels("pass_at_k").set(evaluation.pass_at_k)
 
-    def _show(self, name: str, value: float | None) -> None:
+    def _set(self, name: str, value: float | None) -> None:
         if value is None:
             return
-        self._figures[name].set(value)
-        if name in self._hidden:
-            self._hidden.remove(name)
-            self.registry.register(self._figures[name])
+        self._gauges[name].set(value)
+        if name in self._unregistered:
+            self._unregistered.remove(name)
+            self.registry.register(self._gauges[name])
 
 
 class _AccountsCollector(Collector):

@@ -14,7 +14,7 @@ from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Arrival, Intake
 from services.learner.ranks import Crew
 from services.learner.record.checkpoint import CheckpointStore
-from services.learner.record.figures import figures_of, step_figures, summary, tokens_per_second
+from services.learner.record.figures import figures_of, step_figures, summary
 from services.learner.record.metrics_log import Journal
 from services.learner.record.progress import Course
 from services.learner.record.state import Books, LearnerState
@@ -24,7 +24,8 @@ from services.learner.serving.publisher import Publisher
 from services.learner.training.schedule import learning_rate
 from services.learner.training.update import Update
 from shared.errors import Conflict, Unavailable
-from shared.protocol.status import RunState, RunStatus, StepFigures
+from shared.protocol.figures import StepFigures
+from shared.protocol.status import RunState, RunStatus
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams, StreamsFull
@@ -125,7 +126,6 @@ class Run:
             total_steps=self._config.total_steps or 0,
             seconds=progress.totals.wall_seconds + time.monotonic() - self._tick,
             eta_seconds=self._course.eta_seconds,
-            tokens_per_second=tokens_per_second(progress.totals) or 0.0,
             figures=self._figures,
             accounts=self._parts.ledger.accounts,
             evaluations=progress.evaluations,
@@ -187,6 +187,7 @@ class Run:
                     "intake_seconds": arrived - began,
                     "update_seconds": updated - arrived,
                     "publish_seconds": time.monotonic() - updated,
+                    "tokens_per_second": usage.generated_tokens / (time.monotonic() - began),
                 }
             ),
             update,

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from services.launcher.display.sparkline import BARS, sparkline
 from services.launcher.runs.history import History
-from shared.protocol.status import Evaluation, RunState, RunStatus, StepFigures
+from shared.protocol.figures import StepFigures
+from shared.protocol.status import Evaluation, RunState, RunStatus
 from shared.tree.draw import WeightVersion
 
 

@@ -19,7 +19,7 @@ from services.launcher.display.tree_view import tree_picture
 from services.launcher.runs.kept_trees import kept_trees, open_tree
 from services.launcher.runs.run_dir import RunDirectory
 from shared.errors import InvalidInput
-from shared.protocol.status import StepFigures
+from shared.protocol.figures import StepFigures
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion

@@ -7,8 +7,9 @@ from rich.console import Console
 
 from services.launcher.display.view import LineView, LiveView, duration, picture, view_for
 from services.launcher.runs.history import History
+from shared.protocol.figures import StepFigures
 from shared.protocol.replica import ReplicaInfo, ReplicaState
-from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus, StepFigures
+from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
 from shared.tree.draw import WeightVersion
 
 
@@ -21,7 +22,15 @@ def evaluation(step: int, accuracy: float) -> Evaluation:
 
 def status(step: int, **changes: object) -> RunStatus:
     figures = StepFigures(
-        step=step, trees=24, avg_rate=0.5, root_value=0.4, eff_rate=0.75, ib_score=-0.8, cov_eta=0.01, entropy=0.2
+        step=step,
+        trees=24,
+        avg_rate=0.5,
+        root_value=0.4,
+        eff_rate=0.75,
+        ib_score=-0.8,
+        cov_eta=0.01,
+        entropy=0.2,
+        tokens_per_second=5120.4,
     )
     replicas = tuple(
         ReplicaInfo(name=name, url="http://x", state=state, version=version, trees_in_flight=7)
@@ -38,7 +47,6 @@ def status(step: int, **changes: object) -> RunStatus:
         "total_steps": 40,
         "seconds": 65.0,
         "eta_seconds": 3700.0,
-        "tokens_per_second": 5120.4,
         "figures": figures,
         "accounts": Accounts(fed=50, used=24, stale=2, outstanding=24),
         "evaluations": (evaluation(0, 0.25), evaluation(20, 0.5)),

@@ -16,7 +16,7 @@ from services.learner.record.state import RunProgress
 from services.learner.serving.evaluation import summed_up
 from services.learner.training.update import Update
 from shared.errors import Unavailable
-from shared.protocol.status import StepFigures
+from shared.protocol.figures import StepFigures
 from shared.tree.draw import WeightVersion
 from tests.learner.synthetic import V0, draws, scored, task
 

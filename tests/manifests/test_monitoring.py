@@ -19,7 +19,8 @@ from services.rollout.engines.embedded.metrics import EmbeddedCounters, Embedded
 from services.rollout.engines.sglang import SglangMetrics
 from services.rollout.metrics import RolloutMetrics
 from services.verifier.metrics import VerifierMetrics
-from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus, StepFigures
+from shared.protocol.figures import StepFigures
+from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
 from shared.tree.draw import WeightVersion
 
 ROOT = Path(__file__).resolve().parents[2]

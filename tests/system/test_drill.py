@@ -14,6 +14,7 @@ import httpx
 import pytest
 from transformers import AutoModelForCausalLM
 
+from shared.protocol.figures import RunSummary
 from shared.protocol.status import Accounts, RunStatus
 
 pytestmark = pytest.mark.timeout(330)
@@ -121,7 +122,7 @@ def test_a_run_rides_out_the_death_of_every_process(demo: Demo) -> None:
     demo.kill("rollout-2")
     assert demo.wait() == 0, demo.log
     summary = json.loads((demo.run / "summary.json").read_text())
-    assert summary.keys() == SUMMARY_KEYS
+    assert summary.keys() == RunSummary.model_fields.keys() >= SUMMARY_KEYS
     assert summary["steps"] == 22
     assert summary["trees"] == 22 * 8
     steps = [line["step"] for line in journal(demo.run) if "grad_norm" in line]

@@ -16,22 +16,11 @@ from rich.text import Text
 
 from services.launcher.display.sparkline import sparkline
 from services.launcher.runs.history import History
+from shared.protocol.figures import Figure, Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaState
 from shared.protocol.status import Evaluation, RunState, RunStatus
 
 SPARK_WIDTH = 24
-FIGURES = (  # name, label, its short form where lines are wanted, format
-    ("avg_rate", "reward", "reward", "{:.3f}"),
-    ("root_value", "unbiased root value", "root", "{:.3f}"),
-    ("eff_rate", "Eff-Rate", "Eff-Rate", "{:.2f}"),
-    ("ib_score", "IB-Score", "IB-Score", "{:+.3f}"),
-    ("cov_eta", "Cov(η₁, η₂)", "Cov", "{:+.4f}"),
-    ("entropy", "entropy, nats/token", "entropy", "{:.3f}"),
-    ("kl", "KL to the start", "", "{:.4f}"),
-    ("trajectories_per_1k_tokens", "trajectories / 1,000 tokens", "per 1k tokens", "{:.1f}"),
-    ("cache_hit_share", "prefix tokens from cache", "", "{:.0%}"),
-    ("staleness", "staleness, updates", "", "{:.2f}"),
-)
 _STATE_STYLE = {RunState.TRAINING: "green", RunState.EVALUATING: "cyan", RunState.FINISHED: "bold green"}
 _STATE_STYLE |= {RunState.FAILED: "bold red", RunState.STOPPING: "yellow", RunState.STOPPED: "yellow"}
 
@@ -138,11 +127,10 @@ def picture(status: RunStatus, history: History) -> RenderableType:
 
 def step_line(status: RunStatus) -> str:
     """A step in one line."""
-    figures = (f"{short} {text}" for _, _, short, text in _texts(status) if short and text != "–")
+    figures = (figure.phrase(value) for _, figure, value in _values(status, Shown.LINE) if value is not None)
     stale = f"stale {status.accounts.stale}" if status.accounts.stale else ""
-    rate = f"{status.tokens_per_second:,.0f} tokens/s"
     step = f"step {status.figures.step}" + (f"/{status.total_steps}" if status.total_steps else "")
-    return " · ".join(part for part in (step, *figures, rate, stale, f"ETA {duration(status.eta_seconds)}") if part)
+    return " · ".join(part for part in (step, *figures, stale, f"ETA {duration(status.eta_seconds)}") if part)
 
 
 def accuracy(evaluation: Evaluation) -> str:
@@ -163,11 +151,10 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _texts(status: RunStatus) -> Iterable[tuple[str, str, str, str]]:
-    """(name, label, short label, value as text) of every figure."""
-    for name, label, short, form in FIGURES:
-        value = getattr(status.figures, name)
-        yield name, label, short, "–" if value is None else form.format(value)
+def _values(status: RunStatus, where: Shown) -> Iterable[tuple[str, Figure, float | None]]:
+    """(name, figure, value) of every figure of the last step that is shown `where`."""
+    for name, figure in figures_in(StepFigures, where).items():
+        yield name, figure, getattr(status.figures, name)
 
 
 def _progress(status: RunStatus) -> RenderableType:
@@ -198,9 +185,9 @@ def _figures(status: RunStatus, history: History) -> RenderableType:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", no_wrap=True, style="bold")
     table.add_column(style="cyan", no_wrap=True, min_width=SPARK_WIDTH)
-    for name, label, _, text in _texts(status):
-        table.add_row(label, text, sparkline([value for _, value in history.series(name)], SPARK_WIDTH))
-    table.add_row("tokens / s", f"{status.tokens_per_second:,.0f}", "")
+    for name, figure, value in _values(status, Shown.VIEW):
+        past = sparkline([past for _, past in history.series(name)], SPARK_WIDTH)
+        table.add_row(figure.title, figure.text(value), past)
     return table
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from shared.files import read_json_lines
-from shared.protocol.status import Evaluation, RunStatus, StepFigures
+from shared.protocol.figures import StepFigures
+from shared.protocol.status import Evaluation, RunStatus
 
 
 class History:

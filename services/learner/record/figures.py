@@ -5,33 +5,9 @@ from collections.abc import Sequence
 from services.learner.config import LearnerConfig
 from services.learner.record.state import RunProgress, Totals, sum_of_usage
 from services.learner.training.update import Update
-from shared.protocol.message import Message
-from shared.protocol.status import StepFigures
+from shared.protocol.figures import RunSummary, StepFigures
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.diagnostics import TreeFigures, merge
-
-
-class Summary(Message):
-    """summary.json: what a finished run came to. Means are over all of its trees."""
-
-    sampler: str
-    seed: int
-    generated_tokens: int
-    trajectories: int
-    trees: int
-    steps: int
-    avg_at_8_before: float | None
-    avg_at_8_after: float | None
-    pass_at_8_after: float | None
-    eff_rate: float | None
-    avg_rate: float | None
-    root_value: float | None
-    ib_score: float | None
-    cov_eta: float | None
-    trajectories_per_1k_tokens: float | None
-    tokens_per_second: float | None
-    cache_hit_share: float | None
-    wall_seconds: float
 
 
 def figures_of(trees: Sequence[ScoredTree]) -> tuple[TreeFigures, TreeUsage]:
@@ -66,14 +42,14 @@ def step_figures(step: int, figures: TreeFigures, usage: TreeUsage, update: Upda
     )
 
 
-def summary(config: LearnerConfig, progress: RunProgress) -> Summary:
+def summary(config: LearnerConfig, progress: RunProgress) -> RunSummary:
     """What the run came to."""
     totals = progress.totals
     is_of_8 = config.evaluation.k == 8
     before = progress.evaluation_at(0) if is_of_8 else None
     after = progress.evaluation_at(progress.step) if is_of_8 else None
     figures, usage = totals.figures, totals.usage
-    return Summary(
+    return RunSummary(
         sampler=config.growth.sampler.kind,
         seed=config.seed,
         generated_tokens=usage.generated_tokens,
@@ -88,6 +64,7 @@ def summary(config: LearnerConfig, progress: RunProgress) -> Summary:
         root_value=figures.root_value,
         ib_score=figures.ib_score,
         cov_eta=figures.cov_eta,
+        cov_eta_nodes=figures.cov_eta_nodes,
         trajectories_per_1k_tokens=_share(1000 * figures.trajectories, usage.generated_tokens),
         tokens_per_second=tokens_per_second(totals),
         cache_hit_share=_share(usage.cached_tokens, usage.prompt_tokens),

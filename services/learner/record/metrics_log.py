@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from services.learner.record.figures import Summary
 from shared.files import atomic_write, read_json_lines
-from shared.protocol.status import Evaluation, StepFigures
+from shared.protocol.figures import RunSummary, StepFigures
+from shared.protocol.status import Evaluation
 
 
 class Journal:
@@ -32,7 +32,7 @@ class Journal:
         with self._lines.open("a") as file:
             file.write(line.model_dump_json() + "\n")
 
-    def close(self, summary: Summary) -> None:
+    def close(self, summary: RunSummary) -> None:
         """Writes the summary, whole: the sign that the run has ended."""
         atomic_write(self._summary, summary.model_dump_json(indent=1) + "\n")
 

@@ -1,0 +1,262 @@
+"""Every figure that a run reports, declared once: metrics, terminal, report and dashboards read this table.
+
+To add one, declare it in one of the classes below and compute it where that class is made.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Flag, StrEnum, auto
+from typing import Any
+
+from pydantic import Field
+
+from shared.protocol.message import Message
+
+
+class Shown(Flag):
+    """Where a figure is shown. metrics.jsonl and summary.json hold all of them."""
+
+    GAUGE = auto()
+    """Prometheus series `ibtpo_learner_NAME`: the value of the last step."""
+    COUNTER = auto()
+    """Prometheus series `ibtpo_learner_NAME_total`: the sum over steps."""
+    BALANCE = auto()
+    """A panel of the dashboard Balance."""
+    THROUGHPUT = auto()
+    """A panel of the dashboard Throughput."""
+    VIEW = auto()
+    """A row of the live view and of `ibtpo status`."""
+    LINE = auto()
+    """The line per step where there is no terminal."""
+    OUTCOME = auto()
+    """A row in the terminal when the run has finished."""
+    PLOT = auto()
+    """A plot of the report."""
+    CARD = auto()
+    """A headline of the report."""
+
+
+EVERYWHERE = ~Shown(0)
+
+
+class Style(StrEnum):
+    """How values are drawn over time."""
+
+    LINE = "line"
+    POINTS = "points"
+    """No lines between values that scatter."""
+    STACK = "stack"
+    """Areas of one chart that add up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a number means and where it is shown.
+
+    `unit`: "" for none, "share" for 0 to 1, "s" for seconds, else as written. `help` is a sentence without full stop.
+    Figures of one `chart` are drawn together; without it a figure has a chart of its own.
+    """
+
+    label: str
+    unit: str
+    format: str
+    help: str
+    shown: Shown
+    chart: str = ""
+    style: Style = Style.LINE
+
+    @property
+    def title(self) -> str:
+        """The label, with its unit where that is a word."""
+        return self.label if self.unit in ("", "share") else f"{self.label}, {self.unit}"
+
+    def text(self, value: float | None) -> str:
+        """The value as people read it; a dash for None."""
+        return "–" if value is None else format(value, self.format)
+
+    def phrase(self, value: float) -> str:
+        """Label, value and unit: `throughput 5,120 tokens/s`."""
+        unit = self.title.removeprefix(self.label).removeprefix(",")
+        return f"{self.label} {self.text(value)}{unit}"
+
+    def __call__(self, schema: dict[str, Any]) -> None:
+        """Puts label, unit and help into the field's JSON schema, as pydantic asks."""
+        schema.update(title=self.title, description=f"{self.help}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Figures of one unit that are drawn together."""
+
+    title: str
+    figures: dict[str, Figure]
+
+    @property
+    def first(self) -> Figure:
+        """Has the unit and the style of all."""
+        return next(iter(self.figures.values()))
+
+    @property
+    def description(self) -> str:
+        """A sentence per figure."""
+        if len(self.figures) == 1:
+            return f"{self.first.help}."
+        return " ".join(f"{figure.label}: {figure.help}." for figure in self.figures.values())
+
+
+def _figure(
+    label: str,
+    unit: str,
+    form: str,
+    meaning: str,
+    shown: Shown,
+    chart: str = "",
+    style: Style = Style.LINE,
+    default: float | None = None,
+) -> Any:
+    """A message's field that carries its figure."""
+    return Field(default, json_schema_extra=Figure(label, unit, form, meaning, shown, chart, style))
+
+
+_PANEL = Shown.GAUGE | Shown.BALANCE
+_GRAPHS = _PANEL | Shown.PLOT
+_STEP = Shown.VIEW | Shown.LINE
+_RUN = _STEP | Shown.OUTCOME
+_TIME = (Shown.PLOT, "Time of a step")
+
+
+class SamplingFigures(Message):
+    """What sampling trees came to, in a step or in a run (METHOD, Diagnostics); None where nothing can be averaged."""
+
+    root_value: float | None = _figure(
+        "root value", "share", ".3f", "Mean reward of trees' initial draws: unbiased", _GRAPHS | _RUN, "Reward"
+    )
+    avg_rate: float | None = _figure(
+        "Avg-Rate", "share", ".3f", "Mean reward of leaves: biased by where trees branch", _GRAPHS | _STEP, "Reward"
+    )
+    eff_rate: float | None = _figure(
+        "Eff-Rate", "share", ".3f", "Share of trees with unequal rewards: only these teach", _GRAPHS | _RUN | Shown.CARD
+    )
+    ib_score: float | None = _figure(
+        "IB-Score", "", "+.3f", "Mean IB-Score over nodes with two draws or more", _GRAPHS | _RUN
+    )
+    cov_eta: float | None = _figure(
+        "Cov(η₁, η₂)",
+        "",
+        "+.4f",
+        "Mean covariance of what a step explores (η₁) and decides (η₂), over nodes whose draws differ in value; "
+        "it tends to 0 when the balance is lost, and when all is solved",
+        _GRAPHS | _RUN,
+        style=Style.POINTS,
+    )
+    cov_eta_nodes: int = _figure(
+        "nodes to balance",
+        "nodes",
+        ",",
+        "Nodes whose draws differ in value: where few, Cov means nothing",
+        _PANEL,
+        default=0,
+    )
+    trajectories_per_1k_tokens: float | None = _figure(
+        "trajectories per 1,000 tokens",
+        "",
+        ".1f",
+        "Trajectories per 1,000 generated tokens: 1,000 / mean length where no prefix is shared",
+        _RUN | Shown.GAUGE | Shown.THROUGHPUT | Shown.PLOT | Shown.CARD,
+    )
+    cache_hit_share: float | None = _figure(
+        "prefix tokens from cache",
+        "share",
+        ".0%",
+        "Share of prompt and prefix tokens served from the engines' prefix caches",
+        Shown.GAUGE | Shown.THROUGHPUT | Shown.VIEW | Shown.OUTCOME,
+    )
+    tokens_per_second: float | None = _figure(
+        "throughput", "tokens/s", ",.0f", "Tokens generated per second of training", _RUN | Shown.PLOT | Shown.CARD
+    )
+    trees: int = _figure("trees", "", ",", "Trees that steps took", Shown.COUNTER, default=0)
+    trajectories: int = _figure("trajectories", "", ",", "Judged trajectories in them", Shown.COUNTER, default=0)
+    generated_tokens: int = _figure(
+        "tokens generated", "", ",", "Tokens that engines sampled for them", Shown.COUNTER | Shown.OUTCOME, default=0
+    )
+
+
+class UpdateFigures(Message):
+    """What a step did to the policy: means over the tokens that it trained on, and over the nodes of their trees."""
+
+    entropy: float | None = _figure(
+        "entropy", "nats/token", ".3f", "Mean entropy of the policy where it was sampled", _GRAPHS | _STEP
+    )
+    kl: float | None = _figure(
+        "KL", "nats/token", ".4f", "Mean k3 divergence from the model that the run began with", _GRAPHS | Shown.VIEW
+    )
+    clip_share: float | None = _figure(
+        "clipped tokens", "share", ".1%", "Share of tokens that the clip left without a gradient", _GRAPHS
+    )
+    grad_norm: float | None = _figure("gradient norm", "", ".3f", "Norm of the gradient before clipping", _PANEL)
+    advantage_global: float | None = _figure(
+        "|A_GL|", "", ".3f", "Mean size over nodes of trees with a signal", _PANEL, "Parts of the advantage"
+    )
+    advantage_local: float | None = _figure(
+        "|λ·A_IB|", "", ".3f", "The same of the information part", _PANEL, "Parts of the advantage"
+    )
+    loss: float | None = _figure("loss", "", ".4f", "Loss of the step", Shown.GAUGE)
+    learning_rate: float | None = _figure("learning rate", "", ".2e", "Learning rate of the step", Shown.GAUGE)
+    engine_gap: float | None = _figure(
+        "engine gap",
+        "nats/token",
+        ".4f",
+        "Mean |learner − engine| log-probability over tokens of the same weights: a rise means that the engine no "
+        "longer samples what the learner trains",
+        _PANEL,
+    )
+
+
+class StepFigures(UpdateFigures, SamplingFigures):
+    """One training step: a line of metrics.jsonl."""
+
+    step: int = 0
+    staleness: float | None = _figure(
+        "staleness",
+        "updates",
+        ".2f",
+        "Mean number of updates by which a step's trees are behind the learner",
+        Shown.GAUGE | Shown.THROUGHPUT | Shown.VIEW | Shown.PLOT,
+    )
+    intake_seconds: float = _figure("intake", "s", ".2f", "waiting for trees", *_TIME, default=0.0, style=Style.STACK)
+    update_seconds: float = _figure("update", "s", ".2f", "training on them", *_TIME, default=0.0, style=Style.STACK)
+    publish_seconds: float = _figure(
+        "publish", "s", ".2f", "bringing weights to replicas", *_TIME, default=0.0, style=Style.STACK
+    )
+
+
+class HeldOutFigures(Message):
+    """Accuracy on held-out problems; None unless k is 8."""
+
+    avg_at_8_before: float | None = _figure("avg@8 before", "share", ".3f", "Before the first step", Shown.CARD)
+    avg_at_8_after: float | None = _figure("avg@8 after", "share", ".3f", "After the last step", Shown.CARD)
+    pass_at_8_after: float | None = _figure("pass@8 after", "share", ".3f", "After the last step", Shown.CARD)
+
+
+class RunSummary(SamplingFigures, HeldOutFigures):
+    """summary.json: what a finished run came to, over all of its trees."""
+
+    sampler: str
+    seed: int
+    steps: int
+    wall_seconds: float = _figure("time", "s", ",.0f", "From the start to the end of the run", Shown.CARD, default=0.0)
+
+
+def figures_in(message: type[Message], where: Shown = EVERYWHERE) -> dict[str, Figure]:
+    """The figures of a message that are shown `where`, by name."""
+    found = {name: field.json_schema_extra for name, field in message.model_fields.items()}
+    return {name: one for name, one in found.items() if isinstance(one, Figure) and one.shown & where}
+
+
+def charts(where: Shown) -> Iterator[Chart]:
+    """The charts of a step's figures that are shown `where`."""
+    figures_of: dict[str, dict[str, Figure]] = defaultdict(dict)
+    for name, figure in figures_in(StepFigures, where).items():
+        figures_of[figure.chart or figure.label][name] = figure
+    return (Chart(title, figures) for title, figures in figures_of.items())
