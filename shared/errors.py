@@ -54,6 +54,18 @@ class Unavailable(IbtpoError):
     title = "unavailable"
 
 
+class Unreachable(Unavailable):
+    """There is no connection to a service, or it broke before the answer was complete."""
+
+
+class DeadlineExceeded(Unavailable):
+    """A service did not answer within the caller's deadline."""
+
+
+class MalformedAnswer(Unavailable):
+    """A service reported success, but its answer cannot be read."""
+
+
 def first_reason(error: ValidationError) -> str:
     """`field: what is wrong` of pydantic's first complaint."""
     first = error.errors(include_url=False)[0]

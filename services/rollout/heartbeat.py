@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from services.rollout.policy_receiver import PolicyReceiver
+from shared.clients import LearnerClient
 from shared.errors import Unavailable
 from shared.protocol.replica import ReplicaInfo
 from shared.runtime.loops import Periodic
@@ -67,7 +68,7 @@ class ReplicaHeartbeat:
         if self._policy.version is None or self._seen_behind is not None:
             url = self._learner_url or await self._streams.board.learner_url()
             if url:
-                await self._policy.pull(self._http, url)
+                await self._policy.pull(LearnerClient(self._http, url))
         self._seen_behind = latest
 
 

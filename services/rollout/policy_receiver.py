@@ -6,13 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import httpx
-
 from services.rollout.engines.engine import Engine
 from services.rollout.metrics import LoadResult, RolloutMetrics
 from services.rollout.vocabulary import Vocabulary
-from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
-from shared.runtime.client import raise_for_problem
+from shared.clients import LearnerClient
+from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
 from shared.weights import Snapshot, SnapshotStore
@@ -78,14 +76,11 @@ class PolicyReceiver:
             await self._load(snapshot)
         return version
 
-    async def pull(self, http: httpx.AsyncClient, learner_url: str) -> WeightVersion | None:
-        """Fetches the learner's latest bundle; None when it is no newer than what is served."""
-        async with http.stream("GET", f"{learner_url.rstrip('/')}/v1/weights/latest") as response:
-            if response.is_error:
-                await response.aread()
-                raise_for_problem(response)
+    async def pull(self, learner: LearnerClient) -> WeightVersion | None:
+        """Fetches the learner's latest bundle; None if it is no newer than the served one."""
+        async with learner.latest_weights() as (version, bundle):
             try:
-                return await self.receive(response.aiter_bytes(), _announced(response))
+                return await self.receive(bundle, version)
             except Conflict:
                 return None
 
@@ -118,10 +113,3 @@ class PolicyReceiver:
         self._content_hash = snapshot.manifest.content_hash
         self._metrics.record_load(snapshot.version, time.monotonic() - started)
         log.info("weights_loaded", version=str(snapshot.manifest.version), seconds=time.monotonic() - started)
-
-
-def _announced(response: httpx.Response) -> WeightVersion:
-    try:
-        return WeightVersion.parse(response.headers.get("x-weight-version", ""))
-    except ValueError as error:
-        raise InvalidInput(f"{response.url} does not say in X-Weight-Version what it sends: {error}") from error

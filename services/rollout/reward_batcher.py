@@ -1,4 +1,4 @@
-"""Asks the verifier for rewards: leaves in small batches as they finish, each with a deadline."""
+"""Gets rewards from the verifier: answers go in small batches as they finish, each with a deadline."""
 
 import asyncio
 import time
@@ -7,22 +7,33 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-from pydantic import ValidationError
-
 from services.rollout.metrics import RolloutMetrics, VerdictResult, VerifierFailure
-from shared.protocol.verdict import Verdict, VerdictItem, VerdictRequest
+from shared.clients import VerifierClient
+from shared.errors import (
+    Conflict,
+    DeadlineExceeded,
+    IbtpoError,
+    InvalidInput,
+    MalformedAnswer,
+    TooLarge,
+    Unauthorized,
+    Unreachable,
+)
+from shared.protocol.verdict import Verdict, VerdictItem
 from shared.runtime.loops import run_until_cancelled
 
 _RETRY_SECONDS = 0.2
-_UNREACHED = (httpx.HTTPError, httpx.InvalidURL)
+_PERMANENT = (InvalidInput, Unauthorized, Conflict, TooLarge)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchingLimits:
-    """`verdict_seconds` bounds a leaf's wait, `max_batch` a request, `max_requests` those in flight (each until its
-    slowest leaf is judged), `max_waiting` the leaves that wait for one. A request is held back for `gather_seconds`,
-    so that leaves which the engine finishes in one step share it: one costs as much as judging dozens of answers."""
+    """`verdict_seconds` bounds the wait for one reward, `max_batch` the answers of a request, `max_requests` the
+    requests in flight (each lasts until its slowest answer is judged), `max_waiting` the answers not yet sent.
+
+    A request waits `gather_seconds`, so that answers which the engine finishes in one decode share it: a request
+    costs as much as judging dozens of answers.
+    """
 
     verdict_seconds: float = 60.0
     gather_seconds: float = 0.004
@@ -32,25 +43,30 @@ class BatchingLimits:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Pending:
+    """An answer without its reward."""
+
     item: VerdictItem
     deadline: float
     reward: asyncio.Future[float | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def resolve(self, reward: float | None) -> None:
+        if not self.reward.done():
+            self.reward.set_result(reward)
+
 
 class RewardBatcher:
-    """Batches by itself: what finishes while requests are in flight goes with the next one."""
+    """Answers that finish while all requests are in flight share the next one."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str, limits: BatchingLimits, metrics: RolloutMetrics) -> None:
-        self._http = http
-        self._url = url.rstrip("/")
+    def __init__(self, verifier: VerifierClient, limits: BatchingLimits, metrics: RolloutMetrics) -> None:
+        self._verifier = verifier
         self._limits = limits
         self._metrics = metrics
-        self._waiting: deque[_Waiting] = deque()
-        self._arrived = asyncio.Event()
+        self._unsent: deque[_Pending] = deque()
+        self._has_unsent = asyncio.Event()
         self._senders: list[asyncio.Task[None]] = []
-        self._answers = True
-        self._num_asked = 0
+        self._last_succeeded = True
+        self._num_answers = 0
 
     async def __aenter__(self) -> Self:
         senders = [run_until_cancelled("verdicts", self._send_batch) for _ in range(self._limits.max_requests)]
@@ -63,123 +79,103 @@ class RewardBatcher:
         for sender in self._senders:
             sender.cancel()
         await asyncio.gather(*self._senders, return_exceptions=True)
-        for waiting in self._waiting:
-            _answer(waiting, None)
-        self._waiting.clear()
+        for pending in self._unsent:
+            pending.resolve(None)
+        self._unsent.clear()
 
     async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
-        """The reward of one answer in [0, 1]; None when no verdict was had in time."""
-        if len(self._waiting) >= self._limits.max_waiting:
+        """The reward of one answer in [0, 1]; None if there is no verdict in time."""
+        if len(self._unsent) >= self._limits.max_waiting:
             self._metrics.verdicts.labels(VerdictResult.REFUSED).inc()
             return None
-        self._num_asked += 1
-        item = VerdictItem(id=str(self._num_asked), kind=kind, response=response, answer_key=answer_key)
-        waiting = _Waiting(item, time.monotonic() + self._limits.verdict_seconds)
-        self._waiting.append(waiting)
-        self._arrived.set()
+        self._num_answers += 1
+        item = VerdictItem(id=str(self._num_answers), kind=kind, response=response, answer_key=answer_key)
+        pending = _Pending(item, time.monotonic() + self._limits.verdict_seconds)
+        self._unsent.append(pending)
+        self._has_unsent.set()
         try:
             async with asyncio.timeout(self._limits.verdict_seconds):
-                return await waiting.reward
+                return await pending.reward
         except TimeoutError:
             self._metrics.verdicts.labels(VerdictResult.TIMED_OUT).inc()
             return None
 
     async def is_ready(self) -> bool:
-        """Whether the verifier answers; asked over HTTP only while the last batch failed."""
-        if not self._answers:
-            try:
-                response = await self._http.get(f"{self._url}/readyz", timeout=2.0)
-                self._answers = response.status_code == httpx.codes.OK
-            except _UNREACHED:
-                self._answers = False
-        return self._answers
+        """Whether the verifier can judge; asks over HTTP only after a failed request."""
+        if not self._last_succeeded:
+            self._last_succeeded = await self._verifier.is_ready()
+        return self._last_succeeded
 
     async def _send_batch(self) -> None:
-        await self._arrived.wait()
+        await self._has_unsent.wait()
         await asyncio.sleep(self._limits.gather_seconds)
-        batch = self._next_batch()
-        if batch:
+        if batch := self._take_batch():
             await self._judge(batch)
 
-    def _next_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self._limits.max_batch:
-            waiting = self._waiting.popleft()
-            if not waiting.reward.done():
-                batch.append(waiting)
-        if not self._waiting:
-            self._arrived.clear()
+    def _take_batch(self) -> list[_Pending]:
+        batch: list[_Pending] = []
+        while self._unsent and len(batch) < self._limits.max_batch:
+            pending = self._unsent.popleft()
+            if not pending.reward.done():
+                batch.append(pending)
+        if not self._unsent:
+            self._has_unsent.clear()
         return batch
 
-    async def _judge(self, batch: list[_Waiting]) -> None:
-        """Judging is idempotent, so what a failed request left open is asked again until its last deadline."""
-        deadline = max(waiting.deadline for waiting in batch)
-        while (left := deadline - time.monotonic()) > 0 and (batch := _still_open(batch)):
+    async def _judge(self, batch: list[_Pending]) -> None:
+        """Repeats a failed request for the answers it left open, until their last deadline: judging is idempotent."""
+        deadline = max(pending.deadline for pending in batch)
+        while (seconds_left := deadline - time.monotonic()) > 0 and (batch := _unresolved(batch)):
             try:
-                await self._ask(batch, left)
-            except (*_UNREACHED, ValidationError, _Refused) as failure:
-                self._answers = False
-                self._metrics.verifier_failures.labels(_kind_of(failure)).inc()
-                if isinstance(failure, _Refused) and not failure.is_passing:
+                await self._request(batch, seconds_left)
+            except IbtpoError as error:
+                self._last_succeeded = False
+                self._metrics.verifier_failures.labels(_failure_of(error)).inc()
+                if isinstance(error, _PERMANENT):
                     await self._judge_halves(batch)
                     return
-                await asyncio.sleep(min(_RETRY_SECONDS, left))
-        for waiting in batch:
-            _answer(waiting, None)
+                await asyncio.sleep(min(_RETRY_SECONDS, seconds_left))
+        for pending in batch:
+            pending.resolve(None)
 
-    async def _judge_halves(self, batch: list[_Waiting]) -> None:
-        """An answer key that can never be judged takes no neighbour along."""
+    async def _judge_halves(self, batch: list[_Pending]) -> None:
+        """Isolates the answer that had its batch refused, so that the others get their rewards."""
         if len(batch) == 1:
-            _answer(batch[0], None)
+            batch[0].resolve(None)
             return
         half = len(batch) // 2
         await self._judge(batch[:half])
         await self._judge(batch[half:])
 
-    async def _ask(self, batch: list[_Waiting], seconds: float) -> None:
-        """One request. Each leaf is answered as soon as its verdict comes; one that was left out has none."""
-        request = VerdictRequest(items=tuple(waiting.item for waiting in batch), deadline_seconds=seconds)
-        waiting_of = {waiting.item.id: waiting for waiting in batch}
-        async with self._http.stream(
-            "POST",
-            f"{self._url}/v1/verdicts",
-            content=request.model_dump_json(),
-            headers={"content-type": "application/json", "accept": "application/x-ndjson"},
-            timeout=seconds,
-        ) as response:
-            if response.status_code != httpx.codes.OK:
-                raise _Refused(response.status_code)
-            async for line in response.aiter_lines():
-                verdict = Verdict.model_validate_json(line)
-                if (waiting := waiting_of.pop(verdict.id, None)) is not None:
-                    self._record(waiting, verdict.reward)
-        self._answers = True
-        for waiting in waiting_of.values():
-            self._record(waiting, None)
+    async def _request(self, batch: list[_Pending], seconds: float) -> None:
+        """One request. Each reward is set as soon as its verdict comes; an answer that gets no verdict has none."""
+        pending_of_id = {pending.item.id: pending for pending in batch}
 
-    def _record(self, waiting: _Waiting, reward: float | None) -> None:
+        def on_verdict(verdict: Verdict) -> None:
+            if (pending := pending_of_id.pop(verdict.id, None)) is not None:
+                self._record(pending, verdict.reward)
+
+        await self._verifier.judge_each([pending.item for pending in batch], seconds, on_verdict, seconds)
+        self._last_succeeded = True
+        for pending in pending_of_id.values():
+            self._record(pending, None)
+
+    def _record(self, pending: _Pending, reward: float | None) -> None:
         self._metrics.verdicts.labels(VerdictResult.NULL if reward is None else VerdictResult.JUDGED).inc()
-        _answer(waiting, reward)
+        pending.resolve(reward)
 
 
-class _Refused(Exception):
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the verifier answered {status}")
-        self.is_passing = status in (408, 429) or status >= 500
+def _failure_of(error: IbtpoError) -> VerifierFailure:
+    match error:
+        case Unreachable():
+            return VerifierFailure.UNREACHABLE
+        case DeadlineExceeded():
+            return VerifierFailure.TIMED_OUT
+        case MalformedAnswer():
+            return VerifierFailure.UNREADABLE
+        case _:
+            return VerifierFailure.REFUSED
 
 
-def _answer(waiting: _Waiting, reward: float | None) -> None:
-    if not waiting.reward.done():
-        waiting.reward.set_result(reward)
-
-
-def _kind_of(failure: Exception) -> VerifierFailure:
-    if isinstance(failure, _Refused):
-        return VerifierFailure.REFUSED
-    if isinstance(failure, ValidationError):
-        return VerifierFailure.UNREADABLE
-    return VerifierFailure.TIMED_OUT if isinstance(failure, httpx.TimeoutException) else VerifierFailure.UNREACHABLE
-
-
-def _still_open(batch: list[_Waiting]) -> list[_Waiting]:
-    return [waiting for waiting in batch if not waiting.reward.done()]
+def _unresolved(batch: list[_Pending]) -> list[_Pending]:
+    return [pending for pending in batch if not pending.reward.done()]

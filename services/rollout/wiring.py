@@ -18,6 +18,7 @@ from services.rollout.heartbeat import ReplicaHeartbeat, is_abandoned, reachable
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
+from shared.clients import VerifierClient
 from shared.errors import Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.runtime.app import create_app
@@ -43,8 +44,8 @@ class RolloutService:
         self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes)
         self.http = http_client(config.token, _HTTP_SECONDS)
         limits = BatchingLimits(verdict_seconds=config.verdict_seconds)
-        self.verifier = RewardBatcher(self.http, config.verifier_url, limits, self.metrics)
-        self.grower = TreeGrower(self.engine, self.verifier, self.name)
+        self.rewards = RewardBatcher(VerifierClient(self.http, config.verifier_url), limits, self.metrics)
+        self.grower = TreeGrower(self.engine, self.rewards, self.name)
         self.on_demand = OnDemandTrees(self.grower, self.policy, self.metrics, config.max_posted_trees)
         self.harvest: Harvest | None = None
         self.app = create_app(
@@ -73,7 +74,7 @@ class RolloutService:
             stack.push_async_callback(asyncio.to_thread, shutil.rmtree, self._snapshots, ignore_errors=True)
             stack.push_async_callback(self.engine.close)
             await stack.enter_async_context(self.http)
-            await stack.enter_async_context(self.verifier)
+            await stack.enter_async_context(self.rewards)
             if self.config.model is not None:
                 await self.policy.load_directory(self.config.model)
             if self.config.redis_url is not None:
@@ -89,7 +90,7 @@ class RolloutService:
             streams,
             self.grower,
             self.policy,
-            self.verifier,
+            self.rewards,
             self.metrics,
             replica=self.name,
             max_trees=config.max_trees,

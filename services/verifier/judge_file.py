@@ -14,10 +14,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from services.verifier.config import VerifierConfig
 from services.verifier.wiring import build
-from shared.errors import IbtpoError, InvalidInput, Overloaded, TooLarge, Unavailable
+from shared.clients import VerifierClient
+from shared.errors import (
+    DeadlineExceeded,
+    IbtpoError,
+    InvalidInput,
+    MalformedAnswer,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+    Unreachable,
+)
 from shared.files import atomic_writer, read_json_lines
-from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest, VerdictResponse
-from shared.runtime.client import http_client, raise_for_problem, reaching
+from shared.protocol.verdict import Outcome, Verdict, VerdictItem
+from shared.runtime.client import http_client
 
 _BATCH_ITEMS = 256
 _BATCH_CHARACTERS = 8 << 20
@@ -40,7 +50,7 @@ def judge_file(
 
 
 async def _judge_file(
-    input: Path, output: Path, opening: AbstractAsyncContextManager[httpx.AsyncClient], console: Console
+    input: Path, output: Path, opening: AbstractAsyncContextManager[VerifierClient], console: Console
 ) -> int:
     num_rows = sum(1 for _ in _items(input))  # every row is read before the first is judged
     if num_rows == 0:
@@ -64,19 +74,18 @@ def _progress(console: Console) -> Progress:
 
 
 @asynccontextmanager
-async def _open_client(url: str | None, token: str | None) -> AsyncIterator[httpx.AsyncClient]:
+async def _open_client(url: str | None, token: str | None) -> AsyncIterator[VerifierClient]:
     """A client of the verifier at `url`, or of one that lives in this process until the block ends."""
     if url is not None:
-        async with http_client(token, _DEADLINE_SECONDS) as client:
-            client.base_url = httpx.URL(url)
-            yield client
+        async with http_client(token, _DEADLINE_SECONDS) as http:
+            yield VerifierClient(http, url)
         return
     app = build(VerifierConfig())
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://verifier") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http,
     ):
-        yield client
+        yield VerifierClient(http, "http://verifier")
 
 
 # --- rows
@@ -119,7 +128,7 @@ def _item(where: str, row: dict[str, Any]) -> VerdictItem:
 
 
 async def _judge_in_order(
-    client: httpx.AsyncClient, batches: Iterator[list[VerdictItem]]
+    client: VerifierClient, batches: Iterator[list[VerdictItem]]
 ) -> AsyncIterator[list[dict[str, Any]]]:
     """The rows of each batch, in order, with a few requests in flight."""
     in_flight: list[asyncio.Task[list[dict[str, Any]]]] = []
@@ -140,7 +149,7 @@ class _Refused(Exception):
     """The verifier answers, but does not judge this."""
 
 
-async def _judge_batch(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
+async def _judge_batch(client: VerifierClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
     """The verdicts of a batch. One that is refused as a whole is sent again item by item, to find out which it was."""
     try:
         return [verdict.model_dump(mode="json") for verdict in await _ask(client, batch)]
@@ -150,19 +159,14 @@ async def _judge_batch(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) 
         return [row for item in batch for row in await _judge_batch(client, [item])]
 
 
-async def _ask(client: httpx.AsyncClient, batch: Sequence[VerdictItem]) -> Sequence[Verdict]:
-    request = VerdictRequest(items=tuple(batch), deadline_seconds=_DEADLINE_SECONDS)
+async def _ask(client: VerifierClient, batch: Sequence[VerdictItem]) -> Sequence[Verdict]:
     for _ in range(_MOST_ATTEMPTS):
-        async with reaching("the verifier", _DEADLINE_SECONDS + 10):
-            response = await client.post(
-                "/v1/verdicts", content=request.model_dump_json(), headers={"content-type": "application/json"}
-            )
         try:
-            raise_for_problem(response)
+            return await client.judge(batch, _DEADLINE_SECONDS + 10, _DEADLINE_SECONDS)
         except Overloaded:
             await asyncio.sleep(_RETRY_SECONDS)
-            continue
+        except (Unreachable, DeadlineExceeded, MalformedAnswer):
+            raise
         except (InvalidInput, TooLarge, Unavailable) as error:
             raise _Refused(str(error)) from error
-        return VerdictResponse.model_validate_json(response.content).verdicts
     raise IbtpoError(f"the verifier was overloaded for {_MOST_ATTEMPTS * _RETRY_SECONDS:g} s; try again later")

@@ -7,7 +7,17 @@ from http import HTTPStatus
 
 import httpx
 
-from shared.errors import Conflict, IbtpoError, InvalidInput, Overloaded, TooLarge, Unauthorized, Unavailable
+from shared.errors import (
+    Conflict,
+    DeadlineExceeded,
+    IbtpoError,
+    InvalidInput,
+    Overloaded,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+)
 from shared.runtime.http_errors import shorten
 
 _CONNECT_SECONDS = 5.0
@@ -23,22 +33,31 @@ def http_client(token: str | None, timeout_seconds: float) -> httpx.AsyncClient:
     Proxies of the environment are not used: services reach each other directly.
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    timeout = httpx.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS))
     limits = httpx.Limits(max_connections=256, max_keepalive_connections=32, keepalive_expiry=4.0)
-    return httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits, trust_env=False)
+    return httpx.AsyncClient(headers=headers, timeout=timeouts(timeout_seconds), limits=limits, trust_env=False)
+
+
+def timeouts(seconds: float) -> httpx.Timeout:
+    """Bounds every wait of a call; a connection must be there much sooner."""
+    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
 
 
 @asynccontextmanager
-async def reaching(whom: str, within_seconds: float) -> AsyncIterator[None]:
-    """A deadline over a whole call: Unavailable, naming `whom`, when there is no way to it or no answer in time."""
+async def reaching(whom: str, within_seconds: float | None) -> AsyncIterator[None]:
+    """A deadline over a whole call; with None, only the HTTP client bounds each wait.
+
+    Raises DeadlineExceeded or Unreachable, naming `whom`.
+    """
     try:
         async with asyncio.timeout(within_seconds):
             yield
     except TimeoutError as error:
-        raise Unavailable(f"{whom} did not answer within {within_seconds:g} s; it may be busy or hung") from error
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise DeadlineExceeded(f"{whom} did not answer within {within_seconds:g} s; it may be busy or hung") from error
+    except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout) as error:
+        raise DeadlineExceeded(f"{whom} did not answer in time; it may be busy or hung") from error
+    except (httpx.RequestError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
-        raise Unavailable(
+        raise Unreachable(
             f"{whom} cannot be reached: {reason}; check that it runs and that the URL is right"
         ) from error
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from services.rollout.heartbeat import ReplicaHeartbeat
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
+from shared.clients import LearnerClient
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import RunState, RunStatus
 from shared.protocol.weights import Manifest
@@ -141,5 +142,5 @@ async def test_a_replica_leaves_in_good_order_while_redis_is_away(
 
 async def test_what_an_abandoned_learner_still_hands_out_is_not_even_stored(replica: Replica) -> None:
     replica.engine.version = WeightVersion(2, 0)
-    assert await replica.policy.pull(replica.http, replica.learner.url) is None
+    assert await replica.policy.pull(LearnerClient(replica.http, replica.learner.url)) is None
     assert list(replica.root.iterdir()) == []

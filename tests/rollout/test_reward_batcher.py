@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
+from shared.clients import VerifierClient
 from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
@@ -73,7 +74,7 @@ async def client_of(judge: Judge, **limits: float) -> AsyncIterator[RewardBatche
     async with (
         serving(app, open_door("127.0.0.1", 0, None)) as url,
         http_client(None, 5.0) as http,
-        RewardBatcher(http, url, BatchingLimits(**limits), RolloutMetrics()) as client,  # type: ignore[arg-type]
+        RewardBatcher(VerifierClient(http, url), BatchingLimits(**limits), RolloutMetrics()) as client,  # type: ignore[arg-type]
     ):
         yield client
 
@@ -140,7 +141,7 @@ async def test_a_slow_verifier_costs_a_leaf_no_more_than_its_deadline() -> None:
 async def test_a_verifier_that_cannot_be_reached_gives_no_verdict_and_is_not_ready(url: str) -> None:
     async with http_client(None, 1.0) as http:
         limits = BatchingLimits(verdict_seconds=0.25)
-        async with RewardBatcher(http, url, limits, RolloutMetrics()) as client:
+        async with RewardBatcher(VerifierClient(http, url), limits, RolloutMetrics()) as client:
             assert await client.is_ready()
             for _ in range(6):  # more than there are senders
                 assert await client.reward("exact", "right", {}) is None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 from rich.progress import Progress
 
@@ -16,17 +15,17 @@ from services.demo.data import write_data
 from services.demo.difficulty import Difficulty
 from services.launcher.processes.serving import Serving, serving
 from services.launcher.runs.model_files import check_model
+from shared.clients import RolloutClient
 from shared.errors import InvalidInput, Unavailable
 from shared.files import read_rows
 from shared.protocol.grow import GrowRequest
 from shared.protocol.task import Growth, Problem
 from shared.protocol.tree import ScoredTree
-from shared.runtime.client import http_client, raise_for_problem
+from shared.runtime.client import http_client
 from shared.tree.expansion import IndependentSampler
 
 ANSWER_SECONDS = 600.0
 IN_FLIGHT_PER_REPLICA = 16
-_HEADERS = {"Content-Type": "application/json", "Accept": "application/msgpack"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +96,14 @@ async def _answered(
     evaluating: Evaluating, problems: Sequence[Problem], folder: Path, console: Console
 ) -> list[ScoredTree]:
     wanted = Serving(evaluating.model, evaluating.replicas, folder)
-    async with serving(wanted) as urls, http_client(None, ANSWER_SECONDS) as client:
+    async with serving(wanted) as urls, http_client(None, ANSWER_SECONDS) as http:
         places = asyncio.Semaphore(IN_FLIGHT_PER_REPLICA * len(urls))
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task("answering", total=len(problems))
 
             async def answer(url: str, request: GrowRequest) -> ScoredTree:
                 async with places:
-                    tree = await _post(client, url, request)
+                    tree = await RolloutClient(http, url).grow(request, ANSWER_SECONDS)
                 progress.advance(bar)
                 return tree
 
@@ -113,12 +112,6 @@ async def _answered(
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(answer(url, request)) for url, request in pairs]
     return [task.result() for task in tasks]
-
-
-async def _post(client: httpx.AsyncClient, url: str, request: GrowRequest) -> ScoredTree:
-    response = await client.post(f"{url}/v1/trees", content=request.model_dump_json(), headers=_HEADERS)
-    raise_for_problem(response)
-    return ScoredTree.unpack(response.content)
 
 
 def _request(evaluating: Evaluating, problem: Problem, index: int) -> GrowRequest:

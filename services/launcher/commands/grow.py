@@ -1,7 +1,6 @@
 """`ibtpo grow`: asks a rollout replica for one tree, tells how it grows, and draws it."""
 
 import asyncio
-import base64
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
 from rich.console import Console
 from rich.status import Status
 
@@ -18,16 +16,14 @@ from services.launcher.display.tree_view import tree_picture
 from services.launcher.processes.serving import Serving, serving
 from services.launcher.runs.model_files import bytes_of_model, check_model
 from services.launcher.settings.overrides import sort_out
-from shared.errors import Unavailable
-from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
+from shared.clients import RolloutClient
+from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent
 from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
-from shared.runtime.client import http_client, raise_for_problem, reaching
+from shared.runtime.client import http_client
 from shared.runtime.config import load_config
 
 GROW_SECONDS = 600.0
-_JSON = {"Content-Type": "application/json"}
-_EVENT: TypeAdapter[GrowthEvent] = TypeAdapter(GrowthEvent)
 Hear = Callable[[GrowthEvent], None]
 
 
@@ -60,32 +56,17 @@ def grow(growing: Growing) -> int:
     return 0
 
 
-async def post(url: str, request: GrowRequest, token: str | None, hear: Hear) -> ScoredTree:
-    """The tree that the replica at `url` grows, every event of its growth heard on the way."""
-    async with (
-        reaching(f"the rollout replica at {url}", GROW_SECONDS),
-        http_client(token, GROW_SECONDS) as client,
-        client.stream("POST", f"{url}/v1/trees", content=request.model_dump_json(), headers=_JSON) as response,
-    ):
-        if not response.is_success:
-            await response.aread()
-            raise_for_problem(response)
-        async for line in response.aiter_lines():
-            event = _EVENT.validate_json(line)
-            hear(event)
-            if isinstance(event, GrowthFailed):
-                raise Unavailable(f"the tree could not be grown: {event.title}: {event.detail}")
-            if isinstance(event, TreeGrown):
-                return ScoredTree.unpack(base64.b64decode(event.tree))
-    raise Unavailable(f"{url} ended its answer before the tree was whole; see its log")
+async def _watch(url: str, request: GrowRequest, token: str | None, hear: Hear) -> ScoredTree:
+    async with http_client(token, GROW_SECONDS) as http:
+        return await RolloutClient(http, url).watch(request, GROW_SECONDS, hear)
 
 
 async def _grown(growing: Growing, model: Path, request: GrowRequest, hear: Hear) -> ScoredTree:
     if growing.url is not None:
-        return await post(growing.url.rstrip("/"), request, growing.token, hear)
+        return await _watch(growing.url, request, growing.token, hear)
     with tempfile.TemporaryDirectory(prefix="ibtpo-grow-") as folder:
         async with serving(Serving(model, 1, Path(folder))) as (url,):
-            return await post(url, request, None, hear)
+            return await _watch(url, request, None, hear)
 
 
 def _request(growing: Growing, model: Path) -> GrowRequest:
@@ -95,7 +76,7 @@ def _request(growing: Growing, model: Path) -> GrowRequest:
     if answer is None and model == checkpoint_directory():
         answer = answer_of(growing.prompt)
     judged: dict[str, Any] = {} if answer is None else {"kind": growing.kind, "answer_key": {"gold": answer}}
-    return GrowRequest(prompt=growing.prompt, growth=growth, seed=growing.seed, stream=True, **judged)
+    return GrowRequest(prompt=growing.prompt, growth=growth, seed=growing.seed, **judged)
 
 
 @contextmanager

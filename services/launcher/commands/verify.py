@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from services.launcher.processes.serving import verifying
-from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest, VerdictResponse
-from shared.runtime.client import http_client, raise_for_problem, reaching
+from shared.clients import VerifierClient
+from shared.protocol.verdict import Outcome, Verdict, VerdictItem
+from shared.runtime.client import http_client
 
 JUDGE_SECONDS = 60.0
 
@@ -39,7 +40,7 @@ def judge(judging: Judging) -> int:
 
 async def _judged(judging: Judging) -> Verdict:
     if judging.url is not None:
-        return await _asked(judging.url.rstrip("/"), judging)
+        return await _asked(judging.url, judging)
     with tempfile.TemporaryDirectory(prefix="ibtpo-verify-") as folder:
         async with verifying(Path(folder)) as url:
             return await _asked(url, judging)
@@ -47,7 +48,6 @@ async def _judged(judging: Judging) -> Verdict:
 
 async def _asked(url: str, judging: Judging) -> Verdict:
     item = VerdictItem(id="answer", kind=judging.kind, response=judging.response, answer_key={"gold": judging.answer})
-    async with reaching(f"the verifier at {url}", JUDGE_SECONDS), http_client(judging.token, JUDGE_SECONDS) as client:
-        response = await client.post(f"{url}/v1/verdicts", json=VerdictRequest(items=(item,)).model_dump(mode="json"))
-        raise_for_problem(response)
-    return VerdictResponse.model_validate_json(response.content).verdicts[0]
+    async with http_client(judging.token, JUDGE_SECONDS) as http:
+        (verdict,) = await VerifierClient(http, url).judge((item,), JUDGE_SECONDS)
+    return verdict

@@ -1,11 +1,10 @@
 """Asks how a run is going: its learner over HTTP, or, when that one is silent, the run's board in Redis."""
 
+import contextlib
 from types import TracebackType
 from typing import Self
 
-import httpx
-from pydantic import ValidationError
-
+from shared.clients import LearnerClient
 from shared.errors import IbtpoError
 from shared.protocol.status import RunStatus
 from shared.runtime.client import http_client
@@ -41,11 +40,9 @@ class StatusSource:
     async def ask_to_stop(self, learner_url: str | None) -> bool:
         """Asks the run to end after its checkpoint; whether anyone heard it."""
         if learner_url:
-            try:
-                if (await self._http.post(f"{learner_url}/v1/stop")).is_success:
-                    return True
-            except httpx.HTTPError:
-                pass
+            with contextlib.suppress(IbtpoError):
+                await LearnerClient(self._http, learner_url).stop(ANSWER_SECONDS)
+                return True
         if self._board is None:
             return False
         try:
@@ -56,9 +53,8 @@ class StatusSource:
 
     async def _of_learner(self, url: str) -> RunStatus | None:
         try:
-            response = await self._http.get(f"{url}/v1/status")
-            return RunStatus.model_validate_json(response.content) if response.is_success else None
-        except (httpx.HTTPError, ValidationError):
+            return await LearnerClient(self._http, url).status(ANSWER_SECONDS)
+        except IbtpoError:
             return None
 
     async def _of_board(self) -> RunStatus | None:

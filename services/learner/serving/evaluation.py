@@ -12,13 +12,13 @@ import httpx
 
 from services.learner.config import EvaluationConfig
 from services.learner.queue.problems import EncodedProblem
+from shared.clients import RolloutClient
 from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.protocol.grow import GrowRequest
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import Evaluation
 from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
-from shared.runtime.client import raise_for_problem, reaching
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
@@ -119,15 +119,7 @@ class Evaluator:
         )
 
     async def _ask(self, replica: ReplicaInfo, request: GrowRequest) -> ScoredTree:
-        async with reaching(f"replica {replica.name}", _TREE_SECONDS):
-            response = await self._http.post(
-                f"{replica.url.rstrip('/')}/v1/trees",
-                content=request.model_dump_json(),
-                headers={"Content-Type": "application/json", "Accept": "application/msgpack"},
-                timeout=_TREE_SECONDS,
-            )
-        raise_for_problem(response)
-        return ScoredTree.unpack(response.content)
+        return await RolloutClient(self._http, replica.url, replica.name).grow(request, _TREE_SECONDS)
 
 
 class _Seats:

@@ -11,13 +11,13 @@ import httpx
 
 from services.learner.metrics import LearnerMetrics, PushResult
 from services.learner.ranks import Crew
+from shared.clients import RolloutClient
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.protocol.replica import ReplicaInfo
-from shared.runtime.client import raise_for_problem, reaching
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
-from shared.weights import Snapshot, SnapshotStore, bundle_bytes, stream_bundle, write_manifest
+from shared.weights import Snapshot, SnapshotStore, stream_bundle, write_manifest
 
 log = event_logger(__name__)
 
@@ -77,15 +77,9 @@ class Publisher:
         self._metrics.push_seconds.observe(time.monotonic() - started)
 
     async def _push_to(self, replica: ReplicaInfo, snapshot: Snapshot) -> None:
-        url = f"{replica.url.rstrip('/')}/v1/weights/{snapshot.version}"
-        headers = {"Content-Length": str(bundle_bytes(snapshot.manifest)), "Content-Type": "application/octet-stream"}
         result = PushResult.LOADED
         try:
-            async with (
-                reaching(f"replica {replica.name}", self._push_seconds),
-                aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as body,
-            ):
-                raise_for_problem(await self._http.put(url, content=body, headers=headers))
+            await RolloutClient(self._http, replica.url, replica.name).push_weights(snapshot, self._push_seconds)
         except Unavailable as error:
             result = PushResult.UNREACHABLE
             log.warning("push_failed", replica=replica.name, version=str(snapshot.version), error=str(error))

@@ -18,7 +18,7 @@ from services.rollout.engines.sglang.client import UnsupportedRelease, check_rel
 from services.rollout.engines.sglang.connections import Address
 from services.rollout.engines.sglang.launch import build_command, build_environment
 from services.rollout.engines.sglang.nonfinite import has_nonfinite
-from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
+from shared.errors import IbtpoError, InvalidInput, MalformedAnswer, Overloaded, Unavailable
 from shared.tree.draw import VersionSpan, WeightVersion
 from tests.rollout.sglang.conftest import BundleFactory, request
 
@@ -72,7 +72,7 @@ def test_an_answer_is_read_whole() -> None:
     ids=str,
 )
 def test_an_answer_that_contradicts_itself_is_not_believed(answer: dict[str, Any]) -> None:
-    with pytest.raises(wire.MalformedAnswer):
+    with pytest.raises(MalformedAnswer):
         wire.decode_completion(answer, request())
 
 
@@ -103,7 +103,7 @@ def test_a_refusal_in_mid_stream_is_raised_like_any_other() -> None:
     stream = b'data: {"output_ids": [1]}\n\ndata: {"error": {"message": "full", "code": 429}}\n\ndata: [DONE]\n\n'
     with pytest.raises(Overloaded, match="full"):
         wire.parse_last_event(stream)
-    with pytest.raises(wire.MalformedAnswer):
+    with pytest.raises(MalformedAnswer):
         wire.parse_last_event(b"data: [DONE]\n\n")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.connections import Answer, Connections
-from shared.errors import Unavailable
+from shared.errors import DeadlineExceeded, Unavailable
 from shared.tree.draw import WeightVersion
 
 OLDEST = (0, 5, 21)
@@ -22,10 +22,6 @@ NEWEST_SEEN = (0, 5, 23)
 _INFO_SECONDS = 20.0
 _PAUSE_SECONDS = 60.0
 _ABORT_SECONDS = 5.0
-
-
-class DeadlineExceeded(Unavailable):
-    """No answer within the deadline: the server may be hung."""
 
 
 class UnsupportedRelease(Unavailable):

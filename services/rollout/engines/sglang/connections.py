@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from shared.errors import InvalidInput, Unavailable
+from shared.errors import InvalidInput, Unreachable
 
 _CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 3.0
@@ -21,10 +21,6 @@ _CHUNK_BYTES = 1 << 18
 _MAX_ANSWER_BYTES = 1 << 30
 
 OnPiece = Callable[[bytes], None]
-
-
-class Unreachable(Unavailable):
-    """The server was gone before it had answered: whatever was asked had no effect that anyone saw."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,12 @@ from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import Completion, EngineLimits, Request
 from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.client import DeadlineExceeded, SglangClient
-from services.rollout.engines.sglang.connections import Unreachable
+from services.rollout.engines.sglang.client import SglangClient
 from services.rollout.engines.sglang.metrics import RequestResult, SglangMetrics, SglangSeries
 from services.rollout.engines.sglang.prefill_once import Leader, PrefillOnce
 from services.rollout.engines.sglang.server import Server
 from services.rollout.engines.sglang.supervisor import RunningServer, Supervisor
-from shared.errors import IbtpoError, Overloaded, Unavailable
+from shared.errors import DeadlineExceeded, IbtpoError, Overloaded, Unavailable, Unreachable
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Periodic
 from shared.tree.draw import WeightVersion

@@ -7,10 +7,9 @@ from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import EngineLimits
 from services.rollout.engines.sglang.bundle import Bundle
 from services.rollout.engines.sglang.client import SglangClient, UnsupportedRelease
-from services.rollout.engines.sglang.connections import Unreachable
 from services.rollout.engines.sglang.metrics import SglangMetrics, StartCause
 from services.rollout.engines.sglang.server import Server
-from shared.errors import Conflict, IbtpoError, Unavailable
+from shared.errors import Conflict, IbtpoError, Unavailable, Unreachable
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Backoff, Periodic
 

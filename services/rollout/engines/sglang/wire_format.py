@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from services.rollout.engines.engine import Completion, EngineLimits, Request, Sampling
-from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
+from shared.errors import IbtpoError, InvalidInput, MalformedAnswer, Overloaded, Unavailable
 from shared.tree.draw import Finish, VersionSpan, WeightVersion
 
 GREEDY_BELOW = 1e-6
@@ -22,10 +22,6 @@ _MAX_TEXT = 500
 
 class Aborted(Unavailable):
     """The server dropped the request, which it answers with 200."""
-
-
-class MalformedAnswer(Unavailable):
-    """A success of the server that does not say what a success says."""
 
 
 def check(request: Request, limits: EngineLimits) -> None:

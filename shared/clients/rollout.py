@@ -1,0 +1,61 @@
+"""Calls to a rollout replica: grow a tree, push weights."""
+
+import base64
+from collections.abc import Callable
+from contextlib import aclosing
+
+import httpx
+from pydantic import TypeAdapter
+
+from shared.clients.exchange import MSGPACK, Exchange
+from shared.errors import InvalidInput, MalformedAnswer, Unavailable
+from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
+from shared.protocol.tree import ScoredTree
+from shared.weights import Snapshot, bundle_bytes, stream_bundle
+
+_EVENT: TypeAdapter[GrowthEvent] = TypeAdapter(GrowthEvent)
+
+
+class RolloutClient:
+    """One replica; `name` stands for it in errors."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str, name: str = "") -> None:
+        self._exchange = Exchange(http, url, f"replica {name}" if name else f"the rollout replica at {url}")
+
+    async def grow(self, request: GrowRequest, within_seconds: float) -> ScoredTree:
+        """Grows one tree."""
+        request = request.model_copy(update={"stream": False})
+        body = await self._exchange.request("POST", "/v1/trees", within_seconds, message=request, accept=MSGPACK)
+        return self._unpack(body)
+
+    async def watch(
+        self, request: GrowRequest, within_seconds: float, on_event: Callable[[GrowthEvent], None]
+    ) -> ScoredTree:
+        """Grows one tree and reports every event of its growth, the last one included."""
+        request = request.model_copy(update={"stream": True})
+        async with self._exchange.open_lines("/v1/trees", request, within_seconds) as lines:
+            async for line in lines:
+                event = self._exchange.read(_EVENT, line)
+                on_event(event)
+                if isinstance(event, GrowthFailed):
+                    raise Unavailable(f"the tree could not be grown: {event.title}: {event.detail}")
+                if isinstance(event, TreeGrown):
+                    return self._unpack(base64.b64decode(event.tree))
+        raise MalformedAnswer(f"{self._exchange.name} ended its answer before the tree was complete; see its log")
+
+    async def push_weights(self, snapshot: Snapshot, within_seconds: float) -> None:
+        """Sends a policy bundle; returns when the replica serves it. The snapshot must stay on the disk meanwhile."""
+        manifest = snapshot.manifest
+        headers = {"Content-Length": str(bundle_bytes(manifest)), "Content-Type": "application/octet-stream"}
+        path = f"/v1/weights/{snapshot.version}"
+        async with (
+            aclosing(stream_bundle(manifest, snapshot.directory)) as body,
+            self._exchange.open("PUT", path, within_seconds, content=body, headers=headers) as response,
+        ):
+            await response.aread()
+
+    def _unpack(self, packed: bytes) -> ScoredTree:
+        try:
+            return ScoredTree.unpack(packed)
+        except InvalidInput as error:
+            raise MalformedAnswer(f"{self._exchange.name} answered with no tree: {error}") from error
