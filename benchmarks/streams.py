@@ -23,11 +23,12 @@ from statistics import median
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry
 
-from services.launcher.processes.redis_server import find_server, free_port
+from services.launcher.processes.redis_server import find_redis_server
 from shared.errors import Unavailable
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.app import create_app
+from shared.runtime.child_process import find_free_port
 from shared.runtime.client import http_client, raise_for_problem
 from shared.runtime.serve import open_door, serving
 from shared.streams import RunStreams, connect
@@ -84,8 +85,8 @@ def a_tree(task: Task, seed: int) -> ScoredTree:
 @asynccontextmanager
 async def server(directory: Path) -> AsyncIterator[str]:
     """A server of this benchmark alone; gives its URL."""
-    binary, kind = find_server()
-    port = free_port()
+    binary, kind = find_redis_server()
+    port = find_free_port()
     settings = f"--bind 127.0.0.1 --port {port} --dir {directory} --appendonly yes --appendfsync everysec"
     process = await asyncio.create_subprocess_exec(
         str(binary), *settings.split(), "--save", "", stdout=asyncio.subprocess.DEVNULL

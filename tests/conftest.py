@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher.processes.redis_server import find_server, free_port
+from services.launcher.processes.redis_server import find_redis_server
+from shared.runtime.child_process import find_free_port
 
 
 class RedisProcess:
     """A real server on a private port and directory, with an append-only file."""
 
     def __init__(self, directory: Path) -> None:
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        binary, _ = find_server()
+        binary, _ = find_redis_server()
         settings = f"--bind 127.0.0.1 --port {self.port} --dir {self._directory} --appendonly yes --appendfsync always"
         self._process = subprocess.Popen(
             [str(binary), *settings.split(), "--save", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -39,10 +39,10 @@ def demonstrate(expression: Expression, modulus: int, noise: Noise, rng: random.
         for _ in range(2 if skips else 1):
             expression = _operate(expression, modulus, noise, is_naive, rng)
         steps.append(render(expression) + BLANK_LINE)
-    return "".join(steps) + boxed(render(expression))
+    return "".join(steps) + box(render(expression))
 
 
-def boxed(digit: str) -> str:
+def box(digit: str) -> str:
     """A final answer as the verifier reads it."""
     return f"\\boxed{{{digit}}}"
 

@@ -52,9 +52,11 @@ def demo(
 
     - `ibtpo demo local.rollouts=3 seed=1 --run three`
     """
-    from services.launcher.commands.train import Training, train
+    from services.launcher.commands.train import train
+    from services.launcher.settings.plan import RunRequest, StartMode
 
-    _exit(train(Training("demo", tuple(settings or ()), run, _start(resume, fresh), runs, redis_url, plain)))
+    request = RunRequest(run, "demo", tuple(settings or ()), StartMode.of(resume=resume, fresh=fresh))
+    _exit(train(request, runs, redis_url, plain=plain))
 
 
 @app.command(rich_help_panel=RUN)
@@ -80,10 +82,11 @@ def train(
 
     - `ibtpo train --run baseline --resume max_generated_tokens=2000000`
     """
-    from services.launcher.commands.train import Training, train
+    from services.launcher.commands.train import train as train_run
+    from services.launcher.settings.plan import RunRequest, StartMode
 
-    preset = config or "demo"
-    _exit(train(Training(preset, tuple(settings or ()), run, _start(resume, fresh), runs, redis_url, plain)))
+    request = RunRequest(run, config or "demo", tuple(settings or ()), StartMode.of(resume=resume, fresh=fresh))
+    _exit(train_run(request, runs, redis_url, plain=plain))
 
 
 @app.command(rich_help_panel=ONE_SERVICE)
@@ -153,11 +156,10 @@ def grow(
 
     - `ibtpo grow "…" --model models/mine --answer 42 max_tokens=512 levels=5`
     """
-    from services.launcher.commands.grow import Growing
+    from services.launcher.commands.grow import GrowArguments
     from services.launcher.commands.grow import grow as grow_one
 
-    growing = Growing(prompt, model, url, kind, answer, tuple(settings or ()), seed, token, save)
-    _exit(grow_one(growing))
+    _exit(grow_one(GrowArguments(prompt, model, url, kind, answer, tuple(settings or ()), seed, token, save)))
 
 
 @app.command("eval", rich_help_panel=LOOK)
@@ -178,11 +180,11 @@ def evaluate(
     - `ibtpo eval --model models/mine --data held_out.jsonl --max-tokens 512 --temperature 0.7`
     """
     from services.demo.task import checkpoint_directory
-    from services.launcher.commands.evaluate import Evaluating
+    from services.launcher.commands.evaluate import EvaluateArguments
     from services.launcher.commands.evaluate import evaluate as evaluate_model
 
     where = model or checkpoint_directory()
-    _exit(evaluate_model(Evaluating(where, data, k, problems, max_tokens, temperature, seed, replicas)))
+    _exit(evaluate_model(EvaluateArguments(where, data, k, problems, max_tokens, temperature, seed, replicas)))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -202,11 +204,11 @@ def show(
     - `ibtpo show tree.msgpack --model models/mine`
     """
     from services.demo.task import checkpoint_directory
-    from services.launcher.commands import show as shown
+    from services.launcher.commands.show import rewrite_report, show_file, show_run
 
     if what is not None and Path(what).is_file():
-        _exit(shown.show_file(Path(what), model or checkpoint_directory()))
-    _exit(shown.report(runs, what) if page else shown.show_run(runs, what, tree))
+        _exit(show_file(Path(what), model or checkpoint_directory()))
+    _exit(rewrite_report(runs, what) if page else show_run(runs, what, tree))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -233,9 +235,10 @@ def verify(
         _exit(judge_file(input, output, url, token))
     if response is None or answer is None or input is not None or output is not None:
         raise InvalidInput("give an answer and --answer, or both --input and --output")
-    from services.launcher.commands.verify import Judging, judge
+    from services.launcher.commands.verify import VerifyArguments
+    from services.launcher.commands.verify import verify as verify_answer
 
-    _exit(judge(Judging(response, answer, kind, url, token)))
+    _exit(verify_answer(VerifyArguments(response, answer, kind, url, token)))
 
 
 @app.command(rich_help_panel=RUN)
@@ -252,9 +255,10 @@ def status(
 
     - `ibtpo status mine --redis-url redis://10.0.0.5/0` – one whose services run elsewhere
     """
-    from services.launcher.commands import status as running
+    from services.launcher.commands.status import RunQuery
+    from services.launcher.commands.status import status as show_status
 
-    _exit(running.status(running.WhichRun(runs, run, redis_url, token), watch=watch))
+    _exit(show_status(RunQuery(runs, run, redis_url, token), watch=watch))
 
 
 @app.command(rich_help_panel=RUN)
@@ -263,9 +267,10 @@ def stop(run: RunArgument = None, redis_url: RedisUrl = None, runs: Runs = Path(
 
     - `ibtpo stop demo`, and later `ibtpo train --run demo --resume`
     """
-    from services.launcher.commands import status as running
+    from services.launcher.commands.status import RunQuery
+    from services.launcher.commands.status import stop as stop_run
 
-    _exit(running.stop(running.WhichRun(runs, run, redis_url, token)))
+    _exit(stop_run(RunQuery(runs, run, redis_url, token)))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -289,12 +294,6 @@ def main() -> None:
         _fail(error, 2)
     except IbtpoError as error:
         _fail(error, 1)
-
-
-def _start(resume: bool, fresh: bool) -> str:
-    if resume and fresh:
-        raise InvalidInput("--resume and --fresh contradict each other: give one of them")
-    return "resume" if resume else "fresh" if fresh else "auto"
 
 
 def _exit(code: int) -> None:

@@ -13,6 +13,7 @@ from shared.protocol.message import PROTOCOL_VERSION, Message
 from shared.protocol.task import Task
 from shared.tree.diagnostics import TreeFigures, diagnose
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
+from shared.tree.expansion import IBSampler
 from shared.tree.ib_score import IBSettings
 from shared.tree.node import Tree, build_tree
 
@@ -58,10 +59,15 @@ class ScoredTree(Message):
         """The tree that its draws span."""
         return build_tree(self.draws, self.task.growth.merge)
 
-    def figures(self) -> TreeFigures:
-        """Its diagnostics, scored as its own sampler scores, or as published."""
+    @property
+    def ib_settings(self) -> IBSettings:
+        """How its nodes are scored: as its sampler scored them; as published, if its sampler does not score."""
         sampler = self.task.growth.sampler
-        return diagnose(self.tree(), getattr(sampler, "score", IBSettings()), sampler.first)
+        return sampler.score if isinstance(sampler, IBSampler) else IBSettings()
+
+    def figures(self) -> TreeFigures:
+        """Its diagnostics, by `ib_settings`."""
+        return diagnose(self.tree(), self.ib_settings, self.task.growth.sampler.first)
 
     def pack(self) -> bytes:
         """The wire form: msgpack, with token ids as little-endian int32 and log-probabilities as float32."""

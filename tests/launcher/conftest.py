@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher.processes.probes import http_ready
-from services.launcher.processes.service_processes import EndRank, ServiceSpec
+from services.launcher.processes.probes import is_ready
+from services.launcher.processes.service_processes import ServiceSpec, StopOrder
 
 HTTP_SERVICE = """
 import http.server, os, signal, subprocess, sys, time
@@ -48,10 +48,10 @@ def make_spec(tmp_path: Path) -> Callable[..., ServiceSpec]:
         fields = {
             "name": name,
             "command": (sys.executable, "-c", *program),
-            "rank": EndRank.ROLLOUT,
+            "stop_order": StopOrder.ROLLOUT,
             "log": tmp_path / f"{name}.jsonl",
             "url_file": url_file,
-            "probe": http_ready,
+            "probe": is_ready,
             "grace_seconds": 5.0,
         }
         return ServiceSpec(**{**fields, **changes})  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.launcher.cli import main
-from services.launcher.commands.evaluate import accuracy
+from services.launcher.commands.evaluate import summarize_answers
 from shared.errors import Unavailable
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
@@ -30,22 +30,14 @@ def answered(*rewards: float | None) -> ScoredTree:
     return ScoredTree(task=task, replica="r", draws=draws, usage=TreeUsage())
 
 
-def test_accuracy_is_over_answers_and_over_problems() -> None:
-    result = accuracy([answered(1, 0, 0, 0), answered(0, 0, 0, 0), answered(1, 1, 1, 1)], 4)
-    assert result.avg_at_k == pytest.approx((0.25 + 0 + 1) / 3)
-    assert result.pass_at_k == pytest.approx(2 / 3)
-    assert (result.problems, result.unjudged, result.tokens_per_answer) == (3, 0, 2)
+def test_answers_are_summarized_with_those_without_a_verdict_counted_apart() -> None:
+    text = summarize_answers([answered(1, None), answered(0, 1), answered(None, None)], 2)
+    assert text == "avg@2 0.750 ± 0.250   pass@2 1.000   (2 problems, 2 tokens per answer, 3 not judged)"
 
 
-def test_partly_right_answers_do_not_pass() -> None:
-    assert accuracy([answered(0.5, 0.75)], 2).pass_at_k == 0
-
-
-def test_answers_without_a_verdict_are_counted_apart() -> None:
-    result = accuracy([answered(1, None), answered(None, None)], 2)
-    assert (result.avg_at_k, result.problems, result.unjudged) == (1.0, 1, 3)
+def test_an_evaluation_without_a_verdict_is_an_error() -> None:
     with pytest.raises(Unavailable, match="no answer was judged"):
-        accuracy([answered(None)], 1)
+        summarize_answers([answered(None)], 1)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

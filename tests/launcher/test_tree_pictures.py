@@ -1,4 +1,4 @@
-"""Trees as rows, in the terminal and on the report's page."""
+"""Trees as nodes, in the terminal and on the report's page."""
 
 import io
 import json
@@ -12,11 +12,11 @@ from rich.console import Console
 
 from services.demo.task import checkpoint_directory
 from services.launcher.commands.show import show_file, show_run
+from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.report import write_report
-from services.launcher.display.tree_rows import tree_rows
-from services.launcher.display.tree_svg import tree_svg
-from services.launcher.display.tree_view import tree_picture
-from services.launcher.runs.kept_trees import kept_trees, open_tree
+from services.launcher.display.tree_svg import render_tree_svg
+from services.launcher.display.tree_view import render_tree
+from services.launcher.runs.kept_trees import load_kept_trees, load_tree
 from services.launcher.runs.run_dir import RunDirectory
 from shared.errors import InvalidInput
 from shared.protocol.figures import StepFigures
@@ -68,8 +68,8 @@ TREE = scored(
 
 
 def test_a_row_per_node_with_its_figures() -> None:
-    rows = tree_rows(TREE, "a?", VOCABULARY)
-    assert [(row.guide, row.text, row.draw) for row in rows] == [
+    nodes = describe_nodes(TREE, "a?", VOCABULARY)
+    assert [(node.guide, node.text, node.draw) for node in nodes] == [
         ("", "a?", None),
         ("├─ ", "a\n\n", 0),
         ("│  ├─ ", "b", None),
@@ -77,7 +77,7 @@ def test_a_row_per_node_with_its_figures() -> None:
         ("└─ ", "b\n\n", 1),
         ("   ", "<script>", None),
     ]
-    root, first, right, *_ = rows
+    root, first, right, *_ = nodes
     assert root.value == pytest.approx(1 / 3)
     assert first.value == pytest.approx(1 / 2)
     assert first.eta1 == pytest.approx(1.5 - 1.2)
@@ -88,22 +88,22 @@ def test_a_row_per_node_with_its_figures() -> None:
 
 
 def test_a_tree_that_was_not_judged_is_drawn_without_values() -> None:
-    rows = tree_rows(scored(draw(None, 0, (A, EOS), None), draw(None, 0, (B, EOS), None)), "a?", VOCABULARY)
-    assert [row.text for row in rows] == ["a?", "a", "b"]
-    assert all(row.value is None and row.ib_score is None and row.reward is None for row in rows)
-    assert [row.eta2 for row in rows[1:]] == pytest.approx([0.5, 0.5])
+    nodes = describe_nodes(scored(draw(None, 0, (A, EOS), None), draw(None, 0, (B, EOS), None)), "a?", VOCABULARY)
+    assert [node.text for node in nodes] == ["a?", "a", "b"]
+    assert all(node.value is None and node.ib_score is None and node.reward is None for node in nodes)
+    assert [node.eta2 for node in nodes[1:]] == pytest.approx([0.5, 0.5])
 
 
 def test_the_terminal_shows_order_ends_and_figures() -> None:
     console = Console(file=io.StringIO(), width=100)
-    console.print(tree_picture(TREE, "a?", VOCABULARY))
+    console.print(render_tree(TREE, "a?", VOCABULARY))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for part in ("#1 a⏎", "b ✔", "#3 a ✘", "<script> ✂", "0.33", "+0.30", "ib tree of 3 answers", "policy 1.4"):
         assert part in text, part
 
 
 def test_the_picture_is_well_formed_and_holds_no_foreign_markup() -> None:
-    svg = ElementTree.fromstring(tree_svg(tree_rows(TREE, "a?", VOCABULARY)))
+    svg = ElementTree.fromstring(render_tree_svg(describe_nodes(TREE, "a?", VOCABULARY)))
     boxes = [rectangle for rectangle in svg.iter("rect") if rectangle.get("rx") == "6"]
     assert len(boxes) == 6
     assert not list(svg.iter("script"))
@@ -112,7 +112,7 @@ def test_the_picture_is_well_formed_and_holds_no_foreign_markup() -> None:
 
 
 def test_boxes_do_not_overlap() -> None:
-    svg = ElementTree.fromstring(tree_svg(tree_rows(TREE, "a?", VOCABULARY)))
+    svg = ElementTree.fromstring(render_tree_svg(describe_nodes(TREE, "a?", VOCABULARY)))
     areas = [
         tuple(float(rectangle.get(name, "")) for name in ("x", "y", "width", "height"))
         for rectangle in svg.iter("rect")
@@ -142,7 +142,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def test_kept_trees_are_found_and_a_broken_file_is_passed_over(run: RunDirectory) -> None:
-    assert sorted(kept.path.stem for kept in kept_trees(run)) == ["last-0", "sample-0"]
+    assert sorted(kept.path.stem for kept in load_kept_trees(run)) == ["last-0", "sample-0"]
 
 
 def test_a_runs_trees_are_listed_and_drawn(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +158,7 @@ def test_a_runs_trees_are_listed_and_drawn(run: RunDirectory, capsys: pytest.Cap
 
 def test_a_file_that_is_no_tree_is_said_to_be_none(run: RunDirectory) -> None:
     with pytest.raises(InvalidInput, match="not a scored tree"):
-        open_tree(run.trees / "last-1.msgpack", run.policy)
+        load_tree(run.trees / "last-1.msgpack", run.policy)
 
 
 def test_the_report_stands_alone(run: RunDirectory) -> None:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from services.launcher.display.view import LineView, LiveView, duration, picture, view_for
+from services.launcher.display.view import LineView, LiveView, choose_view, format_duration, render_status
 from services.launcher.runs.history import History
 from shared.protocol.figures import StepFigures
 from shared.protocol.replica import ReplicaInfo, ReplicaState
@@ -61,7 +61,7 @@ def drawn(*statuses: RunStatus, width: int = 120) -> str:
     for one in statuses:
         history.add(one)
     console = Console(file=io.StringIO(), width=width)
-    console.print(picture(statuses[-1], history))
+    console.print(render_status(statuses[-1], history))
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
@@ -112,13 +112,13 @@ def test_without_a_terminal_there_is_one_line_per_step_and_evaluation() -> None:
 def test_the_live_view_is_for_a_person(terminal: bool, plain: bool, ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", ci)
     console = Console(file=io.StringIO(), force_terminal=terminal)
-    assert isinstance(view_for(console, History(), plain=plain), LineView)
+    assert isinstance(choose_view(console, History(), plain=plain), LineView)
 
 
 def test_the_live_view_draws_what_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    view = view_for(console, History(), plain=False)
+    view = choose_view(console, History(), plain=False)
     assert isinstance(view, LiveView)
     view.say("starting redis")
     view.show(status(3))
@@ -132,4 +132,4 @@ def test_the_live_view_draws_what_it_is_shown(monkeypatch: pytest.MonkeyPatch) -
     ("seconds", "text"), [(None, "–"), (0, "0:00"), (59.6, "1:00"), (65, "1:05"), (3725, "1:02:05")]
 )
 def test_durations_read_as_clocks(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

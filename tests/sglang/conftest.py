@@ -20,8 +20,9 @@ from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import Completion, Request, Sampling
 from services.rollout.engines.sglang import ExternalServer, SglangEngine, SglangMetrics
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.launch import build_command, build_environment, die_with_parent, free_port
+from services.rollout.engines.sglang.launch import build_command, build_environment, die_with_parent
 from services.rollout.vocabulary import Vocabulary
+from shared.runtime.child_process import find_free_port
 from shared.tree.draw import WeightVersion
 
 PYTHON = Path(os.environ.get("IBTPO_SGLANG_PYTHON", ".venv-sglang/bin/python"))
@@ -77,7 +78,7 @@ def server_url(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> It
     if not PYTHON.exists():
         pytest.fail(f"{PYTHON} is missing: `make sglang-cpu` installs the real SGLang (about two minutes)")
     config = SglangConfig(command=(str(PYTHON), "-m", MODULE), arguments=ARGUMENTS)
-    port, log = free_port(), tmp_path_factory.mktemp("server") / "sglang.log"
+    port, log = find_free_port(), tmp_path_factory.mktemp("server") / "sglang.log"
     command = build_command(config, Bundle.read(bundles.first, WeightVersion(0, 0)), port)
     with log.open("wb") as output:
         server = subprocess.Popen(

@@ -7,7 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from services.launcher.processes.redis_server import find_server, free_port
+from services.launcher.processes.redis_server import find_redis_server
+from shared.runtime.child_process import find_free_port
 
 
 class RealServer:
@@ -15,9 +16,9 @@ class RealServer:
     without, a restart begins empty."""
 
     def __init__(self, directory: Path, *, aof: bool) -> None:
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        binary, _ = find_server()
+        binary, _ = find_redis_server()
         settings = f"--bind 127.0.0.1 --port {self.port} --dir {directory} --appendonly {'yes' if aof else 'no'}"
         self._command = [str(binary), *settings.split(), "--appendfsync", "always", "--save", ""]
         self._process: subprocess.Popen[bytes] | None = None

@@ -9,7 +9,7 @@ import torch
 from services.demo.tokenizer import build_tokenizer, write_tokenizer
 from services.demo.warm_start.evaluation import measure
 from services.demo.warm_start.model_card import accuracy_table, model_card
-from services.demo.warm_start.training import Progress, Recipe, new_model, train
+from services.demo.warm_start.training import LossReport, Recipe, new_model, train
 
 _EVALUATION_SEED = 1_000_003  # one for all models, so that they answer the same problems
 
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print_progress(progress: Progress) -> None:
+def _print_progress(progress: LossReport) -> None:
     print(f"step {progress.step:5d}  loss {progress.loss:.4f}  {progress.cpu_seconds:5.0f} CPU s", flush=True)
 
 

@@ -1,10 +1,10 @@
 """The README.md of a warm-started checkpoint, written from what was done and measured."""
 
-from services.demo.warm_start.evaluation import Accuracy
 from services.demo.warm_start.training import Recipe
+from shared.tree.diagnostics import Accuracy
 
 
-def model_card(recipe: Recipe, seed: int, num_parameters: int, accuracies: list[Accuracy]) -> str:
+def model_card(recipe: Recipe, seed: int, num_parameters: int, accuracies: dict[str, Accuracy]) -> str:
     """Markdown: what the model is, the command that makes it again, its accuracy."""
     noise, lengths = recipe.noise, recipe.difficulty.lengths
     return f"""# The demo's starting policy
@@ -27,11 +27,11 @@ Held-out expressions, 8 answers each at temperature 1, ± standard error over pr
 """
 
 
-def accuracy_table(accuracies: list[Accuracy]) -> str:
-    """One row a group of problems."""
-    rows = [
-        f"| {row.label} | {row.num_problems} | {row.average:.3f} ± {row.average_error:.3f} "
-        f"| {row.passing:.3f} ± {row.passing_error:.3f} |\n"
-        for row in accuracies
+def accuracy_table(accuracies: dict[str, Accuracy]) -> str:
+    """One line per group of problems."""
+    lines = [
+        f"| {name} | {accuracy.num_problems} | {accuracy.avg_at_k:.3f} ± {accuracy.avg_error:.3f} "
+        f"| {accuracy.pass_at_k:.3f} ± {accuracy.pass_error:.3f} |\n"
+        for name, accuracy in accuracies.items()
     ]
-    return "| problems | number | avg@8 | pass@8 |\n|---|---|---|---|\n" + "".join(rows)
+    return "| problems | number | avg@8 | pass@8 |\n|---|---|---|---|\n" + "".join(lines)

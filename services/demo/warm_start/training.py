@@ -51,7 +51,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LossReport:
     """Where training stands after `step` steps; `loss` is the mean since the last report, in nats per token."""
 
     step: int
@@ -68,7 +68,7 @@ def new_model(seed: int) -> Qwen3ForCausalLM:
 
 
 def train(
-    model: Qwen3ForCausalLM, tokenizer: Tokenizer, recipe: Recipe, seed: int, report: Callable[[Progress], None]
+    model: Qwen3ForCausalLM, tokenizer: Tokenizer, recipe: Recipe, seed: int, report: Callable[[LossReport], None]
 ) -> None:
     """Trains the model in place, reporting every 100 steps and at the end."""
     rng = random.Random(f"{seed} demonstrations")
@@ -86,7 +86,7 @@ def train(
         optimizer.zero_grad()
         losses.append(loss.item())
         if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
-            report(Progress(step + 1, sum(losses) / len(losses), time.process_time() - started))
+            report(LossReport(step + 1, sum(losses) / len(losses), time.process_time() - started))
             losses.clear()
     model.eval()
 

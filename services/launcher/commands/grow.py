@@ -1,4 +1,4 @@
-"""`ibtpo grow`: asks a rollout replica for one tree, tells how it grows, and draws it."""
+"""`ibtpo grow`: asks a rollout replica for one tree, shows how it grows, and renders it."""
 
 import asyncio
 import tempfile
@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.status import Status
 
 from services.demo.task import answer_of, checkpoint_directory
-from services.launcher.display.tree_view import tree_picture
-from services.launcher.processes.serving import Serving, serving
-from services.launcher.runs.model_files import bytes_of_model, check_model
+from services.launcher.display.tree_view import render_tree
+from services.launcher.processes.temporary_services import run_replicas
+from services.launcher.runs.model_files import check_model, read_token_bytes
 from services.launcher.settings.overrides import sort_out
 from shared.clients import RolloutClient
 from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent
@@ -24,12 +24,12 @@ from shared.runtime.client import http_client
 from shared.runtime.config import load_config
 
 GROW_SECONDS = 600.0
-Hear = Callable[[GrowthEvent], None]
+EventListener = Callable[[GrowthEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Growing:
-    """The command's arguments. Without `url` a verifier and a replica are started for the one tree."""
+class GrowArguments:
+    """The command's arguments. Without `url`, a verifier and a replica are started for this tree."""
 
     prompt: str
     model: Path | None
@@ -42,50 +42,52 @@ class Growing:
     save: Path | None
 
 
-def grow(growing: Growing) -> int:
-    """Grows and draws; returns the exit code."""
+def grow(arguments: GrowArguments) -> int:
+    """Grows the tree and prints it; returns the exit code."""
     console = Console()
-    model = check_model(growing.model or checkpoint_directory())
-    request = _request(growing, model)
-    with _told(console) as hear:
-        tree = asyncio.run(_grown(growing, model, request, hear))
-    console.print(tree_picture(tree, growing.prompt, bytes_of_model(model)))
-    if growing.save is not None:
-        growing.save.write_bytes(tree.pack())
-        console.print(f"saved: `ibtpo show {growing.save} --model {model}` draws it again", highlight=False)
+    model = check_model(arguments.model or checkpoint_directory())
+    request = _make_request(arguments, model)
+    with _show_progress(console) as on_event:
+        tree = asyncio.run(_grow_tree(arguments, model, request, on_event))
+    console.print(render_tree(tree, arguments.prompt, read_token_bytes(model)))
+    if arguments.save is not None:
+        arguments.save.write_bytes(tree.pack())
+        console.print(f"saved: `ibtpo show {arguments.save} --model {model}` shows it again", highlight=False)
     return 0
 
 
-async def _watch(url: str, request: GrowRequest, token: str | None, hear: Hear) -> ScoredTree:
-    async with http_client(token, GROW_SECONDS) as http:
-        return await RolloutClient(http, url).watch(request, GROW_SECONDS, hear)
-
-
-async def _grown(growing: Growing, model: Path, request: GrowRequest, hear: Hear) -> ScoredTree:
-    if growing.url is not None:
-        return await _watch(growing.url, request, growing.token, hear)
+async def _grow_tree(
+    arguments: GrowArguments, model: Path, request: GrowRequest, on_event: EventListener
+) -> ScoredTree:
+    if arguments.url is not None:
+        return await _request_tree(arguments.url, request, arguments.token, on_event)
     with tempfile.TemporaryDirectory(prefix="ibtpo-grow-") as folder:
-        async with serving(Serving(model, 1, Path(folder))) as (url,):
-            return await _watch(url, request, None, hear)
+        async with run_replicas(model, 1, Path(folder)) as (url,):
+            return await _request_tree(url, request, None, on_event)
 
 
-def _request(growing: Growing, model: Path) -> GrowRequest:
-    spelled = sort_out(growing.settings, {"growth": Growth})["growth"]
-    growth = load_config(Growth, "growth", None, ["growth.sampler=ib", *spelled])
-    answer = growing.answer
+async def _request_tree(url: str, request: GrowRequest, token: str | None, on_event: EventListener) -> ScoredTree:
+    async with http_client(token, GROW_SECONDS) as http:
+        return await RolloutClient(http, url).watch(request, GROW_SECONDS, on_event)
+
+
+def _make_request(arguments: GrowArguments, model: Path) -> GrowRequest:
+    overrides = sort_out(arguments.settings, {"growth": Growth})["growth"]
+    growth = load_config(Growth, "growth", None, ["growth.sampler=ib", *overrides])
+    answer = arguments.answer
     if answer is None and model == checkpoint_directory():
-        answer = answer_of(growing.prompt)
-    judged: dict[str, Any] = {} if answer is None else {"kind": growing.kind, "answer_key": {"gold": answer}}
-    return GrowRequest(prompt=growing.prompt, growth=growth, seed=growing.seed, **judged)
+        answer = answer_of(arguments.prompt)
+    judging: dict[str, Any] = {} if answer is None else {"kind": arguments.kind, "answer_key": {"gold": answer}}
+    return GrowRequest(prompt=arguments.prompt, growth=growth, seed=arguments.seed, **judging)
 
 
 @contextmanager
-def _told(console: Console) -> Iterator[Hear]:
-    """Says what is heard, as long as the tree grows."""
+def _show_progress(console: Console) -> Iterator[EventListener]:
+    """Shows a status line while the tree grows; yields the function that updates it."""
     num_draws = 0
     with Status("starting a verifier and a rollout replica", console=console) as status:
 
-        def hear(event: GrowthEvent) -> None:
+        def on_event(event: GrowthEvent) -> None:
             nonlocal num_draws
             if isinstance(event, DrawGrown):
                 num_draws += 1
@@ -93,4 +95,4 @@ def _told(console: Console) -> Iterator[Hear]:
             elif isinstance(event, BranchesChosen):
                 status.update(f"{num_draws} answers grown, round {event.round}")
 
-        yield hear
+        yield on_event

@@ -1,97 +1,78 @@
-"""`ibtpo train` from its arguments to its exit code."""
+"""`ibtpo train` and `ibtpo demo`: plans a run, launches it, reports how it ended."""
 
 import asyncio
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from services.launcher.display.outcome import outcome
 from services.launcher.display.report import write_report
-from services.launcher.display.view import RunView, view_for
-from services.launcher.processes import redis_server
-from services.launcher.processes.launch import Ending, Launch
-from services.launcher.processes.redis_server import GivenRedis
+from services.launcher.display.run_summary import render_summary
+from services.launcher.display.view import RunView, choose_view
+from services.launcher.processes.launch import LaunchResult, RunLauncher
+from services.launcher.processes.redis_server import ExternalRedis, choose_redis
 from services.launcher.runs.history import History
 from services.launcher.runs.run_dir import RunDirectory
-from services.launcher.settings.plan import Plan, Start, Wish, make_plan, prepare
+from services.launcher.settings.plan import RunPlan, RunRequest, make_run_plan, prepare
 from shared.errors import Conflict
 from shared.protocol.status import RunState
 from shared.streams import RunStreams, connect
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells expect it."""
-ALIVE_SECONDS = 30.0
-"""A run that told its status so lately is going on, unless it said that it ended."""
+RECENT_SECONDS = 30.0
+"""A run whose status is this recent counts as going on, unless the status says that it ended."""
 _ENDED = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """The command's arguments."""
-
-    preset: str
-    overrides: tuple[str, ...]
-    name: str | None
-    start: str
-    runs: Path
-    redis_url: str | None
-    plain: bool
-
-
-def train(training: Training) -> int:
-    """Trains to the end of the run, or until told to stop; returns the exit code."""
+def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool) -> int:
+    """Trains until the run ends or is stopped; returns the exit code."""
     console = Console()
-    plan = make_plan(training.runs, Wish(training.name, training.preset, training.overrides, Start(training.start)))
+    plan = make_run_plan(runs, request)
     prepare(plan)
-    view = view_for(console, History.read(plan.run.metrics), plain=training.plain)
+    view = choose_view(console, History.read(plan.run.metrics), plain=plain)
     try:
-        view.say(_opening(plan))
-        ending = asyncio.run(_launch(plan, training.redis_url, view))
+        view.say(f"{'resuming' if plan.resumes else 'beginning'} run {plan.run.name} in {plan.run.root}/")
+        result = asyncio.run(_launch(plan, redis_url, view))
     finally:
         view.close()
-    return _close(console, plan.run, ending)
+    return _report_end(console, plan.run, result)
 
 
-async def _launch(plan: Plan, redis_url: str | None, view: RunView) -> Ending:
-    redis = redis_server.choose(redis_url, plan.run.root / "redis")
-    if isinstance(redis, GivenRedis) and not plan.resumes:
-        await forget_ended(redis.url, plan.run.name)
-    return await Launch(plan, redis, view).run()
+async def _launch(plan: RunPlan, redis_url: str | None, view: RunView) -> LaunchResult:
+    redis = choose_redis(redis_url, plan.run.root / "redis")
+    if isinstance(redis, ExternalRedis) and not plan.resumes:
+        await clear_ended_run(redis.url, plan.run.name)
+    return await RunLauncher(plan, redis, view).run()
 
 
-async def forget_ended(redis_url: str, run: str) -> None:
-    """Clears what an earlier run of that name left in a Redis that outlives it; Conflict when that one goes on."""
+async def clear_ended_run(redis_url: str, run: str) -> None:
+    """Deletes what an ended run of that name left in this Redis; Conflict when that run is still going on."""
     connection = connect(redis_url)
     streams = RunStreams(connection, run)
     try:
         status = await streams.board.read()
-        if status is not None and status.state not in _ENDED and time.time() - status.time < ALIVE_SECONDS:
+        if status is not None and status.state not in _ENDED and time.time() - status.time < RECENT_SECONDS:
             raise Conflict(
-                f"run {run!r} goes on in this Redis (heard {time.time() - status.time:.0f} s ago): choose another name "
-                f"with --run, or end it with `ibtpo stop {run} --redis-url …`"
+                f"run {run!r} is going on in this Redis (its status is {time.time() - status.time:.0f} s old): choose "
+                f"another name with --run, or end it with `ibtpo stop {run} --redis-url …`"
             )
         await streams.forget()
     finally:
         await connection.close()
 
 
-def _opening(plan: Plan) -> str:
-    return f"{'resuming' if plan.resumes else 'beginning'} run {plan.run.name} in {plan.run.root}/"
-
-
-def _close(console: Console, run: RunDirectory, ending: Ending) -> int:
-    """Says what is left, and how to go on."""
+def _report_end(console: Console, run: RunDirectory, result: LaunchResult) -> int:
+    """Prints the results, or how to resume; returns the exit code."""
     if run.is_finished:
         write_report(run)
-        console.print(outcome(run))
+        console.print(render_summary(run))
         return 0
-    state = "stopped" if ending is Ending.INTERRUPTED else "ended before its last step"
+    state = "stopped" if result is LaunchResult.INTERRUPTED else "ended before its last step"
     console.print(
-        f"run {run.name} {state}; nothing is left running. `ibtpo train --run {run.name} --resume` goes on with it, "
-        f"`ibtpo show {run.name}` shows its trees",
+        f"run {run.name} {state}; all its services have stopped. `ibtpo train --run {run.name} --resume` continues "
+        f"it, `ibtpo show {run.name}` shows its trees",
         highlight=False,
         soft_wrap=True,
     )
-    return INTERRUPTED if ending is Ending.INTERRUPTED else 0
+    return INTERRUPTED if result is LaunchResult.INTERRUPTED else 0

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.plots import Plot, write_plots
-from services.launcher.display.tree_rows import tree_rows
-from services.launcher.display.tree_svg import tree_svg
-from services.launcher.display.tree_view import summary as tree_summary
+from services.launcher.display.tree_svg import render_tree_svg
+from services.launcher.display.tree_view import summarize_tree
 from services.launcher.runs.history import History
-from services.launcher.runs.kept_trees import KeptTree, kept_trees
+from services.launcher.runs.kept_trees import KeptTree, load_kept_trees
 from services.launcher.runs.run_dir import RunDirectory
 from shared.files import atomic_write
 from shared.protocol.status import Evaluation
@@ -56,7 +56,7 @@ def write_report(run: RunDirectory) -> Path:
     """Writes the plots and report.html of a run, finished or not; returns the report's path."""
     history = History.read(run.metrics)
     plots = write_plots(history, run.plots)
-    trees = kept_trees(run)
+    trees = load_kept_trees(run)
     trees = trees[:: max(1, len(trees) // NUM_TREES)][:NUM_TREES]
     atomic_write(run.report, "".join(_page(run, history, plots, trees)))
     return run.report
@@ -128,8 +128,8 @@ def _figure(plot: Plot, path: Path) -> str:
 
 
 def _tree(kept: KeptTree) -> str:
-    rows = tree_rows(kept.scored, kept.prompt, kept.bytes_of_token)
-    return f'<div class="panel">{tree_svg(rows)}<p class="note">{escape(tree_summary(kept.scored))}</p></div>'
+    nodes = describe_nodes(kept.scored, kept.prompt, kept.bytes_of_token)
+    return f'<div class="panel">{render_tree_svg(nodes)}<p class="note">{escape(summarize_tree(kept.scored))}</p></div>'
 
 
 def _table(summary: dict[str, float | int | str | None]) -> str:

@@ -1,4 +1,4 @@
-"""Draws one tree in the terminal: every step with its value, balance and score, in the order it grew."""
+"""Renders one tree in the terminal: every step with its value, balance and score, in the order it grew."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.launcher.display.tree_rows import TreeRow, settings_of, tree_rows
+from services.launcher.display.node_views import NodeView, describe_nodes
 from shared.protocol.tree import ScoredTree
-from shared.tree.diagnostics import diagnose
 from shared.tree.draw import Finish
-from shared.tree.node import build_tree
 
 LEGEND = (
     "#n: the n-th answer begins here · p̂: share of right answers below · η₁: p̂ relative to the parent's, − (1 + 1/β) · "
@@ -18,75 +16,69 @@ LEGEND = (
 )
 
 
-def tree_picture(scored: ScoredTree, prompt: str, bytes_of_token: Sequence[bytes]) -> RenderableType:
+def render_tree(scored: ScoredTree, prompt: str, bytes_of_token: Sequence[bytes]) -> RenderableType:
     """The tree as a table of its nodes, with its figures below."""
     table = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
     table.add_column("tree", no_wrap=True, overflow="ellipsis", ratio=1)
     for name in ("p̂", "η₁", "η₂", "IB-Score", "answers"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in tree_rows(scored, prompt, bytes_of_token):
-        table.add_row(_drawn(row), *_figures(row))
-    return Group(table, Text(), Text(summary(scored)), Text(LEGEND, style="dim"))
+    for node in describe_nodes(scored, prompt, bytes_of_token):
+        table.add_row(_render_step(node), *_render_figures(node))
+    return Group(table, Text(), Text(summarize_tree(scored)), Text(LEGEND, style="dim"))
 
 
-def summary(scored: ScoredTree) -> str:
-    """One tree's figures in a line."""
-    growth = scored.task.growth
-    figures = diagnose(build_tree(scored.draws, growth.merge), settings_of(scored), growth.sampler.first)
-    usage = scored.usage
+def summarize_tree(scored: ScoredTree) -> str:
+    """A tree's figures in one line."""
+    figures = scored.figures()
     parts = [
-        f"{growth.sampler.kind} tree of {len(scored.draws)} answers",
-        f"{usage.generated_tokens} tokens generated",
-        _named("root value", figures.root_value, "{:.2f}"),
-        _named("reward", figures.avg_rate, "{:.2f}"),
-        _named("IB-Score", figures.ib_score, "{:+.3f}"),
-        _named("Cov(η₁, η₂)", figures.cov_eta, "{:+.4f}"),
+        f"{scored.task.growth.sampler.kind} tree of {len(scored.draws)} answers",
+        f"{scored.usage.generated_tokens} tokens generated",
+        _format("root value {:.2f}", figures.root_value),
+        _format("reward {:.2f}", figures.avg_rate),
+        _format("IB-Score {:+.3f}", figures.ib_score),
+        _format("Cov(η₁, η₂) {:+.4f}", figures.cov_eta),
         f"policy {scored.oldest_version}",
         "" if figures.trees else "not judged",
     ]
     return " · ".join(part for part in parts if part)
 
 
-def visible(text: str) -> str:
-    """A step's text on one line."""
+def escape_breaks(text: str) -> str:
+    """A step's text on one line: `⏎` for a line break, one for all at the end."""
     return text.replace("\r", "").rstrip("\n").replace("\n", "⏎") + ("⏎" if text.endswith("\n") else "")
 
 
-def ending(row: TreeRow) -> str:
-    """How a leaf ended: right, wrong, partly right, cut, or not judged."""
-    if row.finish is Finish.LENGTH:
+def leaf_mark(node: NodeView) -> str:
+    """How a leaf ended: right, wrong, partly right, cut by the limit, or not judged."""
+    if node.finish is Finish.LENGTH:
         return "✂"
-    if row.reward is None:
+    if node.reward is None:
         return "·"
-    return "✔" if row.reward == 1 else "✘" if row.reward == 0 else f"{row.reward:.2f}"
+    return "✔" if node.reward == 1 else "✘" if node.reward == 0 else f"{node.reward:.2f}"
 
 
-def _named(name: str, value: float | None, form: str) -> str:
-    return "" if value is None else f"{name} {form.format(value)}"
-
-
-def _drawn(row: TreeRow) -> Text:
-    text = Text(row.guide, style="dim")
-    if row.draw is not None:
-        text.append(f"#{row.draw + 1} ", style="bold magenta")
-    text.append(visible(row.text), style="bold" if row.parent is None else "")
-    if row.finish is not None:
-        text.append(f" {ending(row)}", style=_color(row.reward))
+def _render_step(node: NodeView) -> Text:
+    text = Text(node.guide, style="dim")
+    if node.draw is not None:
+        text.append(f"#{node.draw + 1} ", style="bold magenta")
+    text.append(escape_breaks(node.text), style="bold" if node.parent is None else "")
+    if node.finish is not None:
+        text.append(f" {leaf_mark(node)}", style=_color(node.reward))
     return text
 
 
-def _figures(row: TreeRow) -> tuple[Text, ...]:
-    score = Text(_text(row.ib_score, "{:+.3f}"), style="bold cyan" if (row.ib_score or 0) > 0 else "cyan")
+def _render_figures(node: NodeView) -> tuple[Text, ...]:
+    score = Text(_format("{:+.3f}", node.ib_score), style="bold cyan" if (node.ib_score or 0) > 0 else "cyan")
     return (
-        Text(_text(row.value, "{:.2f}"), style=_color(row.value)),
-        Text(_text(row.eta1, "{:+.2f}")),
-        Text(_text(row.eta2, "{:.2f}")),
+        Text(_format("{:.2f}", node.value), style=_color(node.value)),
+        Text(_format("{:+.2f}", node.eta1)),
+        Text(_format("{:.2f}", node.eta2)),
         score,
-        Text(str(row.num_leaves) if row.num_leaves > 1 else "", style="dim"),
+        Text(str(node.num_leaves) if node.num_leaves > 1 else "", style="dim"),
     )
 
 
-def _text(value: float | None, form: str) -> str:
+def _format(form: str, value: float | None) -> str:
     return "" if value is None else form.format(value)
 
 

@@ -38,7 +38,7 @@ class RunView(Protocol):
         """Leaves the last picture where it is."""
 
 
-def view_for(console: Console, history: History, *, plain: bool) -> RunView:
+def choose_view(console: Console, history: History, *, plain: bool) -> RunView:
     """The live view on a terminal, unless `plain` is wanted or a CI system reads along."""
     if plain or not console.is_terminal or os.environ.get("CI"):
         return LineView(console)
@@ -62,11 +62,11 @@ class LineView:
             self._state = status.state
             self._print(f"{status.state}{f': {status.message}' if status.message else ''}")
         for evaluation in status.evaluations[self._num_evaluations :]:
-            self._print(f"held out, step {evaluation.step}: {accuracy(evaluation)}")
+            self._print(f"held out, step {evaluation.step}: {format_accuracy(evaluation)}")
         self._num_evaluations = max(self._num_evaluations, len(status.evaluations))
         if status.figures.step != self._step and status.figures.trees:
             self._step = status.figures.step
-            self._print(step_line(status))
+            self._print(format_step(status))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -103,14 +103,14 @@ class LiveView:
     def _picture(self) -> RenderableType:
         if self._status is not None:
             return Group(
-                picture(self._status, self._history), *(Text(text, style="yellow") for text in self._said[-1:])
+                render_status(self._status, self._history), *(Text(text, style="yellow") for text in self._said[-1:])
             )
         before, now = self._said[:-1], self._said[-1:]
         self._spinner.update(text=Text("".join(now)))
         return Panel(Group(*(Text(f"  {text}", style="dim") for text in before), self._spinner), title="ibtpo")
 
 
-def picture(status: RunStatus, history: History) -> RenderableType:
+def render_status(status: RunStatus, history: History) -> RenderableType:
     """The whole screen of a status."""
     beside = Table.grid()
     beside.add_row(_replicas(status))
@@ -125,15 +125,15 @@ def picture(status: RunStatus, history: History) -> RenderableType:
     return Panel(Group(*parts), title=Text.assemble("ibtpo · ", (status.run, "bold"), " · ", state), padding=(1, 2))
 
 
-def step_line(status: RunStatus) -> str:
+def format_step(status: RunStatus) -> str:
     """A step in one line."""
     figures = (figure.phrase(value) for _, figure, value in _values(status, Shown.LINE) if value is not None)
     stale = f"stale {status.accounts.stale}" if status.accounts.stale else ""
     step = f"step {status.figures.step}" + (f"/{status.total_steps}" if status.total_steps else "")
-    return " · ".join(part for part in (step, *figures, stale, f"ETA {duration(status.eta_seconds)}") if part)
+    return " · ".join(part for part in (step, *figures, stale, f"ETA {format_duration(status.eta_seconds)}") if part)
 
 
-def accuracy(evaluation: Evaluation) -> str:
+def format_accuracy(evaluation: Evaluation) -> str:
     """avg@k and pass@k, with what they were measured on."""
     k = evaluation.k
     return (
@@ -142,7 +142,7 @@ def accuracy(evaluation: Evaluation) -> str:
     )
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """`1:05:09`, `4:03`; a dash when it is not known."""
     if seconds is None or seconds < 0:
         return "–"
@@ -163,7 +163,7 @@ def _progress(status: RunStatus) -> RenderableType:
     row.add_column(ratio=1)
     row.add_column(no_wrap=True, justify="right")
     bar = ProgressBar(total=1.0, completed=_share_done(status), complete_style="cyan")
-    times = f"{duration(status.seconds)} gone · ETA {duration(status.eta_seconds)}"
+    times = f"{format_duration(status.seconds)} gone · ETA {format_duration(status.eta_seconds)}"
     step = f"step {status.step}" + (f" of {status.total_steps}" if status.total_steps else "")
     row.add_row(Text(step, style="bold"), bar, times)
     return row
@@ -232,7 +232,7 @@ def _flow(status: RunStatus) -> RenderableType:
 
 def _evaluations(evaluations: tuple[Evaluation, ...]) -> RenderableType:
     last = evaluations[-1]
-    text = Text.assemble(("held out  ", "dim"), (accuracy(last), "bold"), (f"  at step {last.step}", "dim"))
+    text = Text.assemble(("held out  ", "dim"), (format_accuracy(last), "bold"), (f"  at step {last.step}", "dim"))
     if len(evaluations) > 1:
         line = sparkline([one.avg_at_k for one in evaluations], SPARK_WIDTH)
         text.append(f"\n          from {evaluations[0].avg_at_k:.3f} before  ").append(line, style="cyan")

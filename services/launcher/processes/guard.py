@@ -1,8 +1,8 @@
-"""Outlives its launcher by a moment: when that one is gone, however it went, it ends the services it had started.
+"""The guard process: when its launcher is gone, however it ended, it stops the services that the launcher started.
 
-The launcher writes one line per event to this process's standard input: `add <rank> <group> <grace seconds> <name>`
-when a service started, `remove <group>` when it ended. The end of the input is the launcher's end, orderly (nothing
-is left to do) or by SIGKILL: services are then ended rank by rank, the lowest first.
+The launcher writes one line per event to the guard's standard input: `add <order> <group> <grace seconds> <name>` when
+a service has started, `remove <group>` when it has ended. The input closes when the launcher exits or is killed; the
+guard then stops the services that are left, the lowest order first.
 """
 
 import json
@@ -13,46 +13,48 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from services.launcher.processes import process_group
+from shared.runtime import child_process
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
-    """A service under guard: `rank` orders the ends, `group` is its process group."""
+class GuardedService:
+    """One running service: its place in the stop order, and its process group."""
 
-    rank: int
+    order: int
     group: int
     grace_seconds: float
     name: str
 
 
-def read(lines: Iterable[str]) -> list[Guarded]:
-    """Follows the launcher's lines to their end; returns what was still running then, in the order to end it."""
-    running: dict[int, Guarded] = {}
+def read_events(lines: Iterable[str]) -> list[GuardedService]:
+    """Reads the launcher's lines to their end; returns the services still running then, in the order to stop them."""
+    running: dict[int, GuardedService] = {}
     for line in lines:
         match line.split():
-            case ["add", rank, group, grace, name]:
-                running[int(group)] = Guarded(int(rank), int(group), float(grace), name)
+            case ["add", order, group, grace, name]:
+                running[int(group)] = GuardedService(int(order), int(group), float(grace), name)
             case ["remove", group]:
                 running.pop(int(group), None)
-    return sorted(running.values(), key=lambda guarded: (guarded.rank, guarded.name))
+    return sorted(running.values(), key=lambda service: (service.order, service.name))
 
 
-def end_all(left: Iterable[Guarded]) -> None:
-    """Ends the services rank by rank, and says so as one event per rank."""
-    for _, together in groupby(left, key=lambda guarded: guarded.rank):
+def stop_services(services: Iterable[GuardedService]) -> None:
+    """Stops the services, those of one order at once, and prints one event per order."""
+    for _, together in groupby(services, key=lambda service: service.order):
         members = list(together)
-        killed = process_group.end([one.group for one in members], max(one.grace_seconds for one in members))
+        grace_seconds = max(one.grace_seconds for one in members)
+        killed = child_process.stop_groups([one.group for one in members], grace_seconds)
         names = [one.name for one in members]
         forced = [one.name for one in members if one.group in killed]
-        print(json.dumps({"time": time.time(), "event": "orphans_ended", "names": names, "killed": forced}), flush=True)
+        event = {"time": time.time(), "event": "orphans_stopped", "names": names, "killed": forced}
+        print(json.dumps(event), flush=True)
 
 
 def main() -> int:
-    """Runs until the launcher's end; a signal meant for the terminal's job does not stop it."""
+    """Runs until the launcher ends; Ctrl-C and a closed terminal do not stop the guard itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    end_all(read(sys.stdin))
+    stop_services(read_events(sys.stdin))
     return 0
 
 

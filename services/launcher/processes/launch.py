@@ -1,4 +1,4 @@
-"""Runs one plan from start to end: brings the services up, watches over them, shows the run, ends all in order."""
+"""Executes one run plan: starts the services, keeps them running, shows the run's status, stops the services."""
 
 import asyncio
 import os
@@ -9,146 +9,145 @@ from contextlib import asynccontextmanager
 from enum import Enum
 
 from services.launcher.display.view import RunView
-from services.launcher.processes import process_group
-from services.launcher.processes.fleet import Fleet
-from services.launcher.processes.guard_line import GuardLine
-from services.launcher.processes.redis_server import GivenRedis, OwnRedis
-from services.launcher.processes.service_processes import Patience, Service, ServiceSpec, end_in_order
+from services.launcher.processes.guard_process import GuardProcess
+from services.launcher.processes.redis_server import ExternalRedis, ManagedRedis
+from services.launcher.processes.service_processes import RestartPolicy, Service, ServiceSpec, stop_in_order
+from services.launcher.processes.service_specs import ServiceSpecs
 from services.launcher.runs.run_dir import RunRecord
 from services.launcher.runs.status_source import StatusSource
-from services.launcher.settings.plan import Plan
+from services.launcher.settings.plan import RunPlan
+from shared.runtime.child_process import kill_group
 
 
-class Ending(Enum):
-    """How a launch came to its end; a service's failure is an error instead."""
+class LaunchResult(Enum):
+    """How a launch ended; the failure of a service is an error instead."""
 
     DONE = "done"
-    """The learner exited by itself: finished, or asked to stop."""
+    """The learner exited by itself: it finished, or it was asked to stop."""
     INTERRUPTED = "interrupted"
 
 
-class Launch:
+class RunLauncher:
     """One launch of one run."""
 
-    def __init__(self, plan: Plan, redis: GivenRedis | OwnRedis, view: RunView) -> None:
+    def __init__(self, plan: RunPlan, redis: ExternalRedis | ManagedRedis, view: RunView) -> None:
         self._plan = plan
         self._redis = redis
         self._view = view
         self._services: list[Service] = []
-        self._patience = Patience(plan.local.ready_seconds, plan.local.max_restarts)
+        self._policy = RestartPolicy(plan.local.ready_seconds, plan.local.max_restarts)
         self._started = time.time()
-        self._recorded: RunRecord | None = None
-        self._stop_asked = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._record: RunRecord | None = None
+        self._stop_requested = asyncio.Event()
+        self._kill_requested = asyncio.Event()
 
-    async def run(self) -> Ending:
-        """Returns when the run has ended and no service is left; ServiceFailed when one could not be kept running."""
+    async def run(self) -> LaunchResult:
+        """Returns when the run has ended and every service has stopped. ServiceFailed when one died too often."""
         with self._plan.run.lock():
-            guard = await GuardLine.start(self._plan.run.log("guard"))
+            guard = await GuardProcess.start(self._plan.run.log("guard"))
             try:
-                async with self._signals():
-                    return await self._run(guard)
+                async with self._handle_signals():
+                    return await self._run_until_stopped(guard)
             finally:
                 await guard.close()
 
-    async def _run(self, guard: GuardLine) -> Ending:
-        main = asyncio.create_task(self._up_and_watch(guard))
-        interrupted = asyncio.create_task(self._stop_asked.wait())
+    async def _run_until_stopped(self, guard: GuardProcess) -> LaunchResult:
+        main = asyncio.create_task(self._run_services(guard))
+        interrupted = asyncio.create_task(self._stop_requested.wait())
         try:
             await asyncio.wait((main, interrupted), return_when=asyncio.FIRST_COMPLETED)
             if main.done():
                 await main
-                return Ending.DONE
-            self._view.say("stopping: the learner saves its state (Ctrl-C again ends everything at once)")
-            return Ending.INTERRUPTED
+                return LaunchResult.DONE
+            self._view.say("stopping: the learner saves its state (Ctrl-C again kills every service at once)")
+            return LaunchResult.INTERRUPTED
         finally:
             for task in (main, interrupted):
                 task.cancel()
             await asyncio.gather(main, interrupted, return_exceptions=True)
-            await self._end()
+            await self._stop_services()
 
-    async def _up_and_watch(self, guard: GuardLine) -> None:
-        await self._up(guard)
-        watches = [asyncio.create_task(one.keep_running(self._patience), name=one.spec.name) for one in self._services]
-        watches.append(asyncio.create_task(self._show(), name="view"))
+    async def _run_services(self, guard: GuardProcess) -> None:
+        await self._start_all(guard)
+        tasks = [asyncio.create_task(one.keep_running(self._policy), name=one.spec.name) for one in self._services]
+        tasks.append(asyncio.create_task(self._show_status(), name="view"))
         try:
-            # The learner's end is the only one that is not an error.
-            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            # Only the learner may end without an error.
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in watches:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*watches, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _up(self, guard: GuardLine) -> None:
-        """Brings every service up: Redis, then the verifier beside the learner, then the replicas, which need both."""
-        fleet = Fleet(self._plan, self._redis.url)
-        self._view.say(f"Redis: {self._redis.kind}")
-        if isinstance(self._redis, OwnRedis):
-            await self._start(guard, fleet.redis(self._redis))
-        verifier, learner = await self._start(guard, fleet.verifier(), fleet.learner())
-        rollouts = [fleet.rollout(n, verifier.url, learner.url) for n in range(1, self._plan.local.rollouts + 1)]
-        await self._start(guard, *rollouts)
+    async def _start_all(self, guard: GuardProcess) -> None:
+        """Starts Redis, then the verifier and the learner, then the replicas, which need both."""
+        specs = ServiceSpecs(self._plan, self._redis.url)
+        self._view.say(f"Redis: {self._redis.description}")
+        if isinstance(self._redis, ManagedRedis):
+            await self._start(guard, specs.redis(self._redis))
+        verifier, learner = await self._start(guard, specs.verifier(), specs.learner())
+        numbers = range(1, self._plan.local.rollouts + 1)
+        await self._start(guard, *(specs.rollout(number, verifier.url, learner.url) for number in numbers))
 
-    async def _start(self, guard: GuardLine, *specs: ServiceSpec) -> list[Service]:
-        """Starts these services at once and waits until all of them are there."""
+    async def _start(self, guard: GuardProcess, *specs: ServiceSpec) -> list[Service]:
+        """Starts these services together and waits until all are ready."""
         services = [Service(spec, guard, self._view.say) for spec in specs]
         self._services += services
         self._view.say("starting " + ", ".join(spec.name for spec in specs))
         for service in services:
             await service.start()
-        self._record()
-        await asyncio.gather(*(service.wait_ready(self._patience.ready_seconds) for service in services))
-        self._record()
+        self._update_record()
+        await asyncio.gather(*(service.wait_ready(self._policy.ready_seconds) for service in services))
+        self._update_record()
         return services
 
-    async def _show(self) -> None:
-        """Follows the run's status until cancelled."""
+    async def _show_status(self) -> None:
+        """Shows the run's status again and again, until cancelled."""
         learner = next(one for one in self._services if one.spec.name == "learner")
-        source = StatusSource(self._plan.learner.run, self._redis.url, self._plan.learner.token)
-        async with source:
+        async with StatusSource(self._plan.learner.run, self._redis.url, self._plan.learner.token) as source:
             while True:
-                self._record()
+                self._update_record()
                 status = await source.read(learner.url)
                 if status is not None:
                     self._view.show(status)
                 await asyncio.sleep(self._plan.local.refresh_seconds)
 
-    async def _end(self) -> None:
-        hurry = asyncio.create_task(self._kill_when_hurried())
+    async def _stop_services(self) -> None:
+        killer = asyncio.create_task(self._kill_on_request())
         try:
-            await end_in_order(self._services)
+            await stop_in_order(self._services)
         finally:
-            hurry.cancel()
-            await asyncio.gather(hurry, return_exceptions=True)
+            killer.cancel()
+            await asyncio.gather(killer, return_exceptions=True)
 
-    async def _kill_when_hurried(self) -> None:
-        await self._hurry.wait()
+    async def _kill_on_request(self) -> None:
+        await self._kill_requested.wait()
         for service in self._services:
             if service.pid is not None and service.exit_code is None:
-                process_group.kill(service.pid)
+                kill_group(service.pid)
 
-    def _record(self) -> None:
-        """Keeps run.json true: other terminals find the run by it."""
+    def _update_record(self) -> None:
+        """Writes run.json when it has changed; other terminals find the run by it."""
         urls = {one.spec.name: one.url for one in self._services}
         record = RunRecord(
             run=self._plan.learner.run,
             pid=os.getpid(),
             started=self._started,
             redis_url=self._redis.url,
-            redis_kind=self._redis.kind,
+            redis_description=self._redis.description,
             verifier_url=urls.get("verifier"),
             learner_url=urls.get("learner"),
             rollout_urls={name: url for name, url in urls.items() if name.startswith("rollout-")},
             pids={one.spec.name: one.pid for one in self._services if one.pid is not None},
         )
-        if record != self._recorded:
+        if record != self._record:
             self._plan.run.write_record(record)
-            self._recorded = record
+            self._record = record
 
     @asynccontextmanager
-    async def _signals(self) -> AsyncIterator[None]:
+    async def _handle_signals(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         for number in numbers:
@@ -160,6 +159,7 @@ class Launch:
                 loop.remove_signal_handler(number)
 
     def _on_signal(self) -> None:
-        if self._stop_asked.is_set():
-            self._hurry.set()
-        self._stop_asked.set()
+        """The first signal asks for an orderly stop, the second kills."""
+        if self._stop_requested.is_set():
+            self._kill_requested.set()
+        self._stop_requested.set()

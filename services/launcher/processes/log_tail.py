@@ -1,4 +1,4 @@
-"""The last lines of a service's log, as a person reads them."""
+"""The last lines of a service's log, in a form that a person can read."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 READ_BYTES = 64 * 1024
-_OWN_FIELDS = ("time", "timestamp", "level", "service", "event", "logger", "exception", "traceback")
+_HIDDEN_FIELDS = ("time", "timestamp", "level", "service", "event", "logger", "exception", "traceback")
 
 
 def tail(path: Path, num_lines: int = 12) -> str:
@@ -18,20 +18,20 @@ def tail(path: Path, num_lines: int = 12) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return f"  (no log at {path})"
-    readable = "\n".join(_readable(line) for line in lines[-num_lines:]) or "(the log is empty)"
+    readable = "\n".join(_format_line(line) for line in lines[-num_lines:]) or "(the log is empty)"
     return "\n".join(f"  {line}" for line in readable.splitlines()[-2 * num_lines :])
 
 
-def _readable(line: str) -> str:
+def _format_line(line: str) -> str:
     try:
         event = json.loads(line)
     except ValueError:
         return line
-    return _event(event) if isinstance(event, dict) else line
+    return _format_event(event) if isinstance(event, dict) else line
 
 
-def _event(event: Mapping[str, Any]) -> str:
+def _format_event(event: Mapping[str, Any]) -> str:
     head = f"{event.get('level', '')} {event.get('event', '')}".strip()
-    fields = " ".join(f"{key}={value}" for key, value in event.items() if key not in _OWN_FIELDS)
+    fields = " ".join(f"{key}={value}" for key, value in event.items() if key not in _HIDDEN_FIELDS)
     trace = str(event.get("exception") or event.get("traceback") or "").rstrip()
     return "\n".join(part for part in (f"{head} {fields}".rstrip(), trace) if part)

@@ -1,21 +1,21 @@
-"""Asks a service over HTTP whether it is there."""
+"""Asks a service over HTTP whether it is up."""
 
 import httpx
 
 PROBE_SECONDS = 2.0
 
 
-async def http_ready(url: str) -> bool:
-    """A probe: the service says that it can serve."""
-    return await _answers(f"{url}/readyz")
+async def is_ready(url: str) -> bool:
+    """Whether the service can serve now."""
+    return await _succeeds(f"{url}/readyz")
 
 
-async def http_alive(url: str) -> bool:
-    """A probe: the service listens, ready or not."""
-    return await _answers(f"{url}/healthz")
+async def is_listening(url: str) -> bool:
+    """Whether the service listens, ready or not."""
+    return await _succeeds(f"{url}/healthz")
 
 
-async def _answers(url: str) -> bool:
+async def _succeeds(url: str) -> bool:
     try:
         async with httpx.AsyncClient(timeout=PROBE_SECONDS, trust_env=False) as client:
             return (await client.get(url)).is_success

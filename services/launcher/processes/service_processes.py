@@ -1,9 +1,7 @@
-"""Runs services as real processes: starts them, waits until they are ready, restarts the dead, ends them in order."""
+"""Runs services as processes: starts them, waits until they are ready, restarts those that die, stops them in order."""
 
 import asyncio
-import contextlib
 import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,23 +12,25 @@ from typing import IO
 
 import httpx
 
-from services.launcher.processes import process_group
-from services.launcher.processes.guard_line import GuardLine
+from services.launcher.processes.guard_process import GuardProcess
 from services.launcher.processes.log_tail import tail
 from shared.errors import Unavailable
+from shared.runtime import child_process
+from shared.runtime.child_process import describe_exit
 
 POLL_SECONDS = 0.1
 STABLE_SECONDS = 60.0
+"""A service that has run this long has its restarts forgotten."""
 MAX_BACKOFF_SECONDS = 8.0
 BAD_CONFIGURATION = 2
-"""A service's exit code when its configuration cannot work: restarting would not help."""
+"""A service's exit code for a configuration that cannot work: a restart would not help."""
 
 
 Probe = Callable[[str], Awaitable[bool]]
 
 
-class EndRank(IntEnum):
-    """Which services end first: the learner while all that it needs is still there."""
+class StopOrder(IntEnum):
+    """Which services stop first: the learner, while everything it needs still runs."""
 
     LEARNER = 0
     ROLLOUT = 1
@@ -40,14 +40,14 @@ class EndRank(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """How one service is run. "{port}" in `command` stands for the port: 0 at first, at a restart the one it had.
+    """How to run one service. "{port}" in `command` becomes the port: 0 at first; on a restart, the port it had.
 
-    `probe` is asked until it answers True; `may_finish`: its exit with code 0 is the end of the run, not a fault.
+    The service is ready once `probe` answers True for its URL. With `may_finish`, exit code 0 ends the run in order.
     """
 
     name: str
     command: tuple[str, ...]
-    rank: EndRank
+    stop_order: StopOrder
     log: Path
     url_file: Path | None
     probe: Probe
@@ -57,8 +57,8 @@ class ServiceSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long the launcher waits for a service to become ready, and how often it restarts one that died."""
+class RestartPolicy:
+    """How long a service may take to become ready, and how often it is restarted."""
 
     ready_seconds: float = 120.0
     max_restarts: int = 5
@@ -69,11 +69,11 @@ class ServiceFailed(Unavailable):
 
 
 class Service:
-    """One service over all its restarts."""
+    """One service, over all its restarts."""
 
-    def __init__(self, spec: ServiceSpec, guard: GuardLine, tell: Callable[[str], None]) -> None:
+    def __init__(self, spec: ServiceSpec, guard: GuardProcess, report: Callable[[str], None]) -> None:
         self.spec = spec
-        self._tell = tell
+        self._report = report
         self.restarts = 0
         self.url = ""
         self._guard = guard
@@ -82,74 +82,68 @@ class Service:
 
     @property
     def pid(self) -> int | None:
-        """The process now running, which leads its process group."""
+        """The latest process; it leads its process group."""
         return self._process.pid if self._process is not None else None
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
+        """None while it runs; negative: the signal that killed it."""
         return self._process.returncode if self._process is not None else None
 
     async def start(self) -> None:
-        """Starts the process, in a group of its own, its output appended to its log."""
+        """Starts the process in a new process group; its output is appended to its log."""
         if self.spec.url_file is not None:
             self.spec.url_file.unlink(missing_ok=True)
         with self.spec.log.open("ab") as output:
             self._process = await _spawn(self._command(), {**os.environ, **self.spec.environment}, output)
-        self._guard.add(self.spec.name, self._process.pid, self.spec.rank, self.spec.grace_seconds)
+        self._guard.add(self.spec.name, self._process.pid, self.spec.stop_order, self.spec.grace_seconds)
         self._started = time.monotonic()
 
     async def wait_ready(self, seconds: float) -> None:
-        """Returns once it answers its probe; ServiceFailed when it exits before that, or is not ready in time."""
+        """Returns once the probe succeeds; ServiceFailed when the service exits before, or is not ready in time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.exit_code is not None:
-                raise self._failure(f"ended with {_ending(self.exit_code)} before it was ready")
-            self.url = self._bound_url()
+                raise self._failure(f"ended with {describe_exit(self.exit_code)} before it was ready")
+            self.url = self._read_url()
             if (self.url or self.spec.url_file is None) and await self.spec.probe(self.url):
                 return
             await asyncio.sleep(POLL_SECONDS)
         raise self._failure(f"is not ready after {seconds:.0f} s (raise local.ready_seconds on a slow machine)")
 
-    async def keep_running(self, patience: Patience) -> None:
-        """Returns when the service has finished its work; restarts it when it died. ServiceFailed at the last death."""
+    async def keep_running(self, policy: RestartPolicy) -> None:
+        """Restarts the service when it dies; returns when it has finished. ServiceFailed when it dies too often."""
         while True:
             code = await self._wait()
             if code == 0 and self.spec.may_finish:
                 return
             if time.monotonic() - self._started > STABLE_SECONDS:
                 self.restarts = 0
-            if code == BAD_CONFIGURATION or self.restarts >= patience.max_restarts:
-                raise self._failure(f"ended with {_ending(code)} after {self.restarts} restarts")
+            if code == BAD_CONFIGURATION or self.restarts >= policy.max_restarts:
+                raise self._failure(f"ended with {describe_exit(code)} after {self.restarts} restarts")
             self.restarts += 1
-            self._tell(f"{self.spec.name} ended with {_ending(code)}: restarting it")
+            self._report(f"{self.spec.name} ended with {describe_exit(code)}: restarting it")
             await asyncio.sleep(min(0.25 * 2**self.restarts, MAX_BACKOFF_SECONDS))
             await self.start()
             try:
-                await self.wait_ready(patience.ready_seconds)
+                await self.wait_ready(policy.ready_seconds)
             except ServiceFailed:
                 if self.exit_code is None:
                     raise
 
-    async def end(self, grace_seconds: float) -> None:
-        """Ends the process and all that it started, by SIGKILL after the grace."""
+    async def stop(self, grace_seconds: float) -> None:
+        """Stops the process and everything that it started, by SIGKILL after the grace."""
         if self._process is None:
             return
-        group = self._process.pid
-        if self._process.returncode is None:
-            process_group.ask_to_end(group)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_seconds):
-                    await self._process.wait()
-        process_group.kill(group)
+        await child_process.stop(self._process, grace_seconds)
         await self._wait()
 
     async def _wait(self) -> int:
-        """Waits for the process; what it leaves behind in its group ends with it."""
+        """Waits for the process, then kills what it leaves in its group."""
         if self._process is None:
             raise RuntimeError(f"{self.spec.name} was not started")
         code = await self._process.wait()
-        process_group.kill(self._process.pid)
+        child_process.kill_group(self._process.pid)
         self._guard.remove(self._process.pid)
         return code
 
@@ -157,7 +151,8 @@ class Service:
         port = str(httpx.URL(self.url).port or 0) if self.url else "0"
         return tuple(part.replace("{port}", port) for part in self.spec.command)
 
-    def _bound_url(self) -> str:
+    def _read_url(self) -> str:
+        """The URL that the service wrote; until it has written one, the URL of its last start."""
         if self.spec.url_file is None:
             return ""
         try:
@@ -170,10 +165,14 @@ class Service:
         return ServiceFailed(f"{self.spec.name} {what}. The end of {log}:\n{tail(log)}")
 
 
-async def end_in_order(services: Sequence[Service], *, at_once: bool = False) -> None:
-    """Ends the services rank by rank: the learner saves its state while all that it needs is still there."""
-    for _, together in groupby(sorted(services, key=lambda one: one.spec.rank), key=lambda one: one.spec.rank):
-        await asyncio.gather(*(one.end(0.0 if at_once else one.spec.grace_seconds) for one in together))
+async def stop_in_order(services: Sequence[Service]) -> None:
+    """Stops the services by their stop order, those of one order at once."""
+    for _, together in groupby(sorted(services, key=_stop_order), key=_stop_order):
+        await asyncio.gather(*(service.stop(service.spec.grace_seconds) for service in together))
+
+
+def _stop_order(service: Service) -> StopOrder:
+    return service.spec.stop_order
 
 
 async def _spawn(
@@ -187,9 +186,3 @@ async def _spawn(
         env=dict(environment),
         start_new_session=True,
     )
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    return f"signal {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"signal {-code}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.launcher.runs.model_files import bytes_of_model
+from services.launcher.runs.model_files import read_token_bytes
 from services.launcher.runs.run_dir import RunDirectory
 from shared.errors import InvalidInput
 from shared.protocol.tree import ScoredTree
@@ -25,25 +25,25 @@ class KeptTree:
         return b"".join(self.bytes_of_token[token] for token in self.scored.task.prompt_ids).decode("utf-8", "replace")
 
 
-def kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
+def load_kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
     """All trees in the run's directory; a file that is no tree is passed over."""
     files = sorted(run.trees.glob("*.msgpack"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not files:
         return ()
-    bytes_of_token = bytes_of_model(model_of(run))
+    bytes_of_token = read_token_bytes(find_model(run))
     found = ((path, _read(path)) for path in files)
     return tuple(KeptTree(path, scored, bytes_of_token) for path, scored in found if scored is not None)
 
 
-def open_tree(path: Path, model: Path) -> KeptTree:
+def load_tree(path: Path, model: Path) -> KeptTree:
     """One tree by its file; InvalidInput when it is none."""
     try:
-        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), bytes_of_model(model))
+        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), read_token_bytes(model))
     except OSError as error:
         raise InvalidInput(f"cannot read the tree {path}: {error.strerror}") from error
 
 
-def model_of(run: RunDirectory) -> Path:
+def find_model(run: RunDirectory) -> Path:
     """A directory with the tokenizer of the run's policy."""
     if (run.policy / "tokenizer.json").exists():
         return run.policy

@@ -7,7 +7,7 @@ from shared.errors import InvalidInput
 from shared.tree.vocabulary import bytes_of_tokens
 
 
-def bytes_of_model(model: Path) -> tuple[bytes, ...]:
+def read_token_bytes(model: Path) -> tuple[bytes, ...]:
     """The bytes of every token; InvalidInput when the directory holds no tokenizer that can be read."""
     try:
         return bytes_of_tokens(json.loads((model / "tokenizer.json").read_text(encoding="utf-8")))

@@ -25,7 +25,7 @@ class RunRecord(BaseModel):
     pid: int
     started: float
     redis_url: str
-    redis_kind: str
+    redis_description: str
     verifier_url: str | None = None
     learner_url: str | None = None
     rollout_urls: dict[str, str] = {}
@@ -151,14 +151,14 @@ class RunDirectory:
         return False
 
 
-def named(runs: Path, name: str) -> RunDirectory:
+def directory_of(runs: Path, name: str) -> RunDirectory:
     """The directory of the run called `name`; InvalidInput for a name that cannot be one."""
     if not re.fullmatch(RUN_NAME, name):
         raise InvalidInput(f"a run is named with letters, digits, '-', '_' and '.', at most 64 of them, not {name!r}")
     return RunDirectory(runs / name)
 
 
-def all_runs(runs: Path) -> tuple[RunDirectory, ...]:
+def list_run_directories(runs: Path) -> tuple[RunDirectory, ...]:
     """Every run under `runs`, the one that began last first."""
     if not runs.is_dir():
         return ()
@@ -166,21 +166,21 @@ def all_runs(runs: Path) -> tuple[RunDirectory, ...]:
     return tuple(sorted(begun, key=lambda run: run.config.stat().st_mtime, reverse=True))
 
 
-def find(runs: Path, name: str | None) -> RunDirectory:
+def find_run(runs: Path, name: str | None) -> RunDirectory:
     """The run called `name` (or at that path), or the latest one; InvalidInput that names those there are."""
-    known = all_runs(runs)
+    known = list_run_directories(runs)
     if name is None:
         if not known:
             raise InvalidInput(f"there is no run under {runs}/ yet: `ibtpo demo` makes one")
         return known[0]
-    run = RunDirectory(Path(name)) if (Path(name) / "config.toml").exists() else named(runs, name)
+    run = RunDirectory(Path(name)) if (Path(name) / "config.toml").exists() else directory_of(runs, name)
     if not run.has_begun:
         names = ", ".join(one.name for one in known) or "none"
         raise InvalidInput(f"there is no run {name!r} under {runs}/; there are: {names}")
     return run
 
 
-def names(runs: Path, name: str, *, only: bool) -> Iterator[str]:
+def candidate_names(runs: Path, name: str, *, only: bool) -> Iterator[str]:
     """`name`, then, unless it is the only one wanted, `name-2` and on to the first that is not taken."""
     candidates = chain((name,), (f"{name}-{number}" for number in count(2)))
     for candidate in candidates:
@@ -190,5 +190,5 @@ def names(runs: Path, name: str, *, only: bool) -> Iterator[str]:
 
 
 def free_name(runs: Path, name: str) -> str:
-    """The first of `names` that is not taken."""
-    return next(one for one in names(runs, name, only=False) if not RunDirectory(runs / one).has_begun)
+    """The first of `candidate_names` that is not taken."""
+    return next(one for one in candidate_names(runs, name, only=False) if not RunDirectory(runs / one).has_begun)

@@ -37,7 +37,7 @@ class StatusSource:
             return status
         return await self._of_board()
 
-    async def ask_to_stop(self, learner_url: str | None) -> bool:
+    async def request_stop(self, learner_url: str | None) -> bool:
         """Asks the run to end after its checkpoint; whether anyone heard it."""
         if learner_url:
             with contextlib.suppress(IbtpoError):

@@ -1,4 +1,4 @@
-"""Decides what a launch does: which run directory, anew or resumed, with which effective configuration."""
+"""Decides what a launch does: in which run directory, fresh or resumed, with which effective configuration."""
 
 import time
 from dataclasses import dataclass
@@ -31,28 +31,35 @@ _PRIVATE = {"token", "redis_url", "url_file"}
 """Never in a saved configuration: secrets travel in the environment, URL files belong to a launch."""
 
 
-class Start(StrEnum):
+class StartMode(StrEnum):
     """What to do about a run directory that is there already."""
 
     AUTO = "auto"
     """Resume an unfinished run that was begun with the same settings; leave any other alone."""
     RESUME = "resume"
     FRESH = "fresh"
-    """Begin anew; the old directory is kept under another name."""
+    """Begin again; the old directory is kept under another name."""
+
+    @classmethod
+    def of(cls, *, resume: bool, fresh: bool) -> "StartMode":
+        """The mode that --resume and --fresh ask for; InvalidInput for both."""
+        if resume and fresh:
+            raise InvalidInput("--resume and --fresh contradict each other: give one of them")
+        return cls.RESUME if resume else cls.FRESH if fresh else cls.AUTO
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RunRequest:
     """What the user asked for. `name` None: the preset's name, or with a number where that one is taken."""
 
     name: str | None
     preset: str
     overrides: tuple[str, ...]
-    start: Start = Start.AUTO
+    start: StartMode = StartMode.AUTO
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """All that a launch needs to know."""
 
     run: RunDirectory
@@ -62,35 +69,37 @@ class Plan:
     resumes: bool
 
 
-def make_plan(runs: Path, wish: Wish) -> Plan:
-    """Finds the run directory that the wish means. Nothing is written yet.
+def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
+    """Finds the run directory that the request means. Nothing is written yet.
 
     Conflict when that run is going on, or is there and nothing says what to do with it; InvalidInput for a wrong key.
     """
-    name = wish.name or preset_path(wish.preset).stem
-    given = sort_out(wish.overrides, SECTIONS)
-    for candidate in run_dir.names(runs, name, only=wish.name is not None or wish.start is not Start.AUTO):
-        run = run_dir.named(runs, candidate)
+    name = request.name or preset_path(request.preset).stem
+    given = sort_out(request.overrides, SECTIONS)
+    for candidate in run_dir.candidate_names(
+        runs, name, only=request.name is not None or request.start is not StartMode.AUTO
+    ):
+        run = run_dir.directory_of(runs, candidate)
         run.raise_if_running()
-        if wish.start is Start.RESUME and not run.has_begun:
+        if request.start is StartMode.RESUME and not run.has_begun:
             raise InvalidInput(f"there is no run {name!r} in {runs}/ to resume: leave --resume out to begin it")
-        if not run.has_begun or wish.start is Start.FRESH:
-            return _planned(run, wish.preset, given, resumes=False)
-        if wish.start is Start.RESUME:
-            return _planned(run, run.config, given, resumes=True)
-        plan = _planned(run, wish.preset, given, resumes=True)
+        if not run.has_begun or request.start is StartMode.FRESH:
+            return _build_plan(run, request.preset, given, resumes=False)
+        if request.start is StartMode.RESUME:
+            return _build_plan(run, run.config, given, resumes=True)
+        plan = _build_plan(run, request.preset, given, resumes=True)
         if not run.is_finished and plan.config_text == run.config.read_text():
             return plan
-    raise _taken(run_dir.named(runs, name))
+    raise _name_taken(run_dir.directory_of(runs, name))
 
 
 def preview(preset: str, overrides: tuple[str, ...]) -> str:
     """The effective configuration of a preset with overrides, as a run would save it."""
-    run = run_dir.named(Path("runs"), preset_path(preset).stem)
-    return _planned(run, preset, sort_out(overrides, SECTIONS), resumes=False).config_text
+    run = run_dir.directory_of(Path("runs"), preset_path(preset).stem)
+    return _build_plan(run, preset, sort_out(overrides, SECTIONS), resumes=False).config_text
 
 
-def prepare(plan: Plan) -> None:
+def prepare(plan: RunPlan) -> None:
     """Makes the run directory ready for its services; what a fresh start replaces is kept aside."""
     if not plan.resumes and plan.run.has_begun:
         _move_aside(plan.run)
@@ -100,7 +109,7 @@ def prepare(plan: Plan) -> None:
     plan.run.write_private(plan.run.config, plan.config_text)
 
 
-def _taken(run: RunDirectory) -> Conflict:
+def _name_taken(run: RunDirectory) -> Conflict:
     state = "is finished" if run.is_finished else "was begun with other settings"
     return Conflict(
         f"run {run.name!r} {state} ({run.config}): --resume goes on with it, with its own settings and those given "
@@ -113,16 +122,16 @@ def _move_aside(run: RunDirectory) -> None:
     run.root.rename(run.root.with_name(run_dir.free_name(run.root.parent, f"{run.name}.{stamp}")))
 
 
-def _planned(run: RunDirectory, source: str | Path, given: dict[str, list[str]], *, resumes: bool) -> Plan:
+def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str]], *, resumes: bool) -> RunPlan:
     local = load_config(LocalConfig, "local", source, given["local"])
     ours = [f"learner.run={run.name}", f"learner.run_dir={run.root.resolve()}"]
     if local.task == "demo":
         ours += _demo_settings(run)
-    learner = _with_absolute_paths(load_config(LearnerConfig, "learner", source, [*ours, *given["learner"]]))
+    learner = _resolve_paths(load_config(LearnerConfig, "learner", source, [*ours, *given["learner"]]))
     rollout = load_config(RolloutConfig, "rollout", source, [f"rollout.run={run.name}", *given["rollout"]])
     verifier = load_config(VerifierConfig, "verifier", source, given["verifier"])
     tables = {"local": local, "learner": learner, "rollout": rollout, "verifier": verifier}
-    return Plan(run, learner, local, to_toml({name: _plain(table) for name, table in tables.items()}), resumes)
+    return RunPlan(run, learner, local, to_toml({name: _dump(table) for name, table in tables.items()}), resumes)
 
 
 def _demo_settings(run: RunDirectory) -> list[str]:
@@ -138,7 +147,7 @@ def _write_demo_data(run: RunDirectory, demo: DemoTask) -> None:
     write_data(run.root / "data", demo.difficulty, demo.train_problems, demo.held_out_problems, demo.seed)
 
 
-def _with_absolute_paths(learner: LearnerConfig) -> LearnerConfig:
+def _resolve_paths(learner: LearnerConfig) -> LearnerConfig:
     """The run can then be resumed from any directory."""
     return learner.model_copy(
         update={
@@ -149,5 +158,5 @@ def _with_absolute_paths(learner: LearnerConfig) -> LearnerConfig:
     )
 
 
-def _plain(config: BaseModel) -> dict[str, Any]:
+def _dump(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True, exclude=_PRIVATE)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
+from shared.tree.diagnostics import measure_accuracy
 from shared.tree.draw import WeightVersion
 from shared.tree.expansion import IndependentSampler
 
@@ -188,18 +188,17 @@ def probe_growth(growth: Growth, config: EvaluationConfig) -> Growth:
 
 def summed_up(rewards: Iterable[Sequence[float]], step: int, version: WeightVersion, k: int) -> Evaluation:
     """avg@k, its standard error over problems, and pass@k (one answer with the full reward), of what was judged."""
-    judged = [of_problem for of_problem in rewards if of_problem]
-    if not judged:
+    accuracy = measure_accuracy(rewards)
+    if accuracy is None:
         raise Unavailable(
             f"no answer of version {version} was judged in time: do live replicas have it, and is the verifier up?"
         )
-    means = [statistics.fmean(of_problem) for of_problem in judged]
     return Evaluation(
         step=step,
         version=version,
         k=k,
-        avg_at_k=statistics.fmean(means),
-        pass_at_k=sum(max(of_problem) >= 1.0 for of_problem in judged) / len(judged),
-        problems=len(judged),
-        standard_error=statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0,
+        avg_at_k=accuracy.avg_at_k,
+        pass_at_k=accuracy.pass_at_k,
+        problems=accuracy.num_problems,
+        standard_error=accuracy.avg_error,
     )

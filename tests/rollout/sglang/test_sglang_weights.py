@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from services.rollout.engines.sglang import ExternalServer
-from services.rollout.engines.sglang.launch import free_port
 from shared.errors import Conflict, InvalidInput, Unavailable
+from shared.runtime.child_process import find_free_port
 from shared.tree.draw import VersionSpan, WeightVersion
 from tests.rollout.sglang.conftest import SERVER, BundleFactory, RigFactory, config_of
 from tests.waiting import wait_until_async
@@ -243,7 +243,7 @@ async def test_a_server_dies_with_the_service_that_was_killed(bundle: BundleFact
 async def given(bundle: BundleFactory) -> Any:
     """A server that somebody else runs, and its URL."""
     running: list[subprocess.Popen[bytes]] = []
-    port = free_port()
+    port = find_free_port()
 
     def start() -> str:
         command = [sys.executable, str(SERVER), "--port", str(port), "--model-path", str(bundle("theirs"))]

@@ -1,15 +1,15 @@
 """One SGLang process with all that it starts: begun, listened to, ended as a whole."""
 
 import asyncio
-import contextlib
 import os
-import signal
 from collections import deque
 from collections.abc import Mapping
 from typing import Self
 
 from services.rollout.engines.sglang.launch import die_with_parent
 from shared.errors import Unavailable
+from shared.runtime import child_process
+from shared.runtime.child_process import describe_exit
 from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
@@ -62,7 +62,7 @@ class ServerProcess:
         code = await self._process.wait()
         # what it started may hold its output open; its own words are there at once
         await asyncio.wait({self._listening}, timeout=_LAST_WORDS_SECONDS)
-        return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        return describe_exit(code)
 
     def tail(self) -> str:
         """The last lines that it wrote."""
@@ -70,20 +70,9 @@ class ServerProcess:
 
     async def end(self, grace_seconds: float = _GRACE_SECONDS) -> None:
         """Asks it to end, and kills whatever of its group is left after the grace."""
-        if not self.has_exited and grace_seconds > 0:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_seconds):
-                    await self._process.wait()
-        self._kill_group()
-        await self._process.wait()
+        await child_process.stop(self._process, grace_seconds)
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _listen(self) -> None:
         assert self._process.stdout is not None

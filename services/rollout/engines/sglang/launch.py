@@ -1,7 +1,6 @@
 """How SGLang is launched: its command line and environment, from the configuration."""
 
 import shutil
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,10 +51,3 @@ def build_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """Ours, with a health endpoint that answers at once. The replica's secrets are not passed on."""
     kept = {name: value for name, value in inherited.items() if name not in _SECRETS}
     return {**kept, "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0", "PYTHONUNBUFFERED": "1"}
-
-
-def free_port() -> int:
-    """A port that nobody listens on now; the server takes it seconds later, or exits and another is tried."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])

@@ -10,8 +10,9 @@ from services.rollout.config import SglangConfig
 from services.rollout.engines.sglang.bundle import Bundle
 from services.rollout.engines.sglang.child import ServerProcess
 from services.rollout.engines.sglang.client import SglangClient, check_release
-from services.rollout.engines.sglang.launch import build_command, build_environment, check_command, free_port
+from services.rollout.engines.sglang.launch import build_command, build_environment, check_command
 from shared.errors import Unavailable
+from shared.runtime.child_process import find_free_port
 
 _POLL_SECONDS = 0.25
 _PROBE_SECONDS = 2.0
@@ -56,7 +57,7 @@ class ManagedServer:
 
     async def start(self, bundle: Bundle) -> SglangClient:
         await self._end(grace_seconds=0.0)
-        port = free_port()
+        port = find_free_port()
         child = self._child = await ServerProcess.start(
             build_command(self._config, bundle, port), build_environment(os.environ)
         )

@@ -1,19 +1,20 @@
-"""The launcher's line to the guard process (services.launcher.processes.guard)."""
+"""The guard (services.launcher.processes.guard) as the launcher sees it: a child process that reads events."""
 
 import asyncio
 import sys
 from pathlib import Path
+from typing import Self
 
 
-class GuardLine:
-    """Tells the guard what runs; the line's end, however this process goes, is the guard's cue."""
+class GuardProcess:
+    """Reports to the guard which services run. When this process ends, however it does, the guard stops them."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     @classmethod
-    async def start(cls, log: Path) -> "GuardLine":
-        """Starts it in a session of its own, where no terminal signal reaches it."""
+    async def start(cls, log: Path) -> Self:
+        """Starts the guard in its own session, so that no signal of the terminal reaches it."""
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -26,16 +27,16 @@ class GuardLine:
             )
         return cls(process)
 
-    def add(self, name: str, group: int, rank: int, grace_seconds: float) -> None:
-        """From now on the group ends with this launcher."""
-        self._write(f"add {int(rank)} {group} {grace_seconds} {name}\n")
+    def add(self, name: str, group: int, order: int, grace_seconds: float) -> None:
+        """Reports a service that has started."""
+        self._write(f"add {int(order)} {group} {grace_seconds} {name}\n")
 
     def remove(self, group: int) -> None:
-        """The group has ended."""
+        """Reports that the service of this process group has ended."""
         self._write(f"remove {group}\n")
 
     async def close(self) -> None:
-        """Lets it go; it ends what was not removed, and then itself."""
+        """Closes the guard's input and waits: the guard stops the services that are left, then exits."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         await self._process.wait()

@@ -1,27 +1,26 @@
-"""A scored tree as rows to draw: one per node, parents above children, with the figures of the method."""
+"""A scored tree as a list of nodes to show: parents before children, each with its text and the method's figures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import Draw, Finish
-from shared.tree.expansion import IBSampler
 from shared.tree.ib_score import IBSettings, confidences, etas1, scores, value_ratios
 from shared.tree.node import Tree, build_tree
 from shared.tree.values import node_values
 
 
 @dataclass(frozen=True, slots=True)
-class TreeRow:
-    """One node. Figures are None where there is none: no IB-Score at a leaf, no value without verdicts."""
+class NodeView:
+    """One node. A figure is None where there is none: no IB-Score at a leaf, no value without verdicts."""
 
     guide: str
-    """The branches of the drawing that lead to it."""
-    node: int
+    """The lines, as text, that lead to it from above."""
+    id: int
     parent: int | None
     text: str
     draw: int | None
-    """The draw that begins here, counted from 0 in the order of growth; None where one goes on."""
+    """The draw that begins here, counted from 0 in the order of growth; None where a draw continues."""
     value: float | None
     eta1: float | None
     eta2: float | None
@@ -31,21 +30,15 @@ class TreeRow:
     finish: Finish | None
 
 
-def settings_of(scored: ScoredTree) -> IBSettings:
-    """How the tree's own sampler scored its nodes; the published settings for a sampler that does not."""
-    sampler = scored.task.growth.sampler
-    return sampler.score if isinstance(sampler, IBSampler) else IBSettings()
-
-
-def tree_rows(scored: ScoredTree, prompt: str, bytes_of_token: Sequence[bytes]) -> tuple[TreeRow, ...]:
-    """The rows of a tree, the root first, each node's children below it in the order they were drawn."""
+def describe_nodes(scored: ScoredTree, prompt: str, bytes_of_token: Sequence[bytes]) -> tuple[NodeView, ...]:
+    """The nodes of a tree, the root first, below each node its children in the order in which they were drawn."""
     is_judged = any(draw.counted_reward is not None for draw in scored.draws)
     draws = scored.draws if is_judged else [replace(draw, reward=0.0) for draw in scored.draws]
     tree = build_tree(draws, scored.task.growth.merge)
-    figures = _Figures.of(tree, settings_of(scored), is_judged)
+    figures = _Figures.of(tree, scored.ib_settings, is_judged)
     return tuple(
-        _row(tree, node_id, guide, prompt if node_id == 0 else _text(tree, node_id, bytes_of_token), figures)
-        for node_id, guide in _laid_out(tree)
+        _describe(tree, node_id, guide, prompt if node_id == 0 else _text(tree, node_id, bytes_of_token), figures)
+        for node_id, guide in _walk(tree)
     )
 
 
@@ -66,13 +59,13 @@ class _Figures:
         return cls(is_judged, values, etas1(ratios, settings.beta), etas2, scores(tree, ratios, etas2, settings))
 
 
-def _row(tree: Tree, node_id: int, guide: str, text: str, figures: _Figures) -> TreeRow:
+def _describe(tree: Tree, node_id: int, guide: str, text: str, figures: _Figures) -> NodeView:
     node = tree.nodes[node_id]
     draw: Draw | None = None if node.draw is None else tree.draws[node.draw]
     is_leaf, is_judged = node.num_draws == 0, figures.is_judged
-    return TreeRow(
+    return NodeView(
         guide=guide,
-        node=node_id,
+        id=node_id,
         parent=node.parent,
         text=text,
         draw=node.draw if draw is not None and node.start == draw.cut else None,
@@ -86,24 +79,24 @@ def _row(tree: Tree, node_id: int, guide: str, text: str, figures: _Figures) -> 
     )
 
 
-def _laid_out(tree: Tree) -> Iterator[tuple[int, str]]:
-    """(node, guide) from the top down. Only forks indent: a row of steps stays in its column."""
-    waiting = [(0, "", "")]
-    while waiting:
-        node_id, guide, below = waiting.pop()
+def _walk(tree: Tree) -> Iterator[tuple[int, str]]:
+    """(node, guide) from the top down. Only forks indent: steps without a fork stay in one column."""
+    pending = [(0, "", "")]
+    while pending:
+        node_id, guide, below = pending.pop()
         yield node_id, guide
         children = tree.nodes[node_id].children
         if len(children) == 1:
-            waiting.append((children[0], below, below))
+            pending.append((children[0], below, below))
             continue
         for child in reversed(children):
-            turn, on = ("└─ ", "   ") if child == children[-1] else ("├─ ", "│  ")
-            waiting.append((child, below + turn, below + on))
+            corner, line = ("└─ ", "   ") if child == children[-1] else ("├─ ", "│  ")
+            pending.append((child, below + corner, below + line))
 
 
 def _text(tree: Tree, node_id: int, bytes_of_token: Sequence[bytes]) -> str:
     node, token_ids = tree.nodes[node_id], tree.token_ids(node_id)
     if node.draw is not None and node.num_draws == 0 and tree.draws[node.draw].finish is Finish.STOP:
-        token_ids = token_ids[:-1]  # the stop token is no text
+        token_ids = token_ids[:-1]  # the stop token is not part of the text
     known = (bytes_of_token[token] for token in token_ids if token < len(bytes_of_token))
     return b"".join(known).decode("utf-8", "replace")
