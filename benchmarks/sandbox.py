@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from statistics import median
 
-from services.verifier.sandbox.jail.child.judge_runner import JudgeScript
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
+from services.verifier.sandbox.judge_script import JudgeScript
+from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import Limits, Program, Role
-from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 
 # Enough that both cores always have work, whatever waits for whom.
@@ -109,8 +109,8 @@ async def one_at_a_time(jail: JailSandbox, rounds: int) -> None:
 
 async def main(rounds: int) -> None:
     async with (
-        open_jail(ForkServerOptions(max_processes=2 * NUM_AT_ONCE)) as jail,
-        open_jail(ForkServerOptions(max_processes=2 * NUM_AT_ONCE, uses_namespaces=False)) as bare,
+        open_jail(JailOptions(concurrency=NUM_AT_ONCE)) as jail,
+        open_jail(JailOptions(concurrency=NUM_AT_ONCE, uses_namespaces=False)) as bare,
     ):
         print(f"layers: {dict(jail.layers())}\n")
         kinds = {

@@ -14,7 +14,7 @@ import pytest
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.check import CodeCheck, CodeSettings
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
-from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
+from services.verifier.sandbox.messages import JailOptions
 from tests.verifier.code_judging import asserts, code_item, judge_items, stdio
 
 KINDS = {
@@ -68,7 +68,7 @@ async def _kill_now_and_then(sandbox: JailSandbox, chance: random.Random, second
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_thousands_of_items_under_kills(seed: int) -> None:
     chance = random.Random(seed)
-    async with open_jail(ForkServerOptions(max_processes=8)) as sandbox:
+    async with open_jail(JailOptions(concurrency=4)) as sandbox:
         check = CodeCheck(sandbox, CodeSettings())
         killing = asyncio.create_task(_kill_now_and_then(sandbox, chance, 3.0))
         rewards: Counter[tuple[float, float | None]] = Counter()

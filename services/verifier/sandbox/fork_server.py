@@ -1,63 +1,66 @@
-"""The fork-server: a small process that turns launch messages into jailed children and tells how they ended.
+"""The fork-server: a small process that forks a jailed child for each request and reports its end.
 
-It never reads a job: a child reads its own from a passed descriptor, inside the jail.
+It never reads a job: each child reads its own from a descriptor, inside the jail.
 """
 
 import array
 import gc
-import json
 import os
 import select
 import socket
 import sys
 from contextlib import suppress
+from typing import NoReturn
 
 from services.verifier.sandbox import kernel
 from services.verifier.sandbox.jail.child.run_role import preload, run_role
-from services.verifier.sandbox.jail.jail import EXIT_NO_JAIL, Jail, JailOptions, enter_jail
+from services.verifier.sandbox.jail.jail import Jail, enter_jail
 from services.verifier.sandbox.messages import (
+    EXIT_NO_JAIL,
     MAX_DESCRIPTORS,
     MAX_MESSAGE_BYTES,
     ForkFailed,
+    JailOptions,
     LaunchRequest,
     ProcessEnded,
     ProcessStarted,
     Ready,
 )
 
-# Descriptors below this are taken, so that none of those passed in is among a child's own 0..4.
-_FIRST_PASSED = 10
+# The lower numbers stay occupied, so that no descriptor received here has a number that a child uses (0..4).
+_FIRST_RECEIVED = 10
 _ANCILLARY_BYTES = socket.CMSG_LEN(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
 class ForkServer:
-    """Launches children and reaps them, until the service closes the control socket."""
+    """Forks children and reaps them until the service closes the control socket."""
 
     def __init__(self, control: socket.socket, jail: Jail) -> None:
         self._control = control
         self._jail = jail
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
-        self._children: dict[int, tuple[int, int]] = {}  # job and process by pidfd
-        self._own_pid = os.getpid()
+        self._children: dict[int, tuple[int, int]] = {}  # job id and pid by pidfd
+        self._pid = os.getpid()
 
     def serve(self) -> None:
         self._control.send(Ready(self._jail.layers).pack())
         while True:
             for descriptor, _ in self._poll.poll():
                 if descriptor == self._control.fileno():
-                    if not self._take_launch():
+                    if not self._handle_request():
                         return
                 else:
                     self._reap(descriptor)
 
-    def _take_launch(self) -> bool:
+    def _handle_request(self) -> bool:
+        """False when the service has closed its end."""
         data, ancillary, _, _ = self._control.recvmsg(MAX_MESSAGE_BYTES, _ANCILLARY_BYTES)
         if not data:
             return False
         descriptors = array.array("i")
-        for _, _, passed in ancillary:
-            descriptors.frombytes(passed)
+        for _, _, received in ancillary:
+            descriptors.frombytes(received)
         try:
             self._launch(LaunchRequest.unpack(data), list(descriptors))
         finally:
@@ -72,21 +75,21 @@ class ForkServer:
             self._control.send(ForkFailed(launch.job_id, error.errno or 0).pack())
             return
         if pid == 0:
-            self._become(launch, descriptors)
+            self._become_child(launch, descriptors)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = (launch.job_id, pid)
         self._poll.register(pidfd, select.EPOLLIN)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
         self._control.sendmsg([ProcessStarted(launch.job_id).pack()], rights)
 
-    def _become(self, launch: LaunchRequest, descriptors: list[int]) -> None:
-        """The child's way; never returns."""
+    def _become_child(self, launch: LaunchRequest, descriptors: list[int]) -> NoReturn:
+        """Enters the jail and runs the job, in the child."""
         try:
             for number, descriptor in enumerate(descriptors):
                 os.dup2(descriptor, number)
-            self._jail.apply(launch, self._own_pid)
+            self._jail.apply(launch, self._pid)
             os.closerange(len(descriptors), 1 << 20)
-        except BaseException as error:  # noqa: BLE001 - a child that may not run must not go on as a server
+        except BaseException as error:  # noqa: BLE001 - a child that failed must not go on as a second server
             with suppress(BaseException):
                 os.write(2, f"{type(error).__name__}: {error}".encode())
             os._exit(EXIT_NO_JAIL)
@@ -102,32 +105,31 @@ class ForkServer:
 
 
 def _occupy_low_descriptors(control: int) -> int:
-    """Puts the null device on the low numbers and the control socket above; returns its number."""
+    """Puts the null device on the low numbers and moves the control socket above them; returns its number."""
     null = os.open("/dev/null", os.O_RDWR)
     moved = control
-    while moved < _FIRST_PASSED:
+    while moved < _FIRST_RECEIVED:
         moved = os.dup(moved)
-    for number in range(_FIRST_PASSED):
-        if number != 2:  # what goes wrong here is read by the service when it has to end us
+    for number in range(_FIRST_RECEIVED):
+        if number != 2:  # the service reads our standard error when it has to end us
             os.dup2(null, number)
-    if null >= _FIRST_PASSED:
+    if null >= _FIRST_RECEIVED:
         os.close(null)
     return moved
 
 
-def _prefer_as_victim() -> None:
-    """Out of memory, the kernel should take a jailed process, not the service."""
+def _offer_to_oom_killer() -> None:
+    """If the machine runs out of memory, the kernel should kill a jailed process, not the service."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("800")
 
 
 def main() -> None:
-    """`fork_server.main()` with the options as JSON in the first argument."""
-    options = json.loads(sys.argv[1])
-    control = _occupy_low_descriptors(options["control"])
-    _prefer_as_victim()
+    """Serves the control socket whose descriptor is the first argument; the second is the JailOptions, as JSON."""
+    control = _occupy_low_descriptors(int(sys.argv[1]))
+    _offer_to_oom_killer()
     preload()
-    jail = enter_jail(JailOptions(**options["jail"]))
+    jail = enter_jail(JailOptions.from_json(sys.argv[2]))
     os.chdir("/")
     os.environ.clear()
     os.environ.update({"LANG": "C.UTF-8", "HOME": "/", "PATH": ""})

@@ -1,50 +1,81 @@
-"""The messages between the service and its fork-server: one datagram each, descriptors beside them."""
+"""What the service and its fork-server send each other: one datagram a message, descriptors beside it."""
 
+import fcntl
 import json
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from services.verifier.sandbox.sandbox import Limits
 
 MAX_MESSAGE_BYTES = 8192
 MAX_DESCRIPTORS = 5
 
-_LAUNCH = struct.Struct("<QIIQQQI")
+# A child seals its standard output with this just before its program starts.
+READY_SEAL = fcntl.F_SEAL_SEAL
+# How a child exits that ran out of memory, or could not enter its jail.
+EXIT_MEMORY = 112
+EXIT_NO_JAIL = 113
+
+_LAUNCH = struct.Struct("<QIIdddQQI")
 _STARTED = struct.Struct("<BQ")
 _ENDED = struct.Struct("<BQidQ")
-_REFUSED = struct.Struct("<BQi")
+_FORK_FAILED = struct.Struct("<BQi")
+
+
+@dataclass(frozen=True, slots=True)
+class JailOptions:
+    """How many programs run at once (each perhaps with a judge), and what they may read and execute besides Python."""
+
+    concurrency: int = 2
+    uses_namespaces: bool = True
+    readable: Sequence[str] = ()
+    executable: Sequence[str] = ()
+
+    @property
+    def max_processes(self) -> int:
+        return 2 * self.concurrency
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "JailOptions":
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """Starts one process. Its descriptors: standard input, output and error, the job, and perhaps a channel."""
+    """Starts one process. Its descriptors: standard input, output, error, the job, and the channel of a pair."""
 
     job_id: int
     role: int
     user_index: int
-    cpu_seconds: int
-    memory_bytes: int
-    output_bytes: int
-    num_threads: int
+    limits: Limits
 
     def pack(self) -> bytes:
+        limits = self.limits
         return _LAUNCH.pack(
             self.job_id,
             self.role,
             self.user_index,
-            self.cpu_seconds,
-            self.memory_bytes,
-            self.output_bytes,
-            self.num_threads,
+            limits.wall_seconds,
+            limits.starved_seconds,
+            limits.cpu_seconds,
+            limits.memory_bytes,
+            limits.output_bytes,
+            limits.num_threads,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> "LaunchRequest":
-        return cls(*_LAUNCH.unpack(data))
+        job_id, role, user_index, *limits = _LAUNCH.unpack(data)
+        return cls(job_id, role, user_index, Limits(*limits))
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The fork-server is ready, within these layers."""
+    """The fork-server is ready, with these layers."""
 
     layers: Mapping[str, str]
 
@@ -54,7 +85,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStarted:
-    """The process runs; its pidfd comes beside this message."""
+    """The process runs; its pidfd comes with this message."""
 
     job_id: int
 
@@ -64,7 +95,7 @@ class ProcessStarted:
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnded:
-    """The process is gone and reaped. `status` as wait(2) tells it."""
+    """The process is gone and reaped; `status` is that of wait(2)."""
 
     job_id: int
     status: int
@@ -83,13 +114,13 @@ class ForkFailed:
     error_number: int
 
     def pack(self) -> bytes:
-        return _REFUSED.pack(3, self.job_id, self.error_number)
+        return _FORK_FAILED.pack(3, self.job_id, self.error_number)
 
 
-Reply = Ready | ProcessStarted | ProcessEnded | ForkFailed
+ForkServerMessage = Ready | ProcessStarted | ProcessEnded | ForkFailed
 
 
-def unpack_reply(data: bytes) -> Reply:
+def unpack_message(data: bytes) -> ForkServerMessage:
     """Any message of the fork-server."""
     match data[0]:
         case 0:
@@ -99,4 +130,4 @@ def unpack_reply(data: bytes) -> Reply:
         case 2:
             return ProcessEnded(*_ENDED.unpack(data)[1:])
         case _:
-            return ForkFailed(*_REFUSED.unpack(data)[1:])
+            return ForkFailed(*_FORK_FAILED.unpack(data)[1:])

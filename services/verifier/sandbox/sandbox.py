@@ -1,31 +1,32 @@
-"""What a sandbox is asked to run, what it may use, and how a run ended."""
+"""What a sandbox runs, what a program may use, and how it ended."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
 
-# By which a jailed Python child says that it ran out of memory.
-EXIT_MEMORY = 112
-
 
 class Role(IntEnum):
-    """What the child does with its program."""
+    """What a child process does with its program."""
 
     SCRIPT = 0
     """Runs it as `__main__`, with standard input and output."""
     SOLUTION = 1
-    """Loads it as a module, then answers calls that come over the channel with plain data."""
+    """Loads it as a module, then answers calls from its judge."""
     JUDGE = 2
-    """Runs tests (a judge's script) that call a solution over the channel; its output is its report."""
+    """Runs tests (a `JudgeScript`) that call a solution; writes a `JudgeReport` to standard output."""
     COMMAND = 3
-    """Executes the interpreter of another language on it."""
+    """Executes another language's interpreter on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Source and input of one process. `command` starts the interpreter of a COMMAND program, which finds the
-    source in descriptor 3, where it stands; it must be among what the sandbox may execute."""
+    """Source and input of one process.
+
+    `command` starts the interpreter of a COMMAND program, which reads the source from descriptor 3. The sandbox must
+    allow that interpreter.
+    """
 
     source: bytes
     role: Role = Role.SCRIPT
@@ -42,10 +43,10 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process may use. The memory is address space beyond that of a bare interpreter.
+    """What one process may use. `memory_bytes` is address space on top of a bare interpreter's.
 
-    The wall clock is for programs that wait. One that would work but got no processor is forgiven that time, up to
-    `starved_seconds`: a busy machine must not end what is right.
+    A process that is ready to run but gets no processor is given that time back, up to `starved_seconds`: a busy
+    machine must not fail right answers.
     """
 
     wall_seconds: float = 15.0
@@ -58,11 +59,16 @@ class Limits:
     def __post_init__(self) -> None:
         numbers = (self.wall_seconds, self.cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads)
         if min(numbers) <= 0 or self.starved_seconds < 0:
-            raise ValueError(f"{self}: every limit must be above zero, the patience not below")
+            raise ValueError(f"{self}: every limit must be above zero, starved_seconds not below")
+
+    @property
+    def whole_cpu_seconds(self) -> int:
+        """The limit that the kernel is given: it counts whole seconds."""
+        return max(1, math.ceil(self.cpu_seconds))
 
 
 class EndReason(Enum):
-    """How a process ended."""
+    """Why a process ended."""
 
     EXITED = "exited"
     CRASHED = "crashed"
@@ -71,14 +77,14 @@ class EndReason(Enum):
     OUTPUT_LIMIT = "output_limit"
     VIOLATION = "violation"
     STOPPED = "stopped"
-    """Ended by us because its partner was done."""
+    """We killed it because it was no longer needed."""
     LOST = "lost"
-    """The sandbox itself failed: nothing is known about the program."""
+    """The sandbox itself failed; nothing is known about the program."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramRun:
-    """One finished process. `exit_code` belongs to EXITED and OUT_OF_MEMORY, `signal` to those that a signal ended."""
+    """One finished process. `signal` is set if a signal ended it, `exit_code` if not."""
 
     end_reason: EndReason
     exit_code: int | None = None
@@ -95,16 +101,16 @@ class ProgramRun:
 
     @classmethod
     def lost(cls, reason: str) -> "ProgramRun":
-        """A run about which nothing is known."""
+        """A run of which nothing is known."""
         return cls(EndReason.LOST, stderr=reason.encode())
 
 
 class Sandbox(Protocol):
-    """Runs programs and bounds how many run at once; waiting for a place costs a program none of its time."""
+    """Runs programs, a bounded number at once. Time spent waiting to start does not count against a program."""
 
     @property
     def is_isolated(self) -> bool:
-        """Whether what runs here is kept from the machine."""
+        """Whether programs are kept away from the machine."""
         ...
 
     @property
@@ -114,7 +120,7 @@ class Sandbox(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many items can run at once; each may hold a solution and its judge."""
+        """How many programs, or solutions with their judge, can run at once."""
         ...
 
     def layers(self) -> Mapping[str, str]:
@@ -126,5 +132,5 @@ class Sandbox(Protocol):
         ...
 
     async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[ProgramRun, ProgramRun]:
-        """Runs both with a channel between them until the judge is done; each may use all of `limits`."""
+        """Runs both, connected by a socket, until the judge ends. Each may use all of `limits`."""
         ...

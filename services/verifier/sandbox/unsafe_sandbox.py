@@ -1,40 +1,31 @@
-"""No sandbox: ordinary processes of the service's own user. For trying things out, never for training."""
+"""No sandbox: runs programs in ordinary processes of the service's user. For trying things out, never for training."""
 
 import asyncio
 import json
 import os
-import resource
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from services.verifier.sandbox.jail.resource_limits import round_up_cpu_seconds
 from services.verifier.sandbox.messages import ProcessEnded
-from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
-from services.verifier.sandbox.service_side.finished_run import Watched, conclude
-from services.verifier.sandbox.service_side.index_pool import IndexPool
-from services.verifier.sandbox.service_side.job_files import JobFiles
+from services.verifier.sandbox.sandbox import Limits, Program, ProgramRun
+from services.verifier.sandbox.service_side.process_runner import RunningProcess, run_programs, stop_when_cancelled
 
-_ROOT = Path(__file__).resolve().parents[3]
+_REPOSITORY = Path(__file__).resolve().parents[3]
 _BOOT = (
-    f"import sys; sys.path.insert(0, {str(_ROOT)!r})\n"
-    "from services.verifier.sandbox.jail.child import unjailed\n"
+    f"import sys; sys.path.insert(0, {str(_REPOSITORY)!r}); from services.verifier.sandbox.jail.child import unjailed; "
     "unjailed.main()"
 )
-_NUM_PROCESSES = 4096
 
 
 class UnsafeSandbox:
-    """Runs programs in processes that can do whatever the service can, within time, memory and output limits."""
+    """Runs programs that can do whatever the service can, within limits of time, memory and output."""
 
     def __init__(self, concurrency: int) -> None:
-        self._places = IndexPool(concurrency)
-        self._num_places = concurrency
+        self._concurrency = concurrency
+        self._may_run = asyncio.Semaphore(concurrency)
 
     @property
     def is_isolated(self) -> bool:
@@ -46,88 +37,52 @@ class UnsafeSandbox:
 
     @property
     def concurrency(self) -> int:
-        return self._num_places
+        return self._concurrency
 
     def layers(self) -> Mapping[str, str]:
         return {"isolation": "none: switched off by the operator"}
 
     async def run(self, program: Program, limits: Limits) -> ProgramRun:
-        async with self._places.one():
-            return await _watch(program, limits, None)
+        return (await self._run((program,), limits))[0]
 
     async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[ProgramRun, ProgramRun]:
-        async with self._places.one():
-            ends = socket.socketpair()
-            solving = asyncio.create_task(_watch(solution, limits, ends[0]))
-            try:
-                judged = await _watch(judge, limits, ends[1])
-            except BaseException:
-                solving.cancel()
-                await asyncio.wait([solving])
-                raise
-            # The judge is gone: the solution reads the end of the channel, or its time ends it.
-            return await solving, judged
+        solution_run, judge_run = await self._run((solution, judge), limits)
+        return solution_run, judge_run
+
+    async def _run(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
+        async with self._may_run:
+            return await stop_when_cancelled(lambda stop: run_programs(_UnjailedStarter(), programs, 0, limits, stop))
 
 
-async def _watch(program: Program, limits: Limits, channel: socket.socket | None) -> ProgramRun:
-    files = JobFiles.of(program, channel)
-    try:
-        process = _start(program, limits, files)
-        files.close_passed()
-        pidfd = os.pidfd_open(process.pid)
-        try:
-            watched = await _follow(pidfd, limits.wall_seconds)
-        finally:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
-            status, usage = _reap(process)
-        cpu_seconds = usage.ru_utime + usage.ru_stime
-        return conclude(ProcessEnded(0, status, cpu_seconds, usage.ru_maxrss * 1024), watched, files, limits)
-    finally:
-        files.close()
+class _UnjailedStarter:
+    """Starts ordinary processes."""
+
+    async def start_process(
+        self, role: int, user_index: int, limits: Limits, descriptors: Sequence[int]
+    ) -> RunningProcess:
+        stdin, stdout, stderr, *others = descriptors
+        options = {"role": role, "descriptors": others, "limits": asdict(limits)}
+        process = subprocess.Popen(  # noqa: S603, ASYNC220 - the operator asked for it; returns at once
+            [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOT, json.dumps(options)],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=others,
+            env={},
+            cwd="/",
+        )
+        loop = asyncio.get_running_loop()
+        running = RunningProcess(os.pidfd_open(process.pid), loop.create_future())
+        loop.add_reader(running.pidfd, _reap, process, running)
+        return running
+
+    async def wait_for_end(self, process: RunningProcess) -> ProcessEnded:
+        return await process.ended
 
 
-def _start(program: Program, limits: Limits, files: JobFiles) -> "subprocess.Popen[bytes]":
-    passed = files.descriptors()[3:]
-    options = {
-        "role": program.role,
-        "descriptors": passed,
-        "cpu_seconds": round_up_cpu_seconds(limits.cpu_seconds),
-        "memory_bytes": limits.memory_bytes,
-        "output_bytes": limits.output_bytes,
-        "num_processes": _NUM_PROCESSES,
-    }
-    return subprocess.Popen(  # noqa: S603 - the operator asked for it
-        [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOT, json.dumps(options)],
-        stdin=files.stdin,
-        stdout=files.stdout,
-        stderr=files.stderr,
-        pass_fds=passed,
-        env={},
-        cwd="/",
-    )
-
-
-async def _follow(pidfd: int, wall_seconds: float) -> Watched:
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(pidfd, _settle, ended)
-    started = time.monotonic()
-    try:
-        await asyncio.wait([ended], timeout=wall_seconds)
-    finally:
-        loop.remove_reader(pidfd)
-    return Watched(time.monotonic() - started, None if ended.done() else EndReason.TIMED_OUT)
-
-
-def _settle(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _reap(process: "subprocess.Popen[bytes]") -> tuple[int, resource.struct_rusage]:
-    """The dead process's status and usage, which `Popen.wait` would not tell."""
+def _reap(process: "subprocess.Popen[bytes]", running: RunningProcess) -> None:
+    """Reports the end of a process that has ended."""
+    running.ended.get_loop().remove_reader(running.pidfd)
     _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return status, usage
+    process.returncode = os.waitstatus_to_exitcode(status)  # else Popen would wait for it
+    running.ended.set_result(ProcessEnded(0, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024))

@@ -8,16 +8,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from services.verifier.sandbox.jail.child.judge_runner import JudgeScript
 from services.verifier.sandbox.jail_sandbox import open_jail
+from services.verifier.sandbox.judge_script import JudgeScript
+from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import Limits, Program, Role
-from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
 
 
 async def main() -> None:
     asked = json.load(sys.stdin)
     limits = Limits(wall_seconds=10.0, memory_bytes=256 << 20, output_bytes=1 << 20)
-    options = ForkServerOptions(max_processes=4, uses_namespaces=asked["namespaces"])
+    options = JailOptions(concurrency=2, uses_namespaces=asked["namespaces"])
     async with open_jail(options) as sandbox:
         told = {"refusal": sandbox.refusal, "layers": dict(sandbox.layers()), "uid": os.geteuid()}
         if sandbox.refusal is None:

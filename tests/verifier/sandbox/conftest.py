@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
-from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
+from services.verifier.sandbox.messages import JailOptions
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def jail() -> AsyncIterator[JailSandbox]:
-    async with open_jail(ForkServerOptions(max_processes=4)) as sandbox:
+    async with open_jail(JailOptions(concurrency=2)) as sandbox:
         assert sandbox.refusal is None
         yield sandbox

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from services.verifier.sandbox.jail.child.judge_runner import JudgeScript
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
+from services.verifier.sandbox.judge_script import JudgeScript
+from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, Role
-from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
 from shared.errors import Unavailable
 
 DOUBLE = Program(b"import time\nx = int(input())\ntime.sleep(0.02)\nprint(x * 2)", stdin=b"21\n")
@@ -53,7 +53,7 @@ async def _settled(is_so: Callable[[], bool]) -> bool:
 
 async def test_a_killed_fork_server_loses_no_job() -> None:
     chance = random.Random(1)
-    async with open_jail(ForkServerOptions(max_processes=4)) as sandbox:
+    async with open_jail(JailOptions(concurrency=2)) as sandbox:
         done = asyncio.Event()
 
         async def kill_it_again_and_again() -> None:
@@ -76,7 +76,7 @@ async def test_a_killed_fork_server_loses_no_job() -> None:
 
 
 async def test_children_die_with_their_fork_server() -> None:
-    async with open_jail(ForkServerOptions(max_processes=2)) as sandbox:
+    async with open_jail(JailOptions(concurrency=1)) as sandbox:
         running = asyncio.create_task(sandbox.run(ENDLESS, Limits(wall_seconds=30)))
         await asyncio.sleep(0.2)
         server = sandbox.fork_server_pid
@@ -97,7 +97,7 @@ def _is_running(pid: int) -> bool:
 
 
 async def test_a_stuck_fork_server_is_replaced() -> None:
-    async with open_jail(ForkServerOptions(max_processes=2, answer_seconds=2.0)) as sandbox:
+    async with open_jail(JailOptions(concurrency=1), answer_seconds=2.0) as sandbox:
         os.kill(_serving_pid(sandbox), signal.SIGSTOP)
         run = await sandbox.run(DOUBLE, Limits())
         assert run.stdout == b"42\n"
@@ -105,7 +105,7 @@ async def test_a_stuck_fork_server_is_replaced() -> None:
 
 
 async def test_a_cancelled_run_is_gone_when_it_returns() -> None:
-    async with open_jail(ForkServerOptions(max_processes=4)) as sandbox:
+    async with open_jail(JailOptions(concurrency=2)) as sandbox:
         serving = _serving_pid(sandbox)
         for wait in (0.0, 0.001, 0.003, 0.01, 0.1):
             running = [asyncio.create_task(sandbox.run(ENDLESS, Limits())) for _ in range(3)]
@@ -121,7 +121,7 @@ async def test_a_cancelled_run_is_gone_when_it_returns() -> None:
 async def test_a_cancelled_pair_is_gone_when_it_returns() -> None:
     solution = Program(b"def f():\n    while True: pass", Role.SOLUTION)
     judge = Program(JudgeScript("", ("assert f()",), "f", calls_check=False, is_partial=False).pack(), Role.JUDGE)
-    async with open_jail(ForkServerOptions(max_processes=2)) as sandbox:
+    async with open_jail(JailOptions(concurrency=1)) as sandbox:
         serving = _serving_pid(sandbox)
         for wait in (0.0, 0.002, 0.1):
             running = asyncio.create_task(sandbox.run_pair(solution, judge, Limits()))
@@ -133,7 +133,7 @@ async def test_a_cancelled_pair_is_gone_when_it_returns() -> None:
 
 
 async def test_nothing_is_left_after_many_runs() -> None:
-    async with open_jail(ForkServerOptions(max_processes=4)) as sandbox:
+    async with open_jail(JailOptions(concurrency=2)) as sandbox:
         await sandbox.run(DOUBLE, Limits())
         serving = _serving_pid(sandbox)
         before = _open_descriptors(), len(os.listdir(f"/proc/{serving}/fd"))
@@ -151,7 +151,7 @@ async def test_nothing_is_left_after_many_runs() -> None:
 async def test_after_closing_nothing_runs_and_nothing_is_open() -> None:
     gc.collect()
     before = _open_descriptors()
-    async with open_jail(ForkServerOptions(max_processes=2)) as sandbox:
+    async with open_jail(JailOptions(concurrency=1)) as sandbox:
         server = sandbox.fork_server_pid
         running = asyncio.create_task(sandbox.run(ENDLESS, Limits()))
         await asyncio.sleep(0.1)
@@ -164,7 +164,7 @@ async def test_after_closing_nothing_runs_and_nothing_is_open() -> None:
 
 async def test_at_most_as_many_run_at_once_as_there_are_places() -> None:
     sleeping = Program(b"import time\ntime.sleep(0.3)")
-    async with open_jail(ForkServerOptions(max_processes=4)) as sandbox:
+    async with open_jail(JailOptions(concurrency=2)) as sandbox:
         serving = _serving_pid(sandbox)
         running = [asyncio.create_task(sandbox.run(sleeping, Limits())) for _ in range(6)]
         counts = []
@@ -177,7 +177,7 @@ async def test_at_most_as_many_run_at_once_as_there_are_places() -> None:
 
 
 async def test_an_interpreter_that_is_not_there_is_a_refusal() -> None:
-    async with open_jail(ForkServerOptions(interpreter="/bin/false", max_processes=2)) as sandbox:
+    async with open_jail(JailOptions(concurrency=1), interpreter="/bin/false") as sandbox:
         assert sandbox.refusal is not None
         assert "did not start" in sandbox.refusal
         with pytest.raises(Unavailable, match="code cannot be run here"):
@@ -186,7 +186,7 @@ async def test_an_interpreter_that_is_not_there_is_a_refusal() -> None:
 
 async def test_a_program_that_gets_no_processor_is_forgiven_the_wait() -> None:
     working = Program(b"import time\nwhile time.process_time() < 0.4: pass\nprint(42)")
-    async with open_jail(ForkServerOptions(max_processes=2)) as sandbox:
+    async with open_jail(JailOptions(concurrency=1)) as sandbox:
         # All on one processor, with much company.
         os.sched_setaffinity(_serving_pid(sandbox), {0})
         company = [

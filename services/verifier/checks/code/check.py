@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.verifier.checks.check import Case, Judgement, ReportJudgement
@@ -12,9 +12,9 @@ from services.verifier.checks.code.function import judge_function
 from services.verifier.checks.code.key import PreparedStdio, PreparedTests, prepare_tests
 from services.verifier.checks.code.stdio import judge_stdio
 from services.verifier.sandbox.jail_sandbox import open_jail
+from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import Limits, Program, Sandbox
-from services.verifier.sandbox.service_side.fork_server_client import ForkServerOptions
-from services.verifier.sandbox.service_side.javascript import RESERVED_BYTES, javascript
+from services.verifier.sandbox.service_side.javascript import javascript_program
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 from shared.errors import InvalidInput
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
@@ -47,8 +47,8 @@ async def open_code_check(settings: CodeSettings) -> AsyncIterator["CodeCheck"]:
     if settings.is_unsafe:
         yield CodeCheck(UnsafeSandbox(settings.concurrency), settings)
         return
-    options = ForkServerOptions(
-        max_processes=2 * settings.concurrency,
+    options = JailOptions(
+        concurrency=settings.concurrency,
         uses_namespaces=settings.uses_namespaces,
         readable=settings.readable,
         executable=(settings.node,) if settings.node else (),
@@ -112,8 +112,7 @@ class CodeCheck:
         if isinstance(tests, PreparedStdio):
             if tests.language is Language.PYTHON or self._settings.node is None:
                 return await judge_stdio(self._sandbox, Program(source), tests, limits, item_seconds)
-            program = javascript(self._settings.node, source, limits.memory_bytes)
-            limits = replace(limits, memory_bytes=limits.memory_bytes + RESERVED_BYTES)
+            program, limits = javascript_program(self._settings.node, source, limits)
             return await judge_stdio(self._sandbox, program, tests, limits, item_seconds)
         return await judge_function(self._sandbox, source, tests, limits)
 

@@ -1,11 +1,9 @@
 """Judges functions by tests that run in a process of their own and call them over plain data."""
 
-import json
-
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedFunction
 from services.verifier.checks.code.outcome import outcome_of, reason_of, shorten
-from services.verifier.sandbox.jail.child.judge_runner import JudgeReport
+from services.verifier.sandbox.judge_script import JudgeReport
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun, Role, Sandbox
 from shared.protocol.verdict import Outcome
 
@@ -29,7 +27,7 @@ async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunctio
 
 def _read(judged: ProgramRun) -> JudgeReport | None:
     """The judge's report: its process runs the key's tests, never the answer."""
-    return JudgeReport(**json.loads(judged.stdout)) if judged.stdout else None
+    return JudgeReport.unpack(judged.stdout) if judged.stdout else None
 
 
 def _outcome(solved: ProgramRun, judged: ProgramRun, report: JudgeReport | None) -> tuple[Outcome, str]:

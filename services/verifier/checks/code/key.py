@@ -9,8 +9,7 @@ from pydantic import Field
 
 from services.verifier.checks.answer_key import read_key
 from services.verifier.checks.code.extraction import Language
-from services.verifier.sandbox.jail.child.judge_runner import JudgeScript
-from services.verifier.sandbox.jail.child.names_in_tests import has_assertion
+from services.verifier.sandbox.judge_script import JudgeScript, has_assertion
 from shared.errors import InvalidInput
 from shared.protocol.message import Message
 from shared.protocol.verdict import VerdictItem

@@ -1,4 +1,4 @@
-"""Who jailed code is: a user of its own, without capabilities, gone with its parent."""
+"""The user that a jailed process runs as: one of its own where possible, without capabilities."""
 
 import ctypes
 import os
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from services.verifier.sandbox import kernel
 
-# Jail users: one per process that runs at the same time, inside what a container's user namespace maps.
+# One user for each process that runs at the same time; containers' user namespaces map these numbers.
 FIRST_UID = 64_000
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
@@ -15,20 +15,20 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 @dataclass(frozen=True, slots=True)
 class JailUser:
-    """Whether each jailed process gets a user of its own, and what is in the way if not."""
+    """Whether each jailed process gets a user of its own, and if not, what prevents it."""
 
     has_own_uid: bool
     obstacle: str = ""
 
-    def prepare(self) -> None:
-        """Done once by the fork-server; its children inherit it."""
+    def prepare_parent(self) -> None:
+        """Called once by the fork-server; its children inherit the effect."""
         if self.has_own_uid:
             os.setgroups([])
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
     def become(self, user_index: int, parent: int) -> None:
-        """Becomes the user of this index, for good and without capabilities; dies with `parent`, the fork-server."""
+        """Becomes the user of this index, for good, without capabilities; dies when `parent` (the fork-server) does."""
         if self.has_own_uid:
             uid = FIRST_UID + user_index
             os.setresgid(uid, uid, uid)
@@ -54,12 +54,12 @@ def _drop_capabilities() -> None:
 
 
 def probe_jail_user(max_processes: int, must_read: str) -> JailUser:
-    """Tries, in a process of its own, to become the last user and to read the standard library as it."""
+    """Tries, in another process, to become the last user and to read `must_read`."""
     if os.geteuid() != 0:
         return JailUser(False, "not root: jailed code keeps the service's user")
     child = os.fork()
     if child == 0:
-        os._exit(_try_identity(max_processes - 1, must_read))
+        os._exit(_try_to_become(max_processes - 1, must_read))
     answer = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     obstacles = {
         0: "",
@@ -68,7 +68,7 @@ def probe_jail_user(max_processes: int, must_read: str) -> JailUser:
     return JailUser(answer == 0, obstacles.get(answer, f"other users cannot read {must_read}: open its directories"))
 
 
-def _try_identity(user_index: int, must_read: str) -> int:
+def _try_to_become(user_index: int, must_read: str) -> int:
     try:
         os.setgroups([])
         JailUser(True).become(user_index, os.getppid())

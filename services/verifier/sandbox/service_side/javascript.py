@@ -1,8 +1,10 @@
-"""JavaScript programs: what node is told so that it runs one inside the jail."""
+"""JavaScript programs: how node runs one inside the jail."""
 
-from services.verifier.sandbox.sandbox import Program, Role
+from dataclasses import replace
 
-# Reads the program from where descriptor 3 stands, and runs it as the main module.
+from services.verifier.sandbox.sandbox import Limits, Program, Role
+
+# Reads the program at the offset of descriptor 3, and runs it as the main module.
 _LOADER = """
 const fs = require("fs"), Module = require("module");
 const parts = [];
@@ -17,12 +19,16 @@ process.argv.splice(1, 0, "solution.js");
 main._compile(Buffer.concat(parts).toString(), "solution.js");
 """.replace("\n", " ")
 
-# Node reserves address space that it does not use; the heap is what its memory limit is about.
-RESERVED_BYTES = 1 << 30
+# Address space that node reserves and does not use.
+_RESERVED_BYTES = 1 << 30
 
 
-def javascript(node: str, source: bytes, memory_bytes: int) -> Program:
-    """The program. Interpreted only: the jail allows no memory that is both written and run."""
-    heap = f"--max-old-space-size={max(16, memory_bytes >> 20)}"
+def javascript_program(node: str, source: bytes, limits: Limits) -> tuple[Program, Limits]:
+    """The program, and limits in which node's heap may take `limits.memory_bytes`.
+
+    It is interpreted, never compiled: the jail allows no memory that is both written and run.
+    """
+    heap = f"--max-old-space-size={max(16, limits.memory_bytes >> 20)}"
     command = (node, "--jitless", "--no-expose-wasm", heap, "-e", _LOADER)
-    return Program(source, Role.COMMAND, command=command)
+    program = Program(source, Role.COMMAND, command=command)
+    return program, replace(limits, memory_bytes=limits.memory_bytes + _RESERVED_BYTES)

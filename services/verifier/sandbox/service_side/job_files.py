@@ -1,4 +1,4 @@
-"""The files between the service and a jailed process: anonymous memory, bounded, without a name anywhere."""
+"""The files between the service and a child: anonymous memory, bounded, without a name."""
 
 import fcntl
 import os
@@ -7,25 +7,13 @@ from dataclasses import dataclass
 
 from services.verifier.sandbox.sandbox import Program
 
-_SEALED_INPUT = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_KEPT_OF_STDERR = 8192
-
-
-def memory_file(name: str, data: bytes | None = None) -> int:
-    """A descriptor of an anonymous file: empty, or sealed with `data` in it."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    if data is not None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALED_INPUT)
-    return descriptor
+_INPUT_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_MAX_STDERR_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class JobFiles:
-    """The descriptors of one process, in the order of their numbers in it."""
+    """The descriptors of one process, in the order of their numbers there."""
 
     stdin: int
     stdout: int
@@ -34,18 +22,14 @@ class JobFiles:
     channel: socket.socket | None
 
     @classmethod
-    def of(cls, program: Program, channel: socket.socket | None) -> "JobFiles":
-        """Takes the channel over: it is closed with the rest."""
+    def create(cls, program: Program, channel: socket.socket | None) -> "JobFiles":
+        """Owns the channel from now on."""
         arguments = "".join(f"{argument}\0" for argument in (*program.command, *program.argv)).encode() + b"\n"
+        contents = {"stdin": program.stdin, "stdout": None, "stderr": None, "job": arguments + program.source}
         opened: list[int] = []
         try:
-            for name, data in (
-                ("stdin", program.stdin),
-                ("stdout", None),
-                ("stderr", None),
-                ("job", arguments + program.source),
-            ):
-                opened.append(memory_file(name, data))
+            for name, data in contents.items():
+                opened.append(_create_file(name, data))
         except OSError:
             for descriptor in opened:
                 os.close(descriptor)
@@ -56,31 +40,41 @@ class JobFiles:
         return cls(stdin, stdout, stderr, job, channel)
 
     def descriptors(self) -> list[int]:
-        own = [self.stdin, self.stdout, self.stderr, self.job]
-        return own if self.channel is None else [*own, self.channel.fileno()]
+        files = [self.stdin, self.stdout, self.stderr, self.job]
+        return files if self.channel is None else [*files, self.channel.fileno()]
 
-    def has_seal(self, mark: int) -> bool:
+    def is_sealed(self, seal: int) -> bool:
         """Whether the child sealed its standard output so."""
-        seals = fcntl.fcntl(self.stdout, fcntl.F_GET_SEALS)
-        return bool(seals & mark)
+        return bool(fcntl.fcntl(self.stdout, fcntl.F_GET_SEALS) & seal)
 
-    def output(self, most: int) -> bytes:
-        return os.pread(self.stdout, most, 0)
+    def read_output(self, max_bytes: int) -> bytes:
+        return os.pread(self.stdout, max_bytes, 0)
 
-    def errors(self) -> bytes:
-        """The end of what went to standard error."""
-        size = os.fstat(self.stderr).st_size
-        return os.pread(self.stderr, _KEPT_OF_STDERR, max(0, size - _KEPT_OF_STDERR))
+    def read_errors(self) -> bytes:
+        """The last part of standard error."""
+        return os.pread(self.stderr, _MAX_STDERR_BYTES, max(0, self.count_error_bytes() - _MAX_STDERR_BYTES))
 
-    def error_bytes(self) -> int:
+    def count_error_bytes(self) -> int:
         return os.fstat(self.stderr).st_size
 
-    def close_passed(self) -> None:
-        """Closes the channel's end once the child has it, so that the partner sees the child's death."""
+    def close_channel(self) -> None:
+        """Closes the service's copy once the child has its own, so that the partner notices the child's end."""
         if self.channel is not None:
             self.channel.close()
 
     def close(self) -> None:
         for descriptor in (self.stdin, self.stdout, self.stderr, self.job):
             os.close(descriptor)
-        self.close_passed()
+        self.close_channel()
+
+
+def _create_file(name: str, data: bytes | None) -> int:
+    """A descriptor of an anonymous file: empty, or sealed with `data` in it."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    if data is not None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _INPUT_SEALS)
+    return descriptor

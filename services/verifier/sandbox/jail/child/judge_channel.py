@@ -1,4 +1,4 @@
-"""The line between a solution and its judge: frames of plain data over one socket."""
+"""The socket between a solution and its judge, which carries frames of plain data."""
 
 import os
 import struct
@@ -17,12 +17,12 @@ class JudgeChannel:
         self._descriptor = descriptor
 
     def send(self, value: object) -> None:
-        """Raises NotPlain, before anything is sent; OSError when the other end is gone."""
+        """Raises NotPlain before it sends anything; OSError when the other end is gone."""
         data = encode(value)
         self._write(_SIZE.pack(len(data)) + data)
 
     def receive(self) -> Any:
-        """The next value. Raises EOFError when the other end is gone, Malformed when it sent something else."""
+        """The next value. Raises EOFError when the other end is gone, Malformed when it sent no value."""
         (size,) = _SIZE.unpack(self._read(_SIZE.size))
         if size > MAX_BYTES + _CHUNK:
             raise Malformed(f"a frame of {size} bytes")

@@ -1,4 +1,4 @@
-"""What a jailed child does: runs a script, serves a solution, or judges one."""
+"""The work of a child process: runs a script, serves a solution, runs a judge or executes an interpreter."""
 
 import _sitebuiltins
 import atexit
@@ -19,7 +19,8 @@ from typing import Any, NoReturn, cast
 from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
 from services.verifier.sandbox.jail.child.judge_runner import run_judge
 from services.verifier.sandbox.jail.child.solution_server import serve_solution
-from services.verifier.sandbox.sandbox import EXIT_MEMORY, Role
+from services.verifier.sandbox.messages import EXIT_MEMORY
+from services.verifier.sandbox.sandbox import Role
 
 EXIT_ERROR = 1
 
@@ -27,7 +28,7 @@ _JOB, _CHANNEL = 3, 4
 _BUFFER_BYTES = 1 << 16
 _FILE_NAME = "<solution>"
 
-# What programs import most; a child has them without touching a file.
+# What programs import most: a child has these without reading a file.
 _COMMON_MODULES = (
     "abc array ast base64 bisect cmath collections.abc copy dataclasses datetime decimal enum fractions functools "
     "hashlib heapq inspect io itertools json math numbers operator queue random re statistics string struct textwrap "
@@ -36,10 +37,10 @@ _COMMON_MODULES = (
 
 
 def preload() -> None:
-    """Imports into the fork-server what children are likely to need."""
+    """Prepares the fork-server's interpreter for its children, who inherit it."""
     for name in _COMMON_MODULES.split():
         importlib.import_module(name)
-    # `site` is off (it would run what is installed): these are the names that programs know from it.
+    # `site` is off, since it would run what is installed; programs know these names from it.
     builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
     _open_standard_streams()
@@ -47,12 +48,12 @@ def preload() -> None:
 
 
 def run_role(role: int) -> NoReturn:
-    """Does the role's work and ends the process. Runs inside the jail."""
+    """Does the role's work and ends the process."""
     code = EXIT_ERROR
     try:
         argv, source = _read_job()
         if b"random" in source:
-            random.seed()  # the fork-server's generator has one state for all its children
+            random.seed()  # else all children would share the fork-server's state
         if role != Role.COMMAND:
             os.close(_JOB)
         if role == Role.SCRIPT:
@@ -68,14 +69,14 @@ def run_role(role: int) -> NoReturn:
 
 
 def _read_job() -> tuple[list[str], bytes]:
-    """The arguments, each ended by a null byte, on the first line; then the source."""
+    """The arguments and the source. A job's first line holds the arguments, each with a null byte after it."""
     size = os.fstat(_JOB).st_size
     arguments, _, source = os.pread(_JOB, size, 0).partition(b"\n")
     return arguments.decode().split("\0")[:-1], source
 
 
 def _open_standard_streams() -> None:
-    """Streams over descriptors 0..2, whatever these are in a child; opened once, before any child is."""
+    """Opens streams over descriptors 0..2 once, before any fork; a child has its own files behind these numbers."""
     sys.stdin = sys.__stdin__ = _text_stream(0, "r", "surrogateescape")  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = _text_stream(1, "w", "surrogateescape")  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _text_stream(2, "w", "backslashreplace")  # type: ignore[misc]
@@ -86,7 +87,7 @@ def _text_stream(descriptor: int, mode: str, errors: str) -> "io.TextIOWrapper[A
     return cast("io.TextIOWrapper[Any]", stream)
 
 
-def _module(name: str) -> types.ModuleType:
+def _make_module(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
     module.__dict__["__builtins__"] = builtins
     sys.modules[name] = module
@@ -94,20 +95,20 @@ def _module(name: str) -> types.ModuleType:
 
 
 def _run_script(argv: list[str], source: bytes) -> int:
-    module = _module("__main__")
+    module = _make_module("__main__")
     sys.argv = ["solution.py", *argv]
-    code = _guarded(lambda: _execute(source, module))
-    # As the interpreter does at its end, short of taking itself apart.
-    late = _guarded(_finish)
+    code = _run_to_exit_code(lambda: _execute(source, module))
+    # As the interpreter does before it ends.
+    exit_hooks_code = _run_to_exit_code(_run_exit_hooks)
     _flush()
-    # Files that the program left open are written out when they go.
+    # Files that the program left open are flushed when they are collected.
     module.__dict__.clear()
     gc.collect()
     _flush()
-    return code or late
+    return code or exit_hooks_code
 
 
-def _finish() -> None:
+def _run_exit_hooks() -> None:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
 
@@ -119,17 +120,17 @@ def _flush() -> None:
 
 
 def _run_solution(source: bytes) -> int:
-    module = _module("solution")
+    module = _make_module("solution")
 
     def load_and_serve() -> None:
         _execute(source, module)
         serve_solution(module.__dict__, JudgeChannel(_CHANNEL))
 
-    return _guarded(load_and_serve)
+    return _run_to_exit_code(load_and_serve)
 
 
 def _execute_command(argv: list[str], source_bytes: int) -> None:
-    """Becomes the interpreter, which finds the source from where descriptor 3 stands."""
+    """Becomes the interpreter, which finds the source at the offset of descriptor 3."""
     os.lseek(_JOB, -source_bytes, os.SEEK_END)
     os.set_inheritable(_JOB, True)
     os.execve(argv[0], argv, dict(os.environ))  # noqa: S606 - the filter and Landlock decide what this may be
@@ -141,15 +142,15 @@ def _execute(source: bytes, module: types.ModuleType) -> None:
     exec(code, module.__dict__)  # noqa: S102 - the purpose
 
 
-def _guarded(work: Callable[[], None]) -> int:
-    """The exit code that the interpreter would end with."""
+def _run_to_exit_code(work: Callable[[], None]) -> int:
+    """Runs `work`; the exit code that an interpreter would end with."""
     try:
         work()
     except SystemExit as end:
         return _exit_code(end.code)
     except MemoryError:
         return EXIT_MEMORY
-    except BaseException:  # noqa: BLE001 - whatever the program raises ends it, as at the interpreter's top level
+    except BaseException:  # noqa: BLE001 - any exception ends the program, as in an interpreter
         with contextlib.suppress(BaseException):
             traceback.print_exc(limit=-8)
         return EXIT_ERROR

@@ -1,4 +1,4 @@
-"""The solution's side of the channel: answers calls of its functions with plain data."""
+"""Answers a judge's calls of a solution's functions."""
 
 import builtins
 from collections.abc import Mapping
@@ -7,39 +7,39 @@ from typing import Any
 from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
 from services.verifier.sandbox.jail.child.plain_data import NotPlain
 
-# Replies: ("value", v), ("raised", type, message), ("object", description), ("callable",), ("missing",).
-Reply = tuple[Any, ...]
+# ("value", v), ("raised", type, message), ("object", description), ("callable",) or ("missing",).
+_Reply = tuple[Any, ...]
 
 
 def serve_solution(names: Mapping[str, Any], channel: JudgeChannel) -> None:
-    """Answers until the judge is gone."""
+    """Answers questions about the solution's globals until the judge is gone."""
     while True:
         try:
-            kind, name, arguments, keywords = channel.receive()
+            verb, name, arguments, keywords = channel.receive()
         except EOFError:
             return
-        _reply(channel, _look_up(names, name) if kind == "get" else _call(names, name, arguments, keywords))
+        _send(channel, _look_up(names, name) if verb == "get" else _call(names, name, arguments, keywords))
 
 
-def _look_up(names: Mapping[str, Any], name: str) -> Reply:
+def _look_up(names: Mapping[str, Any], name: str) -> _Reply:
     if name not in names:
         return ("missing",)
     return ("callable",) if callable(names[name]) else ("value", names[name])
 
 
-def _call(names: Mapping[str, Any], name: str, arguments: list[Any], keywords: dict[str, Any]) -> Reply:
+def _call(names: Mapping[str, Any], name: str, arguments: list[Any], keywords: dict[str, Any]) -> _Reply:
     try:
         return ("value", names[name](*arguments, **keywords))
     except BaseException as error:  # noqa: BLE001 - whatever it raises, also SystemExit, is the call's result
         return ("raised", _builtin_name(type(error)), str(error)[:500])
 
 
-def _builtin_name(kind: type) -> str:
-    """The nearest builtin class, which is all that the judge can raise again."""
-    return str(next(base.__name__ for base in kind.__mro__ if getattr(builtins, base.__name__, None) is base))
+def _builtin_name(exception: type) -> str:
+    """The nearest builtin class, since the judge can raise no other."""
+    return str(next(base.__name__ for base in exception.__mro__ if getattr(builtins, base.__name__, None) is base))
 
 
-def _reply(channel: JudgeChannel, reply: Reply) -> None:
+def _send(channel: JudgeChannel, reply: _Reply) -> None:
     try:
         channel.send(reply)
     except NotPlain as error:

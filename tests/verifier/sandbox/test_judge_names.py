@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from services.verifier.sandbox.jail.child.names_in_tests import free_names, has_assertion
+from services.verifier.sandbox.jail.child.judge_runner import find_free_names
+from services.verifier.sandbox.judge_script import has_assertion
 
 CASES = [
     (["assert add(1, 2) == 3"], "add", {"add": False}),
@@ -29,7 +30,7 @@ CASES = [
 
 @pytest.mark.parametrize(("tests", "entry_point", "expected"), CASES)
 def test_free_names_are_the_solutions(tests: list[str], entry_point: str, expected: dict[str, bool]) -> None:
-    assert free_names([ast.parse(test) for test in tests], entry_point) == expected
+    assert find_free_names([ast.parse(test) for test in tests], entry_point) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,139 @@
+"""Runs a program in a process, or a solution beside its judge, and stops them when their time is over."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from services.verifier.sandbox.messages import ProcessEnded
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
+from services.verifier.sandbox.service_side.job_files import JobFiles
+from services.verifier.sandbox.service_side.program_end import read_run
+
+# A deadline is not extended by less.
+_SHORTEST_EXTENSION_SECONDS = 0.02
+_NANOSECONDS = 1e9
+
+Stop = asyncio.Future[None]
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProcess:
+    """A process and its end. Whoever holds it closes the pidfd."""
+
+    pidfd: int
+    ended: asyncio.Future[ProcessEnded]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A program, the index of the jail user that it runs as, and its end of the channel of a pair."""
+
+    program: Program
+    user_index: int
+    channel: socket.socket | None
+
+
+class ProcessStarter(Protocol):
+    """Starts child processes, in a jail or without one."""
+
+    async def start_process(
+        self, role: int, user_index: int, limits: Limits, descriptors: Sequence[int]
+    ) -> RunningProcess:
+        """Starts a process with these as its descriptors 0, 1, 2, …"""
+        ...
+
+    async def wait_for_end(self, process: RunningProcess) -> ProcessEnded:
+        """How a process ended that has ended, or was just killed."""
+        ...
+
+
+async def run_programs(
+    starter: ProcessStarter, programs: Sequence[Program], first_user: int, limits: Limits, stop: Stop
+) -> list[ProgramRun]:
+    """Runs a program, or a solution and its judge; kills the solution when the judge ends, all when `stop` is set."""
+    if len(programs) == 1:
+        return [await _run_process(starter, _Part(programs[0], first_user, None), limits, stop)]
+    ends = socket.socketpair()
+    solution_stop: Stop = asyncio.get_running_loop().create_future()
+    solution_part, judge_part = (
+        _Part(program, first_user + index, end) for index, (program, end) in enumerate(zip(programs, ends, strict=True))
+    )
+    solution = asyncio.create_task(_run_process(starter, solution_part, limits, solution_stop))
+    # The judge waits for its solution, and so for all the time that the solution may be given back.
+    longest = replace(limits, wall_seconds=limits.wall_seconds + limits.starved_seconds, starved_seconds=0.0)
+    try:
+        judge_run = await _run_process(starter, judge_part, longest, stop)
+    finally:
+        solution_stop.set_result(None)
+        await asyncio.wait([solution])
+        solution.exception()
+    return [solution.result(), judge_run]
+
+
+async def stop_when_cancelled(work: Callable[[Stop], Awaitable[_Result]]) -> _Result:
+    """Awaits the work. When cancelled, sets its stop, and returns only when the work has."""
+    stop: Stop = asyncio.get_running_loop().create_future()
+    running = asyncio.ensure_future(work(stop))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stop.set_result(None)
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise
+
+
+async def _run_process(starter: ProcessStarter, part: _Part, limits: Limits, stop: Stop) -> ProgramRun:
+    files = JobFiles.create(part.program, part.channel)
+    try:
+        process = await starter.start_process(part.program.role, part.user_index, limits, files.descriptors())
+        try:
+            files.close_channel()
+            started = time.monotonic()
+            killed_for = await _wait_or_kill(process, limits, stop)
+            seconds = time.monotonic() - started
+            ended = await starter.wait_for_end(process)
+        finally:
+            os.close(process.pidfd)
+        return read_run(ended, seconds, killed_for, files, limits)
+    finally:
+        files.close()
+
+
+async def _wait_or_kill(process: RunningProcess, limits: Limits, stop: Stop) -> EndReason | None:
+    """Waits for the end of the process, or kills it: returns why."""
+    started = now = time.monotonic()
+    deadline = started + limits.wall_seconds
+    futures: list[asyncio.Future[Any]] = [process.ended, stop]
+    while deadline - now > _SHORTEST_EXTENSION_SECONDS:
+        done, _ = await asyncio.wait(futures, timeout=deadline - now, return_when=asyncio.FIRST_COMPLETED)
+        now = time.monotonic()
+        if done:
+            break
+        extension = min(limits.starved_seconds, _measure_starvation(process.pidfd))
+        deadline = started + limits.wall_seconds + extension
+    if process.ended.done():
+        return None
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+    return EndReason.STOPPED if stop.done() else EndReason.TIMED_OUT
+
+
+def _measure_starvation(pidfd: int) -> float:
+    """Seconds that the process was ready to run but had no processor (most of its threads' counts); 0 if unknown."""
+    try:
+        fields = dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines())
+        tasks = Path(f"/proc/{int(fields['Pid'])}/task")
+        waits = [int((task / "schedstat").read_text().split()[1]) for task in tasks.iterdir()]
+    except (OSError, KeyError, ValueError, IndexError):
+        return 0.0
+    return max(waits, default=0) / _NANOSECONDS
