@@ -42,8 +42,8 @@ from shared.tree.segmentation import Segmenter
 
 LARGER_VOCAB = 4096
 ANSWERS_PER_PROBLEM = (8, 1)
-IB_TREE = IBSampler(first=4, levels=9, width=1, branches=1)
-INDEPENDENT = IndependentSampler(first=IB_TREE.num_draws)
+IB_TREE = IBSampler(initial_draws=4, rounds=8, nodes_per_round=1, draws_per_node=1)
+INDEPENDENT = IndependentSampler(initial_draws=IB_TREE.num_draws)
 
 
 @dataclass(frozen=True, slots=True)

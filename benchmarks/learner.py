@@ -113,9 +113,9 @@ def main() -> None:
     )
     print("| CPU-seconds | min | median | max |\n|---|---|---|---|")
     for tokens in (512, 2048, 8192):
-        config = configured(kl_weight=0.0, micro_batch_tokens=tokens)
+        config = configured(kl_coef=0.0, micro_batch_tokens=tokens)
         print(row(f"step, micro-batches of {tokens} tokens", cpu_seconds(stepping(config, trees), rounds)))
-    apart = stepping(configured(kl_weight=0.0, share_prefixes=False), trees)
+    apart = stepping(configured(kl_coef=0.0, share_prefixes=False), trees)
     print(row("step of 2048, every trajectory computed by itself", cpu_seconds(apart, rounds)))
     print(row("step of 2048, with a reference for the KL", cpu_seconds(stepping(configured(), trees), rounds)))
     parts(trees, rounds)

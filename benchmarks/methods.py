@@ -34,7 +34,7 @@ def summary_of(runs: Path, sampler: str, advantage: str, seed: int, tokens: int)
             "advantage": advantage,
             "seed": seed,
             "max_generated_tokens": tokens,
-            "local.demo.held_out_problems": PROBLEMS,
+            "launcher.demo.held_out_problems": PROBLEMS,
             "evaluation.problems": PROBLEMS,
             "evaluation.every": 0,  # before and after alone
         }

@@ -222,7 +222,7 @@ async def record(one: Rollout, tasks: list[Task]) -> list[list[list[bytes]]]:
         recording = Recording(one.engine)
         grown = await TreeGrower(recording, CoinRewards(), "benchmark").grow(task, one.vocabulary)
         bodies = [_bare(request) for request, _ in recording.asked]
-        first = task.growth.sampler.first
+        first = task.growth.sampler.initial_draws
         assert len(bodies) == len(grown.draws)
         trees.append([bodies[:first], *([body] for body in bodies[first:])])
     return trees

@@ -54,7 +54,7 @@ def records_of_decisions(sampler: AnySampler, seed: int) -> Iterable[list[Draw]]
     """The record before each decision of one tree's growth, and the finished one."""
     rng = random.Random(seed)
     draws: list[Draw] = []
-    branches: tuple[Branch, ...] = (Branch(None, 0, sampler.first),)
+    branches: tuple[Branch, ...] = (Branch(None, 0, sampler.initial_draws),)
     for round_ in count(1):
         draws += [synthetic_draw(branch, rng) for branch in branches for _ in range(branch.count)]
         yield list(draws)
@@ -113,7 +113,7 @@ def works(sampler: IBSampler, rng: random.Random) -> dict[str, Callable[[list[Dr
             advantages(tree, credit),
             node_weights(tree, credit.node_weight),
         ),
-        "diagnose": lambda _, tree: diagnose(tree, sampler.score, sampler.first),
+        "diagnose": lambda _, tree: diagnose(tree, sampler.score, sampler.initial_draws),
     }
 
 
@@ -132,10 +132,10 @@ ESTIMATES = (
 )
 LABELS = {ValueEstimator.COUNTS: "V1", ValueEstimator.BACKUP: "V2", ValueEstimator.SHRUNK: "V3"}
 SAMPLERS: dict[str, AnySampler] = {
-    "independent 12": IndependentSampler(first=12),
+    "independent 12": IndependentSampler(initial_draws=12),
     "random (4, 9, 1, 1)": RandomSampler(),
     "fixed-width 12": FixedWidthSampler(width=12),
-    "entropy (4, 1, 1, 2)": EntropySampler(first=4, forks=1, branches=2),
+    "entropy (4, 1, 1, 2)": EntropySampler(initial_draws=4, forks_per_answer=1, draws_per_fork=2),
     "ib (4, 9, 1, 1), V1": IBSampler(),
     "ib (4, 9, 1, 1), V2": IBSampler(score=IBSettings(values=ValueEstimator.BACKUP)),
 }
@@ -156,7 +156,9 @@ def accuracy(sampler: AnySampler, worlds: list[World], num_trees: int) -> Accura
         rng = random.Random(nth)
         trees = [build_tree(grow(world, sampler, rng)) for _ in range(num_trees)]
         for one in ESTIMATES:
-            found.biases[one.name].append(fmean(one.of(tree, sampler.first) for tree in trees) - world.value[()])
+            found.biases[one.name].append(
+                fmean(one.of(tree, sampler.initial_draws) for tree in trees) - world.value[()]
+            )
         for estimator in ValueEstimator:
             squares = (square for tree in trees for square in squared_errors(world, tree, estimator))
             found.errors[LABELS[estimator]].append(1000 * fmean(squares))

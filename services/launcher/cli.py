@@ -50,7 +50,7 @@ def demo(
 
     - `ibtpo demo --fresh sampler=independent advantage=grpo` – the same with GRPO
 
-    - `ibtpo demo local.rollouts=3 seed=1 --run three`
+    - `ibtpo demo launcher.replicas=3 seed=1 --run three`
     """
     from services.launcher.commands.train import train
     from services.launcher.settings.plan import RunRequest, StartMode
@@ -93,7 +93,7 @@ def train(
 def rollout(settings: Settings = None, config: Config = None) -> None:
     """A rollout replica: grows trees for a run's tasks, and for whoever posts a problem.
 
-    - `ibtpo rollout model=models/mine verifier_url=http://127.0.0.1:8100` – POST /v1/trees, without a run
+    - `ibtpo rollout model=models/mine verifier_url=http://127.0.0.1:8002` – POST /v1/trees, without a run
 
     - `IBTPO_TOKEN=… ibtpo rollout host=0.0.0.0 run=mine redis_url=redis://10.0.0.5/0` – one more replica for a run
     """
@@ -110,7 +110,7 @@ def rollout(settings: Settings = None, config: Config = None) -> None:
 def verifier(settings: Settings = None, config: Config = None) -> None:
     """The verifier: judges answers over HTTP, POST /v1/verdicts.
 
-    - `ibtpo verifier port=8100 math.workers=4`
+    - `ibtpo verifier port=8002 math.workers=4`
     """
     from services.verifier.config import VerifierConfig
     from shared.runtime.config import load_config
@@ -152,9 +152,9 @@ def grow(
 
     - `ibtpo grow "2+3*4="`
 
-    - `ibtpo grow "2+3*4=" sampler=independent first=12 temperature=0.7`
+    - `ibtpo grow "2+3*4=" sampler=independent initial_draws=12 temperature=0.7`
 
-    - `ibtpo grow "…" --model models/mine --answer 42 max_tokens=512 levels=5`
+    - `ibtpo grow "…" --model models/mine --answer 42 max_tokens=512 rounds=4`
     """
     from services.launcher.commands.grow import GrowArguments
     from services.launcher.commands.grow import grow as grow_one

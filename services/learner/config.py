@@ -20,7 +20,7 @@ class Schedule(StrEnum):
     LINEAR = "linear"
 
 
-class Divisor(StrEnum):
+class LossNormalization(StrEnum):
     """What a token's loss is divided by (METHOD, Objective)."""
 
     TRAJECTORY = "trajectory"
@@ -83,10 +83,10 @@ class ObjectiveConfig(_Table):
 
     clip_low: float = Field(0.2, gt=0, lt=1)
     clip_high: float = Field(0.2, gt=0)
-    kl_weight: float = Field(0.001, ge=0, description="Of the k3 divergence from the model the run began with; 0: off")
+    kl_coef: float = Field(0.001, ge=0, description="Of the k3 divergence from the model the run began with; 0: off")
     old_policy: OldPolicy = OldPolicy.RECOMPUTED
     tis_cap: float = Field(2.0, gt=0, description="C of min(π_old/μ, C); counts with old_policy=recomputed")
-    divisor: Divisor = Divisor.TRAJECTORY
+    loss_normalization: LossNormalization = LossNormalization.TRAJECTORY
     epochs: int = Field(1, gt=0, description="Passes over the trees of a step")
     minibatches: int = Field(1, gt=0, description="Optimizer steps per pass")
     share_prefixes: bool = Field(
@@ -106,7 +106,7 @@ class EvaluationConfig(_Table):
     k: int = Field(8, gt=0, description="Independent answers per problem")
     problems: int = Field(128, gt=0, description="The first so many of the held-out set")
     max_tokens: int | None = Field(None, gt=0, description="None: as in training")
-    rows_per_replica: int = Field(8, gt=0, description="Problems in flight on one replica")
+    problems_per_replica: int = Field(8, gt=0, description="Problems in flight on one replica")
     deadline_seconds: float = Field(600.0, gt=0, description="What has not been answered by then is left out")
 
 
@@ -148,9 +148,9 @@ class LearnerConfig(_Table):
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    batch: int = Field(24, gt=0, description="Trees per step")
+    batch_size: int = Field(24, gt=0, description="Trees per step")
     max_staleness: int = Field(1, ge=0, description="How many updates older than the learner a tree's tokens may be")
-    patience_seconds: float = Field(
+    straggler_seconds: float = Field(
         60.0, ge=0, description="How long a full batch waits for the tree of an older task, before it goes without"
     )
     total_steps: int | None = Field(None, gt=0)
@@ -195,16 +195,16 @@ class LearnerConfig(_Table):
                 f"come, and max_staleness {self.max_staleness} drops them: publish at least every "
                 f"{self.max_staleness + 1} updates"
             )
-        if self.objective.minibatches > self.batch:
+        if self.objective.minibatches > self.batch_size:
             raise ValueError(
-                f"objective.minibatches {self.objective.minibatches} exceed the {self.batch} trees of a step"
+                f"objective.minibatches {self.objective.minibatches} exceed the {self.batch_size} trees of a step"
             )
         return self
 
     @property
     def needs_reference(self) -> bool:
         """Whether the model that the run began with is read in every step: by the KL term, or as the prior of A-2."""
-        return self.objective.kl_weight > 0 or (self.advantage.prior is Prior.REFERENCE and self.advantage.lam != 0)
+        return self.objective.kl_coef > 0 or (self.advantage.prior is Prior.REFERENCE and self.advantage.lam != 0)
 
     @property
     def max_outstanding(self) -> int:
@@ -212,4 +212,4 @@ class LearnerConfig(_Table):
 
         A task is fed under weights that may be `publish_every` − 1 updates older than the learner's.
         """
-        return (self.max_staleness + 2 - self.publish_every) * self.batch
+        return (self.max_staleness + 2 - self.publish_every) * self.batch_size

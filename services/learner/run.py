@@ -200,7 +200,7 @@ class Run:
         """The next batch. Where trees that were used fill Redis, a checkpoint lets go of them."""
         while True:
             try:
-                batch = self._parts.intake.batch(self._config.batch, self._course.version)
+                batch = self._parts.intake.batch(self._config.batch_size, self._course.version)
                 return await self._unless_stopped(batch)
             except StreamsFull:
                 await self._checkpoint()

@@ -84,7 +84,7 @@ class LearnerService:
                 feed,
                 metrics,
                 max_staleness=config.max_staleness,
-                patience_seconds=config.patience_seconds,
+                straggler_seconds=config.straggler_seconds,
                 vocab_size=crew.policy.model.vocab_size,
             ),
             publisher=_publisher(config, streams, self._http, metrics),

@@ -62,7 +62,7 @@ class RolloutConfig(BaseModel):
 
     engine: EngineKind = EngineKind.EMBEDDED
     model: Path | None = Field(None, description="A policy to serve before any learner pushes one, as version 0.0")
-    max_rows: int = Field(64, gt=0, description="Requests that the embedded engine decodes at once")
+    max_running_requests: int = Field(64, gt=0, description="Requests that the embedded engine decodes at once")
     cache_bytes: int = Field(256 * 2**20, ge=0, description="Memory of the embedded engine's prefix cache; 0: none")
 
     sglang: SglangConfig = SglangConfig()

@@ -66,10 +66,10 @@ class TreeGrower:
         started = time.monotonic()
         sampler = vocabulary.informed(task.growth.sampler)
         growth = _Growth(task, vocabulary, listen, Random(task.seed))
-        branches: tuple[Branch, ...] = (Branch(None, 0, sampler.first),)
+        branches: tuple[Branch, ...] = (Branch(None, 0, sampler.initial_draws),)
         for round_ in count(1):
             await self._draw(growth, branches)
-            branches = sampler.expand(build_tree(growth.draws, task.growth.merge), round_, growth.rng)
+            branches = sampler.expand(build_tree(growth.draws, task.growth.merge_equal_draws), round_, growth.rng)
             if not branches:
                 break
             if listen:

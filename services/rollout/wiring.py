@@ -144,7 +144,7 @@ def _engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:
         return engine
     from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedMetrics, EmbeddedSettings
 
-    embedded = EmbeddedEngine(EmbeddedSettings(max_rows=config.max_rows, cache_bytes=config.cache_bytes))
+    embedded = EmbeddedEngine(EmbeddedSettings(max_rows=config.max_running_requests, cache_bytes=config.cache_bytes))
     metrics.registry.register(EmbeddedMetrics(embedded.counters))
     return embedded
 

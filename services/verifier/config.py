@@ -24,10 +24,10 @@ class MathConfig(Settings):
 class CodeConfig(Settings):
     """The code check: how many programs run at once, and what each may use unless its item says otherwise."""
 
-    places: int = Field(2, ge=1, le=256, description="items judged at once")
+    concurrency: int = Field(2, ge=1, le=256, description="items judged at once")
     item_seconds: float = Field(60.0, gt=0, le=600, description="wall clock of all cases of one item")
     wall_seconds: float = Field(15.0, gt=0, le=600, description="wall clock of one process")
-    patience_seconds: float = Field(45.0, ge=0, le=600, description="more of it for one that gets no processor")
+    starved_seconds: float = Field(45.0, ge=0, le=600, description="more of it for one that gets no processor")
     cpu_seconds: float = Field(10.0, gt=0, le=600)
     memory_bytes: int = Field(1 << 30, gt=0)
     output_bytes: int = Field(4 << 20, gt=0)
@@ -58,7 +58,7 @@ class VerifierConfig(Settings):
     """The verifier service."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8100, ge=0, le=65535, description="0 picks a free one")
+    port: int = Field(8002, ge=0, le=65535, description="0 picks a free one")
     url_file: Path | None = Field(None, description="where the bound URL is written, for launchers")
     token: str | None = Field(None, description="bearer token; required unless host is loopback")
     log_level: str = "info"

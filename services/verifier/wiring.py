@@ -66,10 +66,10 @@ class VerifierService:
 
 def _code_settings(config: CodeConfig) -> CodeSettings:
     limits = Limits(
-        config.wall_seconds, config.patience_seconds, config.cpu_seconds, config.memory_bytes, config.output_bytes
+        config.wall_seconds, config.starved_seconds, config.cpu_seconds, config.memory_bytes, config.output_bytes
     )
     return CodeSettings(
-        concurrency=config.places,
+        concurrency=config.concurrency,
         is_unsafe=config.unsafe,
         uses_namespaces=config.namespaces,
         node=config.node,

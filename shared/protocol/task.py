@@ -33,7 +33,7 @@ class Growth(Message):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     max_tokens: int = Field(64, gt=0)
-    merge: bool = False
+    merge_equal_draws: bool = False
 
     @field_validator("sampler")
     @classmethod

@@ -57,7 +57,7 @@ class ScoredTree(Message):
 
     def tree(self) -> Tree:
         """The tree that its draws span."""
-        return build_tree(self.draws, self.task.growth.merge)
+        return build_tree(self.draws, self.task.growth.merge_equal_draws)
 
     @property
     def ib_settings(self) -> IBSettings:
@@ -67,7 +67,7 @@ class ScoredTree(Message):
 
     def figures(self) -> TreeFigures:
         """Its diagnostics, by `ib_settings`."""
-        return diagnose(self.tree(), self.ib_settings, self.task.growth.sampler.first)
+        return diagnose(self.tree(), self.ib_settings, self.task.growth.sampler.initial_draws)
 
     def pack(self) -> bytes:
         """The wire form: msgpack, with token ids as little-endian int32 and log-probabilities as float32."""

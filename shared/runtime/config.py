@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from shared.errors import InvalidInput
 from shared.runtime.http_errors import shorten
 
-SECTIONS = ("rollout", "verifier", "learner", "local")
+SECTIONS = ("rollout", "verifier", "learner", "launcher")
 _ROOT = Path(__file__).resolve().parents[2]
 # from a checkout, and from an installed wheel
 _PRESET_FOLDERS = (_ROOT / "deploy" / "config", _ROOT / "services" / "presets")

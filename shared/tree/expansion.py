@@ -22,10 +22,10 @@ class Branch:
 
 
 class Sampler(Protocol):
-    """Draws `first` continuations of the prompt, then, round by round, those that `expand` asks for."""
+    """Draws `initial_draws` continuations of the prompt, then, round by round, those that `expand` asks for."""
 
     @property
-    def first(self) -> int:
+    def initial_draws(self) -> int:
         """B₀: how many draws are made from the root before anything is known."""
 
     @property
@@ -43,14 +43,14 @@ class IndependentSampler:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: Literal["independent"] = "independent"
-    first: int = 8
+    initial_draws: int = 8
 
     def __post_init__(self) -> None:
-        _at_least_one(first=self.first)
+        _at_least(1, initial_draws=self.initial_draws)
 
     @property
     def num_draws(self) -> int:
-        return self.first
+        return self.initial_draws
 
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         return ()
@@ -58,33 +58,38 @@ class IndependentSampler:
 
 @dataclass(frozen=True, slots=True)
 class IBSampler:
-    """IBTree(B₀, L, K, B): each round draws `branches` times from each of the `width` nodes of the highest IB-Score."""
+    """IBTree(B₀, L, K, B): each of L − 1 rounds draws B times from each of the K nodes of the highest IB-Score."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: Literal["ib"] = "ib"
-    first: int = 4
-    levels: int = 9
-    width: int = 1
-    branches: int = 1
+    initial_draws: int = 4
+    rounds: int = 8
+    nodes_per_round: int = 1
+    draws_per_node: int = 1
     score: IBSettings = field(default_factory=IBSettings)
 
     def __post_init__(self) -> None:
-        _at_least_one(first=self.first, levels=self.levels, width=self.width, branches=self.branches)
+        _at_least(0, rounds=self.rounds)
+        _at_least(1, initial_draws=self.initial_draws)
+        _at_least(1, nodes_per_round=self.nodes_per_round, draws_per_node=self.draws_per_node)
 
     @property
     def num_draws(self) -> int:
-        return self.first + (self.levels - 1) * self.width * self.branches
+        return self.initial_draws + self.rounds * self.nodes_per_round * self.draws_per_node
 
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
-        if round >= self.levels:
+        if round > self.rounds:
             return ()
         scored = (
             (j, rng.random(), node_id)  # chance decides between equal scores
             for node_id, j in enumerate(ib_scores(tree, self.score))
             if j is not None
         )
-        return tuple(_branch(tree, node_id, self.branches) for _, _, node_id in heapq.nlargest(self.width, scored))
+        return tuple(
+            _branch(tree, node_id, self.draws_per_node)
+            for _, _, node_id in heapq.nlargest(self.nodes_per_round, scored)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,54 +99,56 @@ class RandomSampler:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: Literal["random"] = "random"
-    first: int = 4
-    levels: int = 9
-    width: int = 1
-    branches: int = 1
+    initial_draws: int = 4
+    rounds: int = 8
+    nodes_per_round: int = 1
+    draws_per_node: int = 1
 
     def __post_init__(self) -> None:
-        _at_least_one(first=self.first, levels=self.levels, width=self.width, branches=self.branches)
+        _at_least(0, rounds=self.rounds)
+        _at_least(1, initial_draws=self.initial_draws)
+        _at_least(1, nodes_per_round=self.nodes_per_round, draws_per_node=self.draws_per_node)
 
     @property
     def num_draws(self) -> int:
-        return self.first + (self.levels - 1) * self.width * self.branches
+        return self.initial_draws + self.rounds * self.nodes_per_round * self.draws_per_node
 
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
-        if round >= self.levels:
+        if round > self.rounds:
             return ()
         inner = [node_id for node_id, node in enumerate(tree.nodes) if node.num_draws]
-        chosen = rng.sample(inner, min(self.width, len(inner)))
-        return tuple(_branch(tree, node_id, self.branches) for node_id in chosen)
+        chosen = rng.sample(inner, min(self.nodes_per_round, len(inner)))
+        return tuple(_branch(tree, node_id, self.draws_per_node) for node_id in chosen)
 
 
 @dataclass(frozen=True, slots=True)
 class FixedWidthSampler:
-    """Splits every path in `branches` at every `every`-th step end, until there are `width` trajectories."""
+    """Splits every path into `branching_factor` at every `every_steps`-th step end, up to `width` trajectories."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: Literal["fixed-width"] = "fixed-width"
-    first: int = 2
-    branches: int = 2
-    every: int = 2
+    initial_draws: int = 2
+    branching_factor: int = 2
+    every_steps: int = 2
     width: int = 8
 
     def __post_init__(self) -> None:
-        _at_least_one(first=self.first, every=self.every, width=self.width)
-        if self.branches < 2:
-            raise ValueError(f"a path splits in at least 2 branches: {self.branches}")
+        _at_least(1, initial_draws=self.initial_draws, every_steps=self.every_steps, width=self.width)
+        if self.branching_factor < 2:
+            raise ValueError(f"a path splits in at least 2 branches: {self.branching_factor}")
 
     @property
     def num_draws(self) -> int:
-        return max(self.first, self.width)
+        return max(self.initial_draws, self.width)
 
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
-        level = [node_id for node_id, num_steps in _inner_step_ends(tree) if num_steps == round * self.every]
+        level = [node_id for node_id, num_steps in _inner_step_ends(tree) if num_steps == round * self.every_steps]
         rng.shuffle(level)  # where there is not enough width for all, chance decides
         branches = []
         missing = self.width - len(tree.draws)
         for node_id in level:
-            if (count := min(self.branches - 1, missing)) > 0:
+            if (count := min(self.branching_factor - 1, missing)) > 0:
                 branches.append(_branch(tree, node_id, count))
                 missing -= count
         return tuple(branches)
@@ -149,8 +156,8 @@ class FixedWidthSampler:
 
 @dataclass(frozen=True, slots=True)
 class EntropySampler:
-    """EPTree(M, N, L, T): L times, each of M first answers is continued anew, `branches` (T) times each, from before
-    the `forks` (N) tokens of its tree that had the highest −log p.
+    """EPTree(M, N, L, T): in each of L rounds, T new draws start before each of the N tokens with the highest −log p
+    in the tree of each of the M initial answers.
 
     Never from before the first token of a draw, nor after a token whose text contains one of `closing_words`, in any
     case. Which tokens those are is the vocabulary's to say: `for_vocabulary` gives a sampler its `closing_ids`.
@@ -159,19 +166,20 @@ class EntropySampler:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: Literal["entropy"] = "entropy"
-    first: int = 6
-    forks: int = 2
+    initial_draws: int = 6
+    forks_per_answer: int = 2
     rounds: int = 1
-    branches: int = 2
+    draws_per_fork: int = 2
     closing_words: tuple[str, ...] = ("answer", "conclusion")
     closing_ids: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        _at_least_one(first=self.first, forks=self.forks, rounds=self.rounds, branches=self.branches)
+        _at_least(1, initial_draws=self.initial_draws, rounds=self.rounds)
+        _at_least(1, forks_per_answer=self.forks_per_answer, draws_per_fork=self.draws_per_fork)
 
     @property
     def num_draws(self) -> int:
-        return self.first * (1 + self.forks * self.rounds * self.branches)
+        return self.initial_draws * (1 + self.forks_per_answer * self.rounds * self.draws_per_fork)
 
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         if round > self.rounds:
@@ -182,9 +190,9 @@ class EntropySampler:
                 tokens = tokens_of_answer.setdefault(_first_answer(tree.draws, draw_id), [])
                 tokens += ((-draw.logprobs[nth], rng.random(), draw_id, draw.cut + nth) for nth in self._forkable(draw))
         return tuple(
-            Branch(draw_id, cut, self.branches)
+            Branch(draw_id, cut, self.draws_per_fork)
             for tokens in tokens_of_answer.values()
-            for _, _, draw_id, cut in heapq.nlargest(self.forks, tokens)
+            for _, _, draw_id, cut in heapq.nlargest(self.forks_per_answer, tokens)
         )
 
     def _forkable(self, draw: Draw) -> range:
@@ -230,7 +238,7 @@ def _first_answer(draws: Sequence[Draw], draw_id: int) -> int:
     return draw_id
 
 
-def _at_least_one(**counts: int) -> None:
+def _at_least(minimum: int, **counts: int) -> None:
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} is at least 1: {count}")
+        if count < minimum:
+            raise ValueError(f"{name} is at least {minimum}: {count}")

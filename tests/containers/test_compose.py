@@ -66,7 +66,7 @@ def test_each_image_holds_only_what_its_service_needs() -> None:
 
 
 def test_model_code_is_jailed_in_the_container() -> None:
-    look = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8100/healthz').read().decode())"
+    look = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8002/healthz').read().decode())"
     code = json.loads(stack.compose("exec", "-T", "verifier", "python", "-c", look))["kinds"]["code"]
     assert code["refusal"] is None
     assert code["isolated"] is True

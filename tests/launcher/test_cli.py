@@ -86,9 +86,9 @@ def test_the_launcher_loads_no_torch() -> None:
         (("train", "samplr=ib"), 2, "no setting is called 'samplr': did you mean sampler"),
         (("train", "--config", "demmo"), 2, "no preset 'demmo'; did you mean demo?"),
         (("train", "--resume", "--fresh"), 2, "contradict"),
-        (("train", "batch=0"), 2, "learner.batch = 0: input should be greater than 0"),
+        (("train", "batch_size=0"), 2, "learner.batch_size = 0: input should be greater than 0"),
         (("verifier", "port=-1"), 2, "verifier.port = -1"),
-        (("learner", "batch=3"), 2, "learner.model is missing"),
+        (("learner", "batch_size=3"), 2, "learner.model is missing"),
         (("show", "nowhere"), 2, "there is no run 'nowhere' under runs/; there are: none"),
         (("status",), 2, "there is no run under runs/ yet: `ibtpo demo` makes one"),
         (("eval", "--model", "nowhere"), 2, "nowhere is no model directory: config.json and tokenizer.json missing"),
@@ -120,5 +120,10 @@ def test_a_preset_with_settings_is_shown_as_a_file_that_can_be_used(ibtpo: Comma
 
 def test_every_setting_is_explained(ibtpo: Command) -> None:
     done = ibtpo("config")
-    for setting in ("learner.growth.sampler", "rollout.max_rows", "verifier.math.workers", "local.rollouts"):
+    for setting in (
+        "learner.growth.sampler",
+        "rollout.max_running_requests",
+        "verifier.math.workers",
+        "launcher.replicas",
+    ):
         assert setting in done.stdout

@@ -22,7 +22,7 @@ def answered(*rewards: float | None) -> ScoredTree:
         prompt_ids=(0,),
         kind="exact",
         answer_key={},
-        growth=Growth(sampler=IndependentSampler(first=len(rewards))),
+        growth=Growth(sampler=IndependentSampler(initial_draws=len(rewards))),
         seed=0,
     )
     spans = (VersionSpan(WeightVersion(0, 0), 0, 2),)
@@ -51,7 +51,7 @@ def test_a_tree_is_grown_drawn_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IBTPO_TOKEN", "of another run")
-    run(monkeypatch, "grow", "2+3*4=", "levels=3", "--save", str(tmp_path / "tree.msgpack"))
+    run(monkeypatch, "grow", "2+3*4=", "rounds=2", "--save", str(tmp_path / "tree.msgpack"))
     text = capsys.readouterr().out
     for part in ("2+3*4=", "#6 ", "ib tree of 6 answers", "root value"):
         assert part in text, part

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 Launcher: TypeAlias = "subprocess.Popen[bytes]"
 Start = Callable[..., Launcher]
-SMALL = ("held_out_problems=8", "evaluation.problems=8", "batch=4", "total_steps=6", "checkpoint_every=1")
+SMALL = ("held_out_problems=8", "evaluation.problems=8", "batch_size=4", "total_steps=6", "checkpoint_every=1")
 
 
 @pytest.fixture

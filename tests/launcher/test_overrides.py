@@ -16,12 +16,12 @@ def spelled(*overrides: str) -> list[str]:
     [
         ("seed=1", "learner.seed=1"),
         ("sampler=ib", "learner.growth.sampler=ib"),
-        ("levels=5", "learner.growth.sampler.levels=5"),
+        ("rounds=4", "learner.growth.sampler.rounds=4"),
         ("sampler.score.beta=2", "learner.growth.sampler.score.beta=2"),
         ("advantage=grpo", "learner.advantage=grpo"),
         ("advantage.lam=0.2", "learner.advantage.lam=0.2"),
         ("lr=1e-4", "learner.optimizer.lr=1e-4"),
-        ("rollouts=3", "local.rollouts=3"),
+        ("replicas=3", "launcher.replicas=3"),
         ("verifier.math.workers=1", "verifier.math.workers=1"),
         ("learner.growth.temperature = 0.7", "learner.growth.temperature= 0.7"),
     ],
@@ -46,8 +46,8 @@ def test_an_argument_without_a_value_is_refused() -> None:
 
 
 def test_the_order_of_settings_is_kept() -> None:
-    assert sort_out(["sampler=random", "sampler.levels=3", "seed=1"], SECTIONS)["learner"] == [
+    assert sort_out(["sampler=random", "sampler.rounds=2", "seed=1"], SECTIONS)["learner"] == [
         "learner.growth.sampler=random",
-        "learner.growth.sampler.levels=3",
+        "learner.growth.sampler.rounds=2",
         "learner.seed=1",
     ]

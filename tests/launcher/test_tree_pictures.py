@@ -54,7 +54,7 @@ def scored(*draws: Draw) -> ScoredTree:
         prompt_ids=(A, MARKUP),
         kind="exact",
         answer_key={"gold": "b"},
-        growth=Growth(sampler=IBSampler(first=2, levels=2)),
+        growth=Growth(sampler=IBSampler(initial_draws=2, rounds=1)),
         seed=0,
     )
     return ScoredTree(task=task, replica="rollout-1", draws=draws, usage=TreeUsage(generated_tokens=8))

@@ -42,8 +42,8 @@ def configured(policy_dir: Path, problems_file: Path, tmp_path: Path) -> Callabl
             "run_dir": tmp_path / "run",
             "model": policy_dir,
             "data": problems_file,
-            "growth": {"sampler": {"kind": "independent", "first": 8}, "max_tokens": 16},
-            "batch": 4,
+            "growth": {"sampler": {"kind": "independent", "initial_draws": 8}, "max_tokens": 16},
+            "batch_size": 4,
             "total_steps": 4,
             "port": 0,
         }

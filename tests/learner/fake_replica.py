@@ -105,7 +105,7 @@ class FakeReplica:
         if self.version is None:
             raise Unavailable("no weights yet")
         rng = random.Random(task.seed)
-        record = draws(rng, task.growth.sampler.first, 0, versions=(self.version,), max_tokens=6)
+        record = draws(rng, task.growth.sampler.initial_draws, 0, versions=(self.version,), max_tokens=6)
         return scored(task, record, replica=self.name)
 
     async def _announce(self) -> None:

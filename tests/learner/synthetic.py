@@ -15,7 +15,7 @@ V0 = WeightVersion(1, 0)
 
 def growth(max_tokens: int = 16) -> Growth:
     """Eight independent answers."""
-    return Growth(sampler=IndependentSampler(first=8), max_tokens=max_tokens)
+    return Growth(sampler=IndependentSampler(initial_draws=8), max_tokens=max_tokens)
 
 
 def task(number: int = 0, *, run: str = "run", attempt: int = 0, prompt_ids: Sequence[int] = (3, 4, 5)) -> Task:

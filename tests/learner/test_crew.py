@@ -54,7 +54,7 @@ class Workshop:
 
 @pytest.fixture
 def workshop(configured: Configure, tmp_path: Path) -> Workshop:
-    objective = {"kl_weight": 0.1, "minibatches": 2, "micro_batch_tokens": 40, "divisor": "token"}
+    objective = {"kl_coef": 0.1, "minibatches": 2, "micro_batch_tokens": 40, "loss_normalization": "token"}
     return Workshop(configured(objective=objective, device="cpu"), tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_replicas_get_the_weights_in_the_precision_of_training(configured: Confi
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_step_in_bfloat16_goes_where_one_in_float32_goes(device: str, configured: Configure) -> None:
-    config = configured(objective={"kl_weight": 0.1, "minibatches": 2})
+    config = configured(objective={"kl_coef": 0.1, "minibatches": 2})
     updates = []
     for world in (ALONE, World(torch.device(device), Precision.BFLOAT16)):
         policy = policy_of(config, world)
@@ -148,7 +148,7 @@ def test_all_that_a_pass_computes_stays_on_the_device_of_the_world(
     configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a device that holds no numbers: what mixes it with the CPU, or reads a number before the end, fails."""
-    config = configured(objective={"kl_weight": 0.0})
+    config = configured(objective={"kl_coef": 0.0})
     world = World(torch.device("meta"))
     monkeypatch.setattr(world, "in_precision", contextlib.nullcontext)
     module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.model)).to("meta").eval()

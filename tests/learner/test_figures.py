@@ -69,7 +69,7 @@ def test_a_summary_is_over_the_whole_run(configured: Configure) -> None:
 
 
 def test_a_budget_of_tokens_and_one_of_steps_end_a_run_whichever_comes_first(configured: Configure) -> None:
-    config = configured(total_steps=10, max_generated_tokens=100, batch=4, max_staleness=1)
+    config = configured(total_steps=10, max_generated_tokens=100, batch_size=4, max_staleness=1)
     course = Course(config, RunProgress())
     assert (course.share_done, course.max_outstanding, course.eta_seconds) == (0.0, 8, None)
     tree = scored(task(), draws(random.Random(0), 4, 0))

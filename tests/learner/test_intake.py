@@ -47,7 +47,7 @@ class Desk:
         metrics = LearnerMetrics()
         metrics.show_accounts(lambda: ledger.accounts)
         feed = Feed(streams, curriculum, ledger, lambda: 2 * BATCH)
-        bounds = {"max_staleness": 1, "patience_seconds": 60.0, "vocab_size": VOCAB_SIZE}
+        bounds = {"max_staleness": 1, "straggler_seconds": 60.0, "vocab_size": VOCAB_SIZE}
         intake = Intake(streams, curriculum, ledger, feed, metrics, **bounds)
         return cls(streams, ledger, curriculum, feed, intake, metrics)
 

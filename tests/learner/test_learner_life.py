@@ -305,7 +305,10 @@ async def test_an_evaluation_goes_on_when_a_replica_dies(
     configured: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
 ) -> None:
     config = configured(
-        redis_url=redis_url, held_out=problems_file, evaluation={"problems": 40, "rows_per_replica": 2}, total_steps=1
+        redis_url=redis_url,
+        held_out=problems_file,
+        evaluation={"problems": 40, "problems_per_replica": 2},
+        total_steps=1,
     )
     async with replica("one") as one, contextlib.AsyncExitStack() as doomed:
         two = await doomed.enter_async_context(replica("two"))

@@ -140,9 +140,9 @@ def assert_whole(config: LearnerConfig) -> None:
     assert accounts.balanced
     assert accounts.outstanding == 0
     assert accounts.failed == accounts.foreign == 0
-    assert accounts.used + accounts.skipped == config.batch * config.total_steps
+    assert accounts.used + accounts.skipped == config.batch_size * config.total_steps
     assert state.progress.step == config.total_steps
-    assert state.progress.totals.figures.trees == config.batch * config.total_steps
+    assert state.progress.totals.figures.trees == config.batch_size * config.total_steps
     steps = [line["step"] for line in lines(config) if "avg_at_k" not in line]
     assert steps == list(range(1, config.total_steps + 1))
     evaluations = [line["step"] for line in lines(config) if "avg_at_k" in line]
@@ -155,7 +155,7 @@ def assert_whole(config: LearnerConfig) -> None:
         *("trajectories_per_1k_tokens", "tokens_per_second", "cache_hit_share", "wall_seconds"),
     }
     assert summary["steps"] == config.total_steps
-    assert summary["trees"] == config.batch * config.total_steps
+    assert summary["trees"] == config.batch_size * config.total_steps
     assert summary["trajectories"] == 8 * summary["trees"]
     assert summary["avg_at_8_before"] is not None
     AutoModelForCausalLM.from_pretrained(config.run_dir / "policy")

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.learner.config import Divisor
+from services.learner.config import LossNormalization
 from services.learner.training.packing import (
     MicroBatch,
     Trajectory,
@@ -128,20 +128,20 @@ def test_shared_prefixes_take_their_slots_once() -> None:
     assert apart.slots.sees_R1SS is None
 
 
-@pytest.mark.parametrize("divisor", list(Divisor))
-def test_a_divisor_makes_the_mean_that_it_names(divisor: Divisor) -> None:
+@pytest.mark.parametrize("divisor", list(LossNormalization))
+def test_a_divisor_makes_the_mean_that_it_names(divisor: LossNormalization) -> None:
     packed = grown(5)
     lengths = [len(one.token_ids) for one in packed]
     value = {
-        Divisor.TRAJECTORY: 1.0,
-        Divisor.TOKEN: 1.0,
-        Divisor.CONSTANT: sum(lengths) / (len(packed) * 16),
+        LossNormalization.TRAJECTORY: 1.0,
+        LossNormalization.TOKEN: 1.0,
+        LossNormalization.CONSTANT: sum(lengths) / (len(packed) * 16),
     }[divisor]
     weighted = divided(packed, divisor, 16)
     # of a loss that is 1 at every token
     assert sum(float(one.weights.sum()) for one in weighted) == pytest.approx(value, rel=1e-5)
     share = [float(one.weights.sum()) for one in weighted]
-    if divisor is Divisor.TRAJECTORY:
+    if divisor is LossNormalization.TRAJECTORY:
         assert share == pytest.approx([1 / len(packed)] * len(packed), rel=1e-5)
     else:
         assert share == pytest.approx([length * share[0] / lengths[0] for length in lengths], rel=1e-5)

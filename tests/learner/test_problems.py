@@ -129,4 +129,4 @@ def test_a_configuration_says_what_it_needs(configured: Callable[..., LearnerCon
     assert configured(advantage={"kind": "grpo", "epsilon": 0.5}).advantage.epsilon == 0.5
     assert configured(max_staleness=2).max_outstanding == 12
     assert configured(max_staleness=2, publish_every=2).max_outstanding == 8
-    assert configured(objective={"kl_weight": 0}).needs_reference is False
+    assert configured(objective={"kl_coef": 0}).needs_reference is False

@@ -105,7 +105,7 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: fl
 def test_on_independent_answers_the_step_is_grpo(
     advantage: Any, configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured(advantage=advantage, objective={"kl_weight": 0.0, "micro_batch_tokens": 60})
+    config = configured(advantage=advantage, objective={"kl_coef": 0.0, "micro_batch_tokens": 60})
     batch = trees(1, num_branches=0)
     recorder = Recorder(config, monkeypatch)
     recorder.step(batch)
@@ -116,7 +116,7 @@ def test_on_a_tree_extracted_trajectories_are_trained_on(
     configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GRPO over the answers of a tree is GRPO over independent answers with the same tokens and log-probabilities."""
-    config = configured(advantage="grpo", objective={"kl_weight": 0.0})
+    config = configured(advantage="grpo", objective={"kl_coef": 0.0})
     batch = trees(2)
     flat = []
     for tree in batch:
@@ -201,7 +201,7 @@ def test_the_second_pass_counts_ratios_from_where_the_step_began(
 
 
 def test_large_updates_are_clipped_in_later_passes(configured: Configure) -> None:
-    config = configured(objective={"epochs": 4, "kl_weight": 0.0})
+    config = configured(objective={"epochs": 4, "kl_coef": 0.0})
     policy = Policy(config.model, 1.0, config.optimizer)
     update = Trainer(policy, None, config).step(trees(8), CURRENT, 0.05, "")
     assert update.applied == 4
@@ -209,8 +209,8 @@ def test_large_updates_are_clipped_in_later_passes(configured: Configure) -> Non
 
 
 def test_minibatches_take_every_tree_once_a_pass(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder(configured(objective={"minibatches": 2, "divisor": "constant"}), monkeypatch)
-    alone = Recorder(configured(objective={"divisor": "constant"}), monkeypatch)
+    recorder = Recorder(configured(objective={"minibatches": 2, "loss_normalization": "constant"}), monkeypatch)
+    alone = Recorder(configured(objective={"loss_normalization": "constant"}), monkeypatch)
     batch = trees(9, count=4, num_branches=0)
     recorder.step(batch)
     alone.step(batch)
@@ -220,9 +220,9 @@ def test_minibatches_take_every_tree_once_a_pass(configured: Configure, monkeypa
 
 
 def test_the_engines_own_logprobs_can_be_the_old_policy(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    objective = {"old_policy": "engine", "kl_weight": 0.0, "clip_low": 0.99, "clip_high": 1e9}
+    objective = {"old_policy": "engine", "kl_coef": 0.0, "clip_low": 0.99, "clip_high": 1e9}
     by_ratio = Recorder(configured(objective=objective), monkeypatch)
-    by_weight = Recorder(configured(objective={"kl_weight": 0.0, "tis_cap": 1e9}), monkeypatch)
+    by_weight = Recorder(configured(objective={"kl_coef": 0.0, "tis_cap": 1e9}), monkeypatch)
     batch = trees(10)
     # ratios within the clip: both are ρ·A, as a ratio or as a weight
     near = [
@@ -291,10 +291,10 @@ def test_a_step_shows_the_parts_of_the_advantage(configured: Configure) -> None:
 
 
 def test_kl_pulls_back_to_the_reference(configured: Configure) -> None:
-    config = configured(objective={"kl_weight": 100.0})
+    config = configured(objective={"kl_coef": 100.0})
     policy = Policy(config.model, 1.0, config.optimizer)
     batch = trees(14)
-    far = Trainer(policy, None, configured(objective={"kl_weight": 0.0}))
+    far = Trainer(policy, None, configured(objective={"kl_coef": 0.0}))
     for _ in range(3):
         far.step(batch, CURRENT, 0.01, "")
     trainer = Trainer(policy, reference(config), config)

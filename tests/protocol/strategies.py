@@ -22,7 +22,7 @@ json_values = st.recursive(
     max_leaves=8,
 )
 json_objects = st.dictionaries(texts, json_values, max_size=4)
-samplers = st.sampled_from([IBSampler(), IndependentSampler(first=3), RandomSampler()])
+samplers = st.sampled_from([IBSampler(), IndependentSampler(initial_draws=3), RandomSampler()])
 versions = st.builds(WeightVersion, counts, counts)
 float32s = st.floats(-1000, 0, width=32).map(lambda value: struct.unpack("f", struct.pack("f", value))[0])
 
@@ -35,7 +35,7 @@ tasks = st.builds(
     prompt_ids=st.lists(counts, min_size=1, max_size=8).map(tuple),
     kind=texts,
     answer_key=json_objects,
-    growth=st.builds(Growth, sampler=samplers, merge=st.booleans()),
+    growth=st.builds(Growth, sampler=samplers, merge_equal_draws=st.booleans()),
     seed=counts,
 )
 

@@ -223,9 +223,9 @@ def test_a_malformed_message_is_refused(message: Any, body: dict[str, Any]) -> N
 
 def test_a_sampler_may_be_given_by_its_name() -> None:
     assert Growth.model_validate({"sampler": "ib"}).sampler == IBSampler()
-    assert Growth.model_validate_json('{"sampler": {"kind": "independent", "first": 3}}').sampler == IndependentSampler(
-        first=3
-    )
+    assert Growth.model_validate_json(
+        '{"sampler": {"kind": "independent", "initial_draws": 3}}'
+    ).sampler == IndependentSampler(initial_draws=3)
 
 
 def test_messages_do_not_change() -> None:

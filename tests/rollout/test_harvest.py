@@ -17,7 +17,7 @@ from shared.streams.keys import RunKeys
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IndependentSampler
 
-GROWTH = Growth(sampler=IndependentSampler(first=1))
+GROWTH = Growth(sampler=IndependentSampler(initial_draws=1))
 
 
 def task(index: int) -> Task:

@@ -14,8 +14,8 @@ from tests.sglang.conftest import ARGUMENTS, MODULE, PYTHON
 
 SETTINGS = (
     "engine=sglang",
-    "local.rollouts=1",
-    "local.ready_seconds=300",
+    "launcher.replicas=1",
+    "launcher.ready_seconds=300",
     "max_generated_tokens=80000",
     "learner.evaluation.problems=60",
     "learner.evaluation.k=4",

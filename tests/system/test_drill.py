@@ -104,8 +104,8 @@ def books(run: Path) -> dict[str, Any]:
 
 
 SMALL = (
-    "learner.batch=8", "learner.evaluation.problems=8", "learner.evaluation.every=0", "learner.checkpoint_every=2",
-    "local.demo.train_problems=256", "local.demo.held_out_problems=16", "rollout.claim_after_seconds=3",
+    "learner.batch_size=8", "learner.evaluation.problems=8", "learner.evaluation.every=0", "learner.checkpoint_every=2",
+    "launcher.demo.train_problems=256", "launcher.demo.held_out_problems=16", "rollout.claim_after_seconds=3",
 )  # fmt: skip
 
 

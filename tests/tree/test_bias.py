@@ -19,11 +19,11 @@ from shared.tree.values import ValueEstimator, node_values, root_value
 from tests.tree.worlds import World, every_record, grow
 
 SMALL: list[AnySampler] = [
-    IndependentSampler(first=3),
-    IBSampler(first=2, levels=3),
-    RandomSampler(first=2, levels=3),
-    FixedWidthSampler(first=2, every=1, width=4),
-    EntropySampler(first=2, forks=1, branches=1),
+    IndependentSampler(initial_draws=3),
+    IBSampler(initial_draws=2, rounds=2),
+    RandomSampler(initial_draws=2, rounds=2),
+    FixedWidthSampler(initial_draws=2, every_steps=1, width=4),
+    EntropySampler(initial_draws=2, forks_per_answer=1, draws_per_fork=1),
 ]
 
 
@@ -45,7 +45,7 @@ def exact_bias(world: World, sampler: AnySampler, estimate: Callable[[Tree], flo
 @pytest.mark.parametrize("seed", range(3))
 def test_the_mean_of_the_first_leaves_is_unbiased_under_every_sampler(sampler: AnySampler, seed: int) -> None:
     def first_leaves(tree: Tree) -> float:
-        return root_value(tree, sampler.first) or 0.0
+        return root_value(tree, sampler.initial_draws) or 0.0
 
     assert exact_bias(World(seed, depth=2, width=2), sampler, first_leaves) == pytest.approx(0.0, abs=1e-12)
 
@@ -57,7 +57,7 @@ def test_backup_is_unbiased_where_the_choice_of_branches_sees_no_outcome(sampler
 
 
 def test_counts_and_backup_are_biased_where_rewards_decide() -> None:
-    world, sampler = World(1, depth=2, width=2), IBSampler(first=2, levels=3)
+    world, sampler = World(1, depth=2, width=2), IBSampler(initial_draws=2, rounds=2)
     assert exact_bias(world, sampler, counts) == pytest.approx(0.0586, abs=5e-5)
     assert exact_bias(world, sampler, backup) == pytest.approx(0.0586, abs=5e-5)
 

@@ -28,11 +28,11 @@ from tests.tree.worlds import World, grow
 SAMPLERS: list[AnySampler] = [
     IndependentSampler(),
     IBSampler(),
-    IBSampler(first=3, levels=4, width=2, branches=3),
+    IBSampler(initial_draws=3, rounds=3, nodes_per_round=2, draws_per_node=3),
     IBSampler(score=IBSettings(form=ScoreForm.EXACT, confidence=Confidence.SIBLINGS)),
     RandomSampler(),
     FixedWidthSampler(),
-    EntropySampler(first=2, rounds=2),
+    EntropySampler(initial_draws=2, rounds=2),
 ]
 of_any_kind = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.kind)
 
@@ -41,7 +41,7 @@ of_any_kind = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: s
 def test_a_tree_grows_to_its_size_and_ends(sampler: AnySampler) -> None:
     draws = grow(World(0, depth=5, width=2), sampler, random.Random(0))
     assert len(draws) == sampler.num_draws
-    assert all(one.parent is None for one in draws[: sampler.first])
+    assert all(one.parent is None for one in draws[: sampler.initial_draws])
 
 
 def test_the_published_tree_has_12_trajectories() -> None:
@@ -56,14 +56,14 @@ def test_a_seed_decides_the_tree(sampler: AnySampler) -> None:
 
 @of_any_kind
 def test_a_tree_without_verdicts_ends(sampler: AnySampler) -> None:
-    tree = build_tree([draw([A, BLANK_LINE, B, EOS], None) for _ in range(sampler.first)])
+    tree = build_tree([draw([A, BLANK_LINE, B, EOS], None) for _ in range(sampler.initial_draws)])
     assert sampler.expand(tree, 1, random.Random(0)) == ()
 
 
 @of_any_kind
 @pytest.mark.parametrize("token_ids", [[A], [A, B, A], [A, BLANK_LINE, B, BLANK_LINE, A]])
 def test_a_tree_of_cut_answers_ends_and_never_branches_their_leaves(sampler: AnySampler, token_ids: list[int]) -> None:
-    draws = [draw(token_ids, None) for _ in range(sampler.first)]
+    draws = [draw(token_ids, None) for _ in range(sampler.initial_draws)]
     for round_ in range(1, 20):
         tree = build_tree(draws)
         branches = sampler.expand(tree, round_, random.Random(round_))
@@ -96,7 +96,7 @@ def test_every_branch_continues_what_its_parent_sampled(
 @given(records(), st.integers(1, 3), st.integers(0, 99))
 @quick
 def test_ib_takes_the_nodes_of_the_highest_score(draws: tuple[Draw, ...], width: int, seed: int) -> None:
-    tree, sampler = build_tree(draws), IBSampler(width=width, branches=2)
+    tree, sampler = build_tree(draws), IBSampler(nodes_per_round=width, draws_per_node=2)
     scores = ib_scores(tree, sampler.score)
     node_of = {(node.draw, node.end): node_id for node_id, node in enumerate(tree.nodes) if node.num_draws}
     chosen = sampler.expand(tree, 1, random.Random(seed))
@@ -113,7 +113,7 @@ def test_ib_may_draw_from_the_root_again() -> None:
 
 def test_chance_decides_between_equal_scores() -> None:
     tree = build_tree([draw([A, BLANK_LINE, A, EOS], 1.0, logprobs=[-1.0] * 4) for _ in range(3)])
-    chosen = Counter(IBSampler(first=3).expand(tree, 1, random.Random(seed))[0] for seed in range(200))
+    chosen = Counter(IBSampler(initial_draws=3).expand(tree, 1, random.Random(seed))[0] for seed in range(200))
     assert set(chosen) == {Branch(None, 0, 1), Branch(0, 2, 1), Branch(1, 2, 1), Branch(2, 2, 1)}
 
 
@@ -127,12 +127,12 @@ def test_random_is_uniform_over_what_is_no_leaf() -> None:
 
 def test_random_draws_from_different_nodes_in_a_round() -> None:
     tree = build_tree([draw([A, BLANK_LINE, B, EOS], 1.0)])
-    chosen = RandomSampler(width=5).expand(tree, 1, random.Random(0))
+    chosen = RandomSampler(nodes_per_round=5).expand(tree, 1, random.Random(0))
     assert sorted(one.cut for one in chosen) == [0, 2]
 
 
 def test_fixed_width_splits_every_path_at_every_second_step() -> None:
-    sampler = FixedWidthSampler(first=2, branches=2, every=2, width=8)
+    sampler = FixedWidthSampler(initial_draws=2, branching_factor=2, every_steps=2, width=8)
     draws = grow(World(0, depth=7, width=2), sampler, random.Random(0))
     assert [one.cut for one in draws] == [0, 0, 4, 4, 8, 8, 8, 8]
     assert {one.parent for one in draws[2:4]} == {0, 1}
@@ -145,7 +145,7 @@ def test_fixed_width_stops_where_paths_end() -> None:
 
 
 def test_fixed_width_does_not_exceed_its_width() -> None:
-    draws = grow(World(0, depth=7, width=2), FixedWidthSampler(width=5, branches=3), random.Random(0))
+    draws = grow(World(0, depth=7, width=2), FixedWidthSampler(width=5, branching_factor=3), random.Random(0))
     assert len(draws) == 5
 
 
@@ -155,19 +155,23 @@ def surprising(*logprobs: float, tokens: list[int] | None = None, reward: float 
 
 def test_entropy_forks_each_answer_before_its_most_surprising_tokens() -> None:
     draws = [surprising(-9.0, -0.1, -2.0, -3.0, -0.2), surprising(-0.1, -0.5, -0.4, -0.3)]
-    chosen = EntropySampler(first=2, forks=2, branches=3).expand(build_tree(draws), 1, random.Random(0))
+    chosen = EntropySampler(initial_draws=2, forks_per_answer=2, draws_per_fork=3).expand(
+        build_tree(draws), 1, random.Random(0)
+    )
     assert chosen == (Branch(0, 3, 3), Branch(0, 2, 3), Branch(1, 1, 3), Branch(1, 2, 3))
 
 
 def test_entropy_counts_an_answers_branches_to_its_tree() -> None:
     draws = [surprising(-0.1, -1.0, -0.5, -0.1), surprising(-0.1, -0.2, -0.1)]
     draws.append(draw([B, B, EOS], before=draws, parent=0, cut=1, logprobs=[-9.0, -4.0, -0.1]))
-    chosen = EntropySampler(first=2, forks=2, rounds=2, branches=1).expand(build_tree(draws), 2, random.Random(0))
+    chosen = EntropySampler(initial_draws=2, forks_per_answer=2, rounds=2, draws_per_fork=1).expand(
+        build_tree(draws), 2, random.Random(0)
+    )
     assert chosen == (Branch(2, 2, 1), Branch(0, 1, 1), Branch(1, 1, 1), Branch(1, 2, 1))
 
 
 def test_entropy_forks_nothing_after_a_token_that_closes() -> None:
-    sampler = for_vocabulary(EntropySampler(first=1), [b"a", b" Answer", b"\n\n", b"<eos>"])
+    sampler = for_vocabulary(EntropySampler(initial_draws=1), [b"a", b" Answer", b"\n\n", b"<eos>"])
     assert isinstance(sampler, EntropySampler)
     assert sampler.closing_ids == {1}
     tree = build_tree([surprising(-0.1, -0.2, -0.3, -5.0, -6.0, tokens=[A, A, B, A, EOS])])
@@ -176,12 +180,12 @@ def test_entropy_forks_nothing_after_a_token_that_closes() -> None:
 
 def test_entropy_forks_no_leaf_that_the_limit_cut() -> None:
     tree = build_tree([surprising(-0.1, -0.2, -0.3, -0.4, -9.0, tokens=[A, B, BLANK_LINE, A, A])])
-    assert [one.cut for one in EntropySampler(first=1).expand(tree, 1, random.Random(0))] == [3, 2]
+    assert [one.cut for one in EntropySampler(initial_draws=1).expand(tree, 1, random.Random(0))] == [3, 2]
 
 
 def test_entropy_passes_over_draws_without_a_verdict() -> None:
     draws = [surprising(-0.1, -9.0, -0.1, reward=None), surprising(-0.1, -0.2, -0.1)]
-    chosen = EntropySampler(first=2, forks=1).expand(build_tree(draws), 1, random.Random(0))
+    chosen = EntropySampler(initial_draws=2, forks_per_answer=1).expand(build_tree(draws), 1, random.Random(0))
     assert [one.parent for one in chosen] == [1]
 
 
@@ -205,13 +209,13 @@ def test_samplers_cross_a_wire(sampler: AnySampler) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"kind": "ib", "first": 0},
+        {"kind": "ib", "initial_draws": 0},
         {"kind": "ib", "breadth": 2},
         {"kind": "ib", "score": {"beta": 0}},
         {"kind": "ib", "score": {"gamma": 1}},
-        {"kind": "random", "levels": 0},
-        {"kind": "fixed-width", "branches": 1},
-        {"kind": "entropy", "forks": -1},
+        {"kind": "random", "rounds": -1},
+        {"kind": "fixed-width", "branching_factor": 1},
+        {"kind": "entropy", "forks_per_answer": -1},
         {"kind": "independent", "width": 2},
         {"kind": "magic"},
     ],
@@ -225,4 +229,6 @@ def test_a_stopped_answer_may_be_forked_inside_its_leaf() -> None:
     stopped = surprising(-0.1, -0.2, -9.0)
     assert stopped.finish is Finish.STOP
     tree = build_tree([stopped, replace(stopped, reward=0.0)])
-    assert [one.cut for one in EntropySampler(first=2, forks=1).expand(tree, 1, random.Random(0))] == [2, 2]
+    assert [
+        one.cut for one in EntropySampler(initial_draws=2, forks_per_answer=1).expand(tree, 1, random.Random(0))
+    ] == [2, 2]

@@ -17,7 +17,7 @@ def test_what_the_page_names_exists(module: str, name: str) -> None:
 
 
 def test_the_loss_functions_exist() -> None:
-    source = (ROOT / "services" / "learner" / "loss.py").read_text(encoding="utf-8")
+    source = (ROOT / "services" / "learner" / "training" / "loss.py").read_text(encoding="utf-8")
     named = [name for module, name in NAMES if module == "loss"]
     assert len(named) == 3
     assert all(f"def {name}(" in source for name in named)

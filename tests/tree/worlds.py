@@ -77,7 +77,7 @@ class World:
 def grow(world: World, sampler: Sampler, rng: random.Random) -> list[Draw]:
     """One tree's record: draws from the root, then from where the sampler says, until it says nothing."""
     draws: list[Draw] = []
-    branches: Sequence[Branch] = (Branch(None, 0, sampler.first),)
+    branches: Sequence[Branch] = (Branch(None, 0, sampler.initial_draws),)
     for round_ in count(1):
         draws += [
             world.draw(branch, world.sample(world.state(draws, branch), rng))
@@ -92,7 +92,7 @@ def grow(world: World, sampler: Sampler, rng: random.Random) -> list[Draw]:
 
 def every_record(world: World, sampler: Sampler, rng: random.Random) -> Iterator[tuple[float, list[Draw]]]:
     """Every record that the sampler can grow, with its probability; `rng` decides ties alone."""
-    yield from _grown(world, sampler, rng, [], [Branch(None, 0, 1)] * sampler.first, 1)
+    yield from _grown(world, sampler, rng, [], [Branch(None, 0, 1)] * sampler.initial_draws, 1)
 
 
 def _grown(

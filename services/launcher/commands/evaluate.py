@@ -95,7 +95,7 @@ def _make_request(arguments: EvaluateArguments, problem: Problem, index: int) ->
     if not isinstance(problem.prompt, str):
         raise InvalidInput(f"problem {problem.id!r} has chat messages for a prompt; `ibtpo eval` takes text prompts")
     growth = Growth(
-        sampler=IndependentSampler(first=arguments.k),
+        sampler=IndependentSampler(initial_draws=arguments.k),
         temperature=arguments.temperature,
         max_tokens=arguments.max_tokens,
     )

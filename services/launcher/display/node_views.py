@@ -34,7 +34,7 @@ def describe_nodes(scored: ScoredTree, prompt: str, bytes_of_token: Sequence[byt
     """The nodes of a tree, the root first, below each node its children in the order in which they were drawn."""
     is_judged = any(draw.counted_reward is not None for draw in scored.draws)
     draws = scored.draws if is_judged else [replace(draw, reward=0.0) for draw in scored.draws]
-    tree = build_tree(draws, scored.task.growth.merge)
+    tree = build_tree(draws, scored.task.growth.merge_equal_draws)
     figures = _Figures.of(tree, scored.ib_settings, is_judged)
     return tuple(
         _describe(tree, node_id, guide, prompt if node_id == 0 else _text(tree, node_id, bytes_of_token), figures)

@@ -35,7 +35,7 @@ class RunLauncher:
         self._redis = redis
         self._view = view
         self._services: list[Service] = []
-        self._policy = RestartPolicy(plan.local.ready_seconds, plan.local.max_restarts)
+        self._policy = RestartPolicy(plan.launcher.ready_seconds, plan.launcher.max_restarts)
         self._started = time.time()
         self._record: RunRecord | None = None
         self._stop_requested = asyncio.Event()
@@ -88,7 +88,7 @@ class RunLauncher:
         if isinstance(self._redis, ManagedRedis):
             await self._start(guard, specs.redis(self._redis))
         verifier, learner = await self._start(guard, specs.verifier(), specs.learner())
-        numbers = range(1, self._plan.local.rollouts + 1)
+        numbers = range(1, self._plan.launcher.replicas + 1)
         await self._start(guard, *(specs.rollout(number, verifier.url, learner.url) for number in numbers))
 
     async def _start(self, guard: GuardProcess, *specs: ServiceSpec) -> list[Service]:
@@ -112,7 +112,7 @@ class RunLauncher:
                 status = await source.read(learner.url)
                 if status is not None:
                     self._view.show(status)
-                await asyncio.sleep(self._plan.local.refresh_seconds)
+                await asyncio.sleep(self._plan.launcher.refresh_seconds)
 
     async def _stop_services(self) -> None:
         killer = asyncio.create_task(self._kill_on_request())

@@ -109,7 +109,7 @@ class Service:
             if (self.url or self.spec.url_file is None) and await self.spec.probe(self.url):
                 return
             await asyncio.sleep(POLL_SECONDS)
-        raise self._failure(f"is not ready after {seconds:.0f} s (raise local.ready_seconds on a slow machine)")
+        raise self._failure(f"is not ready after {seconds:.0f} s (raise launcher.ready_seconds on a slow machine)")
 
     async def keep_running(self, policy: RestartPolicy) -> None:
         """Restarts the service when it dies; returns when it has finished. ServiceFailed when it dies too often."""

@@ -32,7 +32,7 @@ class ServiceSpecs:
 
     def learner(self) -> ServiceSpec:
         """The learner. It resumes from its latest checkpoint at every start; a fresh run's directory has none."""
-        stop_seconds = self.plan.local.stop_seconds
+        stop_seconds = self.plan.launcher.stop_seconds
         return self._make("learner", StopOrder.LEARNER, "resume=auto", probe=is_listening, grace_seconds=stop_seconds)
 
     def rollout(self, number: int, verifier_url: str, learner_url: str) -> ServiceSpec:
@@ -69,5 +69,5 @@ class ServiceSpecs:
 
     def _environment(self) -> Mapping[str, str]:
         """The Redis URL may hold a password, so it is no argument: other users can read arguments."""
-        threads = str(self.plan.local.threads_per_service)
+        threads = str(self.plan.launcher.threads_per_service)
         return {"REDIS_URL": self.redis_url, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}

@@ -1,4 +1,4 @@
-"""What one machine's run can be told: section `[local]`."""
+"""What one machine's run can be told: section `[launcher]`."""
 
 from typing import Literal
 
@@ -18,12 +18,12 @@ class DemoTask(BaseModel):
     seed: int = Field(0, ge=0)
 
 
-class LocalConfig(BaseModel):
+class LauncherConfig(BaseModel):
     """How all services are run on this machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rollouts: int = Field(2, gt=0, le=256, description="Rollout replicas, each a process")
+    replicas: int = Field(2, gt=0, le=256, description="Rollout replicas, each a process")
     threads_per_service: int = Field(1, gt=0, description="OMP_NUM_THREADS of every service")
     ready_seconds: float = Field(120.0, gt=0, description="How long a service may take to come up")
     stop_seconds: float = Field(30.0, gt=0, description="How long the learner may take to save its state at the end")

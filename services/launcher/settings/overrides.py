@@ -23,7 +23,7 @@ def sort_out(overrides: Sequence[str], sections: Sections) -> dict[str, list[str
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise InvalidInput(f"{override!r} is no key=value argument; for instance seed=1 or learner.batch=32")
+            raise InvalidInput(f"{override!r} is no key=value argument; for instance seed=1 or learner.batch_size=32")
         path = _place(key.strip(), paths)
         sorted_out[path.split(".")[0]].append(f"{path}={value}")
     return sorted_out

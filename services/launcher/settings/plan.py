@@ -12,7 +12,7 @@ from services.demo.data import write_data
 from services.demo.task import checkpoint_directory
 from services.launcher.runs import run_dir
 from services.launcher.runs.run_dir import RunDirectory
-from services.launcher.settings.config import DemoTask, LocalConfig
+from services.launcher.settings.config import DemoTask, LauncherConfig
 from services.launcher.settings.overrides import sort_out
 from services.launcher.settings.toml_text import to_toml
 from services.learner.config import LearnerConfig
@@ -25,7 +25,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "learner": LearnerConfig,
     "rollout": RolloutConfig,
     "verifier": VerifierConfig,
-    "local": LocalConfig,
+    "launcher": LauncherConfig,
 }
 _PRIVATE = {"token", "redis_url", "url_file"}
 """Never in a saved configuration: secrets travel in the environment, URL files belong to a launch."""
@@ -64,7 +64,7 @@ class RunPlan:
 
     run: RunDirectory
     learner: LearnerConfig
-    local: LocalConfig
+    launcher: LauncherConfig
     config_text: str
     resumes: bool
 
@@ -104,8 +104,8 @@ def prepare(plan: RunPlan) -> None:
     if not plan.resumes and plan.run.has_begun:
         _move_aside(plan.run)
     plan.run.make()
-    if plan.local.task == "demo":
-        _write_demo_data(plan.run, plan.local.demo)
+    if plan.launcher.task == "demo":
+        _write_demo_data(plan.run, plan.launcher.demo)
     plan.run.write_private(plan.run.config, plan.config_text)
 
 
@@ -123,15 +123,15 @@ def _move_aside(run: RunDirectory) -> None:
 
 
 def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str]], *, resumes: bool) -> RunPlan:
-    local = load_config(LocalConfig, "local", source, given["local"])
+    launcher = load_config(LauncherConfig, "launcher", source, given["launcher"])
     ours = [f"learner.run={run.name}", f"learner.run_dir={run.root.resolve()}"]
-    if local.task == "demo":
+    if launcher.task == "demo":
         ours += _demo_settings(run)
     learner = _resolve_paths(load_config(LearnerConfig, "learner", source, [*ours, *given["learner"]]))
     rollout = load_config(RolloutConfig, "rollout", source, [f"rollout.run={run.name}", *given["rollout"]])
     verifier = load_config(VerifierConfig, "verifier", source, given["verifier"])
-    tables = {"local": local, "learner": learner, "rollout": rollout, "verifier": verifier}
-    return RunPlan(run, learner, local, to_toml({name: _dump(table) for name, table in tables.items()}), resumes)
+    tables = {"launcher": launcher, "learner": learner, "rollout": rollout, "verifier": verifier}
+    return RunPlan(run, learner, launcher, to_toml({name: _dump(table) for name, table in tables.items()}), resumes)
 
 
 def _demo_settings(run: RunDirectory) -> list[str]:

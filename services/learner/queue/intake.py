@@ -58,7 +58,7 @@ class Intake:
         metrics: LearnerMetrics,
         *,
         max_staleness: int,
-        patience_seconds: float,
+        straggler_seconds: float,
         vocab_size: int,
     ) -> None:
         self._streams = streams
@@ -67,7 +67,7 @@ class Intake:
         self._feed = feed
         self._metrics = metrics
         self._max_staleness = max_staleness
-        self._patience_seconds = patience_seconds
+        self._patience_seconds = straggler_seconds
         self._vocab_size = vocab_size
         self._again: list[str] = []
         self._held: dict[TaskId, Delivery[ScoredTree]] = {}
@@ -92,7 +92,7 @@ class Intake:
         """The next `size` trees to learn from under the weights `version`: those of the feedings that are out longest.
 
         A tree that is quick to grow overtakes none that is slow: what a batch holds depends on no speed, and the slow
-        do not grow stale behind the quick. A full batch waits for `patience_seconds`; for what is not there by then no
+        do not grow stale behind the quick. A full batch waits for `straggler_seconds`; for what is not there by then no
         batch waits any more.
 
         Meanwhile tasks are fed as credits come free. A Redis that is away is waited for; StreamsFull when it is full

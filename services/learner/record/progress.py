@@ -46,7 +46,7 @@ class Course:
         config = self._config
         if config.total_steps is None:
             return config.max_outstanding
-        return min(config.max_outstanding, (config.total_steps - self.progress.step) * config.batch)
+        return min(config.max_outstanding, (config.total_steps - self.progress.step) * config.batch_size)
 
     @property
     def eta_seconds(self) -> float | None:

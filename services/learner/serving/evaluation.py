@@ -64,7 +64,7 @@ class Evaluator:
         """
         if not self._problems:
             return None
-        seats = _Seats(self._streams, self._config.rows_per_replica)
+        seats = _Seats(self._streams, self._config.problems_per_replica)
         answers: dict[int, ScoredTree] = {}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.deadline_seconds), asyncio.TaskGroup() as group:
@@ -179,9 +179,9 @@ def probe_growth(growth: Growth, config: EvaluationConfig) -> Growth:
     """k independent answers, sampled as in training."""
     return growth.model_copy(
         update={
-            "sampler": IndependentSampler(first=config.k),
+            "sampler": IndependentSampler(initial_draws=config.k),
             "max_tokens": config.max_tokens or growth.max_tokens,
-            "merge": False,
+            "merge_equal_draws": False,
         }
     )
 

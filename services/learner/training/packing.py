@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.learner.config import Divisor
+from services.learner.config import LossNormalization
 from services.learner.training.prefix_rows import Block, Ints, Slots, laid_out
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import Draw, WeightVersion
@@ -161,7 +161,7 @@ def _blocks(trajectories: Sequence[Trajectory], max_tokens: int, share_prefixes:
         yield packed
 
 
-def divided(trajectories: Sequence[Trajectory], divisor: Divisor, max_answer_tokens: int) -> list[Trajectory]:
+def divided(trajectories: Sequence[Trajectory], divisor: LossNormalization, max_answer_tokens: int) -> list[Trajectory]:
     """The trajectories with weights over the divisor of their mini-batch, so that losses add."""
     return [
         replace(one, weights=one.weights / np.float32(by))
@@ -169,14 +169,14 @@ def divided(trajectories: Sequence[Trajectory], divisor: Divisor, max_answer_tok
     ]
 
 
-def _divisors(trajectories: Sequence[Trajectory], divisor: Divisor, max_answer_tokens: int) -> list[int]:
+def _divisors(trajectories: Sequence[Trajectory], divisor: LossNormalization, max_answer_tokens: int) -> list[int]:
     lengths = [len(one.token_ids) for one in trajectories]
     match divisor:
-        case Divisor.TRAJECTORY:
+        case LossNormalization.TRAJECTORY:
             return [len(lengths) * length for length in lengths]
-        case Divisor.TOKEN:
+        case LossNormalization.TOKEN:
             return [sum(lengths)] * len(lengths)
-        case Divisor.CONSTANT:
+        case LossNormalization.CONSTANT:
             return [len(lengths) * max_answer_tokens] * len(lengths)
 
 

@@ -54,7 +54,7 @@ class Trainer:
 
     def step(self, scored: Sequence[ScoredTree], version: WeightVersion, lr: float, seed: str) -> Update:
         """Trains on `scored`, trees with a signal, under the weights called `version`."""
-        trees = [build_tree(one.draws, one.task.growth.merge) for one in scored]
+        trees = [build_tree(one.draws, one.task.growth.merge_equal_draws) for one in scored]
         drawn = [trajectories_of(one, tree, version) for one, tree in zip(scored, trees, strict=True)]
         if self._reference is not None:
             drawn = self._with_reference(self._reference, drawn)
@@ -87,7 +87,7 @@ class Trainer:
 
     def _update(self, trajectories: Sequence[Trajectory], lr: float, sums: StepSums) -> float | None:
         """One optimizer step: the gradient's norm, None when it was not finite and nothing was changed."""
-        weighted = divided(trajectories, self._objective.divisor, self._max_answer_tokens)
+        weighted = divided(trajectories, self._objective.loss_normalization, self._max_answer_tokens)
         for micro_batch, counts in self._micro_batches(weighted):
             if counts:
                 loss = self._loss(micro_batch, sums)
@@ -97,7 +97,7 @@ class Trainer:
         return self._policy.apply_gradients(lr)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
-        """Σ w·(min(π_old/μ, C)·surrogate + kl_weight·k3) over the answers' tokens."""
+        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·k3) over the answers' tokens."""
         statistics = self._policy.model.statistics(batch.slots)
         logprobs_BT = batch.of_answers(statistics.logprobs_RS)
         present_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
@@ -109,7 +109,7 @@ class Trainer:
         loss_BT = correction_BT * clipped_surrogate(logprobs_BT, old_BT, batch.advantages_BT, self._clip)
         if batch.reference_logprobs_BT is not None:
             kl_BT = k3_divergence(logprobs_BT, batch.reference_logprobs_BT)
-            loss_BT = loss_BT + self._objective.kl_weight * kl_BT
+            loss_BT = loss_BT + self._objective.kl_coef * kl_BT
             sums.add_kl(kl_BT.detach())
         loss = (batch.weights_BT * loss_BT).sum()
         sums.add_loss(loss.detach(), batch.is_answer_BT, batch.of_answers(statistics.entropies_RS))
