@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from pydantic import BaseModel
 
 from services.demo.data import write_data
@@ -14,7 +15,6 @@ from services.launcher.runs import run_dir
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.config import DemoTask, LauncherConfig
 from services.launcher.settings.overrides import sort_out
-from services.launcher.settings.toml_text import to_toml
 from services.learner.config import LearnerConfig
 from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
@@ -131,7 +131,8 @@ def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str
     rollout = load_config(RolloutConfig, "rollout", source, [f"rollout.run={run.name}", *given["rollout"]])
     verifier = load_config(VerifierConfig, "verifier", source, given["verifier"])
     tables = {"launcher": launcher, "learner": learner, "rollout": rollout, "verifier": verifier}
-    return RunPlan(run, learner, launcher, to_toml({name: _dump(table) for name, table in tables.items()}), resumes)
+    text = tomli_w.dumps({name: _dump(table) for name, table in tables.items()})
+    return RunPlan(run, learner, launcher, text, resumes)
 
 
 def _demo_settings(run: RunDirectory) -> list[str]:
