@@ -15,6 +15,8 @@ from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models.dashboard import DashboardLinkType, DataSourceRef, GridPos, Threshold, ThresholdsMode
 from panels import Board, Panel
 
+from shared.protocol.figures import Style
+
 DASHBOARDS = Path(__file__).parent / "dashboards"
 BOARDS = {
     "balance": balance.BOARD,
@@ -46,17 +48,13 @@ def to_json(board: Board, docs: str = DOCS_URL) -> str:
         )
     )
     x = y = 0
-    height = _height(board.panels[0])
+    height = board.panels[0].height
     for number, panel in enumerate(board.panels, start=1):
-        if x + panel.width > _COLUMNS or _height(panel) != height:
-            x, y, height = 0, y + height, _height(panel)
+        if x + panel.width > _COLUMNS or panel.height != height:
+            x, y, height = 0, y + height, panel.height
         built = built.with_panel(_picture(panel, docs).id(number).grid_pos(GridPos(h=height, w=panel.width, x=x, y=y)))
         x += panel.width
     return JSONEncoder(sort_keys=True, indent=1).encode(built.build()) + "\n"
-
-
-def _height(panel: Panel) -> int:
-    return 4 if panel.is_stat else 8
 
 
 def _picture(panel: Panel, docs: str) -> stat.Panel | timeseries.Panel:
@@ -69,15 +67,15 @@ def _picture(panel: Panel, docs: str) -> stat.Panel | timeseries.Panel:
         .datasource(DataSourceRef(type_val="prometheus", uid="prometheus"))
         .links([dashboard.DashboardLink(panel.docs).url(f"{docs}/{panel.docs}").target_blank(True)])
     )
-    for letter, query in zip("ABCDEF", panel.queries, strict=False):
-        target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter)
+    for letter, (expr, legend) in zip("ABCDEF", panel.queries, strict=False):
+        target = prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(letter)
         picture = picture.with_target(target.instant() if panel.is_stat else target.range())
     return picture
 
 
 def _stat(panel: Panel) -> stat.Panel:
     picture = stat.Panel().color_mode(kinds.BigValueColorMode.NONE).graph_mode(kinds.BigValueGraphMode.NONE)
-    if panel.is_named:
+    if panel.shows_name:
         picture = picture.text_mode(kinds.BigValueTextMode.NAME)
     if panel.colors:
         steps = [Threshold(value, color) for value, color in panel.colors]
@@ -88,9 +86,9 @@ def _stat(panel: Panel) -> stat.Panel:
 
 def _lines(panel: Panel) -> timeseries.Panel:
     picture = timeseries.Panel().tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI))
-    if panel.is_points:
+    if panel.style is Style.POINTS:
         return picture.draw_style(kinds.GraphDrawStyle.POINTS).point_size(4)
-    if panel.is_stacked:
+    if panel.style is Style.STACK:
         return picture.fill_opacity(40).stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
     return picture.line_width(1)
 

@@ -91,6 +91,7 @@ class Chart:
 
     title: str
     figures: dict[str, Figure]
+    """By name."""
 
     @property
     def first(self) -> Figure:
@@ -258,5 +259,6 @@ def charts(where: Shown) -> Iterator[Chart]:
     """The charts of a step's figures that are shown `where`."""
     figures_of: dict[str, dict[str, Figure]] = defaultdict(dict)
     for name, figure in figures_in(StepFigures, where).items():
-        figures_of[figure.chart or figure.label][name] = figure
+        title = figure.chart or figure.label
+        figures_of[title[0].upper() + title[1:]][name] = figure
     return (Chart(title, figures) for title, figures in figures_of.items())

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from services.launcher.display.view import LineView, LiveView, choose_view, format_duration, render_status
+from services.launcher.display.view import LineView, LiveView, choose_view, format_duration, format_step, render_status
 from services.launcher.runs.history import History
-from shared.protocol.figures import StepFigures
+from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
 from shared.tree.draw import WeightVersion
@@ -81,6 +81,16 @@ def test_the_picture_tells_all_that_is_watched() -> None:
         "from 0.250 before",
     ):
         assert part in text, part
+
+
+def test_every_figure_declared_for_the_terminal_is_in_it() -> None:
+    values = dict.fromkeys(figures_in(StepFigures), 0.5)
+    shown = status(1, figures=StepFigures.model_construct(step=1, **values))
+    screen, line = drawn(shown), format_step(shown)
+    for figure in figures_in(StepFigures, Shown.VIEW).values():
+        assert figure.title in screen
+    for figure in figures_in(StepFigures, Shown.LINE).values():
+        assert figure.phrase(0.5) in line
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 200])

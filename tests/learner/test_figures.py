@@ -16,7 +16,7 @@ from services.learner.record.state import RunProgress
 from services.learner.serving.evaluation import summed_up
 from services.learner.training.update import Update
 from shared.errors import Unavailable
-from shared.protocol.figures import StepFigures
+from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.tree.draw import WeightVersion
 from tests.learner.synthetic import V0, draws, scored, task
 
@@ -90,6 +90,17 @@ def test_accuracy_is_the_mean_over_problems_that_were_judged() -> None:
     assert told.standard_error == pytest.approx(0.408248 / 2, rel=1e-4)
     with pytest.raises(Unavailable, match=r"no answer of version 1\.0 was judged"):
         summed_up([[], []], 3, V0, 2)
+
+
+def test_every_declared_series_has_the_value_of_the_step_and_its_help() -> None:
+    metrics = LearnerMetrics()
+    values = {name: number for number, name in enumerate(StepFigures.model_fields)}
+    metrics.record_step(StepFigures(**values), StepResult.UPDATED)
+    helps = {metric.name: metric.documentation for metric in metrics.registry.collect()}
+    for where, suffix in ((Shown.GAUGE, ""), (Shown.COUNTER, "_total")):
+        for name, figure in figures_in(StepFigures, where).items():
+            assert metrics.registry.get_sample_value(f"ibtpo_learner_{name}{suffix}") == values[name], name
+            assert helps[f"ibtpo_learner_{name}"] == figure.help
 
 
 def test_the_engine_gap_is_shown_though_evaluations_alone_have_one() -> None:

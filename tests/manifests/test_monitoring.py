@@ -19,7 +19,7 @@ from services.rollout.engines.embedded.metrics import EmbeddedCounters, Embedded
 from services.rollout.engines.sglang import SglangMetrics
 from services.rollout.metrics import RolloutMetrics
 from services.verifier.metrics import VerifierMetrics
-from shared.protocol.figures import StepFigures
+from shared.protocol.figures import Shown, StepFigures, charts, figures_in
 from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
 from shared.tree.draw import WeightVersion
 
@@ -27,16 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 RULES = ROOT / "deploy/prometheus/rules"
 DOCS = "/public/ibtpo/"
-DIMENSIONLESS = {
-    "State",
-    "What is broken",
-    "Cov(η₁, η₂), 5 minutes",
-    "Cov(η₁, η₂) of each step",
-    "IB-Score",
-    "IB-Score of trees",
-    "Parts of the advantage",
-    "Gradient and clip",
-}
+DIMENSIONLESS = {"State", "Firing alerts", "Cov(η₁, η₂), 5 minutes", "IB-Score of trees"}
+FIGURES_ON = {"balance": Shown.BALANCE, "throughput": Shown.THROUGHPUT}
 _NAME = re.compile(r"\b(ibtpo[_:][a-z0-9_:]+)")
 _SELECTOR = re.compile(r"\b(ibtpo[_:][a-z0-9_:]+)\{([^}]*)\}")
 _MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
@@ -70,16 +62,26 @@ def test_every_panel_has_a_description_and_a_page_that_exists(path: Path) -> Non
 
 def test_every_panel_has_a_unit_but_for_numbers_without_one() -> None:
     units = {panel["title"]: panel["fieldConfig"]["defaults"]["unit"] for panel in _panels()}
-    assert {title for title, unit in units.items() if unit == "none"} == DIMENSIONLESS
+    charted = {chart.title for where in FIGURES_ON.values() for chart in charts(where) if not chart.first.unit}
+    assert {title for title, unit in units.items() if unit == "none"} == DIMENSIONLESS | charted
     assert {unit for unit in units.values() if not unit.startswith("suffix:")} == {
         *("none", "percentunit", "s", "ops", "reqps"),
+    }
+
+
+@pytest.mark.parametrize("board", FIGURES_ON)
+def test_a_dashboard_shows_the_figures_that_are_declared_for_it(board: str) -> None:
+    (path,) = (path for path in BOARDS if path.stem == board)
+    asked = set(_NAME.findall(path.read_text()))
+    assert asked & {f"ibtpo_learner_{name}" for name in StepFigures.model_fields} == {
+        f"ibtpo_learner_{name}" for name in figures_in(StepFigures, FIGURES_ON[board])
     }
 
 
 def test_a_panel_that_asks_for_what_is_not_there_is_empty() -> None:
     """A 0 in its place would hide a wrong name. Where no alert fires, the panel says so."""
     made_up = [panel["title"] for panel in _panels() for target in panel["targets"] if "vector(0)" in target["expr"]]
-    assert made_up == ["What is broken"]
+    assert made_up == ["Firing alerts"]
 
 
 def test_links_lead_where_the_generators_are_told_to(alerts: list[dict[str, Any]]) -> None:
