@@ -1,22 +1,21 @@
-"""The kernel's calls that Python's standard library lacks, by ctypes."""
+"""System calls that Python's standard library lacks, by ctypes."""
 
 import ctypes
 import os
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
-# Does not let go of the interpreter's lock around a call: for `fork`, whose child must hold it.
+# Keeps the interpreter's lock during a call: the child of a fork must hold it.
 _LIBC_WITH_LOCK = ctypes.PyDLL(None, use_errno=True)
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38
-PR_CAP_AMBIENT = 47
 
 
 def checked(result: int, call: str) -> int:
-    """The result of a C call; OSError with the call's name when it failed."""
+    """The result of a C call. Raises OSError with the call's name if it failed."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{call}: {os.strerror(number)}")
@@ -30,15 +29,15 @@ def prctl(option: int, *arguments: int | ctypes.c_void_p) -> int:
 
 
 def system_call(number: int, *arguments: int | ctypes.c_void_p | bytes | None) -> int:
-    """A system call by its number. Integers go as longs."""
+    """Makes a system call by its number; integers are passed as longs."""
     longs = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return checked(LIBC.syscall(ctypes.c_long(number), *longs), f"system call {number}")
 
 
 def fork() -> int:
-    """fork(2) from a process with one thread, without the interpreter's own work around it.
+    """fork(2) without the interpreter's work around it; only for a process with one thread.
 
-    `os.fork` renews locks and thread records that such a process does not share; its child touches 150 pages for that,
-    which is a third of what a small program costs. Random generators are not reseeded.
+    `os.fork` renews locks and thread records, which only more threads need. For that its child touches 150 pages, a
+    third of what a small program costs. Random generators are not reseeded.
     """
     return checked(_LIBC_WITH_LOCK.fork(), "fork")

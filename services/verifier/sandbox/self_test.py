@@ -1,4 +1,4 @@
-"""The start-up self-test: tries through the jail what must not work there, and names the layer that let it."""
+"""The self-test at start: tries in the jail what must not work there, and names the layer that allowed it."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,7 +8,7 @@ from services.verifier.sandbox.sandbox import EndReason, Limits, Program, Progra
 
 _LIMITS = Limits(wall_seconds=5.0, cpu_seconds=5.0, memory_bytes=128 << 20, output_bytes=1 << 20)
 
-# Each attempt raises when it is contained, and does no harm when it is not. In one process: none of these kills it.
+# All in one process. Each raises if it is contained, and does no harm if it is not.
 _ATTEMPTS = {
     "landlock or a namespace": {
         "read /etc/passwd": "open('/etc/passwd').read()",
@@ -36,7 +36,7 @@ _ATTEMPTS = {
         "see the environment": "1 / len(set(os.environ) - {'LANG', 'HOME', 'PATH'})",
         "keep descriptors": "1 / sum(map(is_open, range(3, 64)))",
     },
-    # These leave nothing of the program: last.
+    # Last, since these end the program if they work.
     "no new programs": {
         "change user": "os.setuid(0 if os.getuid() else 12345)",
         "execute": "os.execv('/bin/true', ['true'])",
@@ -60,7 +60,7 @@ for layer, attempts in json.loads(input()).items():
 print("[]")
 """
 
-# Each of these must kill its process, as a violation.
+# Each of these must kill its process.
 _VIOLATIONS = {"ptrace": (101, 117), "unshare": (272, 97), "io_uring_setup": (425, 425), "bpf": (321, 280)}
 _VIOLATION = """
 import ctypes, os
@@ -70,7 +70,7 @@ ctypes.CDLL(None).syscall({0} if os.uname().machine == "x86_64" else {1}, 0, 0, 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A program that must end in one way."""
+    """A program that must end for one reason."""
 
     layer: str
     name: str
@@ -88,25 +88,25 @@ _TRIALS = (
     _Trial("wall clock", "sleep", "import time; time.sleep(60)", EndReason.TIMED_OUT, Limits(wall_seconds=0.2)),
 )
 
-Runner = Callable[[Program, Limits], Awaitable[ProgramRun]]
 
-
-async def find_gap(run: Runner, layers: Callable[[], Mapping[str, str]]) -> str | None:
-    """The first thing that worked and must not, with the layer to blame; None when the jail holds."""
+async def find_gap(
+    run: Callable[[Program, Limits], Awaitable[ProgramRun]], layers: Callable[[], Mapping[str, str]]
+) -> str | None:
+    """The first thing that worked and must not, with the layer that allowed it; None if the jail holds."""
     survey = await run(Program(_PROGRAM.encode(), stdin=json.dumps(_ATTEMPTS).encode()), _LIMITS)
     findings = [json.loads(line) for line in survey.stdout.splitlines()]
     for layer, name in filter(None, findings):
-        return _gap(layer, name, layers())
+        return _describe_gap(layer, name, layers())
     if not survey.is_clean or not findings:
-        said = survey.stderr.decode(errors="replace").strip()[-500:]
-        return f"the self-test did not run ({survey.end_reason.value}, exit code {survey.exit_code}): {said}"
+        errors = survey.stderr.decode(errors="replace").strip()[-500:]
+        return f"the self-test did not run ({survey.end_reason.value}, exit code {survey.exit_code}): {errors}"
     for trial in _TRIALS:
-        outcome = await run(Program(trial.source.encode()), trial.limits)
-        if outcome.end_reason is not trial.end_reason:
-            return _gap(trial.layer, f"{trial.name} (it {outcome.end_reason.value})", layers())
+        end_reason = (await run(Program(trial.source.encode()), trial.limits)).end_reason
+        if end_reason is not trial.end_reason:
+            return _describe_gap(trial.layer, f"{trial.name} (it {end_reason.value})", layers())
     return None
 
 
-def _gap(layer: str, name: str, layers: Mapping[str, str]) -> str:
+def _describe_gap(layer: str, name: str, layers: Mapping[str, str]) -> str:
     state = "; ".join(f"{known}: {state}" for known, state in layers.items())
     return f"the sandbox lacks the layer {layer!r}: model code could {name} (layers: {state}; see docs/sandbox.md)"

@@ -10,7 +10,6 @@ from services.verifier.sandbox import kernel
 # One user for each process that runs at the same time; containers' user namespaces map these numbers.
 FIRST_UID = 64_000
 _CAPABILITY_VERSION_3 = 0x20080522
-_PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class JailUser:
             os.setresuid(uid, uid, uid)
         else:
             _drop_capabilities()
-        # After the change of user, which clears it; the parent may have died before.
+        # The change of user would clear this, so it comes after; the parent may have died before.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)

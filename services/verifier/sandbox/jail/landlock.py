@@ -1,4 +1,4 @@
-"""Landlock: which files jailed code may open, by the kernel's own calls."""
+"""Landlock: which files jailed code may open."""
 
 import ctypes
 import os
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from services.verifier.sandbox import kernel
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every machine type
-_ASK_VERSION = 1
+_GET_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-# How many rights each version of the interface knows, in the order of their bits.
+# How many file rights each version of the interface has; they are its lowest bits.
 _NUM_FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _BOTH_NETWORK_RIGHTS = 0b11
 _BOTH_SCOPES = 0b11  # abstract sockets and signals stay inside the domain
@@ -27,15 +27,15 @@ class _PathBeneath(ctypes.Structure):
 
 
 def landlock_version() -> int:
-    """The interface's version; 0 where the kernel has none."""
+    """The version of the kernel's Landlock interface; 0 if it has none."""
     try:
-        return kernel.system_call(_CREATE_RULESET, None, 0, _ASK_VERSION)
+        return kernel.system_call(_CREATE_RULESET, None, 0, _GET_VERSION)
     except OSError:
         return 0
 
 
 class LandlockRuleset:
-    """Allows reading beneath some paths, writing and executing some files; all else that the kernel knows is denied."""
+    """Allows to read under some paths, to write and to execute some files; denies all else that Landlock covers."""
 
     def __init__(self, readable: Iterable[str], writable: Iterable[str] = (), executable: Iterable[str] = ()) -> None:
         version = landlock_version()
@@ -64,5 +64,5 @@ class LandlockRuleset:
             os.close(directory)
 
     def apply(self) -> None:
-        """Binds this process for good. Needs no_new_privs."""
+        """Restricts this process, and all it starts, for good. Needs no_new_privs."""
         kernel.system_call(_RESTRICT_SELF, self._ruleset, 0)

@@ -1,4 +1,4 @@
-"""Namespaces around the fork-server: no network, no other processes, a root directory with nothing but Python."""
+"""Namespaces around the fork-server: no network, no other processes, a root directory that holds only Python."""
 
 import ctypes
 import os
@@ -23,20 +23,20 @@ _MOUNT_SETATTR = 442
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _READ_ONLY, _NO_SETUID = 0x1, 0x2
 
-# Directories that can be covered by the new root while it is built.
-_BUILDING_SITES = ("/tmp", "/run", "/mnt", "/var/tmp")  # noqa: S108 - nothing is written there: a file system is put over it
+# The new root directory is built over one of these.
+_MOUNT_POINTS = ("/tmp", "/run", "/mnt", "/var/tmp")  # noqa: S108 - nothing is written to the directory itself
 
 
 @dataclass(frozen=True, slots=True)
 class RootDirectory:
-    """What the new root directory holds: paths shown as they are, read-only, and /proc if asked for."""
+    """What the new root directory shows, read-only: these paths, and /proc if wanted."""
 
     paths: Sequence[str]
     shows_proc: bool
 
 
 def try_namespaces(root: RootDirectory) -> str:
-    """Enters and builds in a process of its own. Returns the obstacle, or nothing when all of it worked."""
+    """Tries everything in another process. Returns the obstacle, "" if it worked."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -60,7 +60,7 @@ def try_namespaces(root: RootDirectory) -> str:
 
 
 def enter_namespaces() -> None:
-    """Leaves the machine's namespaces; the *next* child is the first process of the new ones."""
+    """Leaves the machine's namespaces. The *next* child is the first process of the new ones."""
     flags = _NEW_MOUNTS | _NEW_UTS | _NEW_IPC | _NEW_PIDS | _NEW_NETWORK
     uid, gid = os.geteuid(), os.getegid()
     if uid != 0:
@@ -73,7 +73,7 @@ def enter_namespaces() -> None:
 
 
 def fork_first_process() -> None:
-    """Forks the first process of the new namespaces and returns in it; the caller waits for it and ends as it ended."""
+    """Forks the first process of the new namespaces and returns there; the caller waits for it and exits likewise."""
     child = os.fork()
     if child != 0:
         os.closerange(0, 1 << 16)
@@ -82,52 +82,52 @@ def fork_first_process() -> None:
 
 
 def build_root(root: RootDirectory) -> None:
-    """Replaces the root directory by an empty one that shows `root`."""
+    """Replaces the root directory by one that shows only `root`."""
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    site = next(
-        site for site in _BUILDING_SITES if os.path.isdir(site) and not any(p.startswith(site) for p in root.paths)
+    target = next(
+        point for point in _MOUNT_POINTS if os.path.isdir(point) and not any(p.startswith(point) for p in root.paths)
     )
-    _mount("tmpfs", site, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
+    _mount("tmpfs", target, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
     for path in root.paths:
         if os.path.exists(path):
-            _show(path, site + path)
-    os.makedirs(f"{site}/dev", exist_ok=True)
+            _show(path, target + path)
+    os.makedirs(f"{target}/dev", exist_ok=True)
     if root.shows_proc:
-        os.mkdir(f"{site}/proc")
-        # Each process sees itself there, and no other.
-        _mount("proc", f"{site}/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "hidepid=2,subset=pid")
+        os.mkdir(f"{target}/proc")
+        # There each process sees only itself.
+        _mount("proc", f"{target}/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "hidepid=2,subset=pid")
         for number, name in enumerate(("stdin", "stdout", "stderr")):
-            os.symlink(f"/proc/self/fd/{number}", f"{site}/dev/{name}")
-    _make_read_only(site)
-    os.chdir(site)
+            os.symlink(f"/proc/self/fd/{number}", f"{target}/dev/{name}")
+    _make_read_only(target)
+    os.chdir(target)
     kernel.system_call(_PIVOT_ROOT_OF_MACHINE[os.uname().machine], b".", b".")
     kernel.checked(kernel.LIBC.umount2(b".", _DETACH), "umount2")
     os.chdir("/")
 
 
-def _show(path: str, place: str) -> None:
+def _show(path: str, target: str) -> None:
     if os.path.isdir(path):
-        os.makedirs(place, exist_ok=True)
+        os.makedirs(target, exist_ok=True)
     else:
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
-    _mount(path, place, None, _MS_BIND | _MS_REC)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    _mount(path, target, None, _MS_BIND | _MS_REC)
 
 
-def _make_read_only(site: str) -> None:
+def _make_read_only(target: str) -> None:
     attributes = (ctypes.c_uint64 * 4)(_READ_ONLY | _NO_SETUID, 0, 0, 0)
     kernel.system_call(
         _MOUNT_SETATTR,
         _AT_FDCWD,
-        site.encode(),
+        target.encode(),
         _AT_RECURSIVE,
         ctypes.c_void_p(ctypes.addressof(attributes)),
         ctypes.sizeof(attributes),
     )
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
-    arguments = [text.encode() if text is not None else None for text in (source, target, kind)]
+def _mount(source: str, target: str, file_system: str | None, flags: int, options: str | None = None) -> None:
+    arguments = [text.encode() if text is not None else None for text in (source, target, file_system)]
     data = options.encode() if options else None
     kernel.checked(kernel.LIBC.mount(*arguments, ctypes.c_ulong(flags), data), f"mount {target}")
 

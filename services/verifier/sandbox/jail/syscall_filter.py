@@ -1,4 +1,7 @@
-"""Compiles a policy into the BPF program that seccomp runs at each system call."""
+"""Compiles a SyscallPolicy into the BPF program that seccomp runs at each system call.
+
+Ours, not libseccomp's: slim images lack that library, and the tests run this program for every call number.
+"""
 
 import ctypes
 import errno
@@ -22,7 +25,7 @@ _SECCOMP_MODE_FILTER = 2
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One BPF instruction; the jumps count the instructions they skip."""
+    """One BPF instruction; jumps are numbers of instructions to skip."""
 
     code: int
     k: int
@@ -37,7 +40,7 @@ Instructions = tuple[Instruction, ...]
 
 
 def refuse(error_number: int) -> int:
-    """The action that fails a call with this errno."""
+    """The action that makes a call fail with this errno."""
     return _REFUSE | error_number
 
 
@@ -49,14 +52,14 @@ def _load_argument(index: int) -> Instruction:
     return Instruction(_LOAD, 16 + 8 * index)
 
 
-def _one_of(index: int, values: Sequence[int], otherwise: int) -> Instructions:
+def _allow_if_one_of(index: int, values: Sequence[int], otherwise: int) -> Instructions:
     """Allows the call when the argument is one of the values."""
     tests = (Instruction(_IF_EQUAL, value, len(values) - position) for position, value in enumerate(values))
     return (_load_argument(index), *tests, *_return(otherwise), *_return(ALLOW))
 
 
-def _mmap() -> Instructions:
-    """Refuses memory that is executable and also writable or not from a file."""
+def _check_mmap() -> Instructions:
+    """Refuses executable memory that is writable or that comes from no file."""
     return (
         _load_argument(2),
         Instruction(_IF_ANY_BIT, 0x4, 0, 3),  # PROT_EXEC
@@ -68,11 +71,11 @@ def _mmap() -> Instructions:
     )
 
 
-def _mprotect() -> Instructions:
+def _check_mprotect() -> Instructions:
     return (_load_argument(2), Instruction(_IF_ANY_BIT, 0x4, 1), *_return(ALLOW), *_return(refuse(errno.EPERM)))
 
 
-def _clone() -> Instructions:
+def _check_clone() -> Instructions:
     """Threads only: CLONE_VM and CLONE_THREAD set, no new namespace, no CLONE_PTRACE."""
     return (
         _load_argument(0),
@@ -85,9 +88,11 @@ def _clone() -> Instructions:
     )
 
 
-def _prlimit64() -> Instructions:
-    """Of the process itself only: by its number it could reach others of its user. Processor time stays as it is:
-    who lowers it is killed in a way that looks like our own failure."""
+def _check_prlimit64() -> Instructions:
+    """The process's own limits only: by its pid it could reach others of its user.
+
+    It may not lower its processor time: its death would then look like a failure of ours.
+    """
     stack, open_files, address_space = 3, 7, 9
     return (
         _load_argument(0),
@@ -96,7 +101,7 @@ def _prlimit64() -> Instructions:
         _load_argument(2),
         Instruction(_IF_EQUAL, 0, 0, 2),
         Instruction(_LOAD, 20 + 8 * 2),
-        Instruction(_IF_EQUAL, 0, 5, 0),  # no new limit: only asks
+        Instruction(_IF_EQUAL, 0, 5, 0),  # no new limit: a question
         _load_argument(1),
         Instruction(_IF_EQUAL, stack, 3),
         Instruction(_IF_EQUAL, open_files, 2),
@@ -106,8 +111,8 @@ def _prlimit64() -> Instructions:
     )
 
 
-def _socketpair() -> Instructions:
-    """Unix stream pairs (event loops wake themselves with one): they reach nobody else."""
+def _check_socketpair() -> Instructions:
+    """Unix stream pairs, which reach no other process; event loops wake themselves with one."""
     return (
         _load_argument(0),
         Instruction(_IF_EQUAL, 1, 0, 4),
@@ -119,56 +124,56 @@ def _socketpair() -> Instructions:
     )
 
 
-def _fcntl() -> Instructions:
-    """Descriptor flags, duplicates and seals; not the owner of a signal, who may be another process."""
-    return _one_of(1, (0, 1, 2, 3, 4, 1030, 1033, 1034), refuse(errno.EPERM))
+def _check_fcntl() -> Instructions:
+    """Descriptor flags, duplicates and seals; not the receiver of signals, which may be another process."""
+    return _allow_if_one_of(1, (0, 1, 2, 3, 4, 1030, 1033, 1034), refuse(errno.EPERM))
 
 
-def _ioctl() -> Instructions:
+def _check_ioctl() -> Instructions:
     """Questions about terminals, FIONREAD, FIONBIO and the close-on-exec flag."""
-    return _one_of(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), refuse(errno.ENOTTY))
+    return _allow_if_one_of(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), refuse(errno.ENOTTY))
 
 
 _CHECKS: dict[str, Callable[[], Instructions]] = {
-    "mmap": _mmap,
-    "mprotect": _mprotect,
-    "clone": _clone,
-    "prlimit64": _prlimit64,
-    "socketpair": _socketpair,
-    "fcntl": _fcntl,
-    "ioctl": _ioctl,
+    "mmap": _check_mmap,
+    "mprotect": _check_mprotect,
+    "clone": _check_clone,
+    "prlimit64": _check_prlimit64,
+    "socketpair": _check_socketpair,
+    "fcntl": _check_fcntl,
+    "ioctl": _check_ioctl,
 }
 
 
-def _intervals(policy: SyscallPolicy) -> list[tuple[int, Instructions]]:
-    """The first number of each run of numbers that share a fate, with that fate."""
-    fates: dict[int, Instructions] = {number: _return(ALLOW) for number in policy.allowed.values()}
-    fates |= {number: _return(refuse(errno.ENOSYS)) for number in policy.absent.values()}
-    fates |= {number: _return(KILL) for number in policy.violations.values()}
-    fates |= {number: _CHECKS[name]() for name, number in policy.checked.items()}
+def _split_into_intervals(policy: SyscallPolicy) -> list[tuple[int, Instructions]]:
+    """Splits the call numbers into intervals with one action: the first number of each, with its instructions."""
+    actions: dict[int, Instructions] = {number: _return(ALLOW) for number in policy.allowed.values()}
+    actions |= {number: _return(refuse(errno.ENOSYS)) for number in policy.absent.values()}
+    actions |= {number: _return(KILL) for number in policy.violations.values()}
+    actions |= {number: _CHECKS[name]() for name, number in policy.checked.items()}
     default = _return(refuse(errno.EPERM))
-    borders = sorted({0, *fates, *(number + 1 for number in fates)})
+    borders = sorted({0, *actions, *(number + 1 for number in actions)})
     intervals: list[tuple[int, Instructions]] = []
     for border in borders:
-        fate = fates.get(border, default)
-        if not intervals or intervals[-1][1] != fate:
-            intervals.append((border, fate))
+        action = actions.get(border, default)
+        if not intervals or intervals[-1][1] != action:
+            intervals.append((border, action))
     return intervals
 
 
-def _search(intervals: Sequence[tuple[int, Instructions]]) -> Instructions:
-    """A binary search over the intervals; the accumulator holds the call's number."""
+def _compile_search(intervals: Sequence[tuple[int, Instructions]]) -> Instructions:
+    """Binary search over the intervals; the accumulator holds the call number."""
     if len(intervals) == 1:
         return intervals[0][1]
     middle = len(intervals) // 2
-    below, above = _search(intervals[:middle]), _search(intervals[middle:])
+    below, above = _compile_search(intervals[:middle]), _compile_search(intervals[middle:])
     if len(below) > 255:
         raise ValueError(f"the filter's jump over {len(below)} instructions is too far: shorten the policy")
     return (Instruction(_IF_ABOVE_OR_EQUAL, intervals[middle][0], len(below)), *below, *above)
 
 
-def _entry(machine: Machine) -> Iterable[Instruction]:
-    """Kills calls in the manner of another machine, whose numbers mean something else."""
+def _check_machine(machine: Machine) -> Iterable[Instruction]:
+    """Kills calls by the numbers of another machine type, which mean something else."""
     yield Instruction(_LOAD, _ARCHITECTURE)
     yield Instruction(_IF_EQUAL, machine.audit_number, 1)
     yield from _return(KILL)
@@ -179,8 +184,8 @@ def _entry(machine: Machine) -> Iterable[Instruction]:
 
 
 def compile_filter(policy: SyscallPolicy) -> Instructions:
-    """The whole program."""
-    return (*_entry(policy.machine), *_search(_intervals(policy)))
+    """The BPF program that enforces the policy."""
+    return (*_check_machine(policy.machine), *_compile_search(_split_into_intervals(policy)))
 
 
 class _Program(ctypes.Structure):
@@ -188,12 +193,12 @@ class _Program(ctypes.Structure):
 
 
 class SyscallFilter:
-    """A compiled filter, ready to be put on."""
+    """A compiled program, ready for the kernel."""
 
     def __init__(self, program: Instructions) -> None:
         self._code = ctypes.create_string_buffer(b"".join(instruction.pack() for instruction in program))
         self._program = _Program(len(program), ctypes.addressof(self._code))
 
     def apply(self) -> None:
-        """Binds this process, and all it starts, for good. Needs no_new_privs."""
+        """Filters the calls of this process, and of all it starts, for good. Needs no_new_privs."""
         kernel.prctl(kernel.PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(self._program)))

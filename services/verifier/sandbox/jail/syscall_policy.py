@@ -1,4 +1,4 @@
-"""Which system calls jailed code may make, with their numbers on both machine types."""
+"""Which system calls jailed code may make, with their numbers on x86-64 and arm64."""
 
 from dataclasses import dataclass
 
@@ -103,7 +103,7 @@ wait4 61 260
 waitid 247 95
 """
 
-# Allowed for some arguments only (filter.py holds the conditions).
+# Allowed for some arguments only; syscall_filter.py has the conditions.
 _NUMBERS_OF_CHECKED = """
 mmap 9 222
 mprotect 10 226
@@ -114,13 +114,13 @@ prlimit64 302 261
 socketpair 53 199
 """
 
-# glibc falls back to the older call, whose arguments a filter can read.
+# Said to be missing: glibc then makes the older call, whose arguments a filter can read.
 _NUMBERS_OF_ABSENT = """
 clone3 435 435
 openat2 437 437
 """
 
-# No honest program makes these: the process dies and the run counts as a violation.
+# No honest program makes these: the process is killed and its run is a violation.
 _NUMBERS_OF_VIOLATIONS = """
 io_uring_setup 425 425
 io_uring_enter 426 426
@@ -158,7 +158,7 @@ iopl 172 -
 ioperm 173 -
 """
 
-# What another language's interpreter needs besides: it is executed under the filter, and Landlock names what may be.
+# Another language's interpreter needs these too: it is executed under the filter. Landlock says which may be.
 _NUMBERS_FOR_COMMANDS = """
 execve 59 221
 arch_prctl 158 -
@@ -167,7 +167,7 @@ arch_prctl 158 -
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine type: its name to `uname`, its number to seccomp, its column here."""
+    """A machine type: its `uname` name, its number for seccomp, its column in the tables here."""
 
     name: str
     audit_number: int
@@ -179,14 +179,14 @@ X86_64 = Machine("x86_64", 0xC000003E, 1, True)
 AARCH64 = Machine("aarch64", 0xC00000B7, 2, False)
 
 
-def _numbers(table: str, machine: Machine) -> dict[str, int]:
+def _read_table(table: str, machine: Machine) -> dict[str, int]:
     rows = (line.split() for line in table.strip().splitlines())
     return {row[0]: int(row[machine.column]) for row in rows if row[machine.column] != "-"}
 
 
 @dataclass(frozen=True, slots=True)
 class SyscallPolicy:
-    """System call numbers by name on one machine type; whatever is not here fails with EPERM."""
+    """Call numbers by name on one machine type. A call in none of the four groups fails with EPERM."""
 
     machine: Machine
     allowed: dict[str, int]
@@ -196,12 +196,12 @@ class SyscallPolicy:
 
 
 def build_syscall_policy(machine: Machine, *, is_for_commands: bool = False) -> SyscallPolicy:
-    """What jailed Python code may call, or another language's interpreter and its code."""
+    """The policy for jailed Python code, or for another language's interpreter."""
     allowed = _NUMBERS_OF_ALLOWED + (_NUMBERS_FOR_COMMANDS.lstrip() if is_for_commands else "")
     return SyscallPolicy(
         machine,
-        _numbers(allowed, machine),
-        _numbers(_NUMBERS_OF_CHECKED, machine),
-        _numbers(_NUMBERS_OF_ABSENT, machine),
-        _numbers(_NUMBERS_OF_VIOLATIONS, machine),
+        _read_table(allowed, machine),
+        _read_table(_NUMBERS_OF_CHECKED, machine),
+        _read_table(_NUMBERS_OF_ABSENT, machine),
+        _read_table(_NUMBERS_OF_VIOLATIONS, machine),
     )
