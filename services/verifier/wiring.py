@@ -1,4 +1,4 @@
-"""Builds the verifier from its configuration: the only place that names concrete checks."""
+"""Builds the verifier from its configuration."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -10,23 +10,22 @@ from prometheus_client import CollectorRegistry
 from services.verifier.app import build_router
 from services.verifier.checks.check import Check
 from services.verifier.checks.choice import ChoiceCheck
-from services.verifier.checks.code.check import CodeSettings, open_code_check
-from services.verifier.checks.custom.endpoint import CustomEndpointCheck
-from services.verifier.checks.custom.function import CustomFunctionCheck
+from services.verifier.checks.code.check import open_code_check
+from services.verifier.checks.custom.endpoint import open_custom_endpoint_check
+from services.verifier.checks.custom.function import open_custom_function_check
 from services.verifier.checks.exact import ExactCheck
-from services.verifier.checks.math.check import MathCheck
-from services.verifier.config import CodeConfig, VerifierConfig
+from services.verifier.checks.math.check import open_math_check
+from services.verifier.config import VerifierConfig
 from services.verifier.judge import Judge
 from services.verifier.judgement_cache import JudgementCache
 from services.verifier.metrics import VerifierMetrics
-from services.verifier.sandbox.sandbox import Limits
 from shared.runtime.app import create_app
 from shared.runtime.logs import configure_logs
 from shared.runtime.serve import serve
 
 
 class VerifierService:
-    """The parts of one verifier, and how they live together."""
+    """One verifier: `judge` behind the HTTP `app`, whose lifespan starts and stops the checks."""
 
     def __init__(self, config: VerifierConfig) -> None:
         metrics = VerifierMetrics(CollectorRegistry())
@@ -36,7 +35,7 @@ class VerifierService:
         self.app = create_app(
             "verifier",
             build_router(self.judge, config.deadline_seconds),
-            lifespan=self._live,
+            lifespan=self._lifespan,
             ready=self.judge.why_not_ready,
             registry=metrics.registry,
             token=config.token,
@@ -45,7 +44,7 @@ class VerifierService:
         self.app.state.health = self.judge.health
 
     @asynccontextmanager
-    async def _live(self, _: FastAPI) -> AsyncIterator[None]:
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             self.judge.add(ChoiceCheck())
             self.judge.add(ExactCheck())
@@ -54,28 +53,14 @@ class VerifierService:
             yield
 
     def _open_checks(self) -> Iterator[AbstractAsyncContextManager[Check[Any]]]:
-        """The checks that need starting; the user's own kinds come last, and may take the place of one before."""
-        yield MathCheck(self._config.math, self._metrics)
-        yield open_code_check(_code_settings(self._config.code))
-        for kind, settings in self._config.kinds.items():
-            if settings.function is not None:
-                yield CustomFunctionCheck(kind, settings, self._metrics)
+        """The checks that must be started. A user's own kind may replace a built-in one: it comes last."""
+        yield open_math_check(self._config.math, self._metrics)
+        yield open_code_check(self._config.code)
+        for kind, config in self._config.kinds.items():
+            if config.function is not None:
+                yield open_custom_function_check(kind, config, self._metrics)
             else:
-                yield CustomEndpointCheck(kind, settings)
-
-
-def _code_settings(config: CodeConfig) -> CodeSettings:
-    limits = Limits(
-        config.wall_seconds, config.starved_seconds, config.cpu_seconds, config.memory_bytes, config.output_bytes
-    )
-    return CodeSettings(
-        concurrency=config.concurrency,
-        is_unsafe=config.unsafe,
-        uses_namespaces=config.namespaces,
-        node=config.node,
-        limits=limits,
-        item_seconds=config.item_seconds,
-    )
+                yield open_custom_endpoint_check(kind, config)
 
 
 def build(config: VerifierConfig) -> FastAPI:
@@ -84,7 +69,7 @@ def build(config: VerifierConfig) -> FastAPI:
 
 
 def main(config: VerifierConfig) -> int:
-    """Serves until told to end; returns the exit code."""
+    """Serves until a signal stops it; returns the exit code."""
     configure_logs("verifier", config.log_level, secrets=[config.token or ""])
     return serve(
         build(config),

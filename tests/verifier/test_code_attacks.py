@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from services.verifier.checks.code.check import CodeCheck, CodeSettings, open_code_check
+from services.verifier.checks.code.check import CodeCheck, open_code_check
+from services.verifier.config import CodeConfig
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome
 from tests.verifier.code_judging import code_item, judge_code, judge_items, stdio
@@ -22,7 +23,7 @@ OWNED = stdio(("", "owned\n"))
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def check() -> AsyncIterator[CodeCheck]:
-    async with open_code_check(CodeSettings(concurrency=4)) as check:
+    async with open_code_check(CodeConfig(concurrency=4)) as check:
         yield check
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from services.verifier.checks.check import Judgement
-from services.verifier.checks.code.check import CodeCheck, CodeSettings
+from services.verifier.checks.code.check import CodeCheck
+from services.verifier.config import CodeConfig
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
 from services.verifier.sandbox.messages import JailOptions
 from tests.verifier.code_judging import asserts, code_item, judge_items, stdio
@@ -69,7 +70,7 @@ async def _kill_now_and_then(sandbox: JailSandbox, chance: random.Random, second
 async def test_thousands_of_items_under_kills(seed: int) -> None:
     chance = random.Random(seed)
     async with open_jail(JailOptions(concurrency=4)) as sandbox:
-        check = CodeCheck(sandbox, CodeSettings())
+        check = CodeCheck(sandbox, CodeConfig())
         killing = asyncio.create_task(_kill_now_and_then(sandbox, chance, 3.0))
         rewards: Counter[tuple[float, float | None]] = Counter()
         resident: list[int] = []

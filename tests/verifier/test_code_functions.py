@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from services.verifier.checks.code.check import CodeCheck, CodeSettings, open_code_check
+from services.verifier.checks.code.check import CodeCheck, open_code_check
+from services.verifier.config import CodeConfig
 from shared.protocol.verdict import Outcome
 from tests.verifier.code_judging import asserts, judge_code
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def check() -> AsyncIterator[CodeCheck]:
-    async with open_code_check(CodeSettings()) as check:
+    async with open_code_check(CodeConfig()) as check:
         yield check
 
 

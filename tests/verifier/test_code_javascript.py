@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from services.verifier.checks.code.check import CodeCheck, CodeSettings, open_code_check
-from services.verifier.sandbox.sandbox import Limits
+from services.verifier.checks.code.check import CodeCheck, open_code_check
+from services.verifier.config import CodeConfig
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome
 from tests.verifier.code_judging import code_item, judge_code, stdio
@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def check() -> AsyncIterator[CodeCheck]:
-    async with open_code_check(CodeSettings(node=NODE, limits=Limits(memory_bytes=128 << 20))) as check:
+    async with open_code_check(CodeConfig(node=NODE, memory_bytes=128 << 20)) as check:
         yield check
 
 
@@ -65,6 +65,6 @@ async def test_anything_else_earns_nothing(check: CodeCheck, name: str) -> None:
 
 
 async def test_without_node_the_key_is_refused() -> None:
-    async with open_code_check(CodeSettings()) as check:
+    async with open_code_check(CodeConfig()) as check:
         with pytest.raises(InvalidInput, match=r"runs no JavaScript; give it node's path \(code.node\)"):
             check.prepare(code_item("console.log(1)", TESTS))

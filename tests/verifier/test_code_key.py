@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.code.check import CodeCheck, CodeSettings
+from services.verifier.checks.code.check import CodeCheck
+from services.verifier.config import CodeConfig
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 from shared.errors import InvalidInput
 from shared.protocol.verdict import VerdictItem
 from tests.verifier.code_judging import asserts, code_item, stdio
 
-CHECK = CodeCheck(UnsafeSandbox(1), CodeSettings(max_response_characters=1000))
+CHECK = CodeCheck(UnsafeSandbox(1), CodeConfig())
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no tests": ({}, "answer_key.tests"),
@@ -49,8 +50,8 @@ def test_a_key_that_cannot_judge_is_refused(name: str) -> None:
 
 
 def test_an_oversized_response_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="1001 characters; this verifier takes 1000"):
-        CHECK.prepare(code_item("x" * 1001, asserts("assert f()")))
+    with pytest.raises(InvalidInput, match="1048577 characters; this verifier takes 1048576"):
+        CHECK.prepare(code_item("x" * 1_048_577, asserts("assert f()")))
 
 
 @pytest.mark.parametrize(

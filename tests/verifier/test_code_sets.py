@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from services.verifier.checks.code.check import CodeCheck, CodeSettings, open_code_check
+from services.verifier.checks.code.check import CodeCheck, open_code_check
+from services.verifier.config import CodeConfig
 from shared.protocol.verdict import Outcome, VerdictItem
 from tests.verifier.code_judging import asserts, code_item, judge_items
 
@@ -40,7 +41,7 @@ def _planted(right):
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def check() -> AsyncIterator[CodeCheck]:
-    async with open_code_check(CodeSettings()) as check:
+    async with open_code_check(CodeConfig()) as check:
         yield check
 
 

@@ -9,7 +9,7 @@ import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
 from services.verifier.checks.check import Judgement
-from services.verifier.checks.math.check import MathCheck
+from services.verifier.checks.math.check import MathCheck, open_math_check
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
 from shared.errors import InvalidInput
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def check() -> AsyncIterator[MathCheck]:
     config = MathConfig(workers=1, item_seconds=20)
-    async with MathCheck(config, VerifierMetrics(CollectorRegistry())) as started:
+    async with open_math_check(config, VerifierMetrics(CollectorRegistry())) as started:
         yield started
 
 
@@ -83,11 +83,11 @@ async def test_it_does_not_start_where_gmpy2_can_be_imported(tmp_path: Path, mon
     (tmp_path / "gmpy2.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InvalidInput, match="uninstall gmpy2"):
-        async with MathCheck(MathConfig(), VerifierMetrics(CollectorRegistry())):
+        async with open_math_check(MathConfig(), VerifierMetrics(CollectorRegistry())):
             pass
 
 
 async def test_without_workers_what_is_open_has_no_reward() -> None:
-    async with MathCheck(MathConfig(workers=0), VerifierMetrics(CollectorRegistry())) as alone:
+    async with open_math_check(MathConfig(workers=0), VerifierMetrics(CollectorRegistry())) as alone:
         assert (await _judge(alone, "|x|", r"\boxed{x}")).reward is None
         assert (await _judge(alone, "4", r"\boxed{4}")).reward == 1.0

@@ -110,7 +110,7 @@ async def test_an_endpoint_gives_verdicts_and_its_failures_none() -> None:
         right, wrong, forgotten = await _judge(client, "length", {"length": 5}, {"length": 6}, {"length": "forget"})
         assert (right["reward"], wrong["reward"], forgotten["reward"]) == (1.0, 0.0, None)
         assert [v["reward"] for v in await _judge(client, "length", *[{"length": 5}] * 200)] == [1.0] * 200
-        for kind, says in (("broken", "VerdictResponse"), ("missing", "404"), ("down", "cannot be reached")):
+        for kind, says in (("broken", "verdicts"), ("missing", "404"), ("down", "cannot be reached")):
             (verdict,) = await _judge(client, kind, {"length": 5})
             assert verdict["reward"] is None
             assert says in verdict["reason"], json.dumps(verdict)

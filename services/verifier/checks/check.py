@@ -1,17 +1,19 @@
-"""The seam between the judge and a kind of answer: what a check takes, reports and owes."""
+"""What the judge and the checks share: a check judges the answers of one kind."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 
 Key = TypeVar("Key")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How one answer was judged. Without a reward exactly when the verifier itself failed."""
+    """How one answer was judged. `reward` is None exactly if the verifier itself failed."""
 
     reward: float | None
     outcome: Outcome
@@ -33,14 +35,14 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Case(Generic[Key]):
-    """One answer with its key as the check itself prepared it."""
+    """One answer, with its key as the check prepared it."""
 
     response: str
     key: Key
     limits: ItemLimits | None = None
 
 
-# Takes a case's position in its batch; called once per case, in any order.
+# Called once per case, in any order, with the case's position in the batch.
 ReportJudgement = Callable[[int, Judgement], None]
 
 
@@ -48,15 +50,13 @@ class Check(Protocol[Key]):
     """Judges answers of one kind.
 
     A check bounds its own concurrency: `judge` may be called for many batches at once. A case's time starts when it
-    runs, not while it waits. Cancelling `judge` (a batch's deadline) must stop what it started and leave nothing
-    behind; cases that it did not report by then, or by its return, become failures of the verifier.
-    A check that needs starting and stopping is given by an async context manager, which the wiring enters before the
-    first request.
+    runs, not while it waits. If `judge` is cancelled (the batch's deadline), it stops everything it started; cases
+    that it has not reported become failures of the verifier.
     """
 
     @property
     def kind(self) -> str:
-        """The item's `kind` this check answers to."""
+        """The `kind` of the items that this check judges."""
         ...
 
     @property
@@ -69,16 +69,31 @@ class Check(Protocol[Key]):
         ...
 
     def prepare(self, item: VerdictItem) -> Case[Key]:
-        """Reads the key. Raises InvalidInput for one that can never be judged, and for an oversized response.
+        """Reads the key. Raises InvalidInput if it can never be judged, or if the response is too long.
 
         Called on the event loop for each item before any is judged: it must be linear in the item's size.
         """
         ...
 
     async def judge(self, cases: Sequence[Case[Key]], report: ReportJudgement) -> None:
-        """Judges every case, reporting each as soon as it is known. An exception fails only what is unreported."""
+        """Judges every case and reports each as soon as it is known. An exception fails only the unreported ones."""
         ...
 
     def health(self) -> Mapping[str, Any]:
-        """What /healthz tells of this check: workers, isolation layers."""
+        """What /healthz says about this check: workers, isolation layers."""
         ...
+
+
+async def judge_concurrently(
+    items: Sequence[Item], concurrency: int, judge: Callable[[Item], Awaitable[Judgement]], report: ReportJudgement
+) -> None:
+    """Judges the items in their order, at most `concurrency` at once, and reports each by its index."""
+    waiting = iter(enumerate(items))
+
+    async def judge_waiting() -> None:
+        for index, item in waiting:
+            report(index, await judge(item))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(len(items), concurrency)):
+            group.create_task(judge_waiting())

@@ -1,1 +1,1 @@
-"""Processes that answer questions by one function, and may be killed at any time."""
+"""Worker processes that run one function and can be killed at any time."""

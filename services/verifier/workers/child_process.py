@@ -1,7 +1,7 @@
-"""What runs in the processes: a template that has imported the function, and the workers forked from it.
+"""What runs in the worker processes: a template that has imported the function, and the workers forked from it.
 
-A worker's question may hang, grow or crash: it is limited in memory and ended from outside. It reads and writes one
-JSON line per question on its socket and shares nothing with anyone. Started as `python -m`, without the service.
+A call may hang, grow or crash: a worker's memory is limited, and the service kills it from outside. A worker reads
+and writes one JSON line per call on its socket. Started as `python -m`, without the service.
 """
 
 import ctypes
@@ -20,12 +20,12 @@ from typing import Any
 READY = b"R"
 _PR_SET_PDEATHSIG = 1
 
-# Takes a question's arguments, returns what JSON can hold.
+# Returns what JSON can hold.
 Function = Callable[..., Any]
 
 
 def serve_template(control: socket.socket, memory_bytes: int, function: Function) -> None:
-    """Forks a worker for every socket that comes over `control`, until it is closed."""
+    """Forks a worker for every socket received over `control`, until that is closed."""
     _die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     control.sendall(READY)
@@ -42,11 +42,11 @@ def serve_template(control: socket.socket, memory_bytes: int, function: Function
 
 
 def serve_worker(channel: socket.socket, function: Function) -> None:
-    """Says its pid, then answers questions until the channel is closed."""
+    """Sends its pid, then answers calls until the channel is closed."""
     with channel.makefile("rwb") as stream:
         _write(stream, {"pid": os.getpid()})
         for line in stream:
-            _write(stream, _answer(function, json.loads(line)))
+            _write(stream, _call(function, json.loads(line)))
 
 
 def _confine(memory_bytes: int) -> None:
@@ -57,7 +57,7 @@ def _confine(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _answer(function: Function, arguments: list[Any]) -> dict[str, Any]:
+def _call(function: Function, arguments: list[Any]) -> dict[str, Any]:
     start = time.process_time()
     failure, value = "", None
     try:
@@ -65,7 +65,7 @@ def _answer(function: Function, arguments: list[Any]) -> dict[str, Any]:
         json.dumps(value)
     except MemoryError:
         failure = "memory"
-    except Exception as error:  # noqa: BLE001 - whatever it raises is an answer too
+    except Exception as error:  # noqa: BLE001 - whatever it raises is reported
         failure, value = f"{type(error).__name__}: {error}"[:200], None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"value": value, "failure": failure, "cpu_seconds": time.process_time() - start, "peak_bytes": peak}

@@ -1,4 +1,4 @@
-"""The template process that has imported a function, and the workers forked from it, as the service holds them."""
+"""The service's handles: of the template process that has imported a function, and of the workers forked from it."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """What a worker says: the function's value, or what prevented it."""
+    """The function's value, or its `failure`."""
 
     value: Any
     failure: str
@@ -33,34 +33,34 @@ class WorkerReply:
 
 
 class Worker:
-    """One worker process, by its pid descriptor: the signal never meets another process."""
+    """One worker process. Signals go to its pid descriptor, so they never reach another process."""
 
     def __init__(self, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.pid = pid
-        self.num_answers = 0
+        self.num_calls = 0
         self._pidfd = os.pidfd_open(pid)
         self._reader = reader
         self._writer = writer
 
-    async def ask(self, arguments: Sequence[Any]) -> WorkerReply:
-        """One question. EOFError or ConnectionError when the worker dies over it."""
+    async def call(self, arguments: Sequence[Any]) -> WorkerReply:
+        """Raises EOFError or ConnectionError if the worker dies."""
         self._writer.write(json.dumps(arguments).encode() + b"\n")
         await self._writer.drain()
         line = await self._reader.readline()
         if not line.endswith(b"\n"):
             raise EOFError("the worker died")
-        self.num_answers += 1
+        self.num_calls += 1
         return WorkerReply(**json.loads(line))
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process still runs; a pid descriptor becomes readable with its end."""
+        """Whether the process runs; its pid descriptor becomes readable when it ends."""
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return not poll.poll(0)
 
     def cpu_seconds(self) -> float:
-        """The processor time that the process has had; 0 when it is gone."""
+        """The processor time it has used; 0 if it has ended."""
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -68,7 +68,7 @@ class Worker:
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def kill(self) -> None:
-        """Ends the process at once, whatever it does."""
+        """Ends the process at once; harmless if it has ended."""
         if self._pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -78,7 +78,7 @@ class Worker:
 
 
 class WorkerTemplate:
-    """Starts on the first fork; after `stop`, the next fork starts it anew. `target` is `package.module:function`."""
+    """Starts with the first fork, and again after `stop`. `target` is `package.module:function`."""
 
     def __init__(self, target: str, memory_bytes: int) -> None:
         self._target = target
@@ -91,7 +91,7 @@ class WorkerTemplate:
         return None if self._process is None else self._process.pid
 
     async def fork(self) -> Worker:
-        """A new worker. OSError, EOFError or Unavailable when the template is gone or hangs."""
+        """A new worker. Raises OSError, EOFError or Unavailable if the template has ended or hangs."""
         control = self._control or await self._start()
         ours, theirs = socket.socketpair()
         try:
@@ -128,10 +128,10 @@ class WorkerTemplate:
             )
         try:
             async with asyncio.timeout(_START_SECONDS):
-                said = await asyncio.get_running_loop().sock_recv(self._control, 1)
+                message = await asyncio.get_running_loop().sock_recv(self._control, 1)
         except TimeoutError as error:
             raise Unavailable(f"{self._target} was not imported in {_START_SECONDS:g} s") from error
-        if said != child_process.READY:
+        if message != child_process.READY:
             raise Unavailable(f"{self._target} cannot be imported; the error is in this service's output")
         return self._control
 
@@ -148,7 +148,7 @@ class WorkerTemplate:
 
 
 def _environment() -> dict[str, str]:
-    """What this process can import, and none of its secrets."""
+    """The import path of this process, and none of its secrets."""
     return {
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),

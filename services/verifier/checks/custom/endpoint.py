@@ -1,50 +1,48 @@
-"""A kind of the user's own, judged by an HTTP endpoint that speaks this service's protocol."""
+"""A user's own kind, judged by an HTTP endpoint that speaks this service's protocol."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
-from pydantic import ValidationError
+import httpx
+from pydantic import TypeAdapter
 
 from services.verifier.checks.check import Case, Judgement, ReportJudgement
 from services.verifier.config import CustomKindConfig
+from shared.clients.exchange import Exchange
 from shared.errors import IbtpoError
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest, VerdictResponse
-from shared.runtime.client import http_client, raise_for_problem, reaching
+from shared.runtime.client import http_client
 
-_RULE = "own endpoint"
+_RULE = "custom endpoint"
 _BATCH_ITEMS = 64
+_RESPONSE = TypeAdapter(VerdictResponse)
+
+
+@asynccontextmanager
+async def open_custom_endpoint_check(kind: str, config: CustomKindConfig) -> AsyncIterator["CustomEndpointCheck"]:
+    """The check, with its HTTP client."""
+    async with http_client(config.token, config.seconds) as client:
+        yield CustomEndpointCheck(kind, config, client)
 
 
 class CustomEndpointCheck:
-    """Posts a VerdictRequest to the endpoint and takes the VerdictResponse; what it does not answer has no reward."""
+    """Posts VerdictRequests to the endpoint. An item without a verdict in the response has no reward."""
 
     is_repeatable = False
 
-    def __init__(self, kind: str, settings: CustomKindConfig) -> None:
+    def __init__(self, kind: str, config: CustomKindConfig, client: httpx.AsyncClient) -> None:
         self.kind = kind
-        self._url = str(settings.url)
-        self._seconds = settings.seconds
-        self._turns = asyncio.Semaphore(settings.workers)
-        self._client = http_client(settings.token, settings.seconds)
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._client)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+        self._config = config
+        self._may_request = asyncio.Semaphore(config.workers)
+        self._exchange = Exchange(client, "", f"the endpoint of kind {kind!r}")
 
     def refusal(self) -> str | None:
         return None
 
     def health(self) -> Mapping[str, Any]:
-        return {"url": self._url}
+        return {"url": self._config.url}
 
     def prepare(self, item: VerdictItem) -> Case[dict[str, Any]]:
         return Case(item.response, item.answer_key, item.limits)
@@ -56,36 +54,30 @@ class CustomEndpointCheck:
 
     async def _judge_some(self, start: int, cases: Sequence[Case[dict[str, Any]]], report: ReportJudgement) -> None:
         items = tuple(
-            # positions for ids: those of the batch may repeat
+            # positions as ids: those of the caller may repeat
             VerdictItem(id=str(n), kind=self.kind, response=case.response, answer_key=case.key, limits=case.limits)
             for n, case in enumerate(cases, start)
         )
         try:
-            async with self._turns:
-                verdicts = await self._ask(items)
+            async with self._may_request:
+                verdicts = await self._request(items)
         except IbtpoError as error:
             for n in range(start, start + len(cases)):
                 report(n, Judgement.failure(str(error), _RULE))
             return
         for n in range(start, start + len(cases)):
-            verdict = verdicts.get(str(n))
-            report(n, _judgement(verdict) if verdict else Judgement.failure("the endpoint gave no verdict", _RULE))
+            report(n, _to_judgement(verdicts.get(str(n))))
 
-    async def _ask(self, items: tuple[VerdictItem, ...]) -> dict[str, Verdict]:
-        request = VerdictRequest(items=items, deadline_seconds=self._seconds)
-        async with reaching(f"the endpoint of kind {self.kind!r}", self._seconds):
-            response = await self._client.post(
-                self._url, content=request.model_dump_json(), headers={"content-type": "application/json"}
-            )
-        raise_for_problem(response)
-        try:
-            answer = VerdictResponse.model_validate_json(response.content)
-        except ValidationError as error:
-            raise IbtpoError(f"the endpoint's answer is no VerdictResponse: {error.errors()[0]['msg']}") from error
-        return {verdict.id: verdict for verdict in answer.verdicts}
+    async def _request(self, items: tuple[VerdictItem, ...]) -> dict[str, Verdict]:
+        seconds = self._config.seconds
+        request = VerdictRequest(items=items, deadline_seconds=seconds)
+        body = await self._exchange.request("POST", str(self._config.url), seconds, message=request)
+        return {verdict.id: verdict for verdict in self._exchange.read(_RESPONSE, body).verdicts}
 
 
-def _judgement(verdict: Verdict) -> Judgement:
+def _to_judgement(verdict: Verdict | None) -> Judgement:
+    if verdict is None:
+        return Judgement.failure("the endpoint gave no verdict", _RULE)
     if verdict.reward is None or verdict.outcome is Outcome.INFRASTRUCTURE:
         return Judgement.failure(verdict.reason or "the endpoint gave no reward", _RULE)
     return Judgement(

@@ -1,26 +1,25 @@
-"""Mathematical answers: decided here where exact and numeric comparison will do, else by math-verify's workers."""
+"""Judges mathematical answers: in this process if exact and numeric comparison decide, else in workers."""
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, ReportJudgement
+from services.verifier.checks.check import Case, Judgement, ReportJudgement, judge_concurrently
 from services.verifier.checks.final_answer import FinalAnswer, extract_final_answer
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.decision import Decision, decide
 from services.verifier.checks.math.reading.parsed_answer import ParsedAnswer, extract_gold, parse_answer
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
-from services.verifier.workers.pool import PoolSettings, Reply, ReplyStatus, WorkerPool
+from services.verifier.workers.pool import PoolSettings, Reply, ReplyStatus, WorkerPool, open_worker_pool
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome, VerdictItem
 from shared.runtime.logs import event_logger
@@ -29,51 +28,58 @@ log = event_logger(__name__)
 
 _NO_ANSWER = Judgement(0.0, Outcome.NO_ANSWER, "no boxed answer after the last thinking part", "extraction")
 _RULE = "math-verify"
-# How long the event loop is kept from others.
+_WORKER_FUNCTION = "services.verifier.checks.math.math_verify_function:are_same"
+# Other tasks of the event loop run at least this often.
 _YIELD_SECONDS = 0.005
 
 
 class MathKey(AnswerKey):
-    r"""The right answer, in LaTeX or plain; a text with a \boxed{} stands for what is in it."""
+    r"""The right answer, in LaTeX or plain. If it has a \boxed{}, what is in the box counts."""
 
     gold: str = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True)
 class GoldAndAnswer:
-    """The gold as read, and what the response states as its final answer."""
+    """The parsed gold, and the response's final answer (None if it states none)."""
 
     gold: ParsedAnswer
     answer: FinalAnswer | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Undecided:
+    """A case for the workers."""
+
+    position: int
+    case: Case[GoldAndAnswer]
+    answer_text: str
+
+
+@asynccontextmanager
+async def open_math_check(config: MathConfig, metrics: VerifierMetrics) -> AsyncIterator["MathCheck"]:
+    """The check, with its workers."""
+    if find_spec("gmpy2") is not None:
+        raise InvalidInput(
+            "gmpy2 can be imported, and with it some answers never end, not even by a signal: uninstall gmpy2 "
+            "from the verifier's environment"
+        )
+    settings = PoolSettings("math", _WORKER_FUNCTION, config.workers, config.memory_bytes, config.items_per_worker)
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(open_worker_pool(settings, metrics)) if config.workers else None
+        yield MathCheck(config, pool)
+
+
 class MathCheck:
-    """Right when the final answer says what the gold says (docs/verifier.md has the rules)."""
+    """Right if the final answer says what the gold says (docs/verifier.md has the rules)."""
 
     kind = "math"
     is_repeatable = True
 
-    def __init__(self, config: MathConfig, metrics: VerifierMetrics) -> None:
+    def __init__(self, config: MathConfig, pool: WorkerPool | None) -> None:
         self._config = config
-        self._pool = WorkerPool(_pool_settings(config), metrics) if config.workers else None
-        self._stack = AsyncExitStack()
-        # the leaves of a tree share their gold
-        self._read_gold = lru_cache(maxsize=1_024)(self._parse_gold)
-
-    async def __aenter__(self) -> Self:
-        if find_spec("gmpy2") is not None:
-            raise InvalidInput(
-                "gmpy2 can be imported, and with it some answers never end, not even by a signal: uninstall gmpy2 "
-                "from the verifier's environment"
-            )
-        if self._pool is not None:
-            await self._stack.enter_async_context(self._pool)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+        self._pool = pool
+        self._read_gold = lru_cache(maxsize=1_024)(self._parse_gold)  # the leaves of a tree share their gold
 
     def refusal(self) -> str | None:
         return None
@@ -83,81 +89,55 @@ class MathCheck:
 
     def prepare(self, item: VerdictItem) -> Case[GoldAndAnswer]:
         gold = self._read_gold(read_key(MathKey, item).gold)
+        max_characters = self._config.answer_characters
         if gold is None:
-            raise InvalidInput(
-                f"item {item.id!r}: the gold states no answer of 1 to {self._config.answer_characters} characters"
-            )
-        return Case(
-            "", GoldAndAnswer(gold, extract_final_answer(item.response, self._config.answer_characters)), item.limits
-        )
+            raise InvalidInput(f"item {item.id!r}: the gold states no answer of 1 to {max_characters} characters")
+        return Case("", GoldAndAnswer(gold, extract_final_answer(item.response, max_characters)), item.limits)
 
     def _parse_gold(self, gold: str) -> ParsedAnswer | None:
         text = extract_gold(gold, self._config.answer_characters)
         return None if text is None else parse_answer(text)
 
     async def judge(self, cases: Sequence[Case[GoldAndAnswer]], report: ReportJudgement) -> None:
-        open_cases: list[_Undecided] = []
+        undecided: list[_Undecided] = []
         last_yield = time.perf_counter()
         for position, case in enumerate(cases):
-            found = self._decide_case(position, case.key)
-            if isinstance(found, Judgement):
-                report(position, found)
+            decision = _decide_or_fail(position, case.key)
+            if isinstance(decision, Judgement):
+                report(position, decision)
             else:
-                open_cases.append(_Undecided(position, case, found))
+                undecided.append(_Undecided(position, case, decision.text))
             if time.perf_counter() - last_yield > _YIELD_SECONDS:
                 await asyncio.sleep(0)
                 last_yield = time.perf_counter()
-        if open_cases:
-            await self._ask_workers(open_cases, report)
 
-    def _decide_case(self, position: int, question: GoldAndAnswer) -> Judgement | Decision:
-        try:
-            return _decide_case(question)
-        except Exception as error:
-            log.exception("answer_failed", position=position)
-            return Judgement.failure(f"{type(error).__name__} while comparing", _RULE)
+        def report_undecided(index: int, judgement: Judgement) -> None:
+            report(undecided[index].position, judgement)
 
-    async def _ask_workers(self, open_cases: Sequence["_Undecided"], report: ReportJudgement) -> None:
-        """As many at once as there are workers."""
-        waiting = iter(open_cases)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(open_cases), max(self._config.workers, 1))):
-                group.create_task(self._work_through(waiting, report))
+        await judge_concurrently(undecided, max(self._config.workers, 1), self._judge_by_worker, report_undecided)
 
-    async def _work_through(self, waiting: Iterator["_Undecided"], report: ReportJudgement) -> None:
-        for one in waiting:
-            report(one.position, await self._ask(one))
-
-    async def _ask(self, one: "_Undecided") -> Judgement:
+    async def _judge_by_worker(self, undecided: _Undecided) -> Judgement:
         if self._pool is None:
             return Judgement.failure("not decided without workers, and math.workers is 0", _RULE)
+        limits = undecided.case.limits
         seconds = self._config.item_seconds
-        if one.case.limits is not None and one.case.limits.wall_seconds is not None:
-            seconds = min(seconds, one.case.limits.wall_seconds)
+        if limits is not None and limits.wall_seconds is not None:
+            seconds = min(seconds, limits.wall_seconds)
         start = time.perf_counter()
-        reply = await self._pool.ask((one.case.key.gold.text, one.decision.text), seconds)
-        return _judgement(reply, time.perf_counter() - start)
+        reply = await self._pool.call((undecided.case.key.gold.text, undecided.answer_text), seconds)
+        return _to_judgement(reply, time.perf_counter() - start)
 
 
-def _pool_settings(config: MathConfig) -> PoolSettings:
-    target = "services.verifier.checks.math.math_verify_function:are_same"
-    return PoolSettings("math", target, config.workers, config.memory_bytes, config.items_per_worker)
-
-
-@dataclass(frozen=True, slots=True)
-class _Undecided:
-    """A case that takes a worker."""
-
-    position: int
-    case: Case[GoldAndAnswer]
-    decision: Decision
-
-
-def _decide_case(question: GoldAndAnswer) -> Judgement | Decision:
-    if question.answer is None:
+def _decide_or_fail(position: int, key: GoldAndAnswer) -> Judgement | Decision:
+    """A Judgement, or the Decision that leaves the answer to a worker."""
+    if key.answer is None:
         return _NO_ANSWER
     start = time.perf_counter()
-    decision = decide(question.gold, question.answer)
+    try:
+        decision = decide(key.gold, key.answer)
+    except Exception as error:
+        log.exception("answer_failed", position=position)
+        return Judgement.failure(f"{type(error).__name__} while comparing", _RULE)
     if decision.equivalence is Equivalence.UNKNOWN:
         return decision
     seconds = time.perf_counter() - start
@@ -166,7 +146,7 @@ def _decide_case(question: GoldAndAnswer) -> Judgement | Decision:
     return Judgement(0.0, Outcome.WRONG, decision.reason, decision.rule, seconds, seconds)
 
 
-def _judgement(reply: Reply, seconds: float) -> Judgement:
+def _to_judgement(reply: Reply, seconds: float) -> Judgement:
     match reply.status:
         case ReplyStatus.ANSWERED if reply.value:
             return Judgement(1.0, Outcome.RIGHT, "", _RULE, seconds, reply.cpu_seconds)
