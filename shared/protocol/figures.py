@@ -225,10 +225,14 @@ class StepFigures(UpdateFigures, SamplingFigures):
         "Mean number of updates by which a step's trees are behind the learner",
         Shown.GAUGE | Shown.THROUGHPUT | Shown.VIEW | Shown.PLOT,
     )
-    intake_seconds: float = _figure("intake", "s", ".2f", "waiting for trees", *_TIME, default=0.0, style=Style.STACK)
-    update_seconds: float = _figure("update", "s", ".2f", "training on them", *_TIME, default=0.0, style=Style.STACK)
+    intake_seconds: float = _figure(
+        "intake", "s", ".2f", "Time spent waiting for trees", *_TIME, default=0.0, style=Style.STACK
+    )
+    update_seconds: float = _figure(
+        "update", "s", ".2f", "Time spent training on them", *_TIME, default=0.0, style=Style.STACK
+    )
     publish_seconds: float = _figure(
-        "publish", "s", ".2f", "bringing weights to replicas", *_TIME, default=0.0, style=Style.STACK
+        "publish", "s", ".2f", "Time spent bringing weights to replicas", *_TIME, default=0.0, style=Style.STACK
     )
 
 

@@ -19,7 +19,7 @@ from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.kept_trees import load_kept_trees, load_tree
 from services.launcher.runs.run_dir import RunDirectory
 from shared.errors import InvalidInput
-from shared.protocol.figures import StepFigures
+from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
@@ -172,7 +172,13 @@ def test_the_report_stands_alone(run: RunDirectory) -> None:
 
 
 def test_the_report_of_a_finished_run_tells_its_summary(run: RunDirectory) -> None:
-    run.summary.write_text(json.dumps({"sampler": "ib", "seed": 3, "avg_at_8_after": 0.625, "pass_at_8_after": None}))
+    numbers = dict.fromkeys(figures_in(RunSummary), 0.375)
+    summary = {"sampler": "ib", "seed": 3, **numbers, "avg_at_8_after": 0.625, "pass_at_8_after": None}
+    run.summary.write_text(json.dumps(summary))
     page = write_report(run).read_text()
+    cards = figures_in(RunSummary, Shown.CARD)
+    for name, figure in cards.items():
+        is_there = f"<b>{figure.text(numbers[name])}</b><span>{figure.title}</span>" in page
+        assert is_there == (name not in ("avg_at_8_after", "pass_at_8_after")), name
     assert "sampler ib, seed 3" in page
     assert "0.625" in page

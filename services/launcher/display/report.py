@@ -15,19 +15,11 @@ from services.launcher.runs.history import History
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees
 from services.launcher.runs.run_dir import RunDirectory
 from shared.files import atomic_write
+from shared.protocol.figures import RunSummary, Shown, figures_in
 
 NUM_TREES = 4
 _TEMPLATE = "report.html"
 _SECRET = re.compile(r"^(token|password) = .*$", re.MULTILINE)
-HEADLINES = (  # key of summary.json, what it says, format
-    ("avg_at_8_before", "avg@8 before", "{:.3f}"),
-    ("avg_at_8_after", "avg@8 after", "{:.3f}"),
-    ("pass_at_8_after", "pass@8 after", "{:.3f}"),
-    ("eff_rate", "Eff-Rate", "{:.2f}"),
-    ("trajectories_per_1k_tokens", "answers / 1,000 tokens", "{:.1f}"),
-    ("tokens_per_second", "tokens / s", "{:,.0f}"),
-    ("wall_seconds", "seconds", "{:,.0f}"),
-)
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -42,12 +34,12 @@ def write_report(run: RunDirectory) -> Path:
             summary=summary,
             steps=history.figures[-1].step if history.figures else 0,
             cards=[
-                (form.format(value), label)
-                for key, label, form in HEADLINES
-                if isinstance(value := summary.get(key), int | float)
+                (figure.text(value), figure.title)
+                for name, figure in figures_in(RunSummary, Shown.CARD).items()
+                if isinstance(value := summary.get(name), int | float)
             ],
             evaluations=history.evaluations,
-            plots=[(plot.caption, _base64_of(path)) for plot, path in write_plots(history, run.plots)],
+            plots=[(caption, _base64_of(path)) for caption, path in write_plots(history, run.plots)],
             trees=[_render_tree(kept) for kept in trees[:: max(1, len(trees) // NUM_TREES)][:NUM_TREES]],
             config=_read_public_config(run),
         )

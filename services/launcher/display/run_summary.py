@@ -9,18 +9,9 @@ from services.launcher.display.sparkline import sparkline
 from services.launcher.display.view import format_duration
 from services.launcher.runs.history import History
 from services.launcher.runs.run_dir import RunDirectory
+from shared.protocol.figures import RunSummary, Shown, figures_in
 
 SPARK_WIDTH = 32
-_FIGURES = (  # key of summary.json, label, format
-    ("eff_rate", "Eff-Rate", "{:.3f}"),
-    ("root_value", "unbiased root value", "{:.3f}"),
-    ("ib_score", "IB-Score", "{:+.3f}"),
-    ("cov_eta", "Cov(η₁, η₂)", "{:+.4f}"),
-    ("trajectories_per_1k_tokens", "trajectories / 1,000 tokens", "{:.1f}"),
-    ("generated_tokens", "tokens generated", "{:,}"),
-    ("tokens_per_second", "tokens / s", "{:,.0f}"),
-    ("cache_hit_share", "prefix tokens from cache", "{:.0%}"),
-)
 
 
 def render_summary(run: RunDirectory) -> RenderableType:
@@ -32,10 +23,10 @@ def render_summary(run: RunDirectory) -> RenderableType:
     figures = Table.grid(padding=(0, 2))
     figures.add_column(style="dim")
     figures.add_column(style="bold", justify="right")
-    for key, label, form in _FIGURES:
-        value = summary.get(key)
+    for name, figure in figures_in(RunSummary, Shown.OUTCOME).items():
+        value = summary.get(name)
         if isinstance(value, int | float):
-            figures.add_row(label, form.format(value))
+            figures.add_row(figure.title, figure.text(value))
     parts += [figures, Text(), _render_paths(run)]
     seconds = summary.get("wall_seconds")
     took = f" in {format_duration(seconds)}" if isinstance(seconds, int | float) else ""

@@ -1,0 +1,25 @@
+"""What the terminal says when a run has finished."""
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from services.launcher.display.run_summary import render_summary
+from services.launcher.runs.run_dir import RunDirectory
+from shared.protocol.figures import RunSummary, Shown, figures_in
+
+
+def test_a_finished_run_shows_the_figures_declared_for_its_end_and_where_its_files_are(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "mine")
+    run.make()
+    summary = {"sampler": "ib", "seed": 3, **dict.fromkeys(figures_in(RunSummary), 0.375), "ib_score": None}
+    run.summary.write_text(json.dumps(summary | {"wall_seconds": 65.0}))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render_summary(run))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "mine · finished in 1:05" in text
+    assert str(run.report) in text
+    for name, figure in figures_in(RunSummary, Shown.OUTCOME).items():
+        assert (figure.title in text) == (name != "ib_score"), "a figure without a value has no row"
