@@ -1,8 +1,10 @@
 """The errors that a service answers with; each message says the value and the remedy."""
 
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+if TYPE_CHECKING:  # the sandbox runs with the standard library alone
+    from pydantic import ValidationError
 
 
 class IbtpoError(Exception):
@@ -66,7 +68,7 @@ class MalformedAnswer(Unavailable):
     """A service reported success, but its answer cannot be read."""
 
 
-def first_reason(error: ValidationError) -> str:
+def first_reason(error: "ValidationError") -> str:
     """`field: what is wrong` of pydantic's first complaint."""
     first = error.errors(include_url=False)[0]
     field = ".".join(map(str, first["loc"]))
