@@ -141,6 +141,7 @@ def grow(
     prompt: Annotated[str, typer.Argument(help="The problem, as the model reads it.")],
     settings: Settings = None,
     model: Annotated[Path | None, typer.Option(help="A model directory; else the demo's.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's message, for a chat model.")] = False,
     answer: Annotated[str | None, typer.Option(help="The right answer; the demo's is worked out.")] = None,
     kind: Annotated[str, typer.Option(help="How answers are judged.")] = "math",
     url: Annotated[str | None, typer.Option(help="A rollout replica to ask, instead of starting one.")] = None,
@@ -159,7 +160,7 @@ def grow(
     from services.launcher.commands.grow import GrowArguments
     from services.launcher.commands.grow import grow as grow_one
 
-    _exit(grow_one(GrowArguments(prompt, model, url, kind, answer, tuple(settings or ()), seed, token, save)))
+    _exit(grow_one(GrowArguments(prompt, chat, model, url, kind, answer, tuple(settings or ()), seed, token, save)))
 
 
 @app.command("eval", rich_help_panel=LOOK)

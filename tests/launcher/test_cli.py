@@ -92,7 +92,11 @@ def test_the_launcher_loads_no_torch() -> None:
         (("show", "nowhere"), 2, "there is no run 'nowhere' under runs/; there are: none"),
         (("status",), 2, "there is no run under runs/ yet: `ibtpo demo` makes one"),
         (("eval", "--model", "nowhere"), 2, "nowhere is no model directory: config.json and tokenizer.json missing"),
+        (("eval", "--data", "nowhere.jsonl"), 2, "cannot read nowhere.jsonl: No such file or directory"),
+        (("eval", "--max-tokens", "500"), 2, "an answer of 500 exceed the policy's context of 256"),
         (("grow", "2+3*4=", "max_tokens=0"), 2, "growth.max_tokens = 0"),
+        (("grow", "2+3*4=", "--chat"), 2, "no chat template; give text"),
+        (("grow", "2 plus 3"), 2, "not an expression: '2 plus 3'; write single digits joined by + - *"),
         (("grow", "hello", "--url", "http://127.0.0.1:9", "--answer", "1"), 1, "cannot be reached"),
     ],
 )

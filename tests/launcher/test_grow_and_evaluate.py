@@ -1,9 +1,12 @@
 """One tree and one evaluation through real services."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from services.demo.task import checkpoint_directory
 from services.launcher.cli import main
 from services.launcher.commands.evaluate import summarize_answers
 from shared.errors import Unavailable
@@ -57,6 +60,36 @@ def test_a_tree_is_grown_drawn_and_kept(
         assert part in text, part
     run(monkeypatch, "show", str(tmp_path / "tree.msgpack"))
     assert "ib tree of 6 answers" in capsys.readouterr().out
+
+
+@pytest.fixture
+def chat_model(tmp_path: Path) -> Path:
+    """The demo's model, with a chat template that puts `=` after a message, as its prompts need it."""
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint_directory(), model)
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    settings["chat_template"] = "{% for message in messages %}{{ message.content }}{% endfor %}="
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    return model
+
+
+def test_a_chat_model_is_evaluated_on_the_rows_that_training_takes(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = [{"role": "user", "content": "2+3*4"}]
+    rows = [{"id": str(prompt), "prompt": prompt, "kind": "math", "answer_key": {"gold": "0"}}
+            for prompt in (message, "2+3*4=", "1+1=")]  # fmt: skip
+    data = tmp_path / "problems.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    run(monkeypatch, "eval", "--model", str(chat_model), "--data", str(data), "--problems", "2", "--k", "2")
+    assert "2 problems" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_message_is_put_to_a_chat_model(
+    chat_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "grow", "2+3*4", "--chat", "--model", str(chat_model), "--answer", "0", "sampler=independent")
+    assert "independent tree of 8 answers" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 
 from rich.console import Console
@@ -13,12 +13,12 @@ from rich.progress import Progress
 from services.demo.data import write_data
 from services.demo.difficulty import Difficulty
 from services.launcher.processes.temporary_services import run_replicas
-from services.launcher.runs.model_files import check_model
+from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_limits
+from services.learner.queue.problems import EncodedProblem, read_problems
 from shared.clients import RolloutClient
-from shared.errors import InvalidInput, Unavailable
-from shared.files import read_rows
+from shared.errors import IbtpoError, Unavailable
 from shared.protocol.grow import GrowRequest
-from shared.protocol.task import Growth, Problem
+from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
 from shared.runtime.client import http_client
 from shared.tree.diagnostics import measure_accuracy
@@ -68,7 +68,7 @@ def summarize_answers(trees: Sequence[ScoredTree], k: int) -> str:
 
 
 async def _answer_problems(
-    arguments: EvaluateArguments, problems: Sequence[Problem], folder: Path, console: Console
+    arguments: EvaluateArguments, problems: Sequence[EncodedProblem], folder: Path, console: Console
 ) -> list[ScoredTree]:
     async with (
         run_replicas(arguments.model, arguments.replicas, folder) as urls,
@@ -85,31 +85,33 @@ async def _answer_problems(
                 return tree
 
             requests = [_make_request(arguments, problem, index) for index, problem in enumerate(problems)]
-            pairs = zip(cycle(urls), requests, strict=False)
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(answer(url, request)) for url, request in pairs]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    pairs = zip(cycle(urls), requests, strict=False)
+                    tasks = [group.create_task(answer(url, request)) for url, request in pairs]
+            except ExceptionGroup as errors:
+                raise next((error for error in errors.exceptions if isinstance(error, IbtpoError)), errors) from None
     return [task.result() for task in tasks]
 
 
-def _make_request(arguments: EvaluateArguments, problem: Problem, index: int) -> GrowRequest:
-    if not isinstance(problem.prompt, str):
-        raise InvalidInput(f"problem {problem.id!r} has chat messages for a prompt; `ibtpo eval` takes text prompts")
+def _make_request(arguments: EvaluateArguments, problem: EncodedProblem, index: int) -> GrowRequest:
     growth = Growth(
         sampler=IndependentSampler(initial_draws=arguments.k),
         temperature=arguments.temperature,
         max_tokens=arguments.max_tokens,
     )
-    seed = arguments.seed * 1_000_003 + index
     return GrowRequest(
-        prompt=problem.prompt, kind=problem.kind, answer_key=problem.answer_key, growth=growth, seed=seed
+        prompt_ids=problem.prompt_ids,
+        kind=problem.kind,
+        answer_key=problem.answer_key,
+        growth=growth,
+        seed=arguments.seed * 1_000_003 + index,
     )
 
 
-def _load_problems(arguments: EvaluateArguments, folder: Path) -> list[Problem]:
+def _load_problems(arguments: EvaluateArguments, folder: Path) -> tuple[EncodedProblem, ...]:
     data = arguments.data
     if data is None:
         data = write_data(folder, Difficulty(), 1, arguments.problems, arguments.seed).heldout
-    problems = [problem for _, problem in islice(read_rows(data, Problem), arguments.problems)]
-    if not problems:
-        raise InvalidInput(f"{data} holds no problem")
-    return problems
+    limits = read_limits(arguments.model, arguments.max_tokens)
+    return read_problems((data,), load_prompt_encoder(arguments.model), limits, arguments.problems)

@@ -14,9 +14,10 @@ from rich.status import Status
 from services.demo.task import answer_of, checkpoint_directory
 from services.launcher.display.tree_view import render_tree
 from services.launcher.processes.temporary_services import run_replicas
-from services.launcher.runs.model_files import check_model, read_token_bytes
+from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_token_bytes
 from services.launcher.settings.overrides import sort_out
 from shared.clients import RolloutClient
+from shared.errors import InvalidInput
 from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent
 from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
@@ -32,6 +33,8 @@ class GrowArguments:
     """The command's arguments. Without `url`, a verifier and a replica are started for this tree."""
 
     prompt: str
+    chat: bool
+    """The prompt is a user's message, for the model's chat template."""
     model: Path | None
     url: str | None
     kind: str
@@ -78,7 +81,17 @@ def _make_request(arguments: GrowArguments, model: Path) -> GrowRequest:
     if answer is None and model == checkpoint_directory():
         answer = answer_of(arguments.prompt)
     judging: dict[str, Any] = {} if answer is None else {"kind": arguments.kind, "answer_key": {"gold": answer}}
-    return GrowRequest(prompt=arguments.prompt, growth=growth, seed=arguments.seed, **judging)
+    prompt: dict[str, Any] = {"prompt": arguments.prompt}
+    if arguments.chat:
+        prompt = {"prompt_ids": _encode_chat(arguments.prompt, model)}
+    return GrowRequest(**prompt, **judging, growth=growth, seed=arguments.seed)
+
+
+def _encode_chat(message: str, model: Path) -> tuple[int, ...]:
+    try:
+        return load_prompt_encoder(model)(({"role": "user", "content": message},))
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
 
 
 @contextmanager

@@ -3,8 +3,19 @@
 import json
 from pathlib import Path
 
+from services.learner.queue.problems import Encoder, ProblemLimits, prompt_encoder
 from shared.errors import InvalidInput
 from shared.tree.vocabulary import bytes_of_tokens
+
+
+def check_model(model: Path) -> Path:
+    """The directory, if it looks like a model's; else InvalidInput, before any process is started for it."""
+    missing = [name for name in ("config.json", "tokenizer.json") if not (model / name).is_file()]
+    if missing:
+        raise InvalidInput(
+            f"{model} is no model directory: {' and '.join(missing)} missing; give one as transformers saves it"
+        )
+    return model
 
 
 def read_token_bytes(model: Path) -> tuple[bytes, ...]:
@@ -17,11 +28,22 @@ def read_token_bytes(model: Path) -> tuple[bytes, ...]:
         ) from error
 
 
-def check_model(model: Path) -> Path:
-    """The directory, when it looks like a model's; else InvalidInput, before any process is started for it."""
-    missing = [name for name in ("config.json", "tokenizer.json") if not (model / name).is_file()]
-    if missing:
-        raise InvalidInput(
-            f"{model} is no model directory: {' and '.join(missing)} missing; give one as transformers saves it"
-        )
-    return model
+def load_prompt_encoder(model: Path) -> Encoder:
+    """Encodes text and chat messages into the token ids on which the learner would train."""
+    from transformers import AutoTokenizer  # takes seconds, and most commands do not need it
+
+    try:
+        return prompt_encoder(AutoTokenizer.from_pretrained(model, local_files_only=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(f"{model} has no tokenizer that transformers can read: {error}") from error
+
+
+def read_limits(model: Path, max_answer_tokens: int) -> ProblemLimits:
+    """What the model can take of a problem; answers have at most `max_answer_tokens`."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model, local_files_only=True)
+        return ProblemLimits(config.vocab_size, config.max_position_embeddings, max_answer_tokens)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise InvalidInput(f"{model} has no config.json that transformers can read: {error}") from error

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,11 +34,12 @@ class ProblemLimits:
     max_answer_tokens: int
 
 
-def read_problems(paths: Iterable[Path], encode: Encoder, limits: ProblemLimits) -> tuple[EncodedProblem, ...]:
-    """All rows of the files, in order. InvalidInput names the file and line of the first that cannot be used."""
-    problems = tuple(
-        _encoded(problem, where, encode, limits) for path in paths for where, problem in read_rows(path, Problem)
-    )
+def read_problems(
+    paths: Iterable[Path], encode: Encoder, limits: ProblemLimits, at_most: int | None = None
+) -> tuple[EncodedProblem, ...]:
+    """The rows of the files, or the first `at_most`. InvalidInput names file and line of the first that is unusable."""
+    rows = islice(((where, problem) for path in paths for where, problem in read_rows(path, Problem)), at_most)
+    problems = tuple(_encoded(problem, where, encode, limits) for where, problem in rows)
     if not problems:
         raise InvalidInput(f"no problems in {', '.join(map(str, paths))}: one JSON object per line is expected")
     return problems
