@@ -4,6 +4,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from services.verifier.sandbox.sandbox import Limits
+
+_LIMITS = Limits()
+
 
 class Settings(BaseModel):
     """A part of the configuration: immutable, unknown keys are errors."""
@@ -26,11 +30,13 @@ class CodeConfig(Settings):
 
     concurrency: int = Field(2, ge=1, le=256, description="items judged at once")
     item_seconds: float = Field(60.0, gt=0, le=600, description="wall clock of all cases of one item")
-    wall_seconds: float = Field(15.0, gt=0, le=600, description="wall clock of one process")
-    starved_seconds: float = Field(45.0, ge=0, le=600, description="more of it for one that gets no processor")
-    cpu_seconds: float = Field(10.0, gt=0, le=600)
-    memory_bytes: int = Field(1 << 30, gt=0)
-    output_bytes: int = Field(4 << 20, gt=0)
+    wall_seconds: float = Field(_LIMITS.wall_seconds, gt=0, le=600, description="wall clock of one process")
+    starved_seconds: float = Field(
+        _LIMITS.starved_seconds, ge=0, le=600, description="how much waiting for a processor is forgiven"
+    )
+    cpu_seconds: float = Field(_LIMITS.cpu_seconds, gt=0, le=600, description="processor time of one process")
+    memory_bytes: int = Field(_LIMITS.memory_bytes, gt=0, description="address space of one process")
+    output_bytes: int = Field(_LIMITS.output_bytes, gt=0, description="standard output, and error, of one process")
     node: str | None = Field(None, description="path of node; JavaScript programs are judged where it is given")
     namespaces: bool = Field(True, description="use namespaces where the machine allows them")
     unsafe: bool = Field(False, description="run code WITHOUT isolation; every verdict then says isolated: false")
