@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the sandbox runs with the standard library alone
     from pydantic import ValidationError
 
+_MAX_CHARACTERS = 500
+
 
 class IbtpoError(Exception):
     """An error with an answer: `status` is the HTTP status it maps to, `title` its short name."""
@@ -73,3 +75,8 @@ def first_reason(error: "ValidationError") -> str:
     first = error.errors(include_url=False)[0]
     field = ".".join(map(str, first["loc"]))
     return f"{field}: {first['msg']}" if field else str(first["msg"])
+
+
+def shorten(text: str) -> str:
+    """`text`, cut with an ellipsis when it is long."""
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"

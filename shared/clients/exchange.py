@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from shared.errors import MalformedAnswer
+from shared.errors import MalformedAnswer, shorten
 from shared.protocol.message import Message
 from shared.runtime.client import raise_for_problem, reaching, timeouts
-from shared.runtime.http_errors import shorten
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"

@@ -17,8 +17,8 @@ from shared.errors import (
     Unauthorized,
     Unavailable,
     Unreachable,
+    shorten,
 )
-from shared.runtime.http_errors import shorten
 
 _CONNECT_SECONDS = 5.0
 _ERROR_OF_STATUS: dict[int, type[IbtpoError]] = {

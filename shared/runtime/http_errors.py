@@ -9,11 +9,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from shared.errors import IbtpoError
+from shared.errors import IbtpoError, shorten
 
 MEDIA_TYPE = "application/problem+json"
 _MAX_ERRORS = 20
-_MAX_TEXT = 500
 
 
 def problem(
@@ -36,11 +35,6 @@ def problem(
         body["errors"] = listed
     content = json.dumps(body, ensure_ascii=True).encode()
     return Response(content, status_code=status, headers=headers, media_type=MEDIA_TYPE)
-
-
-def shorten(text: str) -> str:
-    """`text`, cut with an ellipsis when it is long."""
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
 def of_error(error: IbtpoError) -> Response:

@@ -83,7 +83,7 @@ def test_the_launcher_loads_no_torch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("train", "samplr=ib"), 2, "no setting is called 'samplr': did you mean sampler"),
+        (("train", "samplr=ib"), 2, "unknown key samplr; did you mean sampler"),
         (("train", "--config", "demmo"), 2, "no preset 'demmo'; did you mean demo?"),
         (("train", "--resume", "--fresh"), 2, "contradict"),
         (("train", "batch_size=0"), 2, "learner.batch_size = 0: input should be greater than 0"),

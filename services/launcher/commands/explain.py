@@ -1,96 +1,67 @@
-"""`ibtpo config`: what every setting means, or what a preset comes to."""
+"""`ibtpo config`: what keys mean, or what a preset and settings come to."""
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
 from services.launcher.settings.plan import SECTIONS, preview
-from shared.runtime.config import preset_names, preset_path
-
-_REQUIRED = "required"
+from shared.runtime.config import Key, find_keys, preset_names, preset_path, walk_keys
 
 
-def explain(preset: str | None, overrides: tuple[str, ...]) -> int:
-    """Without a preset: every setting with its default. With one: the effective configuration, as a TOML file."""
+def explain(preset: str | None, settings: tuple[str, ...]) -> int:
+    """Prints every key; given names (`lr`), those keys; given a preset or `key=value`, the effective TOML file."""
     console = Console()
-    if preset is not None or overrides:
-        text = preview(preset or "demo", overrides)
+    if settings and preset is None and not any("=" in one for one in settings):
+        console.print(_table(key for name in settings for key in find_keys(name, SECTIONS)))
+    elif preset is not None or settings:
+        text = preview(preset or "demo", settings)
         if console.is_terminal:
             console.print(Syntax(text, "toml", background_color="default"))
         else:
             print(text, end="")
-        return 0
-    for name, model in SECTIONS.items():
-        console.print(_table(name, model))
-        console.print()
-    console.print(_presets())
+    else:
+        for section, model in SECTIONS.items():
+            console.print(_table(walk_keys(section, model), title=section))
+            console.print()
+        console.print(_presets())
     return 0
 
 
-def _table(section: str, model: type[BaseModel]) -> Table:
-    table = Table(title=Text(f"[{section}]"), title_justify="left", title_style="bold", box=None, header_style="dim")
-    table.add_column("setting", no_wrap=True)
+def _table(keys: Iterable[Key], title: str | None = None) -> Table:
+    table = Table(box=None, header_style="dim", title_justify="left", title_style="bold")
+    table.title = Text(f"[{title}]") if title else None
+    table.add_column("key", no_wrap=True)
     table.add_column("default", overflow="fold", max_width=36)
     table.add_column("meaning", overflow="fold", style="dim")
-    for path, default, meaning in settings(section, model):
-        table.add_row(path, default, meaning)
+    for row in _rows(keys):
+        table.add_row(*row)
     return table
 
 
-def settings(prefix: str, model: type[Any]) -> Iterator[tuple[str, str, str]]:
-    """(full name, default, meaning) of every setting of a model and of the models in it."""
-    for name, field in _fields(model):
-        models, path = _models_in(field.annotation), f"{prefix}.{name}"
-        if len(models) == 1:
-            if field.description:
-                yield path, "", field.description
-            yield from settings(f"{path}.NAME" if get_origin(field.annotation) is dict else path, models[0])
-        else:
-            yield path, _default(field), field.description or "; ".join(map(_variant, models))
+def _rows(keys: Iterable[Key]) -> Iterator[tuple[str, str, str]]:
+    """(path, default, meaning); keys that several kinds of a table share are one row, which names the kinds."""
+    kinds: dict[tuple[str, str, str], list[str]] = {}
+    for key in keys:
+        kinds.setdefault((key.path, _default(key), key.description), []).append(key.kind)
+    for (path, default, description), of_kinds in kinds.items():
+        named = ", ".join(kind for kind in of_kinds if kind)
+        yield path, default, f"{named}: {description}" if named else description
 
 
-def _fields(model: type[Any]) -> Iterator[tuple[str, FieldInfo]]:
-    if issubclass(model, BaseModel):
-        yield from model.model_fields.items()
-    else:
-        for field in dataclasses.fields(model):
-            default = _REQUIRED if field.default is dataclasses.MISSING else field.default
-            yield field.name, FieldInfo(annotation=field.type, default=default)  # type: ignore[arg-type]
-
-
-def _models_in(annotation: Any) -> list[type[Any]]:
-    """The models that a setting may hold: one, or several to choose from."""
-    return [one for one in (annotation, *get_args(annotation)) if isinstance(one, type) and _is_model(one)]
-
-
-def _variant(model: type[Any]) -> str:
-    """One of several models, by its `kind` and what else it takes."""
-    fields = {name: _default(field) for name, field in _fields(model)}
-    kind = fields.pop("kind", model.__name__)
-    return f"{kind}: {', '.join(fields)}"
-
-
-def _is_model(annotation: type[Any]) -> bool:
-    return issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return _REQUIRED
-    value = field.get_default(call_default_factory=True, validated_data={})
-    if isinstance(value, Enum):
-        choices = [str(one.value) for one in type(value)]
-        return f"{value.value}  ({' | '.join(choices)})" if len(choices) > 1 else str(value.value)
-    return "–" if value is None or value == "" else str(value)
+def _default(key: Key) -> str:
+    if key.is_required:
+        return "required"
+    if key.tables:
+        return ""
+    if isinstance(key.default, Enum):
+        choices = [str(one.value) for one in type(key.default)]
+        return f"{key.default.value}  ({' | '.join(choices)})" if len(choices) > 1 else str(key.default.value)
+    return "–" if key.default is None or key.default == "" else str(key.default)
 
 
 def _presets() -> Table:

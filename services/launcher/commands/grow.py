@@ -15,7 +15,6 @@ from services.demo.task import answer_of, checkpoint_directory
 from services.launcher.display.tree_view import render_tree
 from services.launcher.processes.temporary_services import run_replicas
 from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_token_bytes
-from services.launcher.settings.overrides import sort_out
 from shared.clients import RolloutClient
 from shared.errors import InvalidInput
 from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent
@@ -75,8 +74,7 @@ async def _request_tree(url: str, request: GrowRequest, token: str | None, on_ev
 
 
 def _make_request(arguments: GrowArguments, model: Path) -> GrowRequest:
-    overrides = sort_out(arguments.settings, {"growth": Growth})["growth"]
-    growth = load_config(Growth, "growth", None, ["growth.sampler=ib", *overrides])
+    growth = load_config(Growth, "growth", None, ["sampler=ib", *arguments.settings])
     answer = arguments.answer
     if answer is None and model == checkpoint_directory():
         answer = answer_of(arguments.prompt)

@@ -14,12 +14,11 @@ from services.demo.task import checkpoint_directory
 from services.launcher.runs import run_dir
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.config import DemoTask, LauncherConfig
-from services.launcher.settings.overrides import sort_out
 from services.learner.config import LearnerConfig
 from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
 from shared.errors import Conflict, InvalidInput
-from shared.runtime.config import load_config, preset_path
+from shared.runtime.config import load_config, preset_path, resolve_overrides
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "learner": LearnerConfig,
@@ -75,7 +74,7 @@ def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
     Conflict when that run is going on, or is there and nothing says what to do with it; InvalidInput for a wrong key.
     """
     name = request.name or preset_path(request.preset).stem
-    given = sort_out(request.overrides, SECTIONS)
+    given = resolve_overrides(request.overrides, SECTIONS)
     for candidate in run_dir.candidate_names(
         runs, name, only=request.name is not None or request.start is not StartMode.AUTO
     ):
@@ -96,7 +95,7 @@ def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
 def preview(preset: str, overrides: tuple[str, ...]) -> str:
     """The effective configuration of a preset with overrides, as a run would save it."""
     run = run_dir.directory_of(Path("runs"), preset_path(preset).stem)
-    return _build_plan(run, preset, sort_out(overrides, SECTIONS), resumes=False).config_text
+    return _build_plan(run, preset, resolve_overrides(overrides, SECTIONS), resumes=False).config_text
 
 
 def prepare(plan: RunPlan) -> None:

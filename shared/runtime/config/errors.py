@@ -1,0 +1,70 @@
+"""Explains what is wrong with a configuration: the key, its value, and what to write instead."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from shared.errors import InvalidInput, shorten
+from shared.runtime.config.keys import all_paths
+
+_SECRET_KEYS = frozenset({"token", "redis_url"})
+
+
+class ConfigError(InvalidInput):
+    """The configuration cannot be used; the message names the key, its value and the remedy."""
+
+    title = "invalid configuration"
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` with the known names closest to `word`; without a close one, all of them if they are few."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else "; `ibtpo config` shows every key"
+
+
+def unknown_key(path: str, models: Mapping[str, type[BaseModel]]) -> str:
+    """Says that no key is called `path`, and which were perhaps meant: those of the same name, or of a close one."""
+    paths = all_paths(models)
+    parent, _, leaf = path.rpartition(".")
+    same_name = [known for known in paths if known.rpartition(".")[2] == leaf]
+    if same_name:
+        return f"unknown key {path}; did you mean {' or '.join(same_name)}?"
+    siblings = [known.rpartition(".")[2] for known in paths if known.rpartition(".")[0] == parent]
+    if parent and siblings:
+        return f"unknown key {path}{closest(leaf, siblings)}"
+    names = [known.rpartition(".")[2] for known in paths]
+    return f"unknown key {path}{closest(path, [*names, *paths, *models])}"
+
+
+def explain(
+    section: str, values: Mapping[str, Any], models: Mapping[str, type[BaseModel]], error: ValidationError
+) -> str:
+    """All that pydantic found wrong in `values`, by key."""
+    lines = []
+    for item in error.errors():
+        path = path_of(item["loc"], values)
+        key = ".".join((section, *path))
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            lines.append(unknown_key(key, models))
+        elif item["type"] == "missing":
+            lines.append(f"{key} is missing; give it in [{section}] of the preset or as {key}=…")
+        else:
+            shown = "***" if _SECRET_KEYS.intersection(path) else shorten(repr(item["input"]))
+            lines.append(f"{key} = {shown}: {item['msg'][0].lower()}{item['msg'][1:]}")
+    return "; ".join(lines)
+
+
+def path_of(location: Iterable[int | str], values: Any) -> tuple[str, ...]:
+    """Where in `values` the error is: pydantic's location, without the tags that it adds for one of several kinds."""
+    path = []
+    for part in location:
+        if isinstance(values, dict) and part not in values and values.get("kind") == part:
+            continue
+        path.append(str(part))
+        values = values.get(part) if isinstance(values, dict) else None
+    return tuple(path)

@@ -1,0 +1,92 @@
+"""The keys of a configuration: what each means, and which one a short name stands for."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+Models = Mapping[str, type[BaseModel]]
+"""The model of every section."""
+
+ANY_NAME = "NAME"
+"""Stands in a path for a name of the user's own, such as that of a custom kind."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Key:
+    """One key. `path` begins with the section; `kind` says which of several tables has it (`ib` of the samplers)."""
+
+    path: str
+    default: Any
+    description: str
+    kind: str
+    tables: tuple[type[Any], ...]
+    """What the key may hold where it holds a table: one model, or several to choose from by their `kind`."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is PydanticUndefined
+
+
+def walk_keys(section: str, model: type[Any], kind: str = "") -> Iterator[Key]:
+    """Every key of a section's model and of the tables in it, a table before its keys."""
+    for name, field in _fields(model):
+        tables = tuple(one for one in (field.annotation, *get_args(field.annotation)) if _is_table(one))
+        description = field.description or next((one for one in field.metadata if isinstance(one, str)), "")
+        default = field.get_default(call_default_factory=True, validated_data={})
+        key = Key(f"{section}.{name}", default, description, kind, tables)
+        yield key
+        inside = f"{key.path}.{ANY_NAME}" if get_origin(field.annotation) is dict else key.path
+        for table in tables:
+            yield from walk_keys(inside, table, _kind_of(table) if len(tables) > 1 else kind)
+
+
+def all_paths(models: Models) -> tuple[str, ...]:
+    """The path of every key, each once."""
+    keys = (key for section, model in models.items() for key in walk_keys(section, model))
+    return tuple(dict.fromkeys(key.path for key in keys if ANY_NAME not in key.path.split(".")))
+
+
+def matching(name: str, paths: Sequence[str]) -> list[str]:
+    """The paths that `name` may stand for: it leaves out the section, and tables, where that leaves no doubt.
+
+    Of several, those with the fewest tables count. What goes deeper than the paths is kept as it is.
+    """
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        head, rest = ".".join(parts[:length]), "".join(f".{part}" for part in parts[length:])
+        found = [path for path in paths if path == head or path.endswith(f".{head}")]
+        if found:
+            depth = min(path.count(".") for path in found)
+            return [path + rest for path in found if path.count(".") == depth]
+    return []
+
+
+def _fields(model: type[Any]) -> Iterator[tuple[str, FieldInfo]]:
+    if issubclass(model, BaseModel):
+        yield from model.model_fields.items()
+        return
+    for field in dataclasses.fields(model):
+        default = PydanticUndefined if field.default is dataclasses.MISSING else field.default
+        factory = None if field.default_factory is dataclasses.MISSING else field.default_factory
+        annotation, *metadata = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
+        info = FieldInfo(annotation=annotation, default=default, default_factory=factory)
+        info.metadata = metadata
+        yield field.name, info
+
+
+def _is_table(annotation: Any) -> bool:
+    return isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation))
+
+
+def _kind_of(table: type[Any]) -> str:
+    return next((str(field.default) for name, field in _fields(table) if name == "kind"), "")

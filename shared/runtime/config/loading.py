@@ -1,0 +1,88 @@
+"""Loads the configuration of services: defaults, the environment, a preset, then `key=value` overrides."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from shared.runtime.config.errors import ConfigError, explain, path_of
+from shared.runtime.config.keys import Models
+from shared.runtime.config.overrides import resolve_overrides, set_value, split_override, value_of
+from shared.runtime.config.presets import read_preset
+from shared.runtime.config.renamed import refuse_old_keys
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_config(model: type[Model], section: str, preset: str | Path | None, overrides: Sequence[str] = ()) -> Model:
+    """The configuration of one service: the model's defaults, then the environment, the preset's table `section`,
+    and `key=value` overrides. ConfigError for anything that does not fit."""
+    loaded = load_sections({section: model}, preset, overrides)[section]
+    assert isinstance(loaded, model)
+    return loaded
+
+
+def load_sections(models: Models, preset: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, BaseModel]:
+    """Several sections from the same preset and overrides."""
+    tables = read_preset(preset, models) if preset is not None else {}
+    resolved = resolve_overrides(overrides, models)
+    return {
+        section: _load(section, models, dict(tables.get(section, {})), resolved[section])  # one by one: errors add up
+        for section in models
+    }
+
+
+def _load(section: str, models: Models, table: dict[str, Any], overrides: Sequence[str]) -> BaseModel:
+    texts: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        name, text = split_override(override)
+        path = tuple(name.split(".")[1:])
+        set_value(table, path, value_of(text))
+        texts[path] = text
+    refuse_old_keys(section, table)
+    values = {**_environment(models[section]), **table}
+    try:
+        return models[section].model_validate(values)
+    except ValidationError as error:
+        if not _put_texts_back(values, texts, error):
+            raise ConfigError(explain(section, values, models, error)) from error
+    try:
+        return models[section].model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(section, values, models, error)) from error
+
+
+def _put_texts_back(values: dict[str, Any], texts: Mapping[tuple[str, ...], str], error: ValidationError) -> bool:
+    """Puts an override's text back where a string was wanted and its value read as a number or a date."""
+    changed = False
+    for item in error.errors():
+        path = path_of(item["loc"], values)
+        if item["type"] == "string_type" and path in texts:
+            set_value(values, path, texts[path])
+            changed = True
+    return changed
+
+
+def _environment(model: type[BaseModel]) -> dict[str, str]:
+    """Defaults from the environment, for the fields that have one."""
+    found = {}
+    if "redis_url" in model.model_fields and os.environ.get("REDIS_URL"):
+        found["redis_url"] = os.environ["REDIS_URL"]
+    if "token" in model.model_fields and (token := _token()):
+        found["token"] = token
+    return found
+
+
+def _token() -> str:
+    """The token of IBTPO_TOKEN, or the one in the file that IBTPO_TOKEN_FILE names."""
+    path = os.environ.get("IBTPO_TOKEN_FILE")
+    if os.environ.get("IBTPO_TOKEN") or not path:
+        return os.environ.get("IBTPO_TOKEN", "")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read IBTPO_TOKEN_FILE={path}: {error.strerror}; is it readable for this user?"
+        ) from error

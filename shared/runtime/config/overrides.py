@@ -1,0 +1,79 @@
+"""Reads `key=value` arguments: which key each means, and its value."""
+
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+from shared.runtime.config.errors import ConfigError, unknown_key
+from shared.runtime.config.keys import Key, Models, all_paths, matching, walk_keys
+from shared.runtime.config.presets import SECTIONS
+from shared.runtime.config.renamed import RENAMED_SECTIONS, old_paths, refuse_old_section
+
+
+def resolve_overrides(overrides: Sequence[str], models: Models) -> dict[str, list[str]]:
+    """The overrides of each section, spelled in full (`section.table.key=value`), in the order given.
+
+    A key may leave out its section and its tables where only one place has it. ConfigError, with the closest names,
+    where none or several have it; an override of a section that is not in `models` is left out.
+    """
+    resolved: dict[str, list[str]] = {section: [] for section in models}
+    paths, old = all_paths(models), tuple({path: None for section in models for path in old_paths(section)})
+    for override in overrides:
+        name, text = split_override(override)
+        path = _resolve(name, models, paths, old)
+        section, _, key = path.partition(".")
+        refuse_old_section(section, key, value_of(text))
+        if section in models:
+            resolved[section].append(f"{path}={text}")
+    return resolved
+
+
+def find_keys(name: str, models: Models) -> list[Key]:
+    """Every key called `name`, and the keys in it where it is a table; ConfigError when there is none."""
+    keys = [key for section, model in models.items() for key in walk_keys(section, model)]
+    found = [key for key in keys if f".{name}." in f".{key.path}."]
+    if not found:
+        raise ConfigError(unknown_key(name, models))
+    return found
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """The key and the value's text."""
+    name, equals, text = override.partition("=")
+    parts = [part.strip() for part in name.split(".")]
+    if not equals or not all(parts):
+        raise ConfigError(f"an override reads key=value or section.key=value, not {override!r}")
+    return ".".join(parts), text.strip()
+
+
+def _resolve(name: str, models: Models, paths: Sequence[str], old: Sequence[str]) -> str:
+    section, _, below = name.partition(".")
+    if below and section not in models and (section in SECTIONS or section in RENAMED_SECTIONS):
+        return name
+    found = matching(name, paths) or matching(name, old)  # an old name is refused where its value is read
+    if not found:
+        raise ConfigError(unknown_key(name, models))
+    if len(found) > 1:
+        raise ConfigError(f"{name!r} could be {' or '.join(found)}: write which")
+    return found[0]
+
+
+def value_of(text: str) -> Any:
+    """An override's text as a TOML value, or as it stands."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def set_value(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Sets a value below `table`, whose inner tables are copied; a table given by its bare name becomes one."""
+    for part in path[:-1]:
+        inner = table.get(part, {})
+        if isinstance(inner, str):
+            inner = {"kind": inner}  # as sampler = "ib"
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{'.'.join(path)}: {part} holds a value, not keys of its own")
+        table[part] = dict(inner)
+        table = table[part]
+    table[path[-1]] = value

@@ -1,0 +1,84 @@
+"""The keys that had another name: the old one is refused, and the new one named."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shared.runtime.config.errors import ConfigError
+
+_SAMPLER = "learner.growth.sampler"
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """`old` is `new` now; with `kinds`, only in a table of one of these. `value` turns an old value into a new one."""
+
+    old: str
+    new: str
+    kinds: tuple[str, ...] = ()
+    note: str = ""
+    value: Callable[[Any], Any] = lambda value: value
+
+
+def _one_fewer(levels: Any) -> Any:
+    return levels - 1 if isinstance(levels, int) else levels
+
+
+RENAMED = (
+    Renamed("learner.batch", "learner.batch_size"),
+    Renamed("learner.patience_seconds", "learner.straggler_seconds"),
+    Renamed("learner.objective.kl_weight", "learner.objective.kl_coef"),
+    Renamed("learner.objective.divisor", "learner.objective.loss_normalization"),
+    Renamed("learner.evaluation.rows_per_replica", "learner.evaluation.problems_per_replica"),
+    Renamed("learner.growth.merge", "learner.growth.merge_equal_draws"),
+    Renamed(f"{_SAMPLER}.first", f"{_SAMPLER}.initial_draws"),
+    Renamed(f"{_SAMPLER}.levels", f"{_SAMPLER}.rounds", ("ib", "random"), ", one fewer", _one_fewer),
+    Renamed(f"{_SAMPLER}.width", f"{_SAMPLER}.nodes_per_round", ("ib", "random")),
+    Renamed(f"{_SAMPLER}.branches", f"{_SAMPLER}.draws_per_node", ("ib", "random")),
+    Renamed(f"{_SAMPLER}.branches", f"{_SAMPLER}.draws_per_fork", ("entropy",)),
+    Renamed(f"{_SAMPLER}.branches", f"{_SAMPLER}.branching_factor", ("fixed-width",)),
+    Renamed(f"{_SAMPLER}.forks", f"{_SAMPLER}.forks_per_answer", ("entropy",)),
+    Renamed(f"{_SAMPLER}.every", f"{_SAMPLER}.every_steps", ("fixed-width",)),
+    Renamed("rollout.max_rows", "rollout.max_running_requests"),
+    Renamed("verifier.code.places", "verifier.code.concurrency"),
+    Renamed("verifier.code.patience_seconds", "verifier.code.starved_seconds"),
+    Renamed("local.rollouts", "launcher.replicas"),
+)
+RENAMED_SECTIONS = {"local": "launcher"}
+
+
+def old_paths(section: str) -> Iterator[str]:
+    """The old paths of what is in a section now; `section` may also be the name of a table, as `growth` is."""
+    for one in RENAMED:
+        tables = one.new.split(".")[:-1]
+        if section in tables:
+            yield ".".join(one.old.split(".")[tables.index(section) :])
+
+
+def refuse_old_section(name: str, key: str = "", value: Any = None) -> None:
+    """ConfigError where a section had this name; says what to write for `key` of it."""
+    new = RENAMED_SECTIONS.get(name)
+    if new is None:
+        return
+    one = next((one for one in RENAMED if one.old == f"{name}.{key}"), Renamed(f"{name}.{key}", f"{new}.{key}"))
+    raise ConfigError(_refusal(one, one.old, value) if key else f"[{name}] was renamed to [{new}]")
+
+
+def refuse_old_keys(path: str, table: Mapping[str, Any]) -> None:
+    """ConfigError for the first key of `table`, or of a table in it, that has another name now."""
+    for name, value in table.items():
+        key = f"{path}.{name}"
+        for one in RENAMED:
+            is_it = one.old == key or one.old.endswith(f".{key}")
+            if is_it and (not one.kinds or table.get("kind", one.kinds[0]) in one.kinds):
+                raise ConfigError(_refusal(one, key, value))
+        if isinstance(value, dict):
+            refuse_old_keys(key, value)
+
+
+def _refusal(one: Renamed, key: str, value: Any) -> str:
+    same_table = one.old.rpartition(".")[0] == one.new.rpartition(".")[0]
+    new = one.new.rpartition(".")[2] if same_table else one.new
+    written = json.dumps(one.value(value), ensure_ascii=False, default=str)
+    return f"{key} was renamed to {new}{one.note}: write {new}={written}"
