@@ -22,9 +22,10 @@ import torch
 
 from services.demo.task import checkpoint_directory
 from services.learner.config import LearnerConfig
-from services.learner.record.figures import figures_of
+from services.learner.record.figures import measure_trees
 from services.learner.training.policy import LanguageModel, Policy
 from services.learner.training.trainer import Trainer
+from services.learner.training.trajectories import BuiltTree
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
@@ -96,7 +97,7 @@ def stepping(config: LearnerConfig, trees: Sequence[ScoredTree]) -> Callable[[],
     trainer = Trainer(
         policy, LanguageModel.load(config.model, 1.0, is_frozen=True) if config.needs_reference else None, config
     )
-    return lambda: trainer.step(trees, VERSION, 1e-6, "seed")
+    return lambda: trainer.step([BuiltTree.of(tree) for tree in trees], VERSION, 1e-6, "seed")
 
 
 def main() -> None:
@@ -126,7 +127,7 @@ def parts(trees: Sequence[ScoredTree], rounds: int) -> None:
     packed = [one.pack() for one in trees]
     policy = Policy(checkpoint_directory(), 1.0, configured().optimizer)
     print(row("reading 24 trees off the wire", cpu_seconds(lambda: [ScoredTree.unpack(one) for one in packed], rounds)))
-    print(row("their figures", cpu_seconds(lambda: figures_of(trees), rounds)))
+    print(row("their figures", cpu_seconds(lambda: measure_trees([BuiltTree.of(tree) for tree in trees]), rounds)))
     with tempfile.TemporaryDirectory() as directory:
         print(row("saving the policy", cpu_seconds(lambda: policy.save(Path(directory)), rounds)))
 

@@ -1,5 +1,6 @@
 """The learner's configuration: section `[learner]`."""
 
+import math
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,16 @@ class Schedule(StrEnum):
     CONSTANT = "constant"
     COSINE = "cosine"
     LINEAR = "linear"
+
+    def factor(self, share_done: float) -> float:
+        """What the learning rate is multiplied by, after the warm-up."""
+        match self:
+            case Schedule.CONSTANT:
+                return 1.0
+            case Schedule.COSINE:
+                return 0.5 * (1.0 + math.cos(math.pi * share_done))
+            case Schedule.LINEAR:
+                return 1.0 - share_done
 
 
 class LossNormalization(StrEnum):
@@ -76,6 +87,11 @@ class OptimizerConfig(_Table):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+
+    def learning_rate(self, step: int, share_done: float) -> float:
+        """Of the step after `step` others, where `share_done` of the run, in [0, 1], is behind it."""
+        warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        return self.lr * warmup * self.schedule.factor(min(1.0, share_done))
 
 
 class ObjectiveConfig(_Table):

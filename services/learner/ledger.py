@@ -1,4 +1,4 @@
-"""The learner's books: which tasks are out, and how the others ended."""
+"""The learner's ledger: which tasks are outstanding, and how the others ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _MAX_ID = 64
 
 @dataclass(frozen=True, slots=True, order=True)
 class TaskId:
-    """A place in the run's sequence of tasks: pass over the data, and position within it."""
+    """A task's position in the run: the pass over the data (epoch), and the index in that pass."""
 
     epoch: int
     index: int
@@ -26,7 +26,7 @@ class TaskId:
         """The inverse of `str`; InvalidInput for anything else."""
         epoch, dash, index = text.partition("-")
         if len(text) > _MAX_ID or not (dash and epoch.isdecimal() and index.isdecimal()):
-            raise InvalidInput(f"a task id reads <epoch>-<index>, not {text[:99]!r}")
+            raise InvalidInput(f"a task id is <epoch>-<index>, not {text[:99]!r}")
         return cls(int(epoch), int(index))
 
 
@@ -34,31 +34,32 @@ FIRST_TASK = TaskId(0, 0)
 
 
 class End(StrEnum):
-    """How a feeding of a task ends; each returns one credit."""
+    """How an attempt at a task ends. Each end frees capacity for another task."""
 
     USED = "used"
     SKIPPED = "skipped"
-    """Its rewards are all equal: there is nothing to learn from."""
+    """All rewards are equal: there is nothing to learn."""
     STALE = "stale"
-    """A token of its tree is too many updates away."""
+    """A token of its tree is more than `max_staleness` updates away."""
     FAILED = "failed"
-    """It is a dead letter, or its tree cannot be used."""
+    """The replicas gave it up (a dead letter), or its tree cannot be used."""
 
 
 class Standing(StrEnum):
-    """What a result that arrives is to the books."""
+    """What the ledger knows of the task of a result that arrives."""
 
     OUTSTANDING = "outstanding"
     DUPLICATE = "duplicate"
-    """Its task has ended already: it was grown twice, or is fed anew with another attempt."""
+    """The task has ended, or is outstanding under another attempt."""
     FOREIGN = "foreign"
-    """Its task was never fed by this run."""
+    """This run never fed the task."""
 
 
 class Ledger:
-    """Counts feedings. Tasks are fed in ascending order, so that an ended one is any before the cursor that is not out.
+    """Counts tasks, each attempt by itself. Tasks are fed in ascending order, so a task before the cursor that is not
+    outstanding has ended.
 
-    The identity of `Accounts` holds after every call: each one moves a feeding from one place to another.
+    The identity of `Accounts` holds after every call.
     """
 
     def __init__(
@@ -76,46 +77,46 @@ class Ledger:
 
     @property
     def cursor(self) -> TaskId:
-        """The first task that was never fed."""
+        """The next task to feed."""
         return self._cursor
 
     @property
     def outstanding(self) -> Mapping[TaskId, int]:
-        """The attempt that is out, of each task that is; the longest out come first."""
+        """The attempt of every outstanding task, the longest outstanding first."""
         return self._outstanding
 
     @property
     def accounts(self) -> Accounts:
-        """Where every feeding is, now."""
-        out = len(self._outstanding)
+        """How many attempts are outstanding, and how many ended how."""
+        outstanding = len(self._outstanding)
         return Accounts(
-            fed=sum(self._ends.values()) + out,
-            outstanding=out,
+            fed=sum(self._ends.values()) + outstanding,
+            outstanding=outstanding,
             duplicates=self._duplicates,
             foreign=self._foreign,
             **{end.value: count for end, count in self._ends.items()},
         )
 
-    def feed(self, task_id: TaskId, following: TaskId) -> None:
-        """Puts the task at the cursor out; the cursor moves to `following`."""
-        if task_id != self._cursor or following <= task_id:
-            raise ValueError(f"tasks are fed in order: {task_id} then {following}, the cursor is at {self._cursor}")
-        self._cursor = following
+    def feed(self, task_id: TaskId, successor: TaskId) -> None:
+        """Makes the task at the cursor outstanding, and moves the cursor to `successor`."""
+        if task_id != self._cursor or successor <= task_id:
+            raise ValueError(f"tasks are fed in order: {task_id} then {successor}, the cursor is at {self._cursor}")
+        self._cursor = successor
         self._outstanding[task_id] = 0
 
     def standing(self, task_id: TaskId, attempt: int) -> Standing:
-        """What a result of this feeding is."""
+        """What a result of this attempt is."""
         if self._outstanding.get(task_id) == attempt:
             return Standing.OUTSTANDING
         return Standing.DUPLICATE if task_id < self._cursor else Standing.FOREIGN
 
     def settle(self, task_id: TaskId, end: End) -> None:
-        """Ends the feeding that is out."""
+        """Ends the outstanding attempt."""
         del self._outstanding[task_id]
         self._ends[end] += 1
 
     def refeed(self, task_id: TaskId, end: End) -> int | None:
-        """Ends the feeding that is out, and puts the next attempt out: its number, None when there is none."""
+        """Ends the outstanding attempt and begins the next one: returns its number, None after the last."""
         attempt = self._outstanding[task_id] + 1
         self.settle(task_id, end)
         if attempt > MAX_REFEEDS:
@@ -123,8 +124,8 @@ class Ledger:
         self._outstanding[task_id] = attempt
         return attempt
 
-    def turn_away(self, standing: Standing) -> None:
-        """Counts a result that is not wanted."""
+    def count_unmatched(self, standing: Standing) -> None:
+        """Counts a result that matches no outstanding attempt."""
         if standing is Standing.DUPLICATE:
             self._duplicates += 1
         else:

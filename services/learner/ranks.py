@@ -1,4 +1,4 @@
-"""The processes that train one policy: what the first of them asks for, all do at once."""
+"""The ranks that train one policy: rank 0 issues commands, and all ranks carry them out together."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from services.learner.config import Precision
 from services.learner.training.policy import Policy
-from services.learner.training.process_group import World
+from services.learner.training.process_group import ProcessGroup
 from services.learner.training.trainer import Trainer
+from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
 from shared.protocol.message import Message
 from shared.protocol.tree import ScoredTree
@@ -21,101 +22,102 @@ from shared.tree.draw import WeightVersion
 _NO_VERSION = WeightVersion(0, 0)
 
 
-class Work(StrEnum):
-    """What a crew can be asked to do together."""
+class Operation(StrEnum):
+    """What all ranks can do together."""
 
     STEP = "step"
     ENGINE_GAP = "engine_gap"
     WEIGHTS = "weights"
     OPTIMIZER = "optimizer"
-    END = "end"
+    SHUTDOWN = "shutdown"
 
 
-class Order(Message):
-    """What the first process tells the others to do with it. The fields beyond `work` are those of the calls."""
+class Command(Message):
+    """What rank 0 broadcasts: an operation with its arguments."""
 
-    work: Work
+    operation: Operation
     trees: tuple[bytes, ...] = ()
     version: WeightVersion = _NO_VERSION
     lr: float = 0.0
     seed: str = ""
 
     def pack(self) -> bytes:
-        """The order on the wire."""
+        """The wire form."""
         packed: bytes = msgpack.packb(self.model_dump())
         return packed
 
     @classmethod
-    def unpack(cls, word: bytes) -> "Order":
+    def unpack(cls, data: bytes) -> "Command":
         """The inverse of `pack`."""
-        return cls.model_validate(msgpack.unpackb(word))
+        return cls.model_validate(msgpack.unpackb(data))
 
 
-class Crew:
-    """Policy and trainer, as a run uses them. The first process leads by calling the methods, the others `follow`."""
+class RankWorkers:
+    """Policy and trainer of all ranks. Rank 0 calls the methods; the other ranks run `serve`."""
 
-    def __init__(self, world: World, policy: Policy, trainer: Trainer) -> None:
-        self._world = world
+    def __init__(self, group: ProcessGroup, policy: Policy, trainer: Trainer) -> None:
+        self._group = group
         self.policy = policy
         self._trainer = trainer
 
-    def step(self, trees: Sequence[ScoredTree], version: WeightVersion, lr: float, seed: str) -> Update:
+    def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
         """See `Trainer.step`."""
-        self._tell(Work.STEP, trees, version, lr=lr, seed=seed)
+        self._broadcast(Operation.STEP, [tree.scored for tree in trees], version, lr=lr, seed=seed)
         return self._trainer.step(trees, version, lr, seed)
 
     def engine_gap(self, trees: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         """See `Trainer.engine_gap`."""
-        self._tell(Work.ENGINE_GAP, trees, version)
+        self._broadcast(Operation.ENGINE_GAP, trees, version)
         return self._trainer.engine_gap(trees, version)
 
-    def save_to_serve(self, directory: Path) -> None:
-        """Writes the policy as replicas load it: in the precision that it is trained in."""
+    def save_for_serving(self, directory: Path) -> None:
+        """Writes the policy for replicas, in `precision`."""
         weights = self._weights()
-        if self._world.precision is Precision.BFLOAT16:
+        if self._group.precision is Precision.BFLOAT16:
             weights = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
         self.policy.write(directory, weights)
 
     def save(self, directory: Path) -> None:
-        """Writes the policy as it is in training, for a checkpoint."""
+        """Writes the policy for a checkpoint, in the precision of training."""
         self.policy.write(directory, self._weights())
 
     def optimizer_state(self) -> dict[str, Any]:
         """See `Policy.optimizer_state`."""
-        self._tell(Work.OPTIMIZER)
+        self._broadcast(Operation.OPTIMIZER)
         return self.policy.optimizer_state()
 
-    def dismiss(self) -> None:
-        """Lets the others go; the last call."""
-        self._tell(Work.END)
+    def shutdown(self) -> None:
+        """Ends `serve` on the other ranks; the last call."""
+        self._broadcast(Operation.SHUTDOWN)
 
-    def follow(self) -> None:
-        """Does what the first process asks for, until it dismisses this one. Unavailable when it has gone."""
-        while (order := Order.unpack(self._world.hear())).work is not Work.END:
-            trees = [ScoredTree.unpack(tree) for tree in order.trees]
-            match order.work:
-                case Work.STEP:
-                    self._trainer.step(trees, order.version, order.lr, order.seed)
-                case Work.ENGINE_GAP:
-                    self._trainer.engine_gap(trees, order.version)
-                case Work.WEIGHTS:
+    def serve(self) -> None:
+        """Carries out rank 0's commands until it shuts this rank down. Unavailable when rank 0 is gone."""
+        while (command := Command.unpack(self._group.receive_broadcast())).operation is not Operation.SHUTDOWN:
+            trees = [ScoredTree.unpack(tree) for tree in command.trees]
+            match command.operation:
+                case Operation.STEP:
+                    self._trainer.step(list(map(BuiltTree.of, trees)), command.version, command.lr, command.seed)
+                case Operation.ENGINE_GAP:
+                    self._trainer.engine_gap(trees, command.version)
+                case Operation.WEIGHTS:
                     self.policy.weights()
-                case Work.OPTIMIZER:
+                case Operation.OPTIMIZER:
                     self.policy.optimizer_state()
 
     def _weights(self) -> dict[str, Tensor]:
-        self._tell(Work.WEIGHTS)
+        self._broadcast(Operation.WEIGHTS)
         return self.policy.weights()
 
-    def _tell(
+    def _broadcast(
         self,
-        work: Work,
+        operation: Operation,
         trees: Sequence[ScoredTree] = (),
         version: WeightVersion = _NO_VERSION,
         *,
         lr: float = 0.0,
         seed: str = "",
     ) -> None:
-        if self._world.size > 1:
+        if self._group.size > 1:
             packed = tuple(tree.pack() for tree in trees)
-            self._world.tell(Order(work=work, trees=packed, version=version, lr=lr, seed=seed).pack())
+            command = Command(operation=operation, trees=packed, version=version, lr=lr, seed=seed)
+            self._group.broadcast(command.pack())

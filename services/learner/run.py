@@ -1,4 +1,4 @@
-"""The life of a run: from its lease, step by step, to its summary."""
+"""A run from its lease to its summary, step by step."""
 
 import asyncio
 import time
@@ -10,34 +10,34 @@ from typing import Any, TypeVar
 from services.learner.config import LearnerConfig
 from services.learner.ledger import End, Ledger
 from services.learner.metrics import EvaluationResult, LearnerMetrics, StepResult
+from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Arrival, Intake
-from services.learner.ranks import Crew
+from services.learner.ranks import RankWorkers
 from services.learner.record.checkpoint import CheckpointStore
-from services.learner.record.figures import figures_of, step_figures, summary
-from services.learner.record.metrics_log import Journal
-from services.learner.record.progress import Course
-from services.learner.record.state import Books, LearnerState
-from services.learner.record.tree_samples import TreeShelf
+from services.learner.record.figures import measure_trees, step_figures, summary
+from services.learner.record.metrics_log import MetricsLog
+from services.learner.record.progress import Progress
+from services.learner.record.state import LearnerState, SavedLedger
+from services.learner.record.tree_samples import TreeSamples
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.publisher import Publisher
-from services.learner.training.schedule import learning_rate
+from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
 from shared.errors import Conflict, Unavailable
 from shared.protocol.figures import StepFigures
-from shared.protocol.status import RunState, RunStatus
+from shared.protocol.status import RunState
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams, StreamsFull
 from shared.tree.advantage import has_signal
 from shared.tree.diagnostics import TreeFigures
-from shared.tree.draw import WeightVersion
 
 log = event_logger(__name__)
 T = TypeVar("T")
 _RETRY_SECONDS = 0.5
 _GAP_TREES = 32
-"""How many of an evaluation's problems the learner reads again, to compare its log-probabilities with the engine's."""
+"""On so many of an evaluation's trees the learner's log-probabilities are compared with the engine's."""
 
 
 class Stopped(Exception):
@@ -46,123 +46,95 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a run is made of."""
+    """The parts of a run."""
 
     streams: RunStreams
-    crew: Crew
+    ranks: RankWorkers
     ledger: Ledger
     feed: Feed
     intake: Intake
+    batches: BatchCollector
     publisher: Publisher
     evaluator: Evaluator
     checkpoints: CheckpointStore
-    shelf: TreeShelf
-    journal: Journal
+    tree_samples: TreeSamples
+    metrics_log: MetricsLog
     metrics: LearnerMetrics
-    worker: ThreadPoolExecutor
-    """The one thread in which torch works, so that the event loop goes on answering."""
+    torch_thread: ThreadPoolExecutor
+    """The one thread in which torch works, while the event loop answers requests."""
 
 
 class Run:
-    """Feeds, learns, publishes, evaluates and checkpoints until its course is done or it is stopped.
+    """Feeds, learns, publishes, evaluates and checkpoints until the run is done or stopped.
 
-    One thing happens at a time: the books and the policy are changed by this sequence alone.
+    One thing happens at a time: only this sequence changes the ledger, the progress and the policy.
     """
 
-    def __init__(self, config: LearnerConfig, course: Course, parts: Parts, owner: str) -> None:
+    def __init__(self, config: LearnerConfig, progress: Progress, parts: Parts, owner: str) -> None:
         self._config = config
-        self._course = course
+        self._progress = progress
         self._parts = parts
         self._owner = owner
         self._stop = asyncio.Event()
-        self._is_wanted = True
-        self._lost: Conflict | None = None
-        self._state = RunState.STARTING
-        self._message = ""
-        self._figures = StepFigures()
-        self._published: WeightVersion | None = None
-        self._tick = time.monotonic()
+        self._is_resumable = True
+        self._lost_lease: Conflict | None = None
 
     def stop(self) -> None:
-        """Somebody asks for the run's end: after the step in progress, with a checkpoint."""
-        self._is_wanted = False
+        """Ends the run after the step in progress, with a checkpoint."""
+        self._is_resumable = False
         self.interrupt()
 
     def interrupt(self) -> None:
-        """Ends this life of the run as a stop does; another is to go on with it."""
+        """As `stop`, but another process should resume the run."""
         if not self._stop.is_set():
-            log.info("stop_requested", step=self._course.progress.step)
-            self._state = RunState.STOPPING
+            log.info("stop_requested", step=self._progress.step)
+            self._progress.state = RunState.STOPPING
             self._stop.set()
 
-    def lose(self, error: Conflict) -> None:
-        """Another learner has the run now: nothing of it may be changed any more."""
-        self._lost = error
+    def lose_lease(self, error: Conflict) -> None:
+        """Ends at once, without writing anything: another learner has the run."""
+        self._lost_lease = error
         self._stop.set()
 
     @property
-    def has_published(self) -> bool:
-        """Whether replicas can have the policy from this life of the run."""
-        return self._published is not None
-
-    @property
     def is_over(self) -> bool:
-        """Whether no other life is to go on with it: it has finished, or was asked to stop."""
-        return self._state is RunState.FINISHED or not self._is_wanted
+        """Whether nobody should resume it: it has finished, or was asked to stop."""
+        return self._progress.state is RunState.FINISHED or not self._is_resumable
 
     @property
     def was_finished(self) -> bool:
-        """Whether an earlier life has brought it to its end, and nothing is left to do."""
-        return self._parts.journal.is_closed and self._course.is_done
+        """Whether an earlier process has finished it."""
+        return self._parts.metrics_log.is_finished and self._progress.is_done
 
-    def status(self) -> RunStatus:
-        """Where the run is."""
-        progress = self._course.progress
-        return RunStatus(
-            run=self._config.run,
-            state=self._state,
-            version=self._published,
-            step=progress.step,
-            total_steps=self._config.total_steps or 0,
-            seconds=progress.totals.wall_seconds + time.monotonic() - self._tick,
-            eta_seconds=self._course.eta_seconds,
-            figures=self._figures,
-            accounts=self._parts.ledger.accounts,
-            evaluations=progress.evaluations,
-            message=self._message,
-            time=time.time(),
-        )
+    async def acquire_lease(self) -> None:
+        """Waits for Redis and takes the run's lease. Conflict while another learner holds it."""
+        at_least = self._progress.version.generation + 1
+        generation = await self._retry(lambda: self._parts.streams.lease.acquire(self._owner, at_least))
+        self._progress.begin_generation(generation)
+        log.info("lease_acquired", run=self._config.run, generation=generation, step=self._progress.step)
 
-    async def take(self) -> None:
-        """Takes the run's lease, waiting for Redis. Conflict while another learner holds it."""
-        at_least = self._course.version.generation + 1
-        generation = await self._patiently(lambda: self._parts.streams.lease.acquire(self._owner, at_least))
-        self._course.begin(generation)
-        log.info("run_taken", run=self._config.run, generation=generation, step=self._course.progress.step)
-
-    async def live(self, *, is_new: bool) -> None:
-        """From the lease, which is held, to the end of the run or of this life of it."""
+    async def execute(self, *, is_new: bool) -> None:
+        """Trains until the run is done or stopped; the lease must be held."""
         try:
             await self._begin(is_new)
-            while not self._course.is_done:
+            while not self._progress.is_done:
                 await self._step()
-            await self._end()
+            await self._finish()
         except Stopped:
-            await self._halt()
+            await self._end_early()
         except Exception as error:
-            self._state, self._message = RunState.FAILED, str(error)
+            self._progress.state, self._progress.message = RunState.FAILED, str(error)
             raise
 
     async def _begin(self, is_new: bool) -> None:
-        streams, parts, step = self._parts.streams, self._parts, self._course.progress.step
-        parts.journal.resume(step)
+        streams, parts, step = self._parts.streams, self._parts, self._progress.step
+        parts.metrics_log.drop_after(step)
         if is_new:
-            # what an earlier run of this name left on the streams would be taken for this one's
-            await self._patiently(streams.forget)
-        await self._patiently(streams.board.clear_stop)
+            await self._retry(streams.forget)  # an earlier run of this name may have left entries
+        await self._retry(streams.board.clear_stop)
         if not is_new:
-            await self._patiently(parts.feed.catch_up)
-            await self._patiently(parts.intake.recover)
+            await self._retry(parts.feed.catch_up)
+            await self._retry(parts.intake.recover)
         await self._publish()
         await self._evaluate_if_due()
         if step == 0:
@@ -170,162 +142,166 @@ class Run:
 
     async def _step(self) -> None:
         """One step of the algorithm, and what is due after it."""
-        config, course, parts = self._config, self._course, self._parts
-        self._state = RunState.TRAINING
-        began = time.monotonic()
-        arrivals = await self._batch()
-        arrived = time.monotonic()
-        update, figures, usage = await self._in_worker(self._learn, [arrival.tree for arrival in arrivals])
-        parts.intake.settle((arrival, _end_of(arrival, config)) for arrival in arrivals)
-        updated = time.monotonic()
-        course.advance(figures, usage, is_updated=update.applied > 0, seconds=updated - began)
+        progress, parts = self._progress, self._parts
+        progress.state = RunState.TRAINING
+        started = time.monotonic()
+        arrivals = await self._collect()
+        collected = time.monotonic()
+        ends = [self._end_of(arrival.tree) for arrival in arrivals]
+        update, figures, usage = await self._in_torch_thread(self._learn, [one.tree for one in arrivals], ends)
+        parts.intake.settle(zip(arrivals, ends, strict=True))
+        learned = time.monotonic()
+        progress.add_step(figures, usage, is_updated=update.applied > 0, seconds=learned - started)
         await self._publish_if_due()
-        self._show(
-            step_figures(course.progress.step, figures, usage, update).model_copy(
+        self._record_step(
+            step_figures(progress.step, figures, usage, update).model_copy(
                 update={
                     "staleness": sum(arrival.staleness for arrival in arrivals) / len(arrivals),
-                    "intake_seconds": arrived - began,
-                    "update_seconds": updated - arrived,
-                    "publish_seconds": time.monotonic() - updated,
-                    "tokens_per_second": usage.generated_tokens / (time.monotonic() - began),
+                    "intake_seconds": collected - started,
+                    "update_seconds": learned - collected,
+                    "publish_seconds": time.monotonic() - learned,
+                    "tokens_per_second": usage.generated_tokens / (time.monotonic() - started),
                 }
             ),
             update,
         )
         await self._evaluate_if_due()
-        if course.progress.step % config.checkpoint_every == 0:
+        if progress.step % self._config.checkpoint_every == 0:
             await self._checkpoint()
 
-    async def _batch(self) -> tuple[Arrival, ...]:
-        """The next batch. Where trees that were used fill Redis, a checkpoint lets go of them."""
+    async def _collect(self) -> tuple[Arrival, ...]:
+        """The next batch. Where used trees fill Redis, a checkpoint makes room."""
         while True:
             try:
-                batch = self._parts.intake.batch(self._config.batch_size, self._course.version)
+                batch = self._parts.batches.collect(self._config.batch_size, self._progress.version)
                 return await self._unless_stopped(batch)
             except StreamsFull:
                 await self._checkpoint()
 
-    def _learn(self, trees: Sequence[ScoredTree]) -> tuple[Update, TreeFigures, TreeUsage]:
-        """In the worker: an update on the trees with a signal, the figures of all."""
-        progress = self._course.progress
-        lr = learning_rate(self._config.optimizer, progress.step, self._course.share_done)
-        wanted = [tree for tree in trees if has_signal(tree.rewards, self._config.advantage)]
-        update = self._parts.crew.step(wanted, progress.version, lr, f"{self._config.seed} {progress.step}")
-        self._parts.shelf.put(trees, progress.totals.figures.trees)
-        return update, *figures_of(trees)
+    def _end_of(self, tree: ScoredTree) -> End:
+        return End.USED if has_signal(tree.rewards, self._config.advantage) else End.SKIPPED
 
-    def _show(self, figures: StepFigures, update: Update) -> None:
-        self._figures = figures
+    def _learn(self, scored: Sequence[ScoredTree], ends: Sequence[End]) -> tuple[Update, TreeFigures, TreeUsage]:
+        """In the torch thread: one step on the trees with a signal, and the figures of all."""
+        progress, config = self._progress, self._config
+        trees = [BuiltTree.of(one) for one in scored]
+        used = [tree for tree, end in zip(trees, ends, strict=True) if end is End.USED]
+        lr = config.optimizer.learning_rate(progress.step, progress.share_done)
+        update = self._parts.ranks.step(used, progress.version, lr, f"{config.seed} {progress.step}")
+        self._parts.tree_samples.add(scored, progress.num_trees)
+        return update, *measure_trees(trees)
+
+    def _record_step(self, figures: StepFigures, update: Update) -> None:
+        self._progress.figures = figures
         result = _result_of(update)
         self._parts.metrics.record_step(figures, result)
-        self._parts.journal.add(figures)
-        log.info("step", **figures.model_dump(exclude_none=True), result=result, version=str(self._course.version))
+        self._parts.metrics_log.append(figures)
+        log.info("step", **figures.model_dump(exclude_none=True), result=result, version=str(self._progress.version))
 
     async def _publish_if_due(self) -> None:
-        behind = self._course.version.number - (self._published.number if self._published else -1)
-        if behind >= self._config.publish_every or (behind and self._course.is_done):
+        behind = self._progress.unpublished_updates
+        if behind >= self._config.publish_every or (behind and self._progress.is_done):
             await self._publish()
 
     async def _publish(self) -> None:
-        """A snapshot of the policy, brought to the replicas; a slow one holds training up to its deadline only."""
+        """Writes a snapshot of the policy and pushes it; slow replicas delay training up to a deadline only."""
         self._require_lease()
-        version = self._course.version
-        snapshot = await self._in_worker(self._parts.publisher.write, self._parts.crew, version)
-        self._published = version
+        version = self._progress.version
+        snapshot = await self._in_torch_thread(self._parts.publisher.write, self._parts.ranks, version)
+        self._progress.published = version
         self._parts.metrics.version_number.set(version.number)
         self._parts.metrics.generation.set(version.generation)
         await self._parts.publisher.push(snapshot)
 
     async def _evaluate_if_due(self) -> None:
-        """Before the first step, and after every so many; what follows the last one is the end's."""
-        every, step = self._config.evaluation.every, self._course.progress.step
-        if not self._course.is_done and (step == 0 or (every and step % every == 0)):
+        """Evaluates before the first step, then every so many steps; `_finish` evaluates after the last."""
+        every, step = self._config.evaluation.every, self._progress.step
+        if not self._progress.is_done and (step == 0 or (every and step % every == 0)):
             await self._evaluate()
 
     async def _evaluate(self) -> None:
-        """Held-out accuracy of the policy as it is now, once; an evaluation that fails is left out, and said so."""
-        step, version = self._course.progress.step, self._course.version
-        if self._course.progress.evaluation_at(step) is not None:
+        """Measures held-out accuracy of the present policy, once per step; logs a failure and goes on."""
+        progress, metrics = self._progress, self._parts.metrics
+        step, version = progress.step, progress.version
+        if progress.is_evaluated:
             return
-        if self._published != version:
+        if progress.published != version:
             await self._publish()
-        before, self._state = self._state, RunState.EVALUATING
+        before, progress.state = progress.state, RunState.EVALUATING
         try:
             probe = await self._unless_stopped(self._parts.evaluator.evaluate(step, version))
         except Unavailable as error:
-            self._parts.metrics.evaluations.labels(EvaluationResult.FAILED).inc()
+            metrics.evaluations.labels(EvaluationResult.FAILED).inc()
             log.error("evaluation_failed", step=step, error=str(error))
             return
         finally:
-            self._state = before
+            progress.state = before
         if probe is not None:
-            gap = await self._in_worker(self._parts.crew.engine_gap, probe.trees[:_GAP_TREES], version)
+            gap = await self._in_torch_thread(self._parts.ranks.engine_gap, probe.trees[:_GAP_TREES], version)
             evaluation = probe.evaluation.model_copy(update={"engine_gap": gap})
-            self._course.evaluated(evaluation)
-            self._parts.metrics.record_evaluation(evaluation)
-            self._parts.journal.add(evaluation)
+            progress.add_evaluation(evaluation)
+            metrics.record_evaluation(evaluation)
+            self._parts.metrics_log.append(evaluation)
             log.info("evaluated", **evaluation.model_dump(exclude={"version"}), version=str(version))
 
     async def _checkpoint(self) -> None:
-        """Writes the run down; then, and only then, lets go of the trees whose effect is in it."""
+        """Writes a checkpoint; only then acknowledges the trees whose effect is in it."""
         self._require_lease()
-        now = time.monotonic()
-        self._course.pass_time(now - self._tick)
-        self._tick = now
-        settled = self._parts.intake.settled
-        state = LearnerState(progress=self._course.progress, books=Books.of(self._parts.ledger))
-        await self._in_worker(self._parts.checkpoints.save, self._parts.crew, state)
-        self._parts.metrics.checkpoint_seconds.observe(time.monotonic() - now)
+        started, settled = time.monotonic(), self._parts.intake.settled
+        state = LearnerState(progress=self._progress.saved, ledger=SavedLedger.of(self._parts.ledger))
+        await self._in_torch_thread(self._parts.checkpoints.save, self._parts.ranks, state)
+        self._parts.metrics.checkpoint_seconds.observe(time.monotonic() - started)
         try:
             await self._parts.intake.acknowledge(settled)
         except Unavailable as error:
-            # with the next one; after a crash they are delivered again and known as duplicates
+            # the next checkpoint does; after a crash they are delivered again and counted as duplicates
             log.warning("acknowledgement_postponed", trees=len(settled.trees), error=str(error))
 
-    async def _end(self) -> None:
-        """The run is done: its accuracy, its policy, its summary."""
-        if self._published != self._course.version:
+    async def _finish(self) -> None:
+        """The run is done: evaluates, saves the policy, writes the summary."""
+        if self._progress.published != self._progress.version:
             await self._publish()
         await self._evaluate()
         await self._checkpoint()
-        await self._in_worker(self._parts.crew.save_to_serve, self._config.run_dir / "policy")
+        await self._in_torch_thread(self._parts.ranks.save_for_serving, self._config.run_dir / "policy")
         try:
             await self._parts.streams.clear()
         except Unavailable as error:
             log.warning("streams_not_cleared", error=str(error))
-        self._parts.journal.close(summary(self._config, self._course.progress))
-        self._state = RunState.FINISHED
-        log.info("run_finished", **summary(self._config, self._course.progress).model_dump())
+        result = summary(self._config, self._progress.saved)
+        self._parts.metrics_log.finish(result)
+        self._progress.state = RunState.FINISHED
+        log.info("run_finished", **result.model_dump())
 
-    async def _halt(self) -> None:
-        if self._lost is not None:
-            self._state, self._message = RunState.FAILED, str(self._lost)
-            raise self._lost
+    async def _end_early(self) -> None:
+        if self._lost_lease is not None:
+            self._progress.state, self._progress.message = RunState.FAILED, str(self._lost_lease)
+            raise self._lost_lease
         await self._checkpoint()
-        self._state = RunState.STOPPED
-        log.info("run_stopped", step=self._course.progress.step)
+        self._progress.state = RunState.STOPPED
+        log.info("run_stopped", step=self._progress.step)
 
     def _require_lease(self) -> None:
-        if self._lost is not None:
+        if self._lost_lease is not None:
             raise Stopped
 
-    async def _in_worker(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._parts.worker, work, *arguments)
+    async def _in_torch_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._parts.torch_thread, work, *arguments)
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Does `work`, which may be done twice, as soon as Redis is there; waits for it until stopped."""
+    async def _retry(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Repeats `work` until Redis answers or the run is stopped. `work` must be safe to do twice."""
         while True:
             try:
                 return await work()
             except Unavailable as error:
-                self._message = str(error)
+                self._progress.message = str(error)
                 self._parts.metrics.stream_failures.inc()
                 log.warning("waiting_for_redis", error=str(error))
             await self._unless_stopped(asyncio.sleep(_RETRY_SECONDS))
-            self._message = ""
+            self._progress.message = ""
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """Waits for `work`, or raises Stopped and cancels it."""
+        """Awaits `work`; a stop cancels it and raises Stopped."""
         working, stopping = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -342,7 +318,3 @@ def _result_of(update: Update) -> StepResult:
     if update.applied:
         return StepResult.UPDATED
     return StepResult.REFUSED if update.refused else StepResult.NO_SIGNAL
-
-
-def _end_of(arrival: Arrival, config: LearnerConfig) -> End:
-    return End.USED if has_signal(arrival.tree.rewards, config.advantage) else End.SKIPPED

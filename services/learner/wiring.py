@@ -1,4 +1,4 @@
-"""Builds the learner from its configuration: the only place that names concrete parts."""
+"""Builds the learner from its configuration: the only place that chooses concrete parts."""
 
 import asyncio
 import contextlib
@@ -19,25 +19,25 @@ from transformers.utils.logging import disable_progress_bar
 from services.learner.app import build_router
 from services.learner.config import LearnerConfig, Resume
 from services.learner.metrics import LearnerMetrics
+from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Intake
 from services.learner.queue.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
-from services.learner.queue.task_sequence import Curriculum
-from services.learner.ranks import Crew
+from services.learner.queue.task_sequence import TaskSequence
+from services.learner.ranks import RankWorkers
 from services.learner.record.checkpoint import Checkpoint, CheckpointStore
-from services.learner.record.metrics_log import Journal
-from services.learner.record.progress import Course
-from services.learner.record.state import Books, LearnerState, RunProgress
-from services.learner.record.tree_samples import TreeShelf
+from services.learner.record.metrics_log import MetricsLog
+from services.learner.record.progress import Progress
+from services.learner.record.state import LearnerState, SavedLedger, SavedProgress
+from services.learner.record.tree_samples import TreeSamples
 from services.learner.run import Parts, Run, Stopped
 from services.learner.serving.evaluation import Evaluator
-from services.learner.serving.heartbeat import Presence
+from services.learner.serving.heartbeat import LearnerHeartbeat
 from services.learner.serving.publisher import Publisher
 from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.process_group import ALONE, World
+from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.trainer import Trainer
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
-from shared.protocol.status import RunStatus
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
 from shared.runtime.drain import Drain, ExitCode
@@ -53,127 +53,126 @@ _MAX_BODY_BYTES = 1 << 20
 
 
 class LearnerService:
-    """The parts of the learner, and how they live together. Reading model and data, it refuses what cannot be run."""
+    """The learner's parts and their life. Construction reads model and data, and refuses what cannot be run."""
 
-    def __init__(self, config: LearnerConfig, world: World = ALONE) -> None:
+    def __init__(self, config: LearnerConfig, group: ProcessGroup = SINGLE_PROCESS) -> None:
         torch.set_num_threads(config.threads)
         disable_progress_bar()  # the log is for machines
         self._config = config
-        self._metrics = metrics = LearnerMetrics()
+        metrics = LearnerMetrics()
         self._http = http_client(config.token, config.publish_seconds)
         self._streams = streams = RunStreams(connect(config.redis_url), config.run)
         checkpoints = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
         self._checkpoint = checkpoint = _starting_point(config, checkpoints)
-        self.crew = crew = _lead(config, checkpoint, world)
-        train, held_out = _problems(config, crew.policy)
-        state = _state(checkpoint, fingerprint(train))
-        course = Course(config, state.progress)
-        ledger = state.books.ledger()
-        metrics.show_accounts(lambda: ledger.accounts)
-        curriculum = Curriculum(config.run, config.seed, train, config.growth)
-        feed = Feed(streams, curriculum, ledger, lambda: course.max_outstanding)
+        self.ranks = ranks = _load_rank0(config, checkpoint, group)
+        train, held_out = _read_problems(config, ranks.policy)
+        state = _initial_state(checkpoint, fingerprint(train))
+        self._progress = progress = Progress(config, state.progress)
+        ledger = state.ledger.load()
+        sequence = TaskSequence(config.run, config.seed, train, config.growth)
+        feed = Feed(streams, sequence, ledger, lambda: progress.capacity)
+        intake = Intake(
+            streams,
+            sequence,
+            ledger,
+            feed,
+            metrics,
+            max_staleness=config.max_staleness,
+            vocab_size=ranks.policy.model.vocab_size,
+        )
+        publisher = _create_publisher(config, streams, self._http, metrics)
+        self._torch_thread = ThreadPoolExecutor(1, "torch", torch.set_num_threads, (config.threads,))
         parts = Parts(
             streams=streams,
-            crew=crew,
+            ranks=ranks,
             ledger=ledger,
             feed=feed,
-            intake=Intake(
-                streams,
-                curriculum,
-                ledger,
-                feed,
-                metrics,
-                max_staleness=config.max_staleness,
-                straggler_seconds=config.straggler_seconds,
-                vocab_size=crew.policy.model.vocab_size,
-            ),
-            publisher=_publisher(config, streams, self._http, metrics),
+            intake=intake,
+            batches=BatchCollector(ledger, feed, intake, metrics, straggler_seconds=config.straggler_seconds),
+            publisher=publisher,
             evaluator=Evaluator(streams, self._http, held_out, config.growth, config.evaluation),
             checkpoints=checkpoints,
-            shelf=TreeShelf(config.run_dir / "trees", config.keep_trees, config.seed),
-            journal=Journal(config.run_dir),
+            tree_samples=TreeSamples(config.run_dir / "trees", config.keep_trees, config.seed),
+            metrics_log=MetricsLog(config.run_dir),
             metrics=metrics,
-            worker=ThreadPoolExecutor(1, "torch", torch.set_num_threads, (config.threads,)),
+            torch_thread=self._torch_thread,
         )
-        self._worker = parts.worker
-        self.run = Run(config, course, parts, owner=f"{socket.gethostname()}:{config.run_dir.resolve()}")
+        self.run = run = Run(config, progress, parts, owner=f"{socket.gethostname()}:{config.run_dir.resolve()}")
+        self._heartbeat = LearnerHeartbeat(streams, progress, ledger, self._url, run.stop, run.lose_lease)
+        metrics.show_accounts(lambda: ledger.accounts)
+        metrics.show_status(self._heartbeat.status)
         self.app = create_app(
             "learner",
-            build_router(parts.publisher, self._status, self.run.stop),
-            lifespan=self._live,
+            build_router(publisher, self._heartbeat.status, run.stop),
+            lifespan=self._lifespan,
             ready=self._not_ready,
             registry=metrics.registry,
             token=config.token,
             max_body_bytes=_MAX_BODY_BYTES,
         )
-        self._presence = Presence(streams, self._url, self.run.status, self.run.stop, self.run.lose)
-        metrics.show_status(self._status)
 
     def _url(self) -> str:
         return self._config.url or str(self.app.state.url)
 
-    def _status(self) -> RunStatus:
-        return self._presence.status()
-
     def _not_ready(self) -> str | None:
-        return None if self.run.has_published else "no version of the policy is published yet"
+        return None if self._progress.published else "no version of the policy is published yet"
 
     @asynccontextmanager
-    async def _live(self, app: FastAPI) -> AsyncIterator[None]:
-        living = asyncio.create_task(self._run_to_its_end(app.state.drain), name="run")
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        running = asyncio.create_task(self._execute_run(app.state.drain), name="run")
 
         async def stop_and_wait() -> None:
             self.run.interrupt()
-            await asyncio.wait((living,))
+            await asyncio.wait((running,))
 
         app.state.drain.before_exit(stop_and_wait)
         try:
             async with self._http:
                 yield
         finally:
-            living.cancel()
-            await asyncio.gather(living, return_exceptions=True)
-            self._worker.shutdown(wait=False, cancel_futures=True)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            self._torch_thread.shutdown(wait=False, cancel_futures=True)
             await self._streams.close()
 
-    async def _run_to_its_end(self, drain: Drain) -> None:
-        """Lives the run; then the process has nothing left to serve."""
+    async def _execute_run(self, drain: Drain) -> None:
+        """Executes the run, then ends the process."""
         if self.run.was_finished:
-            log.info("run_was_finished", run=self._config.run)  # its board keeps what it said at its end
-            _end(drain, ExitCode.DONE)
+            log.info("run_was_finished", run=self._config.run)  # its published status stays as it is
+            _exit(drain, ExitCode.DONE)
             return
         code = _FAILED
         try:
-            await self.run.take()
-            self._presence.join()
-            await self.run.live(is_new=self._checkpoint is None)
-            code = self._code()
+            await self.run.acquire_lease()
+            self._heartbeat.start()
+            await self.run.execute(is_new=self._checkpoint is None)
+            code = self._exit_code()
         except Stopped:
-            code = self._code()
+            code = self._exit_code()
         except IbtpoError as error:
             log.error("run_failed", error=str(error))
         except Exception:
             log.exception("run_failed")
         finally:
             try:
-                await self._presence.leave()
+                await self._heartbeat.stop()
             finally:
                 await self._linger(drain)
-                _end(drain, code)
+                _exit(drain, code)
 
     async def _linger(self, drain: Drain) -> None:
-        """Serves on for a while, so that whoever scrapes it sees how the run ended; not when it is told to go."""
+        """Keeps serving /metrics for `linger_seconds`, unless a signal ends the process before."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.linger_seconds):
                 await drain.begun.wait()
 
-    def _code(self) -> int:
-        """Of a life that ended well: whoever restarts what failed is to go on with a run that is not over."""
+    def _exit_code(self) -> int:
+        """INTERRUPTED tells whatever restarts failed processes to resume the run."""
         return ExitCode.DONE if self.run.is_over else ExitCode.INTERRUPTED
 
 
-def _end(drain: Drain, code: int) -> None:
-    """Ends the process, or says how a drain that has begun ended: beginning it twice would cut it short."""
+def _exit(drain: Drain, code: int) -> None:
+    """Begins the drain; one that a signal began only gets its exit code, as a second beginning would cut it short."""
     if drain.begun.is_set():
         drain.exit_code = code
     else:
@@ -189,49 +188,51 @@ def _starting_point(config: LearnerConfig, checkpoints: CheckpointStore) -> Chec
         )
     if latest is None and config.resume is Resume.REQUIRE:
         raise InvalidInput(
-            f"learner.resume is require, but {config.run_dir} holds no checkpoint; resume=auto begins anew"
+            f"learner.resume is require, but {config.run_dir} holds no checkpoint; resume=auto starts a new run"
         )
     return latest
 
 
-def _state(checkpoint: Checkpoint | None, data: str) -> LearnerState:
-    """Where the run goes on. InvalidInput when the checkpoint's cursor counts in other data."""
+def _initial_state(checkpoint: Checkpoint | None, data: str) -> LearnerState:
+    """The checkpoint's state, else an empty one. InvalidInput when the checkpoint is of other data."""
     if checkpoint is None:
-        return LearnerState(progress=RunProgress(data=data), books=Books())
+        return LearnerState(progress=SavedProgress(data=data), ledger=SavedLedger())
     state = checkpoint.state()
     if state.progress.data != data:
         raise InvalidInput(
-            f"checkpoint {checkpoint.directory} was trained on other problems than those in learner.data: its place in "
-            "them means nothing here; give the data of before, or begin a new run"
+            f"checkpoint {checkpoint.directory} was trained on other problems than those in learner.data, so it cannot "
+            "be resumed on these: give the earlier data, or another run_dir for a new run"
         )
     return state
 
 
-def _lead(config: LearnerConfig, checkpoint: Checkpoint | None, world: World) -> Crew:
-    """The crew, by its first process, which tells the others where they begin."""
-    world.tell(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
-    return _crew(config, checkpoint, world)
+def _load_rank0(config: LearnerConfig, checkpoint: Checkpoint | None, group: ProcessGroup) -> RankWorkers:
+    """Rank 0's policy and trainer; broadcasts the checkpoint, from which the other ranks load theirs."""
+    group.broadcast(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
+    return _load_rank(config, checkpoint, group)
 
 
-def _crew(config: LearnerConfig, checkpoint: Checkpoint | None, world: World) -> Crew:
+def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, group: ProcessGroup) -> RankWorkers:
     directory, temperature = checkpoint.policy if checkpoint else config.model, config.growth.temperature
-    policy = Policy(directory, temperature, config.optimizer, world)
+    policy = Policy(directory, temperature, config.optimizer, group)
     if checkpoint is not None:
         checkpoint.restore_optimizer(policy)
-    reference = LanguageModel.load(config.model, temperature, world, is_frozen=True) if config.needs_reference else None
-    return Crew(world, policy, Trainer(policy, reference, config, world))
+    reference = LanguageModel.load(config.model, temperature, group, is_frozen=True) if config.needs_reference else None
+    return RankWorkers(group, policy, Trainer(policy, reference, config, group))
 
 
-def _problems(config: LearnerConfig, policy: Policy) -> tuple[tuple[EncodedProblem, ...], tuple[EncodedProblem, ...]]:
-    """To train on, and held out."""
+def _read_problems(
+    config: LearnerConfig, policy: Policy
+) -> tuple[tuple[EncodedProblem, ...], tuple[EncodedProblem, ...]]:
+    """Training problems and held-out problems."""
     encode = prompt_encoder(policy.tokenizer)
-    answer = max(config.growth.max_tokens, config.evaluation.max_tokens or 0)
-    limits = ProblemLimits(policy.model.vocab_size, policy.model.context_length, answer)
+    max_answer = max(config.growth.max_tokens, config.evaluation.max_tokens or 0)
+    limits = ProblemLimits(policy.model.vocab_size, policy.model.context_length, max_answer)
     held_out = read_problems(config.held_out, encode, limits) if config.held_out else ()
     return read_problems(config.data, encode, limits), held_out
 
 
-def _publisher(
+def _create_publisher(
     config: LearnerConfig, streams: RunStreams, http: httpx.AsyncClient, metrics: LearnerMetrics
 ) -> Publisher:
     root = config.run_dir / "published"
@@ -239,28 +240,25 @@ def _publisher(
     return Publisher(streams, http, store, root / ".draft", metrics, push_seconds=config.publish_seconds)
 
 
-def build(config: LearnerConfig, world: World = ALONE) -> FastAPI:
-    """The service's app; the run lives while it is served."""
-    return LearnerService(config, world).app
+def build(config: LearnerConfig, group: ProcessGroup = SINGLE_PROCESS) -> FastAPI:
+    """The service's app; serving it executes the run."""
+    return LearnerService(config, group).app
 
 
 def main(config: LearnerConfig) -> int:
-    """Runs until the run is done or told to end; returns the exit code."""
+    """Runs this process, as rank 0 or another rank; returns the exit code."""
     configure_logs("learner", config.log_level, secrets=[config.token or ""])
     try:
-        world = World.join(config.device, config.precision)
-        return lead(config, world) if world.is_first else follow(config, world)
+        group = ProcessGroup.join(config.device, config.precision)
+        return run_on_rank0(config, group) if group.is_rank0 else serve_rank(config, group)
     except IbtpoError as error:
         log.error("cannot_start", error=str(error))
         return ExitCode.STARTUP_FAILED
 
 
-def lead(config: LearnerConfig, world: World) -> int:
-    """Serves the run, as the first or only process of its world; returns the exit code.
-
-    Where it ends badly, what the others are doing is not known: they notice when this process is gone.
-    """
-    service = LearnerService(config, world)
+def run_on_rank0(config: LearnerConfig, group: ProcessGroup) -> int:
+    """Serves the run; returns the exit code. After a failure the other ranks notice that this process is gone."""
+    service = LearnerService(config, group)
     code = serve(
         service.app,
         host=config.host,
@@ -270,24 +268,24 @@ def lead(config: LearnerConfig, world: World) -> int:
         url_file=config.url_file,
     )
     if code == ExitCode.GRACE_EXCEEDED:
-        os._exit(code)  # the step that has outlasted the grace would hold this process
+        os._exit(code)  # a step that outlasts the grace would keep the process alive
     if code in (ExitCode.DONE, ExitCode.INTERRUPTED):
-        service.crew.dismiss()
-        world.end(code)
+        service.ranks.shutdown()
+        group.exit_together(code)
     return code
 
 
-def follow(config: LearnerConfig, world: World) -> int:
-    """Works for the first process until it is done; returns the exit code."""
+def serve_rank(config: LearnerConfig, group: ProcessGroup) -> int:
+    """Carries out rank 0's commands until it shuts this rank down; returns the exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # the first process says when the work ends
+        signal.signal(number, signal.SIG_IGN)  # rank 0 decides when this rank ends
     torch.set_num_threads(config.threads)
     disable_progress_bar()
     try:
-        directory = json.loads(world.hear())
-        _crew(config, Checkpoint(Path(directory)) if directory else None, world).follow()
+        directory = json.loads(group.receive_broadcast())
+        _load_rank(config, Checkpoint(Path(directory)) if directory else None, group).serve()
     except Unavailable as error:
-        log.error("cannot_follow", rank=world.rank, error=str(error))
+        log.error("rank0_gone", rank=group.rank, error=str(error))
         return _FAILED
-    world.end(ExitCode.DONE)
+    group.exit_together(ExitCode.DONE)
     return ExitCode.DONE

@@ -65,9 +65,9 @@ class ScoredTree(Message):
         sampler = self.task.growth.sampler
         return sampler.score if isinstance(sampler, IBSampler) else IBSettings()
 
-    def figures(self) -> TreeFigures:
-        """Its diagnostics, by `ib_settings`."""
-        return diagnose(self.tree(), self.ib_settings, self.task.growth.sampler.initial_draws)
+    def figures(self, tree: Tree | None = None) -> TreeFigures:
+        """Its diagnostics, by `ib_settings`. `tree`: already built."""
+        return diagnose(tree or self.tree(), self.ib_settings, self.task.growth.sampler.initial_draws)
 
     def pack(self) -> bytes:
         """The wire form: msgpack, with token ids as little-endian int32 and log-probabilities as float32."""

@@ -93,25 +93,35 @@ def has_signal(rewards: Sequence[float], credit: Credit) -> bool:
     return len(set(rewards)) > 1 or (credit.ib_on_ties and bool(rewards))
 
 
-def advantages(tree: Tree, credit: Credit, reference: Sequence[float] | None = None) -> tuple[float, ...]:
-    """A(s) of every node, 0 at the root; the mean over its trajectories where the global term is of these.
+@dataclass(frozen=True, slots=True)
+class Advantages:
+    """A(s) of every node (A-3), and its part A_GL(s); both are 0 at the root."""
+
+    total: tuple[float, ...]
+    global_part: tuple[float, ...]
+
+
+def advantages(tree: Tree, credit: Credit, reference: Sequence[float] | None = None) -> Advantages:
+    """A(s) of every node; the mean over its trajectories where the global term is of these.
 
     `reference` are the nodes' confidences under the reference policy: `confidences` of its log-probabilities.
     """
+    zeros = (0.0,) * len(tree.nodes)
     if not has_signal(tree.rewards, credit):
-        return (0.0,) * len(tree.nodes)
-    global_ = _global_advantages(tree, credit) if tree.is_mixed else (0.0,) * len(tree.nodes)
+        return Advantages(zeros, zeros)
+    global_ = _global_advantages(tree, credit) if tree.is_mixed else zeros
     if credit.lam == 0:
-        return global_
+        return Advantages(global_, global_)
     local = _ib_advantages(tree, credit, reference)
-    return (0.0, *[a + credit.lam * b for a, b in zip(global_[1:], local[1:], strict=True)])
+    total = (0.0, *[a + credit.lam * b for a, b in zip(global_[1:], local[1:], strict=True)])
+    return Advantages(total, global_)
 
 
-def path_advantages(
-    tree: Tree, credit: Credit, reference: Sequence[float] | None = None
-) -> tuple[tuple[float, ...], ...]:
-    """Of every draw, the advantage that its trajectory has at each node of its path; nothing when it does not count."""
-    of_node = advantages(tree, credit, reference)
+def path_advantages(tree: Tree, credit: Credit, of_node: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+    """Of every draw, the advantage of its trajectory at each node of its path; nothing when it does not count.
+
+    `of_node` is the total of `advantages`.
+    """
     paths = [tree.path(draw_id) for draw_id in range(len(tree.draws))]
     if not (credit.global_term.is_of_trajectories and tree.is_mixed):
         return tuple(tuple(of_node[node_id] for node_id in path) for path in paths)

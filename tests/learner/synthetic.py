@@ -1,16 +1,19 @@
 """Scored trees made of random draws, as a replica would send them."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from services.learner.training.prefix_rows import PrefixTrie
+from services.learner.training.trajectories import BuiltTree, Trajectory, assign_credit, extract_trajectories
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
+from shared.tree.advantage import Credit, advantages
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IndependentSampler
 from tests.learner.policies import VOCAB_SIZE
 
-V0 = WeightVersion(1, 0)
+V0, V1 = WeightVersion(1, 0), WeightVersion(1, 1)
 
 
 def growth(max_tokens: int = 16) -> Growth:
@@ -19,7 +22,7 @@ def growth(max_tokens: int = 16) -> Growth:
 
 
 def task(number: int = 0, *, run: str = "run", attempt: int = 0, prompt_ids: Sequence[int] = (3, 4, 5)) -> Task:
-    """A task that belongs to no curriculum."""
+    """A task that belongs to no sequence."""
     return Task(
         run=run,
         id=f"0-{number}",
@@ -87,3 +90,23 @@ def scored(of_task: Task, record: Sequence[Draw], *, replica: str = "fake") -> S
 def with_logprobs(record: Sequence[Draw], logprobs: Sequence[Sequence[float]]) -> tuple[Draw, ...]:
     """The draws with other log-probabilities."""
     return tuple(replace(draw, logprobs=tuple(own)) for draw, own in zip(record, logprobs, strict=True))
+
+
+def build_all(trees: Iterable[ScoredTree]) -> list[BuiltTree]:
+    """As a step takes them."""
+    return [BuiltTree.of(tree) for tree in trees]
+
+
+def credited_trajectories(seed: int) -> list[Trajectory]:
+    """Of a random tree."""
+    tree = BuiltTree.of(scored(task(), draws(random.Random(seed), versions=(V0, V1))))
+    credit = Credit.named("ibtpo")
+    return assign_credit(extract_trajectories(tree.scored, V1), tree.nodes, credit, advantages(tree.nodes, credit))
+
+
+def trie_of(*sequences: Sequence[int]) -> PrefixTrie:
+    """Token sequences in one row."""
+    trie = PrefixTrie()
+    for token_ids in sequences:
+        trie.add(token_ids)
+    return trie

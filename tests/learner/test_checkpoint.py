@@ -11,13 +11,13 @@ import torch
 from services.learner.config import LearnerConfig
 from services.learner.ledger import Ledger, TaskId
 from services.learner.record.checkpoint import CheckpointStore
-from services.learner.record.state import Books, LearnerState, RunProgress, Totals
+from services.learner.record.state import LearnerState, RunTotals, SavedLedger, SavedProgress
 from services.learner.training.policy import Policy
-from services.learner.training.prefix_rows import Block, laid_out
+from services.learner.training.prefix_rows import PrefixRows
 from shared.errors import InvalidInput
 from shared.protocol.tree import TreeUsage
 from shared.tree.draw import WeightVersion
-from tests.learner.synthetic import draws, scored, task
+from tests.learner.synthetic import draws, scored, task, trie_of
 
 
 @pytest.fixture
@@ -32,24 +32,24 @@ def policy(configured: Callable[..., LearnerConfig]) -> Policy:
 
 
 def state(step: int, fed: int = 3) -> LearnerState:
-    """With some books, and some figures."""
+    """With outstanding tasks and figures."""
     ledger = Ledger()
     for index in range(fed):
         ledger.feed(TaskId(0, index), TaskId(0, index + 1))
     tree = scored(task(), draws(random.Random(0)))
-    totals = Totals().plus(tree.figures(), TreeUsage(generated_tokens=7))
-    progress = RunProgress(step=step, version=WeightVersion(2, step), data="x", totals=totals)
-    return LearnerState(progress=progress, books=Books.of(ledger))
+    totals = RunTotals().plus(tree.figures(), TreeUsage(generated_tokens=7))
+    progress = SavedProgress(step=step, version=WeightVersion(2, step), data="x", totals=totals)
+    return LearnerState(progress=progress, ledger=SavedLedger.of(ledger))
 
 
 def test_what_was_saved_is_what_is_found(policy: Policy, configured: Callable[..., LearnerConfig], root: Path) -> None:
-    policy.model.statistics(laid_out([_block(3, 4, 5)])).logprobs_RS.sum().backward()
+    policy.model.statistics(PrefixRows.collate([trie_of([3, 4, 5])])).logprobs_RS.sum().backward()
     policy.apply_gradients(0.01)
     CheckpointStore(root, 2).save(policy, state(4))
     found = CheckpointStore(root, 2).latest()
     assert found is not None
     assert found.state() == state(4)
-    assert found.state().books.ledger().outstanding == {TaskId(0, 0): 0, TaskId(0, 1): 0, TaskId(0, 2): 0}
+    assert found.state().ledger.load().outstanding == {TaskId(0, 0): 0, TaskId(0, 1): 0, TaskId(0, 2): 0}
     loaded = Policy(found.policy, 1.0, configured().optimizer)
     found.restore_optimizer(loaded)
     for one, other in zip(
@@ -74,7 +74,7 @@ def test_a_later_checkpoint_of_the_same_step_takes_its_place(policy: Policy, roo
     store.save(policy, state(3, fed=2))
     latest = store.latest()
     assert latest is not None
-    assert latest.state().books.accounts.fed == 2
+    assert latest.state().ledger.accounts.fed == 2
 
 
 def test_what_was_left_half_way_does_not_count(policy: Policy, root: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_checkpoint_of_another_release_is_told(policy: Policy, root: Path) -> 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_an_optimizer_that_cannot_be_read_is_told(damage: str, policy: Policy, root: Path) -> None:
-    policy.model.statistics(laid_out([_block(3, 4, 5)])).logprobs_RS.sum().backward()
+    policy.model.statistics(PrefixRows.collate([trie_of([3, 4, 5])])).logprobs_RS.sum().backward()
     policy.apply_gradients(0.01)
     saved = CheckpointStore(root, 2).save(policy, state(3))
     path = saved.directory / "optimizer.pt"
@@ -123,9 +123,3 @@ def test_an_optimizer_that_cannot_be_read_is_told(damage: str, policy: Policy, r
 
 def test_there_is_none_at_first(root: Path) -> None:
     assert CheckpointStore(root / "nowhere", 1).latest() is None
-
-
-def _block(*token_ids: int) -> Block:
-    block = Block()
-    block.add(token_ids)
-    return block

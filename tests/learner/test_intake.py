@@ -11,11 +11,12 @@ import pytest
 
 from services.learner.ledger import End, Ledger, TaskId
 from services.learner.metrics import LearnerMetrics
+from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Intake
 from services.learner.queue.problems import EncodedProblem
-from services.learner.queue.task_sequence import Curriculum
-from services.learner.record.state import Books
+from services.learner.queue.task_sequence import TaskSequence
+from services.learner.record.state import SavedLedger
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import Task
 from shared.streams import Claim, RunStreams, StreamsFull, Unreadable, connect
@@ -35,21 +36,22 @@ class Desk:
 
     streams: RunStreams
     ledger: Ledger
-    curriculum: Curriculum
+    sequence: TaskSequence
     feed: Feed
     intake: Intake
+    batches: BatchCollector
     metrics: LearnerMetrics
 
     @classmethod
-    def open(cls, streams: RunStreams, books: Books | None = None) -> "Desk":
-        ledger = (books or Books()).ledger()
-        curriculum = Curriculum(streams.run, 0, PROBLEMS, growth())
+    def open(cls, streams: RunStreams, saved: SavedLedger | None = None, *, straggler_seconds: float = 60.0) -> "Desk":
+        ledger = (saved or SavedLedger()).load()
+        sequence = TaskSequence(streams.run, 0, PROBLEMS, growth())
         metrics = LearnerMetrics()
         metrics.show_accounts(lambda: ledger.accounts)
-        feed = Feed(streams, curriculum, ledger, lambda: 2 * BATCH)
-        bounds = {"max_staleness": 1, "straggler_seconds": 60.0, "vocab_size": VOCAB_SIZE}
-        intake = Intake(streams, curriculum, ledger, feed, metrics, **bounds)
-        return cls(streams, ledger, curriculum, feed, intake, metrics)
+        feed = Feed(streams, sequence, ledger, lambda: 2 * BATCH)
+        intake = Intake(streams, sequence, ledger, feed, metrics, max_staleness=1, vocab_size=VOCAB_SIZE)
+        batches = BatchCollector(ledger, feed, intake, metrics, straggler_seconds=straggler_seconds)
+        return cls(streams, ledger, sequence, feed, intake, batches, metrics)
 
     async def claim(self, count: int) -> list[Claim]:
         return await self.streams.tasks.take("replica", count, 5.0)
@@ -91,7 +93,7 @@ class Desk:
 
     async def batch(self, version: WeightVersion = NOW):
         async with asyncio.timeout(20):
-            return await self.intake.batch(BATCH, version)
+            return await self.batches.collect(BATCH, version)
 
     def scrape(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -150,7 +152,7 @@ async def test_a_stale_tree_is_dropped_by_length_and_its_task_fed_again_at_most_
     assert len({first.seed, *(one.seed for one in again)}) == 3
     taking.cancel()
     await asyncio.gather(taking, return_exceptions=True)
-    await desk.intake.batch(0, NOW)
+    await desk.batches.collect(0, NOW)
     assert desk.ledger.accounts.balanced
     assert desk.ledger.accounts.stale >= 2
     assert desk.scrape("ibtpo_learner_stale_trajectory_tokens_count") == 4 * desk.ledger.accounts.stale
@@ -173,13 +175,12 @@ async def test_a_tree_that_is_quick_to_grow_overtakes_none_that_is_slow(desk: De
 
 
 async def test_a_full_batch_goes_without_a_tree_that_it_has_long_waited_for(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    streams: RunStreams,
 ) -> None:
+    desk = Desk.open(streams, straggler_seconds=0.0)
     await desk.feed.top_up()
     slow = await desk.grow_all_but_the_first(BATCH + 1)
-    with monkeypatch.context() as patience:
-        patience.setattr(desk.intake, "_patience_seconds", 0.0)
-        first = await desk.batch()
+    first = await desk.batch()
     assert [str(arrival.task_id) for arrival in first] == ["0-1", "0-2", "0-3", "0-4"]
     desk.intake.settle((arrival, End.USED) for arrival in first)
     await desk.feed.top_up()
@@ -204,7 +205,7 @@ async def test_a_tree_that_is_fed_again_has_its_turn_again(desk: Desk) -> None:
 async def test_a_tree_that_has_grown_stale_while_it_was_held_is_dropped(desk: Desk) -> None:
     await desk.feed.top_up()
     await desk.grow(2 * BATCH)
-    held = asyncio.create_task(desk.intake.batch(2 * BATCH + 1, NOW))
+    held = asyncio.create_task(desk.batches.collect(2 * BATCH + 1, NOW))
     while len(await desk.streams.trees.ids()) < 2 * BATCH or (await desk.streams.trees.depth()).queued:
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.1)
@@ -220,7 +221,7 @@ async def test_a_tree_that_has_grown_stale_while_it_was_held_is_dropped(desk: De
 @pytest.mark.parametrize(("number", "is_wanted"), [(8, False), (9, True), (10, True), (11, True), (12, False)])
 def test_staleness_is_the_distance_to_the_farthest_token(number: int, is_wanted: bool, desk: Desk) -> None:
     record = draws(random.Random(1), 3, 2, versions=(NOW, WeightVersion(1, number)))
-    tree = scored(desk.curriculum.task(desk.ledger.cursor), record)
+    tree = scored(desk.sequence.task(desk.ledger.cursor), record)
     assert (tree.staleness(NOW) <= 1) == is_wanted
 
 
@@ -232,13 +233,13 @@ async def test_duplicates_and_strangers_are_counted_and_turned_away(desk: Desk) 
     await desk.grow(BATCH)
     await desk.send(
         desk.tree_of(known[0]),  # grown twice
-        desk.tree_of(desk.curriculum.task(batch[1].task_id, 1)),  # an attempt of a task that has ended
+        desk.tree_of(desk.sequence.task(batch[1].task_id, 1)),  # an attempt of a task that has ended
         desk.tree_of(known[1].model_copy(update={"run": "other"})),
         desk.tree_of(known[1].model_copy(update={"prompt_ids": (9,)})),  # the id, of other data
         desk.tree_of(known[1].model_copy(update={"id": "0-x"})),
         desk.tree_of(known[1].model_copy(update={"id": "7-3"})),  # far beyond what was fed
     )
-    taking = asyncio.create_task(desk.intake.batch(BATCH + 1, NOW))
+    taking = asyncio.create_task(desk.batches.collect(BATCH + 1, NOW))
     accounts = desk.ledger.accounts
     while accounts.duplicates + accounts.foreign < 6:
         await asyncio.sleep(0.02)
@@ -277,7 +278,7 @@ async def test_a_tree_that_cannot_be_read_ends_its_feeding_and_the_task_is_fed_a
         await desk.feed.top_up()
         (claim,) = [one for one in await desk.claim(64) if (one.task.id, one.task.attempt) == ("0-0", attempt)]
         await desk.break_tree(claim)
-        await desk.intake._turn(1, NOW)
+        await desk.intake.poll(1, NOW)
     assert TaskId(0, 0) not in desk.ledger.outstanding
     accounts = desk.ledger.accounts
     assert (accounts.failed, accounts.balanced) == (3, True)
@@ -291,7 +292,7 @@ async def test_a_tree_that_nothing_can_be_learned_from_ends_its_feeding_as_faile
     tree = desk.tree_of(claim.task)
     alien = replace(tree.draws[0], token_ids=(VOCAB_SIZE,) * len(tree.draws[0].token_ids))
     await desk.streams.tasks.finish(claim, scored(claim.task, (alien, *tree.draws[1:])))
-    await desk.intake._turn(1, NOW)
+    await desk.intake.poll(1, NOW)
     assert (desk.ledger.accounts.failed, desk.ledger.outstanding[TaskId(0, 0)]) == (1, 1)
 
 
@@ -312,7 +313,7 @@ async def test_a_run_whose_tasks_are_all_given_up_ends_with_the_reason(
     await desk.feed.top_up()
     for claim in await desk.claim(2 * BATCH):
         await desk.streams.tasks.bury(claim, "no kind 'exct'; there are exact, math", "replica")
-    with pytest.raises(InvalidInput, match="8 tasks in a row were given up, the last one: no kind 'exct'"):
+    with pytest.raises(InvalidInput, match="8 tasks in a row failed, the last one: no kind 'exct'"):
         await desk.batch()
 
 
@@ -330,7 +331,7 @@ async def test_after_a_crash_what_was_not_acknowledged_comes_again(desk: Desk) -
     await desk.feed.top_up()
     await desk.grow(BATCH)
     desk.intake.settle((arrival, End.USED) for arrival in await desk.batch())
-    books, settled = Books.of(desk.ledger), desk.intake.settled
+    books, settled = SavedLedger.of(desk.ledger), desk.intake.settled
     await desk.intake.acknowledge(settled)
     await desk.grow(BATCH)
     second = await desk.batch()
@@ -354,7 +355,7 @@ async def test_after_a_crash_between_checkpoint_and_acknowledgement_nothing_is_u
     await desk.grow(BATCH)
     first = await desk.batch()
     desk.intake.settle((arrival, End.USED) for arrival in first)
-    later = Desk.open(desk.streams, Books.of(desk.ledger))
+    later = Desk.open(desk.streams, SavedLedger.of(desk.ledger))
     await later.feed.catch_up()
     await later.intake.recover()
     await later.grow(BATCH)
@@ -366,13 +367,13 @@ async def test_after_a_crash_between_checkpoint_and_acknowledgement_nothing_is_u
 async def test_a_stop_in_mid_batch_lets_go_of_nothing_that_was_not_used(desk: Desk) -> None:
     await desk.feed.top_up()
     grown = await desk.grow(BATCH - 1)
-    taking = asyncio.create_task(desk.intake.batch(BATCH, NOW))
+    taking = asyncio.create_task(desk.batches.collect(BATCH, NOW))
     while (await desk.streams.trees.depth()).pending < BATCH - 1:
         await asyncio.sleep(0.02)
     taking.cancel()
     await asyncio.gather(taking, return_exceptions=True)
     assert desk.intake.settled.trees == ()
-    later = Desk.open(desk.streams, Books.of(desk.ledger))
+    later = Desk.open(desk.streams, SavedLedger.of(desk.ledger))
     await later.feed.catch_up()
     await later.intake.recover()
     await later.grow(1)
@@ -404,7 +405,7 @@ async def test_trees_whose_delivery_was_cut_come_again_in_the_same_life(
 async def test_only_what_is_not_known_is_fetched_again_and_a_few_at_a_time(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.learner.queue.intake._TREES_AT_ONCE", 3)
+    monkeypatch.setattr("services.learner.queue.intake._MAX_TREES", 3)
     redeliver, fetched = desk.streams.trees.redeliver, []
 
     async def noted(consumer: str, entry_ids: list[str]) -> Any:
@@ -415,7 +416,7 @@ async def test_only_what_is_not_known_is_fetched_again_and_a_few_at_a_time(
     await desk.feed.top_up()
     await desk.grow(2 * BATCH)
     desk.intake.settle((arrival, End.USED) for arrival in await desk.batch())
-    desk.intake._must_recover = True
+    await desk.intake.recover()
     await desk.batch()
     assert fetched == []
     later = Desk.open(desk.streams)
@@ -427,12 +428,12 @@ async def test_only_what_is_not_known_is_fetched_again_and_a_few_at_a_time(
 
 async def test_dead_letters_of_an_abandoned_life_are_accounted_for_in_the_next(desk: Desk) -> None:
     await desk.feed.top_up()
-    books = Books.of(Ledger())
+    books = SavedLedger.of(Ledger())
     (claim,) = await desk.claim(1)
     await desk.streams.tasks.bury(claim, "no", "replica")
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.3):
-            await desk.intake.batch(BATCH, NOW)
+            await desk.batches.collect(BATCH, NOW)
     assert desk.ledger.accounts.failed == 1
     later = Desk.open(desk.streams, books)
     await later.feed.catch_up()
@@ -443,7 +444,7 @@ async def test_dead_letters_of_an_abandoned_life_are_accounted_for_in_the_next(d
 
 async def test_a_strangers_id_far_ahead_is_not_caught_up_with(desk: Desk) -> None:
     await desk.feed.top_up()
-    stray = desk.curriculum.task(TaskId(10**6, 0))
+    stray = desk.sequence.task(TaskId(10**6, 0))
     await desk.streams.tasks.put([stray, stray.model_copy(update={"id": "no number"})])
     later = Desk.open(desk.streams)
     await later.feed.catch_up()

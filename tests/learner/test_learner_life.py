@@ -110,7 +110,7 @@ async def test_a_run_of_some_steps(
     assert one.loaded[-1] == two.loaded[-1] == status.version
     checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
     assert checkpoint is not None
-    assert checkpoint.state().books.accounts.balanced
+    assert checkpoint.state().ledger.accounts.balanced
     assert len(list((config.run_dir / "trees").glob("*.msgpack"))) == 16
 
 
@@ -148,7 +148,7 @@ async def test_a_run_ends_with_its_budget_of_tokens_and_leaves_nothing_to_grow(
     progress = checkpoint.state().progress
     assert progress.totals.usage.generated_tokens >= 500
     assert 1 <= progress.step < 10
-    assert checkpoint.state().books.accounts.outstanding > 0
+    assert checkpoint.state().ledger.accounts.outstanding > 0
     assert await streams.tasks.ids() == await streams.trees.ids() == set()
 
 
@@ -378,7 +378,7 @@ def test_what_cannot_be_run_is_told_at_the_start(configured: Configure, tmp_path
         build(configured(resume="require"))
     with pytest.raises(InvalidInput, match="exceed the policy's context"):
         build(configured(growth={"sampler": "independent", "max_tokens": 100}))
-    with pytest.raises(InvalidInput, match="no policy that transformers can read"):
+    with pytest.raises(InvalidInput, match="transformers cannot read this policy"):
         build(configured(model=tmp_path))
 
 

@@ -39,10 +39,10 @@ class LearnerProcess:
     def start(self, size: int = 1) -> None:
         """A life of `size` processes."""
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
-        crew = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
+        ranks = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *crew, str(_SCRIPT), str(self._config)],
+                [sys.executable, *ranks, str(_SCRIPT), str(self._config)],
                 env=environment,
                 stderr=log,
                 stdout=log,
@@ -50,7 +50,7 @@ class LearnerProcess:
             )
 
     def members(self) -> list[int]:
-        """The processes that torchrun started, the first of the crew first."""
+        """The processes that torchrun started, the first of the ranks first."""
         assert self._process is not None
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -136,7 +136,7 @@ def lines(config: LearnerConfig) -> list[dict[str, object]]:
 def assert_whole(config: LearnerConfig) -> None:
     """The run has ended, and everything in its directory says the same."""
     state = CheckpointStore(config.run_dir / "checkpoints", 2).latest().state()
-    accounts = state.books.accounts
+    accounts = state.ledger.accounts
     assert accounts.balanced
     assert accounts.outstanding == 0
     assert accounts.failed == accounts.foreign == 0

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from services.learner.ledger import MAX_REFEEDS, End, Ledger, Standing, TaskId
-from services.learner.record.state import Books
+from services.learner.record.state import SavedLedger
 from shared.errors import InvalidInput
 
 _PASS_LENGTH = 5
 
 
-def following(task_id: TaskId) -> TaskId:
+def successor(task_id: TaskId) -> TaskId:
     """The next of a run over five problems."""
     if task_id.index + 1 < _PASS_LENGTH:
         return TaskId(task_id.epoch, task_id.index + 1)
@@ -35,7 +35,7 @@ class AnyLifeOfTheBooks(RuleBasedStateMachine):
     @rule()
     def feed(self) -> None:
         cursor = self.ledger.cursor
-        self.ledger.feed(cursor, following(cursor))
+        self.ledger.feed(cursor, successor(cursor))
         self.attempts[cursor] = [None]
 
     @rule(data=st.data(), end=st.sampled_from([End.USED, End.SKIPPED, End.FAILED]))
@@ -66,13 +66,13 @@ class AnyLifeOfTheBooks(RuleBasedStateMachine):
             return
         else:
             assert standing is Standing.DUPLICATE
-        self.ledger.turn_away(standing)
+        self.ledger.count_unmatched(standing)
         self.turned_away[standing] += 1
 
     @rule()
     def restart(self) -> None:
-        books = Books.of(self.ledger)
-        self.ledger = Books.model_validate_json(books.model_dump_json()).ledger()
+        books = SavedLedger.of(self.ledger)
+        self.ledger = SavedLedger.model_validate_json(books.model_dump_json()).load()
 
     @invariant()
     def the_books_say_what_happened(self) -> None:

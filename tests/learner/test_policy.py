@@ -9,22 +9,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.learner.config import LearnerConfig, OptimizerConfig
 from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.prefix_rows import Block, Slots, laid_out
+from services.learner.training.prefix_rows import PrefixRows
 from shared.errors import InvalidInput
 from tests.learner.policies import VOCAB_SIZE, write_policy
+from tests.learner.synthetic import trie_of
 
 ROWS = [[3, 4, 5, 6, 7, 8], [9, 10, 11]]
 
 
-def slots(*rows: list[int]) -> Slots:
-    """Each row its own."""
-    blocks = [Block() for _ in rows]
-    for block, row in zip(blocks, rows, strict=True):
-        block.add(row)
-    return laid_out(blocks)
-
-
-IDS = slots(*ROWS)
+IDS = PrefixRows.collate([trie_of(row) for row in ROWS])
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2"])
@@ -45,7 +38,7 @@ def test_logprobs_are_of_the_scaled_full_softmax(architecture: str, temperature:
 
 def test_padding_changes_nothing(policy_dir: Path) -> None:
     model = LanguageModel.load(policy_dir, 1.0)
-    alone = model.statistics(slots(ROWS[1])).logprobs_RS
+    alone = model.statistics(PrefixRows.collate([trie_of(ROWS[1])])).logprobs_RS
     assert torch.allclose(model.statistics(IDS).logprobs_RS[1:, :3], alone, atol=1e-6)
 
 
@@ -96,7 +89,7 @@ def test_weights_with_nan_are_refused_by_name(policy_dir: Path, tmp_path: Path) 
 
 
 def test_a_directory_without_a_policy_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no policy that transformers can read"):
+    with pytest.raises(InvalidInput, match="transformers cannot read this policy"):
         LanguageModel.load(tmp_path, 1.0)
 
 

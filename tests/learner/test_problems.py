@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from services.learner.config import LearnerConfig
 from services.learner.ledger import FIRST_TASK, TaskId
 from services.learner.queue.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
-from services.learner.queue.task_sequence import Curriculum
+from services.learner.queue.task_sequence import TaskSequence
 from shared.errors import InvalidInput
 from tests.learner.policies import VOCAB_SIZE, write_policy
 from tests.learner.synthetic import growth
@@ -86,19 +86,19 @@ def test_the_fingerprint_tells_data_sets_apart(tmp_path: Path, policy_dir: Path)
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
 
 
-def curriculum(seed: int = 0, count: int = 7) -> Curriculum:
+def sequence(seed: int = 0, count: int = 7) -> TaskSequence:
     problems = [EncodedProblem(f"p{number}", (number + 1,), "exact", {}) for number in range(count)]
-    return Curriculum("run", seed, problems, growth())
+    return TaskSequence("run", seed, problems, growth())
 
 
 def test_every_pass_has_every_problem_once_in_its_own_order() -> None:
-    course, task_id = curriculum(), FIRST_TASK
+    tasks, task_id = sequence(), FIRST_TASK
     passes: list[list[str]] = []
     for _ in range(3):
         epoch = []
         for _ in range(7):
-            epoch.append(course.task(task_id).problem_id)
-            task_id = course.following(task_id)
+            epoch.append(tasks.task(task_id).problem_id)
+            task_id = tasks.successor(task_id)
         passes.append(epoch)
     assert all(sorted(epoch) == [f"p{number}" for number in range(7)] for epoch in passes)
     assert len({tuple(epoch) for epoch in passes}) == 3
@@ -106,11 +106,11 @@ def test_every_pass_has_every_problem_once_in_its_own_order() -> None:
 
 
 def test_a_task_is_a_function_of_seed_and_id() -> None:
-    one, other = curriculum(), curriculum()
+    one, other = sequence(), sequence()
     ids = [TaskId(epoch, index) for epoch in range(6) for index in range(7)]
     assert [one.task(task_id) for task_id in ids] == [other.task(task_id) for task_id in reversed(ids)][::-1]
     assert len({one.task(task_id, attempt).seed for task_id in ids for attempt in range(3)}) == 3 * len(ids)
-    assert [curriculum(1).task(task_id).problem_id for task_id in ids] != [
+    assert [sequence(1).task(task_id).problem_id for task_id in ids] != [
         one.task(task_id).problem_id for task_id in ids
     ]
 

@@ -14,14 +14,14 @@ from transformers import AutoModelForCausalLM
 
 from services.learner.config import LearnerConfig
 from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.prefix_rows import Block, laid_out
+from services.learner.training.prefix_rows import PrefixRows
 from services.learner.training.trainer import Trainer
 from services.learner.training.update import Update
 from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Credit, NodeWeight, Prior, advantages, has_signal
 from shared.tree.draw import Draw, Finish, WeightVersion
 from shared.tree.node import trajectory
-from tests.learner.synthetic import V0, draws, scored, task, with_logprobs
+from tests.learner.synthetic import V0, build_all, draws, scored, task, trie_of, with_logprobs
 
 Configure = Callable[..., LearnerConfig]
 CURRENT = WeightVersion(1, 1)
@@ -32,10 +32,9 @@ def exact(record: Sequence[Draw], prompt: Sequence[int], policy_dir: Path) -> tu
     model = LanguageModel.load(policy_dir, 1.0)
     found = []
     for number, draw in enumerate(record):
-        block = Block()
-        block.add([*prompt, *trajectory(record, number)])
+        rows = PrefixRows.collate([trie_of([*prompt, *trajectory(record, number)])])
         with torch.no_grad():
-            found.append(model.statistics(laid_out([block])).logprobs_RS[0, len(prompt) + draw.cut :].tolist())
+            found.append(model.statistics(rows).logprobs_RS[0, len(prompt) + draw.cut :].tolist())
     return with_logprobs(record, found)
 
 
@@ -69,7 +68,7 @@ class Recorder:
         return 1.0
 
     def step(self, batch: Sequence[ScoredTree]) -> Update:
-        return self.trainer.step(batch, CURRENT, 1e-3, "seed")
+        return self.trainer.step(build_all(batch), CURRENT, 1e-3, "seed")
 
 
 def slow_grpo_gradients(policy_dir: Path, batch: Sequence[ScoredTree], cap: float) -> dict[str, Tensor]:
@@ -174,7 +173,7 @@ def test_the_gap_to_an_engine_with_the_same_weights_is_nothing(configured: Confi
     record = exact(draws(random.Random(5), versions=(V0, CURRENT), rewards=(0, 1)), task().prompt_ids, policy_dir)
     trainer = Trainer(policy, reference(config), config)
     assert trainer.engine_gap([scored(task(), record)], CURRENT) == pytest.approx(0.0, abs=1e-5)
-    update = trainer.step([scored(task(), record)], CURRENT, 1e-3, "")
+    update = trainer.step(build_all([scored(task(), record)]), CURRENT, 1e-3, "")
     assert update.engine_gap == pytest.approx(0.0, abs=1e-5)
     assert update.kl == pytest.approx(0.0, abs=1e-6)
     assert update.applied == 1
@@ -185,8 +184,8 @@ def test_the_gap_counts_tokens_of_the_present_weights_alone(configured: Configur
     trainer = Trainer(policy, reference(config), config)
     assert trainer.engine_gap(trees(6), CURRENT) is None
     assert trainer.engine_gap(trees(6, versions=(CURRENT,)), CURRENT) > 0.1
-    assert trainer.step(trees(6), CURRENT, 1e-3, "").engine_gap is None
-    assert trainer.step(trees(6, versions=(CURRENT,)), CURRENT, 1e-3, "").engine_gap > 0.1
+    assert trainer.step(build_all(trees(6)), CURRENT, 1e-3, "").engine_gap is None
+    assert trainer.step(build_all(trees(6, versions=(CURRENT,))), CURRENT, 1e-3, "").engine_gap > 0.1
 
 
 def test_the_second_pass_counts_ratios_from_where_the_step_began(
@@ -203,7 +202,7 @@ def test_the_second_pass_counts_ratios_from_where_the_step_began(
 def test_large_updates_are_clipped_in_later_passes(configured: Configure) -> None:
     config = configured(objective={"epochs": 4, "kl_coef": 0.0})
     policy = Policy(config.model, 1.0, config.optimizer)
-    update = Trainer(policy, None, config).step(trees(8), CURRENT, 0.05, "")
+    update = Trainer(policy, None, config).step(build_all(trees(8)), CURRENT, 0.05, "")
     assert update.applied == 4
     assert update.clip_share > 0.1
 
@@ -243,7 +242,7 @@ def test_a_tree_with_a_nan_changes_nothing(configured: Configure) -> None:
     batch = trees(11)
     record = batch[0].draws
     poisoned = with_logprobs(record, [(math.nan,) * len(draw.token_ids) for draw in record])
-    update = Trainer(policy, reference(config), config).step([scored(task(), poisoned)], CURRENT, 1e-3, "")
+    update = Trainer(policy, reference(config), config).step(build_all([scored(task(), poisoned)]), CURRENT, 1e-3, "")
     assert (update.applied, update.refused) == (0, 1)
     assert all(torch.equal(before[name], now) for name, now in policy.model.module.state_dict().items())
 
@@ -282,8 +281,8 @@ def test_a_step_shows_the_parts_of_the_advantage(configured: Configure) -> None:
     for lam in (0.0, 0.1, 0.2):
         config = configured(advantage={"lam": lam})
         policy = Policy(config.model, 1.0, config.optimizer)
-        parts.append(Trainer(policy, reference(config), config).step([tree], CURRENT, 1e-3, ""))
-    of_nodes = advantages(tree.tree(), Credit(lam=0.0))[1:]
+        parts.append(Trainer(policy, reference(config), config).step(build_all([tree]), CURRENT, 1e-3, ""))
+    of_nodes = advantages(tree.tree(), Credit(lam=0.0)).total[1:]
     assert parts[0].advantage_global == pytest.approx(sum(map(abs, of_nodes)) / len(of_nodes))
     assert parts[0].advantage_local == 0.0
     assert parts[1].advantage_global == parts[0].advantage_global
@@ -296,9 +295,9 @@ def test_kl_pulls_back_to_the_reference(configured: Configure) -> None:
     batch = trees(14)
     far = Trainer(policy, None, configured(objective={"kl_coef": 0.0}))
     for _ in range(3):
-        far.step(batch, CURRENT, 0.01, "")
+        far.step(build_all(batch), CURRENT, 0.01, "")
     trainer = Trainer(policy, reference(config), config)
-    divergences = [trainer.step(batch, CURRENT, 0.002, "").kl for _ in range(8)]
+    divergences = [trainer.step(build_all(batch), CURRENT, 0.002, "").kl for _ in range(8)]
     assert divergences[0] > 0
     assert divergences[-1] < divergences[0]
 
@@ -308,17 +307,15 @@ def test_training_makes_rewarded_answers_likelier(configured: Configure) -> None
     policy = Policy(config.model, 1.0, config.optimizer)
     trainer = Trainer(policy, reference(config), config)
     record = draws(random.Random(15), 2, 0, rewards=(1.0, 0.0))
-    blocks = [Block() for _ in record]
-    for block, draw in zip(blocks, record, strict=True):
-        block.add([*task().prompt_ids, *draw.token_ids])
+    each = [PrefixRows.collate([trie_of([*task().prompt_ids, *draw.token_ids])]) for draw in record]
 
     def likelihoods() -> list[float]:
         with torch.no_grad():
-            return [policy.model.statistics(laid_out([one])).logprobs_RS[0, 3:].mean().item() for one in blocks]
+            return [policy.model.statistics(rows).logprobs_RS[0, 3:].mean().item() for rows in each]
 
     before = likelihoods()
     for _ in range(5):
-        trainer.step([scored(task(), record)], CURRENT, 0.005, "")
+        trainer.step(build_all([scored(task(), record)]), CURRENT, 0.005, "")
     right, wrong = (after - start for after, start in zip(likelihoods(), before, strict=True))
     assert right > 0 > wrong
 
@@ -337,6 +334,6 @@ def test_a_tree_has_a_signal_when_its_rewards_differ() -> None:
 def test_every_node_weight_trains(kind: NodeWeight, configured: Configure) -> None:
     config = configured(advantage={"node_weight": kind})
     policy = Policy(config.model, 1.0, config.optimizer)
-    update = Trainer(policy, reference(config), config).step(trees(17), CURRENT, 1e-3, "")
+    update = Trainer(policy, reference(config), config).step(build_all(trees(17)), CURRENT, 1e-3, "")
     assert update.applied == 1
     assert update.grad_norm is not None

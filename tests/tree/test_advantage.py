@@ -41,6 +41,10 @@ def grpo(rewards: list[float]) -> list[float]:
     return [(reward - fmean(rewards)) / (pstdev(rewards) + 1e-6) for reward in rewards]
 
 
+def of_paths(tree: Tree, credit: Credit) -> tuple[tuple[float, ...], ...]:
+    return path_advantages(tree, credit, advantages(tree, credit).total)
+
+
 def mixed(draws: tuple[Draw, ...]) -> Tree:
     tree = build_tree(draws)
     assume(tree.is_mixed)
@@ -51,7 +55,7 @@ def mixed(draws: tuple[Draw, ...]) -> Tree:
 @quick
 def test_on_independent_rollouts_the_global_advantage_is_grpos(draws: tuple[Draw, ...], values: ValueEstimator) -> None:
     tree = mixed(draws)
-    of_node = advantages(tree, Credit(values=values, lam=0.0))
+    of_node = advantages(tree, Credit(values=values, lam=0.0)).total
     for draw_id, expected in enumerate(grpo(list(tree.rewards))):
         assert [of_node[node_id] for node_id in tree.path(draw_id)] == pytest.approx(
             [expected] * len(tree.path(draw_id))
@@ -63,7 +67,7 @@ def test_on_independent_rollouts_the_global_advantage_is_grpos(draws: tuple[Draw
 def test_advantages_are_as_defined(draws: tuple[Draw, ...], merge: bool, credit: Credit) -> None:
     credit = replace(credit, global_term=GlobalTerm.NODES)
     tree, slow = build_tree(draws, merge), Definitions(draws, merge, beta=credit.beta)
-    found = advantages(tree, credit)
+    found = advantages(tree, credit).total
     for node_id, state in states_of(tree, slow).items():
         if state == ROOT or not (tree.is_mixed or credit.ib_on_ties):
             assert found[node_id] == 0.0
@@ -76,9 +80,9 @@ def test_advantages_are_as_defined(draws: tuple[Draw, ...], merge: bool, credit:
 @pytest.mark.parametrize("reward", [0.0, 0.25, 1.0])
 def test_equal_rewards_teach_nothing_unless_told(reward: float) -> None:
     tree = build_tree([draw([A, EOS], reward), draw([B, BLANK_LINE, B, EOS], reward)])
-    assert advantages(tree, Credit()) == (0.0,) * 4
+    assert advantages(tree, Credit()).total == (0.0,) * 4
     pi = confidences(tree, Confidence.GEOMETRIC)
-    alone = advantages(tree, Credit(ib_on_ties=True))
+    alone = advantages(tree, Credit(ib_on_ties=True)).total
     assert alone == pytest.approx([0.0, *(-0.1 * 0.2 * pi[node_id] for node_id in (1, 2, 3))])
 
 
@@ -90,7 +94,7 @@ def test_a_baseline_of_trajectories_credits_each_by_its_own_reward(
     tree = mixed(draws)
     rewards = list(tree.rewards)
     own = grpo(rewards) if global_term is GlobalTerm.GRPO else [reward - fmean(rewards) for reward in rewards]
-    for expected, of_path in zip(own, path_advantages(tree, Credit(global_term=global_term, lam=0.0)), strict=True):
+    for expected, of_path in zip(own, of_paths(tree, Credit(global_term=global_term, lam=0.0)), strict=True):
         assert of_path == pytest.approx([expected] * len(of_path))
 
 
@@ -101,10 +105,10 @@ def test_a_nodes_advantage_is_the_mean_over_its_trajectories(
 ) -> None:
     tree = build_tree(draws, merge)
     through: dict[int, list[float]] = {0: [0.0]}
-    for draw_id, of_path in enumerate(path_advantages(tree, credit)):
+    for draw_id, of_path in enumerate(of_paths(tree, credit)):
         for node_id, advantage in zip(tree.path(draw_id), of_path, strict=True):
             through.setdefault(node_id, []).append(advantage)
-    for node_id, advantage in enumerate(advantages(tree, credit)):
+    for node_id, advantage in enumerate(advantages(tree, credit).total):
         assert advantage == pytest.approx(fmean(through[node_id]), abs=1e-9)
 
 
@@ -121,7 +125,7 @@ def test_treerl_credits_the_segments_between_forks(draws: tuple[Draw, ...]) -> N
     def v(node_id: int) -> float:
         return fmean(x for i, x in enumerate(less_others) if node_id == 0 or node_id in segments.path(i))
 
-    of_node = advantages(tree, Credit.named("treerl"))
+    of_node = advantages(tree, Credit.named("treerl")).total
     for draw_id in range(len(draws)):
         of_token = [of_node[n] for n in tree.path(draw_id) for _ in tree.token_ids(n)]
         expected = []
@@ -175,15 +179,15 @@ def test_the_order_of_draws_changes_nothing(
 ) -> None:
     order = data.draw(orders(draws))
     before, after = build_tree(draws, merge), build_tree(permuted(draws, order), merge)
-    of_path = path_advantages(before, credit)
+    of_path = of_paths(before, credit)
     kinds: list[Callable[[Tree], tuple[float, ...]]] = [
-        lambda tree: advantages(tree, credit),
+        lambda tree: advantages(tree, credit).total,
         lambda tree: node_values(tree, credit.values),
         lambda tree: tuple(score or 0.0 for score in ib_scores(tree, IBSettings(values=credit.values))),
         *(lambda tree, kind=kind: node_weights(tree, kind) for kind in NodeWeight),
     ]
     for at, draw_id in enumerate(order):
-        assert path_advantages(after, credit)[at] == pytest.approx(of_path[draw_id], abs=1e-9)
+        assert of_paths(after, credit)[at] == pytest.approx(of_path[draw_id], abs=1e-9)
         for of_nodes in kinds:
             old, new = of_nodes(before), of_nodes(after)
             assert [new[n] for n in after.path(at)] == pytest.approx([old[n] for n in before.path(draw_id)], abs=1e-9)
@@ -192,8 +196,8 @@ def test_the_order_of_draws_changes_nothing(
 def test_the_prior_may_be_the_reference() -> None:
     tree = build_tree([draw([A, EOS], 1.0), draw([B, EOS], 0.0)])
     credit = Credit(prior=Prior.REFERENCE)
-    global_ = advantages(tree, Credit(lam=0.0))
-    found = advantages(tree, credit, reference=(1.0, 0.5, 0.25))
+    global_ = advantages(tree, Credit(lam=0.0)).total
+    found = advantages(tree, credit, reference=(1.0, 0.5, 0.25)).total
     assert found == pytest.approx((0.0, global_[1] + 0.1 * 0.8 * 0.5, global_[2] - 0.1 * 1.2 * 0.25))
     with pytest.raises(ValueError, match="give `reference`"):
         advantages(tree, credit)

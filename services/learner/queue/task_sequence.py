@@ -1,4 +1,4 @@
-"""The run's sequence of tasks: every pass over the problems in its own order, the same whenever it is asked."""
+"""The run's sequence of tasks: every pass over the problems in an order of its own, which the seed fixes."""
 
 import random
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from services.learner.queue.problems import EncodedProblem
 from shared.protocol.task import Growth, Task
 
 
-class Curriculum:
-    """Mints tasks from their ids: a pure function of run, seed and problems, so that only ids need be remembered."""
+class TaskSequence:
+    """Makes tasks from their ids: a pure function of run, seed and problems, so only ids have to be stored."""
 
     def __init__(self, run: str, seed: int, problems: Sequence[EncodedProblem], growth: Growth) -> None:
         self._run = run
@@ -20,7 +20,7 @@ class Curriculum:
         self._order = lru_cache(maxsize=4)(self._shuffle)
 
     def task(self, task_id: TaskId, attempt: int = 0) -> Task:
-        """The task of this id; each attempt has a seed of its own."""
+        """The task with this id; each attempt has its own seed."""
         problem = self._problems[self._order(task_id.epoch)[task_id.index]]
         return Task(
             run=self._run,
@@ -34,8 +34,8 @@ class Curriculum:
             seed=random.Random(f"{self._seed} {task_id} {attempt}").getrandbits(48),
         )
 
-    def following(self, task_id: TaskId) -> TaskId:
-        """The id after this one."""
+    def successor(self, task_id: TaskId) -> TaskId:
+        """The next id."""
         if task_id.index + 1 < len(self._problems):
             return TaskId(task_id.epoch, task_id.index + 1)
         return TaskId(task_id.epoch + 1, 0)

@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 
 from services.learner.config import LearnerConfig
-from services.learner.record.state import RunProgress, Totals, sum_of_usage
+from services.learner.record.state import RunTotals, SavedProgress, sum_usage
+from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
 from shared.protocol.figures import RunSummary, StepFigures
-from shared.protocol.tree import ScoredTree, TreeUsage
+from shared.protocol.tree import TreeUsage
 from shared.tree.diagnostics import TreeFigures, merge
 
 
-def figures_of(trees: Sequence[ScoredTree]) -> tuple[TreeFigures, TreeUsage]:
-    """The diagnostics of all the trees, and what growing them took."""
-    return merge([tree.figures() for tree in trees]), sum_of_usage(tree.usage for tree in trees)
+def measure_trees(trees: Sequence[BuiltTree]) -> tuple[TreeFigures, TreeUsage]:
+    """The diagnostics of all these trees, and what growing them took."""
+    figures = merge([tree.scored.figures(tree.nodes) for tree in trees])
+    return figures, sum_usage(tree.scored.usage for tree in trees)
 
 
 def step_figures(step: int, figures: TreeFigures, usage: TreeUsage, update: Update) -> StepFigures:
@@ -42,7 +44,7 @@ def step_figures(step: int, figures: TreeFigures, usage: TreeUsage, update: Upda
     )
 
 
-def summary(config: LearnerConfig, progress: RunProgress) -> RunSummary:
+def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
     """What the run came to."""
     totals = progress.totals
     is_of_8 = config.evaluation.k == 8
@@ -72,7 +74,7 @@ def summary(config: LearnerConfig, progress: RunProgress) -> RunSummary:
     )
 
 
-def tokens_per_second(totals: Totals) -> float | None:
+def tokens_per_second(totals: RunTotals) -> float | None:
     """Tokens that engines generated per second of training, evaluations apart."""
     return _share(totals.usage.generated_tokens, totals.training_seconds)
 

@@ -1,4 +1,4 @@
-"""The run's figures as files: a line per step and evaluation, and the summary at the end."""
+"""The run's figures as files: one line per step and per evaluation, and a summary at the end."""
 
 import json
 from pathlib import Path
@@ -8,35 +8,35 @@ from shared.protocol.figures import RunSummary, StepFigures
 from shared.protocol.status import Evaluation
 
 
-class Journal:
-    """metrics.jsonl and summary.json in `run_dir`. An evaluation's line is told by its `avg_at_k`."""
+class MetricsLog:
+    """metrics.jsonl and summary.json in `run_dir`. Only lines of evaluations have `avg_at_k`."""
 
     def __init__(self, run_dir: Path) -> None:
         self._lines = run_dir / "metrics.jsonl"
         self._summary = run_dir / "summary.json"
 
     @property
-    def is_closed(self) -> bool:
-        """Whether the run has ended."""
+    def is_finished(self) -> bool:
+        """Whether the run has finished."""
         return self._summary.exists()
 
-    def resume(self, step: int) -> None:
-        """Drops the lines after `step`: they belong to a life that was abandoned, and will be written again."""
+    def drop_after(self, step: int) -> None:
+        """Drops the lines after `step`, which a resumed run writes again, and broken ones."""
         self._lines.parent.mkdir(parents=True, exist_ok=True)
         if self._lines.exists():
             kept = [row for _, row in read_json_lines(self._lines, skip_broken=True) if _is_until(row, step)]
             atomic_write(self._lines, "".join(f"{json.dumps(row)}\n" for row in kept))
 
-    def add(self, line: StepFigures | Evaluation) -> None:
+    def append(self, line: StepFigures | Evaluation) -> None:
         """Appends a line."""
         with self._lines.open("a") as file:
             file.write(line.model_dump_json() + "\n")
 
-    def close(self, summary: RunSummary) -> None:
-        """Writes the summary, whole: the sign that the run has ended."""
+    def finish(self, summary: RunSummary) -> None:
+        """Writes the summary, which marks the run as finished."""
         atomic_write(self._summary, summary.model_dump_json(indent=1) + "\n")
 
 
 def _is_until(row: object, step: int) -> bool:
-    """Whether a row is of a step up to `step`."""
+    """Whether the row is of a step up to `step`."""
     return isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step

@@ -1,81 +1,133 @@
-"""How far a run is: what it has done, what is left, what it may have in flight."""
+"""Where a run is: what it has done, what is left, and what it is doing now."""
+
+import time
+from collections.abc import Iterable
 
 from services.learner.config import LearnerConfig
-from services.learner.record.state import RunProgress
-from shared.protocol.status import Evaluation
+from services.learner.record.state import SavedProgress
+from shared.protocol.figures import StepFigures
+from shared.protocol.replica import ReplicaInfo
+from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
 from shared.protocol.tree import TreeUsage
+from shared.streams import Depth
 from shared.tree.diagnostics import TreeFigures
 from shared.tree.draw import WeightVersion
 
 
-class Course:
-    """The progress of a run against its configuration's ends."""
+class Progress:
+    """A run's progress towards the ends that its configuration sets. A checkpoint keeps `saved`; state, message,
+    figures and published version begin again with every process."""
 
-    def __init__(self, config: LearnerConfig, progress: RunProgress) -> None:
+    def __init__(self, config: LearnerConfig, saved: SavedProgress) -> None:
         self._config = config
-        self.progress = progress
+        self._saved = saved
+        self._started = time.monotonic()
+        self.state = RunState.STARTING
+        self.message = ""
+        self.figures = StepFigures()
+        """Of the last step."""
+        self.published: WeightVersion | None = None
+        """The last version that replicas can get from this process."""
+
+    @property
+    def saved(self) -> SavedProgress:
+        """What a checkpoint keeps, as of now."""
+        totals = self._saved.totals
+        wall_seconds = totals.wall_seconds + time.monotonic() - self._started
+        return self._saved.model_copy(update={"totals": totals.model_copy(update={"wall_seconds": wall_seconds})})
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self._saved.step
 
     @property
     def version(self) -> WeightVersion:
         """The policy as it is now."""
-        return self.progress.version
+        return self._saved.version
+
+    @property
+    def num_trees(self) -> int:
+        """Trees of all steps so far."""
+        return self._saved.totals.figures.trees
 
     @property
     def share_done(self) -> float:
-        """In [0, 1], by whichever end is nearer."""
-        config, progress = self._config, self.progress
+        """In [0, 1], of steps or tokens, whichever is nearer its end."""
+        config, tokens = self._config, self._saved.totals.usage.generated_tokens
         shares = (
-            progress.step / config.total_steps if config.total_steps else 0.0,
-            self.generated_tokens / config.max_generated_tokens if config.max_generated_tokens else 0.0,
+            self.step / config.total_steps if config.total_steps else 0.0,
+            tokens / config.max_generated_tokens if config.max_generated_tokens else 0.0,
         )
         return min(1.0, max(shares))
 
     @property
     def is_done(self) -> bool:
-        """Whether the last step is behind it."""
+        """Whether the last step is done."""
         return self.share_done >= 1.0
 
     @property
-    def generated_tokens(self) -> int:
-        """What the engines have sampled for its steps."""
-        return self.progress.totals.usage.generated_tokens
-
-    @property
-    def max_outstanding(self) -> int:
-        """Tasks that may be in flight: no more than the steps to come can take."""
+    def capacity(self) -> int:
+        """How many tasks may be outstanding: no more than the remaining steps can use."""
         config = self._config
         if config.total_steps is None:
             return config.max_outstanding
-        return min(config.max_outstanding, (config.total_steps - self.progress.step) * config.batch_size)
+        return min(config.max_outstanding, (config.total_steps - self.step) * config.batch_size)
 
     @property
     def eta_seconds(self) -> float | None:
-        """What is left, at the pace so far; None before there is one."""
+        """Seconds left at the pace so far; None before the first step."""
         share = self.share_done
-        return self.progress.totals.training_seconds * (1.0 - share) / share if share else None
+        return self._saved.totals.training_seconds * (1.0 - share) / share if share else None
 
-    def begin(self, generation: int) -> None:
-        """The policy goes on under a new generation."""
-        self._update(version=WeightVersion(generation, self.version.number))
+    @property
+    def unpublished_updates(self) -> int:
+        """How many updates the published version is behind."""
+        return self.version.number - (self.published.number if self.published else -1)
 
-    def advance(self, figures: TreeFigures, usage: TreeUsage, *, is_updated: bool, seconds: float) -> None:
-        """One more step, after `seconds` of training."""
-        version = self.version
-        totals = self.progress.totals.plus(figures, usage)
-        self._update(
-            step=self.progress.step + 1,
-            version=WeightVersion(version.generation, version.number + is_updated),
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the policy was evaluated after this step."""
+        return self._saved.evaluation_at(self.step) is not None
+
+    def begin_generation(self, generation: int) -> None:
+        """Continues the policy's versions under a new generation."""
+        self._change(version=WeightVersion(generation, self.version.number))
+
+    def add_step(self, figures: TreeFigures, usage: TreeUsage, *, is_updated: bool, seconds: float) -> None:
+        """Counts a step that took `seconds`; a changed policy is a new version."""
+        totals = self._saved.totals.plus(figures, usage)
+        self._change(
+            step=self.step + 1,
+            version=WeightVersion(self.version.generation, self.version.number + is_updated),
             totals=totals.model_copy(update={"training_seconds": totals.training_seconds + seconds}),
         )
 
-    def pass_time(self, seconds: float) -> None:
-        """Counts the time that the run has taken, whatever for."""
-        totals = self.progress.totals
-        self._update(totals=totals.model_copy(update={"wall_seconds": totals.wall_seconds + seconds}))
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        """Records an evaluation."""
+        self._change(evaluations=(*self._saved.evaluations, evaluation))
 
-    def evaluated(self, evaluation: Evaluation) -> None:
-        """One more evaluation."""
-        self._update(evaluations=(*self.progress.evaluations, evaluation))
+    def status(self, accounts: Accounts, replicas: Iterable[ReplicaInfo], tasks: Depth, trees: Depth) -> RunStatus:
+        """The run's status, with what was last seen of its replicas and queues."""
+        saved = self.saved
+        return RunStatus(
+            run=self._config.run,
+            state=self.state,
+            version=self.published,
+            step=saved.step,
+            total_steps=self._config.total_steps or 0,
+            seconds=saved.totals.wall_seconds,
+            eta_seconds=self.eta_seconds,
+            figures=self.figures,
+            accounts=accounts,
+            evaluations=saved.evaluations,
+            replicas=tuple(replicas),
+            queued_tasks=tasks.queued,
+            pending_tasks=tasks.pending,
+            queued_trees=trees.queued,
+            message=self.message,
+            time=time.time(),
+        )
 
-    def _update(self, **changes: object) -> None:
-        self.progress = self.progress.model_copy(update=changes)
+    def _change(self, **changes: object) -> None:
+        self._saved = self._saved.model_copy(update=changes)

@@ -1,4 +1,4 @@
-"""What a run remembers beside the policy: where it is, its books, and its figures so far."""
+"""What a checkpoint keeps beside the policy: the run's progress and its ledger."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,62 +13,62 @@ from shared.tree.diagnostics import TreeFigures, merge
 from shared.tree.draw import WeightVersion
 
 
-class Books(Message):
-    """A ledger, as it is written down."""
+class SavedLedger(Message):
+    """A ledger as JSON."""
 
     cursor: str = str(FIRST_TASK)
     outstanding: dict[str, int] = Field(default_factory=dict)
     accounts: Accounts = Field(default_factory=Accounts)
 
     @classmethod
-    def of(cls, ledger: Ledger) -> "Books":
+    def of(cls, ledger: Ledger) -> "SavedLedger":
         """The ledger as it is now."""
         outstanding = {str(task_id): attempt for task_id, attempt in ledger.outstanding.items()}
         return cls(cursor=str(ledger.cursor), outstanding=outstanding, accounts=ledger.accounts)
 
-    def ledger(self) -> Ledger:
-        """The ledger, to go on with."""
+    def load(self) -> Ledger:
+        """A ledger that continues from here."""
         outstanding = {TaskId.parse(name): attempt for name, attempt in self.outstanding.items()}
         return Ledger(self.accounts, TaskId.parse(self.cursor), outstanding)
 
 
-class Totals(Message):
-    """Sums over all trees that steps took, and the time it took."""
+class RunTotals(Message):
+    """Sums over all trees of a run's steps, and the time it took."""
 
     figures: TreeFigures = Field(default_factory=TreeFigures)
     usage: TreeUsage = Field(default_factory=TreeUsage)
     training_seconds: float = 0.0
     wall_seconds: float = 0.0
 
-    def plus(self, figures: TreeFigures, usage: TreeUsage) -> "Totals":
+    def plus(self, figures: TreeFigures, usage: TreeUsage) -> "RunTotals":
         """With the trees of one more step."""
         both = replace(merge([self.figures, figures]), eta_pairs=())
-        return self.model_copy(update={"figures": both, "usage": sum_of_usage([self.usage, usage])})
+        return self.model_copy(update={"figures": both, "usage": sum_usage([self.usage, usage])})
 
 
-class RunProgress(Message):
-    """How far a run is. `version` is the last update of the policy, published or not."""
+class SavedProgress(Message):
+    """How far a run is. `version` is the policy's latest, published or not."""
 
     step: int = 0
     version: WeightVersion = WeightVersion(0, 0)
     data: str = ""
-    """The fingerprint of the problems that the cursor counts in."""
-    totals: Totals = Field(default_factory=Totals)
+    """The fingerprint of the problems that the ledger's cursor counts in."""
+    totals: RunTotals = Field(default_factory=RunTotals)
     evaluations: tuple[Evaluation, ...] = ()
 
     def evaluation_at(self, step: int) -> Evaluation | None:
-        """The evaluation after so many steps, where there was one."""
+        """The evaluation after that many steps, if there was one."""
         return next((one for one in self.evaluations if one.step == step), None)
 
 
 class LearnerState(Message):
-    """What a checkpoint says in words; the policy and its optimizer lie beside it."""
+    """state.json of a checkpoint; the policy and its optimizer are files beside it."""
 
-    progress: RunProgress
-    books: Books
+    progress: SavedProgress
+    ledger: SavedLedger
 
 
-def sum_of_usage(usages: Iterable[TreeUsage]) -> TreeUsage:
-    """What growing all the trees took."""
+def sum_usage(usages: Iterable[TreeUsage]) -> TreeUsage:
+    """What growing all these trees took."""
     every = tuple(usages)
     return TreeUsage(**{name: sum(getattr(one, name) for one in every) for name in TreeUsage.model_fields})

@@ -1,4 +1,4 @@
-"""Keeps some trees of a run as files, to be looked at: the last ones, and a fair sample of all."""
+"""Keeps some trees of a run as files to look at: the last ones, and a uniform sample of all."""
 
 import random
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ _LAST = "last-{}.msgpack"
 _SAMPLE = "sample-{}.msgpack"
 
 
-class TreeShelf:
-    """At most `keep` files of each kind in `directory`, by slot; a later tree takes the place of an earlier one."""
+class TreeSamples:
+    """At most `keep` last trees and `keep` sampled ones in `directory`; later trees replace earlier ones."""
 
     def __init__(self, directory: Path, keep: int, seed: int) -> None:
         self._directory = directory
         self._keep = keep
         self._seed = seed
 
-    def put(self, trees: Sequence[ScoredTree], num_before: int) -> None:
-        """Shelves the trees that follow `num_before` others of the run. Blocking: disk."""
+    def add(self, trees: Sequence[ScoredTree], num_before: int) -> None:
+        """Adds trees that follow `num_before` others of the run. Blocking: disk."""
         if not self._keep:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
         for number, tree in enumerate(trees, start=num_before):
             if number >= num_before + len(trees) - self._keep:
                 self._write(_LAST.format(number % self._keep), tree)
-            if (slot := self._sample_slot(number)) < self._keep:
-                self._write(_SAMPLE.format(slot), tree)
+            if (index := self._sample_index(number)) < self._keep:
+                self._write(_SAMPLE.format(index), tree)
 
-    def _sample_slot(self, number: int) -> int:
-        """Reservoir sampling: each tree so far is in the sample with the same probability."""
+    def _sample_index(self, number: int) -> int:
+        """Reservoir sampling: every tree so far is in the sample with equal probability."""
         return number if number < self._keep else random.Random(f"{self._seed} {number}").randint(0, number)
 
     def _write(self, name: str, tree: ScoredTree) -> None:

@@ -73,7 +73,7 @@ class Evaluator:
         if missing := len(self._problems) - len(answers):
             log.error("evaluation_incomplete", version=str(version), problems=len(self._problems), missing=missing)
         trees = tuple(answers[number] for number in sorted(answers))
-        return Probe(summed_up((tree.rewards for tree in trees), step, version, self._config.k), trees)
+        return Probe(make_evaluation((tree.rewards for tree in trees), step, version, self._config.k), trees)
 
     async def _answer(
         self, number: int, version: WeightVersion, seats: "_Seats", answers: dict[int, ScoredTree]
@@ -186,7 +186,7 @@ def probe_growth(growth: Growth, config: EvaluationConfig) -> Growth:
     )
 
 
-def summed_up(rewards: Iterable[Sequence[float]], step: int, version: WeightVersion, k: int) -> Evaluation:
+def make_evaluation(rewards: Iterable[Sequence[float]], step: int, version: WeightVersion, k: int) -> Evaluation:
     """avg@k, its standard error over problems, and pass@k (one answer with the full reward), of what was judged."""
     accuracy = measure_accuracy(rewards)
     if accuracy is None:

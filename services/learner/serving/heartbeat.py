@@ -1,8 +1,10 @@
-"""The learner's part in its run while it lives: the lease, its address, its status, and the ear for a stop."""
+"""Shows that the learner is alive: renews the lease, publishes URL and status, polls for stop requests."""
 
 import asyncio
 from collections.abc import Callable
 
+from services.learner.ledger import Ledger
+from services.learner.record.progress import Progress
 from shared.errors import Conflict, IbtpoError
 from shared.protocol.replica import ReplicaInfo
 from shared.protocol.status import RunStatus
@@ -15,61 +17,56 @@ _STATUS_SECONDS = 1.0
 _RENEW_SECONDS = 5.0
 
 
-class Presence:
-    """Keeps the run's board and lease fresh. `on_stop` hears a stop that was asked for, `on_loss` that another
-    learner has taken the run over."""
+class LearnerHeartbeat:
+    """Beats while the learner holds the lease. Calls `on_stop` when a stop is requested, `on_loss` when another learner
+    has taken the run."""
 
     def __init__(
         self,
         streams: RunStreams,
+        progress: Progress,
+        ledger: Ledger,
         url: Callable[[], str],
-        status: Callable[[], RunStatus],
         on_stop: Callable[[], None],
         on_loss: Callable[[Conflict], None],
     ) -> None:
         self._streams = streams
+        self._progress = progress
+        self._ledger = ledger
         self._url = url
-        self._status = status
         self._on_stop = on_stop
         self._on_loss = on_loss
-        self._replicas: tuple[ReplicaInfo, ...] = ()
+        self._replicas: list[ReplicaInfo] = []
         self._tasks = Depth(0, 0)
         self._trees = Depth(0, 0)
         self._running: list[asyncio.Task[None]] = []
 
-    def join(self) -> None:
-        """Begins, once the lease is held."""
+    def start(self) -> None:
+        """Begins to beat; the lease must be held."""
         loops = (
-            Periodic("status", self._show, every_seconds=_STATUS_SECONDS),
+            Periodic("status", self._beat, every_seconds=_STATUS_SECONDS),
             Periodic("lease", self._renew, every_seconds=_RENEW_SECONDS),
         )
         self._running = [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
 
-    async def leave(self) -> None:
-        """Ends, with the run's last word on its board and the lease free; without a word where the run is another's."""
-        self._fall_silent()
+    async def stop(self) -> None:
+        """Publishes the last status and releases the lease, unless the run is another learner's now."""
+        self._cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         try:
             await self._streams.lease.renew()
             await self._streams.board.publish(self.status())
             await self._streams.lease.release()
         except IbtpoError as error:
-            log.warning("left_without_a_word", error=str(error))
+            log.warning("last_status_not_published", error=str(error))
 
     def status(self) -> RunStatus:
-        """The run's status, with what was last seen of its replicas and queues."""
-        return self._status().model_copy(
-            update={
-                "replicas": self._replicas,
-                "queued_tasks": self._tasks.queued,
-                "pending_tasks": self._tasks.pending,
-                "queued_trees": self._trees.queued,
-            }
-        )
+        """The run's status, with replicas and queues as of the last beat."""
+        return self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
 
-    async def _show(self) -> None:
+    async def _beat(self) -> None:
         await self._streams.board.announce_learner(self._url())
-        self._replicas = tuple(await self._streams.replicas.live())
+        self._replicas = list(await self._streams.replicas.live())
         self._tasks = await self._streams.tasks.depth()
         self._trees = await self._streams.trees.depth()
         await self._streams.board.publish(self.status())
@@ -81,8 +78,8 @@ class Presence:
             await self._streams.lease.renew()
         except Conflict as error:
             self._on_loss(error)
-            self._fall_silent()
+            self._cancel()
 
-    def _fall_silent(self) -> None:
+    def _cancel(self) -> None:
         for loop in self._running:
             loop.cancel()

@@ -1,4 +1,4 @@
-"""Publishes versions of the policy: an immutable snapshot, pushed to every live replica."""
+"""Publishes versions of the policy: an immutable snapshot each, pushed to every live replica."""
 
 import asyncio
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from services.learner.metrics import LearnerMetrics, PushResult
-from services.learner.ranks import Crew
+from services.learner.ranks import RankWorkers
 from shared.clients import RolloutClient
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.protocol.replica import ReplicaInfo
@@ -23,7 +23,7 @@ log = event_logger(__name__)
 
 
 class Publisher:
-    """Keeps the published snapshots, and brings each to the replicas. A replica that misses one pulls it by itself."""
+    """Keeps the published snapshots and pushes them to the replicas. A replica that misses one pulls it."""
 
     def __init__(
         self,
@@ -45,19 +45,19 @@ class Publisher:
 
     @property
     def latest(self) -> Snapshot | None:
-        """What a replica should serve; None before this life of the learner has published."""
+        """What replicas should serve; None before this process has published."""
         return self._latest
 
-    def write(self, crew: Crew, version: WeightVersion) -> Snapshot:
-        """Makes the policy as it is now the snapshot of `version`. Blocking: disk."""
+    def write(self, ranks: RankWorkers, version: WeightVersion) -> Snapshot:
+        """Writes the policy as it is now as the snapshot of `version`. Blocking: disk."""
         shutil.rmtree(self._draft, ignore_errors=True)
-        crew.save_to_serve(self._draft)
+        ranks.save_for_serving(self._draft)
         self._latest = self._store.adopt(self._draft, write_manifest(self._streams.run, self._draft, version))
         return self._latest
 
     @asynccontextmanager
     async def stream(self, snapshot: Snapshot) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The framed bundle of a snapshot, which stays on the disk until its last byte is sent."""
+        """The bundle of a snapshot, which stays on disk until its last byte is sent."""
         async with (
             self._store.pinned(snapshot),
             aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as chunks,
@@ -65,7 +65,7 @@ class Publisher:
             yield chunks
 
     async def push(self, snapshot: Snapshot) -> None:
-        """Brings the snapshot to all live replicas at once; returns when they serve it, or at the deadline."""
+        """Pushes the snapshot to all live replicas at once; returns when they serve it, or at the deadline."""
         started = time.monotonic()
         try:
             replicas = await self._streams.replicas.live()

@@ -1,7 +1,7 @@
-"""The loss, token by token, as pure functions of tensors (METHOD, Objective).
+"""The loss per token, as pure functions of tensors (METHOD, Objective).
 
-Shapes: B trajectories, T tokens of the longest answer; R rows of S slots, V tokens of the vocabulary. Every `logprobs`
-is of the temperature-scaled full softmax.
+Shapes: B trajectories, T tokens of the longest answer; R rows of S columns, V tokens of the vocabulary. All `logprobs`
+are of the temperature-scaled full softmax.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """How far a ratio π_θ/π_old may move a token: up to 1 − low and 1 + high."""
+    """How far a ratio π_θ/π_old may move a token: down to 1 − low and up to 1 + high."""
 
     low: float
     high: float
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The ratios within which a token still pulls."""
+        """The ratios at which a token still has a gradient."""
         return 1.0 - self.low, 1.0 + self.high
 
 
@@ -30,7 +30,7 @@ def clipped_surrogate(logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_B
 
 
 def is_clipped(logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_BT: Tensor, clip: Clip) -> Tensor:
-    """The tokens that the clip leaves without a gradient: moved far enough, in the direction of their advantage."""
+    """The tokens to which the clip leaves no gradient: their ratio left the interval in their advantage's direction."""
     ratios_BT = (logprobs_BT - old_logprobs_BT).exp()
     lowest, highest = clip.interval
     return ((advantages_BT > 0) & (ratios_BT > highest)) | ((advantages_BT < 0) & (ratios_BT < lowest))
@@ -43,10 +43,10 @@ def k3_divergence(logprobs_BT: Tensor, reference_logprobs_BT: Tensor) -> Tensor:
 
 
 def importance_weights(old_logprobs_BT: Tensor, engine_logprobs_BT: Tensor, cap: float) -> Tensor:
-    """min(π_old/μ, C) per token: corrects what the engine μ sampled to the learner's π_old, at equal definitions."""
+    """min(π_old/μ, C) per token: corrects from the engine's μ, which sampled, to the learner's π_old."""
     return (old_logprobs_BT - engine_logprobs_BT).exp().clamp(max=cap)
 
 
-def entropies(logits_RSV: Tensor, normalisers_RS: Tensor) -> Tensor:
-    """−Σ p log p per slot [R, S], p = softmax(logits), whose log-normalisers are given: log Z − Σ p·logit."""
-    return normalisers_RS - ((logits_RSV - normalisers_RS[..., None]).exp() * logits_RSV).sum(-1)
+def entropies(logits_RSV: Tensor, log_normalizers_RS: Tensor) -> Tensor:
+    """−Σ p log p per column [R, S], p = softmax(logits), computed as log Z − Σ p·logit."""
+    return log_normalizers_RS - ((logits_RSV - log_normalizers_RS[..., None]).exp() * logits_RSV).sum(-1)

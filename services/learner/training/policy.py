@@ -1,6 +1,6 @@
 """The policy under training: a causal language model, its optimizer, and its layout on disk.
 
-Shapes: R rows of S slots (`slots.py`), V tokens of the vocabulary.
+Shapes: R rows of S columns (`prefix_rows.py`), V tokens of the vocabulary.
 """
 
 import json
@@ -21,16 +21,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
 from services.learner.training.loss import entropies
-from services.learner.training.prefix_rows import Slots
-from services.learner.training.process_group import ALONE, World
+from services.learner.training.prefix_rows import PrefixRows
+from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from shared.errors import InvalidInput
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_UNSHARDED = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStatistics:
-    """Of each slot's token given those it follows; of no meaning where a sequence begins."""
+    """Of each column's token, given its prefix; meaningless where a sequence begins."""
 
     logprobs_RS: Tensor
     entropies_RS: Tensor
@@ -39,28 +39,28 @@ class TokenStatistics:
 class LanguageModel:
     """Log-probabilities of the temperature-scaled full softmax, of weights in training or frozen (a reference)."""
 
-    def __init__(self, module: PreTrainedModel, temperature: float, world: World) -> None:
+    def __init__(self, module: PreTrainedModel, temperature: float, group: ProcessGroup) -> None:
         self.module = module
         self._temperature = temperature
-        self._world = world
+        self._group = group
 
     @classmethod
     def load(
-        cls, directory: Path, temperature: float, world: World = ALONE, *, is_frozen: bool = False
+        cls, directory: Path, temperature: float, group: ProcessGroup = SINGLE_PROCESS, *, is_frozen: bool = False
     ) -> "LanguageModel":
-        """InvalidInput for a directory that transformers cannot read, or weights that are not finite."""
+        """Raises InvalidInput where transformers cannot read the directory, or a weight is not finite."""
         try:
             module = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
-            raise InvalidInput(f"learner.model {directory} is no policy that transformers can read: {error}") from error
+            raise InvalidInput(f"learner.model {directory}: transformers cannot read this policy: {error}") from error
         for name, tensor in module.named_parameters():
             if not torch.isfinite(tensor).all():
                 raise InvalidInput(
                     f"learner.model {directory}: weight {name} holds NaN or infinity; take another checkpoint"
                 )
-        module.eval().requires_grad_(not is_frozen)  # dropout stays off: the engine that sampled had none
-        world.place(module, _layers_of(module))
-        return cls(module, temperature, world)
+        module.eval().requires_grad_(not is_frozen)  # no dropout: the engine that sampled had none
+        group.distribute(module, _layers_of(module))
+        return cls(module, temperature, group)
 
     @property
     def context_length(self) -> int:
@@ -69,40 +69,45 @@ class LanguageModel:
 
     @property
     def vocab_size(self) -> int:
-        """Token ids lie below it."""
+        """Token ids are below it."""
         return int(self.module.config.vocab_size)
 
     @property
     def shares_prefixes(self) -> bool:
-        """Whether sequences that begin alike can be computed together: every layer sees all that a token follows."""
+        """Whether sequences can share the columns of a common prefix: every layer attends to all tokens before."""
         config = self.module.config
-        kinds = getattr(config, "layer_types", None) or ()
-        return all(kind == "full_attention" for kind in kinds) and not getattr(config, "sliding_window", None)
+        layers = getattr(config, "layer_types", None) or ()
+        return all(layer == "full_attention" for layer in layers) and not getattr(config, "sliding_window", None)
 
-    def statistics(self, slots: Slots) -> TokenStatistics:
-        """One forward pass, on the model's device. Padding comes last in its row, where no real token sees it."""
-        token_ids_RS, previous_RS = slots.token_ids_RS, slots.previous_RS
-        with self._world.in_precision():
+    def statistics(self, rows: PrefixRows) -> TokenStatistics:
+        """One forward pass, on the model's device. Padding ends a row, so that no real token attends to it."""
+        token_ids_RS, previous_RS = rows.token_ids_RS, rows.previous_RS
+        with self._group.autocast():
             logits_RSV = self.module(
-                input_ids=token_ids_RS, attention_mask=slots.sees_R1SS, position_ids=slots.positions_RS, use_cache=False
+                input_ids=token_ids_RS,
+                attention_mask=rows.attention_mask_R1SS,
+                position_ids=rows.positions_RS,
+                use_cache=False,
             ).logits
         logits_RSV = logits_RSV.float() / self._temperature
-        normalisers_RS = logits_RSV.logsumexp(-1)
-        rows_R1 = torch.arange(len(token_ids_RS), device=token_ids_RS.device)[:, None]
-        logprobs_RS = logits_RSV[rows_R1, previous_RS, token_ids_RS] - normalisers_RS[rows_R1, previous_RS]
+        log_normalizers_RS = logits_RSV.logsumexp(-1)
+        row_R1 = torch.arange(len(token_ids_RS), device=token_ids_RS.device)[:, None]
+        logprobs_RS = logits_RSV[row_R1, previous_RS, token_ids_RS] - log_normalizers_RS[row_R1, previous_RS]
         with torch.no_grad():
-            entropies_RS = entropies(logits_RSV, normalisers_RS)[rows_R1, previous_RS]
+            entropies_RS = entropies(logits_RSV, log_normalizers_RS)[row_R1, previous_RS]
         return TokenStatistics(logprobs_RS, entropies_RS)
 
 
 class Policy:
     """A language model with AdamW. Matrices decay, vectors (norms, biases) do not.
 
-    Where several processes train it, all of them apply gradients, and ask for weights and moments, together.
+    With several ranks, `apply_gradients`, `weights` and `optimizer_state` are collective.
     """
 
-    def __init__(self, directory: Path, temperature: float, config: OptimizerConfig, world: World = ALONE) -> None:
-        self.model = LanguageModel.load(directory, temperature, world)
+    def __init__(
+        self, directory: Path, temperature: float, config: OptimizerConfig, group: ProcessGroup = SINGLE_PROCESS
+    ) -> None:
+        self.model = LanguageModel.load(directory, temperature, group)
         self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         self._max_grad_norm = config.max_grad_norm
         self._parameters = list(self.model.module.parameters())
@@ -113,11 +118,11 @@ class Policy:
         self._optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
     def apply_gradients(self, learning_rate: float) -> float | None:
-        """One step of AdamW on the gradients so far, which it clears: their norm before clipping.
+        """One step of AdamW on the accumulated gradients, which it clears; returns their norm before clipping.
 
-        None, with the weights as they were, when a gradient is NaN or infinite.
+        Returns None, and leaves the weights unchanged, when a gradient is NaN or infinite.
         """
-        norm = float(_whole(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)))
+        norm = float(_gather(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)))
         is_finite = norm - norm == 0
         if is_finite:
             for group in self._optimizer.param_groups:
@@ -127,30 +132,30 @@ class Policy:
         return norm if is_finite else None
 
     def weights(self) -> dict[str, Tensor]:
-        """All weights, whole and on the CPU, tied ones once; of several processes the first alone gets them."""
+        """All weights, unsharded and on the CPU, tied ones once; on rank 0 only."""
         tied = self.model.module.all_tied_weights_keys
-        state = get_model_state_dict(self.model.module, options=_WHOLE)
+        state = get_model_state_dict(self.model.module, options=_UNSHARDED)
         return {name: cast(Tensor, tensor) for name, tensor in state.items() if name not in tied}
 
     def write(self, directory: Path, weights: dict[str, Tensor]) -> None:
         """Writes configuration, tokenizer and `weights`, as transformers and a rollout replica read them."""
         self.model.module.save_pretrained(directory, state_dict=weights)
         self.tokenizer.save_pretrained(directory)
-        _note_dtype(directory / "config.json", next(iter(weights.values())).dtype)
+        _record_dtype(directory / "config.json", next(iter(weights.values())).dtype)
 
     def save(self, directory: Path) -> None:
-        """Writes the policy as it is in training. For a process that trains alone."""
+        """Writes the policy in the precision of training. For one rank only."""
         self.write(directory, self.weights())
 
     def optimizer_state(self) -> dict[str, Any]:
-        """For `restore_optimizer`: whole, by the names of weights, of tensors and plain values alone; of several
-        processes the first alone gets it. Nothing before the first step, which reading would take."""
-        if not self._optimizer.state:
+        """AdamW's state for `restore_optimizer`, unsharded, by the names of the weights; on rank 0 only. Empty before
+        the first update."""
+        if not self._optimizer.state:  # torch would take a step to create it
             return {}
-        return get_optimizer_state_dict(self.model.module, self._optimizer, options=_WHOLE)
+        return get_optimizer_state_dict(self.model.module, self._optimizer, options=_UNSHARDED)
 
     def restore_optimizer(self, state: dict[str, Any]) -> None:
-        """Goes on where `optimizer_state` was taken, by however many processes."""
+        """Loads what `optimizer_state` returned, whatever the number of ranks was."""
         if state:
             set_optimizer_state_dict(
                 self.model.module, self._optimizer, state, options=StateDictOptions(full_state_dict=True)
@@ -158,15 +163,15 @@ class Policy:
 
 
 def _layers_of(module: PreTrainedModel) -> list[nn.Module]:
-    """What its architecture names as a unit: its decoder layers."""
+    """The decoder layers: what the architecture says must not be split."""
     return [part for part in module.modules() if type(part).__name__ in (module._no_split_modules or ())]
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def _gather(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _note_dtype(path: Path, dtype: torch.dtype) -> None:
-    """transformers notes the dtype of the module, an engine serves in the one that it finds there."""
+def _record_dtype(path: Path, dtype: torch.dtype) -> None:
+    """Corrects the dtype that transformers wrote, the module's: an engine serves in the dtype it finds there."""
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"dtype": str(dtype).removeprefix("torch.")}, indent=2))

@@ -1,4 +1,4 @@
-"""The processes that train one policy together, each with a device of its own: this one alone, or torchrun's."""
+"""The processes that train one policy together, each on its own device: this process alone, or torchrun's ranks."""
 
 import logging
 import os
@@ -16,14 +16,14 @@ from services.learner.config import Device, Precision
 from shared.errors import InvalidInput, Unavailable
 
 T = TypeVar("T")
-_COLLECTIVE = timedelta(minutes=10)
-"""What a collective of a step may take: one that hangs longer ends the process."""
-_IDLE = timedelta(days=7)
-"""How long others wait for the first process's word. Its death they notice at once."""
+_COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+"""A collective of a step that takes longer ends the process."""
+_IDLE_TIMEOUT = timedelta(days=7)
+"""How long other ranks wait for a broadcast of rank 0. They notice its death at once."""
 
 
-class World:
-    """One process of `size`. What the docstrings call together has to be called by all of them, in the same order."""
+class ProcessGroup:
+    """This process as one rank of `size`. Collective methods must be called by all ranks, in the same order."""
 
     def __init__(self, device: torch.device, precision: Precision = Precision.FLOAT32) -> None:
         self.rank = 0
@@ -31,38 +31,38 @@ class World:
         self.device = device
         self.precision = precision
         self._mesh: DeviceMesh | None = None
-        self._talk: dist.ProcessGroup | None = None
+        self._broadcasts: dist.ProcessGroup | None = None
 
     @classmethod
-    def join(cls, device: Device, precision: Precision) -> "World":
-        """The world that torchrun's environment describes, else of this process alone.
+    def join(cls, device: Device, precision: Precision) -> "ProcessGroup":
+        """The group that torchrun's environment describes, else this process alone.
 
         InvalidInput where `device` is cuda and there is no such device.
         """
-        world = cls(_device(device, int(os.environ.get("LOCAL_RANK", "0"))), precision)
+        group = cls(_device(device, int(os.environ.get("LOCAL_RANK", "0"))), precision)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            world._meet()
-        return world
+            group._connect()
+        return group
 
-    def _meet(self) -> None:
+    def _connect(self) -> None:
         on_cuda = self.device.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
-            timeout=_COLLECTIVE,
+            timeout=_COLLECTIVE_TIMEOUT,
             device_id=self.device if on_cuda else None,
         )
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._mesh = init_device_mesh(self.device.type, (self.size,))
-        self._talk = dist.new_group(backend="gloo", timeout=_IDLE)
+        self._broadcasts = dist.new_group(backend="gloo", timeout=_IDLE_TIMEOUT)
 
     @property
-    def is_first(self) -> bool:
-        """Whether this process leads: it alone takes trees in, publishes and writes."""
+    def is_rank0(self) -> bool:
+        """Whether this process leads: rank 0 alone takes trees in, publishes and writes files."""
         return self.rank == 0
 
-    def place(self, model: nn.Module, layers: Iterable[nn.Module]) -> None:
-        """Brings `model` to the device. Of several processes each then holds a share of every weight (FSDP), and reads
-        the others' layer by layer; a forward or backward pass is together."""
+    def distribute(self, model: nn.Module, layers: Iterable[nn.Module]) -> None:
+        """Moves `model` to the device. Several ranks shard every weight (FSDP) and gather them layer by layer, so
+        forward and backward passes are collective."""
         if self._mesh is None:
             model.to(self.device)
             return
@@ -72,48 +72,49 @@ class World:
             fully_shard(layer, mesh=self._mesh, mp_policy=policy)
         fully_shard(model, mesh=self._mesh, mp_policy=policy, reshard_after_forward=True)
 
-    def in_precision(self) -> torch.autocast:
-        """The context of a forward pass. A sharded model casts by itself, layer by layer as it gathers them."""
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass. A sharded model casts by itself, as it gathers its layers."""
         is_cast_here = self.precision is Precision.BFLOAT16 and self._mesh is None
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_cast_here)
 
-    def dealt(self, items: Sequence[T]) -> Iterator[tuple[T, bool]]:
-        """This process's share of `items`, and whether it counts: all get equally many, the last perhaps another's."""
+    def shard(self, items: Sequence[T]) -> Iterator[tuple[T, bool]]:
+        """This rank's items, and whether each counts: False for a filler, which repeats another rank's item so that
+        all ranks have equally many."""
         for start in range(0, len(items), self.size):
-            own = start + self.rank
-            yield (items[own], True) if own < len(items) else (items[start], False)
+            index = start + self.rank
+            yield (items[index], True) if index < len(items) else (items[start], False)
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum of all processes' `values`, on the CPU. Together."""
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """The sum of all ranks' `values`, on the CPU. Collective."""
         values = values.cpu()
         if self._mesh is not None:
             dist.all_reduce(values)
         return values
 
-    def tell(self, word: bytes) -> None:
-        """Says `word`, which is not empty, to the others, which are waiting to `hear` it."""
-        if self._talk is not None:
-            dist.broadcast(torch.tensor([len(word)]), 0, group=self._talk)
-            dist.broadcast(torch.frombuffer(bytearray(word), dtype=torch.uint8), 0, group=self._talk)
+    def broadcast(self, message: bytes) -> None:
+        """Sends rank 0's `message`, which is not empty, to all others, which wait in `receive_broadcast`."""
+        if self._broadcasts is not None:
+            dist.broadcast(torch.tensor([len(message)]), 0, group=self._broadcasts)
+            dist.broadcast(torch.frombuffer(bytearray(message), dtype=torch.uint8), 0, group=self._broadcasts)
 
-    def hear(self) -> bytes:
-        """What the first process tells next. Unavailable when it has gone."""
+    def receive_broadcast(self) -> bytes:
+        """The next message of rank 0. Unavailable when rank 0 is gone."""
         length = torch.zeros(1, dtype=torch.int64)
         try:
-            dist.broadcast(length, 0, group=self._talk)
-            word = torch.empty(int(length), dtype=torch.uint8)
-            dist.broadcast(word, 0, group=self._talk)
+            dist.broadcast(length, 0, group=self._broadcasts)
+            message = torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(message, 0, group=self._broadcasts)
         except RuntimeError as error:
-            raise Unavailable(f"the first process is gone: {error}") from error
-        return word.numpy().tobytes()
+            raise Unavailable(f"rank 0 is gone: {error}") from error
+        return message.numpy().tobytes()
 
-    def end(self, code: int) -> None:
-        """Of several processes: ends this one as soon as all have come to their end. Together.
+    def exit_together(self, code: int) -> None:
+        """Exits this process once all ranks have called this; returns where there is one rank only. Collective.
 
-        At once, because what connects them aborts a process that takes it down while another still uses it.
+        It skips torch's teardown, which aborts a process while another rank still uses the connection.
         """
         if self._mesh is not None:
-            self.total(torch.zeros(1))
+            self.all_reduce(torch.zeros(1))
             logging.shutdown()
             os._exit(code)
 
@@ -126,13 +127,13 @@ def _device(wanted: Device, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise InvalidInput(
-            f"process {local_rank} has no CUDA device of its own, there are {torch.cuda.device_count()}: start as many "
-            "processes as devices (torchrun --nproc-per-node=gpu)"
+            f"local rank {local_rank} needs a CUDA device of its own, but there are {torch.cuda.device_count()}: start "
+            "as many processes as devices (torchrun --nproc-per-node=gpu)"
         )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
 
 
-ALONE = World(torch.device("cpu"))
-"""This process, on its CPU."""
+SINGLE_PROCESS = ProcessGroup(torch.device("cpu"))
+"""This process alone, on its CPU."""

@@ -13,38 +13,39 @@ from torch import Tensor
 
 from services.learner.config import LearnerConfig, OldPolicy
 from services.learner.training.loss import Clip, clipped_surrogate, importance_weights, is_clipped, k3_divergence
-from services.learner.training.packing import (
-    Floats,
-    MicroBatch,
-    Trajectory,
-    credited,
-    divided,
-    pack,
-    padded,
-    trajectories_of,
-    unpacked,
-)
+from services.learner.training.packing import MicroBatch, pack, unpad
 from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.process_group import ALONE, World
+from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
+from services.learner.training.trajectories import (
+    BuiltTree,
+    Floats,
+    Trajectory,
+    assign_credit,
+    extract_trajectories,
+    normalize_weights,
+)
 from services.learner.training.update import StepSums, Update
 from shared.protocol.tree import ScoredTree
-from shared.tree.advantage import Credit, Prior, advantages, node_weights, path_advantages
+from shared.tree.advantage import Credit, Prior, advantages
 from shared.tree.draw import WeightVersion
 from shared.tree.ib_score import confidences
-from shared.tree.node import Tree, build_tree
 
 
 class Trainer:
     """Updates a policy on scored trees. A trajectory's credit is a pure function of its tree.
 
-    Where several processes train, all of them are given the same trees, and each computes a share of the micro-batches.
+    All ranks are given the same trees, and each computes its share of the micro-batches.
     """
 
     def __init__(
-        self, policy: Policy, reference: LanguageModel | None, config: LearnerConfig, world: World = ALONE
+        self,
+        policy: Policy,
+        reference: LanguageModel | None,
+        config: LearnerConfig,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._policy = policy
-        self._world = world
+        self._group = group
         self._reference = reference
         self._credit = config.advantage
         self._objective = objective = config.objective
@@ -52,53 +53,61 @@ class Trainer:
         self._max_answer_tokens = config.growth.max_tokens
         self._updates_per_step = objective.epochs * objective.minibatches
 
-    def step(self, scored: Sequence[ScoredTree], version: WeightVersion, lr: float, seed: str) -> Update:
-        """Trains on `scored`, trees with a signal, under the weights called `version`."""
-        trees = [build_tree(one.draws, one.task.growth.merge_equal_draws) for one in scored]
-        drawn = [trajectories_of(one, tree, version) for one, tree in zip(scored, trees, strict=True)]
+    def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
+        """Trains on trees with a signal, under the weights called `version`."""
+        sums = StepSums(self._group.device)
+        groups = [extract_trajectories(tree.scored, version) for tree in trees]
         if self._reference is not None:
-            drawn = self._with_reference(self._reference, drawn)
-        sums = StepSums(self._world.device)
-        groups = [self._credited(tree, draws, sums) for tree, draws in zip(trees, drawn, strict=True)]
+            logprobs = self._read_groups(self._reference, groups)
+            groups = [[replace(one, reference_logprobs=next(logprobs)) for one in group] for group in groups]
+        groups = [self._assign_credit(tree, group, sums) for tree, group in zip(trees, groups, strict=True)]
         if self._updates_per_step > 1:
-            groups = self._with_old(groups)
-        norms = [
-            self._update(minibatch, lr, sums)
-            for minibatch in _shuffled(groups, self._objective.epochs, self._objective.minibatches, random.Random(seed))
-        ]
-        return Update.of(sums, sums.totals(self._world.total), norms, lr)
+            logprobs = self._read_groups(self._policy.model, groups)
+            groups = [[replace(one, old_logprobs=next(logprobs)) for one in group] for group in groups]
+        norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
+        return Update.of(sums, self._group.all_reduce, norms, lr)
 
     def engine_gap(self, scored: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         """Mean |learner's − engine's log-probability| over the tokens that the present weights, `version`, sampled."""
-        drawn = [one for tree in scored for one in trajectories_of(tree, tree.tree(), version)]
-        read = self._read(self._policy.model, drawn)
-        gaps = [np.abs(mine - one.engine_logprobs)[one.is_current] for mine, one in zip(read, drawn, strict=True)]
+        trajectories = [one for tree in scored for one in extract_trajectories(tree, version)]
+        logprobs = self._read(self._policy.model, trajectories)
+        gaps = [
+            np.abs(ours - one.engine_logprobs)[one.is_current] for ours, one in zip(logprobs, trajectories, strict=True)
+        ]
         return float(np.concatenate(gaps).mean()) if any(map(len, gaps)) else None
 
-    def _credited(self, tree: Tree, draws: Sequence[Trajectory], sums: StepSums) -> list[Trajectory]:
-        """The trajectories that count, with the advantage and weight of every token."""
-        credit = self._credit
-        reference = _reference_confidences(tree, draws, credit)
-        of_paths = path_advantages(tree, credit, reference)
-        weights = node_weights(tree, credit.node_weight)
-        sums.add_advantages(advantages(tree, replace(credit, lam=0.0)), advantages(tree, credit, reference))
-        counted = [draw_id for draw_id, leaf in enumerate(tree.leaf_of_draw) if leaf is not None]
-        return [credited(draws[draw_id], tree, draw_id, of_paths[draw_id], weights) for draw_id in counted]
+    def _assign_credit(self, tree: BuiltTree, trajectories: Sequence[Trajectory], sums: StepSums) -> list[Trajectory]:
+        """The trajectories with a reward, with the advantage and weight of every token."""
+        reference = _reference_confidences(tree, trajectories, self._credit)
+        of_nodes = advantages(tree.nodes, self._credit, reference)
+        sums.add_advantages(of_nodes)
+        return assign_credit(trajectories, tree.nodes, self._credit, of_nodes)
 
-    def _update(self, trajectories: Sequence[Trajectory], lr: float, sums: StepSums) -> float | None:
-        """One optimizer step: the gradient's norm, None when it was not finite and nothing was changed."""
-        weighted = divided(trajectories, self._objective.loss_normalization, self._max_answer_tokens)
-        for micro_batch, counts in self._micro_batches(weighted):
+    def _split(self, groups: Sequence[Sequence[Trajectory]], rng: random.Random) -> Iterator[list[Trajectory]]:
+        """The trajectories of each optimizer step: every epoch shuffles the trees into `minibatches` of equal size
+        (±1)."""
+        num_parts = self._objective.minibatches
+        for _ in range(self._objective.epochs):
+            order = rng.sample(groups, len(groups)) if self._updates_per_step > 1 else groups
+            for part in range(num_parts):
+                if minibatch := [one for group in order[part::num_parts] for one in group]:
+                    yield minibatch
+
+    def _update(self, minibatch: Sequence[Trajectory], lr: float, sums: StepSums) -> float | None:
+        """One optimizer step: the gradient's norm, None where it was not finite and nothing changed."""
+        minibatch = normalize_weights(minibatch, self._objective.loss_normalization, self._max_answer_tokens)
+        for micro_batch, counts in self._micro_batches(minibatch):
             if counts:
                 loss = self._loss(micro_batch, sums)
             else:
-                loss = self._loss(micro_batch.without_weight(), StepSums(self._world.device))
-            (loss * self._world.size).backward()  # type: ignore[no-untyped-call]  # processes' gradients are averaged
+                loss = self._loss(micro_batch.without_weight(), StepSums(self._group.device))
+            # ranks' gradients are averaged, but have to be summed
+            (loss * self._group.size).backward()  # type: ignore[no-untyped-call]
         return self._policy.apply_gradients(lr)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
         """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·k3) over the answers' tokens."""
-        statistics = self._policy.model.statistics(batch.slots)
+        statistics = self._policy.model.statistics(batch.rows)
         logprobs_BT = batch.of_answers(statistics.logprobs_RS)
         present_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         if self._objective.old_policy is OldPolicy.ENGINE:
@@ -117,54 +126,41 @@ class Trainer:
         sums.add_gap(present_BT - batch.engine_logprobs_BT, batch.is_current_BT)
         return loss
 
-    def _with_reference(self, reference: LanguageModel, drawn: list[list[Trajectory]]) -> list[list[Trajectory]]:
-        read = iter(self._read(reference, [one for draws in drawn for one in draws]))
-        return [[replace(one, reference_logprobs=next(read)) for one in draws] for draws in drawn]
-
-    def _with_old(self, groups: list[list[Trajectory]]) -> list[list[Trajectory]]:
-        read = iter(self._read(self._policy.model, [one for group in groups for one in group]))
-        return [[replace(one, old_logprobs=next(read)) for one in group] for group in groups]
-
     def _micro_batches(self, trajectories: Sequence[Trajectory]) -> Iterator[tuple[MicroBatch, bool]]:
-        """This process's, and whether each counts or is there for the others' sake."""
+        """This rank's micro-batches; `counts` is False for fillers that only keep the ranks' collectives aligned."""
         share = self._objective.share_prefixes and self._policy.model.shares_prefixes
-        plans = pack(trajectories, self._objective.micro_batch_tokens, share_prefixes=share)
-        for plan, counts in self._world.dealt(plans):
-            yield padded(plan, trajectories).to(self._world.device), counts
+        packed = pack(trajectories, self._objective.micro_batch_tokens, share_prefixes=share)
+        for rows, counts in self._group.shard(packed):
+            yield MicroBatch.collate(rows, trajectories).to(self._group.device), counts
+
+    def _read_groups(self, model: LanguageModel, groups: Sequence[Sequence[Trajectory]]) -> Iterator[Floats]:
+        """`_read` of all groups, one after the other."""
+        return iter(self._read(model, [one for group in groups for one in group]))
 
     @torch.no_grad()
     def _read(self, model: LanguageModel, trajectories: Sequence[Trajectory]) -> list[Floats]:
-        """The log-probabilities of each answer's tokens, as `model` is now."""
+        """The log-probabilities that `model` gives to the tokens of each answer."""
         lengths = [len(one.token_ids) for one in trajectories]
         found = [np.zeros(length, np.float32) for length in lengths]
         for micro_batch, counts in self._micro_batches(trajectories):
-            logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.slots).logprobs_RS)
+            logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.rows).logprobs_RS)
             if counts:
-                for row, values in unpacked(logprobs_BT.cpu(), micro_batch, trajectories):
-                    found[row] = values
+                for index, values in unpad(logprobs_BT.cpu(), micro_batch, trajectories):
+                    found[index] = values
         if not found:
             return []
-        everywhere: Floats = self._world.total(torch.from_numpy(np.concatenate(found))).numpy()
-        return np.split(everywhere, np.cumsum(lengths)[:-1])
+        of_all_ranks: Floats = self._group.all_reduce(torch.from_numpy(np.concatenate(found))).numpy()
+        return np.split(of_all_ranks, np.cumsum(lengths)[:-1])
 
 
-def _reference_confidences(tree: Tree, draws: Sequence[Trajectory], credit: Credit) -> tuple[float, ...] | None:
-    """η₂ of every node under the reference, where A-2's prior π is the reference's."""
+def _reference_confidences(
+    tree: BuiltTree, trajectories: Sequence[Trajectory], credit: Credit
+) -> tuple[float, ...] | None:
+    """η₂ of every node under the reference, where A-2's prior π is the reference's; else None."""
     if credit.prior is not Prior.REFERENCE or credit.lam == 0:
         return None
     logprobs = [
         [] if one.reference_logprobs is None else one.reference_logprobs[draw.cut :].tolist()
-        for draw, one in zip(tree.draws, draws, strict=True)
+        for draw, one in zip(tree.scored.draws, trajectories, strict=True)
     ]
-    return confidences(tree, credit.confidence, logprobs)
-
-
-def _shuffled(
-    groups: Sequence[list[Trajectory]], epochs: int, minibatches: int, rng: random.Random
-) -> list[list[Trajectory]]:
-    """The trajectories of each optimizer step: every pass deals whole trees to `minibatches` of equal size (±1)."""
-    dealt = []
-    for _ in range(epochs):
-        order = rng.sample(range(len(groups)), len(groups)) if epochs * minibatches > 1 else range(len(groups))
-        dealt += [[one for tree in order[part::minibatches] for one in groups[tree]] for part in range(minibatches)]
-    return [minibatch for minibatch in dealt if minibatch]
+    return confidences(tree.nodes, credit.confidence, logprobs)

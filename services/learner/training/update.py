@@ -1,4 +1,4 @@
-"""What one step did to the policy, in numbers."""
+"""What one training step did to the policy, as numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -6,14 +6,15 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from shared.tree.advantage import Advantages
 from shared.tree.diagnostics import Mean
 
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over the tokens of a step's micro-batches, all passes together."""
+class TokenSums:
+    """Sums over the tokens of a step's micro-batches, over all passes."""
 
     tokens: float = 0.0
     loss: float = 0.0
@@ -25,18 +26,19 @@ class Totals:
 
 
 class StepSums:
-    """Sums over the nodes of a step's trees, and over the tokens of its micro-batches; these stay on their device, so
-    that adding to them waits for nothing."""
+    """Sums over the nodes of a step's trees and over the tokens of its micro-batches. Token sums stay on the device
+    until `token_sums`, so that adding never waits for it."""
 
     def __init__(self, device: torch.device = _CPU) -> None:
         self.advantage_global = Mean()
         self.advantage_local = Mean()
-        self._sums = {field.name: torch.zeros((), dtype=torch.float64, device=device) for field in fields(Totals)}
+        self._sums = {field.name: torch.zeros((), dtype=torch.float64, device=device) for field in fields(TokenSums)}
 
-    def add_advantages(self, of_global: Sequence[float], of_both: Sequence[float]) -> None:
-        """A_GL and A of every node (A-3); the root has none."""
-        self.advantage_global += Mean.of(abs(one) for one in of_global[1:])
-        self.advantage_local += Mean.of(abs(both - one) for one, both in zip(of_global[1:], of_both[1:], strict=True))
+    def add_advantages(self, of_nodes: Advantages) -> None:
+        """|A_GL| and |A − A_GL| of every node but the root (A-3)."""
+        pairs = list(zip(of_nodes.global_part[1:], of_nodes.total[1:], strict=True))
+        self.advantage_global += Mean.of(abs(part) for part, _ in pairs)
+        self.advantage_local += Mean.of(abs(total - part) for part, total in pairs)
 
     def add_loss(self, loss: Tensor, is_answer_BT: Tensor, entropies_BT: Tensor) -> None:
         """The micro-batch's loss, its tokens, and their entropy."""
@@ -45,7 +47,7 @@ class StepSums:
         self._sums["entropy"] += entropies_BT.sum()
 
     def add_kl(self, kl_BT: Tensor) -> None:
-        """The divergence from the reference, 0 where there is no answer."""
+        """The divergence from the reference, 0 at the padding."""
         self._sums["kl"] += kl_BT.sum()
 
     def add_clipped(self, is_clipped_BT: Tensor) -> None:
@@ -57,9 +59,9 @@ class StepSums:
         self._sums["gap"] += gap_BT.abs().where(is_current_BT, 0.0).sum()
         self._sums["current_tokens"] += is_current_BT.sum()
 
-    def totals(self, of_all: Callable[[Tensor], Tensor]) -> Totals:
-        """What was added, here and wherever else `of_all` adds the same vector up."""
-        return Totals(*of_all(torch.stack(list(self._sums.values()))).tolist())
+    def token_sums(self, all_reduce: Callable[[Tensor], Tensor]) -> TokenSums:
+        """What all ranks added."""
+        return TokenSums(*all_reduce(torch.stack(list(self._sums.values()))).tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +85,26 @@ class Update:
     """|λ·A_IB|."""
 
     @classmethod
-    def of(cls, sums: StepSums, totals: Totals, norms: Sequence[float | None], learning_rate: float) -> "Update":
+    def of(
+        cls,
+        sums: StepSums,
+        all_reduce: Callable[[Tensor], Tensor],
+        norms: Sequence[float | None],
+        learning_rate: float,
+    ) -> "Update":
         """Of a step with these gradient norms, None for each that was refused."""
+        tokens = sums.token_sums(all_reduce)
         finite = [norm for norm in norms if norm is not None]
         return cls(
             applied=len(finite),
             refused=len(norms) - len(finite),
             learning_rate=learning_rate,
-            loss=_mean(totals.loss, len(norms)),
+            loss=_mean(tokens.loss, len(norms)),
             grad_norm=_mean(sum(finite), len(finite)),
-            entropy=_mean(totals.entropy, totals.tokens),
-            kl=_mean(totals.kl, totals.tokens),
-            clip_share=_mean(totals.clipped, totals.tokens),
-            engine_gap=_mean(totals.gap, totals.current_tokens),
+            entropy=_mean(tokens.entropy, tokens.tokens),
+            kl=_mean(tokens.kl, tokens.tokens),
+            clip_share=_mean(tokens.clipped, tokens.tokens),
+            engine_gap=_mean(tokens.gap, tokens.current_tokens),
             advantage_global=sums.advantage_global.value,
             advantage_local=sums.advantage_local.value,
         )

@@ -1,4 +1,4 @@
-"""One process of a crew that trains on random trees: `torchrun … crew_member.py CONFIG.json STEPS OUT [CHECKPOINT]`."""
+"""One rank that trains on random trees: `torchrun … rank_process.py CONFIG.json STEPS OUT [CHECKPOINT]`."""
 
 import json
 import random
@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from services.learner.config import LearnerConfig
-from services.learner.ranks import Crew
+from services.learner.ranks import RankWorkers
 from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.process_group import World
+from services.learner.training.process_group import ProcessGroup
 from services.learner.training.trainer import Trainer
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import WeightVersion
-from tests.learner.synthetic import V0, draws, scored, task
+from tests.learner.synthetic import V0, build_all, draws, scored, task
 
 
 def trees(seed: int, count: int) -> list[ScoredTree]:
@@ -26,33 +26,34 @@ def trees(seed: int, count: int) -> list[ScoredTree]:
     ]
 
 
-def lead(crew: Crew, steps: int, out: Path) -> None:
-    """Trains, and writes down all that came of it."""
+def run_on_rank0(ranks: RankWorkers, steps: int, out: Path) -> None:
+    """Trains, and writes all results."""
     updates = [
-        asdict(crew.step(trees(number, 5), WeightVersion(1, number), 0.01, str(number))) for number in range(steps)
+        asdict(ranks.step(build_all(trees(number, 5)), WeightVersion(1, number), 0.01, str(number)))
+        for number in range(steps)
     ]
-    gap = crew.engine_gap(trees(99, 3), V0)
-    crew.save(out / "policy")
-    crew.save_to_serve(out / "served")
-    torch.save(crew.optimizer_state(), out / "optimizer.pt")
+    gap = ranks.engine_gap(trees(99, 3), V0)
+    ranks.save(out / "policy")
+    ranks.save_for_serving(out / "served")
+    torch.save(ranks.optimizer_state(), out / "optimizer.pt")
     (out / "figures.json").write_text(json.dumps({"updates": updates, "gap": gap}))
-    crew.dismiss()
+    ranks.shutdown()
 
 
 def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) -> None:
-    """A life of one process."""
+    """What one process does."""
     torch.set_num_threads(1)
-    world = World.join(config.device, config.precision)
-    policy = Policy(checkpoint / "policy" if checkpoint else config.model, 1.0, config.optimizer, world)
+    group = ProcessGroup.join(config.device, config.precision)
+    policy = Policy(checkpoint / "policy" if checkpoint else config.model, 1.0, config.optimizer, group)
     if checkpoint:
         policy.restore_optimizer(torch.load(checkpoint / "optimizer.pt", weights_only=True))
-    reference = LanguageModel.load(config.model, 1.0, world, is_frozen=True)
-    crew = Crew(world, policy, Trainer(policy, reference, config, world))
-    if world.is_first:
-        lead(crew, steps, out)
+    reference = LanguageModel.load(config.model, 1.0, group, is_frozen=True)
+    ranks = RankWorkers(group, policy, Trainer(policy, reference, config, group))
+    if group.is_rank0:
+        run_on_rank0(ranks, steps, out)
     else:
-        crew.follow()
-    world.end(0)
+        ranks.serve()
+    group.exit_together(0)
 
 
 if __name__ == "__main__":

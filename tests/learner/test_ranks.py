@@ -14,31 +14,32 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from services.learner.config import Device, LearnerConfig, Precision
-from services.learner.ranks import Crew, Order, Work
+from services.learner.ranks import Command, Operation, RankWorkers
 from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.process_group import ALONE, World
+from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.trainer import Trainer
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion
-from tests.learner.crew_member import trees
+from tests.learner.rank_process import trees
+from tests.learner.synthetic import build_all
 
 Configure = Callable[..., LearnerConfig]
 _ROOT = Path(__file__).parents[2]
-_MEMBER = Path(__file__).with_name("crew_member.py")
+_RANK_PROCESS = Path(__file__).with_name("rank_process.py")
 
 
-class Workshop:
-    """Runs crews of some size on one configuration, each from a checkpoint or from the start."""
+class Launcher:
+    """Runs some number of ranks on one configuration, each from a checkpoint or from the start."""
 
     def __init__(self, config: LearnerConfig, directory: Path) -> None:
         self._directory = directory
         (directory / "config.json").write_text(config.model_dump_json())
 
     def run(self, name: str, size: int, steps: int, checkpoint: Path | None = None) -> Path:
-        """The directory that the crew wrote."""
+        """The directory that the ranks wrote."""
         out = self._directory / name
         out.mkdir()
-        program = [str(_MEMBER), str(self._directory / "config.json"), str(steps), str(out)]
+        program = [str(_RANK_PROCESS), str(self._directory / "config.json"), str(steps), str(out)]
         start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -53,9 +54,9 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(configured: Configure, tmp_path: Path) -> Workshop:
+def launcher(configured: Configure, tmp_path: Path) -> Launcher:
     objective = {"kl_coef": 0.1, "minibatches": 2, "micro_batch_tokens": 40, "loss_normalization": "token"}
-    return Workshop(configured(objective=objective, device="cpu"), tmp_path)
+    return Launcher(configured(objective=objective, device="cpu"), tmp_path)
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -72,7 +73,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def figures(out: Path) -> dict[str, float]:
-    """What the crew's updates said of themselves."""
+    """What the ranks's updates said of themselves."""
     found = json.loads((out / "figures.json").read_text())
     of_updates = {
         f"{name} {number}": value
@@ -84,17 +85,17 @@ def figures(out: Path) -> dict[str, float]:
 
 
 @pytest.mark.timeout(400)
-def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(workshop: Workshop) -> None:
-    alone = workshop.run("alone", 1, 3)
-    assert_same(workshop.run("two", 2, 3), alone)
-    first = workshop.run("first", 1, 1)
-    assert_same(workshop.run("resumed", 2, 2, first), workshop.run("resumed-alone", 1, 2, first))
+def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(launcher: Launcher) -> None:
+    alone = launcher.run("alone", 1, 3)
+    assert_same(launcher.run("two", 2, 3), alone)
+    first = launcher.run("first", 1, 1)
+    assert_same(launcher.run("resumed", 2, 2, first), launcher.run("resumed-alone", 1, 2, first))
 
 
 @pytest.mark.timeout(400)
 def test_two_processes_in_bfloat16_go_where_one_goes(configured: Configure, tmp_path: Path) -> None:
-    workshop = Workshop(configured(precision="bfloat16", objective={"micro_batch_tokens": 40}, device="cpu"), tmp_path)
-    two, alone = figures(workshop.run("two", 2, 1)), figures(workshop.run("alone", 1, 1))
+    launcher = Launcher(configured(precision="bfloat16", objective={"micro_batch_tokens": 40}, device="cpu"), tmp_path)
+    two, alone = figures(launcher.run("two", 2, 1)), figures(launcher.run("alone", 1, 1))
     assert two["entropy 0"] == pytest.approx(alone["entropy 0"], rel=0.02)
     assert two["grad_norm 0"] == pytest.approx(alone["grad_norm 0"], rel=0.1)
     served = [load_file(tmp_path / name / "served/model.safetensors") for name in ("two", "alone")]
@@ -102,23 +103,23 @@ def test_two_processes_in_bfloat16_go_where_one_goes(configured: Configure, tmp_
     assert {tensor.dtype for tensor in served[0].values()} == {torch.bfloat16}
 
 
-def test_an_order_on_the_wire_is_the_order() -> None:
-    order = Order(work=Work.STEP, trees=(b"\0\xff",), version=WeightVersion(3, 4), lr=0.5, seed="0 1")
-    assert Order.unpack(order.pack()) == order
+def test_a_command_survives_the_wire() -> None:
+    command = Command(operation=Operation.STEP, trees=(b"\0\xff",), version=WeightVersion(3, 4), lr=0.5, seed="0 1")
+    assert Command.unpack(command.pack()) == command
 
 
-def policy_of(config: LearnerConfig, world: World) -> Policy:
-    return Policy(config.model, 1.0, config.optimizer, world)
+def policy_of(config: LearnerConfig, group: ProcessGroup) -> Policy:
+    return Policy(config.model, 1.0, config.optimizer, group)
 
 
 def test_replicas_get_the_weights_in_the_precision_of_training(configured: Configure, tmp_path: Path) -> None:
     config = configured()
     for precision in Precision:
-        world = World(torch.device("cpu"), precision)
-        policy = policy_of(config, world)
-        crew = Crew(world, policy, Trainer(policy, None, config, world))
-        crew.save_to_serve(tmp_path / precision)
-        crew.save(tmp_path / f"{precision}-whole")
+        group = ProcessGroup(torch.device("cpu"), precision)
+        policy = policy_of(config, group)
+        ranks = RankWorkers(group, policy, Trainer(policy, None, config, group))
+        ranks.save_for_serving(tmp_path / precision)
+        ranks.save(tmp_path / f"{precision}-whole")
         served = load_file(tmp_path / precision / "model.safetensors")
         assert {str(tensor.dtype) for tensor in served.values()} == {f"torch.{precision}"}
         assert json.loads((tmp_path / precision / "config.json").read_text())["dtype"] == precision
@@ -130,11 +131,11 @@ def test_replicas_get_the_weights_in_the_precision_of_training(configured: Confi
 def test_a_step_in_bfloat16_goes_where_one_in_float32_goes(device: str, configured: Configure) -> None:
     config = configured(objective={"kl_coef": 0.1, "minibatches": 2})
     updates = []
-    for world in (ALONE, World(torch.device(device), Precision.BFLOAT16)):
-        policy = policy_of(config, world)
-        reference = LanguageModel.load(config.model, 1.0, world, is_frozen=True)
-        trainer = Trainer(policy, reference, config, world)
-        updates.append(trainer.step(trees(0, 5), WeightVersion(1, 0), 1e-3, "seed"))
+    for group in (SINGLE_PROCESS, ProcessGroup(torch.device(device), Precision.BFLOAT16)):
+        policy = policy_of(config, group)
+        reference = LanguageModel.load(config.model, 1.0, group, is_frozen=True)
+        trainer = Trainer(policy, reference, config, group)
+        updates.append(trainer.step(build_all(trees(0, 5)), WeightVersion(1, 0), 1e-3, "seed"))
         assert {weight.dtype for weight in policy.model.module.parameters()} == {torch.float32}
         assert trainer.engine_gap(trees(0, 5), WeightVersion(1, 0)) is not None
     exact, rough = updates
@@ -144,41 +145,41 @@ def test_a_step_in_bfloat16_goes_where_one_in_float32_goes(device: str, configur
     assert rough.loss != exact.loss
 
 
-def test_all_that_a_pass_computes_stays_on_the_device_of_the_world(
+def test_a_pass_computes_on_the_device_of_its_group_alone(
     configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a device that holds no numbers: what mixes it with the CPU, or reads a number before the end, fails."""
     config = configured(objective={"kl_coef": 0.0})
-    world = World(torch.device("meta"))
-    monkeypatch.setattr(world, "in_precision", contextlib.nullcontext)
+    group = ProcessGroup(torch.device("meta"))
+    monkeypatch.setattr(group, "autocast", contextlib.nullcontext)
     module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.model)).to("meta").eval()
-    policy = policy_of(config, ALONE)
-    policy.model = LanguageModel(module, 1.0, world)
+    policy = policy_of(config, SINGLE_PROCESS)
+    policy.model = LanguageModel(module, 1.0, group)
     monkeypatch.setattr(policy, "apply_gradients", lambda lr: 1.0)
-    monkeypatch.setattr(world, "total", lambda values: torch.zeros(values.shape))
-    Trainer(policy, None, config, world).step(trees(0, 5), WeightVersion(1, 0), 1e-3, "seed")
+    monkeypatch.setattr(group, "all_reduce", lambda values: torch.zeros(values.shape))
+    Trainer(policy, None, config, group).step(build_all(trees(0, 5)), WeightVersion(1, 0), 1e-3, "seed")
     gradients = [weight.grad for weight in module.parameters()]
     assert all(gradient is not None and gradient.is_meta for gradient in gradients)
 
 
-def test_micro_batches_are_dealt_so_that_each_counts_once_and_all_have_as_many() -> None:
+def test_micro_batches_are_sharded_so_that_each_counts_once_and_all_have_as_many() -> None:
     for size in (1, 2, 3, 5):
-        worlds = [World(torch.device("cpu")) for _ in range(size)]
-        for rank, world in enumerate(worlds):
-            world.rank, world.size = rank, size
+        groups = [ProcessGroup(torch.device("cpu")) for _ in range(size)]
+        for rank, group in enumerate(groups):
+            group.rank, group.size = rank, size
         for count in range(8):
-            hands = [list(world.dealt(range(count))) for world in worlds]
-            assert len({len(hand) for hand in hands}) == 1
-            assert sorted(item for hand in hands for item, counts in hand if counts) == list(range(count))
+            shards = [list(group.shard(range(count))) for group in groups]
+            assert len({len(shard) for shard in shards}) == 1
+            assert sorted(item for shard in shards for item, counts in shard if counts) == list(range(count))
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InvalidInput, match="torch sees no CUDA device here"):
-        World.join(Device.CUDA, Precision.FLOAT32)
-    assert World.join(Device.AUTO, Precision.FLOAT32).device.type == "cpu"
+        ProcessGroup.join(Device.CUDA, Precision.FLOAT32)
+    assert ProcessGroup.join(Device.AUTO, Precision.FLOAT32).device.type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(InvalidInput, match="process 2 has no CUDA device of its own, there are 2"):
-        World.join(Device.AUTO, Precision.FLOAT32)
+    with pytest.raises(InvalidInput, match="local rank 2 needs a CUDA device of its own, but there are 2"):
+        ProcessGroup.join(Device.AUTO, Precision.FLOAT32)

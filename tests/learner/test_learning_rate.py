@@ -3,12 +3,11 @@
 import pytest
 
 from services.learner.config import OptimizerConfig, Schedule
-from services.learner.training.schedule import learning_rate
 
 
 def test_it_warms_up_to_its_height() -> None:
     config = OptimizerConfig(lr=1.0, warmup_steps=3)
-    assert [learning_rate(config, step, 0.0) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert [config.learning_rate(step, 0.0) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -21,5 +20,5 @@ def test_it_warms_up_to_its_height() -> None:
 )
 def test_it_falls_as_its_schedule_says(schedule: Schedule, heights: list[float]) -> None:
     config = OptimizerConfig(lr=1.0, schedule=schedule)
-    assert [learning_rate(config, 7, progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx(heights)
-    assert learning_rate(config, 7, 1.3) == pytest.approx(heights[-1])
+    assert [config.learning_rate(7, progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx(heights)
+    assert config.learning_rate(7, 1.3) == pytest.approx(heights[-1])

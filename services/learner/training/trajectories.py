@@ -1,0 +1,123 @@
+"""The trajectories that a step trains on, taken from its trees, with the advantage and weight of every token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.learner.config import LossNormalization
+from services.learner.training.prefix_rows import Ints
+from shared.protocol.tree import ScoredTree
+from shared.tree.advantage import Advantages, Credit, node_weights, path_advantages
+from shared.tree.draw import Draw, WeightVersion
+from shared.tree.node import Tree
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltTree:
+    """A scored tree with the nodes that its draws span, which are built once."""
+
+    scored: ScoredTree
+    nodes: Tree
+
+    @classmethod
+    def of(cls, scored: ScoredTree) -> "BuiltTree":
+        """Builds the nodes."""
+        return cls(scored, scored.tree())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """One answer after its prompt, as the engine sampled it. Every array has one entry per token of the answer."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: Ints
+    engine_logprobs: Floats
+    is_current: NDArray[np.bool_]
+    """Which tokens the learner's present weights sampled."""
+    advantages: Floats
+    weights: Floats
+    old_logprobs: Floats | None = None
+    """Under the weights as the step begins; None: those of the forward pass that is trained on."""
+    reference_logprobs: Floats | None = None
+
+
+def extract_trajectories(scored: ScoredTree, current: WeightVersion) -> list[Trajectory]:
+    """The trajectory of every draw, judged or not, with no credit yet."""
+    trajectories: list[Trajectory] = []
+    for draw in scored.draws:
+        zeros = np.zeros(len(draw.token_ids), np.float32)
+        sampled = Trajectory(
+            prompt_ids=scored.task.prompt_ids,
+            token_ids=np.array(draw.token_ids, np.int64),
+            engine_logprobs=np.array(draw.logprobs, np.float32),
+            is_current=_is_sampled_by(current, draw),
+            advantages=zeros,
+            weights=zeros,
+        )
+        trajectories.append(sampled if draw.parent is None else _prepend(trajectories[draw.parent], draw.cut, sampled))
+    return trajectories
+
+
+def _prepend(parent: Trajectory, cut: int, sampled: Trajectory) -> Trajectory:
+    """A draw's new tokens after the first `cut` tokens of its parent's answer."""
+    return replace(
+        sampled,
+        token_ids=np.concatenate([parent.token_ids[:cut], sampled.token_ids]),
+        engine_logprobs=np.concatenate([parent.engine_logprobs[:cut], sampled.engine_logprobs]),
+        is_current=np.concatenate([parent.is_current[:cut], sampled.is_current]),
+        advantages=np.concatenate([parent.advantages[:cut], sampled.advantages]),
+        weights=np.concatenate([parent.weights[:cut], sampled.weights]),
+    )
+
+
+def _is_sampled_by(version: WeightVersion, draw: Draw) -> NDArray[np.bool_]:
+    return np.repeat([span.version == version for span in draw.spans], [span.end - span.start for span in draw.spans])
+
+
+def assign_credit(
+    trajectories: Sequence[Trajectory], tree: Tree, credit: Credit, advantages: Advantages
+) -> list[Trajectory]:
+    """The trajectories of the tree's judged draws, with the advantages of their nodes. A node on m trajectories gives
+    each 1/m of its weight."""
+    weights = node_weights(tree, credit.node_weight)
+    of_paths = path_advantages(tree, credit, advantages.total)
+    credited = []
+    for draw_id, trajectory in enumerate(trajectories):
+        if path := tree.path(draw_id):
+            nodes = [tree.nodes[node_id] for node_id in path]
+            lengths = [node.end - node.start for node in nodes]
+            shares = [weights[node_id] / node.num_leaves for node_id, node in zip(path, nodes, strict=True)]
+            credited.append(
+                replace(
+                    trajectory,
+                    advantages=np.repeat(np.array(of_paths[draw_id], np.float32), lengths),
+                    weights=np.repeat(np.array(shares, np.float32), lengths),
+                )
+            )
+    return credited
+
+
+def normalize_weights(
+    trajectories: Sequence[Trajectory], normalization: LossNormalization, max_answer_tokens: int
+) -> list[Trajectory]:
+    """Divides the weights of a mini-batch, so that its loss is the plain sum over its tokens."""
+    divisors = _divisors([len(one.token_ids) for one in trajectories], normalization, max_answer_tokens)
+    return [
+        replace(one, weights=one.weights / np.float32(divisor))
+        for one, divisor in zip(trajectories, divisors, strict=True)
+    ]
+
+
+def _divisors(lengths: Sequence[int], normalization: LossNormalization, max_answer_tokens: int) -> list[int]:
+    match normalization:
+        case LossNormalization.TRAJECTORY:
+            return [len(lengths) * length for length in lengths]
+        case LossNormalization.TOKEN:
+            return [sum(lengths)] * len(lengths)
+        case LossNormalization.CONSTANT:
+            return [len(lengths) * max_answer_tokens] * len(lengths)
