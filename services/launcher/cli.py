@@ -1,4 +1,4 @@
-"""The `ibtpo` command. A service is imported only when its own command runs, so that each needs only its own extra."""
+"""The `ibtpo` command. Each command imports its service only when it runs, so that it needs only its own extra."""
 
 import sys
 from pathlib import Path
@@ -14,25 +14,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Post-trains language models with IB-TPO: trees of answers, balanced by their information.\n\n"
-    "`ibtpo demo` shows all of it on this machine in a few minutes.",
+    help="Post-trains language models with IB-TPO: samples answers as trees and learns from every branch.\n\n"
+    "`ibtpo demo` trains a small model on this machine in a few minutes.",
 )
 
-RUN, ONE_SERVICE, LOOK = "Train on this machine", "One service, anywhere", "Look"
+TRAIN, SERVE, INSPECT = "Train on this machine", "Run one service", "Inspect"
 
 Config = Annotated[str | None, typer.Option("--config", "-c", help="A preset's name, or the path of a TOML file.")]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings; see `ibtpo config`.")]
-Runs = Annotated[Path, typer.Option(help="Where run directories lie.")]
-RunName = Annotated[str | None, typer.Option("--run", help="The run's name; else the preset's.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew; the old run directory is kept aside.")]
-Plain = Annotated[bool, typer.Option("--plain", help="A line per step instead of the live view.")]
-RedisUrl = Annotated[str | None, typer.Option(envvar="REDIS_URL", help="A Redis to use instead of an own one.")]
-Token = Annotated[str | None, typer.Option(envvar="IBTPO_TOKEN", help="The services' bearer token.", show_envvar=True)]
-RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="A run's name or directory; else the latest.")]
+Runs = Annotated[Path, typer.Option(help="The folder of the run directories.")]
+RunName = Annotated[str | None, typer.Option("--run", help="The run's name; by default the preset's.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the existing run.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin the run again; the old directory is renamed.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Print a line per step instead of the live view.")]
+RedisUrl = Annotated[str | None, typer.Option(envvar="REDIS_URL", help="Use this Redis instead of starting one.")]
+RunRedis = Annotated[str | None, typer.Option("--redis-url", envvar="REDIS_URL", help="The Redis of the run.")]
+Token = Annotated[str | None, typer.Option(envvar="IBTPO_TOKEN", help="The services' token.", show_envvar=True)]
+RunArgument = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="A run's name or directory; default: the latest.")
+]
 
 
-@app.command(rich_help_panel=RUN)
+@app.command(rich_help_panel=TRAIN)
 def demo(
     settings: Settings = None,
     run: RunName = None,
@@ -42,13 +45,13 @@ def demo(
     redis_url: RedisUrl = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Trains a small model with IB-TPO here and now: all services, a few minutes on 2 cores.
+    """Trains a small model with IB-TPO: all services on this machine, a few minutes on 2 cores.
 
-    Ctrl-C stops it in good order, and the same command goes on with it.
+    Ctrl-C saves the state and stops every service; the same command then continues the run.
 
     - `ibtpo demo`
 
-    - `ibtpo demo --fresh sampler=independent advantage=grpo` – the same with GRPO
+    - `ibtpo demo --fresh sampler=independent advantage=grpo` – trains with GRPO instead
 
     - `ibtpo demo launcher.replicas=3 seed=1 --run three`
     """
@@ -59,7 +62,7 @@ def demo(
     _exit(train(request, runs, redis_url, plain=plain))
 
 
-@app.command(rich_help_panel=RUN)
+@app.command(rich_help_panel=TRAIN)
 def train(
     settings: Settings = None,
     config: Config = "demo",
@@ -70,11 +73,11 @@ def train(
     redis_url: RedisUrl = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Trains with every service on this machine, and leaves runs/NAME/ behind.
+    """Trains a model, with every service on this machine.
 
-    There: summary.json, report.html, plots, metrics.jsonl, the trained policy, trees, logs.
+    The directory runs/NAME/ then holds report.html, summary.json, metrics.jsonl, plots, trees, logs and the policy.
 
-    - `ibtpo train sampler=ib advantage=ibtpo seed=1` – the demo's task, other settings
+    - `ibtpo train sampler=ib advantage=ibtpo seed=1` – the demo's task with other settings
 
     - `ibtpo train --config grpo --run baseline`
 
@@ -89,13 +92,13 @@ def train(
     _exit(train_run(request, runs, redis_url, plain=plain))
 
 
-@app.command(rich_help_panel=ONE_SERVICE)
+@app.command(rich_help_panel=SERVE)
 def rollout(settings: Settings = None, config: Config = None) -> None:
-    """A rollout replica: grows trees for a run's tasks, and for whoever posts a problem.
+    """Runs a rollout replica: it grows trees for the tasks of a run and for problems that it gets over HTTP.
 
-    - `ibtpo rollout model=models/mine verifier_url=http://127.0.0.1:8002` – POST /v1/trees, without a run
+    - `ibtpo rollout model=models/mine verifier_url=http://127.0.0.1:8002` – for POST /v1/trees only
 
-    - `IBTPO_TOKEN=… ibtpo rollout host=0.0.0.0 run=mine redis_url=redis://10.0.0.5/0` – one more replica for a run
+    - `IBTPO_TOKEN=… ibtpo rollout host=0.0.0.0 run=mine redis_url=redis://10.0.0.5/0` – adds a replica to a run
     """
     from services.rollout.config import RolloutConfig
     from shared.runtime.config import load_config
@@ -106,9 +109,9 @@ def rollout(settings: Settings = None, config: Config = None) -> None:
     _exit(serve(loaded))
 
 
-@app.command(rich_help_panel=ONE_SERVICE)
+@app.command(rich_help_panel=SERVE)
 def verifier(settings: Settings = None, config: Config = None) -> None:
-    """The verifier: judges answers over HTTP, POST /v1/verdicts.
+    """Runs the verifier: it judges answers over HTTP, POST /v1/verdicts.
 
     - `ibtpo verifier port=8002 math.workers=4`
     """
@@ -121,9 +124,9 @@ def verifier(settings: Settings = None, config: Config = None) -> None:
     _exit(serve(loaded))
 
 
-@app.command(rich_help_panel=ONE_SERVICE)
+@app.command(rich_help_panel=SERVE)
 def learner(settings: Settings = None, config: Config = None) -> None:
-    """The learner of one run: feeds problems, learns from trees, pushes weights; exits 0 when the run is done.
+    """Runs the learner of one run: it hands out problems, trains on trees and pushes weights; exits 0 at the end.
 
     - `ibtpo learner --config grpo run=mine model=models/mine data=problems.jsonl redis_url=redis://10.0.0.5/0`
     """
@@ -136,20 +139,20 @@ def learner(settings: Settings = None, config: Config = None) -> None:
     _exit(serve(loaded))
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=INSPECT)
 def grow(
-    prompt: Annotated[str, typer.Argument(help="The problem, as the model reads it.")],
+    prompt: Annotated[str, typer.Argument(help="The problem, as the model gets it.")],
     settings: Settings = None,
-    model: Annotated[Path | None, typer.Option(help="A model directory; else the demo's.")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's message, for a chat model.")] = False,
-    answer: Annotated[str | None, typer.Option(help="The right answer; the demo's is worked out.")] = None,
-    kind: Annotated[str, typer.Option(help="How answers are judged.")] = "math",
-    url: Annotated[str | None, typer.Option(help="A rollout replica to ask, instead of starting one.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    save: Annotated[Path | None, typer.Option(help="Where to keep the tree (.msgpack).")] = None,
+    model: Annotated[Path | None, typer.Option(help="A model directory; by default the demo's.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt to the model as a chat message.")] = False,
+    answer: Annotated[str | None, typer.Option(help="The right answer; the demo computes its own.")] = None,
+    kind: Annotated[str, typer.Option(help="How answers are judged: math, choice or exact.")] = "math",
+    url: Annotated[str | None, typer.Option(help="Ask this rollout replica instead of starting one.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed grows another tree.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="Save the tree in this file (.msgpack).")] = None,
     token: Token = None,
 ) -> None:
-    """Grows one tree of answers and draws it: p̂, η₁, η₂, IB-Score, and where it branched when.
+    """Grows one tree of answers and shows it: the order of its branches, and p̂, η₁, η₂, IB-Score of every step.
 
     - `ibtpo grow "2+3*4="`
 
@@ -163,18 +166,20 @@ def grow(
     _exit(grow_one(GrowArguments(prompt, chat, model, url, kind, answer, tuple(settings or ()), seed, token, save)))
 
 
-@app.command("eval", rich_help_panel=LOOK)
+@app.command("eval", rich_help_panel=INSPECT)
 def evaluate(
-    model: Annotated[Path | None, typer.Option(help="A model directory; else the demo's.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Problems, JSON lines; else the demo's held-out ones.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A model directory; by default the demo's.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Problems, JSON lines; by default the demo's.")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Independent answers per problem.")] = 8,
-    problems: Annotated[int, typer.Option(min=1, help="The first so many problems.")] = 200,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Limit of an answer.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    problems: Annotated[int, typer.Option(min=1, help="Number of problems, from the first.")] = 200,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Token limit of an answer.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature.")] = 1.0,
     replicas: Annotated[int, typer.Option(min=1, help="Rollout replicas to start.")] = 1,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed samples other answers.")] = 0,
 ) -> None:
-    """avg@k and pass@k of a model, through the same rollout and verifier services that train it.
+    """Measures avg@k and pass@k of a model, through the same rollout and verifier services that train it.
+
+    The rows of --data are those of training: {"id", "prompt", "kind", "answer_key"}, the prompt text or chat messages.
 
     - `ibtpo eval --model runs/demo/policy --k 8`
 
@@ -188,17 +193,17 @@ def evaluate(
     _exit(evaluate_model(EvaluateArguments(where, data, k, problems, max_tokens, temperature, seed, replicas)))
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=INSPECT)
 def show(
-    what: Annotated[str | None, typer.Argument(metavar="RUN|FILE", help="A run, or a tree's file.")] = None,
-    tree: Annotated[str | None, typer.Option(help="Which of the run's trees: its number or name.")] = None,
-    model: Annotated[Path | None, typer.Option(help="For a file: whose tokens these are; else the demo's.")] = None,
-    page: Annotated[bool, typer.Option("--report", help="Write the run's plots and report.html anew.")] = False,
+    what: Annotated[str | None, typer.Argument(metavar="RUN|FILE", help="A run or a tree's file.")] = None,
+    tree: Annotated[str | None, typer.Option(help="Show this tree of the run: its number or name.")] = None,
+    model: Annotated[Path | None, typer.Option(help="The model of a tree's file; by default the demo's.")] = None,
+    page: Annotated[bool, typer.Option("--report", help="Write the run's plots and report.html again.")] = False,
     runs: Runs = Path("runs"),
 ) -> None:
-    """The trees that a run kept: the last ones and a sample of all.
+    """Shows the trees that a run kept: the last ones and a sample of all.
 
-    - `ibtpo show` – those of the latest run
+    - `ibtpo show` – lists those of the latest run
 
     - `ibtpo show runs/demo --tree 3`
 
@@ -212,14 +217,14 @@ def show(
     _exit(rewrite_report(runs, what) if page else show_run(runs, what, tree))
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=INSPECT)
 def verify(
-    response: Annotated[str | None, typer.Argument(help="What the model answered.")] = None,
+    response: Annotated[str | None, typer.Argument(help="The answer to judge.")] = None,
     answer: Annotated[str | None, typer.Option(help="The right answer.")] = None,
-    kind: Annotated[str, typer.Option(help="How it is judged: math, choice or exact.")] = "math",
-    input: Annotated[Path | None, typer.Option(help="JSON lines of {id, kind, response, answer_key}.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where their verdicts go, in the same order.")] = None,
-    url: Annotated[str | None, typer.Option(help="A verifier to ask, instead of starting one.")] = None,
+    kind: Annotated[str, typer.Option(help="How the answer is judged: math, choice or exact.")] = "math",
+    input: Annotated[Path | None, typer.Option(help="JSON lines: {id, kind, response, answer_key}.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write their verdicts here, in the same order.")] = None,
+    url: Annotated[str | None, typer.Option(help="Ask this verifier instead of starting one.")] = None,
     token: Token = None,
 ) -> None:
     """Judges one answer, or a file of answers, as the verifier does.
@@ -242,19 +247,19 @@ def verify(
     _exit(verify_answer(VerifyArguments(response, answer, kind, url, token)))
 
 
-@app.command(rich_help_panel=RUN)
+@app.command(rich_help_panel=TRAIN)
 def status(
     run: RunArgument = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until the run has ended.")] = False,
-    redis_url: RedisUrl = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until the run has ended.")] = False,
+    redis_url: RunRedis = None,
     runs: Runs = Path("runs"),
     token: Token = None,
 ) -> None:
-    """How a run is going, or what it came to.
+    """Shows how a run is going, or its results.
 
     - `ibtpo status` – the latest run of this machine
 
-    - `ibtpo status mine --redis-url redis://10.0.0.5/0` – one whose services run elsewhere
+    - `ibtpo status mine --redis-url redis://10.0.0.5/0` – a run whose services are elsewhere
     """
     from services.launcher.commands.status import RunQuery
     from services.launcher.commands.status import status as show_status
@@ -262,11 +267,11 @@ def status(
     _exit(show_status(RunQuery(runs, run, redis_url, token), watch=watch))
 
 
-@app.command(rich_help_panel=RUN)
-def stop(run: RunArgument = None, redis_url: RedisUrl = None, runs: Runs = Path("runs"), token: Token = None) -> None:
-    """Ends a run in good order: the step in progress is finished, a checkpoint is written.
+@app.command(rich_help_panel=TRAIN)
+def stop(run: RunArgument = None, redis_url: RunRedis = None, runs: Runs = Path("runs"), token: Token = None) -> None:
+    """Stops a run after the step in progress and a checkpoint.
 
-    - `ibtpo stop demo`, and later `ibtpo train --run demo --resume`
+    - `ibtpo stop demo` – later, `ibtpo train --run demo --resume` continues it
     """
     from services.launcher.commands.status import RunQuery
     from services.launcher.commands.status import stop as stop_run
@@ -274,9 +279,9 @@ def stop(run: RunArgument = None, redis_url: RedisUrl = None, runs: Runs = Path(
     _exit(stop_run(RunQuery(runs, run, redis_url, token)))
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(rich_help_panel=INSPECT)
 def config(settings: Settings = None, config: Config = None) -> None:
-    """What every setting means; with a preset or settings, what they come to, as a TOML file.
+    """Explains every setting; with a preset or settings, prints the whole configuration as a TOML file.
 
     - `ibtpo config`
 
@@ -288,7 +293,7 @@ def config(settings: Settings = None, config: Config = None) -> None:
 
 
 def main() -> None:
-    """The script's entry: an error of ours is one line on standard error, not a traceback."""
+    """The script's entry: prints our errors as one line on standard error, without a traceback."""
     try:
         app()
     except InvalidInput as error:

@@ -1,4 +1,4 @@
-"""`ibtpo config`: what keys mean, or what a preset and settings come to."""
+"""`ibtpo config`: explains keys, or prints the configuration of a preset and settings."""
 
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -17,7 +17,7 @@ def explain(preset: str | None, settings: tuple[str, ...]) -> int:
     """Prints every key; given names (`lr`), those keys; given a preset or `key=value`, the effective TOML file."""
     console = Console()
     if settings and preset is None and not any("=" in one for one in settings):
-        console.print(_table(key for name in settings for key in find_keys(name, SECTIONS)))
+        console.print(_render_keys(key for name in settings for key in find_keys(name, SECTIONS)))
     elif preset is not None or settings:
         text = preview(preset or "demo", settings)
         if console.is_terminal:
@@ -26,34 +26,34 @@ def explain(preset: str | None, settings: tuple[str, ...]) -> int:
             print(text, end="")
     else:
         for section, model in SECTIONS.items():
-            console.print(_table(walk_keys(section, model), title=section))
+            console.print(_render_keys(walk_keys(section, model), title=section))
             console.print()
-        console.print(_presets())
+        console.print(_render_presets())
     return 0
 
 
-def _table(keys: Iterable[Key], title: str | None = None) -> Table:
+def _render_keys(keys: Iterable[Key], title: str | None = None) -> Table:
     table = Table(box=None, header_style="dim", title_justify="left", title_style="bold")
     table.title = Text(f"[{title}]") if title else None
     table.add_column("key", no_wrap=True)
     table.add_column("default", overflow="fold", max_width=36)
     table.add_column("meaning", overflow="fold", style="dim")
-    for row in _rows(keys):
-        table.add_row(*row)
+    for cells in _describe_keys(keys):
+        table.add_row(*cells)
     return table
 
 
-def _rows(keys: Iterable[Key]) -> Iterator[tuple[str, str, str]]:
-    """(path, default, meaning); keys that several kinds of a table share are one row, which names the kinds."""
+def _describe_keys(keys: Iterable[Key]) -> Iterator[tuple[str, str, str]]:
+    """(path, default, meaning); keys that several kinds of a table share share one line, which names the kinds."""
     kinds: dict[tuple[str, str, str], list[str]] = {}
     for key in keys:
-        kinds.setdefault((key.path, _default(key), key.description), []).append(key.kind)
+        kinds.setdefault((key.path, _format_default(key), key.description), []).append(key.kind)
     for (path, default, description), of_kinds in kinds.items():
         named = ", ".join(kind for kind in of_kinds if kind)
         yield path, default, f"{named}: {description}" if named else description
 
 
-def _default(key: Key) -> str:
+def _format_default(key: Key) -> str:
     if key.is_required:
         return "required"
     if key.tables:
@@ -64,15 +64,15 @@ def _default(key: Key) -> str:
     return "–" if key.default is None or key.default == "" else str(key.default)
 
 
-def _presets() -> Table:
+def _render_presets() -> Table:
     table = Table(title="presets", title_justify="left", title_style="bold", box=None, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(style="dim")
     for name in preset_names():
-        table.add_row(name, _first_comment(preset_path(name)))
+        table.add_row(name, _read_first_comment(preset_path(name)))
     return table
 
 
-def _first_comment(preset: Path) -> str:
+def _read_first_comment(preset: Path) -> str:
     first = preset.read_text(encoding="utf-8").partition("\n")[0]
     return first.lstrip("# ") if first.startswith("#") else ""

@@ -1,4 +1,4 @@
-"""The figures of a run step by step, as the learner wrote them to metrics.jsonl or as a view has seen them."""
+"""The figures of a run over its steps, read from metrics.jsonl or collected from status reports."""
 
 import contextlib
 from pathlib import Path
@@ -11,7 +11,7 @@ from shared.protocol.status import Evaluation, RunStatus
 
 
 class History:
-    """Figures by step and evaluations by step; a later word on a step replaces an earlier one (a resumed run)."""
+    """Figures by step and evaluations by step. A resumed run repeats steps: the later figures replace the earlier."""
 
     def __init__(self) -> None:
         self._figures: dict[int, StepFigures] = {}
@@ -19,16 +19,16 @@ class History:
 
     @classmethod
     def read(cls, metrics: Path) -> "History":
-        """What metrics.jsonl holds; a line that is half written or of another kind is passed over."""
+        """The history in metrics.jsonl; a line that is incomplete or of another form is ignored."""
         history = cls()
         if metrics.exists():
             for _, row in read_json_lines(metrics, skip_broken=True):
-                history._take(row)
+                history._add_row(row)
         return history
 
     @property
     def figures(self) -> tuple[StepFigures, ...]:
-        """One entry per step, in their order."""
+        """One entry per step, in order."""
         return tuple(self._figures[step] for step in sorted(self._figures))
 
     @property
@@ -42,22 +42,22 @@ class History:
         return tuple((step, float(value)) for step, value in found if value is not None)
 
     def add(self, status: RunStatus) -> None:
-        """Takes up what a status says."""
+        """Adds the figures and evaluations of a status."""
         if status.figures.trees:
             self._figures[status.figures.step] = status.figures
         self._evaluations.update((one.step, one) for one in status.evaluations)
 
-    def _take(self, row: object) -> None:
+    def _add_row(self, row: object) -> None:
         if not isinstance(row, dict):
             return
         with contextlib.suppress(ValidationError):
             if "avg_at_k" in row:
-                evaluation = Evaluation.model_validate(_known(row, Evaluation))
+                evaluation = Evaluation.model_validate(_known_fields(row, Evaluation))
                 self._evaluations[evaluation.step] = evaluation
             elif "trees" in row:
-                figures = StepFigures.model_validate(_known(row, StepFigures))
+                figures = StepFigures.model_validate(_known_fields(row, StepFigures))
                 self._figures[figures.step] = figures
 
 
-def _known(row: dict[str, object], model: type[StepFigures] | type[Evaluation]) -> dict[str, object]:
+def _known_fields(row: dict[str, object], model: type[StepFigures] | type[Evaluation]) -> dict[str, object]:
     return {name: value for name, value in row.items() if name in model.model_fields}

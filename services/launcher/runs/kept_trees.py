@@ -1,4 +1,4 @@
-"""The trees that a run kept to be looked at, newest first, with what is needed to read them."""
+"""The trees that a run kept as files, with the tokens' texts that make them readable."""
 
 import tomllib
 from collections.abc import Sequence
@@ -21,12 +21,14 @@ class KeptTree:
 
     @property
     def prompt(self) -> str:
-        """The problem's text, as the policy's tokens spell it."""
-        return b"".join(self.bytes_of_token[token] for token in self.scored.task.prompt_ids).decode("utf-8", "replace")
+        """The problem's text; tokens that the model does not have are left out."""
+        table = self.bytes_of_token
+        known = (table[token] for token in self.scored.task.prompt_ids if token < len(table))
+        return b"".join(known).decode("utf-8", "replace")
 
 
 def load_kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
-    """All trees in the run's directory; a file that is no tree is passed over."""
+    """The trees in the run's directory, the newest first; a file that is no tree is ignored."""
     files = sorted(run.trees.glob("*.msgpack"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not files:
         return ()
@@ -36,7 +38,7 @@ def load_kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
 
 
 def load_tree(path: Path, model: Path) -> KeptTree:
-    """One tree by its file; InvalidInput when it is none."""
+    """The tree in a file; InvalidInput when the file holds none."""
     try:
         return KeptTree(path, ScoredTree.unpack(path.read_bytes()), read_token_bytes(model))
     except OSError as error:

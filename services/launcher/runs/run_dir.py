@@ -1,4 +1,4 @@
-"""The directory of one run: where each thing lies, who is running it, and which runs there are."""
+"""Run directories: where each file of a run is, whether the run is going on, and which runs exist."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,7 @@ from shared.protocol.names import RUN_NAME
 
 
 class RunRecord(BaseModel):
-    """run.json: what another terminal needs to find a run. It may hold a secret (the Redis URL): mode 0600."""
+    """run.json: how another terminal reaches a run. The Redis URL may hold a password, so the file has mode 0600."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -34,7 +34,7 @@ class RunRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """runs/<name>. Paths only; nothing is made before it is asked for."""
+    """runs/<name>. It is only paths until `make`."""
 
     root: Path
 
@@ -80,7 +80,7 @@ class RunDirectory:
 
     @property
     def is_finished(self) -> bool:
-        """The learner writes summary.json when the last step is done, and never before."""
+        """Whether the last step is done: only then the learner writes summary.json."""
         return self.summary.exists()
 
     @property
@@ -88,7 +88,7 @@ class RunDirectory:
         return self.config.exists()
 
     def read_summary(self) -> dict[str, float | int | str | None]:
-        """summary.json; nothing while the run is not finished."""
+        """summary.json; empty while the run is not finished."""
         try:
             return dict(json.loads(self.summary.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -99,11 +99,11 @@ class RunDirectory:
         return self.root / "logs" / f"{service}.jsonl"
 
     def url_file(self, service: str) -> Path:
-        """Where a service writes the URL it came to listen on."""
+        """Where a service writes the URL on which it listens."""
         return self.root / "urls" / f"{service}.url"
 
     def make(self) -> None:
-        """Makes the directories that a launcher writes to."""
+        """Makes the directories to which a launcher writes."""
         for part in (self.root, self.root / "logs", self.root / "urls", self.root / "redis"):
             part.mkdir(parents=True, exist_ok=True)
 
@@ -116,7 +116,7 @@ class RunDirectory:
         atomic_write(path, text, mode=0o600)
 
     def read_record(self) -> RunRecord | None:
-        """The record, or None when there is none to read."""
+        """The record; None when there is none that can be read."""
         try:
             return RunRecord.model_validate_json(self.record.read_bytes())
         except (FileNotFoundError, ValidationError):
@@ -124,7 +124,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Held by the launcher while the run goes on; Conflict when another one holds it."""
+        """The launcher's, while the run goes on; Conflict when another launcher holds it."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("a") as file:
             try:
@@ -180,15 +180,14 @@ def find_run(runs: Path, name: str | None) -> RunDirectory:
     return run
 
 
-def candidate_names(runs: Path, name: str, *, only: bool) -> Iterator[str]:
-    """`name`, then, unless it is the only one wanted, `name-2` and on to the first that is not taken."""
-    candidates = chain((name,), (f"{name}-{number}" for number in count(2)))
-    for candidate in candidates:
+def candidate_names(runs: Path, name: str) -> Iterator[str]:
+    """`name`, `name-2`, and so on, up to the first that is not taken."""
+    for candidate in chain((name,), (f"{name}-{number}" for number in count(2))):
         yield candidate
-        if only or not RunDirectory(runs / candidate).has_begun:
+        if not RunDirectory(runs / candidate).has_begun:
             return
 
 
 def free_name(runs: Path, name: str) -> str:
     """The first of `candidate_names` that is not taken."""
-    return next(one for one in candidate_names(runs, name, only=False) if not RunDirectory(runs / one).has_begun)
+    return next(one for one in candidate_names(runs, name) if not RunDirectory(runs / one).has_begun)

@@ -1,4 +1,4 @@
-"""Asks how a run is going: its learner over HTTP, or, when that one is silent, the run's board in Redis."""
+"""Reads a run's status from its learner over HTTP; from Redis when the learner does not answer."""
 
 import contextlib
 from types import TracebackType
@@ -14,7 +14,7 @@ ANSWER_SECONDS = 2.0
 
 
 class StatusSource:
-    """The status of one run, from whoever can tell it. An async context manager."""
+    """Where to read the status of one run, and to ask it to stop. An async context manager."""
 
     def __init__(self, run: str, redis_url: str | None, token: str | None) -> None:
         self._http = http_client(token, ANSWER_SECONDS)
@@ -32,35 +32,23 @@ class StatusSource:
             await self._connection.close()
 
     async def read(self, learner_url: str | None) -> RunStatus | None:
-        """The latest status, or None when nobody knows one."""
-        if learner_url and (status := await self._of_learner(learner_url)):
-            return status
-        return await self._of_board()
+        """The latest status; None when neither the learner nor Redis has one."""
+        if learner_url:
+            with contextlib.suppress(IbtpoError):
+                return await LearnerClient(self._http, learner_url).status(ANSWER_SECONDS)
+        if self._board is not None:
+            with contextlib.suppress(IbtpoError):
+                return await self._board.read()
+        return None
 
     async def request_stop(self, learner_url: str | None) -> bool:
-        """Asks the run to end after its checkpoint; whether anyone heard it."""
+        """Asks the run to end after its next checkpoint; False when neither the learner nor Redis took the request."""
         if learner_url:
             with contextlib.suppress(IbtpoError):
                 await LearnerClient(self._http, learner_url).stop(ANSWER_SECONDS)
                 return True
-        if self._board is None:
-            return False
-        try:
-            await self._board.request_stop()
-        except IbtpoError:
-            return False
-        return True
-
-    async def _of_learner(self, url: str) -> RunStatus | None:
-        try:
-            return await LearnerClient(self._http, url).status(ANSWER_SECONDS)
-        except IbtpoError:
-            return None
-
-    async def _of_board(self) -> RunStatus | None:
-        if self._board is None:
-            return None
-        try:
-            return await self._board.read()
-        except IbtpoError:
-            return None
+        if self._board is not None:
+            with contextlib.suppress(IbtpoError):
+                await self._board.request_stop()
+                return True
+        return False

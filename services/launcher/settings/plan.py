@@ -1,4 +1,4 @@
-"""Decides what a launch does: in which run directory, fresh or resumed, with which effective configuration."""
+"""Plans a launch: which run directory, fresh or resumed, with which configuration."""
 
 import time
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "launcher": LauncherConfig,
 }
 _PRIVATE = {"token", "redis_url", "url_file"}
-"""Never in a saved configuration: secrets travel in the environment, URL files belong to a launch."""
+"""Never saved: services get secrets through the environment, and every launch has its own URL files."""
 
 
 class StartMode(StrEnum):
-    """What to do about a run directory that is there already."""
+    """What to do when the run directory exists already."""
 
     AUTO = "auto"
-    """Resume an unfinished run that was begun with the same settings; leave any other alone."""
+    """Resume the run if it is unfinished and its settings are the same; else do not touch it."""
     RESUME = "resume"
     FRESH = "fresh"
     """Begin again; the old directory is kept under another name."""
@@ -49,7 +49,7 @@ class StartMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What the user asked for. `name` None: the preset's name, or with a number where that one is taken."""
+    """What the user asked for. Without `name` the run is called as its preset, with a number if that name is taken."""
 
     name: str | None
     preset: str
@@ -59,29 +59,29 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """All that a launch needs to know."""
+    """What to launch, and where."""
 
     run: RunDirectory
     learner: LearnerConfig
     launcher: LauncherConfig
     config_text: str
+    """The configuration of all services, as config.toml."""
     resumes: bool
 
 
 def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
-    """Finds the run directory that the request means. Nothing is written yet.
+    """Finds the run directory for the request; writes nothing.
 
-    Conflict when that run is going on, or is there and nothing says what to do with it; InvalidInput for a wrong key.
+    Conflict when the run is going on, or exists and the request does not say what to do; InvalidInput for a wrong key.
     """
     name = request.name or preset_path(request.preset).stem
     given = resolve_overrides(request.overrides, SECTIONS)
-    for candidate in run_dir.candidate_names(
-        runs, name, only=request.name is not None or request.start is not StartMode.AUTO
-    ):
+    is_fixed = request.name is not None or request.start is not StartMode.AUTO
+    for candidate in [name] if is_fixed else run_dir.candidate_names(runs, name):
         run = run_dir.directory_of(runs, candidate)
         run.raise_if_running()
         if request.start is StartMode.RESUME and not run.has_begun:
-            raise InvalidInput(f"there is no run {name!r} in {runs}/ to resume: leave --resume out to begin it")
+            raise InvalidInput(f"there is no run {name!r} in {runs}/ to resume: leave out --resume to begin it")
         if not run.has_begun or request.start is StartMode.FRESH:
             return _build_plan(run, request.preset, given, resumes=False)
         if request.start is StartMode.RESUME:
@@ -93,13 +93,13 @@ def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
 
 
 def preview(preset: str, overrides: tuple[str, ...]) -> str:
-    """The effective configuration of a preset with overrides, as a run would save it."""
+    """The configuration of a preset with overrides, as a run would save it."""
     run = run_dir.directory_of(Path("runs"), preset_path(preset).stem)
     return _build_plan(run, preset, resolve_overrides(overrides, SECTIONS), resumes=False).config_text
 
 
 def prepare(plan: RunPlan) -> None:
-    """Makes the run directory ready for its services; what a fresh start replaces is kept aside."""
+    """Prepares the run directory for its services; a directory that a fresh start replaces is renamed."""
     if not plan.resumes and plan.run.has_begun:
         _move_aside(plan.run)
     plan.run.make()
@@ -111,8 +111,8 @@ def prepare(plan: RunPlan) -> None:
 def _name_taken(run: RunDirectory) -> Conflict:
     state = "is finished" if run.is_finished else "was begun with other settings"
     return Conflict(
-        f"run {run.name!r} {state} ({run.config}): --resume goes on with it, with its own settings and those given "
-        "now; --fresh begins it anew and keeps the old one aside; --run takes another name"
+        f"run {run.name!r} {state} ({run.config}): --resume continues it, with its own settings and those given now; "
+        "--fresh begins it again and renames the old directory; --run takes another name"
     )
 
 
@@ -123,10 +123,10 @@ def _move_aside(run: RunDirectory) -> None:
 
 def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str]], *, resumes: bool) -> RunPlan:
     launcher = load_config(LauncherConfig, "launcher", source, given["launcher"])
-    ours = [f"learner.run={run.name}", f"learner.run_dir={run.root.resolve()}"]
+    fixed = [f"learner.run={run.name}", f"learner.run_dir={run.root.resolve()}"]
     if launcher.task == "demo":
-        ours += _demo_settings(run)
-    learner = _resolve_paths(load_config(LearnerConfig, "learner", source, [*ours, *given["learner"]]))
+        fixed += _demo_settings(run)
+    learner = _resolve_paths(load_config(LearnerConfig, "learner", source, [*fixed, *given["learner"]]))
     rollout = load_config(RolloutConfig, "rollout", source, [f"rollout.run={run.name}", *given["rollout"]])
     verifier = load_config(VerifierConfig, "verifier", source, given["verifier"])
     tables = {"launcher": launcher, "learner": learner, "rollout": rollout, "verifier": verifier}
@@ -148,7 +148,7 @@ def _write_demo_data(run: RunDirectory, demo: DemoTask) -> None:
 
 
 def _resolve_paths(learner: LearnerConfig) -> LearnerConfig:
-    """The run can then be resumed from any directory."""
+    """With absolute paths, the run can be resumed from any directory."""
     return learner.model_copy(
         update={
             "model": learner.model.resolve(),
