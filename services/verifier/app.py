@@ -20,7 +20,7 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 
 
 def build_router(judge: Judge, deadline_seconds: float) -> APIRouter:
-    """The service's routes; `deadline_seconds` is that of a batch which names none."""
+    """The service's routes; `deadline_seconds` applies to batches that name no deadline."""
     router = APIRouter()
 
     @router.post(
@@ -32,44 +32,53 @@ def build_router(judge: Judge, deadline_seconds: float) -> APIRouter:
         batch = judge.admit(body.items)
         deadline = body.deadline_seconds or deadline_seconds
         if NDJSON in request.headers.get("accept", ""):
-            return StreamingResponse(_lines(judge, batch, deadline, body.items), media_type=NDJSON)
-        return Response(await _whole(judge, batch, deadline, body.items), media_type="application/json")
+            return StreamingResponse(_stream_lines(judge, batch, deadline, body.items), media_type=NDJSON)
+        return Response(await _judge_all(judge, batch, deadline, body.items), media_type="application/json")
 
     return router
 
 
-async def _whole(judge: Judge, batch: AdmittedBatch, deadline_seconds: float, items: Sequence[VerdictItem]) -> bytes:
-    """The VerdictResponse, in the order of the items."""
+async def _judge_all(
+    judge: Judge, batch: AdmittedBatch, deadline_seconds: float, items: Sequence[VerdictItem]
+) -> bytes:
+    """A VerdictResponse, in the order of the items."""
     verdicts: list[_VerdictJson | None] = [None] * len(items)
 
-    def deliver(position: int, judgement: Judgement) -> None:
-        verdicts[position] = _verdict(items[position], judgement)
+    def report(position: int, judgement: Judgement) -> None:
+        verdicts[position] = _to_json(items[position], judgement)
 
-    await judge.judge(batch, deadline_seconds, deliver)
+    await judge.judge(batch, deadline_seconds, report)
     return to_json({"verdicts": verdicts})
 
 
-async def _lines(
+def _stream_lines(
     judge: Judge, batch: AdmittedBatch, deadline_seconds: float, items: Sequence[VerdictItem]
 ) -> AsyncIterator[bytes]:
-    """One verdict a line, in the order of completion."""
-    done: asyncio.Queue[bytes | None] = asyncio.Queue()
+    """One Verdict a line, in the order of completion.
 
-    def deliver(position: int, judgement: Judgement) -> None:
-        done.put_nowait(to_json(_verdict(items[position], judgement)) + b"\n")
+    Judging starts at once, not with the first line: a client that leaves before it would leave the batch pending.
+    """
+    lines: asyncio.Queue[bytes | None] = asyncio.Queue()
 
-    judging = asyncio.create_task(judge.judge(batch, deadline_seconds, deliver))
-    judging.add_done_callback(lambda _: done.put_nowait(None))
-    try:
-        while (line := await done.get()) is not None:
-            yield line
-        await judging
-    finally:
-        judging.cancel()
+    def report(position: int, judgement: Judgement) -> None:
+        lines.put_nowait(to_json(_to_json(items[position], judgement)) + b"\n")
+
+    judging = asyncio.create_task(judge.judge(batch, deadline_seconds, report))
+    judging.add_done_callback(lambda _: lines.put_nowait(None))
+
+    async def stream() -> AsyncIterator[bytes]:
+        try:
+            while (line := await lines.get()) is not None:
+                yield line
+            await judging
+        finally:
+            judging.cancel()
+
+    return stream()
 
 
 class _VerdictJson(TypedDict):
-    """A Verdict as it is written; making the model of each would cost as much as judging it."""
+    """A Verdict as JSON; building the pydantic model would cost as much as judging."""
 
     id: str
     reward: float | None
@@ -81,14 +90,14 @@ class _VerdictJson(TypedDict):
     isolated: bool
 
 
-def _verdict(item: VerdictItem, judged: Judgement) -> _VerdictJson:
+def _to_json(item: VerdictItem, judgement: Judgement) -> _VerdictJson:
     return {
         "id": item.id,
-        "reward": judged.reward,
-        "outcome": judged.outcome,
-        "reason": judged.reason,
-        "rule": judged.rule,
-        "seconds": judged.seconds,
-        "cpu_seconds": judged.cpu_seconds,
-        "isolated": judged.isolated,
+        "reward": judgement.reward,
+        "outcome": judgement.outcome,
+        "reason": judgement.reason,
+        "rule": judgement.rule,
+        "seconds": judgement.seconds,
+        "cpu_seconds": judgement.cpu_seconds,
+        "isolated": judgement.isolated,
     }

@@ -1,4 +1,4 @@
-"""Reads a request's body straight into its model, without the detour over Python objects."""
+"""Parses a request's body from JSON straight into its model: faster than FastAPI's way over Python objects."""
 
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 async def read_body(request: Request, model: type[M]) -> M:
-    """The body as `model`. Raises what the app answers with 422."""
+    """The body as `model`. Raises InvalidInput or RequestValidationError, both answered with 422."""
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != _JSON:
         raise InvalidInput(f"content-type {content_type!r}: send {_JSON}")
@@ -26,14 +26,15 @@ async def read_body(request: Request, model: type[M]) -> M:
 
 
 def describe_body(model: type[BaseModel]) -> dict[str, Any]:
-    """What the API's description says of the body."""
+    """The body's part of a route's OpenAPI description."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
-    return {"requestBody": {"required": True, "content": {_JSON: {"schema": _inline_references(schema, definitions)}}}}
+    content = {_JSON: {"schema": _inline_references(schema, definitions)}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _inline_references(schema: Any, definitions: dict[str, Any]) -> Any:
-    """The schema with its references written out: within OpenAPI they would point elsewhere."""
+    """The schema without `$ref`: within OpenAPI, its references would point elsewhere."""
     if isinstance(schema, list):
         return [_inline_references(item, definitions) for item in schema]
     if not isinstance(schema, dict):

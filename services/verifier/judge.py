@@ -1,9 +1,9 @@
-"""The verifier's heart: takes a batch in, has every item judged, and answers for what was not."""
+"""The heart of the verifier: admits batches, and has every item judged by the check of its kind."""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ log = event_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class KindGroup:
-    """The items of one kind in a batch, with their positions in it."""
+    """The items of one kind in a batch, and their positions in it."""
 
     check: Check[Any]
     positions: list[int] = field(default_factory=list)
@@ -28,15 +28,15 @@ class KindGroup:
 
 @dataclass(frozen=True, slots=True)
 class AdmittedBatch:
-    """Items that were accepted: known kinds, readable keys, room in the queue."""
+    """A batch with known kinds and readable keys, counted as pending until it is judged."""
 
-    size: int
-    shares: tuple[KindGroup, ...]
+    num_items: int
+    groups: tuple[KindGroup, ...]
     arrived: float
 
 
 class Judge:
-    """Judges batches with the check of each item's kind."""
+    """Judges batches; each kind has its check."""
 
     def __init__(self, metrics: VerifierMetrics, max_pending_items: int, cache: JudgementCache) -> None:
         self._check_of_kind: dict[str, Check[Any]] = {}
@@ -48,52 +48,52 @@ class Judge:
         metrics.queue_age_seconds.set_function(self._queue_age_seconds)
 
     def add(self, check: Check[Any]) -> None:
-        """Takes up a kind, its check started."""
+        """Adds a started check, or replaces the one of its kind."""
         self._check_of_kind[check.kind] = check
         self._metrics.add_kind(check.kind)
 
     def why_not_ready(self) -> str | None:
-        """Why no kind can be judged now, or None."""
+        """Why no kind at all can be judged now, or None."""
         refusals = [check.refusal() for check in self._check_of_kind.values()]
         return "; ".join(filter(None, refusals)) if all(refusals) else None
 
     def health(self) -> dict[str, Any]:
-        """What /healthz tells: the queue, and each kind with what it refuses and runs on."""
+        """What /healthz says: the number of pending items, and each kind's refusal and details."""
         kinds = {kind: {"refusal": check.refusal(), **check.health()} for kind, check in self._check_of_kind.items()}
         return {"pending_items": self._num_pending, "kinds": kinds}
 
     def admit(self, items: Sequence[VerdictItem]) -> AdmittedBatch:
-        """Takes the items in. Raises InvalidInput, Unavailable or Overloaded for the batch as a whole."""
+        """Prepares the items. Raises InvalidInput, Unavailable or Overloaded for the batch as a whole."""
         if self._num_pending + len(items) > self._max_pending_items:
             self._metrics.refused_batches.labels(BatchRefusal.OVERLOADED).inc()
             raise Overloaded(
                 f"{self._num_pending} items are pending and {len(items)} more would exceed {self._max_pending_items}; "
                 "try again later or send smaller batches"
             )
-        shares: dict[str, KindGroup] = {}
+        groups: dict[str, KindGroup] = {}
         for position, item in enumerate(items):
-            share = shares.get(item.kind)
-            if share is None:
-                share = shares[item.kind] = KindGroup(self._usable_check(item))
-            share.positions.append(position)
-            share.cases.append(share.check.prepare(item))
-        batch = AdmittedBatch(len(items), tuple(shares.values()), time.monotonic())
+            group = groups.get(item.kind)
+            if group is None:
+                group = groups[item.kind] = KindGroup(self._find_check(item))
+            group.positions.append(position)
+            group.cases.append(group.check.prepare(item))
+        batch = AdmittedBatch(len(items), tuple(groups.values()), time.monotonic())
         self._batches[id(batch)] = batch
-        self._pend(len(items))
+        self._add_pending(len(items))
         return batch
 
-    async def judge(self, batch: AdmittedBatch, deadline_seconds: float, deliver: ReportJudgement) -> None:
-        """Delivers a judgement for every item of an admitted batch, each once, all by its deadline."""
+    async def judge(self, batch: AdmittedBatch, deadline_seconds: float, report: ReportJudgement) -> None:
+        """Reports one judgement for every item, by its position, before the deadline ends."""
         try:
-            async with asyncio.TaskGroup() as group:
-                for share in batch.shares:
-                    group.create_task(self._judge_share(share, batch.arrived, deadline_seconds, deliver))
+            async with asyncio.TaskGroup() as tasks:
+                for group in batch.groups:
+                    tasks.create_task(self._judge_group(group, batch.arrived, deadline_seconds, report))
         finally:
             del self._batches[id(batch)]
-            self._pend(-batch.size)
+            self._add_pending(-batch.num_items)
             self._metrics.batch_seconds.observe(time.monotonic() - batch.arrived)
 
-    def _pend(self, num_items: int) -> None:
+    def _add_pending(self, num_items: int) -> None:
         self._num_pending += num_items
         self._metrics.pending_items.set(self._num_pending)
 
@@ -101,7 +101,7 @@ class Judge:
         oldest = next(iter(self._batches.values()), None)
         return 0.0 if oldest is None else time.monotonic() - oldest.arrived
 
-    def _usable_check(self, item: VerdictItem) -> Check[Any]:
+    def _find_check(self, item: VerdictItem) -> Check[Any]:
         check = self._check_of_kind.get(item.kind)
         if check is None:
             known = ", ".join(sorted(self._check_of_kind))
@@ -112,75 +112,65 @@ class Judge:
             raise Unavailable(f"kind {item.kind!r} cannot be judged here: {refusal}")
         return check
 
-    async def _judge_share(
-        self, share: KindGroup, arrived: float, deadline_seconds: float, deliver: ReportJudgement
+    async def _judge_group(
+        self, group: KindGroup, arrived: float, deadline_seconds: float, report: ReportJudgement
     ) -> None:
-        kind = share.check.kind
-        ledger = _OpenCases(share, deliver, self._cache, self._metrics.judge_seconds.labels(kind).observe)
+        kind = group.check.kind
+        cache = self._cache if group.check.is_repeatable else None
+        open_cases = _OpenCases(group, report, cache, self._metrics)
         try:
             async with asyncio.timeout(arrived + deadline_seconds - time.monotonic()):
-                await share.check.judge(ledger.open_cases(), ledger.report)
+                await group.check.judge(open_cases.cases, open_cases.report)
         except TimeoutError:
-            ledger.fail_open(f"not judged within the batch's deadline of {deadline_seconds:g} s; send it again")
+            open_cases.fail(f"not judged within the batch's deadline of {deadline_seconds:g} s; send it again")
         except Exception as error:
             log.exception("check_failed", kind=kind)
-            ledger.fail_open(f"the {kind} check failed: {type(error).__name__}")
-        ledger.fail_open(f"the {kind} check gave no verdict")
-        for outcome, count in ledger.num_of_outcome.items():
+            open_cases.fail(f"the {kind} check failed: {type(error).__name__}")
+        open_cases.fail(f"the {kind} check gave no verdict")
+        for outcome, count in open_cases.num_of_outcome.items():
             self._metrics.verdicts.labels(kind, outcome).inc(count)
-        self._metrics.cache_hits.labels(kind).inc(ledger.num_known)
+        self._metrics.cache_hits.labels(kind).inc(len(group.cases) - len(open_cases.cases))
 
 
 class _OpenCases:
-    """What of a share is still open; each of its items is delivered once, whatever the check does."""
+    """The cases of a group that the cache does not know. Every case is reported once, whatever the check does."""
 
     def __init__(
-        self,
-        share: KindGroup,
-        deliver: ReportJudgement,
-        cache: JudgementCache,
-        observe_seconds: Callable[[float], None],
+        self, group: KindGroup, report: ReportJudgement, cache: JudgementCache | None, metrics: VerifierMetrics
     ) -> None:
-        self._share = share
-        self._observe_seconds = observe_seconds
-        self._deliver = deliver
-        self._cache = cache if share.check.is_repeatable else None
-        self._open: list[int] = []  # indices into the share, by the check's position
-        self._is_open: list[bool] = []
+        self._group = group
+        self._report = report
+        self._cache = cache
+        self._observe_seconds = metrics.judge_seconds.labels(group.check.kind).observe
         self.num_of_outcome: Counter[Outcome] = Counter()
-        self.num_known = 0
-
-    def open_cases(self) -> list[Case[Any]]:
-        """Delivers what the cache knows; the cases left, in the positions that `report` takes."""
-        cases = self._share.cases
-        if self._cache is None:
-            self._open = list(range(len(cases)))
-        else:
-            for index, case in enumerate(cases):
-                known = self._cache.get(self._share.check.kind, case)
-                if known is None:
-                    self._open.append(index)
-                else:
-                    self.num_known += 1
-                    self._settle(index, known)
-        self._is_open = [True] * len(self._open)
-        return [cases[index] for index in self._open]
+        self._indices = [index for index, case in enumerate(group.cases) if not self._is_cached(index, case)]
+        self._is_open = [True] * len(self._indices)
+        self.cases = [group.cases[index] for index in self._indices]
 
     def report(self, position: int, judgement: Judgement) -> None:
+        """Takes the judgement of `cases[position]`; only the first one counts."""
         if not self._is_open[position]:
             return
         self._is_open[position] = False
-        index = self._open[position]
+        index = self._indices[position]
         self._observe_seconds(judgement.seconds)
-        self._settle(index, judgement)
+        self._close(index, judgement)
         if self._cache is not None:
-            self._cache.put(self._share.check.kind, self._share.cases[index], judgement)
+            self._cache.put(self._group.check.kind, self._group.cases[index], judgement)
 
-    def fail_open(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        """Reports every open case as the verifier's failure."""
         for position, is_open in enumerate(self._is_open):
             if is_open:
                 self.report(position, Judgement.failure(reason))
 
-    def _settle(self, index: int, judgement: Judgement) -> None:
+    def _is_cached(self, index: int, case: Case[Any]) -> bool:
+        """Reports the judgement if the cache knows it."""
+        known = None if self._cache is None else self._cache.get(self._group.check.kind, case)
+        if known is not None:
+            self._close(index, known)
+        return known is not None
+
+    def _close(self, index: int, judgement: Judgement) -> None:
         self.num_of_outcome[judgement.outcome] += 1
-        self._deliver(self._share.positions[index], judgement)
+        self._report(self._group.positions[index], judgement)

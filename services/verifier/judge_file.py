@@ -1,4 +1,4 @@
-"""Judges a file of answers, by a verifier that runs or by one in this process."""
+"""Judges a file of answers, with a running verifier or one in this process."""
 
 import asyncio
 import json
@@ -29,11 +29,11 @@ from shared.files import atomic_writer, read_json_lines
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem
 from shared.runtime.client import http_client
 
-_BATCH_ITEMS = 256
-_BATCH_CHARACTERS = 8 << 20
-_REQUESTS_IN_FLIGHT = 4
+_MAX_BATCH_ITEMS = 256
+_MAX_BATCH_CHARACTERS = 8 << 20
+_CONCURRENT_REQUESTS = 4
 _DEADLINE_SECONDS = 600.0
-_MOST_ATTEMPTS = 30
+_MAX_ATTEMPTS = 30
 _RETRY_SECONDS = 1.0
 _NOT_JUDGED = "not judged"
 
@@ -41,7 +41,7 @@ _NOT_JUDGED = "not judged"
 def judge_file(
     input: Path, output: Path, url: str | None = None, token: str | None = None, console: Console | None = None
 ) -> int:
-    """Judges the rows `{id, kind, response, answer_key}` of a file, by the verifier at `url` or one in this process.
+    """Judges the rows `{id, kind, response, answer_key}` of a file, with the verifier at `url` or one in this process.
 
     Writes one verdict a line to `output`, in the order of the rows; a row that cannot be judged has an `error`.
     Returns 0, or 1 if a row has no reward.
@@ -52,14 +52,14 @@ def judge_file(
 async def _judge_file(
     input: Path, output: Path, opening: AbstractAsyncContextManager[VerifierClient], console: Console
 ) -> int:
-    num_rows = sum(1 for _ in _items(input))  # every row is read before the first is judged
+    num_rows = sum(1 for _ in _read_items(input))  # every row is read before the first is judged
     if num_rows == 0:
         raise InvalidInput(f"{input} has no rows; it should have one JSON object a line")
     tally: Counter[str] = Counter()
     async with opening as client:
         with _progress(console) as progress, atomic_writer(output) as file:
             bar = progress.add_task("judging", total=num_rows)
-            async for rows in _judge_in_order(client, _batches(input)):
+            async for rows in _judge_in_order(client, _make_batches(input)):
                 file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
                 tally.update(row.get("outcome", _NOT_JUDGED) for row in rows)
                 progress.advance(bar, len(rows))
@@ -91,16 +91,16 @@ async def _open_client(url: str | None, token: str | None) -> AsyncIterator[Veri
 # --- rows
 
 
-def _items(path: Path) -> Iterator[VerdictItem]:
+def _read_items(path: Path) -> Iterator[VerdictItem]:
     for where, row in read_json_lines(path):
-        yield _item(where, row)
+        yield _to_item(where, row)
 
 
-def _batches(path: Path) -> Iterator[list[VerdictItem]]:
+def _make_batches(path: Path) -> Iterator[list[VerdictItem]]:
     batch: list[VerdictItem] = []
     size = 0
-    for item in _items(path):
-        if batch and (len(batch) == _BATCH_ITEMS or size + len(item.response) > _BATCH_CHARACTERS):
+    for item in _read_items(path):
+        if batch and (len(batch) == _MAX_BATCH_ITEMS or size + len(item.response) > _MAX_BATCH_CHARACTERS):
             yield batch
             batch, size = [], 0
         batch.append(item)
@@ -109,8 +109,8 @@ def _batches(path: Path) -> Iterator[list[VerdictItem]]:
         yield batch
 
 
-def _item(where: str, row: dict[str, Any]) -> VerdictItem:
-    """A row as an item; rows of test sets may say `payload` for the response, and `gold` or `tests` without a key."""
+def _to_item(where: str, row: dict[str, Any]) -> VerdictItem:
+    """The item of a row. Test sets may have `payload` for the response, and `gold` or `tests` instead of a key."""
     try:
         key = (
             row["answer_key"] if "answer_key" in row else {name: row[name] for name in ("gold", "tests") if name in row}
@@ -135,7 +135,7 @@ async def _judge_in_order(
     try:
         for batch in batches:
             in_flight.append(asyncio.create_task(_judge_batch(client, batch)))
-            if len(in_flight) == _REQUESTS_IN_FLIGHT:
+            if len(in_flight) == _CONCURRENT_REQUESTS:
                 yield await in_flight.pop(0)
         while in_flight:
             yield await in_flight.pop(0)
@@ -145,22 +145,22 @@ async def _judge_in_order(
         await asyncio.gather(*in_flight, return_exceptions=True)
 
 
-class _Refused(Exception):
-    """The verifier answers, but does not judge this."""
+class _BatchRefused(Exception):
+    """The verifier answered that it will not judge this batch."""
 
 
 async def _judge_batch(client: VerifierClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
-    """The verdicts of a batch. One that is refused as a whole is sent again item by item, to find out which it was."""
+    """The verdicts of a batch. If it is refused, its items are sent one by one, so that only the cause is unjudged."""
     try:
-        return [verdict.model_dump(mode="json") for verdict in await _ask(client, batch)]
-    except _Refused as error:
+        return [verdict.model_dump(mode="json") for verdict in await _judge_with_retries(client, batch)]
+    except _BatchRefused as error:
         if len(batch) == 1:
             return [{"id": batch[0].id, "reward": None, "error": str(error)}]
         return [row for item in batch for row in await _judge_batch(client, [item])]
 
 
-async def _ask(client: VerifierClient, batch: Sequence[VerdictItem]) -> Sequence[Verdict]:
-    for _ in range(_MOST_ATTEMPTS):
+async def _judge_with_retries(client: VerifierClient, batch: Sequence[VerdictItem]) -> Sequence[Verdict]:
+    for _ in range(_MAX_ATTEMPTS):
         try:
             return await client.judge(batch, _DEADLINE_SECONDS + 10, _DEADLINE_SECONDS)
         except Overloaded:
@@ -168,5 +168,5 @@ async def _ask(client: VerifierClient, batch: Sequence[VerdictItem]) -> Sequence
         except (Unreachable, DeadlineExceeded, MalformedAnswer):
             raise
         except (InvalidInput, TooLarge, Unavailable) as error:
-            raise _Refused(str(error)) from error
-    raise IbtpoError(f"the verifier was overloaded for {_MOST_ATTEMPTS * _RETRY_SECONDS:g} s; try again later")
+            raise _BatchRefused(str(error)) from error
+    raise IbtpoError(f"the verifier was overloaded for {_MAX_ATTEMPTS * _RETRY_SECONDS:g} s; try again later")

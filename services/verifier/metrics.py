@@ -1,4 +1,4 @@
-"""What the verifier counts."""
+"""The verifier's metrics."""
 
 from enum import StrEnum
 
@@ -11,7 +11,7 @@ _JUDGE_BUCKETS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 1
 
 
 class BatchRefusal(StrEnum):
-    """Why a batch was not taken in."""
+    """Why a batch was refused."""
 
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
@@ -24,10 +24,10 @@ class WorkerEnd(StrEnum):
     DIED = "died"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
-    """Nobody waited for its answer any more."""
+    """Its caller stopped waiting."""
     MEMORY = "memory"
     RECYCLED = "recycled"
-    """It had answered enough, or had grown."""
+    """It had made enough calls, or used much memory."""
 
 
 class VerifierMetrics:
@@ -66,11 +66,11 @@ class VerifierMetrics:
         )
 
     def add_kind(self, kind: str) -> None:
-        """Shows a kind's verdicts from before the first one: rates and alerts begin at 0."""
+        """Creates the series of a kind's verdicts, so that rates and alerts begin at 0."""
         for outcome in Outcome:
             self.verdicts.labels(kind, outcome)
 
     def add_pool(self, kind: str) -> None:
-        """Shows the ends of a kind's workers from before the first one."""
+        """Creates the series of a kind's worker kills."""
         for reason in WorkerEnd:
             self.worker_kills.labels(kind, reason)

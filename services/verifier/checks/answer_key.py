@@ -1,4 +1,4 @@
-"""Reads an item's answer key into the model of its kind."""
+"""Parses an item's answer key into its kind's model."""
 
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ from shared.protocol.verdict import VerdictItem
 
 
 class AnswerKey(BaseModel):
-    """The base of a kind's key: immutable, so that it can be a cache's, and strict about unknown fields."""
+    """Base of every key: hashable, and unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -18,13 +18,13 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_key(model: type[M], item: VerdictItem) -> M:
-    """The item's answer key as `model`; InvalidInput names the item, the field and what it should be."""
+    """The item's answer key as `model`. InvalidInput names the item and the wrong field."""
     try:
         return model.model_validate(item.answer_key)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(map(str, ("answer_key", *first["loc"])))
+        field = ".".join(map(str, ("answer_key", *first["loc"])))
         fields = ", ".join(model.model_fields)
         raise InvalidInput(
-            f"item {item.id!r} (kind {item.kind!r}): {place}: {first['msg']}; its answer_key has the fields {fields}"
+            f"item {item.id!r} (kind {item.kind!r}): {field}: {first['msg']}; its answer_key has the fields {fields}"
         ) from None

@@ -1,4 +1,4 @@
-"""Multiple choice: the letters that a response settles on."""
+"""Multiple choice: which letters a response chooses."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _RULE = "choice"
-_LONGEST = 1_000
-_SHORT_LINE = 8
+_MAX_ANSWER_CHARACTERS = 1_000
+_MAX_BARE_LINE = 8
 
 _STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|bf|rm)(?![a-zA-Z])|[{}$*]|\\[ ,!]")
 _OPTION = re.compile(r"\s*(?:option\s+|choice\s+)?(?:\(([a-z])\)|([a-z])\s*(?:[.:)]|\Z))", re.IGNORECASE)
@@ -25,13 +25,13 @@ _ANSWER_LINE = re.compile(r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*(\S+)\s*\Z
 
 
 class ChoiceKey(AnswerKey):
-    """The right letter; several, as "A, C" or "AC", when all of them are owed."""
+    """The right letter, or all right letters, as "A, C" or "AC"."""
 
     gold: str = Field(min_length=1, max_length=64)
 
 
 class ChoiceCheck:
-    """Right when the final answer is the gold's letters, no more and no fewer."""
+    """Right if the response chooses exactly the gold's letters."""
 
     kind = "choice"
     is_repeatable = True
@@ -44,7 +44,7 @@ class ChoiceCheck:
 
     def prepare(self, item: VerdictItem) -> Case[frozenset[str]]:
         key = read_key(ChoiceKey, item)
-        gold = _letters(key.gold)
+        gold = _parse_letters(key.gold)
         if not gold:
             raise InvalidInput(f"item {item.id!r}: gold {key.gold!r} is no choice; give letters as 'B' or 'A, C'")
         return Case(item.response, gold, item.limits)
@@ -55,10 +55,10 @@ class ChoiceCheck:
 
 
 def _judge(case: Case[frozenset[str]]) -> Judgement:
-    stated = _stated(case.response)
-    if stated is None:
+    choice = _extract_choice(case.response)
+    if choice is None:
         return Judgement(0.0, Outcome.NO_ANSWER, "no boxed letter and no last line 'Answer: X'", _RULE)
-    chosen = _letters(stated)
+    chosen = _parse_letters(choice)
     if not chosen:
         return Judgement(0.0, Outcome.WRONG, "the final answer is not a letter", _RULE)
     if chosen == case.key:
@@ -66,23 +66,23 @@ def _judge(case: Case[frozenset[str]]) -> Judgement:
     return Judgement(0.0, Outcome.WRONG, f"chose {', '.join(sorted(chosen))}", _RULE)
 
 
-def _stated(response: str) -> str | None:
-    """What the box says, several boxes joined; without a box, the last line: a letter, or `Answer: X`."""
-    answer = extract_final_answer(response, _LONGEST)
+def _extract_choice(response: str) -> str | None:
+    """The content of the boxes, joined; without a box, what the last line says: `X` or `Answer: X`."""
+    answer = extract_final_answer(response, _MAX_ANSWER_CHARACTERS)
     if answer is not None:
         return ",".join(answer.stated)
     text = strip_thinking(response)
     if text is None or "\\boxed" in text:
         return None
-    last_line = text.rstrip().rpartition("\n")[2][-_LONGEST:].strip()
-    if len(last_line) <= _SHORT_LINE:
+    last_line = text.rstrip().rpartition("\n")[2][-_MAX_ANSWER_CHARACTERS:].strip()
+    if len(last_line) <= _MAX_BARE_LINE:
         return last_line or None
     named = _ANSWER_LINE.search(last_line.rstrip("*$. "))
     return named[1] if named else None
 
 
-def _letters(text: str) -> frozenset[str]:
-    """The letters chosen: of `C`, `(C)`, `C) Paris`, or of `A, C`; empty when it is no choice."""
+def _parse_letters(text: str) -> frozenset[str]:
+    """The letters of `C`, `(C)`, `C) Paris` or `A, C`; empty if the text is no choice."""
     plain = _STYLE.sub("", text).strip()
     if _SEVERAL.fullmatch(plain):
         return frozenset(letter for letter in plain if letter.isupper())

@@ -14,14 +14,14 @@ _RULE = "exact"
 
 
 class ExactKey(AnswerKey):
-    """The text owed. White space is compared by words: runs of it are one, ends are ignored."""
+    """The right text; it is compared word by word, so that white space does not count."""
 
     gold: str = Field(min_length=1, max_length=100_000)
     ignore_case: bool = False
 
 
 class ExactCheck:
-    """Right when the response, after its thinking part, is the gold text."""
+    """Right if the response, without its thinking part, is the gold text."""
 
     kind = "exact"
     is_repeatable = True

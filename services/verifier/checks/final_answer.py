@@ -1,28 +1,28 @@
-r"""Where a response says its final answer: the boxes after its last thinking part.
+r"""Extracts a response's final answer: the boxes after its last thinking part.
 
-Everything here is linear in the response and looks at no more than `_MOST_BOXES` boxes, counted from the end.
+All of this is linear in the response, and only the last `_MAX_BOXES` boxes are read.
 """
 
 import re
 from dataclasses import dataclass
 
-_THINK, _THOUGHT = "<think>", "</think>"
-_MOST_BOXES = 64
+_THINK_START, _THINK_END = "<think>", "</think>"
+_MAX_BOXES = 64
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"[-+]?[0-9A-Za-z]+(?:\.[0-9]+)?")
 _PERCENT = re.compile(r"\s*\$?\s*(?:\\?%|percent\b|pct\b)")
 _SENTENCE_END = re.compile(r"[.!?]\s*\$?\s+\S|\n\s*\n|[.!?]\**\s*\n")
 _WORD = re.compile(r"[^\W\d_]")
-_FAR_CHARACTERS = 120
+_MAX_GAP_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class FinalAnswer:
-    r"""The boxes of a response, as written, without the box.
+    r"""The contents of a response's boxes.
 
-    `stated` are the distinct boxes of the last sentence that has one: more than one are alternatives, or a list of
-    values. `boxes` are all distinct boxes, which only a gold of as many values may ask for.
+    `stated`: the distinct boxes of the last sentence that has any; several are alternatives, or a list of values.
+    `boxes`: all distinct boxes; they count only if the gold has as many values.
     """
 
     stated: tuple[str, ...]
@@ -30,41 +30,41 @@ class FinalAnswer:
 
 
 def strip_thinking(response: str) -> str | None:
-    """What follows the last `</think>`; None when the response is still thinking."""
-    closed = response.rfind(_THOUGHT)
-    opened = response.find(_THINK, closed + 1 if closed >= 0 else 0)
+    """What follows the last `</think>`; None if the response is still thinking."""
+    closed = response.rfind(_THINK_END)
+    opened = response.find(_THINK_START, closed + 1 if closed >= 0 else 0)
     if opened >= 0:
         return None
-    return response[closed + len(_THOUGHT) :] if closed >= 0 else response
+    return response[closed + len(_THINK_END) :] if closed >= 0 else response
 
 
-def extract_final_answer(response: str, longest: int) -> FinalAnswer | None:
-    r"""The final answer of `response`: its boxes, or the line after a closing `####`; None when it states none.
+def extract_final_answer(response: str, max_characters: int) -> FinalAnswer | None:
+    r"""The boxes of `response`, or else its last line `#### 18`; None if it has neither.
 
-    A box that never closes, or is longer than `longest` characters, states none; nor does an empty last box.
+    None also if the last box is empty, never closes, or is longer than `max_characters`.
     """
     text = strip_thinking(response)
     if text is None:
         return None
-    spans = _spans(text, longest)
+    spans = _find_boxes(text, max_characters)
     if spans is None:
         return None
     if not spans:
-        return _after_hashes(text, longest)
-    contents = [_content(text, start, end) for _, start, end in spans]
+        return _extract_after_hashes(text, max_characters)
+    contents = [_read_content(text, start, end) for _, start, end in spans]
     if not contents[-1]:
         return None
     first = len(spans) - 1
-    while first > 0 and _belongs_together(text[spans[first - 1][2] + 1 : spans[first][0]]):
+    while first > 0 and _is_same_sentence(text[spans[first - 1][2] + 1 : spans[first][0]]):
         first -= 1
-    return FinalAnswer(_distinct(contents[first:]), _distinct(contents))
+    return FinalAnswer(_deduplicate(contents[first:]), _deduplicate(contents))
 
 
-def _spans(text: str, longest: int) -> list[tuple[int, int, int]] | None:
-    """(start of the command, start of the content, its end) of the outermost boxes; None if the last is broken."""
+def _find_boxes(text: str, max_characters: int) -> list[tuple[int, int, int]] | None:
+    """(start of the command, start and end of the content) of each outermost box; None if the last one is broken."""
     spans: list[tuple[int, int, int]] = []
     limit = len(text)
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         at = max(text.rfind("\\boxed", 0, limit), text.rfind("\\fbox", 0, limit))
         if at < 0:
             break
@@ -72,7 +72,7 @@ def _spans(text: str, longest: int) -> list[tuple[int, int, int]] | None:
         command = _BOX.match(text, at)
         if command is None:
             continue
-        span = _closed(text, command.end(), longest)
+        span = _find_content(text, command.end(), max_characters)
         if span is None:
             if not spans:
                 return None
@@ -84,13 +84,13 @@ def _spans(text: str, longest: int) -> list[tuple[int, int, int]] | None:
     return spans
 
 
-def _closed(text: str, start: int, longest: int) -> tuple[int, int] | None:
-    """The content's start and end, of braces that close within `longest` characters, or of a bare token."""
+def _find_content(text: str, start: int, max_characters: int) -> tuple[int, int] | None:
+    """Start and end of what stands in braces, or of a bare token; None if it is longer than `max_characters`."""
     if text[start : start + 1] != "{":
-        bare = _BARE.match(text, start, start + longest)
+        bare = _BARE.match(text, start, start + max_characters)
         return (start, bare.end()) if bare else None
     depth = 0
-    for brace in _BRACE.finditer(text, start, start + longest + 2):
+    for brace in _BRACE.finditer(text, start, start + max_characters + 2):
         if brace[0] == "{":
             depth += 1
         elif brace[0] == "}":
@@ -100,34 +100,34 @@ def _closed(text: str, start: int, longest: int) -> tuple[int, int] | None:
     return None
 
 
-def _content(text: str, start: int, end: int) -> str:
+def _read_content(text: str, start: int, end: int) -> str:
     content = text[start:end].strip()
     inner = _BOX.match(content)
     if inner is not None:  # a box around a box
-        span = _closed(content, inner.end(), len(content))
+        span = _find_content(content, inner.end(), len(content))
         content = content[span[0] : span[1]].strip() if span else content
     if content and _PERCENT.match(text, end + 1):
         return content + "\\%"
     return content
 
 
-def _belongs_together(between: str) -> bool:
-    """Whether two boxes with this text between them are one statement."""
-    if len(between) > _FAR_CHARACTERS:
+def _is_same_sentence(between: str) -> bool:
+    """Whether two boxes with this text between them stand in one sentence."""
+    if len(between) > _MAX_GAP_CHARACTERS:
         return False
     return _SENTENCE_END.search(between) is None or _WORD.search(between.replace("\\quad", "")) is None
 
 
-def _distinct(contents: list[str]) -> tuple[str, ...]:
+def _deduplicate(contents: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(content for content in contents if content))
 
 
-def _after_hashes(text: str, longest: int) -> FinalAnswer | None:
-    """The last line's `#### 18`, the form of GSM8K's reference chains."""
+def _extract_after_hashes(text: str, max_characters: int) -> FinalAnswer | None:
+    """The answer of a last line `#### 18`, as in GSM8K's reference solutions."""
     at = text.rfind("####")
     if at < 0 or (at > 0 and text[at - 1] != "\n"):
         return None
     line = text[at + 4 :].strip()
-    if not line or "\n" in line or len(line) > longest:
+    if not line or "\n" in line or len(line) > max_characters:
         return None
     return FinalAnswer((line,), (line,))

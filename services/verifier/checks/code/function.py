@@ -1,4 +1,4 @@
-"""Judges functions by tests that run in a process of their own and call them over plain data."""
+"""Judges functions by tests that run in another process and exchange only plain data with them."""
 
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedFunction
@@ -13,8 +13,8 @@ async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunctio
     solution = Program(source, Role.SOLUTION)
     judge = Program(tests.script.pack(), Role.JUDGE)
     solved, judged = await sandbox.run_pair(solution, judge, limits)
-    report = _read(judged)
-    outcome, reason = _outcome(solved, judged, report)
+    report = _read_report(judged)
+    outcome, reason = _find_outcome(solved, judged, report)
     reward: float | None = float(outcome is Outcome.RIGHT)
     if outcome is Outcome.INFRASTRUCTURE:
         reward = None
@@ -25,23 +25,23 @@ async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunctio
     return Judgement(reward, outcome, shorten(reason), tests.rule, judged.seconds, cpu_seconds, sandbox.is_isolated)
 
 
-def _read(judged: ProgramRun) -> JudgeReport | None:
+def _read_report(judged: ProgramRun) -> JudgeReport | None:
     """The judge's report: its process runs the key's tests, never the answer."""
     return JudgeReport.unpack(judged.stdout) if judged.stdout else None
 
 
-def _outcome(solved: ProgramRun, judged: ProgramRun, report: JudgeReport | None) -> tuple[Outcome, str]:
+def _find_outcome(solved: ProgramRun, judged: ProgramRun, report: JudgeReport | None) -> tuple[Outcome, str]:
     if EndReason.LOST in (solved.end_reason, judged.end_reason):
         lost = solved if solved.end_reason is EndReason.LOST else judged
         return Outcome.INFRASTRUCTURE, reason_of(lost)
     if report is None or not report.is_done:
-        return _outcome_without_report(solved, judged)
+        return _find_outcome_without_report(solved, judged)
     if not report.failure:
         if not report.num_answers:
             return Outcome.UNSUPPORTED, "the tests never call the solution"
         return Outcome.RIGHT, ""
     if report.failure == "SolutionGone":
-        return _outcome_of_gone(solved, report)
+        return _find_outcome_of_gone(solved, report)
     reason = f"{report.failure}: {report.message}" if report.message else report.failure
     known = {
         "AssertionError": Outcome.WRONG,
@@ -51,14 +51,14 @@ def _outcome(solved: ProgramRun, judged: ProgramRun, report: JudgeReport | None)
     return known.get(report.failure, Outcome.RUNTIME_ERROR), reason
 
 
-def _outcome_without_report(solved: ProgramRun, judged: ProgramRun) -> tuple[Outcome, str]:
-    """The judge did not come to its end: out of time or memory with the solution's doing, else the tests' own fault."""
+def _find_outcome_without_report(solved: ProgramRun, judged: ProgramRun) -> tuple[Outcome, str]:
+    """The tests did not finish: the solution took too much time or memory, or else the tests themselves are broken."""
     if judged.end_reason in (EndReason.TIMED_OUT, EndReason.OUT_OF_MEMORY):
         return outcome_of(judged) or Outcome.RUNTIME_ERROR, reason_of(judged)
     return Outcome.UNSUPPORTED, f"the tests themselves failed: {reason_of(judged)}"
 
 
-def _outcome_of_gone(solved: ProgramRun, report: JudgeReport) -> tuple[Outcome, str]:
+def _find_outcome_of_gone(solved: ProgramRun, report: JudgeReport) -> tuple[Outcome, str]:
     if solved.is_clean or solved.end_reason is EndReason.STOPPED:
         return Outcome.RUNTIME_ERROR, f"the program left its tests: {report.message}"
     return outcome_of(solved) or Outcome.RUNTIME_ERROR, reason_of(solved)

@@ -1,4 +1,4 @@
-"""The answer key of a code item, and the tests prepared from it."""
+"""The answer keys of code items, and the tests prepared from them."""
 
 import ast
 import warnings
@@ -21,14 +21,14 @@ TestCode = Annotated[str, Field(max_length=_MAX_TEST_CHARACTERS)]
 
 
 class StdioCase(Message):
-    """What the program reads, and what it should print."""
+    """The program's input and expected output."""
 
     input: str = ""
     output: str
 
 
 class StdioTests(Message):
-    """Whole programs, by what they print."""
+    """Tests of a whole program, by its output."""
 
     type: Literal["stdio"]
     language: Literal["python", "javascript"] = "python"
@@ -36,7 +36,7 @@ class StdioTests(Message):
 
 
 class AssertTests(Message):
-    """Functions, by assertions; `setup` runs before them, in the judge's process."""
+    """Tests of a function by assertions; `setup` runs before them, in the judge's process."""
 
     type: Literal["assert"]
     entry_point: Name
@@ -45,7 +45,7 @@ class AssertTests(Message):
 
 
 class CheckTests(Message):
-    """Functions, by a `check(candidate)` that the test code defines (HumanEval's form)."""
+    """Tests of a function by a `check(candidate)` that `test` defines (HumanEval's form)."""
 
     type: Literal["check"]
     entry_point: Name
@@ -54,7 +54,7 @@ class CheckTests(Message):
 
 
 class CodeKey(Message):
-    """The tests, and whether passing some of them earns a part of the reward."""
+    """The tests, and whether the reward is the share of tests passed."""
 
     tests: Annotated[StdioTests | AssertTests | CheckTests, Field(discriminator="type")]
     partial_credit: bool = False
@@ -90,7 +90,7 @@ PreparedTests = PreparedStdio | PreparedFunction
 
 
 def prepare_tests(item: VerdictItem) -> PreparedTests:
-    """The item's tests. Raises InvalidInput for such as nothing, or anything, could pass."""
+    """The item's tests. Raises InvalidInput for tests that every program would pass, or none."""
     key = read_key(CodeKey, item)
     tests = key.tests
     if isinstance(tests, StdioTests):
@@ -106,7 +106,7 @@ def prepare_tests(item: VerdictItem) -> PreparedTests:
 
 
 def _prepare_stdio(item_id: str, tests: StdioTests, is_partial: bool) -> PreparedStdio:
-    cases = tuple((_encoded(case.input), _encoded(case.output)) for case in tests.cases)
+    cases = tuple((_encode(case.input), _encode(case.output)) for case in tests.cases)
     if not any(output.strip() for _, output in cases):
         raise InvalidInput(
             f"item {item_id!r}: none of the {len(cases)} cases expects any output, so that an empty program would "
@@ -121,14 +121,14 @@ def _require_assertions(item_id: str, script: JudgeScript) -> None:
         raise InvalidInput(
             f"item {item_id!r}: its tests have more than {_MAX_TEST_CHARACTERS} characters; shorten them"
         )
-    trees = [_parsed(item_id, piece) for piece in pieces]
+    trees = [_parse(item_id, piece) for piece in pieces]
     if not any(map(has_assertion, trees[1:])):
         raise InvalidInput(f"item {item_id!r}: its tests assert nothing, so that anything would pass; add assertions")
     if script.calls_check and not any(_defines_check(tree) for tree in trees):
         raise InvalidInput(f"item {item_id!r}: its test defines no function check(candidate); HumanEval's form has one")
 
 
-def _parsed(item_id: str, code: str) -> ast.Module:
+def _parse(item_id: str, code: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -141,5 +141,5 @@ def _defines_check(tree: ast.Module) -> bool:
     return any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
 
 
-def _encoded(text: str) -> bytes:
+def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")

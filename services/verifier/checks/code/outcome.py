@@ -1,4 +1,4 @@
-"""What the end of a process means for its answer."""
+"""Which outcome a process's end has, and why."""
 
 from services.verifier.sandbox.sandbox import EndReason, ProgramRun
 from shared.protocol.verdict import Outcome
@@ -14,25 +14,25 @@ _MAX_REASON = 300
 
 
 def outcome_of(run: ProgramRun) -> Outcome | None:
-    """The outcome that the process's end alone decides; None when it ended as a program should."""
+    """The outcome of a process that failed; None if it ended normally."""
     if run.is_clean:
         return None
     return _OUTCOME_OF_ENDING.get(run.end_reason, Outcome.RUNTIME_ERROR)
 
 
 def reason_of(run: ProgramRun) -> str:
-    """How it ended and the last thing it said, in a line."""
+    """How the process ended, and its last line of stderr."""
     lines = run.stderr.decode("utf-8", "replace").strip().splitlines()
-    said = f": {lines[-1].strip()}" if lines else ""
+    last_line = f": {lines[-1].strip()}" if lines else ""
     if run.signal is not None:
         how = f"{run.end_reason.value} (signal {run.signal})"
     elif run.exit_code:
         how = f"{run.end_reason.value} with code {run.exit_code}"
     else:
         how = run.end_reason.value
-    return shorten(f"the program {how.replace('_', ' ')}{said}")
+    return shorten(f"the program {how.replace('_', ' ')}{last_line}")
 
 
 def shorten(reason: str) -> str:
-    """One line of bounded length."""
+    """The text in one line of bounded length."""
     return " ".join(reason.split())[:_MAX_REASON]

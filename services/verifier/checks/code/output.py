@@ -1,4 +1,4 @@
-"""Compares what a program printed with what it should have printed."""
+"""Compares a program's output with the expected output."""
 
 import re
 from decimal import Decimal
@@ -11,32 +11,32 @@ _FINEST = Decimal("1e-9")
 
 
 def outputs_match(printed: bytes, expected: bytes) -> bool:
-    """Line by line; ends of lines and empty lines at the end do not count.
+    """Compares line by line; white space at the end of lines and empty lines at the end do not count.
 
-    Two words also agree when the expected one is written with a decimal point or exponent and the printed one is the
-    same number: within half of the last place written, at most 1e-6 and at least 1e-9 of it.
+    If an expected word has a decimal point or an exponent, a printed number matches it within half of its last
+    written digit, but at least within 1e-9 and at most within 1e-6 of its value.
     """
-    ours, theirs = _lines(printed), _lines(expected)
-    return len(ours) == len(theirs) and all(map(_same_line, ours, theirs))
+    ours, theirs = _split_lines(printed), _split_lines(expected)
+    return len(ours) == len(theirs) and all(map(_lines_match, ours, theirs))
 
 
-def _lines(text: bytes) -> list[bytes]:
+def _split_lines(text: bytes) -> list[bytes]:
     lines = [line.rstrip() for line in text.split(b"\n")]
     while lines and not lines[-1]:
         lines.pop()
     return lines
 
 
-def _same_line(printed: bytes, expected: bytes) -> bool:
+def _lines_match(printed: bytes, expected: bytes) -> bool:
     if printed == expected:
         return True
     if b"." not in expected and b"e" not in expected.lower():
         return False
     ours, theirs = _WORDS.split(printed), _WORDS.split(expected)
-    return len(ours) == len(theirs) and all(map(_same_word, ours, theirs))
+    return len(ours) == len(theirs) and all(map(_words_match, ours, theirs))
 
 
-def _same_word(printed: bytes, expected: bytes) -> bool:
+def _words_match(printed: bytes, expected: bytes) -> bool:
     if printed == expected:
         return True
     if not _is_decimal(expected) or len(printed) > _MAX_DIGITS or not _NUMBER.fullmatch(printed):

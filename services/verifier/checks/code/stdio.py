@@ -1,4 +1,4 @@
-"""Judges whole programs by what they print. Expected outputs stay in the service."""
+"""Judges whole programs by what they print. The expected outputs never leave the service."""
 
 import time
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from shared.protocol.verdict import Outcome
 
 @dataclass(slots=True)
 class _Tally:
-    """How the cases went so far."""
+    """The results of the cases so far."""
 
     num_passed: int = 0
     outcome: Outcome = Outcome.RIGHT
@@ -32,7 +32,7 @@ class _Tally:
             self.fail(outcome, f"case {number}: {reason_of(run)}")
 
     def fail(self, outcome: Outcome, reason: str) -> None:
-        """The first failure names the outcome; one of ours outweighs it."""
+        """The first failure decides the outcome, except that the verifier's own failure outweighs it."""
         if self.outcome is Outcome.RIGHT or outcome is Outcome.INFRASTRUCTURE:
             self.outcome, self.reason = outcome, reason
 
@@ -40,7 +40,7 @@ class _Tally:
 async def judge_stdio(
     sandbox: Sandbox, program: Program, tests: PreparedStdio, limits: Limits, item_seconds: float
 ) -> Judgement:
-    """Runs the program on every case, each in a process of its own, until one fails (all where parts earn credit)."""
+    """Runs the program on each case in a new process, until one fails; with partial credit, on all of them."""
     tally = _Tally()
     spent = 0.0
     started = time.monotonic()
@@ -49,23 +49,23 @@ async def judge_stdio(
         if left <= 0:
             tally.fail(Outcome.TIMED_OUT, f"case {number}: the item's {item_seconds:g} seconds are over")
             break
-        run = await sandbox.run(replace(program, stdin=stdin), _within(limits, left))
+        run = await sandbox.run(replace(program, stdin=stdin), _limit_wall_seconds(limits, left))
         spent += run.seconds
         tally.add(number, run, expected)
         if tally.outcome is Outcome.INFRASTRUCTURE or (tally.outcome is not Outcome.RIGHT and not tests.is_partial):
             break
-    return _judgement(tally, tests, time.monotonic() - started, sandbox.is_isolated)
+    return _to_judgement(tally, tests, time.monotonic() - started, sandbox.is_isolated)
 
 
-def _within(limits: Limits, seconds: float) -> Limits:
-    """The limits, with no more wall clock than is left."""
+def _limit_wall_seconds(limits: Limits, seconds: float) -> Limits:
+    """The limits, with at most `seconds` of wall clock."""
     wall_seconds = min(limits.wall_seconds, seconds)
     return replace(
         limits, wall_seconds=wall_seconds, starved_seconds=min(limits.starved_seconds, seconds - wall_seconds)
     )
 
 
-def _judgement(tally: _Tally, tests: PreparedStdio, seconds: float, is_isolated: bool) -> Judgement:
+def _to_judgement(tally: _Tally, tests: PreparedStdio, seconds: float, is_isolated: bool) -> Judgement:
     num_cases = len(tests.cases)
     reward: float | None = float(tally.num_passed == num_cases)
     if tests.is_partial:

@@ -1,4 +1,4 @@
-"""What is decided about an answer in this process: right, wrong, or left to the workers."""
+"""Decides in this process whether an answer is right or wrong, or leaves it to a worker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from services.verifier.checks.math.reading.parsed_answer import ParsedAnswer, pa
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A decision, the rule that made it, and the answer's text where UNKNOWN leaves it to the workers."""
+    """The result and the rule that gave it. If it is UNKNOWN, a worker compares `text` with the gold."""
 
     equivalence: Equivalence
     rule: str
@@ -23,18 +23,18 @@ class Decision:
 
 
 _SAME_NUMBER = Decision(Equivalence.SAME, "number")
-_OTHER_NUMBER = Decision(Equivalence.DIFFERENT, "number", "another number than the gold")
+_DIFFERENT_NUMBER = Decision(Equivalence.DIFFERENT, "number", "another number than the gold")
 
 
 def decide(gold: ParsedAnswer, answer: FinalAnswer) -> Decision:
     """Compares the final answer with the gold."""
     if len(answer.stated) == 1 and len(gold.forms) == 1:
         number = parse_number(answer.stated[0])
-        if number is not None and (owed := parse_number(gold.text)) is not None:
-            return _SAME_NUMBER if number == owed else _OTHER_NUMBER
+        if number is not None and (gold_number := parse_number(gold.text)) is not None:
+            return _SAME_NUMBER if number == gold_number else _DIFFERENT_NUMBER
     decisions = [_decide_text(gold, text) for text in _candidates(gold, answer)]
     if len(answer.stated) > 1:
-        decisions.append(_decide_restated(gold, answer.stated))
+        decisions.append(_decide_repeated(gold, answer.stated))
     for equivalence in (Equivalence.SAME, Equivalence.UNKNOWN):
         for decision in decisions:
             if decision.equivalence is equivalence:
@@ -43,7 +43,7 @@ def decide(gold: ParsedAnswer, answer: FinalAnswer) -> Decision:
 
 
 def _candidates(gold: ParsedAnswer, answer: FinalAnswer) -> list[str]:
-    """The texts that the boxes can mean. Several boxes are one list; only a gold of several values has it judged."""
+    """What the boxes may say together. Only a gold of several values may be met by boxes outside the last sentence."""
     texts = [", ".join(answer.stated)]
     num_values = max((len(form.items) for form in gold.forms if isinstance(form, ValueList | FiniteSet)), default=1)
     if num_values > 1 or not gold.forms:
@@ -53,8 +53,8 @@ def _candidates(gold: ParsedAnswer, answer: FinalAnswer) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _decide_restated(gold: ParsedAnswer, texts: Sequence[str]) -> Decision:
-    r"""One value boxed in several ways, as \\boxed{1.5} or \\boxed{\\frac{3}{2}}: all of them have to be right."""
+def _decide_repeated(gold: ParsedAnswer, texts: Sequence[str]) -> Decision:
+    r"""One value in several boxes, as \boxed{1.5} or \boxed{\frac{3}{2}}: each of them must be right."""
     same = all(_decide_text(gold, text).equivalence is Equivalence.SAME for text in texts)
     return Decision(Equivalence.of(same), "form", "" if same else "several answers, not all of them right")
 
@@ -65,16 +65,16 @@ def _decide_text(gold: ParsedAnswer, text: str) -> Decision:
         return Decision(Equivalence.SAME, "text")
     if any(isinstance(form, Text) for form in gold.forms) and answer.words == gold.words:
         return Decision(Equivalence.SAME, "words")
-    undone = find_unevaluated_token(gold, answer) if not (gold.forms and answer.forms) else None
-    if undone is not None:
-        return Decision(Equivalence.DIFFERENT, "unevaluated", f"{undone} is left in it, which the gold does not have")
+    left = find_unevaluated_token(gold, answer) if not (gold.forms and answer.forms) else None
+    if left is not None:
+        return Decision(Equivalence.DIFFERENT, "unevaluated", f"{left} is left in it, which the gold does not have")
     if not answer.forms and gold.forms:
         return Decision(
             Equivalence.DIFFERENT, "unreadable", f"not readable as an answer: {answer.unreadable_reason}"[:200]
         )
     if not answer.forms or not gold.forms:
         return Decision(Equivalence.UNKNOWN, "math-verify", text=text)
-    equivalence = any_of(compare(owed, given) for owed in gold.forms for given in answer.forms)
+    equivalence = any_of(compare(gold_form, form) for gold_form in gold.forms for form in answer.forms)
     if equivalence is Equivalence.UNKNOWN:
         return Decision(equivalence, "math-verify", text=text)
     return Decision(equivalence, "form", "" if equivalence is Equivalence.SAME else "not the same as the gold")

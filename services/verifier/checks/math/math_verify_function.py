@@ -1,4 +1,4 @@
-"""math-verify's comparison as a worker's function; importing this imports sympy, so only workers do."""
+"""math-verify's comparison, for workers: importing this module imports sympy."""
 
 from random import Random
 from typing import Any
@@ -14,23 +14,23 @@ _DIGITS = 40
 
 def are_same(gold: str, answer: str) -> bool:
     """Whether math-verify calls the two equal and, for expressions, they agree to 40 digits as well."""
-    clear_cache()  # sympy keeps what it has seen; a worker must not grow with every question
-    owed, given = _read(gold), _read(answer)
-    if not owed or not given or not verify(owed[0], given[0], timeout_seconds=None):
+    clear_cache()  # sympy's cache would make the worker grow with every call
+    golds, answers = _parse(gold), _parse(answer)
+    if not golds or not answers or not verify(golds[0], answers[0], timeout_seconds=None):
         return False
-    both = owed[0], given[0]
-    return _agree(*both) if all(isinstance(form, Expr) for form in both) else True
+    both = golds[0], answers[0]
+    return _values_agree(*both) if all(isinstance(form, Expr) for form in both) else True
 
 
-def _read(text: str) -> list[Any]:
-    # without its own timeouts: they are signals, and this process is ended from outside
+def _parse(text: str) -> list[Any]:
+    # without its own timeouts: they use signals, and this process is killed from outside
     return list(parse(f"${text}$", _LATEX, fallback_mode="no_fallback", parsing_timeout=None))
 
 
-def _agree(gold: Any, answer: Any) -> bool:
-    """At two points: math-verify itself rounds to 15 digits, and takes 10^-20 for 10^-21."""
+def _values_agree(gold: Any, answer: Any) -> bool:
+    """Whether they agree to 40 digits at two points; math-verify rounds to 15 and takes 10^-20 for 10^-21."""
     difference = gold - answer
-    random = Random(0)  # the same points each time: a verdict does not depend on chance
+    random = Random(0)  # always the same points, so that verdicts are repeatable
     for _ in range(_POINTS):
         point = {symbol: random.randrange(1, 10**6) for symbol in difference.free_symbols}
         scale = abs(gold.subs(point).evalf(_DIGITS + 20)) + abs(answer.subs(point).evalf(_DIGITS + 20))
@@ -40,6 +40,6 @@ def _agree(gold: Any, answer: Any) -> bool:
     return True
 
 
-# Asked once on import, in the template, so that no worker has the grammars and sympy's own imports still before it.
+# Called on import, in the template, so that forked workers have the grammars and all of sympy loaded.
 are_same(r"\mathbb{R}\setminus\{0\}", r"(-\infty,0)\cup(0,\infty)")
 are_same(r"\sqrt{x^2}+\sum_{k=1}^{n} k", r"x+\sum_{k=1}^{n} k")

@@ -1,4 +1,4 @@
-"""Whether an answer says what the gold says: structure first, then the scalars in it."""
+"""Compares an answer's form with the gold's: structure first, then the scalars in it."""
 
 from fractions import Fraction
 
@@ -40,17 +40,17 @@ from services.verifier.checks.math.reading.forms import (
     ValueList,
 )
 from services.verifier.checks.math.reading.tokens import normalize_words
-from services.verifier.checks.math.reading.units import may_differ
+from services.verifier.checks.math.reading.units import units_differ
 
 _DEGREE = divide(Symbol("pi"), Number(Fraction(180)))
 _ROUND = {"langle": "(", "rangle": ")"}
 
 
 def compare(gold: Form, answer: Form) -> Equivalence:
-    """Whether the answer is the gold. Not symmetric: the gold says how much is asked for."""
+    """Whether the answer says what the gold says. Not symmetric: the gold decides how much is required."""
     if gold == answer:
         return Equivalence.SAME
-    gold, answer = _expanded(gold), _expanded(answer)
+    gold, answer = _expand(gold), _expand(answer)
     if isinstance(gold, Text) or isinstance(answer, Text):
         return _compare_words(gold, answer)
     if isinstance(gold, Relation):
@@ -69,11 +69,11 @@ def compare(gold: Form, answer: Form) -> Equivalence:
 def _compare_structures(gold: Form, answer: Form) -> Equivalence:
     match gold, answer:
         case ValueList(golds, _), ValueList(answers, _):
-            return _compare_listings(_distinct(golds), _distinct(answers))
+            return _compare_listings(_deduplicate(golds), _deduplicate(answers))
         case (ValueList(golds, _), FiniteSet(answers)) | (FiniteSet(golds), ValueList(answers, _)):
             return compare_in_any_order(golds, answers, compare)
         case FiniteSet(golds), FiniteSet(answers):
-            return compare_in_any_order(_distinct(golds), _distinct(answers), compare)
+            return compare_in_any_order(_deduplicate(golds), _deduplicate(answers), compare)
         case FiniteSet((only,)), _ if isinstance(answer, SCALARS):
             return compare(only, answer)
         case _, FiniteSet((only,)) if isinstance(gold, SCALARS):
@@ -90,7 +90,7 @@ def _compare_structures(gold: Form, answer: Form) -> Equivalence:
             return Equivalence.of(int(gold.digits) == answer.value)
         case Number(), Numeral(_, 10):
             return Equivalence.of(int(answer.digits) == gold.value)
-        case ValueList(golds, True), _ if _is_set(answer) and (union := _as_union(golds)) is not None:
+        case ValueList(golds, True), _ if _is_set(answer) and (union := _to_union(golds)) is not None:
             return compare(union, answer)
         case SetOperation(), _ if _is_set(answer):
             return _compare_sets(gold, answer)
@@ -100,8 +100,8 @@ def _compare_structures(gold: Form, answer: Form) -> Equivalence:
             return Equivalence.DIFFERENT
 
 
-def _as_union(items: tuple[Form, ...]) -> Form | None:
-    """x < 1 or x > 3 as the union that it is."""
+def _to_union(items: tuple[Form, ...]) -> Form | None:
+    """x < 1 or x > 3 as a union of intervals; None if it is none."""
     intervals = [to_interval(item) if isinstance(item, Relation) else None for item in items]
     found = [interval for interval in intervals if interval is not None]
     if len(found) < len(intervals) or len({variable for variable, _ in found}) > 1:
@@ -114,7 +114,7 @@ def _is_set(form: Form) -> bool:
 
 
 def _compare_sets(gold: Form, answer: Form) -> Equivalence:
-    """The parts of a union in any order; what is not the same part by part may still be the same set."""
+    """SAME if both are unions of the same parts, else UNKNOWN: different parts may be the same set."""
     if not (isinstance(gold, SetOperation) and isinstance(answer, SetOperation) and gold.name == answer.name == "cup"):
         return Equivalence.UNKNOWN
     found = compare_in_any_order(gold.parts, answer.parts, compare)
@@ -129,7 +129,7 @@ def _compare_brackets(gold: Bracket, answer: Bracket) -> Equivalence:
 
 
 def _compare_listings(golds: tuple[Form, ...], answers: tuple[Form, ...]) -> Equivalence:
-    """In any order; but values for named golds (a = 4, b = 5) in the order of the names."""
+    """In any order, except that bare values for named golds (a = 4, b = 5) must follow the names' order."""
     named = len({item.sides[0] for item in golds if isinstance(item, Relation) and is_equation(item)})
     if named > 1 and not any(isinstance(item, Relation) for item in answers):
         return compare_in_order(golds, answers, compare)
@@ -139,7 +139,7 @@ def _compare_listings(golds: tuple[Form, ...], answers: tuple[Form, ...]) -> Equ
     return compare_in_any_order(golds, answers, compare)
 
 
-def _distinct(items: tuple[Form, ...]) -> tuple[Form, ...]:
+def _deduplicate(items: tuple[Form, ...]) -> tuple[Form, ...]:
     return tuple(dict.fromkeys(items))
 
 
@@ -160,43 +160,43 @@ def _compare_to_relation(gold: Relation, answer: Form) -> Equivalence:
 
 
 def _compare_to_equation(gold: Relation, answer: Form) -> Equivalence:
-    owed = read_assignment(gold)
+    expected = read_assignment(gold)
     if not isinstance(answer, Relation):
-        return Equivalence.DIFFERENT if owed is None or owed.name is None else compare(owed.value, answer)
+        return Equivalence.DIFFERENT if expected is None or expected.name is None else compare(expected.value, answer)
     if not is_equation(answer):
         return Equivalence.DIFFERENT
     given = read_assignment(answer)
-    if owed is not None and given is not None and owed.name == given.name:
-        return compare(owed.value, given.value)
-    if owed is not None and (owed.name is None or is_constant(owed.value)):
-        return Equivalence.DIFFERENT  # a value is owed, not an equation that has it as its solution
+    if expected is not None and given is not None and expected.name == given.name:
+        return compare(expected.value, given.value)
+    if expected is not None and (expected.name is None or is_constant(expected.value)):
+        return Equivalence.DIFFERENT  # the gold is a value; an equation with that solution is not
     return compare_by_ratio(gold, answer)
 
 
 def _compare_to_membership(gold: Relation, answer: Form) -> Equivalence:
-    variable, owed = gold.sides
+    variable, expected = gold.sides
     if isinstance(answer, Relation):
         if answer.relators != (Relator.IN,) or answer.sides[0] != variable:
             return Equivalence.DIFFERENT
-        return compare(owed, answer.sides[1])
-    return compare(owed, answer)
+        return compare(expected, answer.sides[1])
+    return compare(expected, answer)
 
 
 def _compare_inequalities(gold: Relation, answer: Relation) -> Equivalence:
     if is_equation(answer):
         return Equivalence.DIFFERENT
-    owed, given = to_interval(gold), to_interval(answer)
-    if answer.relators == (Relator.IN,) and owed is not None:
-        return compare(owed[1], answer.sides[1]) if answer.sides[0] == owed[0] else Equivalence.DIFFERENT
-    if owed is not None and given is not None and owed[0] == given[0]:
-        return compare(owed[1], given[1])
+    expected, given = to_interval(gold), to_interval(answer)
+    if answer.relators == (Relator.IN,) and expected is not None:
+        return compare(expected[1], answer.sides[1]) if answer.sides[0] == expected[0] else Equivalence.DIFFERENT
+    if expected is not None and given is not None and expected[0] == given[0]:
+        return compare(expected[1], given[1])
     if all(relator in ORDERS for relator in (*gold.relators, *answer.relators)):
         return compare_by_ratio(gold, answer)
     return Equivalence.UNKNOWN
 
 
 def _compare_relation(gold: Form, answer: Relation) -> Equivalence:
-    """A gold without a relation against x = 5, or x in [0, 1]."""
+    """A gold that is no relation with an answer such as x = 5, or x in [0, 1]."""
     if answer.relators == (Relator.IN,):
         return compare(gold, answer.sides[1]) if isinstance(answer.sides[0], Symbol) else Equivalence.DIFFERENT
     given = read_assignment(answer)
@@ -209,7 +209,7 @@ def _compare_relation(gold: Form, answer: Relation) -> Equivalence:
 def _compare_quantities(gold: Form, answer: Form) -> Equivalence:
     gold_value, gold_unit = (gold.value, gold.unit) if isinstance(gold, Quantity) else (gold, "")
     value, unit = (answer.value, answer.unit) if isinstance(answer, Quantity) else (answer, "")
-    if may_differ(gold_unit, unit):
+    if units_differ(gold_unit, unit):
         return Equivalence.DIFFERENT
     if "%" in (gold_unit, unit) and gold_unit != unit:
         return _compare_percent(gold_value, value, gold_has_sign=gold_unit == "%")
@@ -224,7 +224,7 @@ def _compare_quantities(gold: Form, answer: Form) -> Equivalence:
 
 
 def _compare_percent(gold: Form, answer: Form, *, gold_has_sign: bool) -> Equivalence:
-    """28% is 28 where percent are asked for, and 0.28 as a value. Below 1, a number is taken as a value only."""
+    """28% is the same as 28 (if percent are asked for) and as 0.28; but a number below 1 is never in percent."""
     gold_number, number = exact_value(gold), exact_value(answer)
     if gold_number is None or number is None or find_unevaluated(gold, answer):
         return Equivalence.DIFFERENT
@@ -234,7 +234,7 @@ def _compare_percent(gold: Form, answer: Form, *, gold_has_sign: bool) -> Equiva
     return Equivalence.of(with_sign == without and (without.denominator == 1 or abs(without) > 1))
 
 
-# --- words, and what stands for several values
+# --- words, and forms of several values
 
 
 def _compare_words(gold: Form, answer: Form) -> Equivalence:
@@ -245,7 +245,7 @@ def _compare_words(gold: Form, answer: Form) -> Equivalence:
 
 
 def _words_of(form: Form) -> str | None:
-    """The words that a form is, or could be meant as: the parser takes `odd` for a product of three letters."""
+    """The words that a form may be: to the parser, `odd` is a product of three letters."""
     match form:
         case Text(words):
             return words
@@ -258,19 +258,19 @@ def _words_of(form: Form) -> str | None:
             return None
 
 
-def _expanded(form: Form) -> Form:
-    """± written out, sums in listings flattened, and n = 1, 2, 3 taken for the three values that it is."""
+def _expand(form: Form) -> Form:
+    """The form with each ± as two values, and with n = 1, 2, 3 as three values."""
     match form:
         case ValueList(items, joined_by_or):
-            return _with_name_left_out(_expanded_items(items), joined_by_or)
+            return _drop_name(_expand_items(items), joined_by_or)
         case FiniteSet(items):
-            return FiniteSet(_expanded_items(items))
+            return FiniteSet(_expand_items(items))
         case _:
             branches = _branches(form)
             return form if len(branches) == 1 else ValueList(branches)
 
 
-def _with_name_left_out(items: tuple[Form, ...], joined_by_or: bool) -> ValueList:
+def _drop_name(items: tuple[Form, ...], joined_by_or: bool) -> ValueList:
     first, *rest = items
     if isinstance(first, Relation) and is_equation(first) and not any(isinstance(item, Relation) for item in rest):
         value = read_assignment(first)
@@ -278,12 +278,12 @@ def _with_name_left_out(items: tuple[Form, ...], joined_by_or: bool) -> ValueLis
     return ValueList(items, joined_by_or)
 
 
-def _expanded_items(items: tuple[Form, ...]) -> tuple[Form, ...]:
+def _expand_items(items: tuple[Form, ...]) -> tuple[Form, ...]:
     return tuple(branch for item in items for branch in _branches(item))
 
 
 def _branches(form: Form) -> tuple[Form, ...]:
-    """The two values of a form with one ±; the form itself without."""
+    """The two values of a form with ±, else the form itself."""
     match form:
         case PlusMinus(left, right, minus_first):
             pair = (_plus(left, right), _plus(left, negate(right)))

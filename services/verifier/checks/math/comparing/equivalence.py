@@ -1,15 +1,15 @@
-"""How two forms compare, and how the results combine."""
+"""The result of comparing two forms, and how results combine."""
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import TypeVar
 
 Item = TypeVar("Item")
-_MOST_UNORDERED = 40
+_MAX_UNORDERED = 40
 
 
 class Equivalence(Enum):
-    """UNKNOWN where it takes more than exact and numeric comparison to tell."""
+    """UNKNOWN if exact and numeric comparison cannot decide."""
 
     SAME = auto()
     DIFFERENT = auto()
@@ -21,7 +21,7 @@ class Equivalence(Enum):
 
 
 def all_of(equivalences: Iterable[Equivalence]) -> Equivalence:
-    """SAME if all are; one that is different decides."""
+    """SAME if all are, DIFFERENT if any is, else UNKNOWN."""
     found = Equivalence.SAME
     for equivalence in equivalences:
         if equivalence is Equivalence.DIFFERENT:
@@ -32,7 +32,7 @@ def all_of(equivalences: Iterable[Equivalence]) -> Equivalence:
 
 
 def any_of(equivalences: Iterable[Equivalence]) -> Equivalence:
-    """DIFFERENT if all are; one that is the same decides."""
+    """SAME if any is, DIFFERENT if all are, else UNKNOWN."""
     found = Equivalence.DIFFERENT
     for equivalence in equivalences:
         if equivalence is Equivalence.SAME:
@@ -45,7 +45,7 @@ def any_of(equivalences: Iterable[Equivalence]) -> Equivalence:
 def compare_in_order(
     golds: Sequence[Item], answers: Sequence[Item], compare: Callable[[Item, Item], Equivalence]
 ) -> Equivalence:
-    """Compares in order."""
+    """Compares first with first, second with second, and so on."""
     if len(golds) != len(answers):
         return Equivalence.DIFFERENT
     return all_of(compare(gold, answer) for gold, answer in zip(golds, answers, strict=True))
@@ -54,10 +54,10 @@ def compare_in_order(
 def compare_in_any_order(
     golds: Sequence[Item], answers: Sequence[Item], compare: Callable[[Item, Item], Equivalence]
 ) -> Equivalence:
-    """Compares in any order. Being the same is transitive, so the first answer that is the same will do."""
+    """Pairs each gold with the first answer that is the same; SAME is transitive, so the choice does not matter."""
     if len(golds) != len(answers):
         return Equivalence.DIFFERENT
-    if len(golds) > _MOST_UNORDERED:  # in one order only: the work grows with the square
+    if len(golds) > _MAX_UNORDERED:  # the work would grow with the square
         found = compare_in_order(golds, answers, compare)
         return found if found is Equivalence.SAME else Equivalence.UNKNOWN
     left, unsure = list(answers), 0

@@ -1,39 +1,39 @@
-"""Values of forms as exact rationals, where they have one that is not too long to write."""
+"""The exact rational values of forms, unless they are too long."""
 
 import math
 from fractions import Fraction
 
 from services.verifier.checks.math.reading.forms import Apply, Form, Number, Power, Product, Sum
 
-_LONGEST_BITS = 20_000
-_LARGEST_FACTORIAL = 1_500
+_MAX_BITS = 20_000
+_MAX_FACTORIAL = 1_500
 
 
 def exact_value(form: Form) -> Fraction | None:
-    """The rational that `form` is; None when it is none, or too long, or not of a kind evaluated here."""
+    """The value; None if it is not rational, too long, or not computed here."""
     match form:
         case Number(value):
             return value
         case Sum(terms):
-            return _folded(terms, Fraction(0), is_sum=True)
+            return _fold(terms, Fraction(0), is_sum=True)
         case Product(factors):
-            return _folded(factors, Fraction(1), is_sum=False)
+            return _fold(factors, Fraction(1), is_sum=False)
         case Power(base, exponent):
             return _power(exact_value(base), exact_value(exponent))
         case Apply(name, arguments):
-            return _applied(name, [exact_value(argument) for argument in arguments])
+            return _apply(name, [exact_value(argument) for argument in arguments])
         case _:
             return None
 
 
-def _folded(parts: tuple[Form, ...], start: Fraction, *, is_sum: bool) -> Fraction | None:
+def _fold(parts: tuple[Form, ...], start: Fraction, *, is_sum: bool) -> Fraction | None:
     total = start
     for part in parts:
         value = exact_value(part)
         if value is None:
             return None
         total = total + value if is_sum else total * value
-        if _bits(total) > _LONGEST_BITS:
+        if _bits(total) > _MAX_BITS:
             return None
     return total
 
@@ -49,7 +49,7 @@ def _power(base: Fraction | None, exponent: Fraction | None) -> Fraction | None:
         if base is None:
             return None
     power = exponent.numerator
-    if (base == 0 and power <= 0) or abs(power) * _bits(base) > _LONGEST_BITS:
+    if (base == 0 and power <= 0) or abs(power) * _bits(base) > _MAX_BITS:
         return None
     return base**power
 
@@ -71,7 +71,7 @@ def _integer_root(value: int, degree: int) -> int | None:
     return root if root**degree == value else None
 
 
-def _applied(name: str, arguments: list[Fraction | None]) -> Fraction | None:
+def _apply(name: str, arguments: list[Fraction | None]) -> Fraction | None:
     values = [value for value in arguments if value is not None]
     if len(values) != len(arguments):
         return None
@@ -82,9 +82,9 @@ def _applied(name: str, arguments: list[Fraction | None]) -> Fraction | None:
             return Fraction(math.floor(value))
         case "ceil", [value]:
             return Fraction(math.ceil(value))
-        case "factorial", [value] if value.denominator == 1 and 0 <= value <= _LARGEST_FACTORIAL:
+        case "factorial", [value] if value.denominator == 1 and 0 <= value <= _MAX_FACTORIAL:
             return Fraction(math.factorial(int(value)))
-        case "binom", [n, k] if n.denominator == k.denominator == 1 and 0 <= k <= n <= _LARGEST_FACTORIAL:
+        case "binom", [n, k] if n.denominator == k.denominator == 1 and 0 <= k <= n <= _MAX_FACTORIAL:
             return Fraction(math.comb(int(n), int(k)))
         case _:
             return None

@@ -1,4 +1,4 @@
-"""Values of forms to some 60 digits at given points, in bounded time whatever the form asks for."""
+"""The values of forms at sample points, to about 60 digits and in bounded time."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -13,9 +13,9 @@ _CONTEXT.dps = 66
 _SAME = _CONTEXT.mpf(10) ** -40
 _ROUNDED = _CONTEXT.mpf(10) ** -55
 _NEGLIGIBLE = _CONTEXT.mpf(10) ** -25
-_LARGEST_LOG2 = 20_000
-_LARGEST_ARGUMENT = 1_000_000
-# What one evaluation may cost, in additions.
+_MAX_LOG2 = 20_000
+_MAX_ARGUMENT = 1_000_000
+# Cost limit of one evaluation, in additions.
 _BUDGET = 4_000
 _FUNCTION_COST = 20
 
@@ -31,11 +31,11 @@ CONSTANTS: Mapping[str, Value] = {
 
 
 class Unevaluable(ValueError):
-    """The form has no number as its value, or none that is computed here."""
+    """The form has no numeric value, or one that is not computed here."""
 
 
 class Negligible(ValueError):
-    """A part of the form is too small beside the rest to count: such forms are built to be rounded away."""
+    """A part of the form is so small that it would be rounded away: such forms are made to cheat."""
 
 
 def are_close(left: Value, right: Value) -> bool:
@@ -44,9 +44,9 @@ def are_close(left: Value, right: Value) -> bool:
 
 
 class SamplePoint:
-    """Numbers for the symbols of a form, the same ones for the same `number`, and the budget of one evaluation.
+    """Values for the symbols of a form, always the same for one `number`, and the budget of one evaluation.
 
-    At even numbers all symbols are positive; at odd ones each has its own sign. With `allow_negligible`, a part too
+    Even numbers make all symbols positive; odd ones give each its own sign. With `allow_negligible`, a part too
     small beside the rest raises nothing.
     """
 
@@ -55,24 +55,24 @@ class SamplePoint:
         self._allow_negligible = allow_negligible
         self._cost = 0
 
-    def value(self, form: Form) -> Value:
-        """The form's value here. Raises Unevaluable or Negligible."""
+    def evaluate(self, form: Form) -> Value:
+        """The form's value at this point. Raises Unevaluable or Negligible."""
         self._spend(1)
         match form:
             case Number(value):
                 return _CONTEXT.mpf(value.numerator) / value.denominator
-            case Scientific(coefficient, exponent) if abs(exponent) < _LARGEST_LOG2 // 4:
+            case Scientific(coefficient, exponent) if abs(exponent) < _MAX_LOG2 // 4:
                 return coefficient * _CONTEXT.mpf(10) ** exponent
             case Symbol(name):
                 return self._symbol(name)
             case Sum(terms):
-                return self._total([self.value(term) for term in terms])
+                return self._total([self.evaluate(term) for term in terms])
             case Product(factors):
                 return self._product(factors)
             case Power(base, exponent):
-                return self._power(self.value(base), self.value(exponent))
+                return self._power(self.evaluate(base), self.evaluate(exponent))
             case Apply(name, arguments):
-                return self._applied(name, arguments)
+                return self._apply(name, arguments)
             case _:
                 raise Unevaluable(f"a {type(form).__name__.lower()} is no number")
 
@@ -97,7 +97,7 @@ class SamplePoint:
         largest = max(map(abs, values))
         if any(self._is_negligible(value, largest) for value in values):
             raise Negligible("a term next to nothing beside the others")
-        total = _bounded(sum(values[1:], values[0]))
+        total = _require_bounded(sum(values[1:], values[0]))
         return _CONTEXT.mpf(0) if abs(total) <= _SAME * largest else total
 
     def _is_negligible(self, value: Value, beside: Value) -> bool:
@@ -106,7 +106,7 @@ class SamplePoint:
     def _product(self, factors: tuple[Form, ...]) -> Value:
         total = _CONTEXT.mpf(1)
         for factor in factors:
-            total = _bounded(total * self.value(factor))
+            total = _require_bounded(total * self.evaluate(factor))
         return total
 
     def _power(self, base: Value, exponent: Value) -> Value:
@@ -117,31 +117,31 @@ class SamplePoint:
             if _CONTEXT.re(exponent) <= 0:
                 raise Unevaluable("a power of zero")
             return _CONTEXT.mpf(0)
-        if abs(exponent) * (abs(_CONTEXT.mag(base)) + 1) > _LARGEST_LOG2:
+        if abs(exponent) * (abs(_CONTEXT.mag(base)) + 1) > _MAX_LOG2:
             raise Unevaluable("a power too large")
-        return _bounded(base**exponent)
+        return _require_bounded(base**exponent)
 
-    def _applied(self, name: str, arguments: tuple[Form, ...]) -> Value:
+    def _apply(self, name: str, arguments: tuple[Form, ...]) -> Value:
         self._spend(_FUNCTION_COST)
-        values = [self.value(argument) for argument in arguments]
+        values = [self.evaluate(argument) for argument in arguments]
         if any(self._is_negligible(value, 1) for value in values):
             raise Negligible("an argument next to nothing")
-        if any(abs(value) > _LARGEST_ARGUMENT for value in values):
+        if any(abs(value) > _MAX_ARGUMENT for value in values):
             raise Unevaluable("an argument too large")
         function = FUNCTIONS.get(name)
         if function is None:
-            return self._random(f"{name} {arguments}")  # unknown, but the same for the same arguments
+            return self._random(f"{name} {arguments}")  # an unknown function: the same value for the same arguments
         try:
-            found = _bounded(function(*values))
+            found = _require_bounded(function(*values))
         except (ValueError, ZeroDivisionError, TypeError) as error:
             raise Unevaluable(f"{name} has no value there") from error
         return _CONTEXT.mpf(0) if abs(found) < _ROUNDED else found  # cos(pi/2)
 
 
-def _bounded(value: Value) -> Value:
+def _require_bounded(value: Value) -> Value:
     if not _CONTEXT.isfinite(value):
         raise Unevaluable("an infinite value")
-    if value != 0 and abs(_CONTEXT.mag(value)) > _LARGEST_LOG2:
+    if value != 0 and abs(_CONTEXT.mag(value)) > _MAX_LOG2:
         raise Unevaluable("a value too large or too small")
     return value
 

@@ -1,4 +1,4 @@
-"""What relations say: the value that an equation ends in, and the interval that an inequality is."""
+"""Relations: the value that an equation assigns, the interval that an inequality describes, and their comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ ORDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A value with the name it was given: x = 5, or without one."""
+    """A value and its name: x = 5. `name` is None in 2 + 3 = 5."""
 
     name: Form | None
     value: Form
@@ -55,7 +55,7 @@ def is_equation(form: Form) -> bool:
 
 
 def read_assignment(relation: Relation) -> Assignment | None:
-    """What a chain of equalities says in its end: x = 2 + 3 = 5 says 5, of x.
+    """The value at the end of a chain of equalities: x = 2 + 3 = 5 assigns 5 to x.
 
     None for an equation still to be solved (3x - 1 = 5), and for a chain that contradicts itself (5 = 4).
     """
@@ -66,9 +66,9 @@ def read_assignment(relation: Relation) -> Assignment | None:
     name = first if _is_name(first, value) else None
     if name is None and not is_constant(first):
         return None
-    told = rest if name is not None else relation.sides
-    relators = relation.relators[len(relation.sides) - len(told) :]
-    if not all(map(_holds, told, told[1:], relators)):
+    values = rest if name is not None else relation.sides
+    relators = relation.relators[len(relation.sides) - len(values) :]
+    if not all(map(_holds, values, values[1:], relators)):
         return None
     return Assignment(name, value)
 
@@ -82,18 +82,18 @@ def _holds(left: Form, right: Form, relator: Relator) -> bool:
 
 
 def _is_near(left: Form, right: Form) -> bool:
-    """Whether the right is the left, rounded: within one percent."""
+    """Whether the right side is the left one, rounded: within one percent."""
     try:
-        exact, rounded = SamplePoint(0).value(left), SamplePoint(0).value(right)
+        exact, rounded = SamplePoint(0).evaluate(left), SamplePoint(0).evaluate(right)
     except (Unevaluable, Negligible):
         return False
     return bool(abs(exact - rounded) * 100 <= abs(exact))
 
 
 def _is_name(form: Form, value: Form) -> bool:
-    """Whether a left side names what is asked for, rather than being arithmetic: x, f(3), AB, (p,q), a + b, V_1:V_2.
+    """Whether a left side is a name rather than arithmetic: x, f(3), AB, (p,q), a + b, V_1:V_2.
 
-    Sums and products of names only where the value is not 0, for "3x - y = 0" is a line.
+    Sums and products of names are none if the value is 0: "3x - y = 0" is a line.
     """
     match form:
         case Symbol(name):
@@ -111,7 +111,7 @@ def _is_name(form: Form, value: Form) -> bool:
 
 
 def to_interval(relation: Relation) -> tuple[Form, Form] | None:
-    """(variable, interval) of an inequality in one variable, such as x <= 2, 5 >= x or 1 < x <= 3; else None."""
+    """(variable, interval) of an inequality such as x <= 2, 5 >= x or 1 < x <= 3; None for others."""
     if not all(relator in ORDERS for relator in relation.relators):
         return None
     sides, relators = relation.sides, relation.relators
@@ -126,10 +126,10 @@ def to_interval(relation: Relation) -> tuple[Form, Form] | None:
             low, high = (bound, _INFINITY) if left_is_smaller else (negate(_INFINITY), bound)
             return sides[1], _interval(low, high, closed, bound)
         return None
-    return _double(sides, [ORDERS[relator] for relator in relators]) if len(sides) == 3 else None
+    return _to_double_interval(sides, [ORDERS[relator] for relator in relators]) if len(sides) == 3 else None
 
 
-def _double(sides: Sequence[Form], orders: Sequence[tuple[bool, bool]]) -> tuple[Form, Form] | None:
+def _to_double_interval(sides: Sequence[Form], orders: Sequence[tuple[bool, bool]]) -> tuple[Form, Form] | None:
     (first_rises, first_closed), (second_rises, second_closed) = orders
     if first_rises != second_rises or not (is_constant(sides[0]) and is_constant(sides[2])):
         return None
@@ -143,11 +143,11 @@ def _interval(low: Form, high: Form, closed: bool, bound: Form) -> Bracket:
 
 
 def compare_by_ratio(gold: Relation, answer: Relation) -> Equivalence:
-    """Whether one of two equations, or of two inequalities, is the other times a constant (a positive one)."""
+    """SAME if one equation is the other times a constant, or one inequality the other times a positive constant."""
     if len(gold.sides) != 2 or len(answer.sides) != 2 or free_symbols(gold) != free_symbols(answer):
         return Equivalence.DIFFERENT
     try:
-        ratios = [_excess(answer, number) / _excess(gold, number) for number in (0, 1, 3)]
+        ratios = [_difference(answer, number) / _difference(gold, number) for number in (0, 1, 3)]
     except (Unevaluable, Negligible, ZeroDivisionError):
         return Equivalence.UNKNOWN
     if ratios[0] == 0 or not all(are_close(ratios[0], ratio) for ratio in ratios[1:]):
@@ -157,9 +157,9 @@ def compare_by_ratio(gold: Relation, answer: Relation) -> Equivalence:
     return Equivalence.of(bool(ratios[0] > 0) and ORDERS[gold.relators[0]][1] == ORDERS[answer.relators[0]][1])
 
 
-def _excess(relation: Relation, number: int) -> Value:
-    """The left side minus the right one; of an inequality, the larger minus the smaller one."""
+def _difference(relation: Relation, number: int) -> Value:
+    """The left side minus the right; of an inequality, the larger side minus the smaller."""
     left, right = relation.sides
     left_is_smaller, _ = ORDERS.get(relation.relators[0], (False, False))
     larger, smaller = (right, left) if left_is_smaller else (left, right)
-    return SamplePoint(number, allow_negligible=True).value(Sum((larger, negate(smaller))))
+    return SamplePoint(number, allow_negligible=True).evaluate(Sum((larger, negate(smaller))))

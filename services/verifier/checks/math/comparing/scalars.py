@@ -1,4 +1,4 @@
-"""Whether two scalar forms are the same number or the same expression."""
+"""Compares scalar forms: numbers and expressions."""
 
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ _LARGEST_DENOMINATOR = 10**18
 
 
 def compare_scalars(gold: Form, answer: Form) -> Equivalence:
-    """Exactly where both are rational, else to 40 digits at several points.
+    """Compares exactly if both are rational, else to 40 digits at several points.
 
     Functions of the gold's own symbols may be equal only where these are positive: that is left UNKNOWN.
     """
@@ -30,15 +30,15 @@ def compare_scalars(gold: Form, answer: Form) -> Equivalence:
     if _is_boundless(gold) or _is_boundless(answer):
         return Equivalence.DIFFERENT
     if any(value is not None and value.denominator > _LARGEST_DENOMINATOR for value in (exact_gold, exact_answer)):
-        return Equivalence.DIFFERENT  # a rational beside what is none: pi to fifty digits
+        return Equivalence.DIFFERENT  # a long rational for an irrational: pi to fifty digits
     if is_constant(gold) and is_constant(answer):
-        return _at(0, gold, answer)
-    found = {_at(number, gold, answer) for number in (0, 1, 3)}
+        return _compare_at(0, gold, answer)
+    found = {_compare_at(number, gold, answer) for number in (0, 1, 3)}
     return found.pop() if len(found) == 1 else Equivalence.UNKNOWN
 
 
-def _at(number: int, gold: Form, answer: Form) -> Equivalence:
-    gold_value, answer_value = _value(gold, number, True), _value(answer, number, False)
+def _compare_at(number: int, gold: Form, answer: Form) -> Equivalence:
+    gold_value, answer_value = _evaluate(gold, number, True), _evaluate(answer, number, False)
     if gold_value is None:
         return Equivalence.UNKNOWN
     if answer_value is None:
@@ -47,14 +47,14 @@ def _at(number: int, gold: Form, answer: Form) -> Equivalence:
 
 
 def _is_boundless(form: Form) -> bool:
-    """Whether infinity or a set is in it: such forms are the same only if written the same."""
+    """Whether it contains infinity or a set: such forms are the same only if written the same."""
     return any(name in ("infty", "varnothing") or name.startswith("mathbb") for name in free_symbols(form))
 
 
 @lru_cache(maxsize=1_024)  # members of a set are compared with each other
-def _value(form: Form, number: int, allow_negligible: bool) -> Value | None:
+def _evaluate(form: Form, number: int, allow_negligible: bool) -> Value | None:
     try:
-        return SamplePoint(number, allow_negligible=allow_negligible).value(form)
+        return SamplePoint(number, allow_negligible=allow_negligible).evaluate(form)
     except (Unevaluable, Negligible):
         return None
 

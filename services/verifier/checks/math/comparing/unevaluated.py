@@ -1,4 +1,4 @@
-"""Whether an answer was worked out: no operation may be left in it that the gold does not have."""
+"""Finds operations that an answer leaves to do although the gold does not."""
 
 from collections import Counter
 from fractions import Fraction
@@ -43,7 +43,7 @@ def find_unevaluated_token(gold: ParsedAnswer, answer: ParsedAnswer) -> str | No
 
 
 def find_unevaluated(gold: Form, answer: Form) -> str | None:
-    """What remains to be done in a scalar answer, or None.
+    """What a scalar answer leaves to do, or None.
 
     Closed forms stay: fractions, powers, roots, and, for a constant gold, factorials and binomials. Sums and products
     of plain numbers are left undone where the gold is a number.
@@ -80,7 +80,7 @@ def _is_literal(form: Form) -> bool:
 
 
 def _has_closed_form(form: Form) -> bool:
-    """Whether there is a genuine power, root, factorial or binomial in it, and nothing but numbers beside such."""
+    """Whether it consists of numbers and at least one real power, root, factorial or binomial."""
     match form:
         case Sum(parts) | Product(parts):
             return any(map(_has_closed_form, parts)) and all(

@@ -1,4 +1,4 @@
-r"""Reads an answer into a form: recursive descent over its tokens, linear but for its bounded depth.
+r"""Parses a whole answer into a form: recursive descent over its tokens, with bounded depth.
 
 listing   = relation {("," | ";" | "and" | "or") relation}
 relation  = side {("=" | "<" | "\le" | "\in" | …) side}
@@ -27,13 +27,13 @@ from services.verifier.checks.math.reading.forms import (
     UnreadableAnswer,
     ValueList,
 )
-from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Kind, Token
+from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Token, TokenKind
 from services.verifier.checks.math.reading.units import scale_and_unit
 
 
 def parse_form(tokens: Sequence[Token]) -> Form:
     """The form of an answer's tokens. Raises UnreadableAnswer."""
-    words = _words_alone(tokens)
+    words = _parse_words(tokens)
     if words is not None:
         return words
     cursor = TokenCursor(tokens)
@@ -52,7 +52,7 @@ _UNIT_SIGNS = _CURRENCIES | {"%", "\\%"}
 
 
 class _AnswerParser:
-    """Reads an answer's structure from a cursor."""
+    """Parses lists, relations and units; the expressions in them are ExpressionParser's."""
 
     def __init__(self, cursor: TokenCursor) -> None:
         self._cursor = cursor
@@ -65,22 +65,22 @@ class _AnswerParser:
 
     def _items(self) -> tuple[Form, ...]:
         items = [self._relation()]
-        while self._joint():
-            if self._cursor.peek().kind is Kind.END:
+        while self._accept_joint():
+            if self._cursor.peek().kind is TokenKind.END:
                 break
             items.append(self._relation())
         return tuple(items)
 
-    def _joint(self) -> bool:
+    def _accept_joint(self) -> bool:
         start = self._cursor.at
-        while self._cursor.accept(",", ";") or self._is_joining_word():
+        while self._cursor.accept(",", ";") or self._accept_joining_word():
             pass
         return self._cursor.at > start
 
-    def _is_joining_word(self) -> bool:
+    def _accept_joining_word(self) -> bool:
         token = self._cursor.peek()
         word = token.text.strip(" ,;").casefold()
-        if token.kind in (Kind.TEXT, Kind.WORD) and word in JOINTS:
+        if token.kind in (TokenKind.TEXT, TokenKind.WORD) and word in JOINTS:
             self._cursor.at += 1
             self._by_or = self._by_or or word == "or"
             return True
@@ -88,7 +88,7 @@ class _AnswerParser:
 
     def _relation(self) -> Form:
         sides, relators = [self._side()], []
-        while self._cursor.peek().text in _RELATORS and self._cursor.peek().kind in (Kind.SIGN, Kind.COMMAND):
+        while self._cursor.peek().text in _RELATORS and self._cursor.peek().kind in (TokenKind.SIGN, TokenKind.COMMAND):
             relators.append(self._relator())
             sides.append(self._side())
         return Relation(tuple(sides), tuple(relators)) if relators else sides[0]
@@ -101,14 +101,14 @@ class _AnswerParser:
 
     def _side(self) -> Form:
         token = self._cursor.peek()
-        is_long_word = token.kind is Kind.WORD and len(token.text) > 3 and token.text not in FUNCTION_WORDS
-        if is_long_word or (token.kind is Kind.TEXT and self._is_word()):
+        is_long_word = token.kind is TokenKind.WORD and len(token.text) > 3 and token.text not in FUNCTION_WORDS
+        if is_long_word or (token.kind is TokenKind.TEXT and self._is_word()):
             return self._text()
         currency = self._cursor.next().text if self._cursor.is_at(*_CURRENCIES) else ""
         value = self._ratio()
         unit = self._unit() or currency
         if not unit:
-            return _angle(value)
+            return _to_quantity(value)
         factor, name = scale_and_unit(unit)
         if factor > 1:
             value = scale(value, factor)
@@ -116,12 +116,12 @@ class _AnswerParser:
 
     def _text(self) -> Form:
         words = []
-        while self._cursor.peek().kind in (Kind.TEXT, Kind.WORD, Kind.NUMBER):
+        while self._cursor.peek().kind in (TokenKind.TEXT, TokenKind.WORD, TokenKind.NUMBER):
             words.append(self._cursor.next().text)
         return Text(" ".join(words))
 
     def _unit(self) -> str:
-        """What stands behind a value up to the next separator, when it begins as a unit."""
+        """The words after a value, up to the next separator, if they begin as a unit; else ""."""
         words: list[str] = []
         while self._is_word() or self._cursor.is_at(*_UNIT_SIGNS) or (words and self._cursor.is_at("^", "/")):
             words.append(self._cursor.next().text)
@@ -130,9 +130,9 @@ class _AnswerParser:
         return " ".join(words)
 
     def _is_word(self) -> bool:
-        """Whether a word comes next that joins no values."""
+        """Whether a word comes next, other than `and` and `or`."""
         token = self._cursor.peek()
-        return token.kind in (Kind.TEXT, Kind.WORD) and token.text.strip(" ,;").casefold() not in JOINTS
+        return token.kind in (TokenKind.TEXT, TokenKind.WORD) and token.text.strip(" ,;").casefold() not in JOINTS
 
     def _unit_exponent(self) -> str:
         exponent = self._expressions.group()
@@ -156,10 +156,10 @@ class _AnswerParser:
         return form
 
 
-def _words_alone(tokens: Sequence[Token]) -> Text | None:
-    """An answer of several plain words, such as "no solution"; letters one by one are variables."""
+def _parse_words(tokens: Sequence[Token]) -> Text | None:
+    """An answer of several plain words, such as "no solution"; single letters are variables."""
     words = tokens[:-1]
-    if len(words) < 2 or any(token.kind is not Kind.WORD for token in words):
+    if len(words) < 2 or any(token.kind is not TokenKind.WORD for token in words):
         return None
     texts = [token.text for token in words]
     if max(map(len, texts)) == 1 or not JOINTS.isdisjoint(texts) or not FUNCTION_WORDS.isdisjoint(texts):
@@ -167,8 +167,8 @@ def _words_alone(tokens: Sequence[Token]) -> Text | None:
     return Text(" ".join(texts))
 
 
-def _angle(value: Form) -> Form:
-    """A value in degrees as the quantity that it is."""
+def _to_quantity(value: Form) -> Form:
+    """A product with `degree` as a quantity in degrees."""
     match value:
         case Product((*rest, last)) if last == DEGREE:
             return Quantity(rest[0] if len(rest) == 1 else Product(tuple(rest)), "°")

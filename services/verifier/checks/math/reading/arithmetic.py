@@ -1,4 +1,4 @@
-"""Puts forms together as the parser reads them: only literals fold, sums and products of numbers stay as written."""
+"""Builds forms for the parsers. Only literals are computed: sums and products of numbers stay as written."""
 
 from fractions import Fraction
 
@@ -33,7 +33,7 @@ def negate(form: Form) -> Form:
 
 
 def terms_of(form: Form) -> tuple[Form, ...]:
-    """The terms of a sum; anything else is its own only term."""
+    """The terms of a sum, or the form itself as the only one."""
     return form.terms if isinstance(form, Sum) else (form,)
 
 
@@ -47,7 +47,7 @@ def multiply(left: Form, right: Form) -> Form:
 
 
 def divide(left: Form, right: Form) -> Form:
-    """left / right: a number when both are, for a fraction is one."""
+    """left / right; a Number if both are, because a fraction is a literal."""
     if isinstance(right, Number):
         if right.value == 0:
             raise UnreadableAnswer("a division by zero")
@@ -58,12 +58,12 @@ def divide(left: Form, right: Form) -> Form:
 
 
 def scale(form: Form, factor: int) -> Form:
-    """A value in thousands or millions."""
+    """factor · form, for values in thousands or millions."""
     return Number(form.value * factor) if isinstance(form, Number) else multiply(Number(Fraction(factor)), form)
 
 
 def scientific(digits: str, exponent: str) -> Form:
-    """digits · 10^exponent, where digits may have a decimal point."""
+    """digits · 10^exponent; `digits` may have a decimal point. Raises TooDeep."""
     whole, _, decimals = digits.partition(".")
     found = times_power_of_ten(int(whole + decimals), exponent, len(decimals))
     if found is None:
@@ -72,7 +72,7 @@ def scientific(digits: str, exponent: str) -> Form:
 
 
 def in_base(digits: str, base: Form) -> Form:
-    """Digits in a base: 101_2."""
+    """The numeral 101_2. Raises UnreadableAnswer for digits or bases that do not exist."""
     if not isinstance(base, Number) or not 2 <= base.value <= 36 or base.value.denominator != 1:
         raise UnreadableAnswer("a base that is no integer from 2 to 36")
     allowed = _DIGITS[: int(base.value)]

@@ -1,15 +1,15 @@
-"""A position in an answer's tokens, and how deep the reading is."""
+"""The position of a parser in an answer's tokens, and its depth."""
 
 from collections.abc import Callable, Sequence
 
 from services.verifier.checks.math.reading.forms import Form, TooDeep, UnreadableAnswer
-from services.verifier.checks.math.reading.tokens import Kind, Token
+from services.verifier.checks.math.reading.tokens import Token, TokenKind
 
 MAX_DEPTH = 60
 
 
 class TokenCursor:
-    """Reads tokens one after another; a token may be given back in part."""
+    """Hands out tokens in order."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = list(tokens)
@@ -17,7 +17,7 @@ class TokenCursor:
         self.at = 0
 
     def peek(self, ahead: int = 0) -> Token:
-        """The token that comes next, or one further on; END beyond the last."""
+        """The next token, or one further ahead; END beyond the last."""
         return self._tokens[min(self.at + ahead, len(self._tokens) - 1)]
 
     def next(self) -> Token:
@@ -28,10 +28,10 @@ class TokenCursor:
     def is_at(self, *texts: str) -> bool:
         """Whether one of these signs or commands comes next."""
         token = self.peek()
-        return token.kind in (Kind.SIGN, Kind.COMMAND) and token.text in texts
+        return token.kind in (TokenKind.SIGN, TokenKind.COMMAND) and token.text in texts
 
     def accept(self, *texts: str) -> bool:
-        """Passes over one of these signs or commands, if it comes next."""
+        """Skips one of these signs or commands if it comes next; whether it did."""
         if self.is_at(*texts):
             self.at += 1
             return True
@@ -39,11 +39,11 @@ class TokenCursor:
 
     def expect(self, *texts: str) -> str:
         if not self.is_at(*texts):
-            raise UnreadableAnswer(f"{self.peek().text!r} where one of {texts} belongs")
+            raise UnreadableAnswer(f"{self.peek().text!r} instead of one of {texts}")
         return self.next().text
 
     def take_first(self) -> str:
-        """The first character of the next token; the rest of it comes next."""
+        """The first character of the next token; its rest becomes the next token."""
         token = self.peek()
         if len(token.text) == 1:
             self.at += 1
@@ -52,13 +52,13 @@ class TokenCursor:
         return token.text[0]
 
     def end(self) -> None:
-        """Nothing is left but a full stop."""
+        """Raises UnreadableAnswer if more than a full stop is left."""
         self.accept(".")
-        if self.peek().kind is not Kind.END:
+        if self.peek().kind is not TokenKind.END:
             raise UnreadableAnswer(f"{self.peek().text!r} is left over")
 
     def nested(self, read: Callable[[], Form]) -> Form:
-        """Reads what is inside something. Raises TooDeep."""
+        """Calls `read` one level deeper. Raises TooDeep."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise TooDeep(f"nested deeper than {MAX_DEPTH}")

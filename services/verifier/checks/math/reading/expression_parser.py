@@ -1,4 +1,4 @@
-"""Reads expressions: sums, products, powers, functions, and what stands in brackets."""
+"""Parses expressions: sums, products, powers, functions, brackets and matrices."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -29,8 +29,8 @@ from services.verifier.checks.math.reading.tokens import (
     GREEK,
     JOINTS,
     NAMED_WORDS,
-    Kind,
     Token,
+    TokenKind,
 )
 from services.verifier.checks.math.reading.units import is_unit
 
@@ -46,7 +46,7 @@ _ATOM_COMMANDS = frozenset(
 
 
 class ExpressionParser:
-    """Reads from a cursor; `read_items` reads a listing, for what stands in brackets may be one."""
+    """Parses from a cursor; `read_items` parses a list of values, which brackets may contain."""
 
     def __init__(self, cursor: TokenCursor, read_items: Callable[[], tuple[Form, ...]]) -> None:
         self._cursor = cursor
@@ -54,7 +54,7 @@ class ExpressionParser:
         self._in_bars = False
 
     def sum(self) -> Form:
-        """An expression up to what continues none."""
+        """A sum, up to the first token that cannot continue it."""
         form = self._signed()
         while self._cursor.is_at("+", "-", "\\pm", "\\mp"):
             sign = self._cursor.next().text
@@ -84,7 +84,7 @@ class ExpressionParser:
                 form = multiply(form, self._operand())
             elif self._cursor.accept("/"):
                 form = divide(form, self._operand())
-            elif self._cursor.accept("\\div"):  # an operation, where a/b is a fraction
+            elif self._cursor.accept("\\div"):  # an operation to evaluate, while a/b is a fraction
                 form = divide(form, Sum((self._operand(),)))
             elif self._is_factor():
                 form = multiply(form, self._power())
@@ -95,24 +95,24 @@ class ExpressionParser:
         return negate(self._power()) if self._cursor.accept("-") else self._power()
 
     def _is_factor(self) -> bool:
-        """Whether the next token continues a product without a sign. Two numbers side by side do not."""
+        """Whether the next token is a factor without a sign, as in 2x. A number is not: `2 3` is no product."""
         token = self._cursor.peek()
-        if token.kind is Kind.WORD:
+        if token.kind is TokenKind.WORD:
             return (
                 not (is_unit(token.text) and len(token.text) > 1)
                 and (len(token.text) <= 3 or token.text in FUNCTION_WORDS)
                 and token.text not in JOINTS
             )
-        if token.kind is Kind.COMMAND:
+        if token.kind is TokenKind.COMMAND:
             name = token.text[1:]
             return name in GREEK or name in FUNCTIONS or token.text in _ATOM_COMMANDS
-        return token.kind is Kind.SIGN and (token.text in "([{" or (token.text == "|" and not self._in_bars))
+        return token.kind is TokenKind.SIGN and (token.text in "([{" or (token.text == "|" and not self._in_bars))
 
     def _power(self) -> Form:
         form = self._atom()
         for _ in range(MAX_DEPTH):
             if self._cursor.accept("^"):
-                form = self._raised(form)
+                form = self._raise_to_exponent(form)
             elif self._cursor.is_at("!"):
                 self._cursor.next()
                 form = Apply("factorial", (form,))
@@ -120,7 +120,7 @@ class ExpressionParser:
                 return form
         raise TooDeep(f"more than {MAX_DEPTH} powers of one another")
 
-    def _raised(self, form: Form) -> Form:
+    def _raise_to_exponent(self, form: Form) -> Form:
         if self._cursor.accept("\\circ"):
             return multiply(form, DEGREE)
         exponent = self.group()
@@ -133,18 +133,18 @@ class ExpressionParser:
         if self._cursor.accept("-"):
             return negate(self._cursor.nested(self.group))
         token = self._cursor.peek()
-        if token.kind is Kind.NUMBER and len(token.text) <= MAX_DIGITS:
+        if token.kind is TokenKind.NUMBER and len(token.text) <= MAX_DIGITS:
             return Number(Fraction(self._cursor.next().text))
-        if token.kind is Kind.COMMAND or self._cursor.is_at("("):
+        if token.kind is TokenKind.COMMAND or self._cursor.is_at("("):
             return self._atom()
-        if token.kind is Kind.WORD:
+        if token.kind is TokenKind.WORD:
             return Symbol(self._cursor.take_first())
-        raise UnreadableAnswer(f"{token.text!r} where an argument belongs")
+        raise UnreadableAnswer(f"{token.text!r} where an argument should be")
 
     def _argument(self) -> Form:
         r"""An argument of \frac or \sqrt: braces, or one digit, letter or command."""
         token = self._cursor.peek()
-        if token.kind is Kind.NUMBER and len(token.text) > 1:
+        if token.kind is TokenKind.NUMBER and len(token.text) > 1:
             digit = self._cursor.take_first()
             if not digit.isdigit():
                 raise UnreadableAnswer(f"{token.text!r} cannot stand here")
@@ -157,18 +157,18 @@ class ExpressionParser:
     def _read_atom(self) -> Form:
         token = self._cursor.next()
         match token.kind:
-            case Kind.NUMBER:
+            case TokenKind.NUMBER:
                 return self._number(token)
-            case Kind.WORD:
+            case TokenKind.WORD:
                 return self._word(token)
-            case Kind.COMMAND:
+            case TokenKind.COMMAND:
                 return self._command(token)
-            case Kind.SIGN if token.text in ("(", "[", "\\{", "{"):
+            case TokenKind.SIGN if token.text in ("(", "[", "\\{", "{"):
                 return self._bracketed(token.text)
-            case Kind.SIGN if token.text == "|":
+            case TokenKind.SIGN if token.text == "|":
                 return self._bars()
             case _:
-                raise UnreadableAnswer(f"{token.text!r} where a value belongs")
+                raise UnreadableAnswer(f"{token.text!r} where a value should be")
 
     def _number(self, token: Token) -> Form:
         if len(token.text) > MAX_DIGITS:
@@ -183,17 +183,17 @@ class ExpressionParser:
             if not isinstance(part, Number) or part.value < 0:
                 return multiply(Number(value), part)
             return Number(value + part.value)
-        if following.kind is Kind.NUMBER:
+        if following.kind is TokenKind.NUMBER:
             raise UnreadableAnswer("two numbers side by side")
         return self._scientific(Number(value), token.text)
 
     def _scientific(self, number: Number, digits: str) -> Form:
-        r"""The number times a power of ten that follows at once: 1.6 \times 10^{-19}, 5e-7."""
+        r"""The number, times a power of ten that follows it: 1.6 \times 10^{-19}, 5e-7."""
         e = self._cursor.peek()
-        if e.kind is Kind.WORD and e.text in ("e", "E") and not e.spaced:
+        if e.kind is TokenKind.WORD and e.text in ("e", "E") and not e.after_space:
             sign = 1 if self._cursor.peek(1).text in ("-", "+") else 0
             exponent = self._cursor.peek(1 + sign)
-            if exponent.kind is Kind.NUMBER and exponent.text.isdigit() and not exponent.spaced:
+            if exponent.kind is TokenKind.NUMBER and exponent.text.isdigit() and not exponent.after_space:
                 self._cursor.at += 2 + sign
                 return scientific(digits, (self._cursor.peek(-2).text if sign else "") + exponent.text)
         if (
@@ -210,7 +210,7 @@ class ExpressionParser:
 
     def _word(self, token: Token) -> Form:
         if token.text in NAMED_WORDS:
-            return self._command(Token(Kind.COMMAND, NAMED_WORDS[token.text], token.spaced))
+            return self._command(Token(TokenKind.COMMAND, NAMED_WORDS[token.text], token.after_space))
         if token.text in FUNCTIONS:
             return self._function(token.text)
         if len(token.text) > 3:
@@ -221,16 +221,18 @@ class ExpressionParser:
         return form
 
     def _symbol(self, name: str) -> Form:
-        """A variable with its subscript and primes, or a function of it applied to one value: f(x), W(n)."""
+        """A variable with its subscript and primes, or its application to one value: f(x), W(n)."""
         if self._cursor.accept("_"):
             name = f"{name}_{_subscript(self.group())}"
         while self._cursor.accept("'", "\\prime"):
             name += "'"
         opening, inside, closing = self._cursor.peek(), self._cursor.peek(1), self._cursor.peek(2)
-        is_call = opening.text == "(" and not opening.spaced and closing.text == ")"
-        if is_call and inside.kind in (Kind.NUMBER, Kind.WORD) and name not in ("e", "i", "x", "y", "z"):
+        is_call = opening.text == "(" and not opening.after_space and closing.text == ")"
+        if is_call and inside.kind in (TokenKind.NUMBER, TokenKind.WORD) and name not in ("e", "i", "x", "y", "z"):
             self._cursor.at += 3
-            argument = Number(Fraction(inside.text[:MAX_DIGITS])) if inside.kind is Kind.NUMBER else Symbol(inside.text)
+            argument = (
+                Number(Fraction(inside.text[:MAX_DIGITS])) if inside.kind is TokenKind.NUMBER else Symbol(inside.text)
+            )
             return Apply(name, (argument,))
         return Symbol(name)
 
@@ -286,7 +288,7 @@ class ExpressionParser:
         return form if exponent is None else Power(form, exponent)
 
     def _plain_product(self) -> Form:
-        """A function's argument without parentheses: it ends before the next sign or function."""
+        """A function's argument without parentheses; it ends before the next sign or function."""
         form = self._power()
         while (
             self._is_factor() and not self._cursor.is_at("(") and self._cursor.peek().text.lstrip("\\") not in FUNCTIONS
@@ -320,7 +322,7 @@ class ExpressionParser:
     def _matrix(self) -> Form:
         name = self._environment()
         if name == "array" and self._cursor.accept("{"):
-            while self._cursor.peek().kind is Kind.WORD or self._cursor.is_at("|"):
+            while self._cursor.peek().kind is TokenKind.WORD or self._cursor.is_at("|"):
                 self._cursor.next()
             self._cursor.expect("}")
         rows: list[tuple[Form, ...]] = []

@@ -1,4 +1,4 @@
-"""What a mathematical answer can be: the parsed forms, all immutable and hashable."""
+"""The forms that a mathematical answer can have: a syntax tree of immutable, hashable nodes."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,16 +7,16 @@ from typing import TypeAlias
 
 
 class UnreadableAnswer(ValueError):
-    """The text is no answer of a form known here."""
+    """The text has no form that is known here."""
 
 
 class TooDeep(UnreadableAnswer):
-    """Nested deeper, or longer, than any answer needs to be."""
+    """The text is nested deeper, or longer, than any answer needs to be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact rational, as a literal or folded from one fraction."""
+    """An exact rational: a literal, or a fraction of two."""
 
     value: Fraction
 
@@ -73,7 +73,7 @@ class PlusMinus:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A value with what stands behind it: a unit, %, or ° (in its canonical spelling)."""
+    """A value with its unit, %, or °, in canonical spelling."""
 
     value: "Form"
     unit: str
@@ -81,7 +81,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Numeral:
-    """Digits with the base in which they are to be read: 101_2."""
+    """Digits in a base: 101_2."""
 
     digits: str
     base: int
@@ -96,7 +96,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class ValueList:
-    """Values separated by commas, "and" or "or", without delimiters: their order says nothing."""
+    """Values separated by commas, "and" or "or", without brackets. Their order does not count."""
 
     items: tuple["Form", ...]
     joined_by_or: bool = False
@@ -111,7 +111,7 @@ class FiniteSet:
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
-    """Values between delimiters: a point, a vector or an interval. Order and delimiters count."""
+    """Values in brackets: a point, a vector or an interval. Their order and the brackets count."""
 
     opening: str
     closing: str
@@ -139,7 +139,7 @@ class Ratio:
 
 
 class Relator(StrEnum):
-    """How two sides of a relation relate."""
+    """The sign between two sides of a relation."""
 
     EQUAL = "="
     UNEQUAL = "\\ne"

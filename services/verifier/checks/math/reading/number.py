@@ -1,7 +1,6 @@
-r"""Exact rationals as answers write them: 18, -3.50, 1,234, \frac{6}{14}, 3/4, 2\frac{1}{2}, 1.6\times 10^{-19}, 5e-7.
+r"""Parses exact rationals: 18, -3.50, 1,234, \frac{6}{14}, 3/4, 2\frac{1}{2}, 1.6\times 10^{-19}, 5e-7.
 
-No eval and no floats. An exponent is never written out beyond `_WRITTEN_EXPONENT`, so a short text cannot ask for a
-long number.
+No eval, no floats. Exponents beyond `_MAX_WRITTEN_EXPONENT` are not written out: a short text makes no long number.
 """
 
 import re
@@ -9,8 +8,8 @@ from fractions import Fraction
 
 from services.verifier.checks.math.reading.forms import Number, Scientific
 
-_WRITTEN_EXPONENT = 400
-MAX_DIGITS = 4_000  # below the interpreter's own bound on reading integers
+_MAX_WRITTEN_EXPONENT = 400
+MAX_DIGITS = 4_000  # below Python's own limit for int(text)
 
 _DIGITS = r"[0-9]+"
 _INTEGER = rf"(?:[0-9]{{1,3}}(?:(?:,|\{{,\}}|,\\!\s*|\\,|\\ )[0-9]{{3}})+|[0-9]{{1,3}}(?:[ ][0-9]{{3}})+|{_DIGITS})"
@@ -32,7 +31,7 @@ _SEPARATORS = re.compile(r"[^0-9]+")
 
 
 def parse_number(text: str) -> Number | Scientific | None:
-    """The rational that `text` is, or None when it is anything else or more."""
+    """The rational, or None if `text` is anything else."""
     if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
         return Number(Fraction(int(text)))
     if len(text) > MAX_DIGITS:
@@ -72,13 +71,13 @@ def _decimal(
 
 
 def times_power_of_ten(mantissa: int, exponent: str, num_decimals: int = 0) -> Number | Scientific | None:
-    """mantissa · 10^(exponent - num_decimals), written out only while that is short."""
+    """mantissa · 10^(exponent - num_decimals); Scientific if that is long, None if the exponent itself is."""
     if mantissa == 0:
         return Number(Fraction(0))
     if len(exponent) > 20:
         return None
     power = int(exponent) - num_decimals
-    if abs(power) <= _WRITTEN_EXPONENT:
+    if abs(power) <= _MAX_WRITTEN_EXPONENT:
         return Number(Fraction(mantissa) * Fraction(10) ** power)
     while mantissa % 10 == 0:
         mantissa, power = mantissa // 10, power + 1

@@ -1,11 +1,11 @@
-r"""LaTeX and plain notation as tokens, in one spelling, in time linear in the text."""
+r"""Turns LaTeX and plain notation into tokens of one spelling, in time linear in the text."""
 
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """What a token is."""
 
     NUMBER = auto()  # 12, 3.5
@@ -18,11 +18,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token; `spaced` when white space stood before it."""
+    """A token; `after_space` if white space stands before it."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
-    spaced: bool
+    after_space: bool
 
 
 GREEK = frozenset(
@@ -34,11 +34,11 @@ FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp".split()  # noqa: SIM905
 )
 NAMED_WORDS = {"sqrt": "\\sqrt", "pi": "\\pi", "infinity": "\\infty", "inf": "\\infty", "oo": "\\infty"}
-# Words that mean something within an expression; other long ones are text.
+# Words that are part of expressions; other long words are text.
 FUNCTION_WORDS = FUNCTIONS | NAMED_WORDS.keys()
 JOINTS = frozenset({"and", "or"})
 
-# One character, or a command, that is another way to write something.
+# Characters and commands, and the one spelling that replaces them.
 _SPELLINGS = {
     "−": "-", "–": "-", "—": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "\\div ",
     "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "≈": "\\approx ", "∪": "\\cup ",
@@ -55,7 +55,7 @@ _SPELLINGS = {
     "\\emptyset": "\\varnothing", "\\ln": "\\ln", "\\imath": "i", "\\lor": "\\text{or}", "\\land": "\\text{and}",
     "\\vee": "\\text{or}", "\\wedge": "\\text{and}",
 }  # fmt: skip
-# Layout that means nothing.
+# Layout without meaning.
 _LAYOUT = frozenset(
     r"""\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \middle \displaystyle \textstyle \limits \nolimits
     \rm \bf \it \cal \quad \qquad \hspace \phantom \thinspace \medspace \hfill \mathstrut
@@ -70,7 +70,7 @@ _FONT_COMMANDS = frozenset(
 )
 
 _SPELLED = re.compile(r"\\[a-zA-Z]+|[^\x00-\x7f]")
-# Separators of thousands that cannot be anything else: 1{,}000  1,\!000  1\,000
+# Unambiguous separators of thousands: 1{,}000  1,\!000  1\,000
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!\s*|\\[,:; ]|~)(?=[0-9]{3}(?![0-9]))")
 _MARKUP = re.compile(r"(?P<kept>\\\\|\\\$)|\$|\\[()\[\],!;:> ]|~|\*\*")
 _COLOR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\\Z")
@@ -86,9 +86,9 @@ _ARTICLES = re.compile(r"\A(?:the|an?) ")
 
 
 def normalize_notation(text: str) -> str:
-    """`text` in one spelling of characters and commands, without mathematics delimiters and thin spaces."""
+    """`text` with one spelling for each character and command, without `$` and thin spaces."""
     if "\\\\" in text and "\\begin" not in text:
-        text = _DOUBLED.sub(r"\\", text)  # escaped once too often
+        text = _DOUBLED.sub(r"\\", text)  # backslashes escaped twice
     text = _GROUPED.sub("", _COLOR.sub("", text))
     text = _MARKUP.sub(lambda found: found["kept"] or " ", text)
     text = _SPELLED.sub(lambda found: _SPELLINGS.get(found[0], found[0]), text)
@@ -98,7 +98,7 @@ def normalize_notation(text: str) -> str:
 
 
 def _repeating(decimal: re.Match[str]) -> str:
-    """0.1\\overline{6} as the fraction that it is."""
+    """0.1\\overline{6} as a fraction."""
     whole, fixed, period = decimal.groups()
     over = int((whole or "0") + fixed + period) - int((whole or "0") + fixed)
     return f"\\frac{{{over}}}{{{'9' * len(period)}{'0' * len(fixed)}}}"
@@ -107,7 +107,7 @@ def _repeating(decimal: re.Match[str]) -> str:
 def tokenize(text: str) -> list[Token]:
     """The tokens of normalized text, and END."""
     tokens: list[Token] = []
-    spaced = False
+    after_space = False
     position = 0
     while position < len(text):
         found = _TOKEN.match(text, position)
@@ -117,30 +117,35 @@ def tokenize(text: str) -> list[Token]:
         words = _BRACED.match(text, position) if content in _TEXT_COMMANDS or content in _FONT_COMMANDS else None
         if words is not None and (content in _TEXT_COMMANDS or _UPRIGHT.fullmatch(words[1])):
             position = words.end()
-            tokens.append(_words(content in _TEXT_COMMANDS or not words[1].isalpha(), words[1], spaced))
+            tokens.append(_words(content in _TEXT_COMMANDS or not words[1].isalpha(), words[1], after_space))
         elif kind == "space" or content in _LAYOUT or content in _TEXT_COMMANDS or content in _FONT_COMMANDS:
-            spaced = spaced or kind == "space"
+            after_space = after_space or kind == "space"
             continue
         else:
-            tokens.append(Token(_KIND_OF_GROUP[kind], content, spaced))
-        spaced = False
-    tokens.append(Token(Kind.END, "", spaced))
+            tokens.append(Token(_KIND_OF_GROUP[kind], content, after_space))
+        after_space = False
+    tokens.append(Token(TokenKind.END, "", after_space))
     return tokens
 
 
-def _words(is_text: bool, words: str, spaced: bool) -> Token:
+def _words(is_text: bool, words: str, after_space: bool) -> Token:
     words = " ".join(words.split())
     if is_text and (number := _PLAIN_NUMBER.fullmatch(words)):
-        return Token(Kind.NUMBER, number[1], spaced)
-    return Token(Kind.TEXT if is_text else Kind.WORD, words, spaced)
+        return Token(TokenKind.NUMBER, number[1], after_space)
+    return Token(TokenKind.TEXT if is_text else TokenKind.WORD, words, after_space)
 
 
-_KIND_OF_GROUP = {"number": Kind.NUMBER, "command": Kind.COMMAND, "word": Kind.WORD, "sign": Kind.SIGN}
+_KIND_OF_GROUP = {
+    "number": TokenKind.NUMBER,
+    "command": TokenKind.COMMAND,
+    "word": TokenKind.WORD,
+    "sign": TokenKind.SIGN,
+}
 _PLAIN_NUMBER = re.compile(r"\(?([0-9]+(?:\.[0-9]+)?)\)?")
 # \mathrm{cm}, \mathrm{m/s}, \mathrm{p.m.}: words or units in upright letters
 _UPRIGHT = re.compile(r"\s*[a-zA-Z]+(?:[/ .^]+[a-zA-Z0-9]+)*\.?\s*")
 
 
 def normalize_words(words: str) -> str:
-    """The letters and digits of an answer in words: case, spaces and punctuation do not count."""
+    """Only the letters and digits: case, spaces, punctuation and a leading article do not count."""
     return _IGNORED_IN_WORDS.sub("", _ARTICLES.sub("", words.strip().casefold()))

@@ -1,4 +1,4 @@
-"""Units behind a value: which words are units, and which are the same."""
+"""Units after a value: which words are units, and which are synonyms."""
 
 import re
 
@@ -42,51 +42,43 @@ _ALIASES: dict[str, str] = {
     }.items()
     for name in names.split()
 }
+_UNITS = frozenset(_ALIASES.values())
 _WORDS = re.compile(r"[a-z]+|%|\\%|\\?\$|°|€|£|¢|[0-9]+")
 _POWERS = {"square": "2", "squared": "2", "sq": "2", "cubic": "3", "cubed": "3"}
 _SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# Words that make a value another one, or no single one.
-_SAYING_MORE = frozenset(
+# Words that change a value, or make it several.
+_NOT_UNITS = frozenset(
     """or and not maybe perhaps possibly either neither to from minus plus times over base mod modulo half thirds
     quarter point less more than least most between except unless if when where zero one two three four five six
     seven eight nine ten eleven twelve twenty thirty forty fifty""".split()  # noqa: SIM905
 )
-_MOST_WORDS = 6
+_MAX_WORDS = 6
 _FILLER = frozenset({"of", "the", "a", "an", "in", "total", "about", "approximately"})
 
 
 def is_unit(word: str) -> bool:
-    """Whether a bare word (outside any text command) is a unit rather than variables."""
+    """Whether a word outside a text command is a unit, not variables."""
     return word.casefold() in _ALIASES
 
 
 def scale_and_unit(text: str) -> tuple[int, str]:
-    """What the words behind a value multiply it by, and the unit that they name, in its canonical spelling.
+    """(factor, canonical unit) of the words after a value: "million dollars" is (1000000, "$").
 
-    `square` and `cubic` become powers. Raises UnreadableAnswer for words that say more than a unit: "or 5", "base two".
+    `square` and `cubic` become powers. Raises UnreadableAnswer for words that are no unit: "or 5", "base two".
     """
     words = _WORDS.findall(text.casefold())
     scale = 1
     while words and words[0] in _SCALES:
         scale *= _SCALES[words.pop(0)]
-    more = [word for word in words if word in _SAYING_MORE or word in _SCALES]
-    if more or len(words) > _MOST_WORDS:
+    more = [word for word in words if word in _NOT_UNITS or word in _SCALES]
+    if more or len(words) > _MAX_WORDS:
         raise UnreadableAnswer(f"{' '.join(more or words)!r} behind a value is no unit")
     named = [_ALIASES.get(word, word) for word in words if word not in _FILLER]
     exponents = [_POWERS.get(word, word) for word in named if word in _POWERS or word.isdigit()]
     return scale, " ".join([word for word in named if word not in _POWERS and not word.isdigit()] + exponents)
 
 
-def may_differ(gold: str, answer: str) -> bool:
-    """Whether two units contradict each other: both known, and not the same. A missing one contradicts none."""
-    known = set(_ALIASES.values())
-    return (
-        gold != answer
-        and gold.split(" ")[0] in known
-        and answer.split(" ")[0] in known
-        and "unit"
-        not in (
-            gold.split(" ")[0],
-            answer.split(" ")[0],
-        )
-    )
+def units_differ(gold: str, answer: str) -> bool:
+    """Whether both units are known and differ. A missing unit contradicts none."""
+    names = {gold.split(" ")[0], answer.split(" ")[0]}
+    return gold != answer and names <= _UNITS and "unit" not in names
