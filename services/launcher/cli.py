@@ -283,7 +283,7 @@ def stop(run: RunArgument = None, redis_url: RunRedis = None, runs: Runs = Path(
 def config(settings: Settings = None, config: Config = None) -> None:
     """Explains every setting; with a preset or settings, prints the whole configuration as a TOML file.
 
-    - `ibtpo config`
+    - `ibtpo config` – or, for some of them, `ibtpo config lr beta`
 
     - `ibtpo config --config demo sampler=random lr=1e-4 > mine.toml`
     """

@@ -3,46 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from services.launcher.cli import main
+from tests.launcher.conftest import Command
 
 COMMANDS = (
     *("demo", "train", "status", "stop", "rollout", "verifier", "learner"),
     *("grow", "show", "verify", "eval", "config"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a command ended."""
-
-    code: int | str | None
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def ibtpo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs the command in this process, which is much the quicker, on a wide terminal without Redis."""
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("REDIS_URL", raising=False)
-    monkeypatch.delenv("IBTPO_TOKEN", raising=False)
-
-    def run(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["ibtpo", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Done(ended.value.code, *capsys.readouterr())
-
-    return run
-
-
-Command = Callable[..., Done]
 
 
 def modules_of(*arguments: str) -> set[str]:
@@ -120,6 +90,12 @@ def test_a_preset_with_settings_is_shown_as_a_file_that_can_be_used(ibtpo: Comma
     (tmp_path / "mine.toml").write_text(ibtpo("config", "--config", "demo", "sampler=random").stdout)
     done = ibtpo("config", "--config", str(tmp_path / "mine.toml"))
     assert 'kind = "random"' in done.stdout
+
+
+def test_one_setting_is_explained_by_its_short_name(ibtpo: Command) -> None:
+    done = ibtpo("config", "lr")
+    assert "learner.optimizer.lr" in done.stdout
+    assert len(done.stdout.splitlines()) < 5
 
 
 def test_every_setting_is_explained(ibtpo: Command) -> None:
