@@ -218,10 +218,10 @@ TRICKS = {
     "close": "import os\nos.close(4)\ndef f(x):\n    return x",
     "shut": "import socket\nsocket.socket(fileno=4).shutdown(2)\ndef f(x):\n    return x",
     "answer with another shape": "from services.verifier.sandbox.jail.child import solution_server\n"
-    "solution_server._call = lambda *a: ('value', 1, 2)\ndef f(x):\n    return x",
+    "assert solution_server._call\nsolution_server._call = lambda *a: ('value', 1, 2)\ndef f(x):\n    return x",
     "answer with a frame of nothing": "import os\nos.write(4, bytes(4))\ndef f(x):\n    return x",
     "claim to be the judge's failure": "from services.verifier.sandbox.jail.child import solution_server\n"
-    "solution_server._call = lambda *a: ('raised', 'SystemExit', '0')\ndef f(x):\n    return x",
+    "assert solution_server._call\nsolution_server._call = lambda *a: ('raised', 'SystemExit', '0')\ndef f(x):\n    return x",
     "raise what ends tests": "def f(x):\n    raise KeyboardInterrupt",
     "raise what ends iteration": "def f(x):\n    raise StopIteration",
     "raise a group": "def f(x):\n    raise BaseExceptionGroup('x', [SystemExit(0)])",
@@ -234,7 +234,7 @@ TRICKS = {
     "find the judge's script": "import gc\ndef f(x):\n    for o in gc.get_objects():\n"
     "        if isinstance(o, dict) and 'tests' in o: return 1234567\n    return 0",
     "replace the codec": "from services.verifier.sandbox.jail.child import plain_data\nplain_data._CONSTANTS[b'N'] = 1\n"
-    "plain_data.decode = lambda d: 1\ndef f(x):\n    return None",
+    "assert plain_data.decode\nplain_data.decode = lambda d: 1\ndef f(x):\n    return None",
     "patch builtins": "import builtins\nfor n in ('abs', 'all', 'any', 'len', 'sorted', 'isinstance', 'type', 'exec'):\n"
     "    setattr(builtins, n, lambda *a, **k: True)\ndef f(x):\n    return 0",
     "trace": "import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)\ndef f(x):\n    return 0",
@@ -249,6 +249,10 @@ async def test_a_trick_on_the_judge_earns_nothing(check: CodeCheck, name: str) -
     tests = asserts("assert f(1) == 1234567", "assert f(2) == 1234567 + 1")
     judgement = await judge_code(check, TRICKS[name], tests, seconds=1.5)
     assert judgement.reward == 0.0, judgement
+    # What it attacks was there under that name.
+    assert not {"ModuleNotFoundError", "ImportError", "AttributeError"} & set(
+        judgement.reason.replace(":", " ").split()
+    )
     assert judgement.seconds < 2.5
 
 

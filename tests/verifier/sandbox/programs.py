@@ -1,10 +1,13 @@
-"""What hostile programs try: each prints "owned" when it got anywhere."""
+"""Programs for the tests of the sandbox: hostile ones, honest ones, and judges."""
 
 # ruff: noqa: E501 - the programs are lines of their own
 
 import textwrap
 
-# Statements after which the program is out, if they do not raise.
+from services.verifier.sandbox.judge_script import JudgeScript
+from services.verifier.sandbox.sandbox import Program, Role
+
+# What hostile programs try: if these statements do not raise, the program is out and prints "owned".
 CONTAINED = {
     "fork": "if os.fork() == 0: os._exit(0)",
     "vfork by number": "assert libc.syscall(58) >= 0",
@@ -108,7 +111,7 @@ CONTAINED = {
     "rewrite standard input by a map": "import mmap; mmap.mmap(0, 3)[0] = 65",
 }
 
-# Whoever makes these calls is killed.
+# Calls that kill the process.
 VIOLATIONS = {
     "ptrace": "libc.ptrace(0, 0, 0, 0)",
     "io_uring": "libc.syscall(425, 1, ctypes.create_string_buffer(120))",
@@ -211,3 +214,9 @@ HONEST = {
     "processors": "import os\nassert os.cpu_count() is None or os.cpu_count() > 0\nprint(int(input()) * 2)",
     "platform": "import platform, time\nplatform.system()\ntime.strftime('%c')\nprint(int(input()) * 2)",
 }
+
+
+def judge_program(*asserts: str, entry_point: str = "f") -> Program:
+    """A judge that runs these tests."""
+    script = JudgeScript("", asserts, entry_point, calls_check=False, is_partial=False)
+    return Program(script.pack(), Role.JUDGE)

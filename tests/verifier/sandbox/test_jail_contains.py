@@ -1,4 +1,4 @@
-"""What hostile programs try: each prints "owned" when it got anywhere."""
+"""What hostile programs try gets nowhere."""
 
 from pathlib import Path
 

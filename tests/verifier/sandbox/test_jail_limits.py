@@ -1,4 +1,4 @@
-"""How runs end that use more than they may."""
+"""How runs end that use more than their limits allow."""
 
 # ruff: noqa: E501 - the programs are lines of their own
 
@@ -106,7 +106,7 @@ async def test_a_crash_is_the_programs_own(jail: JailSandbox, name: str) -> None
     )
 
 
-async def test_what_a_run_used_is_told(jail: JailSandbox) -> None:
+async def test_what_a_run_used_is_reported(jail: JailSandbox) -> None:
     source = b"import time\nx = bytearray(64 << 20)\nstart = time.process_time()\nwhile time.process_time() < start + 0.2: pass"
     run = await jail.run(Program(source), Limits())
     assert 0.2 <= run.cpu_seconds < 0.6

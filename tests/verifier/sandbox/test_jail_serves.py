@@ -1,13 +1,15 @@
-"""What honest programs do: the jail is in nobody's way."""
+"""What honest programs do works in the jail."""
 
 import os
 import signal
+import sys
 
 import pytest
 
-from services.verifier.sandbox.jail_sandbox import JailSandbox
-from services.verifier.sandbox.sandbox import EndReason, Limits, Program
-from tests.verifier.sandbox.programs import HONEST
+from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
+from services.verifier.sandbox.messages import JailOptions
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program, Role
+from tests.verifier.sandbox.programs import HONEST, judge_program
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -59,3 +61,26 @@ async def test_a_process_sees_no_other_by_its_number(jail: JailSandbox) -> None:
     if jail.layers()["namespaces"] == "on":
         seen, _, own = run.stdout.decode().strip().rpartition(" ")
         assert seen == f"[{own}]"
+
+
+async def test_a_child_holds_the_sandbox_and_the_standard_library_alone(jail: JailSandbox) -> None:
+    run = await jail.run(Program(b"import sys\nprint(*sys.modules)"), Limits())
+    modules = [name for name in run.stdout.decode().split() if not name.startswith("_sysconfigdata_")]
+    ours = {name for name in modules if f"{name}.".startswith("services.")}
+    assert {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names} - ours == {"__main__"}
+    assert {name.split(".")[3] for name in ours if name.count(".") > 2} == {
+        *("fork_server", "jail", "judge_script", "kernel", "messages", "sandbox")
+    }
+
+
+async def test_without_namespaces_the_other_layers_hold() -> None:
+    async with open_jail(JailOptions(uses_namespaces=False)) as sandbox:
+        assert sandbox.refusal is None
+        assert (sandbox.layers()["namespaces"], sandbox.layers()["system calls"]) == ("switched off", "on")
+        assert (await sandbox.run(Program(HONEST["input"].encode(), stdin=b"21\n"), Limits())).stdout == b"42\n"
+
+
+async def test_a_solution_is_stopped_when_its_judge_ends(jail: JailSandbox) -> None:
+    solution = Program(b"while True: pass", Role.SOLUTION)
+    solution_run, judge_run = await jail.run_pair(solution, judge_program("assert 1"), Limits())
+    assert (solution_run.end_reason, judge_run.is_clean) == (EndReason.STOPPED, True)

@@ -1,4 +1,4 @@
-"""The jail where the service is no root: the machine's ordinary user, with namespaces, without them, in containers."""
+"""The jail of an ordinary user, with and without namespaces, and in containers."""
 
 import json
 import os
@@ -30,9 +30,9 @@ def _can_nobody_run(interpreter: str) -> bool:
     return found.returncode == 0
 
 
-def _tell(command: list[str], *, namespaces: bool, **process: Any) -> dict[str, Any]:
-    """What the script says that tries every program in a jail of its own user."""
-    told = subprocess.run(
+def _run_all(command: list[str], *, namespaces: bool, **process: Any) -> dict[str, Any]:
+    """Runs the script that tries every program in a jail of its user; returns its answer."""
+    finished = subprocess.run(
         [*command, str(SCRIPT)],
         input=json.dumps({"programs": list(PROGRAMS.values()), "namespaces": namespaces}).encode(),
         capture_output=True,
@@ -41,18 +41,18 @@ def _tell(command: list[str], *, namespaces: bool, **process: Any) -> dict[str, 
         cwd="/",
         **process,
     )
-    return json.loads(told.stdout)  # type: ignore[no-any-return]
+    return json.loads(finished.stdout)  # type: ignore[no-any-return]
 
 
-def _hold(told: dict[str, Any]) -> None:
+def _assert_holds(answer: dict[str, Any]) -> None:
     """The jail contained what it should, killed what it should, and let the rest run."""
-    assert told["refusal"] is None
-    assert told["layers"]["system calls"] == "on"
-    outputs = dict(zip(PROGRAMS, told["runs"], strict=True))
+    assert answer["refusal"] is None
+    assert answer["layers"]["system calls"] == "on"
+    outputs = dict(zip(PROGRAMS, answer["runs"], strict=True))
     assert {name: outputs[name] for name in CONTAINED} == {name: ["exited", "contained\n"] for name in CONTAINED}
     assert {name: outputs[name][0] for name in VIOLATIONS} == dict.fromkeys(VIOLATIONS, "violation")
     assert {name: outputs[name][1].strip() for name in HONEST} == dict.fromkeys(HONEST, "42")
-    assert told["report"]["num_passed"] == 1
+    assert answer["report"]["num_passed"] == 1
 
 
 @pytest.mark.parametrize("namespaces", [True, False], ids=["with namespaces where allowed", "without namespaces"])
@@ -63,9 +63,9 @@ def test_an_ordinary_user_has_a_jail_that_holds(namespaces: bool) -> None:
         if not interpreter:
             pytest.skip("no Python here that an ordinary user can run")
         identity = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-    told = _tell([interpreter], namespaces=namespaces, env={}, **identity)
-    assert told["uid"] != 0
-    _hold(told)
+    answer = _run_all([interpreter], namespaces=namespaces, env={}, **identity)
+    assert answer["uid"] != 0
+    _assert_holds(answer)
 
 
 CONTAINERS = {
@@ -84,4 +84,4 @@ def test_a_container_has_a_jail_that_holds(name: str) -> None:
         pytest.skip("IBTPO_SANDBOX_IMAGE names no image with Python 3.11 or later that this machine's docker can run")
     root = SCRIPT.parents[3]
     command = ["docker", "run", "--rm", "-i", "--pull=never", "-v", f"{root}:{root}:ro", *CONTAINERS[name]]
-    _hold(_tell([*command, image, "python3", "-B"], namespaces=True))
+    _assert_holds(_run_all([*command, image, "python3", "-B"], namespaces=True))

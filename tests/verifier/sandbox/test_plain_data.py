@@ -146,8 +146,8 @@ def test_any_bytes_are_a_value_or_malformed(data: bytes) -> None:
 @given(values, st.data())
 def test_a_damaged_value_is_a_value_or_malformed(value: Any, data: st.DataObject) -> None:
     encoded = bytearray(encode(value))
-    place = data.draw(st.integers(0, len(encoded) - 1))
-    encoded[place] = data.draw(st.integers(0, 255))
+    position = data.draw(st.integers(0, len(encoded) - 1))
+    encoded[position] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(encoded)))
     for damaged in (bytes(encoded), bytes(encoded[:cut])):
         with contextlib.suppress(Malformed):

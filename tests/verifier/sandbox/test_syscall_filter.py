@@ -1,4 +1,4 @@
-"""The compiled filter, run by a small interpreter of BPF, against the policy it was made from."""
+"""The compiled filter, run by a small BPF interpreter, does what its policy says."""
 
 import errno
 import platform
@@ -27,10 +27,10 @@ def decide(program: Instructions, number: int, audit_number: int, arguments: Seq
     for index, argument in enumerate(padded):
         words[16 + 8 * index] = argument & 0xFFFFFFFF
         words[20 + 8 * index] = argument >> 32
-    place, accumulator = 0, 0
+    position, accumulator = 0, 0
     while True:
-        instruction = program[place]
-        place += 1
+        instruction = program[position]
+        position += 1
         match instruction.code:
             case 0x20:
                 accumulator = words[instruction.k]
@@ -44,7 +44,7 @@ def decide(program: Instructions, number: int, audit_number: int, arguments: Seq
                     0x35: accumulator >= instruction.k,
                     0x45: bool(accumulator & instruction.k),
                 }[code]
-                place += instruction.if_true if holds else instruction.if_false
+                position += instruction.if_true if holds else instruction.if_false
 
 
 def _call(machine: Machine, name: str, *arguments: int) -> int:
@@ -54,23 +54,23 @@ def _call(machine: Machine, name: str, *arguments: int) -> int:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
-def test_every_number_gets_the_fate_that_the_policy_names(machine: Machine) -> None:
+def test_every_number_gets_the_action_that_the_policy_names(machine: Machine) -> None:
     policy = build_syscall_policy(machine)
     program = compile_filter(policy)
     checked = set(policy.checked.values())
-    fates: Mapping[int, int] = (
+    actions: Mapping[int, int] = (
         dict.fromkeys(policy.allowed.values(), ALLOW)
         | dict.fromkeys(policy.absent.values(), refuse(errno.ENOSYS))
         | dict.fromkeys(policy.violations.values(), KILL)
     )
     for number in range(1000):
         if number not in checked:
-            assert decide(program, number, machine.audit_number) == fates.get(number, refuse(errno.EPERM))
+            assert decide(program, number, machine.audit_number) == actions.get(number, refuse(errno.EPERM))
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
 @given(number=st.integers(0, 2**32 - 1), audit=st.integers(0, 2**32 - 1))
-def test_calls_in_another_machines_manner_are_killed(machine: Machine, number: int, audit: int) -> None:
+def test_calls_by_another_machines_numbers_are_killed(machine: Machine, number: int, audit: int) -> None:
     program = compile_filter(build_syscall_policy(machine))
     if audit != machine.audit_number:
         assert decide(program, number, audit) == KILL
@@ -115,13 +115,13 @@ def test_limits_are_asked_and_only_harmless_ones_set(machine: Machine) -> None:
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
 def test_only_commands_may_execute(machine: Machine) -> None:
     number = {"x86_64": 59, "aarch64": 221}[machine.name]
-    for is_for_commands, fate in ((False, refuse(errno.EPERM)), (True, ALLOW)):
+    for is_for_commands, action in ((False, refuse(errno.EPERM)), (True, ALLOW)):
         program = compile_filter(build_syscall_policy(machine, is_for_commands=is_for_commands))
-        assert decide(program, number, machine.audit_number) == fate
+        assert decide(program, number, machine.audit_number) == action
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
-def test_no_number_has_two_fates(machine: Machine) -> None:
+def test_no_number_has_two_actions(machine: Machine) -> None:
     policy = build_syscall_policy(machine)
     numbers = [*policy.allowed.values(), *policy.checked.values(), *policy.absent.values(), *policy.violations.values()]
     assert len(numbers) == len(set(numbers))
