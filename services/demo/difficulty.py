@@ -1,7 +1,7 @@
 """How hard the demo task is: the lengths, the operators and the modulus of its expressions."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 ALL_OPERATORS = "+-*"
 DEFAULT_MODULUS = 7
@@ -18,10 +18,10 @@ class Difficulty:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    lengths: tuple[int, ...] = (5, 6)
-    operators: str = ALL_OPERATORS
-    operator_weights: tuple[float, ...] = (0.35, 0.25, 0.40)
-    modulus: int = DEFAULT_MODULUS
+    lengths: Annotated[tuple[int, ...], "Numbers in an expression, each length as likely"] = (5, 6)
+    operators: Annotated[str, "Its operators: some of +-*"] = ALL_OPERATORS
+    operator_weights: Annotated[tuple[float, ...], "How often each operator occurs"] = (0.35, 0.25, 0.40)
+    modulus: Annotated[int, "All results are modulo this"] = DEFAULT_MODULUS
 
     def __post_init__(self) -> None:
         if not self.lengths or not all(2 <= length <= MAX_LENGTH for length in self.lengths):

@@ -1,16 +1,27 @@
 """The learner's configuration: section `[learner]`."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
-from shared.tree.advantage import Credit, Prior
+from shared.runtime.config import SHARED
+from shared.tree.advantage import Credit, Method, Prior
+from shared.tree.ib_score import Estimation
 
 
 class Schedule(StrEnum):
@@ -81,12 +92,14 @@ class _Table(BaseModel):
 class OptimizerConfig(_Table):
     """AdamW, its learning rate over the run, and the guard on its gradients."""
 
-    lr: float = Field(5e-4, gt=0)
-    schedule: Schedule = Schedule.CONSTANT
-    warmup_steps: int = Field(0, ge=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    lr: float = Field(5e-4, gt=0, description="Learning rate after the warm-up")
+    schedule: Schedule = Field(Schedule.CONSTANT, description="How the learning rate goes on after its warm-up")
+    warmup_steps: int = Field(0, ge=0, description="Steps in which the learning rate rises from 0")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="β₁ and β₂ of AdamW"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm")
 
     def learning_rate(self, step: int, share_done: float) -> float:
         """Of the step after `step` others, where `share_done` of the run, in [0, 1], is behind it."""
@@ -97,12 +110,14 @@ class OptimizerConfig(_Table):
 class ObjectiveConfig(_Table):
     """The loss of one step (METHOD, Objective)."""
 
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.2, gt=0)
-    kl_coef: float = Field(0.001, ge=0, description="Of the k3 divergence from the model the run began with; 0: off")
-    old_policy: OldPolicy = OldPolicy.RECOMPUTED
+    clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio π_θ/π_old is clipped below at 1 − this")
+    clip_high: float = Field(0.2, gt=0, description="The ratio is clipped above at 1 + this")
+    kl_coef: float = Field(0.001, ge=0, description="Weight of the KL (k3) to the first model; 0: off")
+    old_policy: OldPolicy = Field(OldPolicy.RECOMPUTED, description="What the ratio π_θ/π_old is counted from")
     tis_cap: float = Field(2.0, gt=0, description="C of min(π_old/μ, C); counts with old_policy=recomputed")
-    loss_normalization: LossNormalization = LossNormalization.TRAJECTORY
+    loss_normalization: LossNormalization = Field(
+        LossNormalization.TRAJECTORY, description="What a token's loss is divided by"
+    )
     epochs: int = Field(1, gt=0, description="Passes over the trees of a step")
     minibatches: int = Field(1, gt=0, description="Optimizer steps per pass")
     share_prefixes: bool = Field(
@@ -130,14 +145,31 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, str | Path) else value
 
 
-def _named_credit(value: object) -> object:
-    """Lets a credit be given by its name, "grpo", or as a named one with changes, {kind = "grpo", epsilon = 0.1}."""
+def _fill_score(value: object, info: ValidationInfo) -> object:
+    """Gives an `ib` sampler's score what it does not state, from the method."""
+    if not isinstance(value, dict):
+        return value
+    sampler = value.get("sampler")
+    if isinstance(sampler, str):
+        sampler = {"kind": sampler}
+    if not isinstance(sampler, dict) or sampler.get("kind") != "ib" or not isinstance(sampler.get("score", {}), dict):
+        return value
+    estimation = {field.name: getattr(_method(info), field.name) for field in fields(Estimation)}
+    return value | {"sampler": sampler | {"score": estimation | sampler.get("score", {})}}
+
+
+def _fill_credit(value: object, info: ValidationInfo) -> object:
+    """A credit by name ("grpo"), or by name with changes ({kind = "grpo", epsilon = 0.1}); the rest from the method."""
     if isinstance(value, str):
-        return Credit.named(value)
-    if isinstance(value, dict) and "kind" in value:
+        return Credit.named(value, _method(info))
+    if isinstance(value, dict):
         changes = {key: changed for key, changed in value.items() if key != "kind"}
-        return asdict(Credit.named(value["kind"])) | changes
+        return asdict(Credit.named(value.get("kind", "ibtpo"), _method(info))) | changes
     return value
+
+
+def _method(info: ValidationInfo) -> Method:
+    return cast(Method, info.data.get("method", Method()))
 
 
 class LearnerConfig(_Table):
@@ -145,8 +177,8 @@ class LearnerConfig(_Table):
 
     run: RunName = Field("default", description="Its name, for Redis keys and replicas")
     run_dir: Path = Field(Path("runs/default"), description="Checkpoints, metrics, trees and the final policy")
-    resume: Resume = Resume.AUTO
-    seed: int = Field(0, ge=0)
+    resume: Resume = Field(Resume.AUTO, description="Whether to go on from the latest checkpoint")
+    seed: int = Field(0, ge=0, description="Of the order of problems and of all sampling")
 
     model: Path = Field(description="Directory of the policy to begin with, as transformers saves it")
     data: Annotated[tuple[Path, ...], BeforeValidator(_several)] = Field(
@@ -156,30 +188,35 @@ class LearnerConfig(_Table):
         (), description="Problems to evaluate on; none: no evaluation"
     )
 
-    growth: Growth = Field(description="How trees are grown: sampler, temperature, token limit")
-    advantage: Annotated[Credit, BeforeValidator(_named_credit)] = Field(
-        default_factory=lambda: Credit.named("ibtpo"), description="A credit by name, or a table of its switches"
+    method: Method = Field(
+        Method(), description="What sampler and credit share, unless they state their own", json_schema_extra=SHARED
     )
-    objective: ObjectiveConfig = ObjectiveConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    growth: Annotated[Growth, BeforeValidator(_fill_score)] = Field(
+        description="How trees are grown: sampler, temperature, token limit"
+    )
+    advantage: Annotated[Credit, BeforeValidator(_fill_credit)] = Field(
+        "ibtpo", validate_default=True, description="A credit by name, or a table of its switches"
+    )
+    objective: ObjectiveConfig = Field(ObjectiveConfig(), description="The loss of a step")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its learning rate")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="Held-out accuracy during the run")
 
     batch_size: int = Field(24, gt=0, description="Trees per step")
     max_staleness: int = Field(1, ge=0, description="How many updates older than the learner a tree's tokens may be")
     straggler_seconds: float = Field(
         60.0, ge=0, description="How long a full batch waits for the tree of an older task, before it goes without"
     )
-    total_steps: int | None = Field(None, gt=0)
-    max_generated_tokens: int | None = Field(None, gt=0)
+    total_steps: int | None = Field(None, gt=0, description="The run ends after so many training steps")
+    max_generated_tokens: int | None = Field(None, gt=0, description="The run ends when so many tokens were generated")
 
     publish_every: int = Field(1, gt=0, description="Updates between published versions")
     publish_seconds: float = Field(30.0, gt=0, description="What a push may take; a slower replica pulls by itself")
-    checkpoint_every: int = Field(10, gt=0, description="Steps")
-    keep_checkpoints: int = Field(2, gt=0)
+    checkpoint_every: int = Field(10, gt=0, description="Steps between checkpoints")
+    keep_checkpoints: int = Field(2, gt=0, description="The newest so many stay")
     keep_trees: int = Field(8, ge=0, description="The last so many trees, and a sample of as many of all, are kept")
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
-    host: str = "127.0.0.1"
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey of the run; or REDIS_URL")
+    host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback a token is required")
     port: int = Field(8003, ge=0, le=65535, description="0 takes a free one")
     url: str = Field("", description="Where replicas reach it; empty: http://<host>:<port>")
     url_file: Path | None = Field(None, description="Written once it listens, for launchers")
@@ -192,12 +229,12 @@ class LearnerConfig(_Table):
         ge=0,
         description="How long it serves on when its run has ended: some intervals of whoever scrapes its metrics",
     )
-    device: Device = Device.AUTO
+    device: Device = Field(Device.AUTO, description="Where the policy is trained")
     precision: Precision = Field(
         Precision.FLOAT32, description="Of matrix products, and of the weights that replicas get"
     )
     threads: int = Field(1, gt=0, description="Threads of torch")
-    log_level: str = "info"
+    log_level: str = Field("info", description="debug, info, warning or error")
 
     @model_validator(mode="after")
     def _can_be_run(self) -> "LearnerConfig":
@@ -216,6 +253,16 @@ class LearnerConfig(_Table):
                 f"objective.minibatches {self.objective.minibatches} exceed the {self.batch_size} trees of a step"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _say_once(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out of score and advantage what is as in the method, so that a later `beta=3` still changes all."""
+        dumped: dict[str, Any] = dump(self)
+        method, sampler = dumped.get("method", {}), dumped.get("growth", {}).get("sampler", {})
+        for place, name in ((sampler, "score"), (dumped, "advantage")):
+            if name in place:
+                place[name] = {key: value for key, value in place[name].items() if method.get(key) != value}
+        return dumped
 
     @property
     def needs_reference(self) -> bool:

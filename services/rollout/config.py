@@ -51,21 +51,21 @@ class RolloutConfig(BaseModel):
 
     run: RunName = Field("default", description="The run whose tasks it grows")
     name: str = Field("", description="This replica's name in the registry; empty: host name and process id")
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback a token is required")
     port: int = Field(8001, ge=0, le=65535, description="0 takes a free one")
     url: str = Field("", description="Where others reach it; empty: http://<host name or address>:<port>")
     url_file: Path | None = Field(None, description="Written once it listens, for launchers")
     token: str | None = Field(None, description="Bearer token between services; or IBTPO_TOKEN")
-    redis_url: str | None = None
-    verifier_url: str = "http://127.0.0.1:8002"
+    redis_url: str | None = Field(None, description="Redis or Valkey of the run; or REDIS_URL; none: no run")
+    verifier_url: str = Field("http://127.0.0.1:8002", description="The verifier that judges its answers")
     learner_url: str = Field("", description="Where to pull weights from; empty: as the run's board says")
 
-    engine: EngineKind = EngineKind.EMBEDDED
+    engine: EngineKind = Field(EngineKind.EMBEDDED, description="What samples the tokens")
     model: Path | None = Field(None, description="A policy to serve before any learner pushes one, as version 0.0")
     max_running_requests: int = Field(64, gt=0, description="Requests that the embedded engine decodes at once")
     cache_bytes: int = Field(256 * 2**20, ge=0, description="Memory of the embedded engine's prefix cache; 0: none")
 
-    sglang: SglangConfig = SglangConfig()
+    sglang: SglangConfig = Field(SglangConfig(), description="The SGLang server, with engine=sglang")
 
     max_trees: int = Field(64, gt=0, description="Trees grown for the stream at once")
     max_posted_trees: int = Field(256, gt=0, description="Trees grown for POST /v1/trees at once; beyond: 429")
@@ -75,6 +75,6 @@ class RolloutConfig(BaseModel):
     grace_seconds: float = Field(20.0, ge=0, description="What a drain gives the trees in flight")
 
     snapshots: Path = Field(Path("/dev/shm/ibtpo"), description="Where pushed weights are staged")  # noqa: S108
-    max_bundle_bytes: int = Field(64 * 2**30, gt=0)
+    max_bundle_bytes: int = Field(64 * 2**30, gt=0, description="Largest weights that are taken")
     max_body_bytes: int = Field(8 * 2**20, gt=0, description="For every body but weights")
-    log_level: str = "info"
+    log_level: str = Field("info", description="debug, info, warning or error")

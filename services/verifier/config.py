@@ -50,8 +50,8 @@ class CustomKindConfig(Settings):
     token: str | None = Field(None, description="bearer token of the endpoint")
     seconds: float = Field(10.0, gt=0, le=600, description="of one call")
     workers: int = Field(2, ge=1, le=64, description="calls at once")
-    memory_bytes: int = Field(1 << 30, ge=64 << 20)
-    items_per_worker: int = Field(10_000, ge=1)
+    memory_bytes: int = Field(1 << 30, ge=64 << 20, description="address space of one worker")
+    items_per_worker: int = Field(10_000, ge=1, description="answers after which a worker is replaced")
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> "CustomKindConfig":
@@ -63,17 +63,17 @@ class CustomKindConfig(Settings):
 class VerifierConfig(Settings):
     """The verifier service."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is required")
     port: int = Field(8002, ge=0, le=65535, description="0 picks a free one")
     url_file: Path | None = Field(None, description="where the bound URL is written, for launchers")
     token: str | None = Field(None, description="bearer token; required unless host is loopback")
-    log_level: str = "info"
-    log_json: bool = True
+    log_level: str = Field("info", description="debug, info, warning or error")
+    log_json: bool = Field(True, description="JSON lines instead of text")
     grace_seconds: float = Field(30.0, ge=0, description="how long a stopping service finishes what it has accepted")
-    max_body_bytes: int = Field(64 << 20, gt=0)
+    max_body_bytes: int = Field(64 << 20, gt=0, description="largest request")
     max_pending_items: int = Field(16_384, gt=0, description="items accepted and not yet judged; beyond it: 429")
     deadline_seconds: float = Field(60.0, gt=0, description="a batch's deadline when it names none")
     cache_entries: int = Field(65_536, ge=0, description="judgements of equal (answer, key) pairs kept; 0: none")
-    math: MathConfig = MathConfig()
-    code: CodeConfig = CodeConfig()
+    math: MathConfig = Field(MathConfig(), description="the math check")
+    code: CodeConfig = Field(CodeConfig(), description="the code check and its sandbox")
     kinds: dict[str, CustomKindConfig] = Field({}, description="kinds of the user's own, by name")

@@ -28,12 +28,14 @@ class Problem(Message):
 class Growth(Message):
     """How a tree is grown. `max_tokens` is a trajectory's limit, counted from the prompt's end."""
 
-    sampler: Annotated[AnySampler, BeforeValidator(_named), Field(discriminator="kind")]
-    temperature: float = Field(1.0, ge=0, le=100)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    max_tokens: int = Field(64, gt=0)
-    merge_equal_draws: bool = False
+    sampler: Annotated[AnySampler, BeforeValidator(_named), Field(discriminator="kind")] = Field(
+        description="Where a tree is drawn from next: a sampler by name, or a table of its settings"
+    )
+    temperature: float = Field(1.0, ge=0, le=100, description="Divides the logits; 0: the likeliest token")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens of this probability; 1: all")
+    top_k: int = Field(0, ge=0, description="Sample from so many likeliest tokens; 0: all")
+    max_tokens: int = Field(64, gt=0, description="Longest trajectory, in tokens after the prompt")
+    merge_equal_draws: bool = Field(False, description="Make one node of equal continuations of a node")
 
     @field_validator("sampler")
     @classmethod

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, Any
 
-from shared.tree.ib_score import Confidence, confidences, etas1, value_ratios
+from shared.tree.ib_score import Estimation, confidences, etas1, value_ratios
 from shared.tree.node import Tree
 from shared.tree.values import ValueEstimator, node_values
 
@@ -48,44 +48,49 @@ class NodeWeight(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Credit:
+class Method(Estimation):
+    """The settings that sampler and credit share: table `[learner.method]`. Either may state its own."""
+
+    lam: Annotated[float, "λ: how much of the local advantage A_IB is added to A_GL; 0: none"] = 0.1
+
+    def __post_init__(self) -> None:
+        Estimation.__post_init__(self)
+        if not 0 <= self.lam < math.inf:
+            raise ValueError(f"lam is not negative: {self.lam}")
+
+
+@dataclass(frozen=True, slots=True)
+class Credit(Method):
     """A-3, with its switches: A(s) = A_GL(s) + λ·A_IB(s).
 
     When all rewards are equal there is no A_GL; nothing is learnt then, unless `ib_on_ties` leaves A_IB alone.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    global_term: GlobalTerm = GlobalTerm.NODES
-    values: ValueEstimator = ValueEstimator.COUNTS
-    kappa: float = 2.0
-    lam: float = 0.1
-    beta: float = 5.0
-    confidence: Confidence = Confidence.GEOMETRIC
-    prior: Prior = Prior.SAMPLING
-    ib_on_ties: bool = False
-    node_weight: NodeWeight = NodeWeight.LEAVES
-    epsilon: float = 1e-6
+    global_term: Annotated[GlobalTerm, "A_GL: what a node, or a trajectory, is compared with"] = GlobalTerm.NODES
+    prior: Annotated[Prior, "Whose confidence in a step is π in A-2"] = Prior.SAMPLING
+    ib_on_ties: Annotated[bool, "Learn from λ·A_IB alone where all rewards of a tree are equal"] = False
+    node_weight: Annotated[NodeWeight, "The weight of a node on m of a tree's trajectories"] = NodeWeight.LEAVES
+    epsilon: Annotated[float, "ε, added to the standard deviation of the rewards"] = 1e-6
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < math.inf:
-            raise ValueError(f"beta is positive: {self.beta}")
-        for name in ("lam", "kappa", "epsilon"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is not negative: {getattr(self, name)}")
+        Method.__post_init__(self)
+        if not 0 <= self.epsilon < math.inf:
+            raise ValueError(f"epsilon is not negative: {self.epsilon}")
 
     @classmethod
-    def named(cls, name: str) -> "Credit":
-        """The credit of a published method, by its name."""
-        credits = {
-            "ibtpo": cls(),
-            "grpo": cls(global_term=GlobalTerm.GRPO, lam=0.0),
-            "dr-grpo": cls(global_term=GlobalTerm.DR_GRPO, lam=0.0),
-            "treerl": cls(global_term=GlobalTerm.TREERL, lam=0.0),
-        }
-        if name not in credits:
-            raise ValueError(f"no credit is named {name!r}: choose from {', '.join(credits)}")
-        return credits[name]
+    def named(cls, name: str, method: Method = Method()) -> "Credit":
+        """The credit of a published method, by its name; what the name does not say is as in `method`."""
+        if name not in _NAMED:
+            raise ValueError(f"no credit is named {name!r}: choose from {', '.join(_NAMED)}")
+        return cls(**(asdict(method) | _NAMED[name]))
+
+
+_NAMED: dict[str, dict[str, Any]] = {
+    "ibtpo": {},
+    "grpo": {"global_term": GlobalTerm.GRPO, "lam": 0.0},
+    "dr-grpo": {"global_term": GlobalTerm.DR_GRPO, "lam": 0.0},
+    "treerl": {"global_term": GlobalTerm.TREERL, "lam": 0.0},
+}
 
 
 def has_signal(rewards: Sequence[float], credit: Credit) -> bool:

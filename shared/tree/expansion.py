@@ -4,7 +4,7 @@ import heapq
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import Annotated, ClassVar, Literal, Protocol, TypeAlias
 
 from shared.tree.draw import Draw, Finish
 from shared.tree.ib_score import IBSettings, ib_scores
@@ -36,14 +36,19 @@ class Sampler(Protocol):
         """What to draw in this round, counted from 1; nothing when the tree is finished."""
 
 
+_KIND = "Which sampler: independent, ib, random, fixed-width or entropy"
+_INITIAL_DRAWS = "B₀: draws from the prompt, before anything is known"
+_ROUNDS = "Rounds of further draws, after the initial ones"
+
+
 @dataclass(frozen=True, slots=True)
 class IndependentSampler:
     """Independent answers: no tree."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    kind: Literal["independent"] = "independent"
-    initial_draws: int = 8
+    kind: Annotated[Literal["independent"], _KIND] = "independent"
+    initial_draws: Annotated[int, _INITIAL_DRAWS] = 8
 
     def __post_init__(self) -> None:
         _at_least(1, initial_draws=self.initial_draws)
@@ -62,12 +67,14 @@ class IBSampler:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    kind: Literal["ib"] = "ib"
-    initial_draws: int = 4
-    rounds: int = 8
-    nodes_per_round: int = 1
-    draws_per_node: int = 1
-    score: IBSettings = field(default_factory=IBSettings)
+    kind: Annotated[Literal["ib"], _KIND] = "ib"
+    initial_draws: Annotated[int, _INITIAL_DRAWS] = 4
+    rounds: Annotated[int, _ROUNDS] = 8
+    nodes_per_round: Annotated[int, "K: nodes that are continued in a round"] = 1
+    draws_per_node: Annotated[int, "B: draws from each of them"] = 1
+    score: Annotated[IBSettings, "How nodes are scored; from [learner.method] what it does not state"] = field(
+        default_factory=IBSettings
+    )
 
     def __post_init__(self) -> None:
         _at_least(0, rounds=self.rounds)
@@ -98,11 +105,11 @@ class RandomSampler:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    kind: Literal["random"] = "random"
-    initial_draws: int = 4
-    rounds: int = 8
-    nodes_per_round: int = 1
-    draws_per_node: int = 1
+    kind: Annotated[Literal["random"], _KIND] = "random"
+    initial_draws: Annotated[int, _INITIAL_DRAWS] = 4
+    rounds: Annotated[int, _ROUNDS] = 8
+    nodes_per_round: Annotated[int, "K: nodes that are continued in a round"] = 1
+    draws_per_node: Annotated[int, "B: draws from each of them"] = 1
 
     def __post_init__(self) -> None:
         _at_least(0, rounds=self.rounds)
@@ -127,11 +134,11 @@ class FixedWidthSampler:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    kind: Literal["fixed-width"] = "fixed-width"
-    initial_draws: int = 2
-    branching_factor: int = 2
-    every_steps: int = 2
-    width: int = 8
+    kind: Annotated[Literal["fixed-width"], _KIND] = "fixed-width"
+    initial_draws: Annotated[int, _INITIAL_DRAWS] = 2
+    branching_factor: Annotated[int, "Into how many a path is split"] = 2
+    every_steps: Annotated[int, "Reasoning steps between two splits"] = 2
+    width: Annotated[int, "Trajectories at which splitting ends"] = 8
 
     def __post_init__(self) -> None:
         _at_least(1, initial_draws=self.initial_draws, every_steps=self.every_steps, width=self.width)
@@ -165,13 +172,16 @@ class EntropySampler:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    kind: Literal["entropy"] = "entropy"
-    initial_draws: int = 6
-    forks_per_answer: int = 2
-    rounds: int = 1
-    draws_per_fork: int = 2
-    closing_words: tuple[str, ...] = ("answer", "conclusion")
-    closing_ids: frozenset[int] = frozenset()
+    kind: Annotated[Literal["entropy"], _KIND] = "entropy"
+    initial_draws: Annotated[int, _INITIAL_DRAWS] = 6
+    forks_per_answer: Annotated[int, "N: tokens per initial answer before which it is continued again"] = 2
+    rounds: Annotated[int, _ROUNDS] = 1
+    draws_per_fork: Annotated[int, "T: draws from before each of these tokens"] = 2
+    closing_words: Annotated[tuple[str, ...], "No fork after a token with one of these words in it, in any case"] = (
+        "answer",
+        "conclusion",
+    )
+    closing_ids: Annotated[frozenset[int], "Found by each replica from closing_words: leave it empty"] = frozenset()
 
     def __post_init__(self) -> None:
         _at_least(1, initial_draws=self.initial_draws, rounds=self.rounds)

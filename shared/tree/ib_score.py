@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from shared.tree.node import Tree
 from shared.tree.values import ValueEstimator, node_values
@@ -32,22 +32,30 @@ class ScoreForm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class IBSettings:
-    """How nodes are scored."""
+class Estimation:
+    """What scores and credit have in common: β, and how values and confidences are estimated."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    beta: float = 5.0
-    form: ScoreForm = ScoreForm.PUBLISHED
-    values: ValueEstimator = ValueEstimator.COUNTS
-    confidence: Confidence = Confidence.GEOMETRIC
-    kappa: float = 2.0
+    beta: Annotated[float, "β: how much the values of a node's draws count, against the confidence in them"] = 5.0
+    values: Annotated[ValueEstimator, "How the value p̂(s) of a node is estimated (V1, V2, V3)"] = ValueEstimator.COUNTS
+    kappa: Annotated[float, "κ of values=shrunk: how strongly a value is pulled to its parent's"] = 2.0
+    confidence: Annotated[Confidence, "What the probability η₂ of a step is taken to be"] = Confidence.GEOMETRIC
 
     def __post_init__(self) -> None:
         if not 0 < self.beta < math.inf:
             raise ValueError(f"beta is positive: {self.beta}")
         if not 0 <= self.kappa < math.inf:
             raise ValueError(f"kappa is not negative: {self.kappa}")
+
+
+@dataclass(frozen=True, slots=True)
+class IBSettings(Estimation):
+    """How nodes are scored."""
+
+    form: Annotated[ScoreForm, "Which score J(s): IB-1 as published, or its exact expectation's IB-1x"] = (
+        ScoreForm.PUBLISHED
+    )
 
 
 def ib_scores(tree: Tree, settings: IBSettings) -> tuple[float | None, ...]:

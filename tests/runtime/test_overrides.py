@@ -169,6 +169,13 @@ def test_an_old_section_is_refused(new_preset: Path) -> None:
 # --- every key
 
 
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_has_a_meaning(section: str) -> None:
+    keys = list(walk_keys(section, SECTIONS[section]))
+    assert len(keys) > 10
+    assert [f"{key.path} {key.kind}" for key in keys if not key.description.strip()] == []
+
+
 def test_services_find_each_other_by_their_defaults() -> None:
     default = {key.path: key.default for section in SECTIONS for key in walk_keys(section, SECTIONS[section])}
     assert default["rollout.verifier_url"] == f"http://{default['verifier.host']}:{default['verifier.port']}"

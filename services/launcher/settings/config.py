@@ -14,7 +14,7 @@ class DemoTask(BaseModel):
 
     train_problems: int = Field(4096, gt=0, description="Problems to train on")
     held_out_problems: int = Field(200, gt=0, description="Problems to evaluate on")
-    difficulty: Difficulty = Difficulty()
+    difficulty: Difficulty = Field(Difficulty(), description="What the expressions look like")
     seed: int = Field(0, ge=0, description="Another seed gives other problems")
 
 
@@ -32,4 +32,4 @@ class LauncherConfig(BaseModel):
     task: Literal["files", "demo"] = Field(
         "files", description="files: the learner's model and data; demo: those of the demo"
     )
-    demo: DemoTask = DemoTask()
+    demo: DemoTask = Field(DemoTask(), description="The problems of task=demo")

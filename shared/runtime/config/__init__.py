@@ -1,7 +1,7 @@
 """Configuration: one frozen model per service, from a TOML preset and `key=value` overrides."""
 
 from shared.runtime.config.errors import ConfigError
-from shared.runtime.config.keys import Key, walk_keys
+from shared.runtime.config.keys import SHARED, Key, walk_keys
 from shared.runtime.config.loading import load_config, load_sections
 from shared.runtime.config.overrides import find_keys, resolve_overrides
 from shared.runtime.config.presets import SECTIONS, preset_names, preset_path
@@ -10,6 +10,7 @@ from shared.runtime.config.renamed import RENAMED, Renamed
 __all__ = [
     "RENAMED",
     "SECTIONS",
+    "SHARED",
     "ConfigError",
     "Key",
     "Renamed",

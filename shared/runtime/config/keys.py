@@ -11,6 +11,9 @@ from pydantic_core import PydanticUndefined
 Models = Mapping[str, type[BaseModel]]
 """The model of every section."""
 
+SHARED: dict[str, Any] = {"shared": True}
+"""`Field(json_schema_extra=SHARED)` marks a table from which others take the values they do not state."""
+
 ANY_NAME = "NAME"
 """Stands in a path for a name of the user's own, such as that of a custom kind."""
 
@@ -54,6 +57,16 @@ def all_paths(models: Models) -> tuple[str, ...]:
     """The path of every key, each once."""
     keys = (key for section, model in models.items() for key in walk_keys(section, model))
     return tuple(dict.fromkeys(key.path for key in keys if ANY_NAME not in key.path.split(".")))
+
+
+def shared_tables(models: Models) -> tuple[str, ...]:
+    """The paths of the tables from which other tables take what they do not state."""
+    return tuple(
+        f"{section}.{name}"
+        for section, model in models.items()
+        for name, field in model.model_fields.items()
+        if field.json_schema_extra == SHARED
+    )
 
 
 def matching(name: str, paths: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared.runtime.config.errors import ConfigError, unknown_key
-from shared.runtime.config.keys import Key, Models, all_paths, matching, walk_keys
+from shared.runtime.config.keys import Key, Models, all_paths, matching, shared_tables, walk_keys
 from shared.runtime.config.presets import SECTIONS
 from shared.runtime.config.renamed import RENAMED_SECTIONS, old_paths, refuse_old_section
 
@@ -47,12 +47,15 @@ def split_override(override: str) -> tuple[str, str]:
 
 
 def _resolve(name: str, models: Models, paths: Sequence[str], old: Sequence[str]) -> str:
+    shared = tuple(f"{table}." for table in shared_tables(models))
     section, _, below = name.partition(".")
     if below and section not in models and (section in SECTIONS or section in RENAMED_SECTIONS):
         return name
     found = matching(name, paths) or matching(name, old)  # an old name is refused where its value is read
     if not found:
         raise ConfigError(unknown_key(name, models))
+    if len(found) > 1:  # what several tables take from a shared one is meant there
+        found = [path for path in found if path.startswith(shared)] or found
     if len(found) > 1:
         raise ConfigError(f"{name!r} could be {' or '.join(found)}: write which")
     return found[0]

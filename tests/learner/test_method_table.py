@@ -1,0 +1,74 @@
+"""The method table: sampler and credit take from it what they do not state."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from services.learner.config import LearnerConfig
+from shared.runtime.config import ConfigError, load_config
+from shared.tree.advantage import Credit, GlobalTerm
+from shared.tree.expansion import IBSampler
+from shared.tree.ib_score import Confidence, IBSettings, ScoreForm
+from shared.tree.values import ValueEstimator
+
+GIVEN = ("model=m", "data=d", "total_steps=1", "sampler=ib")
+
+
+def learner(*overrides: str) -> LearnerConfig:
+    return load_config(LearnerConfig, "learner", None, [*GIVEN, *overrides])
+
+
+def score(config: LearnerConfig) -> IBSettings:
+    assert isinstance(config.growth.sampler, IBSampler)
+    return config.growth.sampler.score
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("beta=3", lambda one: one.beta == 3.0),
+        ("kappa=7", lambda one: one.kappa == 7.0),
+        ("values=shrunk", lambda one: one.values is ValueEstimator.SHRUNK),
+        ("confidence=joint", lambda one: one.confidence is Confidence.JOINT),
+    ],
+)
+def test_one_setting_changes_the_score_and_the_credit(override: str, changed: Callable[[Any], bool]) -> None:
+    config = learner(override)
+    assert changed(score(config))
+    assert changed(config.advantage)
+    assert not changed(score(learner()))
+    assert not changed(learner().advantage)
+
+
+def test_what_they_state_is_their_own() -> None:
+    config = learner("beta=3", "sampler.score.beta=2", "sampler.score.form=exact", "advantage.lam=0.5", "lam=0.2")
+    assert score(config) == IBSettings(beta=2.0, form=ScoreForm.EXACT)
+    assert config.advantage == Credit(beta=3.0, lam=0.5)
+    assert learner("beta=3", "advantage.beta=4").advantage.beta == 4.0
+
+
+def test_a_named_credit_keeps_what_its_name_says() -> None:
+    credit = learner("beta=3", "lam=0.5", "advantage=grpo").advantage
+    assert credit == Credit(beta=3.0, lam=0.0, global_term=GlobalTerm.GRPO)
+    changed = learner("advantage={kind = 'treerl', epsilon = 0.1}", "kappa=1").advantage
+    assert changed == Credit(global_term=GlobalTerm.TREERL, lam=0.0, epsilon=0.1, kappa=1.0)
+
+
+def test_a_sampler_without_scores_takes_nothing() -> None:
+    assert learner("sampler=random", "beta=3").growth.sampler.num_draws == 12
+
+
+@pytest.mark.parametrize("overrides", [(), ("beta=3",), ("lam=0.2", "advantage.beta=4", "sampler.score.kappa=1")])
+def test_a_saved_configuration_is_the_same_and_still_follows_the_method(overrides: tuple[str, ...]) -> None:
+    config = learner(*overrides)
+    saved = config.model_dump(mode="json", exclude_none=True)
+    assert LearnerConfig.model_validate(saved) == config
+    later = LearnerConfig.model_validate(saved | {"method": saved["method"] | {"values": "backup"}})
+    assert later.advantage.values is score(later).values is ValueEstimator.BACKUP
+
+
+@pytest.mark.parametrize("wrong", ["beta=0", "lam=-1", "kappa=nan", "advantage=ppo", "method.gamma=1", "values=best"])
+def test_a_wrong_setting_is_refused_by_its_key(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=r"learner\.(method|advantage)"):
+        learner(wrong)
