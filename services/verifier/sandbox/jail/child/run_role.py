@@ -126,7 +126,9 @@ def _run_solution(source: bytes) -> int:
         _execute(source, module)
         serve_solution(module.__dict__, JudgeChannel(_CHANNEL))
 
-    return _run_to_exit_code(load_and_serve)
+    code = _run_to_exit_code(load_and_serve)
+    _flush()
+    return code
 
 
 def _execute_command(argv: list[str], source_bytes: int) -> None:
