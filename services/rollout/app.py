@@ -1,4 +1,4 @@
-"""The rollout service's HTTP doors: trees on request, weights in, the policy's state."""
+"""The rollout service's HTTP surface: trees on request, weights in, the served policy."""
 
 import asyncio
 import base64
@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Path, Request, Response
 from starlette.requests import ClientDisconnect
 
-from services.rollout.grower import Listener, TooFewVerdicts, TreeGrower
+from services.rollout.grower import OnEvent, TooFewVerdicts, TreeGrower
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class PolicyState(Message):
-    """What a replica serves."""
+    """The policy that a replica serves."""
 
     replica: str
     version: WeightVersion | None
@@ -34,33 +34,33 @@ class PolicyState(Message):
 
 
 class OnDemandTrees:
-    """Grows posted trees, a bounded number at once."""
+    """Grows the trees of HTTP requests, at most `max_trees` at once."""
 
     def __init__(self, grower: TreeGrower, policy: PolicyReceiver, metrics: RolloutMetrics, max_trees: int) -> None:
         self._grower = grower
         self._policy = policy
         self._metrics = metrics
         self._max_trees = max_trees
-        self._growing = 0
+        self._num_growing = 0
 
     @property
     def trees_in_flight(self) -> int:
-        """Posted trees that are being grown now."""
-        return self._growing
+        """Requested trees that are growing now."""
+        return self._num_growing
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """A place among the trees that may grow; Overloaded when all are taken."""
-        if self._growing >= self._max_trees:
-            raise Overloaded(f"{self._growing} posted trees are growing, the most this replica takes: try again later")
-        self._growing += 1
+    async def admit(self) -> AsyncIterator[None]:
+        """Counts one tree as growing while the block runs; Overloaded if `max_trees` are growing already."""
+        if self._num_growing >= self._max_trees:
+            raise Overloaded(f"{self._num_growing} requested trees are growing, the most this replica takes: try later")
+        self._num_growing += 1
         try:
             yield
         finally:
-            self._growing -= 1
+            self._num_growing -= 1
 
     def task(self, request: GrowRequest) -> Task:
-        """The task that a posted problem stands for."""
+        """The task that a request describes."""
         prompt_ids = request.prompt_ids or self._policy.vocabulary.encode(request.prompt or "")
         if not prompt_ids:
             raise InvalidInput("the prompt has no tokens")
@@ -75,10 +75,10 @@ class OnDemandTrees:
             seed=request.seed,
         )
 
-    async def grow(self, task: Task, listen: Listener | None = None) -> ScoredTree:
-        """One tree, grown and counted."""
+    async def grow(self, task: Task, on_event: OnEvent | None = None) -> ScoredTree:
+        """Grows one tree and counts it."""
         try:
-            tree = await self._grower.grow(task, self._policy.vocabulary, listen)
+            tree = await self._grower.grow(task, self._policy.vocabulary, on_event)
         except Unavailable as error:
             self._metrics.record_failure(is_discarded=isinstance(error, TooFewVerdicts))
             raise
@@ -86,49 +86,51 @@ class OnDemandTrees:
         return tree
 
     @asynccontextmanager
-    async def events(self, task: Task) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The growth as it goes, one JSON line an event; the last is the tree, or why there is none. Overloaded as
-        `place` says; the growth ends with the block."""
-        # At most one event a draw, one a round and the end: a client that reads slowly blocks no growth.
-        heard: asyncio.Queue[GrowthEvent] = asyncio.Queue(maxsize=2 * task.growth.sampler.num_draws + 2)
+    async def stream(self, task: Task) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Grows one tree and yields its events, one JSON line each; the last is the tree, or why there is none.
+
+        Overloaded as in `admit`. The growth ends with the block.
+        """
+        # One event a draw, one a round and the last: the queue never fills, so a slow reader never delays the growth.
+        events: asyncio.Queue[GrowthEvent] = asyncio.Queue(maxsize=2 * task.growth.sampler.num_draws + 2)
 
         async def grow() -> None:
             try:
-                heard.put_nowait(_announcement(await self.grow(task, heard.put_nowait)))
+                events.put_nowait(_describe_tree(await self.grow(task, events.put_nowait)))
             except IbtpoError as error:
-                heard.put_nowait(GrowthFailed(title=error.title, detail=str(error)))
+                events.put_nowait(GrowthFailed(title=error.title, detail=str(error)))
             except Exception:
-                heard.put_nowait(GrowthFailed(title="internal error", detail="see the service's log"))
+                events.put_nowait(GrowthFailed(title="internal error", detail="see the service's log"))
                 raise
 
-        async with self.place():
+        async with self.admit():
             growing = asyncio.create_task(grow())
             try:
-                yield _lines(heard)
+                yield _lines(events)
             finally:
                 growing.cancel()
                 await asyncio.wait((growing,))
 
 
-def build_router(on_demand: OnDemandTrees, policy: PolicyReceiver, replica: str) -> APIRouter:
+def build_router(trees: OnDemandTrees, policy: PolicyReceiver, replica: str) -> APIRouter:
     """The service's routes."""
     router = APIRouter()
 
     @router.post("/v1/trees", response_model=TreeGrown)
     async def grow_tree(body: GrowRequest, request: Request) -> Response:
         """Grows one tree. `stream` sends its growth as JSON lines; `Accept: application/msgpack` the packed tree."""
-        task = on_demand.task(body)
+        task = trees.task(body)
         if body.stream:
-            return StreamedAnswer(on_demand.events(task), NDJSON)
-        async with on_demand.place():
-            tree = await _unless_gone(request, on_demand.grow(task))
+            return StreamedAnswer(trees.stream(task), NDJSON)
+        async with trees.admit():
+            tree = await _cancel_on_disconnect(request, trees.grow(task))
         if MSGPACK in request.headers.get("accept", ""):
             return Response(tree.pack(), media_type=MSGPACK)
-        return Response(_announcement(tree).model_dump_json(), media_type="application/json")
+        return Response(_describe_tree(tree).model_dump_json(), media_type="application/json")
 
     @router.put("/v1/weights/{version}")
     async def put_weights(version: Annotated[str, Path(max_length=64)], request: Request) -> PolicyState:
-        """Receives a policy bundle (docs/protocol.md), verifies it whole, and serves it."""
+        """Receives a policy bundle (docs/protocol.md), verifies all of it, and serves it."""
         try:
             expected = WeightVersion.parse(version)
         except ValueError as error:
@@ -138,7 +140,7 @@ def build_router(on_demand: OnDemandTrees, policy: PolicyReceiver, replica: str)
 
     @router.get("/v1/policy")
     async def get_policy() -> PolicyState:
-        """What is being served."""
+        """The served policy."""
         return _state()
 
     def _state() -> PolicyState:
@@ -147,15 +149,15 @@ def build_router(on_demand: OnDemandTrees, policy: PolicyReceiver, replica: str)
     return router
 
 
-async def _lines(heard: asyncio.Queue[GrowthEvent]) -> AsyncIterator[bytes]:
+async def _lines(events: asyncio.Queue[GrowthEvent]) -> AsyncIterator[bytes]:
     while True:
-        event = await heard.get()
+        event = await events.get()
         yield event.model_dump_json().encode() + b"\n"
         if isinstance(event, TreeGrown | GrowthFailed):
             return
 
 
-def _announcement(tree: ScoredTree) -> TreeGrown:
+def _describe_tree(tree: ScoredTree) -> TreeGrown:
     figures = tree.figures()
     return TreeGrown(
         tree=base64.b64encode(tree.pack()).decode(),
@@ -166,10 +168,10 @@ def _announcement(tree: ScoredTree) -> TreeGrown:
     )
 
 
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Awaits `work`; ClientDisconnect, and no more work, when the client that asked for it leaves."""
+async def _cancel_on_disconnect(request: Request, work: Awaitable[T]) -> T:
+    """Awaits `work`; cancels it and raises ClientDisconnect if the client disconnects first."""
     working = asyncio.ensure_future(work)
-    watching = asyncio.create_task(_disconnected(request))
+    watching = asyncio.create_task(_wait_for_disconnect(request))
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -181,6 +183,6 @@ async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
         await asyncio.wait((watching, working))
 
 
-async def _disconnected(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

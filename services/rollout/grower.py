@@ -1,4 +1,4 @@
-"""Grows a tree: IBTree and every other sampler, one loop (METHOD, IBTree)."""
+"""Grows trees: one loop for IBTree and every other sampler (METHOD, Where to draw next)."""
 
 import asyncio
 import time
@@ -18,27 +18,27 @@ from shared.tree.draw import Draw, Finish
 from shared.tree.expansion import Branch
 from shared.tree.node import build_tree, trajectory
 
-Listener = Callable[[BranchesChosen | DrawGrown], None]
+OnEvent = Callable[[BranchesChosen | DrawGrown], None]
 
 
 class Rewards(Protocol):
-    """Where rewards come from: the verifier's client, or a stand-in in tests."""
+    """Where rewards come from: the verifier, or a stand-in in tests."""
 
     async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
-        """In [0, 1]; None when there is no verdict."""
+        """In [0, 1]; None if there is no verdict."""
 
 
 class TooFewVerdicts(Unavailable):
-    """Fewer than half of a tree's draws were judged: it is discarded (METHOD, Ends)."""
+    """Fewer than half of a tree's draws have a verdict, so the tree is discarded (METHOD, Ends)."""
 
 
 @dataclass(slots=True)
 class _Growth:
-    """One tree on its way: its record and what it has cost."""
+    """One tree while it grows: its draws and what they have cost."""
 
     task: Task
     vocabulary: Vocabulary
-    listen: Listener | None
+    on_event: OnEvent | None
     rng: Random
     draws: list[Draw] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -46,35 +46,36 @@ class _Growth:
     cached_tokens: int = 0
     engine_seconds: float = 0.0
     verify_seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
 
 
 class TreeGrower:
-    """Every call of `grow` advances on its own; the engine and the verifier batch what many trees ask."""
+    """Grows any number of trees at once; the engine and the verifier batch the requests of all of them."""
 
     def __init__(self, engine: Engine, rewards: Rewards, replica: str) -> None:
         self._engine = engine
         self._rewards = rewards
         self._replica = replica
 
-    async def grow(self, task: Task, vocabulary: Vocabulary, listen: Listener | None = None) -> ScoredTree:
-        """Draws from the root, then from where the sampler says, until it says nothing.
+    async def grow(self, task: Task, vocabulary: Vocabulary, on_event: OnEvent | None = None) -> ScoredTree:
+        """Draws from the root, then in rounds from the nodes that the sampler chooses, until it chooses none.
 
-        Raises InvalidInput for a task that no engine state can serve, Unavailable when the engine cannot serve now
-        or the verifier judged too little.
+        Raises InvalidInput for a task that this policy can never serve; Unavailable if the engine cannot serve now or
+        too few draws have a verdict.
         """
         self._check(task)
-        started = time.monotonic()
-        sampler = vocabulary.informed(task.growth.sampler)
-        growth = _Growth(task, vocabulary, listen, Random(task.seed))
+        growth = _Growth(task, vocabulary, on_event, Random(task.seed))
+        sampler = vocabulary.prepare(task.growth.sampler)
         branches: tuple[Branch, ...] = (Branch(None, 0, sampler.initial_draws),)
-        for round_ in count(1):
-            await self._draw(growth, branches)
-            branches = sampler.expand(build_tree(growth.draws, task.growth.merge_equal_draws), round_, growth.rng)
+        for round_number in count(1):
+            growth.draws += await self._draw(growth, branches)
+            tree = build_tree(growth.draws, task.growth.merge_equal_draws)
+            branches = sampler.expand(tree, round_number, growth.rng)
             if not branches:
                 break
-            if listen:
-                listen(_chosen(round_, branches))
-        return self._scored(growth, time.monotonic() - started)
+            if on_event is not None:
+                on_event(_describe_branches(round_number, branches))
+        return self._finish(growth)
 
     def _check(self, task: Task) -> None:
         limits = self._engine.limits
@@ -88,8 +89,9 @@ class TreeGrower:
         if outside:
             raise InvalidInput(f"token id {outside[0]} is outside the vocabulary of {limits.vocab_size}")
 
-    async def _draw(self, growth: _Growth, branches: tuple[Branch, ...]) -> None:
-        """Draws every branch at once and records them in the order asked, so that a seed decides the tree."""
+    async def _draw(self, growth: _Growth, branches: tuple[Branch, ...]) -> list[Draw]:
+        """Draws all branches at once. The order of the result depends on the branches alone, so that the seed decides
+        the tree."""
         running: list[asyncio.Task[Draw]] = []
         try:
             async with asyncio.TaskGroup() as group:
@@ -99,7 +101,7 @@ class TreeGrower:
                         running.append(group.create_task(self._draw_one(growth, branch, index, seed)))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
-        growth.draws.extend(task.result() for task in running)
+        return [task.result() for task in running]
 
     async def _draw_one(self, growth: _Growth, branch: Branch, index: int, seed: int) -> Draw:
         prefix = () if branch.parent is None else trajectory(growth.draws, branch.parent)[: branch.cut]
@@ -119,8 +121,8 @@ class TreeGrower:
             finish=completion.finish,
             reward=reward,
         )
-        if growth.listen:
-            growth.listen(_grown(index, draw, growth.vocabulary))
+        if growth.on_event is not None:
+            growth.on_event(_describe_draw(index, draw, growth.vocabulary))
         return draw
 
     async def _complete(self, growth: _Growth, prefix: tuple[int, ...], index: int, seed: int) -> Completion:
@@ -138,7 +140,7 @@ class TreeGrower:
         growth.engine_seconds += time.monotonic() - started
         growth.prompt_tokens += len(request.token_ids)
         growth.cached_tokens += completion.cached_tokens
-        # The last token of a request is computed even behind a full cache: its output is the first logits.
+        # Even a full cache leaves the last token of a request to compute: its output is the first logits.
         growth.reusable_tokens += len(request.token_ids) - 1 if index else 0
         return completion
 
@@ -148,9 +150,9 @@ class TreeGrower:
             return 0.0
         if not task.kind:
             return None
-        return await self._rewards.reward(task.kind, growth.vocabulary.text(token_ids), task.answer_key)
+        return await self._rewards.reward(task.kind, growth.vocabulary.decode(token_ids), task.answer_key)
 
-    def _scored(self, growth: _Growth, seconds: float) -> ScoredTree:
+    def _finish(self, growth: _Growth) -> ScoredTree:
         draws = tuple(growth.draws)
         unjudged = sum(draw.reward is None for draw in draws)
         if growth.task.kind and 2 * unjudged > len(draws):
@@ -161,24 +163,24 @@ class TreeGrower:
             reusable_tokens=growth.reusable_tokens,
             cached_tokens=growth.cached_tokens,
             unjudged_draws=unjudged,
-            seconds=seconds,
+            seconds=time.monotonic() - growth.started,
             engine_seconds=growth.engine_seconds,
             verify_seconds=growth.verify_seconds,
         )
         return ScoredTree(task=growth.task, replica=self._replica, draws=draws, usage=usage)
 
 
-def _chosen(round_: int, branches: tuple[Branch, ...]) -> BranchesChosen:
-    return BranchesChosen(round=round_, branches=tuple((b.parent, b.cut, b.count) for b in branches))
+def _describe_branches(round_number: int, branches: tuple[Branch, ...]) -> BranchesChosen:
+    return BranchesChosen(round=round_number, branches=tuple((b.parent, b.cut, b.count) for b in branches))
 
 
-def _grown(index: int, draw: Draw, vocabulary: Vocabulary) -> DrawGrown:
+def _describe_draw(index: int, draw: Draw, vocabulary: Vocabulary) -> DrawGrown:
     return DrawGrown(
         index=index,
         parent=draw.parent,
         cut=draw.cut,
         token_ids=draw.token_ids,
-        text=vocabulary.text(draw.token_ids),
+        text=vocabulary.decode(draw.token_ids),
         logprob=sum(draw.logprobs),
         finish=draw.finish.value,
         reward=draw.reward,

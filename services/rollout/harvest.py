@@ -1,4 +1,4 @@
-"""The harvest: takes tasks from the run's stream, grows many trees at once, hands the scored trees back."""
+"""The harvest: claims tasks from the run's stream, grows many trees at once, puts the scored trees on its stream."""
 
 import asyncio
 import contextlib
@@ -15,19 +15,19 @@ from shared.streams import Claim, RunStreams, Unreadable
 
 log = event_logger(__name__)
 _WAIT_SECONDS = 1.0
-_HAND_OVER_SECONDS = 120.0
+_FINISH_SECONDS = 120.0
 _RETRY = Backoff(first_seconds=0.1, most_seconds=_WAIT_SECONDS)
 
 
 class Harvest:
-    """Holds at most `max_trees` claims, keeps them alive while their trees grow, and gives up none silently."""
+    """Holds at most `max_trees` claims and keeps them alive while their trees grow; every claim ends explicitly."""
 
     def __init__(
         self,
         streams: RunStreams,
         grower: TreeGrower,
         policy: PolicyReceiver,
-        verifier: RewardBatcher,
+        rewards: RewardBatcher,
         metrics: RolloutMetrics,
         *,
         replica: str,
@@ -38,34 +38,34 @@ class Harvest:
         self._streams = streams
         self._grower = grower
         self._policy = policy
-        self._verifier = verifier
+        self._rewards = rewards
         self._metrics = metrics
         self._replica = replica
         self._max_trees = max_trees
         self._max_deliveries = max_deliveries
         self._heartbeat_seconds = heartbeat_seconds
         self._growing: dict[asyncio.Task[None], Claim] = {}
-        self._room = asyncio.Event()
+        self._has_capacity = asyncio.Event()
         self._draining = asyncio.Event()
 
     @property
     def trees_in_flight(self) -> int:
-        """Trees that are being grown for the stream now."""
+        """Trees that are growing for the stream now."""
         return len(self._growing)
 
     def loops(self) -> tuple[Periodic, ...]:
-        """The loops to run while the service lives. The heartbeat outlasts a drain: its trees are still growing."""
+        """The loops to run while the service runs. The heartbeat goes on during a drain, whose trees still grow."""
         seconds = self._heartbeat_seconds
-        steady = Backoff(seconds, seconds)  # claims lapse behind a heartbeat that takes longer pauses
+        steady = Backoff(seconds, seconds)  # with longer pauses after failures the claims would expire
         return (
-            Periodic("harvest", self._take_some, backoff=_RETRY, stop=self._draining),
+            Periodic("harvest", self._claim_tasks, backoff=_RETRY, stop=self._draining),
             Periodic("heartbeat", self._keep_claims_alive, every_seconds=seconds, backoff=steady),
         )
 
     async def drain(self, grace_seconds: float) -> None:
-        """Takes nothing more; finishes what it can in time and releases the rest for others to claim at once."""
+        """Claims nothing more, waits `grace_seconds` for growing trees, and releases the rest to other replicas."""
         self._draining.set()
-        self._room.set()
+        self._has_capacity.set()
         if self._growing:
             await asyncio.wait(self._growing, timeout=grace_seconds)
         unfinished = dict(self._growing)
@@ -74,51 +74,55 @@ class Harvest:
         await asyncio.gather(*unfinished, return_exceptions=True)
         log.info("drained", released=len(unfinished))
 
-    async def _take_some(self) -> None:
-        room = self._max_trees - len(self._growing)
-        if room <= 0:
-            self._room.clear()
-            await self._room.wait()
+    async def _claim_tasks(self) -> None:
+        capacity = self._max_trees - len(self._growing)
+        if capacity <= 0:
+            self._has_capacity.clear()
+            await self._has_capacity.wait()
             return
-        if not (self._policy.is_serving and await self._verifier.is_ready()):
+        if not (self._policy.is_serving and await self._rewards.is_ready()):
             await asyncio.sleep(_WAIT_SECONDS / 4)
             return
-        for claim in await self._streams.tasks.take(self._replica, room, _WAIT_SECONDS):
-            growing = asyncio.create_task(self._tend(claim))
+        claims = await self._streams.tasks.take(self._replica, capacity, _WAIT_SECONDS)
+        if self._draining.is_set():  # since `take` began; it may even have claimed again what the drain released
+            await self._streams.tasks.release(claims)
+            return
+        for claim in claims:
+            growing = asyncio.create_task(self._process(claim))
             self._growing[growing] = claim
-            growing.add_done_callback(self._tended)
+            growing.add_done_callback(self._on_end)
 
-    def _tended(self, growing: asyncio.Task[None]) -> None:
+    def _on_end(self, growing: asyncio.Task[None]) -> None:
         self._growing.pop(growing)
-        self._room.set()
+        self._has_capacity.set()
         self._metrics.trees_in_flight.set(len(self._growing))
         if not growing.cancelled() and (error := growing.exception()):
             log.error("tree_failed", error=repr(error))
 
-    async def _tend(self, claim: Claim) -> None:
-        """Grows one claimed task and ends the claim: finished, buried, or released to be tried again."""
+    async def _process(self, claim: Claim) -> None:
+        """Grows one claimed task and ends the claim: finished, dead letter, or released for another try."""
         self._metrics.trees_in_flight.set(len(self._growing))
         if isinstance(claim.task, Unreadable):
-            await self._pass_over(claim, claim.task)
+            await self._skip(claim, claim.task)
             return
         if claim.deliveries > self._max_deliveries:
-            await self._bury(claim, f"{claim.deliveries - 1} deliveries ended without a word")
+            await self._bury(claim, f"{claim.deliveries - 1} deliveries ended without a result")
             return
         try:
             tree = await self._grower.grow(claim.task, self._policy.vocabulary)
             self._metrics.record_tree(tree)
-            await self._hand_over(claim, tree)
+            await self._deliver(claim, tree)
         except InvalidInput as error:
             await self._bury(claim, str(error))
         except asyncio.CancelledError:
             self._metrics.trees.labels(TreeResult.RELEASED).inc()
             await self._release(claim, failed=False)
             raise
-        except Exception as error:  # noqa: BLE001 - a tree's border: whatever ended it, its claim is given back
-            await self._give_back(claim, error)
+        except Exception as error:  # noqa: BLE001 - one tree must not end the harvest; its claim is released
+            await self._fail(claim, error)
 
-    async def _give_back(self, claim: Claim, error: Exception) -> None:
-        """Another, or this replica later, tries again, until there were enough tries."""
+    async def _fail(self, claim: Claim, error: Exception) -> None:
+        """Releases the claim for another try, here or elsewhere, unless it has had `max_deliveries`."""
         self._metrics.record_failure(is_discarded=isinstance(error, TooFewVerdicts))
         if not isinstance(error, Unavailable | Overloaded):
             log.exception("tree_failed", task=claim.task.id, error=repr(error))
@@ -128,16 +132,16 @@ class Harvest:
         log.warning("tree_released", task=claim.task.id, error=str(error))
         await self._release(claim, failed=True)
 
-    async def _pass_over(self, claim: Claim, task: Unreadable) -> None:
-        """Lets the claim lapse: a replica of another release may be able to read it. In the end nobody is."""
+    async def _skip(self, claim: Claim, task: Unreadable) -> None:
+        """Lets the claim expire: a replica of another release may read the task. It gets `max_deliveries` tries too."""
         self._metrics.trees.labels(TreeResult.UNREADABLE).inc()
         log.error("task_unreadable", task=task.id, deliveries=claim.deliveries, reason=task.reason)
         if claim.deliveries >= self._max_deliveries:
             await self._bury(claim, f"unreadable in {claim.deliveries} deliveries: {task.reason}")
 
-    async def _hand_over(self, claim: Claim, tree: ScoredTree) -> None:
-        """Outlasts a Redis that is away for a while; after that the claim lapses and another grows the task."""
-        deadline = asyncio.get_running_loop().time() + _HAND_OVER_SECONDS
+    async def _deliver(self, claim: Claim, tree: ScoredTree) -> None:
+        """Retries while Redis is unreachable, for at most `_FINISH_SECONDS`; then the task grows elsewhere."""
+        deadline = asyncio.get_running_loop().time() + _FINISH_SECONDS
         while True:
             try:
                 await self._streams.tasks.finish(claim, tree)
@@ -158,7 +162,7 @@ class Harvest:
             await self._streams.tasks.release([claim], failed=failed)
 
     async def _keep_claims_alive(self) -> None:
-        """The heartbeat. What another has claimed meanwhile is given up; its release touches nothing of the other's."""
+        """The heartbeat. Cancels trees whose claim another replica has taken; their release leaves its claim alone."""
         held = {claim.entry_id: growing for growing, claim in self._growing.items()}
         kept = await self._streams.tasks.keep_alive(self._replica, list(held))
         for entry_id in held.keys() - kept:

@@ -1,4 +1,4 @@
-"""Receives policy bundles, pushed or pulled, and puts the newest one before the engine."""
+"""Receives policy bundles, pushed or pulled, and loads the newest one into the engine."""
 
 import asyncio
 import time
@@ -19,7 +19,8 @@ log = event_logger(__name__)
 
 
 class PolicyReceiver:
-    """Versions only move forward: a newer generation supersedes, numbers ascend within one (ARCHITECTURE, Versions)."""
+    """Versions only increase: a newer generation replaces an older one, and numbers grow within a generation
+    (docs/architecture.md)."""
 
     def __init__(self, engine: Engine, store: SnapshotStore, metrics: RolloutMetrics, max_bytes: int) -> None:
         self._engine = engine
@@ -27,13 +28,13 @@ class PolicyReceiver:
         self._metrics = metrics
         self._max_bytes = max_bytes
         self._receiving = asyncio.Lock()
-        self._held = AsyncExitStack()  # keeps the served snapshot on the disk: an engine that restarts reads it again
+        self._pinned = AsyncExitStack()  # the served snapshot: an engine that restarts reads it again
         self._vocabulary: Vocabulary | None = None
         self._content_hash = ""
 
     @property
     def version(self) -> WeightVersion | None:
-        """What the engine serves; None before the first load."""
+        """The served version; None before the first load."""
         return self._engine.version
 
     @property
@@ -43,36 +44,39 @@ class PolicyReceiver:
 
     @property
     def is_receiving(self) -> bool:
-        """Whether a bundle is on its way, or being loaded."""
+        """Whether a bundle is arriving or being loaded."""
         return self._receiving.locked()
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Of the policy being served; Unavailable before there is one."""
+        """Of the served policy; Unavailable before the first load."""
         if self._vocabulary is None:
             raise Unavailable("no weights yet: the learner pushes them, or start with rollout.model=DIRECTORY")
         return self._vocabulary
 
     @property
     def content_hash(self) -> str:
-        """Of the bundle being served; empty before the first one came over HTTP."""
+        """Of the served bundle; empty before the first one arrived over HTTP."""
         return self._content_hash
 
     async def receive(self, stream: AsyncIterator[bytes], expected: WeightVersion | None = None) -> WeightVersion:
-        """Stages, verifies and serves the bundle in `stream`; Conflict when it is not newer than what is served."""
-        # one bundle at a time: beside the one that is served there is room for one more
+        """Stages, verifies and serves the bundle in `stream`; Conflict unless it is newer than the served one.
+
+        The served bundle itself, sent again, is accepted.
+        """
+        # one bundle at a time: the disk has room for the served one and one more
         async with self._receiving:
             if expected is not None:
                 self._refuse_older(expected)
             snapshot = await self._store.receive(stream, self._max_bytes)
             version = snapshot.version
             if expected is not None and version != expected:
-                raise Conflict(f"version {expected} was announced, the manifest says {version}")
+                raise Conflict(f"the request announces version {expected}, its manifest says {version}")
             if version == self.version and snapshot.manifest.content_hash == self._content_hash:
                 return version
             self._refuse_older(version)
             if version == self.version:
-                raise Conflict(f"version {version} is served with other contents: two learners share a generation")
+                raise Conflict(f"version {version} is served with different contents: two learners share a generation")
             await self._load(snapshot)
         return version
 
@@ -85,7 +89,7 @@ class PolicyReceiver:
                 return None
 
     async def load_directory(self, directory: Path) -> None:
-        """Serves a bundle that lies on this machine, as version 0.0: any learner's supersedes it."""
+        """Serves a bundle of this host as version 0.0, which any learner's version replaces."""
         vocabulary = await asyncio.to_thread(Vocabulary.load, directory)
         await self._engine.load(directory, WeightVersion(0, 0))
         self._vocabulary = vocabulary
@@ -94,20 +98,20 @@ class PolicyReceiver:
         served = self.version
         if served is not None and version < served:
             raise Conflict(
-                f"version {version} is older than {served}, which is served: a newer learner owns this replica"
+                f"version {version} is older than {served}, which is served: this replica follows a newer learner"
             )
 
     async def _load(self, snapshot: Snapshot) -> None:
         started = time.monotonic()
-        async with AsyncExitStack() as held:
-            await held.enter_async_context(self._store.pinned(snapshot))
+        async with AsyncExitStack() as pinned:
+            await pinned.enter_async_context(self._store.pinned(snapshot))
             try:
                 vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
                 await self._engine.load(snapshot.directory, snapshot.version)
             except IbtpoError:
                 self._metrics.weight_loads.labels(LoadResult.REFUSED).inc()
                 raise
-            self._held, before = held.pop_all(), self._held
+            self._pinned, before = pinned.pop_all(), self._pinned
         await before.aclose()
         self._vocabulary = vocabulary
         self._content_hash = snapshot.manifest.content_hash

@@ -1,4 +1,4 @@
-"""What a replica knows of the policy's tokens: their bytes, where steps end, text to ids and back."""
+"""The policy's tokens: their bytes, where reasoning steps end, text to ids and back."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from shared.tree.expansion import AnySampler, for_vocabulary
 from shared.tree.segmentation import Segmenter
 from shared.tree.vocabulary import bytes_of_tokens
 
-_MAX_INFORMED = 64
+_MAX_PREPARED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class Vocabulary:
     stop_ids: frozenset[int]
     segmenter: Segmenter
     tokenizer: Tokenizer
-    _informed: dict[AnySampler, AnySampler] = field(default_factory=dict)
+    _prepared: dict[AnySampler, AnySampler] = field(default_factory=dict)
 
     @classmethod
     def load(cls, bundle: Path) -> "Vocabulary":
-        """Reads tokenizer.json and the stop tokens of an HF-layout directory; InvalidInput when it lacks them."""
+        """Reads tokenizer.json and the stop tokens of an HF-layout directory; InvalidInput if they are missing."""
         try:
             table = bytes_of_tokens(json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8")))
             tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
@@ -38,20 +38,20 @@ class Vocabulary:
             raise InvalidInput(f"neither generation_config.json nor config.json in {bundle} names an eos_token_id")
         return cls(table, stop_ids, Segmenter(table, stop_ids), tokenizer)
 
-    def informed(self, sampler: AnySampler) -> AnySampler:
-        """The sampler with what it must know of these tokens, worked out once."""
-        if sampler not in self._informed:
-            if len(self._informed) >= _MAX_INFORMED:
-                self._informed.clear()
-            self._informed[sampler] = for_vocabulary(sampler, self.bytes_of_token)
-        return self._informed[sampler]
+    def prepare(self, sampler: AnySampler) -> AnySampler:
+        """The sampler with what it needs to know of these tokens, computed once for equal samplers."""
+        if sampler not in self._prepared:
+            if len(self._prepared) >= _MAX_PREPARED:
+                self._prepared.clear()
+            self._prepared[sampler] = for_vocabulary(sampler, self.bytes_of_token)
+        return self._prepared[sampler]
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """The prompt's ids, with nothing added to it."""
+        """The ids of a text, without special tokens added."""
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def text(self, token_ids: tuple[int, ...]) -> str:
-        """What the tokens read, stop tokens left out; bytes that are no UTF-8 become U+FFFD."""
+    def decode(self, token_ids: tuple[int, ...]) -> str:
+        """The text of the tokens without stop tokens; bytes that are not UTF-8 become U+FFFD."""
         table, stop_ids = self.bytes_of_token, self.stop_ids
         return b"".join(table[i] for i in token_ids if i < len(table) and i not in stop_ids).decode("utf-8", "replace")
 

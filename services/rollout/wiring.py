@@ -1,4 +1,4 @@
-"""Builds the rollout service from its configuration: the only place that names concrete parts."""
+"""Builds the rollout service from its configuration; only this module names concrete parts."""
 
 import asyncio
 import shutil
@@ -14,7 +14,7 @@ from services.rollout.engines.engine import Engine
 from services.rollout.engines.sglang import ExternalServer, ManagedServer, SglangEngine, SglangMetrics
 from services.rollout.grower import TreeGrower
 from services.rollout.harvest import Harvest
-from services.rollout.heartbeat import ReplicaHeartbeat, is_abandoned, reachable_url, replica_name
+from services.rollout.heartbeat import ReplicaHeartbeat, choose_name, choose_url, is_abandoned
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
@@ -32,44 +32,44 @@ _HTTP_SECONDS = 60.0
 
 
 class RolloutService:
-    """The parts of one replica, and how they live together."""
+    """The parts of one replica, and the order in which they start and end."""
 
     def __init__(self, config: RolloutConfig) -> None:
         self.config = config
-        self.name = replica_name(config.name)
+        self.name = choose_name(config.name)
         self.metrics = RolloutMetrics()
-        self.engine = _engine(config, self.metrics)
-        self._snapshots = _own_directory(config.snapshots / config.run, self.name)
+        self.engine = _build_engine(config, self.metrics)
+        self._snapshots = _prepare_directory(config.snapshots / config.run, self.name)
         store = SnapshotStore(self._snapshots, keep=1, run=config.run)
         self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes)
         self.http = http_client(config.token, _HTTP_SECONDS)
         limits = BatchingLimits(verdict_seconds=config.verdict_seconds)
         self.rewards = RewardBatcher(VerifierClient(self.http, config.verifier_url), limits, self.metrics)
         self.grower = TreeGrower(self.engine, self.rewards, self.name)
-        self.on_demand = OnDemandTrees(self.grower, self.policy, self.metrics, config.max_posted_trees)
+        self.trees = OnDemandTrees(self.grower, self.policy, self.metrics, config.max_posted_trees)
         self.harvest: Harvest | None = None
         self.app = create_app(
             "rollout",
-            build_router(self.on_demand, self.policy, self.name),
-            lifespan=self._live,
-            ready=self._not_ready,
+            build_router(self.trees, self.policy, self.name),
+            lifespan=self._run,
+            ready=self._why_not_ready,
             registry=self.metrics.registry,
             token=config.token,
             max_body_bytes=config.max_body_bytes,
             max_body_bytes_of_prefix={"/v1/weights/": config.max_bundle_bytes},
         )
 
-    def _not_ready(self) -> str | None:
+    def _why_not_ready(self) -> str | None:
         if self.policy.is_serving:
             return None
         try:
-            self.engine.limits  # noqa: B018 - known once weights have been served
+            self.engine.limits  # noqa: B018 - raises before the first weights
         except Unavailable:
             return "no weights yet: waiting for the learner, or for rollout.model"
         return "the engine is being restarted"
 
     @asynccontextmanager
-    async def _live(self, app: FastAPI) -> AsyncIterator[None]:
+    async def _run(self, app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, shutil.rmtree, self._snapshots, ignore_errors=True)
             stack.push_async_callback(self.engine.close)
@@ -78,12 +78,12 @@ class RolloutService:
             if self.config.model is not None:
                 await self.policy.load_directory(self.config.model)
             if self.config.redis_url is not None:
-                await stack.enter_async_context(self._joined(app, self.config.redis_url))
+                await stack.enter_async_context(self._join(app, self.config.redis_url))
             yield
 
     @asynccontextmanager
-    async def _joined(self, app: FastAPI, redis_url: str) -> AsyncIterator[None]:
-        """Takes part in the run on this Redis while the block lasts."""
+    async def _join(self, app: FastAPI, redis_url: str) -> AsyncIterator[None]:
+        """Takes part in the run of this Redis while the block runs."""
         config = self.config
         streams = RunStreams(connect(redis_url), config.run, claim_after_seconds=config.claim_after_seconds)
         harvest = self.harvest = Harvest(
@@ -97,7 +97,7 @@ class RolloutService:
             max_deliveries=config.max_deliveries,
             heartbeat_seconds=config.claim_after_seconds / 4,
         )
-        url = reachable_url(config.url, app.state.url, config.host, toward=redis_url)
+        url = choose_url(config.url, app.state.url, config.host, toward=redis_url)
         heartbeat = ReplicaHeartbeat(
             streams, self.policy, self.http, lambda: self._describe(app, url), config.learner_url
         )
@@ -117,7 +117,7 @@ class RolloutService:
     def _describe(self, app: FastAPI, url: str) -> ReplicaInfo:
         draining = app.state.drain.begun.is_set()
         serving = ReplicaState.SERVING if self.policy.is_serving else ReplicaState.WAITING
-        in_flight = self.on_demand.trees_in_flight + (self.harvest.trees_in_flight if self.harvest else 0)
+        in_flight = self.trees.trees_in_flight + (self.harvest.trees_in_flight if self.harvest else 0)
         return ReplicaInfo(
             name=self.name,
             url=url,
@@ -127,16 +127,16 @@ class RolloutService:
         )
 
 
-def _own_directory(parent: Path, name: str) -> Path:
-    """Where this replica stages weights, which may be memory: what killed ones of this machine left is removed."""
-    for sibling in parent.glob("*"):
-        if is_abandoned(sibling.name):
-            shutil.rmtree(sibling, ignore_errors=True)
+def _prepare_directory(parent: Path, name: str) -> Path:
+    """Where this replica stages weights. Removes what killed replicas of this host left there: it may be memory."""
+    for directory in parent.glob("*"):
+        if is_abandoned(directory.name):
+            shutil.rmtree(directory, ignore_errors=True)
     return parent / name
 
 
-def _engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:
-    """Only the embedded engine needs torch: it is imported when it is asked for."""
+def _build_engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:
+    """Imports the embedded engine only if it is configured: it alone needs torch."""
     if config.engine is EngineKind.SGLANG:
         server = ExternalServer(config.sglang) if config.sglang.url else ManagedServer(config.sglang)
         engine = SglangEngine(config.sglang, server, SglangMetrics(metrics.registry))
@@ -155,7 +155,7 @@ def build(config: RolloutConfig) -> FastAPI:
 
 
 def main(config: RolloutConfig) -> int:
-    """Serves until told to end; returns the exit code."""
+    """Serves until a signal; returns the exit code."""
     configure_logs("rollout", config.log_level, secrets=[config.token or ""])
     return serve(
         build(config),

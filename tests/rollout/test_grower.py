@@ -112,7 +112,7 @@ async def test_the_same_seed_grows_the_same_tree(vocabulary: Vocabulary) -> None
 async def test_the_verifier_reads_the_whole_answer_without_the_stop_token(vocabulary: Vocabulary) -> None:
     rewards = LetterRewards()
     tree = await TreeGrower(ScriptedEngine(), rewards, "r1").grow(task(IndependentSampler(initial_draws=3)), vocabulary)
-    assert sorted(rewards.judged) == sorted(vocabulary.text(draw.token_ids) for draw in tree.draws)
+    assert sorted(rewards.judged) == sorted(vocabulary.decode(draw.token_ids) for draw in tree.draws)
     assert all("<eos>" not in text for text in rewards.judged)
 
 

@@ -25,6 +25,7 @@ from shared.streams import RunStreams, connect
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore, stream_bundle
 from tests.conftest import RedisProcess
+from tests.waiting import wait_until_async
 
 ME = ReplicaInfo(name="a", url="http://a", state=ReplicaState.WAITING, version=None)
 
@@ -35,8 +36,10 @@ class StandInEngine:
     def __init__(self) -> None:
         self.version: WeightVersion | None = None
         self.may_load = asyncio.Event()
+        self.is_loading = False
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
+        self.is_loading = True
         await self.may_load.wait()
         self.version = version
 
@@ -64,7 +67,7 @@ class Learner:
 
 @dataclass
 class Replica:
-    """The parts of one that a membership concerns."""
+    """The parts of one that its heartbeat needs."""
 
     learner: Learner
     streams: RunStreams
@@ -75,7 +78,7 @@ class Replica:
         engine: Any = self.engine
         self.policy = PolicyReceiver(engine, SnapshotStore(self.root, keep=1), RolloutMetrics(), 10**9)
         self.http = http_client(None, 5.0)
-        self.membership = ReplicaHeartbeat(self.streams, self.policy, self.http, lambda: ME, self.learner.url)
+        self.heartbeat = ReplicaHeartbeat(self.streams, self.policy, self.http, lambda: ME, self.learner.url)
 
 
 @pytest.fixture
@@ -112,9 +115,9 @@ async def redis(url: str) -> AsyncIterator[RunStreams]:
 
 async def test_a_joiner_fetches_the_weights_by_itself(replica: Replica) -> None:
     replica.engine.may_load.set()
-    await replica.membership._catch_up()
+    await replica.heartbeat.catch_up()
     assert replica.policy.version == replica.learner.manifest.version
-    await replica.membership._catch_up()
+    await replica.heartbeat.catch_up()
     assert replica.learner.num_asked == 1
 
 
@@ -123,13 +126,14 @@ async def test_weights_that_are_on_their_way_are_not_fetched_too(replica: Replic
     push = asyncio.create_task(
         replica.policy.receive(stream_bundle(learner.manifest, learner.directory), learner.manifest.version)
     )
-    await asyncio.sleep(0)
-    for _ in range(3):  # while it is received and while it is loaded
-        await replica.membership._catch_up()
-        await asyncio.sleep(0.1)
+    await wait_until_async(lambda: replica.policy.is_receiving)
+    await replica.heartbeat.catch_up()
+    await wait_until_async(lambda: replica.engine.is_loading)
+    for _ in range(3):
+        await replica.heartbeat.catch_up()
     replica.engine.may_load.set()
     await push
-    await replica.membership._catch_up()
+    await replica.heartbeat.catch_up()
     assert (learner.num_asked, replica.policy.version) == (0, learner.manifest.version)
 
 
@@ -137,7 +141,7 @@ async def test_a_replica_leaves_in_good_order_while_redis_is_away(
     replica: Replica, redis_process: RedisProcess
 ) -> None:
     redis_process.kill()
-    await replica.membership.leave()
+    await replica.heartbeat.leave()
 
 
 async def test_what_an_abandoned_learner_still_hands_out_is_not_even_stored(replica: Replica) -> None:

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from services.rollout.config import SglangConfig
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.child import ServerProcess
 from services.rollout.engines.sglang.client import SglangClient, check_release
 from services.rollout.engines.sglang.launch import build_command, build_environment, check_command
+from services.rollout.engines.sglang.server_process import ServerProcess
 from shared.errors import Unavailable
 from shared.runtime.child_process import find_free_port
 
