@@ -112,3 +112,15 @@ def test_nothing_outlives_a_launcher_that_is_killed(run: RunDirectory, train: St
     launcher.wait()
     assert_all_gone(pids)
     assert not run.is_running()
+
+
+def test_a_second_interrupt_does_not_wait_for_a_learner_that_hangs(run: RunDirectory, train: Start) -> None:
+    launcher = train(run, *SMALL[:3], "total_steps=500", "stop_seconds=300")
+    wait_until(lambda: steps(run), 180.0)
+    pids = services_of(run)
+    os.kill(pids["learner"], signal.SIGSTOP)
+    launcher.send_signal(signal.SIGINT)
+    wait_until(lambda: "stopping: the learner saves" in (run.root.parent / "output.txt").read_text())
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(30) == 130
+    assert_all_gone(pids, 1.0)

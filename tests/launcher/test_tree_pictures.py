@@ -24,6 +24,7 @@ from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IBSampler
+from shared.tree.ib_score import IBSettings
 
 VOCABULARY = (b"a", b"b", b"\n\n", b"<script>", b"<eos>")
 A, B, BREAK, MARKUP, EOS = range(5)
@@ -46,7 +47,7 @@ def draw(
     )
 
 
-def scored(*draws: Draw) -> ScoredTree:
+def scored(*draws: Draw, beta: float = 5.0) -> ScoredTree:
     task = Task(
         run="mine",
         id="0-0",
@@ -54,7 +55,7 @@ def scored(*draws: Draw) -> ScoredTree:
         prompt_ids=(A, MARKUP),
         kind="exact",
         answer_key={"gold": "b"},
-        growth=Growth(sampler=IBSampler(initial_draws=2, rounds=1)),
+        growth=Growth(sampler=IBSampler(initial_draws=2, rounds=1, score=IBSettings(beta=beta))),
         seed=0,
     )
     return ScoredTree(task=task, replica="rollout-1", draws=draws, usage=TreeUsage(generated_tokens=8))
@@ -154,6 +155,36 @@ def test_a_runs_trees_are_listed_and_drawn(run: RunDirectory, capsys: pytest.Cap
     assert "ib tree of 3 answers" in capsys.readouterr().out
     with pytest.raises(InvalidInput, match="no tree '9': give a number from 1 to 2"):
         show_run(run.root.parent, "mine", "9")
+
+
+def test_list_tree_page_and_picture_score_with_the_trees_own_settings(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = ScoredTree.unpack(scored(*TREE.draws, beta=2.0).pack())
+    for name in ("last-0", "sample-0"):
+        (run.trees / f"{name}.msgpack").write_bytes(tree.pack())
+    root, first, *_ = describe_nodes(tree, "a?", VOCABULARY)
+    score_of_first = 3 / 2 * (0.5 * (2 - 1.5) + 0.5 * (0 - 1.5))
+    score_of_root = 3 / 2 * (0.5 * (1.5 - 1.5) + 0.5 * (0 - 1.5))
+    assert (root.ib_score, first.ib_score) == pytest.approx((score_of_root, score_of_first))
+    assert tree.figures().ib_score == pytest.approx((score_of_root + score_of_first) / 2)
+    mean = f"{tree.figures().ib_score:+.3f}"
+    show_run(run.root.parent, "mine", None)
+    assert [line.split()[-2] for line in capsys.readouterr().out.splitlines()[2:4]] == [mean, mean]
+    show_run(run.root.parent, "mine", "last-0")
+    assert f"IB-Score {mean}" in capsys.readouterr().out
+    page = write_report(run).read_text()
+    assert page.count(f"IB-Score {mean}") == 2
+    assert page.count(f"IB-Score {root.ib_score:+.3f}") == 2
+
+
+def test_a_tree_of_another_model_is_shown_as_far_as_its_tokens_are_known(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = TREE.task.model_copy(update={"prompt_ids": (A, 10_000)})
+    (run.trees / "other.msgpack").write_bytes(TREE.model_copy(update={"task": task}).pack())
+    assert show_file(run.trees / "other.msgpack", run.policy) == 0
+    assert "ib tree of 3 answers" in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_tree_is_said_to_be_none(run: RunDirectory) -> None:
