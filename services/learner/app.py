@@ -1,4 +1,4 @@
-"""The learner's HTTP doors: the latest policy, the run's status, the request to stop."""
+"""The learner's HTTP routes: the latest policy, the run's status, a stop."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ def build_router(publisher: Publisher, status: Callable[[], RunStatus], stop: Ca
 
     @router.get("/v1/weights/latest")
     async def get_weights() -> Response:
-        """The published policy bundle (docs/protocol.md), outside the training loop. 503 before the first."""
+        """The published policy bundle (docs/protocol.md), also during a step. 503 before the first version."""
         snapshot = publisher.latest
         if snapshot is None:
             raise Unavailable("no version is published yet: the learner is starting; ask again")
@@ -26,12 +26,12 @@ def build_router(publisher: Publisher, status: Callable[[], RunStatus], stop: Ca
 
     @router.get("/v1/status")
     async def get_status() -> RunStatus:
-        """Where the run is."""
+        """The run's status."""
         return status()
 
     @router.post("/v1/stop")
     async def post_stop() -> RunStatus:
-        """Ends the run in good order: the step in progress is finished and a checkpoint written."""
+        """Ends the run after the step in progress, with a checkpoint."""
         stop()
         return status()
 

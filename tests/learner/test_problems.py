@@ -69,7 +69,7 @@ def test_a_row_that_is_not_utf8_is_refused(tmp_path: Path, policy_dir: Path) -> 
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, policy_dir: Path) -> None:
-    with pytest.raises(InvalidInput, match="do not belong together"):
+    with pytest.raises(InvalidInput, match="take the tokenizer of this model"):
         read(tmp_path, policy_dir, ROW, limits=ProblemLimits(4, 64, 16))
 
 

@@ -17,7 +17,7 @@ Encoder: TypeAlias = Callable[[Prompt], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class EncodedProblem:
-    """A problem as it is fed: its prompt in the policy's own tokens."""
+    """A problem with its prompt as token ids of the policy."""
 
     id: str
     prompt_ids: tuple[int, ...]
@@ -27,7 +27,7 @@ class EncodedProblem:
 
 @dataclass(frozen=True, slots=True)
 class ProblemLimits:
-    """What the policy can take: token ids below `vocab_size`, prompt and answer within `context_length`."""
+    """What the policy accepts: token ids below `vocab_size`, prompt and answer within `context_length`."""
 
     vocab_size: int
     context_length: int
@@ -39,14 +39,14 @@ def read_problems(
 ) -> tuple[EncodedProblem, ...]:
     """The rows of the files, or the first `at_most`. InvalidInput names file and line of the first that is unusable."""
     rows = islice(((where, problem) for path in paths for where, problem in read_rows(path, Problem)), at_most)
-    problems = tuple(_encoded(problem, where, encode, limits) for where, problem in rows)
+    problems = tuple(_encode(problem, where, encode, limits) for where, problem in rows)
     if not problems:
         raise InvalidInput(f"no problems in {', '.join(map(str, paths))}: one JSON object per line is expected")
     return problems
 
 
 def prompt_encoder(tokenizer: Any) -> Encoder:
-    """Text as the tokenizer reads it; chat messages through its template, up to where the answer begins."""
+    """Encodes text as the tokenizer does, and chat messages by its template, up to where the answer begins."""
 
     def encode(prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
@@ -60,14 +60,14 @@ def prompt_encoder(tokenizer: Any) -> Encoder:
 
 
 def fingerprint(problems: Sequence[EncodedProblem]) -> str:
-    """What tells one data set from another: a run's cursor means nothing in other data."""
+    """A hash of the problems: a run can only be resumed on the same ones."""
     digest = hashlib.sha256()
     for problem in problems:
         digest.update(repr((problem.id, problem.prompt_ids, problem.kind, sorted(problem.answer_key.items()))).encode())
     return digest.hexdigest()[:16]
 
 
-def _encoded(problem: Problem, where: str, encode: Encoder, limits: ProblemLimits) -> EncodedProblem:
+def _encode(problem: Problem, where: str, encode: Encoder, limits: ProblemLimits) -> EncodedProblem:
     try:
         prompt_ids = encode(problem.prompt)
     except ValueError as error:
@@ -76,8 +76,8 @@ def _encoded(problem: Problem, where: str, encode: Encoder, limits: ProblemLimit
         raise InvalidInput(f"{where}: the prompt of problem {problem.id!r} has no tokens")
     if max(prompt_ids) >= limits.vocab_size:
         raise InvalidInput(
-            f"{where}: the tokenizer gives token {max(prompt_ids)}, the model knows {limits.vocab_size}: "
-            "they do not belong together"
+            f"{where}: the tokenizer gives token {max(prompt_ids)}, but the model has {limits.vocab_size} tokens: "
+            "take the tokenizer of this model"
         )
     if len(prompt_ids) + limits.max_answer_tokens > limits.context_length:
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there at all, the newest few kept."""
+"""Checkpoints of a run: each is complete or absent; the newest few are kept."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from services.learner.record.state import LearnerState
 from services.learner.training.policy import Policy
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, first_reason
 from shared.files import sync_directory
 
 _STATE = "state.json"
@@ -23,7 +23,7 @@ _OLD = ".old"
 
 
 class Resumable(Protocol):
-    """What a checkpoint holds: a policy with its optimizer, of one process or of many."""
+    """A policy with its optimizer, on one rank or on several."""
 
     def save(self, directory: Path) -> None:
         """Writes the policy as transformers reads it."""
@@ -34,7 +34,7 @@ class Resumable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One checkpoint: `policy/` as transformers reads it, the optimizer, and the run's state."""
+    """A directory with `policy/` as transformers reads it, the optimizer, and the run's state."""
 
     directory: Path
 
@@ -44,12 +44,11 @@ class Checkpoint:
         return self.directory / _POLICY
 
     def state(self) -> LearnerState:
-        """InvalidInput when it is from another release."""
+        """InvalidInput when another release wrote it."""
         try:
             return LearnerState.model_validate_json((self.directory / _STATE).read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            reason = first_reason(error)
         except OSError as error:
             reason = error.strerror or str(error)
         raise InvalidInput(
@@ -57,10 +56,10 @@ class Checkpoint:
         )
 
     def restore_optimizer(self, policy: Policy) -> None:
-        """Lets `policy`, loaded from this checkpoint, go on with its moments. InvalidInput when they cannot be read."""
+        """Loads AdamW's state into `policy`, whose weights are this checkpoint's. InvalidInput if it cannot be read."""
         path = self.directory / _OPTIMIZER
         try:
-            # mapped, so that processes of one machine share what they read
+            # mapped, so that ranks of one machine share the memory
             policy.restore_optimizer(torch.load(path, weights_only=True, mmap=True))
         except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
             raise InvalidInput(
@@ -69,8 +68,8 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints under `root`, one directory per step. A root belongs to one process: what an earlier one left
-    half-way there is put right."""
+    """The checkpoints under `root`, one directory per step. Construction repairs what a killed process left there; no
+    other process may use `root`."""
 
     def __init__(self, root: Path, keep: int) -> None:
         self._root = root
@@ -83,12 +82,12 @@ class CheckpointStore:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
-        """The newest whole checkpoint."""
+        """The newest checkpoint."""
         steps = self._steps()
         return Checkpoint(self._root / str(steps[-1])) if steps else None
 
     def save(self, policy: Resumable, state: LearnerState) -> Checkpoint:
-        """Writes a checkpoint, durable and whole when this returns, and removes the oldest. Blocking: disk."""
+        """Writes a checkpoint, durable when this returns, and removes the oldest. Blocking: disk."""
         self._root.mkdir(parents=True, exist_ok=True)
         final = self._root / str(state.progress.step)
         draft = self._root / f".{final.name}{_PARTIAL}"
@@ -103,7 +102,7 @@ class CheckpointStore:
         return Checkpoint(final)
 
     def _replace(self, final: Path, draft: Path) -> None:
-        """A checkpoint of the same step (stopped before it trained again) gives way."""
+        """Puts the draft in place. A run that was resumed and stopped before a step replaces its own checkpoint."""
         old = self._root / f".{final.name}{_OLD}"
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
@@ -119,7 +118,7 @@ class CheckpointStore:
 
 
 def _sync(directory: Path) -> None:
-    """Brings all files below `directory` to the disk, before a rename makes them count."""
+    """Flushes all files below `directory` to disk, so that a rename can publish them."""
     for path in directory.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from services.learner.config import LearnerConfig
-from services.learner.record.state import RunTotals, SavedProgress, sum_usage
+from services.learner.record.state import SavedProgress, sum_usage
 from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
 from shared.protocol.figures import RunSummary, StepFigures
@@ -68,15 +68,10 @@ def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
         cov_eta=figures.cov_eta,
         cov_eta_nodes=figures.cov_eta_nodes,
         trajectories_per_1k_tokens=_share(1000 * figures.trajectories, usage.generated_tokens),
-        tokens_per_second=tokens_per_second(totals),
+        tokens_per_second=_share(usage.generated_tokens, totals.training_seconds),
         cache_hit_share=_share(usage.cached_tokens, usage.prompt_tokens),
         wall_seconds=totals.wall_seconds,
     )
-
-
-def tokens_per_second(totals: RunTotals) -> float | None:
-    """Tokens that engines generated per second of training, evaluations apart."""
-    return _share(totals.usage.generated_tokens, totals.training_seconds)
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -26,22 +26,22 @@ from shared.tree.expansion import IndependentSampler
 
 log = event_logger(__name__)
 _MAX_TRIES = 8
-_PATIENCE = 0.25
-"""Of an evaluation's time, for one problem, from its first failure on."""
-_REST_SECONDS = 0.5
+_RETRY_SHARE = 0.25
+"""A problem is retried for this share of the evaluation's time, counted from its first failure."""
+_PAUSE_SECONDS = 0.5
 _TREE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An evaluation, and the answers it comes from: sampled by exactly the weights that the learner has."""
+    """An evaluation with its trees, all sampled by the evaluated version."""
 
     evaluation: Evaluation
     trees: tuple[ScoredTree, ...]
 
 
 class Evaluator:
-    """Asks the live replicas for k independent answers to every held-out problem, and asks another when one dies."""
+    """Asks the live replicas for k independent answers to every held-out problem; asks another replica if one dies."""
 
     def __init__(
         self,
@@ -58,55 +58,53 @@ class Evaluator:
         self._streams = streams
 
     async def evaluate(self, step: int, version: WeightVersion) -> Probe | None:
-        """avg@k and pass@k of exactly `version`: answers of a replica that has not got it yet are thrown away.
+        """avg@k and pass@k of exactly `version`, over the problems answered before the deadline.
 
-        Of the problems that were answered by the deadline; Unavailable when none was. None without held-out problems.
+        Answers of other versions are discarded. Unavailable when no problem was answered; None without held-out
+        problems.
         """
         if not self._problems:
             return None
-        seats = _Seats(self._streams, self._config.problems_per_replica)
+        replicas = _ReplicaPool(self._streams, self._config.problems_per_replica)
         answers: dict[int, ScoredTree] = {}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.deadline_seconds), asyncio.TaskGroup() as group:
                 for number in range(len(self._problems)):
-                    group.create_task(self._answer(number, version, seats, answers))
+                    group.create_task(self._answer(number, version, replicas, answers))
         if missing := len(self._problems) - len(answers):
             log.error("evaluation_incomplete", version=str(version), problems=len(self._problems), missing=missing)
         trees = tuple(answers[number] for number in sorted(answers))
         return Probe(make_evaluation((tree.rewards for tree in trees), step, version, self._config.k), trees)
 
     async def _answer(
-        self, number: int, version: WeightVersion, seats: "_Seats", answers: dict[int, ScoredTree]
+        self, number: int, version: WeightVersion, replicas: "_ReplicaPool", answers: dict[int, ScoredTree]
     ) -> None:
-        """Puts one problem's judged answers among the others, unless every try fails.
+        """Adds one problem's tree to `answers`, unless every try fails.
 
-        What a replica refuses is tried a few times; what it cannot do now, for a share of the evaluation's time: a
-        problem that never gets a verdict must not cost all of it.
+        A refusal is retried a few times; an overload or outage for a share of the evaluation's time, so that a problem
+        that never gets a verdict does not take all of it.
         """
-        request = self._request(number)
-        failures, first_failure = 0, math.inf
-        while failures < _MAX_TRIES and _now() - first_failure < self._config.deadline_seconds * _PATIENCE:
-            replica = await seats.take()
+        request, problem_id = self._request(number), self._problems[number].id
+        refusals, first_failure = 0, math.inf
+        while refusals < _MAX_TRIES and _now() - first_failure < self._config.deadline_seconds * _RETRY_SHARE:
+            replica = await replicas.acquire()
             try:
-                tree = await self._ask(replica, request)
+                client = RolloutClient(self._http, replica.url, replica.name)
+                tree = await client.grow(request, _TREE_SECONDS)
                 if all(span.version == version for draw in tree.draws for span in draw.spans):
                     answers[number] = tree
                     return
-                seats.rest(replica)
+                replicas.pause(replica)
             except (Unavailable, Overloaded) as error:
-                seats.rest(replica)
-                log.info(
-                    "evaluation_moves_on", problem=self._problems[number].id, replica=replica.name, error=str(error)
-                )
+                replicas.pause(replica)
+                log.info("evaluation_retried", problem=problem_id, replica=replica.name, error=str(error))
             except IbtpoError as error:
-                failures += 1
-                log.warning(
-                    "evaluation_try_failed", problem=self._problems[number].id, replica=replica.name, error=str(error)
-                )
+                refusals += 1
+                log.warning("evaluation_refused", problem=problem_id, replica=replica.name, error=str(error))
             finally:
-                seats.leave(replica)
+                replicas.release(replica)
             first_failure = min(first_failure, _now())
-        log.error("problem_not_evaluated", problem=self._problems[number].id, refused=failures)
+        log.error("problem_not_evaluated", problem=problem_id, refusals=refusals)
 
     def _request(self, number: int) -> GrowRequest:
         problem = self._problems[number]
@@ -118,51 +116,48 @@ class Evaluator:
             seed=number,
         )
 
-    async def _ask(self, replica: ReplicaInfo, request: GrowRequest) -> ScoredTree:
-        return await RolloutClient(self._http, replica.url, replica.name).grow(request, _TREE_SECONDS)
 
+class _ReplicaPool:
+    """The replicas that serve now, each for at most `limit` problems at a time."""
 
-class _Seats:
-    """Places for problems on the replicas that serve now, a bounded number on each."""
-
-    def __init__(self, streams: RunStreams, per_replica: int) -> None:
+    def __init__(self, streams: RunStreams, limit: int) -> None:
         self._streams = streams
-        self._per_replica = per_replica
-        self._taken: Counter[str] = Counter()
-        self._rests_until: dict[str, float] = {}
+        self._limit = limit
+        self._in_use: Counter[str] = Counter()
+        self._paused_until: dict[str, float] = {}
         self._live: list[ReplicaInfo] = []
-        self._looked = -math.inf
-        self._turn = asyncio.Lock()
-        self._left = asyncio.Event()
+        self._refreshed = -math.inf
+        self._first_come = asyncio.Lock()
+        self._released = asyncio.Event()
 
-    async def take(self) -> ReplicaInfo:
-        """A place on the replica with the most of them free; waits for one, in turn: the first alone looks around."""
-        async with self._turn:
-            while not (free := [replica for replica in await self._look() if self._is_free(replica)]):
-                self._left.clear()
+    async def acquire(self) -> ReplicaInfo:
+        """The least used free replica; waits for one, first come, first served."""
+        async with self._first_come:
+            while not (free := [replica for replica in await self._refresh() if self._is_free(replica)]):
+                self._released.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._left.wait(), _REST_SECONDS)
-            chosen = min(free, key=lambda replica: self._taken[replica.name])
-            self._taken[chosen.name] += 1
+                    await asyncio.wait_for(self._released.wait(), _PAUSE_SECONDS)
+            chosen = min(free, key=lambda replica: self._in_use[replica.name])
+            self._in_use[chosen.name] += 1
             return chosen
 
-    def leave(self, replica: ReplicaInfo) -> None:
-        """Gives the place back."""
-        self._taken[replica.name] -= 1
-        self._left.set()
+    def release(self, replica: ReplicaInfo) -> None:
+        """Ends a use."""
+        self._in_use[replica.name] -= 1
+        self._released.set()
 
-    def rest(self, replica: ReplicaInfo) -> None:
-        """Leaves the replica alone for a while."""
-        self._rests_until[replica.name] = _now() + _REST_SECONDS
+    def pause(self, replica: ReplicaInfo) -> None:
+        """Leaves the replica alone for a moment."""
+        self._paused_until[replica.name] = _now() + _PAUSE_SECONDS
 
     def _is_free(self, replica: ReplicaInfo) -> bool:
-        rests = self._rests_until.get(replica.name, 0.0) > _now()
-        return self._taken[replica.name] < self._per_replica and not rests
+        is_paused = self._paused_until.get(replica.name, 0.0) > _now()
+        return self._in_use[replica.name] < self._limit and not is_paused
 
-    async def _look(self) -> list[ReplicaInfo]:
+    async def _refresh(self) -> list[ReplicaInfo]:
         """The replicas that serve, as of a moment ago."""
-        if _now() - self._looked >= _REST_SECONDS:
-            self._looked = _now()
+        if _now() - self._refreshed >= _PAUSE_SECONDS:
+            self._refreshed = _now()
             try:
                 replicas = await self._streams.replicas.live()
                 self._live = [replica for replica in replicas if replica.state is ReplicaState.SERVING]
@@ -187,7 +182,7 @@ def probe_growth(growth: Growth, config: EvaluationConfig) -> Growth:
 
 
 def make_evaluation(rewards: Iterable[Sequence[float]], step: int, version: WeightVersion, k: int) -> Evaluation:
-    """avg@k, its standard error over problems, and pass@k (one answer with the full reward), of what was judged."""
+    """avg@k with its standard error over problems, and pass@k, of each problem's rewards. Unavailable without any."""
     accuracy = measure_accuracy(rewards)
     if accuracy is None:
         raise Unavailable(

@@ -83,10 +83,7 @@ class Publisher:
         except Unavailable as error:
             result = PushResult.UNREACHABLE
             log.warning("push_failed", replica=replica.name, version=str(snapshot.version), error=str(error))
-        except Conflict as error:
-            result = PushResult.SUPERSEDED
-            log.error("push_refused", replica=replica.name, version=str(snapshot.version), error=str(error))
         except IbtpoError as error:
-            result = PushResult.REFUSED
+            result = PushResult.SUPERSEDED if isinstance(error, Conflict) else PushResult.REFUSED
             log.error("push_refused", replica=replica.name, version=str(snapshot.version), error=str(error))
         self._metrics.pushes.labels(result).inc()
