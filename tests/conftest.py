@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from services.launcher.processes.redis_server import find_redis_server
 from shared.runtime.child_process import find_free_port
@@ -37,6 +38,11 @@ class RedisProcess:
                     return
             time.sleep(0.02)
         raise TimeoutError("the Redis of this test did not start")
+
+    def command(self, *words: str) -> object:
+        """Does one command, as an operator would."""
+        with Redis.from_url(self.url) as client:
+            return client.execute_command(*words)
 
     def kill(self) -> None:
         """kill -9, as a crash would."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,12 +10,14 @@ import httpx
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
 
+from shared.clients import LearnerClient
 from shared.errors import Overloaded, Unavailable
 from shared.protocol.grow import GrowRequest
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
 from shared.runtime.app import create_app
+from shared.runtime.loops import Periodic
 from shared.runtime.serve import open_door, serving
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
@@ -32,6 +34,7 @@ class FakeReplica:
         self.loaded: list[WeightVersion] = []
         self.takes_weights = True
         self.load_seconds = 0.0
+        self.grow_seconds = 0.01
         self.is_overloaded = False
         self.posted = 0
         self.unjudged: set[int] = set()
@@ -55,8 +58,10 @@ class FakeReplica:
             max_body_bytes=1 << 26,
         )
         async with serving(app, open_door("127.0.0.1", 0, None)) as self.url:
-            steps = (self._announce, self._harvest, self._catch_up)
-            loops = [asyncio.create_task(self._patiently(step)) for step in steps]
+            loops = [
+                asyncio.create_task(Periodic(step.__name__, step, every_seconds=seconds).run())
+                for step, seconds in ((self._announce, 0.1), (self._harvest, 0.02), (self._catch_up, 0.3))
+            ]
             try:
                 yield self
             finally:
@@ -85,7 +90,7 @@ class FakeReplica:
             if body.seed in self.unjudged:
                 raise Unavailable("8 of 8 draws have no verdict: is the verifier up?")
             if body.seed in self.endless:
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()
             task = Task(
                 run="",
                 id="posted",
@@ -96,7 +101,6 @@ class FakeReplica:
                 growth=body.growth,
                 seed=body.seed,
             )
-            await asyncio.sleep(0.005)
             return Response(self._grow(task).pack(), media_type="application/msgpack")
 
         return router
@@ -112,28 +116,16 @@ class FakeReplica:
         state = ReplicaState.SERVING if self.version else ReplicaState.WAITING
         info = ReplicaInfo(name=self.name, url=self.url, state=state, version=self.version)
         await self._streams.replicas.announce(info, 1.0)
-        await asyncio.sleep(0.1)
 
     async def _harvest(self) -> None:
-        if self.version is None:
-            await asyncio.sleep(0.02)
-            return
-        for claim in await self._streams.tasks.take(self.name, 4, 0.2):
-            await self._streams.tasks.finish(claim, self._grow(claim.task))
-            await asyncio.sleep(0.01)
+        if self.version is not None:
+            for claim in await self._streams.tasks.take(self.name, 4, 0.2):
+                await asyncio.sleep(self.grow_seconds)
+                await self._streams.tasks.finish(claim, self._grow(claim.task))
 
     async def _catch_up(self) -> None:
         """Pulls the learner's latest weights when it has none."""
-        await asyncio.sleep(0.3)
         learner = await self._streams.board.learner_url()
         if self.version is None and self.takes_weights and learner is not None:
-            async with httpx.AsyncClient() as http, http.stream("GET", f"{learner}/v1/weights/latest") as response:
-                if response.is_success:
-                    self.version = (await self._store.receive(response.aiter_bytes(), 1 << 26)).version
-
-    async def _patiently(self, step: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await step()
-            except (Unavailable, httpx.TransportError):
-                await asyncio.sleep(0.1)
+            async with httpx.AsyncClient() as http, LearnerClient(http, learner).latest_weights() as (_, chunks):
+                self.version = (await self._store.receive(chunks, 1 << 26)).version

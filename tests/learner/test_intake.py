@@ -19,20 +19,29 @@ from services.learner.queue.task_sequence import TaskSequence
 from services.learner.record.state import SavedLedger
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import Task
+from shared.protocol.tree import ScoredTree
 from shared.streams import Claim, RunStreams, StreamsFull, Unreadable, connect
 from shared.tree.draw import WeightVersion
 from tests.conftest import RedisProcess
 from tests.learner.policies import VOCAB_SIZE
 from tests.learner.synthetic import draws, growth, scored
+from tests.waiting import wait_until_async
 
 BATCH = 4
 NOW = WeightVersion(2, 10)
 PROBLEMS = [EncodedProblem(f"p{number}", (3, 4 + number), "exact", {"gold": "1"}) for number in range(6)]
 
 
+class AnotherReleases(ScoredTree):
+    """A tree in the wire form of another release."""
+
+    def pack(self) -> bytes:
+        return b"another release's"
+
+
 @dataclass
 class Desk:
-    """One life of the learner's feed and intake, and a hand that grows tasks."""
+    """The queue of one learner process, and a replica that grows its tasks."""
 
     streams: RunStreams
     ledger: Ledger
@@ -70,7 +79,7 @@ class Desk:
 
     async def break_tree(self, claim: Claim) -> None:
         """A replica of another release finishes the task."""
-        await self.streams.tasks._end(claim, self.streams._keys.trees, "tree", b"another release's")
+        assert await self.streams.tasks.finish(claim, AnotherReleases(**dict(self.tree_of(claim.task))))
 
     async def send(self, *trees) -> None:
         """Puts trees on the stream that no task of this run asked for."""
@@ -88,15 +97,17 @@ class Desk:
             assert await self.streams.tasks.finish(claim, self.tree_of(claim.task))
         return first
 
-    async def limit_memory(self, num_bytes: str) -> None:
-        await self.streams._connection.command("CONFIG", "SET", "maxmemory", num_bytes)
-
     async def batch(self, version: WeightVersion = NOW):
         async with asyncio.timeout(20):
             return await self.batches.collect(BATCH, version)
 
     def scrape(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
+
+
+async def cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture
@@ -147,11 +158,9 @@ async def test_a_stale_tree_is_dropped_by_length_and_its_task_fed_again_at_most_
             taking = asyncio.create_task(desk.batch())
         else:
             await desk.streams.tasks.finish(claim, desk.tree_of(claim.task, version))
-    await asyncio.sleep(0.1)
     assert [one.attempt for one in again] == [1, 2]
     assert len({first.seed, *(one.seed for one in again)}) == 3
-    taking.cancel()
-    await asyncio.gather(taking, return_exceptions=True)
+    await cancel(taking)
     await desk.batches.collect(0, NOW)
     assert desk.ledger.accounts.balanced
     assert desk.ledger.accounts.stale >= 2
@@ -206,11 +215,8 @@ async def test_a_tree_that_has_grown_stale_while_it_was_held_is_dropped(desk: De
     await desk.feed.top_up()
     await desk.grow(2 * BATCH)
     held = asyncio.create_task(desk.batches.collect(2 * BATCH + 1, NOW))
-    while len(await desk.streams.trees.ids()) < 2 * BATCH or (await desk.streams.trees.depth()).queued:
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.1)
-    held.cancel()
-    await asyncio.gather(held, return_exceptions=True)
+    await wait_until_async(lambda: len(desk.intake.held) == 2 * BATCH)
+    await cancel(held)
     taking = asyncio.create_task(desk.batch(WeightVersion(2, NOW.number + 2)))
     await desk.grow(BATCH, WeightVersion(2, NOW.number + 2))
     assert {arrival.staleness for arrival in await taking} == {0}
@@ -240,12 +246,9 @@ async def test_duplicates_and_strangers_are_counted_and_turned_away(desk: Desk) 
         desk.tree_of(known[1].model_copy(update={"id": "7-3"})),  # far beyond what was fed
     )
     taking = asyncio.create_task(desk.batches.collect(BATCH + 1, NOW))
+    await wait_until_async(lambda: desk.ledger.accounts.duplicates + desk.ledger.accounts.foreign >= 6)
+    await cancel(taking)
     accounts = desk.ledger.accounts
-    while accounts.duplicates + accounts.foreign < 6:
-        await asyncio.sleep(0.02)
-        accounts = desk.ledger.accounts
-    taking.cancel()
-    await asyncio.gather(taking, return_exceptions=True)
     assert (accounts.duplicates, accounts.foreign) == (2, 4)
     assert (accounts.used, accounts.balanced) == (BATCH, True)
 
@@ -368,10 +371,8 @@ async def test_a_stop_in_mid_batch_lets_go_of_nothing_that_was_not_used(desk: De
     await desk.feed.top_up()
     grown = await desk.grow(BATCH - 1)
     taking = asyncio.create_task(desk.batches.collect(BATCH, NOW))
-    while (await desk.streams.trees.depth()).pending < BATCH - 1:
-        await asyncio.sleep(0.02)
-    taking.cancel()
-    await asyncio.gather(taking, return_exceptions=True)
+    await wait_until_async(lambda: len(desk.intake.held) == BATCH - 1)
+    await cancel(taking)
     assert desk.intake.settled.trees == ()
     later = Desk.open(desk.streams, SavedLedger.of(desk.ledger))
     await later.feed.catch_up()
@@ -462,7 +463,7 @@ async def test_what_a_redis_lost_is_fed_again(desk: Desk, redis_process: RedisPr
 
 
 async def test_the_streams_are_looked_through_only_after_redis_may_have_lost_something(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, redis_process: RedisProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, looks = desk.streams.trees.ids, []
 
@@ -475,7 +476,7 @@ async def test_the_streams_are_looked_through_only_after_redis_may_have_lost_som
     for _ in range(3):
         await desk.feed.restore_lost(())
     assert len(looks) == 1
-    await desk.streams._connection.command("FLUSHALL")
+    redis_process.command("FLUSHALL")
     for _ in range(4):
         await desk.feed.restore_lost(())
     assert len(looks) == 3
@@ -483,16 +484,18 @@ async def test_the_streams_are_looked_through_only_after_redis_may_have_lost_som
     assert len(await desk.streams.tasks.ids()) == 2 * BATCH
 
 
-async def test_trees_are_taken_from_a_redis_that_is_full_and_used_ones_are_to_make_room(desk: Desk) -> None:
+async def test_trees_are_taken_from_a_redis_that_is_full_and_used_ones_are_to_make_room(
+    desk: Desk, redis_process: RedisProcess
+) -> None:
     await desk.feed.top_up()
     await desk.grow(2 * BATCH)
     desk.intake.settle((arrival, End.USED) for arrival in await desk.batch())
-    await desk.limit_memory("1")
+    redis_process.command("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(StreamsFull):
         await desk.batch()
     await desk.intake.acknowledge(desk.intake.settled)
     assert [str(arrival.task_id) for arrival in await desk.batch()] == ["0-4", "0-5", "1-0", "1-1"]
-    await desk.limit_memory("0")
+    redis_process.command("CONFIG", "SET", "maxmemory", "0")
     await desk.feed.top_up()
     assert (await desk.streams.tasks.depth()).queued == BATCH
 
@@ -500,9 +503,8 @@ async def test_trees_are_taken_from_a_redis_that_is_full_and_used_ones_are_to_ma
 async def test_a_redis_that_goes_away_is_waited_for(desk: Desk, redis_process: RedisProcess) -> None:
     redis_process.kill()
     taking = asyncio.create_task(desk.batch())
-    await asyncio.sleep(1.5)
+    await wait_until_async(lambda: desk.scrape("ibtpo_learner_stream_failures_total"))
     assert not taking.done()
-    assert desk.scrape("ibtpo_learner_stream_failures_total") > 0
     redis_process.start()
     await desk.grow(BATCH)
     assert len(await taking) == BATCH

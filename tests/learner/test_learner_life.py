@@ -21,9 +21,11 @@ from shared.runtime.drain import ExitCode
 from shared.runtime.serve import open_door, serving
 from shared.streams import RunStreams, connect
 from shared.streams.keys import RUNS
+from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore
 from tests.conftest import RedisProcess
 from tests.learner.fake_replica import FakeReplica
+from tests.waiting import wait_until_async
 
 Configure = Callable[..., LearnerConfig]
 Replica = Callable[[str], AbstractAsyncContextManager[FakeReplica]]
@@ -40,10 +42,11 @@ class Life:
         return RunStatus.model_validate((await self.client.get("/v1/status")).json())
 
     async def when(self, is_so: Callable[[RunStatus], bool]) -> RunStatus:
-        async with asyncio.timeout(40):
-            while not is_so(status := await self.status()):
-                await asyncio.sleep(0.02)
-        return status
+        async def find() -> RunStatus | None:
+            return status if is_so(status := await self.status()) else None
+
+        found: RunStatus = await wait_until_async(find, 40.0)
+        return found
 
     async def end(self) -> int:
         """Its exit code, once its run has ended."""
@@ -159,15 +162,14 @@ async def test_the_latest_weights_are_served_whole_while_training_goes_on(
     store = SnapshotStore(tmp_path / "joiner", keep=1)
     async with replica("one"), life(config) as learner:
         await learner.when(lambda status: status.step >= 2)
-        versions = []
+        before = WeightVersion(0, 0)
         for _ in range(3):
+            await learner.when(lambda status, before=before: status.version is not None and status.version > before)
             async with learner.client.stream("GET", "/v1/weights/latest") as response:
                 snapshot = await store.receive(response.aiter_bytes(), 1 << 26)
                 assert response.headers["X-Weight-Version"] == str(snapshot.version)
-                versions.append(snapshot.version)
-            await asyncio.sleep(0.2)
-        assert versions == sorted(versions)
-        assert versions[-1] > versions[0]
+            assert snapshot.version > before
+            before = snapshot.version
         await learner.client.post("/v1/stop")
         assert await learner.end() == 0
 
@@ -230,28 +232,30 @@ async def test_a_signal_in_mid_run_leaves_a_run_to_go_on_with_and_a_code_that_sa
 
 
 async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(
-    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+    configured: Configure, redis_process: RedisProcess, replica: Replica, streams: RunStreams
 ) -> None:
-    config = configured(redis_url=redis_url, total_steps=1000, checkpoint_every=1000)
+    config = configured(redis_url=redis_process.url, total_steps=1000, checkpoint_every=1000)
     async with replica("one"), life(config) as learner:
         await learner.when(lambda status: status.step >= 1)
-        await streams._connection.command("CONFIG", "SET", "maxmemory", "1")
-        async with asyncio.timeout(20):
-            while (await streams.trees.depth()).pending or not any(step > 0 for step in checkpoints(config)):
-                await asyncio.sleep(0.05)
-        await streams._connection.command("CONFIG", "SET", "maxmemory", "0")
+        redis_process.command("CONFIG", "SET", "maxmemory", "1")
+
+        async def has_made_room() -> bool:
+            return not (await streams.trees.depth()).pending and any(step > 0 for step in checkpoints(config))
+
+        await wait_until_async(has_made_room)
+        redis_process.command("CONFIG", "SET", "maxmemory", "0")
         step = (await learner.status()).step
         await learner.when(lambda status: status.step > step)
         await learner.client.post("/v1/stop")
         assert await learner.end() == 0
 
 
-async def test_a_last_word_that_redis_refuses_keeps_no_learner_alive(
-    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+async def test_a_last_status_that_redis_refuses_does_not_keep_a_learner_alive(
+    configured: Configure, redis_process: RedisProcess, replica: Replica
 ) -> None:
-    async with replica("one"), life(configured(redis_url=redis_url, total_steps=1000)) as learner:
+    async with replica("one"), life(configured(redis_url=redis_process.url, total_steps=1000)) as learner:
         await learner.when(lambda status: status.step >= 1)
-        await streams._connection.command("SET", RUNS, "somebody else's")
+        redis_process.command("SET", RUNS, "somebody else's")
         await learner.client.post("/v1/stop")
         assert await learner.end() == 0
 
@@ -262,8 +266,11 @@ async def test_a_second_learner_is_refused_while_the_first_has_the_run(
     config = configured(redis_url=redis_url, total_steps=1000)
     other = config.model_copy(update={"run_dir": tmp_path / "other"})
     async with replica("one"), life(config) as learner:
-        while (told := await streams.board.read()) is None or told.state is not RunState.TRAINING:
-            await asyncio.sleep(0.05)
+
+        async def is_training() -> bool:
+            return (told := await streams.board.read()) is not None and told.state is RunState.TRAINING
+
+        await wait_until_async(is_training)
         async with life(other) as second:
             assert await second.end() == 1
         told = await streams.board.read()
@@ -313,11 +320,11 @@ async def test_an_evaluation_goes_on_when_a_replica_dies(
     async with replica("one") as one, contextlib.AsyncExitStack() as doomed:
         two = await doomed.enter_async_context(replica("two"))
         async with life(config) as learner:
-            while two.posted < 3:
-                await asyncio.sleep(0.01)
+            await wait_until_async(lambda: two.posted >= 3)
             one.is_overloaded = True
             await doomed.aclose()
-            await asyncio.sleep(0.2)
+            posted = one.posted
+            await wait_until_async(lambda: one.posted > posted)
             one.is_overloaded = False
             assert await learner.end() == 0
     assert [evaluation.problems for evaluation in evaluations_of(config)] == [40, 40]

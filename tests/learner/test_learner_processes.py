@@ -21,6 +21,7 @@ from shared.protocol.status import RunState, RunStatus
 from shared.streams import RunStreams, connect
 from tests.conftest import RedisProcess
 from tests.learner.fake_replica import FakeReplica
+from tests.waiting import wait_until_async
 
 Configure = Callable[..., LearnerConfig]
 _ROOT = Path(__file__).parents[2]
@@ -117,16 +118,17 @@ async def replicas(streams: RunStreams, tmp_path: Path) -> AsyncIterator[None]:
 
 async def status_when(streams: RunStreams, is_so: Callable[[RunStatus], bool], seconds: float = 60.0) -> RunStatus:
     """The run's status once it is so."""
-    status = None
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while True:
-                with contextlib.suppress(Unavailable):
-                    status = await streams.board.read()
-                if status is not None and is_so(status):
-                    return status
-                await asyncio.sleep(0.05)
-    raise TimeoutError(f"it never was so; the last status: {status}")
+    seen: list[RunStatus] = []
+
+    async def find() -> RunStatus | None:
+        with contextlib.suppress(Unavailable):
+            if (status := await streams.board.read()) is not None:
+                seen[:] = [status]
+                return status if is_so(status) else None
+        return None
+
+    found: RunStatus = await wait_until_async(find, seconds, lambda: f"the last status is {seen}")
+    return found
 
 
 def lines(config: LearnerConfig) -> list[dict[str, object]]:
@@ -190,7 +192,7 @@ async def test_sigterm_finishes_the_step_writes_a_checkpoint_and_a_later_life_go
     learner.start()
     await status_when(streams, lambda status: status.step >= 4)
     redis_process.kill()
-    await asyncio.sleep(3.0)
+    await wait_until_async(lambda: "stream_unavailable" in learner.log)
     redis_process.start()
     reached = (await status_when(streams, lambda status: status.step >= 6)).step
     learner.signal(signal.SIGTERM)
