@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
+# The tests of single parts, which `make coverage` runs.
+PARTS := $(addprefix tests/,tree protocol runtime streams weights learner rollout verifier launcher)
 VENV := .venv
 BIN := $(VENV)/bin
 # The real SGLang for tests on a plain CPU, in an environment of its own: its pins are not ours.
@@ -13,7 +15,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full test-verifier-long test-manifests test-containers sglang-cpu test-sglang lint types check clean
+.PHONY: help install demo test test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang lint types check clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +40,12 @@ test: install  ## The quick suite: lint, types, contracts, tests
 test-full: install  ## The quick suite and every longer one that this machine can run
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/pytest -q -m "not sglang and not gpu" $(ARGS)
+
+# apart from the quick suite: on Python 3.11 to measure takes half as long again
+coverage: install  ## How much of services and shared the tests of single parts run; subprocesses do not count
+	@mkdir -p build
+	@$(BIN)/pytest -q -n 2 -m "not slow and not sglang and not gpu" --cov --cov-report= $(PARTS) $(ARGS)
+	@echo "coverage of services and shared: $$($(BIN)/coverage report --format=total)%"
 
 test-verifier-long: install  ## The verifier under a hundred thousand items and kills
 	@$(BIN)/pytest -q -s -m slow tests/verifier $(ARGS)
