@@ -11,11 +11,12 @@ import pytest
 import pytest_asyncio
 
 from services.verifier.checks.check import Case, Judgement, ReportJudgement
-from services.verifier.config import MathConfig, VerifierConfig
+from services.verifier.config import MathConfig
 from services.verifier.wiring import VerifierService
 from shared.protocol.verdict import Outcome, VerdictItem
-from shared.runtime.serve import open_door, serving
 from tests.verifier.judging import rows_of
+from tests.verifier.serving import judge, make_item, serve_verifier
+from tests.waiting import wait_until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,41 +55,37 @@ class SlowCheck:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def service() -> AsyncIterator[VerifierService]:
-    built = VerifierService(VerifierConfig(max_pending_items=100, math=MathConfig(workers=1)))
-    door = open_door("127.0.0.1", 0, None)
-    async with serving(built.app, door):
-        built.judge.add(SlowCheck())
-        yield built
+async def served() -> AsyncIterator[tuple[VerifierService, httpx.AsyncClient]]:
+    async with serve_verifier(max_pending_items=100, math=MathConfig(workers=1)) as (service, client):
+        service.judge.add(SlowCheck())
+        yield service, client
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def client(service: VerifierService) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=service.app.state.url, timeout=30) as opened:
-        yield opened
+@pytest.fixture
+def service(served: tuple[VerifierService, httpx.AsyncClient]) -> VerifierService:
+    return served[0]
+
+
+@pytest.fixture
+def client(served: tuple[VerifierService, httpx.AsyncClient]) -> httpx.AsyncClient:
+    return served[1]
 
 
 def _item(response: str, kind: str = "slow", key: dict[str, Any] | None = None, item_id: str = "") -> dict[str, Any]:
-    return {"id": item_id or response, "kind": kind, "response": response, "answer_key": key or {}}
+    return make_item(kind, response, key or {}, item_id or response)
 
 
 def _math(gold: str, answer: str) -> dict[str, Any]:
     return _item(rf"\boxed{{{answer}}}", "math", {"gold": gold}, item_id=answer)
 
 
-async def _verdicts(client: httpx.AsyncClient, *items: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
-    response = await client.post("/v1/verdicts", json={"items": items, **more})
-    assert response.status_code == 200, response.text
-    return list(response.json()["verdicts"])
-
-
-async def _pending(service: VerifierService) -> int:
+def _num_pending(service: VerifierService) -> int:
     return int(service.judge.health()["pending_items"])
 
 
 async def test_a_mixed_batch_is_judged_in_the_order_of_its_items(client: httpx.AsyncClient) -> None:
     tests = {"type": "stdio", "cases": [{"input": "2\n", "output": "4\n"}]}
-    verdicts = await _verdicts(
+    verdicts = await judge(
         client,
         _item("0.05"),
         _math("4", "4"),
@@ -116,7 +113,7 @@ async def test_a_stream_has_each_verdict_once_in_the_order_of_completion(client:
 
 async def test_what_is_not_judged_by_the_deadline_has_no_reward(client: httpx.AsyncClient) -> None:
     start = time.monotonic()
-    quick, slow = await _verdicts(client, _item("0.01"), _item("20"), deadline_seconds=0.5)
+    quick, slow = await judge(client, _item("0.01"), _item("20"), deadline_seconds=0.5)
     assert time.monotonic() - start < 1.5
     assert quick["reward"] == 1
     assert slow["reward"] is None
@@ -126,7 +123,7 @@ async def test_what_is_not_judged_by_the_deadline_has_no_reward(client: httpx.As
 
 @pytest.mark.parametrize("response", ["fail", "forget"])
 async def test_a_check_that_fails_gives_no_reward(client: httpx.AsyncClient, response: str) -> None:
-    (verdict,) = await _verdicts(client, _item(response))
+    (verdict,) = await judge(client, _item(response))
     assert verdict["reward"] is None
     assert verdict["outcome"] == "infrastructure"
 
@@ -162,15 +159,14 @@ async def test_a_body_that_is_no_batch_is_refused(client: httpx.AsyncClient, bod
 
 
 async def test_a_full_queue_answers_429_and_recovers(service: VerifierService, client: httpx.AsyncClient) -> None:
-    first = asyncio.create_task(_verdicts(client, *[_item("0.5")] * 90))
-    while await _pending(service) < 90:
-        await asyncio.sleep(0.01)
+    first = asyncio.create_task(judge(client, *[_item("0.5")] * 90))
+    await wait_until_async(lambda: _num_pending(service) == 90)
     response = await client.post("/v1/verdicts", json={"items": [_item("0")] * 11})
     assert response.status_code == 429
     assert int(response.headers["retry-after"]) >= 1
-    assert len(await _verdicts(client, *[_item("0")] * 10)) == 10
+    assert len(await judge(client, *[_item("0")] * 10)) == 10
     assert len(await first) == 90
-    assert len(await _verdicts(client, *[_item("0")] * 100)) == 100
+    assert len(await judge(client, *[_item("0")] * 100)) == 100
 
 
 async def test_a_client_that_goes_away_from_its_stream_cancels_its_batch(
@@ -180,17 +176,35 @@ async def test_a_client_that_goes_away_from_its_stream_cancels_its_batch(
     items = [_item("0"), _item("30")]
     async with client.stream("POST", "/v1/verdicts", json={"items": items}, headers=headers) as response:
         await response.aiter_lines().__anext__()
-    deadline = time.monotonic() + 5
-    while await _pending(service) and time.monotonic() < deadline:
-        await asyncio.sleep(0.01)
-    assert await _pending(service) == 0
+    await wait_until_async(lambda: _num_pending(service) == 0, 5)
+
+
+async def test_a_client_that_goes_away_before_its_stream_begins_leaves_nothing_pending(
+    service: VerifierService,
+) -> None:
+    messages = [
+        {"type": "http.request", "body": json.dumps({"items": [_item("0.01")]}).encode()},
+        {"type": "http.disconnect"},
+    ]
+    headers = [(b"content-type", b"application/json"), (b"accept", b"application/x-ndjson")]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/verdicts", "query_string": b""}
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def send(_: Any) -> None:
+        await asyncio.sleep(0)  # as a server does whose client reads slowly
+
+    await service.app({**scope, "headers": headers}, receive, send)
+    assert not messages
+    await wait_until_async(lambda: _num_pending(service) == 0, 5)
 
 
 async def test_equal_answers_are_judged_once(client: httpx.AsyncClient) -> None:
     item = _math(r"\mathbb{R}\setminus\{0\}", r"(-\infty,0)\cup(0,\infty)")
-    (first,) = await _verdicts(client, item)
+    (first,) = await judge(client, item)
     start = time.monotonic()
-    (again,) = await _verdicts(client, item)
+    (again,) = await judge(client, item)
     assert time.monotonic() - start < 0.1
     assert again == first
     metrics = (await client.get("/metrics")).text
@@ -206,7 +220,7 @@ async def test_health_tells_of_every_kind(client: httpx.AsyncClient) -> None:
 
 
 async def test_metrics_count_verdicts_by_kind_and_outcome(client: httpx.AsyncClient) -> None:
-    await _verdicts(client, _math("4", "4"), _math("4", "5"), _item("fail"))
+    await judge(client, _math("4", "4"), _math("4", "5"), _item("fail"))
     metrics = (await client.get("/metrics")).text
     for kind, outcome in (("math", "right"), ("math", "wrong"), ("slow", "infrastructure")):
         assert f'ibtpo_verifier_verdicts_total{{kind="{kind}",outcome="{outcome}"}} 0.0' not in metrics
@@ -219,7 +233,7 @@ async def test_no_hostile_answer_is_rewarded_over_http(client: httpx.AsyncClient
     rows = rows_of("math_attacks.jsonl.gz")
     items = [_item(row["payload"], "math", {"gold": row["gold"]}, row["id"]) for row in rows]
     start = time.monotonic()
-    verdicts = await _verdicts(client, *items, deadline_seconds=10)
+    verdicts = await judge(client, *items, deadline_seconds=10)
     assert time.monotonic() - start < 11
     for row, verdict in zip(rows, verdicts, strict=True):
         assert verdict["reward"] == (1.0 if row["expected"] == "accept" else 0.0), row["id"]

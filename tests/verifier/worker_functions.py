@@ -10,7 +10,7 @@ def double(value: int) -> int:
 
 
 def misbehave(how: str) -> Any:
-    """Does what a hostile question does."""
+    """What a hostile answer may make a function do."""
     if how == "hang":
         while True:
             pass
@@ -22,13 +22,21 @@ def misbehave(how: str) -> Any:
         os._exit(9)
     if how == "raise":
         raise ValueError("no such thing")
-    if how == "unsayable":
+    if how == "no_json":
         return object()
     return how
 
 
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def read_environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
 def reward_length(response: str, answer_key: dict[str, Any]) -> float | None:
-    """A reward of one's own: right at a length, half at less, none without a length."""
+    """A custom reward: 1 at a length, half of it below, none without a length."""
     if "length" not in answer_key:
         return None
     if answer_key["length"] == "fail":

@@ -11,7 +11,7 @@ from services.verifier.config import CodeConfig
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 from shared.errors import InvalidInput
 from shared.protocol.verdict import VerdictItem
-from tests.verifier.code_judging import asserts, code_item, stdio
+from tests.verifier.code.judging import asserts, code_item, stdio
 
 CHECK = CodeCheck(UnsafeSandbox(1), CodeConfig())
 

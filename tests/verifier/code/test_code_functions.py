@@ -2,23 +2,13 @@
 
 # ruff: noqa: E501 - the programs are lines of their own
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
-from services.verifier.checks.code.check import CodeCheck, open_code_check
-from services.verifier.config import CodeConfig
+from services.verifier.checks.code.check import CodeCheck
 from shared.protocol.verdict import Outcome
-from tests.verifier.code_judging import asserts, judge_code
+from tests.verifier.code.judging import asserts, judge_code
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def check() -> AsyncIterator[CodeCheck]:
-    async with open_code_check(CodeConfig()) as check:
-        yield check
 
 
 RIGHT = {

@@ -16,7 +16,7 @@ from services.verifier.checks.code.check import CodeCheck
 from services.verifier.config import CodeConfig
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
 from services.verifier.sandbox.messages import JailOptions
-from tests.verifier.code_judging import asserts, code_item, judge_items, stdio
+from tests.verifier.code.judging import asserts, code_item, judge_items, stdio
 
 KINDS = {
     "right program": ("print(int(input()) * 2)", stdio(("21\n", "42\n"), ("4\n", "8\n")), 1.0),

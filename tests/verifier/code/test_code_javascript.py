@@ -10,7 +10,7 @@ from services.verifier.checks.code.check import CodeCheck, open_code_check
 from services.verifier.config import CodeConfig
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome
-from tests.verifier.code_judging import code_item, judge_code, stdio
+from tests.verifier.code.judging import code_item, judge_code, stdio
 
 NODE = shutil.which("node")
 TESTS = stdio(("21\n", "42\n"), ("5\n", "10\n")) | {"language": "javascript"}

@@ -1,18 +1,15 @@
 """Hostile code is never rewarded, honest code never refused, and nothing is left behind."""
 
 import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from services.verifier.checks.code.check import CodeCheck, open_code_check
-from services.verifier.config import CodeConfig
+from services.verifier.checks.code.check import CodeCheck
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome
-from tests.verifier.code_judging import code_item, judge_code, judge_items, stdio
+from tests.verifier.code.judging import code_item, judge_code, judge_items, stdio
+from tests.verifier.judging import rows_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -21,15 +18,7 @@ DOUBLE = stdio(("21\n", "42\n"), ("5\n", "10\n"), ("-3\n", "-6\n"))
 OWNED = stdio(("", "owned\n"))
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def check() -> AsyncIterator[CodeCheck]:
-    async with open_code_check(CodeConfig(concurrency=4)) as check:
-        yield check
-
-
-async def test_the_rows_of_attacks_get_the_verdicts_they_are_owed(
-    check: CodeCheck, rows_of: Callable[[str], list[dict[str, Any]]]
-) -> None:
+async def test_the_rows_of_attacks_get_the_verdicts_they_are_owed(check: CodeCheck) -> None:
     items, expected = [], []
     for row in rows_of("code_attacks.jsonl.gz"):
         item = code_item(row["payload"], row["tests"], seconds=SECONDS)

@@ -1,44 +1,31 @@
-"""Kinds of the user's own: a function in processes of its own, an endpoint over HTTP."""
+"""Custom kinds: a function in worker processes, or an HTTP endpoint."""
 
 import asyncio
 import json
 import re
 import tomllib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from pydantic import ValidationError
 
-from services.verifier.config import CustomKindConfig, MathConfig, VerifierConfig
-from services.verifier.wiring import VerifierService
+from services.verifier.config import CustomKindConfig
 from shared.runtime.serve import open_door, serving
+from tests.verifier.serving import judge, make_item, open_verifier, serve_verifier
 
 FUNCTION = "tests.verifier.worker_functions:reward_length"
 
 
-@asynccontextmanager
-async def _verifier(**kinds: CustomKindConfig) -> AsyncIterator[httpx.AsyncClient]:
-    service = VerifierService(VerifierConfig(math=MathConfig(workers=0), kinds=kinds))
-    async with service.app.router.lifespan_context(service.app):
-        transport = httpx.ASGITransport(service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://verifier") as client:
-            yield client
-
-
 async def _judge(client: httpx.AsyncClient, kind: str, *keys: dict[str, Any]) -> list[dict[str, Any]]:
-    items = [{"id": str(n), "kind": kind, "response": "12345", "answer_key": key} for n, key in enumerate(keys)]
-    response = await client.post("/v1/verdicts", json={"items": items})
-    assert response.status_code == 200, response.text
-    return list(response.json()["verdicts"])
+    """The verdicts on the response 12345. All items have the same id, as a caller's may."""
+    return await judge(client, *(make_item(kind, "12345", key) for key in keys))
 
 
 async def test_a_function_gives_rewards_and_its_failures_none() -> None:
-    async with _verifier(length=CustomKindConfig(function=FUNCTION, seconds=0.5)) as client:
+    async with open_verifier(kinds={"length": CustomKindConfig(function=FUNCTION, seconds=0.5)}) as client:
         await _judge(client, "length", {"length": 1})
         verdicts = await _judge(
             client,
@@ -65,7 +52,7 @@ async def test_the_example_of_the_page_works_as_it_stands(tmp_path: Path, monkey
     (package / "poetry.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     kinds = tomllib.loads(settings)["verifier"]["kinds"]
-    async with _verifier(poetry=CustomKindConfig.model_validate(kinds["poetry"])) as client:
+    async with open_verifier(kinds=kinds) as client:
         right, wrong, none = await _judge(client, "poetry", {"ending": "45"}, {"ending": "x"}, {})
     assert (right["reward"], wrong["reward"], none["reward"]) == (1.0, 0.0, None)
 
@@ -83,7 +70,7 @@ def _grader() -> FastAPI:
             if length == "forget":
                 continue
             if length == "hang":
-                await asyncio.sleep(30)
+                await asyncio.Event().wait()
             right = len(item["response"]) >= length
             verdicts.append({"id": item["id"], "reward": float(right), "outcome": "right" if right else "wrong"})
         return {"verdicts": verdicts}
@@ -92,7 +79,13 @@ def _grader() -> FastAPI:
     async def broken() -> dict[str, Any]:
         return {"score": 1}
 
-    app.state.url = ""
+    @app.post("/closed")
+    async def closed(request: Request) -> dict[str, Any]:
+        if request.headers["authorization"] != "Bearer right":
+            raise HTTPException(401, "no")
+        verdict = {"outcome": "wrong", "reward": 0.25, "rule": "by hand", "isolated": False}
+        return {"verdicts": [{"id": item["id"], **verdict} for item in (await request.json())["items"]]}
+
     return app
 
 
@@ -100,27 +93,48 @@ async def test_an_endpoint_gives_verdicts_and_its_failures_none() -> None:
     grader = _grader()
     async with (
         serving(grader, open_door("127.0.0.1", 0, None)) as url,
-        _verifier(
-            length=CustomKindConfig(url=f"{url}/grade", seconds=0.5),
-            broken=CustomKindConfig(url=f"{url}/broken"),
-            missing=CustomKindConfig(url=f"{url}/nowhere"),
-            down=CustomKindConfig(url="http://127.0.0.1:9/grade"),
+        open_verifier(
+            kinds={
+                "length": CustomKindConfig(url=f"{url}/grade", seconds=0.5),
+                "broken": CustomKindConfig(url=f"{url}/broken"),
+                "missing": CustomKindConfig(url=f"{url}/nowhere"),
+                "down": CustomKindConfig(url="http://127.0.0.1:9/grade"),
+                "closed": CustomKindConfig(url=f"{url}/closed", token="wrong"),
+                "open": CustomKindConfig(url=f"{url}/closed", token="right"),
+            }
         ) as client,
     ):
         right, wrong, forgotten = await _judge(client, "length", {"length": 5}, {"length": 6}, {"length": "forget"})
         assert (right["reward"], wrong["reward"], forgotten["reward"]) == (1.0, 0.0, None)
         assert [v["reward"] for v in await _judge(client, "length", *[{"length": 5}] * 200)] == [1.0] * 200
-        for kind, says in (("broken", "verdicts"), ("missing", "404"), ("down", "cannot be reached")):
+        for kind, says in (
+            ("broken", "verdicts"),
+            ("missing", "404"),
+            ("down", "cannot be reached"),
+            ("closed", "401"),
+        ):
             (verdict,) = await _judge(client, kind, {"length": 5})
             assert verdict["reward"] is None
             assert says in verdict["reason"], json.dumps(verdict)
         (late,) = await _judge(client, "length", {"length": "hang"})
         assert late["reward"] is None
+        (passed_on,) = await _judge(client, "open", {})
+        assert (passed_on["reward"], passed_on["rule"], passed_on["isolated"]) == (0.25, "by hand", False)
+
+
+async def test_another_verifier_can_be_the_endpoint() -> None:
+    async with serve_verifier() as (_, other):
+        kind = CustomKindConfig(url=str(other.base_url.join("/v1/verdicts")))
+        async with open_verifier(kinds={"math": kind}) as client:
+            four, five = await judge(client, *(make_item("math", rf"\boxed{{{n}}}", {"gold": "4"}) for n in (4, 5)))
+            health = (await client.get("/healthz")).json()
+    assert (four["reward"], five["reward"]) == (1.0, 0.0)
+    assert health["kinds"]["math"]["url"] == kind.url, "a custom kind replaces the built-in one of its name"
 
 
 @pytest.mark.parametrize(
     "settings", [{}, {"function": "a:b", "url": "http://x"}, {"function": "no colon"}, {"url": "x"}]
 )
-def test_an_own_kind_is_a_function_or_an_endpoint(settings: dict[str, str]) -> None:
+def test_a_custom_kind_is_a_function_or_an_endpoint(settings: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         CustomKindConfig.model_validate(settings)

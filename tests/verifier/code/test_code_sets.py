@@ -2,20 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from services.verifier.checks.code.check import CodeCheck, open_code_check
-from services.verifier.config import CodeConfig
+from services.verifier.checks.code.check import CodeCheck
 from shared.protocol.verdict import Outcome, VerdictItem
-from tests.verifier.code_judging import asserts, code_item, judge_items
+from tests.verifier.code.judging import asserts, code_item, judge_items
+from tests.verifier.judging import rows_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-RowsOf = Callable[[str], list[dict[str, Any]]]
 
 PARTS = [pytest.param(slice(None, None, 6), id="some"), pytest.param(slice(None), marks=pytest.mark.slow, id="all")]
 
@@ -37,12 +33,6 @@ def _planted(right):
 
 {name} = _planted({name})
 """
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def check() -> AsyncIterator[CodeCheck]:
-    async with open_code_check(CodeConfig()) as check:
-        yield check
 
 
 def _humaneval(row: dict[str, Any], bug: str = "") -> VerdictItem:
@@ -67,21 +57,21 @@ def _planted(name: str) -> str:
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_humaneval_solutions_are_accepted(check: CodeCheck, rows_of: RowsOf, part: slice) -> None:
+async def test_humaneval_solutions_are_accepted(check: CodeCheck, part: slice) -> None:
     rows = rows_of("humaneval.jsonl.gz")[part]
     judgements = await judge_items(check, [_humaneval(row) for row in rows])
     assert Counter(judgement.outcome for judgement in judgements) == {Outcome.RIGHT: len(rows)}
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_humaneval_bugs_are_refused(check: CodeCheck, rows_of: RowsOf, part: slice) -> None:
+async def test_humaneval_bugs_are_refused(check: CodeCheck, part: slice) -> None:
     rows = rows_of("humaneval.jsonl.gz")[part]
     judgements = await judge_items(check, [_humaneval(row, _planted(row["entry_point"])) for row in rows])
     accepted = [row["task_id"] for row, judgement in zip(rows, judgements, strict=True) if judgement.reward != 0.0]
     assert accepted == []
 
 
-async def test_fenced_humaneval_solutions_are_accepted(check: CodeCheck, rows_of: RowsOf) -> None:
+async def test_fenced_humaneval_solutions_are_accepted(check: CodeCheck) -> None:
     items = []
     for row in rows_of("humaneval.jsonl.gz")[::8]:
         item = _humaneval(row)
@@ -91,7 +81,7 @@ async def test_fenced_humaneval_solutions_are_accepted(check: CodeCheck, rows_of
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_mbpp_solutions_are_accepted_or_unsupported(check: CodeCheck, rows_of: RowsOf, part: slice) -> None:
+async def test_mbpp_solutions_are_accepted_or_unsupported(check: CodeCheck, part: slice) -> None:
     rows = rows_of("mbpp.jsonl.gz")[part]
     judgements = await judge_items(check, [_mbpp(row) for row in rows])
     outcomes = Counter(judgement.outcome for judgement in judgements)
@@ -100,7 +90,7 @@ async def test_mbpp_solutions_are_accepted_or_unsupported(check: CodeCheck, rows
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_mbpp_bugs_are_refused(check: CodeCheck, rows_of: RowsOf, part: slice) -> None:
+async def test_mbpp_bugs_are_refused(check: CodeCheck, part: slice) -> None:
     rows = rows_of("mbpp.jsonl.gz")[part]
     judgements = await judge_items(check, [_mbpp(row, _planted(_tested(row))) for row in rows])
     accepted = [row["task_id"] for row, judgement in zip(rows, judgements, strict=True) if judgement.reward != 0.0]

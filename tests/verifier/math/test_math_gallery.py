@@ -9,7 +9,7 @@ from services.verifier.checks.final_answer import extract_final_answer
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from tests.verifier.judging import find
 
-PAGE = Path(__file__).parents[2] / "docs" / "verifier.md"
+PAGE = Path(__file__).parents[3] / "docs" / "verifier.md"
 _ROW = re.compile(
     r"^\| `(?P<answer>[^`]*)` \| `(?P<gold>[^`]*)` \| (?P<verdict>right|wrong|no_answer) \|\s*(?P<why>.*?)\s*\|$"
 )
