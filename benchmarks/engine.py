@@ -3,7 +3,7 @@
 python -m benchmarks.engine            all tables (several minutes of one core)
 python -m benchmarks.engine --quick    the demo's model, one seed (about half a minute)
 
-All figures are tokens per CPU-second of this process, on one thread. What is compared takes turns, several in each
+All figures are tokens per CPU-second of this process, on one thread. What is compared alternates, several times per
 seed, so that a busy machine slows both alike.
 """
 
@@ -56,8 +56,8 @@ class Workload:
     prompts: tuple[tuple[int, ...], ...]
     max_tokens: int
     rows: int
-    turns: int
-    turn_tokens: int
+    repeats: int
+    tokens_per_repeat: int
 
 
 def demo(seed: int) -> Workload:
@@ -69,7 +69,7 @@ def demo(seed: int) -> Workload:
 
 
 def larger(seed: int, directory: Path) -> Workload:
-    """Random weights, d = 256, 8 layers, 4,096 tokens, of which 1 in 64 ends an answer and 1 in 16 a step."""
+    """Random weights, d = 256, 8 layers, 4,096 tokens, of which 1 in 64 ends an answer and 1 in 16 a reasoning step."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=LARGER_VOCAB,
@@ -97,11 +97,11 @@ def larger(seed: int, directory: Path) -> Workload:
 
 @dataclass(slots=True)
 class Rate:
-    """Tokens that were generated, and what they cost."""
+    """Generated tokens and their cost."""
 
     tokens: int = 0
     cpu_seconds: float = 0.0
-    steps: int = 0
+    decodes: int = 0
 
     @property
     def per_second(self) -> float:
@@ -109,12 +109,12 @@ class Rate:
 
     @property
     def rows(self) -> float:
-        return self.tokens / self.steps
+        return self.tokens / self.decodes
 
     def add(self, other: "Rate") -> None:
         self.tokens += other.tokens
         self.cpu_seconds += other.cpu_seconds
-        self.steps += other.steps
+        self.decodes += other.decodes
 
 
 class RandomRewards:
@@ -127,8 +127,8 @@ class RandomRewards:
         return float(self._rng.random() < 0.4)
 
 
-class Turnstile:
-    """An engine whose requests wait while another is being measured."""
+class MeteredEngine:
+    """An engine whose requests wait while another engine is measured."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
         self.engine = engine
@@ -152,14 +152,14 @@ class Turnstile:
     async def close(self) -> None:
         await self.engine.close()
 
-    async def turn(self, num_tokens: int) -> Rate:
-        """Lets requests in, measures when the rows are busy again, and lets the rows run empty."""
+    async def measure(self, num_tokens: int) -> Rate:
+        """Admits requests, measures once all rows are busy, and waits until they have finished."""
         counters = self.engine.counters
         self._open.set()
         await self._until(lambda start=counters.generated_tokens: counters.generated_tokens >= start + num_tokens // 2)
-        before, tokens, steps = time.process_time(), counters.generated_tokens, counters.steps
+        before, tokens, decodes = time.process_time(), counters.generated_tokens, counters.decodes
         await self._until(lambda: counters.generated_tokens >= tokens + num_tokens)
-        rate = Rate(counters.generated_tokens - tokens, time.process_time() - before, counters.steps - steps)
+        rate = Rate(counters.generated_tokens - tokens, time.process_time() - before, counters.decodes - decodes)
         self._open.clear()
         await self._until(lambda: not (counters.rows_in_flight or counters.waiting))
         return rate
@@ -185,26 +185,26 @@ class Bench:
         self.cached_share = 0.0
 
     async def run(self) -> None:
-        engine, *others = [await self._started() for _ in range(4)]
-        answers, independent, trees = map(Turnstile, others)
+        engine, *others = [await self._start() for _ in range(4)]
+        answers, independent, trees = map(MeteredEngine, others)
         requests = self._requests(1, INDEPENDENT.num_draws)
         jobs = [
             lambda: answers.complete(next(requests)),
-            self._growing(independent, INDEPENDENT),
-            self._growing(trees, IB_TREE),
+            self._grow_forever(independent, INDEPENDENT),
+            self._grow_forever(trees, IB_TREE),
         ]
         workers = [asyncio.create_task(_forever(job)) for job in jobs for _ in range(self.work.rows)]
         batches = {per_problem: self._requests(0, per_problem) for per_problem in ANSWERS_PER_PROBLEM}
-        for turn in range(-1, self.work.turns):  # in the first, everything is touched once and nothing counted
+        for repeat in range(-1, self.work.repeats):  # the first only warms up
             for per_problem, source in batches.items():
                 batch = [next(source) for _ in range(self.work.rows)]
-                generated, served = self._generate_batch(batch, turn), await self._engine_batch(engine, batch)
-                if turn >= 0:
+                generated, served = self._generate_batch(batch, repeat), await self._engine_batch(engine, batch)
+                if repeat >= 0:
                     self.generate[per_problem].add(generated)
                     self.batch[per_problem].add(served)
-            for turnstile, total in ((answers, self.answers), (independent, self.independent), (trees, self.trees)):
-                rate = await turnstile.turn(self.work.turn_tokens)
-                if turn >= 0:
+            for metered, total in ((answers, self.answers), (independent, self.independent), (trees, self.trees)):
+                rate = await metered.measure(self.work.tokens_per_repeat)
+                if repeat >= 0:
                     total.add(rate)
         counters = trees.engine.counters
         self.cached_share = counters.cached_tokens / (counters.cached_tokens + counters.prefilled_tokens)
@@ -215,7 +215,7 @@ class Bench:
             await used.close()
 
     async def _started(self) -> EmbeddedEngine:
-        engine = EmbeddedEngine(EmbeddedSettings(max_rows=self.work.rows))
+        engine = EmbeddedEngine(EmbeddedSettings(max_running_requests=self.work.rows))
         await engine.load(self.work.snapshot, WeightVersion(1, 0))
         return engine
 
@@ -227,7 +227,7 @@ class Bench:
                 seed = (self._seed * 100_000 + index) * 100 + nth
                 yield Request(prompt, work.max_tokens, Sampling(), work.vocabulary.stop_ids, seed)
 
-    def _growing(self, engine: Turnstile, sampler: AnySampler) -> Callable[[], Awaitable[object]]:
+    def _grow_forever(self, engine: MeteredEngine, sampler: AnySampler) -> Callable[[], Awaitable[object]]:
         """Grows one tree after another, each on another problem."""
         grower, tasks = TreeGrower(engine, RandomRewards(self._seed), "bench"), self._tasks(sampler)
         return lambda: grower.grow(next(tasks), self.work.vocabulary)
@@ -251,9 +251,9 @@ class Bench:
         await asyncio.gather(*(engine.complete(request) for request in batch))
         return Rate(engine.counters.generated_tokens - tokens, time.process_time() - before)
 
-    def _generate_batch(self, batch: list[Request], turn: int) -> Rate:
+    def _generate_batch(self, batch: list[Request], repeat: int) -> Rate:
         """transformers' generate, on a batch padded on the left; what follows an answer's end is not counted."""
-        torch.manual_seed(self._seed * 1000 + turn + 1)
+        torch.manual_seed(self._seed * 1000 + repeat + 1)
         width = max(len(request.token_ids) for request in batch)
         ids = torch.tensor([[0] * (width - len(request.token_ids)) + list(request.token_ids) for request in batch])
         mask = torch.tensor([[0] * (width - len(r.token_ids)) + [1] * len(r.token_ids) for r in batch])

@@ -144,7 +144,8 @@ def _build_engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:
         return engine
     from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedMetrics, EmbeddedSettings
 
-    embedded = EmbeddedEngine(EmbeddedSettings(max_rows=config.max_running_requests, cache_bytes=config.cache_bytes))
+    settings = EmbeddedSettings(max_running_requests=config.max_running_requests, cache_bytes=config.cache_bytes)
+    embedded = EmbeddedEngine(settings)
     metrics.registry.register(EmbeddedMetrics(embedded.counters))
     return embedded
 

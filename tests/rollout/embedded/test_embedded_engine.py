@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
 from services.rollout.engines.embedded import engine as engine_module
-from services.rollout.engines.embedded.batch import DecodeBatch
+from services.rollout.engines.embedded.model import PolicyModel
 from services.rollout.engines.engine import Completion, Request, Sampling
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.tree.draw import Finish, VersionSpan, WeightVersion
@@ -49,7 +50,7 @@ class TestNewWeights:
     async def test_requests_in_flight_go_on_under_the_new_weights_over_a_recomputed_prefix(
         self, serve: EngineFactory, snapshot: SnapshotFactory, plain_model: ModelFactory
     ) -> None:
-        engine, completions = await serve(max_rows=8, trace=True), []
+        engine, completions = await serve(max_running_requests=8, trace=True), []
         clients = [asyncio.create_task(self.client(engine, p, completions)) for p in prompts_of(1, 8)]
         await wait_until_async(lambda: engine.counters.generated_tokens > 8 * 15)
         await engine.load(snapshot(seed=1), SECOND)
@@ -101,7 +102,7 @@ class TestNewWeights:
         torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-4, rtol=0)
 
     async def test_updates_one_after_another_all_arrive(self, serve: EngineFactory, snapshot: SnapshotFactory) -> None:
-        engine, completions = await serve(max_rows=4, trace=True), []
+        engine, completions = await serve(max_running_requests=4, trace=True), []
         for number in range(1, 5):
             clients = [asyncio.create_task(self.client(engine, p, completions)) for p in prompts_of(4, 6)]
             await engine.load(snapshot(seed=number % 2), WeightVersion(1, number))
@@ -208,7 +209,10 @@ class TestLittleMemory:
     async def test_answers_are_the_same_with_any_cache(
         self, serve: EngineFactory, plain_model: ModelFactory, num_slots: int
     ) -> None:
-        engine, model = await serve(max_rows=6, cache_bytes=num_slots * TOKEN_BYTES), plain_model("qwen3", 0)
+        engine, model = (
+            await serve(max_running_requests=6, cache_bytes=num_slots * TOKEN_BYTES),
+            plain_model("qwen3", 0),
+        )
         prompts = prompts_of(6, 12)
         roots = await asyncio.gather(*(engine.complete(request(p, 25, i)) for i, p in enumerate(prompts)))
         prefixes = [p + c.token_ids[:12] for p, c in zip(prompts, roots, strict=True)] * 2
@@ -220,15 +224,15 @@ class TestLittleMemory:
         counted = engine.counters.cached_tokens + engine.counters.prefilled_tokens
         assert counted == sum(len(prefix) - 1 for prefix in [*prompts, *prefixes])
 
-    async def test_more_requests_than_rows_wait_their_turn(self, serve: EngineFactory) -> None:
-        engine = await serve(max_rows=2)
+    async def test_more_requests_than_rows_wait(self, serve: EngineFactory) -> None:
+        engine = await serve(max_running_requests=2)
         completions = await asyncio.gather(*(engine.complete(request(p, 9)) for p in prompts_of(7, 15)))
         assert [len(c.token_ids) for c in completions] == [9] * 15
         await wait_until_async(lambda: engine.counters.rows_in_flight == 0)
         assert engine.counters.finished_requests == 15
 
     async def test_a_full_queue_refuses_more(self, serve: EngineFactory) -> None:
-        engine = await serve(max_rows=1, max_waiting=2)
+        engine = await serve(max_running_requests=1, max_waiting=2)
         running = [asyncio.create_task(engine.complete(request((5, 6), 40))) for _ in range(3)]
         await asyncio.sleep(0)
         results = await asyncio.gather(*running, return_exceptions=True)
@@ -237,7 +241,7 @@ class TestLittleMemory:
 
 class TestCallersThatLeave:
     async def test_a_cancelled_request_frees_its_row_and_its_pins(self, serve: EngineFactory) -> None:
-        engine = await serve(max_rows=2, cache_bytes=60 * TOKEN_BYTES)
+        engine = await serve(max_running_requests=2, cache_bytes=60 * TOKEN_BYTES)
         running = [asyncio.create_task(engine.complete(request(p, 70))) for p in ((3, 4, 5), (6, 7, 8), (9, 10))]
         await wait_until_async(lambda: engine.counters.generated_tokens > 10)
         for task in running:
@@ -251,7 +255,7 @@ class TestCallersThatLeave:
         assert again.cached_tokens == 59
 
     async def test_what_waits_can_be_cancelled_too(self, serve: EngineFactory) -> None:
-        engine = await serve(max_rows=1, max_waiting=3)
+        engine = await serve(max_running_requests=1, max_waiting=3)
         first = asyncio.create_task(engine.complete(request((3, 4), 60)))
         await wait_until_async(lambda: engine.counters.rows_in_flight == 1)
         for _ in range(5):
@@ -263,7 +267,7 @@ class TestCallersThatLeave:
         assert len((await first).token_ids) == 60
 
     async def test_close_ends_all_requests_and_refuses_new_ones(self, serve: EngineFactory) -> None:
-        engine = await serve(max_rows=1)
+        engine = await serve(max_running_requests=1)
         running = [asyncio.create_task(engine.complete(request((3, 4), 80))) for _ in range(3)]
         await wait_until_async(lambda: engine.counters.generated_tokens > 3)
         await engine.close()
@@ -322,21 +326,21 @@ class TestBadInput:
 
 
 class TestManyAtOnce:
-    async def test_a_step_that_fails_fails_its_rows_and_the_engine_goes_on(
+    async def test_a_decode_that_fails_fails_its_rows_and_the_engine_goes_on(
         self, serve: EngineFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        engine = await serve(max_rows=2)
-        prefill = DecodeBatch._prefill
+        engine = await serve(max_running_requests=2)
+        prefill = PolicyModel.prefill
 
-        def broken(batch: DecodeBatch, joined: list[object]) -> None:
+        def broken(model: PolicyModel, *arguments: object) -> None:
             raise MemoryError("no memory left")
 
-        monkeypatch.setattr(DecodeBatch, "_prefill", broken)
+        monkeypatch.setattr(PolicyModel, "prefill", broken)
         results = await asyncio.gather(*(engine.complete(request(p)) for p in prompts_of(8, 3)), return_exceptions=True)
         assert [type(result) for result in results] == [Unavailable] * 3
-        monkeypatch.setattr(DecodeBatch, "_prefill", prefill)
+        monkeypatch.setattr(PolicyModel, "prefill", prefill)
         assert len((await engine.complete(request((3, 4)))).token_ids) == 20
-        assert engine.counters.failed_steps >= 1
+        assert engine.counters.failed_decodes >= 1
 
     @pytest.mark.parametrize("inline_seconds", [0.0, 60.0], ids=["in a thread", "on the loop"])
     async def test_storms_of_requests_cancellations_and_updates_leave_a_sound_engine(
@@ -348,15 +352,15 @@ class TestManyAtOnce:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(engine_module, "INLINE_SECONDS", inline_seconds)
-        engine = await serve(max_rows=7, cache_bytes=120 * TOKEN_BYTES, trace=True)
+        engine = await serve(max_running_requests=7, cache_bytes=120 * TOKEN_BYTES, trace=True)
         rng = random.Random(9)
         models = {number: plain_model("qwen3", number % 2) for number in range(4)}
         finished: list[tuple[tuple[int, ...], Completion]] = []
 
         async def client(number: int) -> None:
             prompt = rng.choice(prompts_of(number % 5, 3))
-            for turn in range(3):
-                job = asyncio.create_task(engine.complete(request(prompt, rng.randrange(1, 20), 10 * number + turn)))
+            for index in range(3):
+                job = asyncio.create_task(engine.complete(request(prompt, rng.randrange(1, 20), 10 * number + index)))
                 if rng.random() < 0.25:
                     await asyncio.sleep(rng.random() * 0.02)
                     job.cancel()
@@ -379,26 +383,26 @@ class TestManyAtOnce:
                 expected = reference(models[span.version.number], prompt, completion)[span.start : span.end]
                 found = torch.tensor(completion.logprobs[span.start : span.end])
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-        assert engine.counters.failed_steps == 0
+        assert engine.counters.failed_decodes == 0
         assert len(finished) > 60
 
-    async def test_the_loop_answers_while_a_long_step_runs(
+    async def test_the_loop_answers_while_a_long_decode_runs(
         self, serve: EngineFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine = await serve()
         await engine.complete(request((3, 4)))
-        decode = DecodeBatch._decode
+        decode = PolicyModel.decode
 
-        def slow(batch: DecodeBatch) -> object:
+        def slow(model: PolicyModel, *arguments: Any) -> torch.Tensor:
             time.sleep(0.3)  # a larger model
-            return decode(batch)
+            return decode(model, *arguments)
 
-        monkeypatch.setattr(DecodeBatch, "_decode", slow)
+        monkeypatch.setattr(PolicyModel, "decode", slow)
         job = asyncio.create_task(engine.complete(request((5, 6), 4)))
         worst, last = 0.0, time.perf_counter()
         while not job.done():
             await asyncio.sleep(0.005)
             worst, last = max(worst, time.perf_counter() - last), time.perf_counter()
-        # The first long step surprises it; from then on steps run beside the loop.
+        # The first long decode is unexpected; later ones run in the thread.
         assert worst < 0.8
-        assert engine.counters.step_seconds > 1.0
+        assert engine.counters.decode_seconds > 1.0

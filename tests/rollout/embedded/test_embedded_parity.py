@@ -40,7 +40,7 @@ def prompts_of(seed: int, count: int, shared: int = 6) -> list[tuple[int, ...]]:
 async def test_greedy_answers_are_those_of_transformers_generate(
     serve: EngineFactory, plain_model: ModelFactory, family: str
 ) -> None:
-    engine, model = await serve(family, max_rows=4, trace=True), plain_model(family, 0)
+    engine, model = await serve(family, max_running_requests=4, trace=True), plain_model(family, 0)
     prompts = prompts_of(1, 7)
     completions = await asyncio.gather(*(engine.complete(Request(p, 30, GREEDY, EOS, seed=0)) for p in prompts))
     for prompt, completion in zip(prompts, completions, strict=True):
@@ -56,7 +56,7 @@ async def test_greedy_answers_are_those_of_transformers_generate(
 async def test_logprobs_are_those_of_a_plain_forward_pass_behind_a_cached_prefix_too(
     serve: EngineFactory, plain_model: ModelFactory, family: str, temperature: float
 ) -> None:
-    engine, model = await serve(family, max_rows=5, trace=temperature == 1.0), plain_model(family, 0)
+    engine, model = await serve(family, max_running_requests=5, trace=temperature == 1.0), plain_model(family, 0)
     sampling = Sampling(temperature)
     prompts = prompts_of(2, 8)
     roots = await asyncio.gather(
@@ -87,7 +87,7 @@ async def test_a_prompt_longer_than_a_prefill_pass_is_computed_in_pieces(
 
 
 async def test_identical_prompts_are_computed_once(serve: EngineFactory) -> None:
-    engine = await serve(max_rows=16)
+    engine = await serve(max_running_requests=16)
     prompt = prompts_of(5, 1)[0]
     completions = await asyncio.gather(
         *(engine.complete(Request(prompt, 5, Sampling(), EOS, seed=i)) for i in range(12))
@@ -99,16 +99,16 @@ async def test_identical_prompts_are_computed_once(serve: EngineFactory) -> None
 async def test_a_short_prompt_rides_along_with_a_busy_batch_and_is_computed_once(
     serve: EngineFactory, plain_model: ModelFactory
 ) -> None:
-    engine, model = await serve(max_rows=16), plain_model("qwen3", 0)
+    engine, model = await serve(max_running_requests=16), plain_model("qwen3", 0)
     busy = [asyncio.create_task(engine.complete(Request((3 + i,), 80, Sampling(), frozenset(), i))) for i in range(12)]
     while engine.counters.generated_tokens < 12 * 5:
         await asyncio.sleep(0)
-    steps, before = engine.counters.steps, engine.counters.prefilled_tokens
+    steps, before = engine.counters.decodes, engine.counters.prefilled_tokens
     prompt = (20, 21, 22, 20, 22)
     riders = await asyncio.gather(*(engine.complete(Request(prompt, 6, Sampling(), EOS, i)) for i in range(3)))
     assert engine.counters.prefilled_tokens - before == len(prompt) - 1
     assert sorted(rider.cached_tokens for rider in riders) == [0, 4, 4]
-    assert engine.counters.steps - steps >= len(prompt)
+    assert engine.counters.decodes - steps >= len(prompt)
     for rider in riders:
         expected = reference_logprobs(model, prompt, rider, 1.0)
         torch.testing.assert_close(torch.tensor(rider.logprobs), expected, atol=1e-4, rtol=0)
@@ -121,7 +121,7 @@ async def test_the_same_seeds_in_the_same_batch_give_the_same_answers(serve: Eng
     prompts = prompts_of(6, 9)
     answers = []
     for _ in range(2):
-        engine = await serve(max_rows=4)
+        engine = await serve(max_running_requests=4)
         answers.append(
             await asyncio.gather(*(engine.complete(Request(p, 30, Sampling(), EOS, i)) for i, p in enumerate(prompts)))
         )
@@ -130,7 +130,7 @@ async def test_the_same_seeds_in_the_same_batch_give_the_same_answers(serve: Eng
 
 async def test_an_answer_does_not_depend_on_the_rows_around_it(serve: EngineFactory) -> None:
     prompts = prompts_of(7, 9)
-    together, alone = await serve(max_rows=9), await serve(max_rows=1, cache_bytes=0)
+    together, alone = await serve(max_running_requests=9), await serve(max_running_requests=1, cache_bytes=0)
     requests = [Request(p, 30, Sampling(0.8), EOS, i) for i, p in enumerate(prompts)]
     many = await asyncio.gather(*(together.complete(request) for request in requests))
     single = [await alone.complete(request) for request in requests]

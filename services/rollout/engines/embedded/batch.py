@@ -1,4 +1,4 @@
-"""The rows in flight: admitted with what the cache holds of their prefix, decoded together, swapped out as they end."""
+"""The requests in flight: admitted with the cached part of their prefix, decoded together, released as they finish."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,41 +15,42 @@ from services.rollout.engines.engine import Completion
 from shared.tree.draw import WeightVersion
 
 WORTH_WAITING_TOKENS = 32
-"""A request waits a pass for another's prompt if that spares it as many tokens, or all: passes are not free either."""
+"""A request waits one pass for the same prompt of another if that saves it so many tokens, or all it needs; fewer are
+not worth the wait."""
 
 
 class DecodeBatch:
-    """All state that a step changes. One policy serves; `swap` replaces it between two steps."""
+    """All state that a decode changes. `replace_model` changes the weights between two decodes."""
 
     def __init__(
-        self, policy: PolicyModel, version: WeightVersion, settings: EmbeddedSettings, counters: EmbeddedCounters
+        self, model: PolicyModel, version: WeightVersion, settings: EmbeddedSettings, counters: EmbeddedCounters
     ) -> None:
-        self.policy = policy
+        self.model = model
         self._version = version
         self._settings = settings
         self._counters = counters
-        self._kv = RowKV(policy.kv_shape, settings.max_rows)
-        num_slots = settings.cache_bytes // policy.kv_shape.token_bytes
+        self._kv = RowKV(model.kv_shape, settings.max_running_requests)
+        num_slots = settings.cache_bytes // model.kv_shape.token_bytes
         self._tree = RadixTree(num_slots)
-        self._pool = KVPool(policy.kv_shape, num_slots)
+        self._pool = KVPool(model.kv_shape, num_slots)
         self._rows: list[Row] = []
 
     @property
     def num_rows(self) -> int:
         return len(self._rows)
 
-    def step(self, waiting: deque[Row]) -> list[tuple[Row, Completion]]:
-        """Admits from `waiting` what fits, feeds every row a token, and lets go of the rows that ended."""
+    def decode(self, waiting: deque[Row]) -> list[tuple[Row, Completion]]:
+        """Admits rows from `waiting` while they fit, feeds every row a token, and releases the rows that finished."""
         self._release([index for index, row in enumerate(self._rows) if row.is_cancelled])
-        while joined := self._admit(waiting):
-            # A short prompt rides along, a token a step, where a pass of its own would cost more than its tokens.
-            if sum(row.num_missing for row in joined) > len(self._rows) // 2:
-                self._prefill(len(self._rows) - len(joined))
-        return self._decode() if self._rows else []
+        while admitted := self._admit(waiting):
+            # Short prompts are fed one token per decode: a pass of their own would cost more than their tokens.
+            if sum(row.num_missing for row in admitted) > len(self._rows) // 2:
+                self._prefill(len(self._rows) - len(admitted))
+        return self._feed() if self._rows else []
 
-    def swap(self, policy: PolicyModel, version: WeightVersion) -> None:
-        """Serves `policy` from now on: forgets the cache and computes the rows' prefixes anew."""
-        self.policy, self._version = self.policy.succeed(policy), version
+    def replace_model(self, model: PolicyModel, version: WeightVersion) -> None:
+        """Serves `model` from now on: clears the cache and recomputes the rows' prefixes."""
+        self.model, self._version = self.model.adopt(model), version
         self._tree.clear()
         for row in self._rows:
             self._counters.recomputed_tokens += row.num_computed
@@ -57,49 +58,50 @@ class DecodeBatch:
             row.version_starts.append((version, row.num_sampled))
         self._compute(0)
         for index in range(len(self._rows)):
-            self._remember(index)
+            self._cache(index)
 
-    def drop_all(self) -> None:
-        """Lets go of every row and of the cache, after a step that failed half-way."""
+    def clear(self) -> None:
+        """Drops every row and the cache, after a decode that failed half-way."""
         self._rows = []
         self._tree.clear()
 
-    def tokens_ahead(self, waiting: deque[Row]) -> int:
-        """At most so many tokens go through the model in the next step."""
-        joining = islice(waiting, self._settings.max_rows - len(self._rows))
-        return len(self._rows) + sum(len(row.token_ids) for row in joining)
+    def max_next_tokens(self, waiting: deque[Row]) -> int:
+        """A bound on the tokens that the next decode computes."""
+        next_rows = islice(waiting, self._settings.max_running_requests - len(self._rows))
+        return len(self._rows) + sum(len(row.token_ids) for row in next_rows)
 
     def _admit(self, waiting: deque[Row]) -> list[Row]:
-        """Gives rows to who waits, in order, and passes over who should wait for a prompt that another one computes."""
-        joined: list[Row] = []
-        passed: list[Row] = []
+        """Moves requests from `waiting` into rows, in order. A request whose prompt another row still computes waits
+        until that prompt is cached."""
+        admitted: list[Row] = []
+        deferred: list[Row] = []
         computing = [row for row in self._rows if row.num_missing]
         slots_of_row: dict[Row, list[int]] = {}
-        max_rows = self._settings.max_rows  # bounds the passed over, too: a long queue is not walked at every step
-        while waiting and len(self._rows) + len(joined) < max_rows and len(passed) < max_rows:
+        max_rows = self._settings.max_running_requests  # bounds `deferred` too: no decode walks a long queue
+        while waiting and len(self._rows) + len(admitted) < max_rows and len(deferred) < max_rows:
             row = waiting.popleft()
             if row.is_cancelled:
                 continue
             prefix = row.request.token_ids[:-1]
             node, slots = self._tree.match(prefix)
-            worth = prefix[: len(slots) + WORTH_WAITING_TOKENS]
+            shareable = prefix[: len(slots) + WORTH_WAITING_TOKENS]
             if len(slots) < len(prefix):
-                if any(worth == other.request.token_ids[: len(worth)] for other in computing):
-                    passed.append(row)
+                if any(shareable == other.request.token_ids[: len(shareable)] for other in computing):
+                    deferred.append(row)
                     continue
                 computing.append(row)
             self._tree.pin(node)
             row.pinned, row.cached_tokens, row.num_computed = node, len(slots), len(slots)
             slots_of_row[row] = slots
-            joined.append(row)
-        waiting.extendleft(reversed(passed))
-        joined.sort(key=lambda row: row.num_missing, reverse=True)  # side by side who has about as much to compute
-        for row in joined:
-            self._join(row, slots_of_row[row])
-        return joined
+            admitted.append(row)
+        waiting.extendleft(reversed(deferred))
+        admitted.sort(key=lambda row: row.num_missing, reverse=True)  # rows of similar length share a prefill pass
+        for row in admitted:
+            self._add(row, slots_of_row[row])
+        return admitted
 
-    def _join(self, row: Row, slots: list[int]) -> None:
-        """Makes it the last row, with its cached prefix in place."""
+    def _add(self, row: Row, slots: list[int]) -> None:
+        """Makes it the last row and copies its cached prefix."""
         self._kv.reserve(len(row.token_ids))
         if slots:
             self._pool.restore(slots, self._kv, len(self._rows))
@@ -108,59 +110,59 @@ class DecodeBatch:
         self._counters.cached_tokens += len(slots)
 
     def _prefill(self, first: int) -> None:
-        """Computes and caches what the rows from `first` on miss."""
+        """Computes and caches the missing tokens of the rows from `first` on."""
         missing = [index for index in range(first, len(self._rows)) if self._rows[index].num_missing]
         self._counters.prefilled_tokens += sum(self._rows[index].num_missing for index in missing)
         self._compute(first)
         for index in missing:
-            self._remember(index)
+            self._cache(index)
 
     def _compute(self, first: int) -> None:
-        """Computes what the rows from `first` on miss, in passes of at most `prefill_tokens`."""
+        """Computes the missing tokens of the rows from `first` on, in passes of at most `prefill_tokens`."""
         limit = self._settings.prefill_tokens
-        for group in _alike([row.num_missing for row in self._rows[first:]], limit):
+        for group in _group_similar([row.num_missing for row in self._rows[first:]], limit):
             rows = self._rows[first + group.start : first + group.stop]
-            while rows[0].num_missing:  # more than once for a long row, which goes alone
+            while rows[0].num_missing:  # several passes for a long row, which is alone in its group
                 starts = [row.num_computed for row in rows]
                 for row in rows:
                     row.num_computed += min(row.num_missing, limit)
                 token_ids = [row.token_ids[start : row.num_computed] for row, start in zip(rows, starts, strict=True)]
-                self.policy.prefill(self._kv, first + group.start, starts, token_ids)
+                self.model.prefill(self._kv, first + group.start, starts, token_ids)
 
-    def _decode(self) -> list[tuple[Row, Completion]]:
-        """Feeds every row its next token, and samples another for those of which all are fed."""
+    def _feed(self) -> list[tuple[Row, Completion]]:
+        """Feeds every row its next token, and samples one for the rows that have been fed all of theirs."""
         rows = self._rows
         positions = [row.num_computed for row in rows]
         self._kv.reserve(max(positions) + 1)
-        logits_BV = self.policy.decode(self._kv, [row.token_ids[row.num_computed] for row in rows], positions)
+        logits_BV = self.model.decode(self._kv, [row.token_ids[row.num_computed] for row in rows], positions)
         uniforms = [0.0 if row.num_missing else row.uniform() for row in rows]
-        drawn = sample_tokens(logits_BV, [row.request.sampling for row in rows], uniforms)
-        ended, completions = [], []
+        sampled = sample_tokens(logits_BV, [row.request.sampling for row in rows], uniforms)
+        finished, completions = [], []
         for index, (row, token_id, logprob, sampling_logprob) in enumerate(
-            zip(rows, drawn.token_ids, drawn.logprobs, drawn.sampling_logprobs, strict=True)
+            zip(rows, sampled.token_ids, sampled.logprobs, sampled.sampling_logprobs, strict=True)
         ):
             row.num_computed += 1
             if row.num_computed < len(row.token_ids):
-                self._ride(index)
-            elif (finish := row.take(token_id, logprob, sampling_logprob)) is not None:
-                ended.append(index)
+                self._count_prompt_token(index)
+            elif (finish := row.append(token_id, logprob, sampling_logprob)) is not None:
+                finished.append(index)
                 completions.append((row, row.completion(finish)))
         self._counters.generated_tokens += len(rows)
-        self._release(ended)
+        self._release(finished)
         return completions
 
-    def _ride(self, index: int) -> None:
-        """Counts a prompt's token that came along with a decode pass, and caches the prompt when it is complete."""
+    def _count_prompt_token(self, index: int) -> None:
+        """Counts the token of a prompt that was fed by a decode, and caches the prompt once it is complete."""
         self._counters.generated_tokens -= 1
         self._counters.prefilled_tokens += 1
         if not self._rows[index].num_missing:
-            self._remember(index)
+            self._cache(index)
 
     def _release(self, indices: list[int]) -> None:
-        """Takes rows out, caching what they computed; the last row moves into each hole."""
+        """Removes rows and caches what they computed; the last row moves into each gap."""
         for index in reversed(indices):
             row = self._rows[index]
-            self._remember(index)
+            self._cache(index)
             if row.pinned is not None:
                 self._tree.unpin(row.pinned)
             last = self._rows.pop()
@@ -168,8 +170,8 @@ class DecodeBatch:
                 self._kv.move(len(self._rows), index, last.num_computed)
                 self._rows[index] = last
 
-    def _remember(self, index: int) -> None:
-        """Puts what a row has computed into the cache, and pins it there while the row runs."""
+    def _cache(self, index: int) -> None:
+        """Caches what a row has computed, and pins it while the row runs."""
         row = self._rows[index]
         before = self._tree.num_evicted
         node, start, slots = self._tree.insert(tuple(row.token_ids[: row.num_computed]))
@@ -182,11 +184,11 @@ class DecodeBatch:
         row.pinned = node
 
 
-def _alike(widths: Sequence[int], limit: int) -> Iterator[slice]:
-    """Runs of neighbours that have about as much to compute: padded to the widest, a run has at most `limit` tokens."""
+def _group_similar(widths: Sequence[int], limit: int) -> Iterator[slice]:
+    """Slices of neighbours with similar widths; padded to its widest, a slice has at most `limit` tokens."""
     begin = 0
     for end in range(1, len(widths) + 1):
-        longer = widths[begin : end + 1]
-        if end == len(widths) or max(longer) > 2 * min(longer) or max(longer) * len(longer) > limit:
+        extended = widths[begin : end + 1]
+        if end == len(widths) or max(extended) > 2 * min(extended) or max(extended) * len(extended) > limit:
             yield slice(begin, end)
             begin = end

@@ -1,4 +1,4 @@
-"""The embedded engine: requests come and go on the event loop, and one task steps the batch for all of them."""
+"""The embedded engine: requests come and go on the event loop, and one task decodes the batch of all of them."""
 
 import asyncio
 import time
@@ -23,16 +23,16 @@ from shared.tree.draw import WeightVersion
 log = event_logger(__name__)
 
 INLINE_SECONDS = 0.05
-"""A step expected to take no longer runs on the event loop."""
+"""A decode expected to take no longer runs on the event loop itself."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Swap:
-    """New weights, ready to serve from the next step on."""
+class _WeightChange:
+    """New weights, ready to serve from the next decode on."""
 
-    policy: PolicyModel
+    model: PolicyModel
     version: WeightVersion
     applied: asyncio.Event
 
@@ -40,9 +40,9 @@ class _Swap:
 class EmbeddedEngine:
     """Implements Engine on the CPU with a transformers causal LM.
 
-    A step that may take long runs in a thread, so that the event loop answers meanwhile; a short one runs on the loop
-    itself, which spares it the way to another core and back (docs/results/engine.md). Between two steps the loop has
-    its turn: what was finished is handed out, and what that leads to is asked for.
+    A long decode runs in a thread, so that the event loop stays responsive; a short one runs on the loop itself, which
+    saves the way to another core and back (docs/results/engine.md). Between two decodes the loop runs once: callers
+    get their completions and send their next requests, which the next decode then serves.
     """
 
     def __init__(self, settings: EmbeddedSettings) -> None:
@@ -52,9 +52,9 @@ class EmbeddedEngine:
         self._futures: dict[Row, asyncio.Future[Completion]] = {}
         self._batch: DecodeBatch | None = None
         self._version: WeightVersion | None = None
-        self._swap: _Swap | None = None
+        self._weight_change: _WeightChange | None = None
         self._loading = asyncio.Lock()
-        self._work = asyncio.Event()
+        self._has_work = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedded-engine")
         self._seconds_per_token = float("inf")
@@ -66,7 +66,7 @@ class EmbeddedEngine:
 
     @property
     def limits(self) -> EngineLimits:
-        return self._serving_batch().policy.limits
+        return self._loaded_batch().model.limits
 
     async def complete(self, request: Request) -> Completion:
         self._check(request)
@@ -78,11 +78,11 @@ class EmbeddedEngine:
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._futures[row] = future
         self._waiting.append(row)
-        self._work.set()
+        self._has_work.set()
         try:
             return await future
         except asyncio.CancelledError:
-            self._give_up(row)
+            self._cancel(row)
             raise
         finally:
             del self._futures[row]
@@ -90,20 +90,20 @@ class EmbeddedEngine:
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         async with self._loading:
             self._check_open()
-            policy = await asyncio.to_thread(load_model, snapshot, self._settings.context_length)
+            model = await asyncio.to_thread(load_model, snapshot, self._settings.context_length)
             self._check_open()
             if self._batch is None:
                 if self._settings.trace:
-                    await asyncio.to_thread(policy.trace)
+                    await asyncio.to_thread(model.trace)
                     self._check_open()
-                self._batch = DecodeBatch(policy, version, self._settings, self.counters)
+                self._batch = DecodeBatch(model, version, self._settings, self.counters)
                 self._version = version
                 self._runner = asyncio.create_task(self._run(self._batch), name="embedded-engine")
                 return
-            self._batch.policy.check_successor(policy)
-            swap = self._swap = _Swap(policy, version, asyncio.Event())
-            self._work.set()
-            await swap.applied.wait()
+            self._batch.model.check_successor(model)
+            change = self._weight_change = _WeightChange(model, version, asyncio.Event())
+            self._has_work.set()
+            await change.applied.wait()
             self._check_open()
 
     async def close(self) -> None:
@@ -113,20 +113,20 @@ class EmbeddedEngine:
             await asyncio.wait([self._runner])
         await asyncio.to_thread(self._thread.shutdown)
         self._fail(self._futures, Unavailable("the engine is closed: ask another replica"))
-        if self._swap is not None:
-            self._swap.applied.set()
+        if self._weight_change is not None:
+            self._weight_change.applied.set()
         self._waiting.clear()
         self._batch = self._runner = None
 
-    def _give_up(self, row: Row) -> None:
-        """Nobody waits for it any more: out of the queue at once, or out of the batch with the next step."""
+    def _cancel(self, row: Row) -> None:
+        """Removes a row that nobody waits for: from the queue at once, or from the batch at the next decode."""
         row.is_cancelled = True
         with suppress(ValueError):
             self._waiting.remove(row)
         self.counters.cancelled_requests += 1
 
     def _check(self, request: Request) -> None:
-        """Raises InvalidInput for what can never be served."""
+        """Raises InvalidInput for a request that can never be served."""
         self._check_open()
         limits = self.limits
         if not request.token_ids:
@@ -146,59 +146,59 @@ class EmbeddedEngine:
         if self._is_closed:
             raise Unavailable("the engine is closed: ask another replica")
 
-    def _serving_batch(self) -> DecodeBatch:
+    def _loaded_batch(self) -> DecodeBatch:
         if self._batch is None:
             raise Unavailable("no weights are loaded yet: wait until the replica is ready")
         return self._batch
 
     async def _run(self, batch: DecodeBatch) -> None:
-        """Steps while there is work, giving the loop its turn between any two steps."""
+        """Decodes while there is work, and lets the event loop run between any two decodes."""
         while True:
-            if not (self._waiting or batch.num_rows or self._swap):
-                self._work.clear()
+            if not (self._waiting or batch.num_rows or self._weight_change):
+                self._has_work.clear()
                 self.counters.rows_in_flight = self.counters.waiting = 0
-                await self._work.wait()
+                await self._has_work.wait()
             try:
-                await self._turn(batch)
-            except Exception as error:  # the loop's border: the rows fail, the engine goes on
-                log.exception("engine_step_failed")
-                self.counters.failed_steps += 1
-                batch.drop_all()
-                taken = self._futures.keys() - set(self._waiting)
-                self._fail(taken, Unavailable(f"the engine failed on this batch: {error}; try again"))
+                await self._advance(batch)
+            except Exception as error:  # the rows fail, the engine goes on
+                log.exception("engine_decode_failed")
+                self.counters.failed_decodes += 1
+                batch.clear()
+                in_batch = self._futures.keys() - set(self._waiting)
+                self._fail(in_batch, Unavailable(f"the engine failed on this batch: {error}; try again"))
             await asyncio.sleep(0)
 
-    async def _turn(self, batch: DecodeBatch) -> None:
-        """One swap or one step."""
-        if self._swap is not None:
-            await self._apply(batch, self._swap)
+    async def _advance(self, batch: DecodeBatch) -> None:
+        """One change of the weights, or one decode."""
+        if self._weight_change is not None:
+            await self._apply(batch, self._weight_change)
             return
         counters, started = self.counters, time.perf_counter()
         fed_before = counters.generated_tokens + counters.prefilled_tokens
-        if batch.tokens_ahead(self._waiting) * self._seconds_per_token <= INLINE_SECONDS:
-            ended = batch.step(self._waiting)
+        if batch.max_next_tokens(self._waiting) * self._seconds_per_token <= INLINE_SECONDS:
+            finished = batch.decode(self._waiting)
         else:
-            ended = await self._in_thread(batch.step, self._waiting)
+            finished = await self._in_thread(batch.decode, self._waiting)
         seconds = time.perf_counter() - started
         if fed := counters.generated_tokens + counters.prefilled_tokens - fed_before:
             self._seconds_per_token = seconds / fed
-        self._resolve(ended)
-        counters.steps += 1
-        counters.step_seconds += seconds
+        self._resolve(finished)
+        counters.decodes += 1
+        counters.decode_seconds += seconds
         counters.rows_in_flight, counters.waiting = batch.num_rows, len(self._waiting)
 
-    async def _apply(self, batch: DecodeBatch, swap: _Swap) -> None:
-        """From here on the new weights serve, even if the rows in flight should fail to be recomputed."""
-        self._version, self._swap = swap.version, None
-        self.counters.swaps += 1
-        swap.applied.set()
-        await self._in_thread(batch.swap, swap.policy, swap.version)
+    async def _apply(self, batch: DecodeBatch, change: _WeightChange) -> None:
+        """The new weights serve from here on, even if recomputing the rows in flight fails."""
+        self._version, self._weight_change = change.version, None
+        self.counters.weight_changes += 1
+        change.applied.set()
+        await self._in_thread(batch.replace_model, change.model, change.version)
 
     def _in_thread(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    def _resolve(self, ended: list[tuple[Row, Completion]]) -> None:
-        for row, completion in ended:
+    def _resolve(self, finished: list[tuple[Row, Completion]]) -> None:
+        for row, completion in finished:
             if (future := self._futures.get(row)) is not None and not future.done():
                 future.set_result(completion)
                 self.counters.finished_requests += 1

@@ -1,8 +1,8 @@
 """One forward pass over rows as a function of tensors, traced where that is safe.
 
-For small models most of a pass is Python between tensor operations; a trace does without it, and lets go of the
-interpreter lock for the whole pass (docs/results/engine.md). A trace is wrong where the model's Python looks into a
-tensor, as routing to experts may: torch warns of that, and such a model is run as it is.
+For small models most of a pass is Python between tensor operations. A trace skips it and releases the interpreter lock
+for the whole pass (docs/results/engine.md). A trace is wrong if the model's Python depends on tensor values, as routing
+to experts may; torch warns of that, and such a model runs untraced.
 """
 
 import warnings
@@ -21,7 +21,7 @@ ForwardPass = Callable[..., torch.Tensor]
 
 
 class EagerPass(torch.nn.Module):
-    """Feeds N tokens to each of B rows of a transformers model; its first output, for the B * N tokens in a row."""
+    """Feeds N tokens to each of B rows of a transformers model; returns its first output for the B * N tokens."""
 
     def __init__(self, model: torch.nn.Module, shape: KVShape) -> None:
         super().__init__()
@@ -40,16 +40,16 @@ class EagerPass(torch.nn.Module):
         return output[0]
 
 
-def traced(eager: EagerPass, shape: KVShape) -> ForwardPass:
-    """`eager` as a trace that shares its weights, or `eager` itself where no trace can stand for it."""
+def trace(eager: EagerPass, shape: KVShape) -> ForwardPass:
+    """A trace of `eager` that shares its weights, or `eager` itself if a trace computes something else."""
     examples = [_example(shape, [[1, 2], [0, 1], [2, 3]]), _example(shape, [[2], [5], [0], [3]])]
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", TracerWarning)
-            trace: ForwardPass = torch.jit.trace(eager, examples[0], check_trace=False)  # type: ignore[no-untyped-call]
-            if all(torch.allclose(eager(*example), trace(*example), atol=1e-4) for example in examples):
-                return trace
+            traced: ForwardPass = torch.jit.trace(eager, examples[0], check_trace=False)  # type: ignore[no-untyped-call]
+            if all(torch.allclose(eager(*example), traced(*example), atol=1e-4) for example in examples):
+                return traced
             reason = "it computes something else"
     except (RuntimeError, TypeError, ValueError, SystemError, TracerWarning) as error:
         reason = str(error)[:200]
@@ -58,7 +58,7 @@ def traced(eager: EagerPass, shape: KVShape) -> ForwardPass:
 
 
 def _example(shape: KVShape, positions: list[list[int]]) -> tuple[torch.Tensor, ...]:
-    """Tokens at these positions of each row; the positions serve as token ids too."""
+    """Inputs with tokens at these positions of each row; the positions are the token ids too."""
     positions_BN = torch.tensor(positions)
     kv_MBHTD = RowKV(shape, len(positions)).kv_MRHTD
     return positions_BN, positions_BN, torch.arange(int(positions_BN.max()) + 1), kv_MBHTD

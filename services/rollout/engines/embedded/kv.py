@@ -1,4 +1,4 @@
-"""Keys and values in memory: compact rows for the requests in flight, a pool of slots for cached prefixes.
+"""Keys and values in memory: one row per request in flight, a pool of slots for cached prefixes.
 
 Shapes: M planes (the keys, then the values, of each layer), R rows, H key-value heads, T time, D head dimension,
 S slots, N tokens.
@@ -14,7 +14,7 @@ MIN_TIME = 64
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
-    """What one token leaves behind in a model; `group_size` query heads share a key-value head."""
+    """The size of one token's keys and values; `group_size` query heads share a key-value head."""
 
     num_layers: int
     num_heads: int
@@ -41,7 +41,7 @@ class RowKV:
 
     @property
     def time(self) -> int:
-        """Tokens that a row can hold for now."""
+        """Tokens that a row can hold without growing."""
         return self.kv_MRHTD.shape[3]
 
     def reserve(self, length: int) -> None:
@@ -56,12 +56,12 @@ class RowKV:
         self.kv_MRHTD[:, target, :, :length] = self.kv_MRHTD[:, source, :, :length]
 
     def _allocate(self, time: int) -> torch.Tensor:
-        # Zeros: what a masked position holds is multiplied by a weight of 0, and 0 * NaN is not 0.
+        # Zeros, not empty: masked positions are multiplied by a weight of 0, and 0 * NaN is NaN.
         return torch.zeros(self.shape.num_planes, self.num_rows, self.shape.num_heads, time, self.shape.head_dim)
 
 
 class KVPool:
-    """The keys and values of cached prefixes, one slot a token."""
+    """The keys and values of cached prefixes, one slot per token."""
 
     def __init__(self, shape: KVShape, num_slots: int) -> None:
         self._kv_MHSD = torch.empty(shape.num_planes, shape.num_heads, num_slots, shape.head_dim)
@@ -81,7 +81,7 @@ class KVPool:
 
 
 def _runs(slots: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """The slots as (offset, first slot, count) of ascending runs: they are given out in runs, and runs copy fast."""
+    """The slots as ascending runs (offset, first slot, count): copying runs is faster than copying slots."""
     begin = 0
     for end in range(1, len(slots) + 1):
         if end == len(slots) or slots[end] != slots[end - 1] + 1:

@@ -1,4 +1,4 @@
-"""The policy: a transformers causal LM in float32 on the CPU, whose attention works on rows.
+"""The policy's model: a transformers causal LM in float32 on the CPU whose attention works on rows.
 
 Shapes: B rows, N new tokens of each, V vocabulary.
 """
@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from services.rollout.engines.embedded.attention import ATTENTION_NAME, ShapeProbe
-from services.rollout.engines.embedded.forward import EagerPass, ForwardPass, traced
+from services.rollout.engines.embedded.forward import EagerPass, ForwardPass, trace
 from services.rollout.engines.embedded.kv import KVShape, RowKV
 from services.rollout.engines.engine import EngineLimits
 from shared.errors import InvalidInput
@@ -24,31 +24,31 @@ PROBE_TOLERANCE = 1e-3
 
 
 class PolicyModel:
-    """Weights that serve. `prefill` computes rows' prefixes, `decode` the logits after each row's newest token."""
+    """`prefill` computes the keys and values of rows' prefixes, `decode` the logits after each row's newest token."""
 
     def __init__(self, model: PreTrainedModel, context_length: int | None = None) -> None:
-        """Raises InvalidInput when the model does not compute over rows what it computes by itself."""
+        """Raises InvalidInput if the model computes something else over rows than with its own attention."""
         self.limits = EngineLimits(
             vocab_size=model.get_input_embeddings().num_embeddings,
             context_length=_context_length(model.config, context_length),
         )
         self._model = model.eval().requires_grad_(False)
-        # Without it GPT-2 looks for padding in every batch; rows have none.
+        # With a padding token GPT-2 searches every batch for padding; rows have none.
         self._model.config.pad_token_id = None
         self._is_traced = False
         self.kv_shape = _kv_shape(model)
         self._prefill_pass: ForwardPass = EagerPass(model.base_model, self.kv_shape)
         self._decode_pass: ForwardPass = EagerPass(model, self.kv_shape)
-        self._check_fitness()
+        self._check_row_attention()
 
     def trace(self) -> None:
-        """Makes the passes faster where the model allows it; takes as long as some hundred of them."""
+        """Makes the passes faster if the model allows it; takes as long as some hundred passes."""
         self._is_traced = True
-        self._prefill_pass = traced(EagerPass(self._model.base_model, self.kv_shape), self.kv_shape)
-        self._decode_pass = traced(EagerPass(self._model, self.kv_shape), self.kv_shape)
+        self._prefill_pass = trace(EagerPass(self._model.base_model, self.kv_shape), self.kv_shape)
+        self._decode_pass = trace(EagerPass(self._model, self.kv_shape), self.kv_shape)
 
     def check_successor(self, new: "PolicyModel") -> None:
-        """Raises InvalidInput unless `new` is another state of the same model: it is to serve the same requests."""
+        """Raises InvalidInput unless `new` is the same model with other weights: it must serve the same requests."""
         old_shapes, new_shapes = _weight_shapes(self._model), _weight_shapes(new._model)
         for name in sorted(old_shapes.keys() | new_shapes.keys()):
             old_shape, new_shape = old_shapes.get(name), new_shapes.get(name)
@@ -60,8 +60,9 @@ class PolicyModel:
             raise InvalidInput(f"{new.limits}, served are {self.limits}: one run, one model")
 
     @torch.inference_mode()
-    def succeed(self, new: "PolicyModel") -> "PolicyModel":
-        """What serves after this policy: itself with the weights of `new`, keeping its trace, if all else is equal."""
+    def adopt(self, new: "PolicyModel") -> "PolicyModel":
+        """The model that serves from now on: this one with the weights of `new`, its trace kept, if they differ in
+        nothing else; otherwise `new`."""
         if _computation(new._model) != _computation(self._model):
             if self._is_traced:
                 new.trace()
@@ -73,9 +74,9 @@ class PolicyModel:
 
     @torch.inference_mode()
     def prefill(self, rows: RowKV, first_row: int, starts: Sequence[int], token_ids: Sequence[Sequence[int]]) -> None:
-        """Computes keys and values of token_ids[b], which stand from starts[b] on in row `first_row + b`."""
+        """Computes keys and values of token_ids[b], at the positions from starts[b] on in row `first_row + b`."""
         width = max(map(len, token_ids))
-        # A shorter row repeats its last token in its place, which changes nothing.
+        # A shorter row repeats its last token at its last position, which changes nothing.
         tokens_BN = torch.tensor([[*ids, *repeat(ids[-1], width - len(ids))] for ids in token_ids])
         last_B1 = torch.tensor([[start + len(ids) - 1] for start, ids in zip(starts, token_ids, strict=True)])
         positions_BN = torch.minimum(torch.tensor(starts)[:, None] + torch.arange(width), last_B1)
@@ -84,13 +85,13 @@ class PolicyModel:
 
     @torch.inference_mode()
     def decode(self, rows: RowKV, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        """Feeds one token to each of the first B rows at its position; the logits that follow, [B, V]."""
+        """Feeds one token to each of the first B rows at its position; returns the logits [B, V]."""
         tokens_B1, positions_B1 = torch.tensor(token_ids)[:, None], torch.tensor(positions)[:, None]
         time_T = torch.arange(max(positions) + 1)
         return self._decode_pass(tokens_B1, positions_B1, time_T, rows.kv_MRHTD[:, : len(positions)])
 
-    def _check_fitness(self) -> None:
-        """Compares a prefill and a decode over rows with the model's own forward pass."""
+    def _check_row_attention(self) -> None:
+        """Compares a prefill and a decode over rows with the model's own attention."""
         token_ids = [index % self.limits.vocab_size for index in range(min(PROBE_TOKENS, self.limits.context_length))]
         last = len(token_ids) - 1
         self._model.set_attn_implementation("eager")
@@ -110,14 +111,14 @@ class PolicyModel:
 
 @torch.inference_mode()
 def _kv_shape(model: PreTrainedModel) -> KVShape:
-    """What a token leaves behind, seen in a pass over one."""
+    """The shape of keys and values, from a pass over one token."""
     probe = ShapeProbe()
     model(input_ids=torch.tensor([[0]]), use_cache=False, row_attention=probe)
     return probe.kv_shape()
 
 
 def _context_length(config: PreTrainedConfig, wanted: int | None) -> int:
-    """The longest context of plain attention: in one no longer than the window, attention in a window is plain."""
+    """The longest context with plain attention; windowed attention is plain up to the window's length."""
     bounds = ("max_position_embeddings", "sliding_window", "attention_chunk_size")
     lengths = [wanted, *(getattr(config, bound, None) for bound in bounds)]
     known = [length for length in lengths if length is not None]
@@ -131,13 +132,13 @@ def _weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
 
 
 def _computation(model: PreTrainedModel) -> dict[str, Any]:
-    """What of the configuration decides what the model computes."""
+    """The part of the configuration that decides what the model computes."""
     bookkeeping = {"_name_or_path", "transformers_version", "dtype", "architectures"}
     return {key: value for key, value in model.config.to_dict().items() if key not in bookkeeping}
 
 
 def load_model(snapshot: Path, context_length: int | None) -> PolicyModel:
-    """Reads a Hugging Face layout directory (config.json, model.safetensors); InvalidInput when it is unfit."""
+    """Reads a directory in Hugging Face layout (config.json, model.safetensors); InvalidInput if it is unfit."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
@@ -151,12 +152,12 @@ def load_model(snapshot: Path, context_length: int | None) -> PolicyModel:
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(f"{snapshot} cannot be read as a causal LM: {error}; push a whole bundle again") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if found := report[kind]:
+    for finding in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if found := report[finding]:
             raise InvalidInput(
-                f"{snapshot}: {kind.replace('_', ' ')} {sorted(map(str, found))[:4]}: weights must fit config.json"
+                f"{snapshot}: {finding.replace('_', ' ')} {sorted(map(str, found))[:4]}: weights must fit config.json"
             )
     for name, weight in model.state_dict().items():
         if not bool(torch.isfinite(weight).all()):
-            raise InvalidInput(f"{snapshot}: {name} holds NaN or infinity; the training step that made it has failed")
+            raise InvalidInput(f"{snapshot}: {name} holds NaN or infinity; the update that made it failed")
     return PolicyModel(model, context_length)

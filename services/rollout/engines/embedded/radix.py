@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 
 class RadixNode:
-    """A run of tokens (`key`) below its parent and the pool's slot of each; `pins` counts the users through it."""
+    """A run of tokens (`key`) below its parent, with the pool slot of each; `pins` counts the users of prefixes
+    through it."""
 
     __slots__ = ("children", "key", "last_used", "parent", "pins", "slots")
 
@@ -19,9 +20,9 @@ class RadixNode:
 
 
 class RadixTree:
-    """Gives slots to prefixes; when they run out, unpinned leaves go, the least recently used first.
+    """Assigns slots to prefixes. When they run out, it evicts unpinned leaves, least recently used first.
 
-    It holds no tensors: who inserts fills the slots it is given, before anyone else can match them.
+    It holds no tensors: the caller of `insert` fills the slots before the next `match`.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -30,7 +31,7 @@ class RadixTree:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all prefixes; nodes held from before may still be unpinned."""
+        """Forgets all prefixes. Nodes from before may still be unpinned."""
         self._root = RadixNode((), [], None)
         self._free = list(range(self.num_slots))
         self._clock = 0
@@ -44,12 +45,12 @@ class RadixTree:
         """The longest cached prefix: the node that ends it, and its slots in order."""
         node, length = self._descend(token_ids)
         slots: list[int] = []
-        for step in reversed(self._path(node)):
-            slots += step.slots
+        for ancestor in reversed(self._path(node)):
+            slots += ancestor.slots
         return node, slots[:length]
 
     def insert(self, token_ids: tuple[int, ...]) -> tuple[RadixNode, int, list[int]]:
-        """Caches what fits of `token_ids`: the node that ends it, where the new tokens start, and their slots."""
+        """Caches as much of `token_ids` as fits: the node that ends it, where new tokens start, and their slots."""
         node, start = self._descend(token_ids)
         self.pin(node)
         slots = self._allocate(len(token_ids) - start)
@@ -63,13 +64,13 @@ class RadixTree:
 
     def pin(self, node: RadixNode) -> None:
         """Keeps the prefix that ends in `node` from being evicted."""
-        for step in self._path(node):
-            step.pins += 1
+        for ancestor in self._path(node):
+            ancestor.pins += 1
 
     def unpin(self, node: RadixNode) -> None:
         """Undoes one `pin`."""
-        for step in self._path(node):
-            step.pins -= 1
+        for ancestor in self._path(node):
+            ancestor.pins -= 1
 
     def _path(self, node: RadixNode) -> list[RadixNode]:
         """From `node` up to the root."""
@@ -79,7 +80,7 @@ class RadixTree:
         return path
 
     def _descend(self, token_ids: tuple[int, ...]) -> tuple[RadixNode, int]:
-        """Walks as far as `token_ids` is cached, splitting the last edge there, and marks the way as used now."""
+        """Follows `token_ids` as far as it is cached, splits the last edge there, and marks the path as used now."""
         self._clock += 1
         node, depth = self._root, 0
         node.last_used = self._clock
@@ -92,7 +93,7 @@ class RadixTree:
         return node, depth
 
     def _allocate(self, num_wanted: int) -> list[int]:
-        """Up to `num_wanted` free slots, in runs where they came free in runs, evicting for them."""
+        """Up to `num_wanted` slots, after evictions if needed; adjacent ones stay together, since runs copy faster."""
         if num_wanted > len(self._free):
             self._evict(num_wanted - len(self._free))
         first = max(len(self._free) - num_wanted, 0)
@@ -101,7 +102,7 @@ class RadixTree:
         return slots
 
     def _evict(self, num_wanted: int) -> None:
-        """Drops unpinned leaves until `num_wanted` slots came free or none is left."""
+        """Removes unpinned leaves until `num_wanted` slots are free or no such leaf is left."""
         leaves = [(node.last_used, id(node), node) for node in self._leaves()]
         heapq.heapify(leaves)
         num_freed = 0
@@ -128,7 +129,7 @@ class RadixTree:
 
 
 def _split(parent: RadixNode, node: RadixNode, length: int) -> RadixNode:
-    """Puts the first `length` tokens of `node` into a new child of `parent`, and returns it; `node` keeps its end."""
+    """Moves the first `length` tokens of `node` into a new node between it and `parent`, and returns that."""
     upper = RadixNode(node.key[:length], node.slots[:length], parent)
     upper.pins, upper.last_used = node.pins, node.last_used
     upper.children[node.key[length]] = node
@@ -138,12 +139,12 @@ def _split(parent: RadixNode, node: RadixNode, length: int) -> RadixNode:
 
 
 def _shared_length(key: Sequence[int], token_ids: Sequence[int], depth: int) -> int:
-    """How many tokens of `key` stand in `token_ids` from `depth` on."""
+    """How many tokens of `key` match `token_ids` from `depth` on."""
     if key == token_ids[depth : depth + len(key)]:
         return len(key)
     length = 0
-    for ours, theirs in zip(key, token_ids[depth:], strict=False):
-        if ours != theirs:
+    for cached, wanted in zip(key, token_ids[depth:], strict=False):
+        if cached != wanted:
             break
         length += 1
     return length

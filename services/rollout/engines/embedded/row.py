@@ -1,4 +1,4 @@
-"""One request in flight."""
+"""One row of the decode batch: a request in flight."""
 
 import random
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from shared.tree.draw import Finish, VersionSpan, WeightVersion
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A request and what was sampled for it so far: `token_ids` are both, the first `num_computed` of them computed."""
+    """A request and its sampled tokens. `token_ids` holds both; the first `num_computed` have keys and values."""
 
     request: Request
     uniform: Callable[[], float]
@@ -26,20 +26,20 @@ class Row:
 
     @classmethod
     def of(cls, request: Request) -> "Row":
-        """Its randomness is its own, so that it does not depend on the rows around it."""
+        """A new row, with a random generator of its own so that other rows do not influence it."""
         return cls(request, random.Random(request.seed).random, list(request.token_ids))
 
     @property
     def num_missing(self) -> int:
-        """Tokens to compute before the newest can be fed and another sampled."""
+        """Tokens to compute before the newest can be fed and the next one sampled."""
         return len(self.token_ids) - 1 - self.num_computed
 
     @property
     def num_sampled(self) -> int:
         return len(self.logprobs)
 
-    def take(self, token_id: int, logprob: float, sampling_logprob: float) -> Finish | None:
-        """Appends a sampled token; how the row ended with it, if it did."""
+    def append(self, token_id: int, logprob: float, sampling_logprob: float) -> Finish | None:
+        """Appends a sampled token; returns how it finishes the row, None if it does not."""
         self.token_ids.append(token_id)
         self.logprobs.append(logprob)
         self.sampling_logprobs.append(sampling_logprob)

@@ -1,16 +1,16 @@
-"""How large the embedded engine may grow."""
+"""Bounds of the embedded engine."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
-    """Bounds: rows decoded together, requests that may wait, memory of the prefix cache, tokens of one prefill pass.
+    """Bounds: requests decoded together, requests that may wait, memory of the prefix cache, tokens of a prefill pass.
 
-    `context_length` lowers the model's own. `trace` costs half a second at the first load and makes steps faster.
+    `context_length` lowers the model's own. `trace` costs half a second at the first load and makes decodes faster.
     """
 
-    max_rows: int = 64
+    max_running_requests: int = 64
     max_waiting: int = 4096
     cache_bytes: int = 256 * 2**20
     prefill_tokens: int = 2048
@@ -18,7 +18,7 @@ class EmbeddedSettings:
     trace: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_rows", "max_waiting", "prefill_tokens"):
+        for name in ("max_running_requests", "max_waiting", "prefill_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1: {getattr(self, name)}")
         if self.cache_bytes < 0:

@@ -1,6 +1,6 @@
-"""Draws one token per row from its logits (METHOD, Log-probabilities).
+"""Samples one token per row from its logits (METHOD, Log-probabilities).
 
-Shapes: B rows, V vocabulary, C the rows whose support is cut, W the candidates considered for them.
+Shapes: B rows, V vocabulary, C rows whose support is cut, W candidate tokens of these.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class SampledTokens:
 
 @torch.inference_mode()
 def sample_tokens(logits_BV: torch.Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> SampledTokens:
-    """Row b's token is where its cumulative distribution passes uniforms[b], which lies in [0, 1)."""
+    """Row b's token is where its cumulative distribution exceeds uniforms[b], which lies in [0, 1)."""
     logprobs_BV = _scaled_logprobs(logits_BV, [sampling.temperature or 1.0 for sampling in samplings])
     uniform_B1 = torch.tensor(uniforms, dtype=torch.float64)[:, None]
     token_B1 = _inverse_cdf(logprobs_BV.exp(), uniform_B1)
@@ -57,7 +57,7 @@ def _inverse_cdf(weights_BV: torch.Tensor, uniform_B1: torch.Tensor) -> torch.Te
 def _sample_cut(
     logprobs_CV: torch.Tensor, samplings: Sequence[Sampling], uniform_C1: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens drawn from the fewest of the top-k that reach top-p of their mass, and the mass that was kept."""
+    """Tokens sampled from the fewest of the top-k that reach top-p of their mass, and the mass that was kept."""
     vocab_size = logprobs_CV.shape[-1]
     limits = [min(sampling.top_k or vocab_size, vocab_size) for sampling in samplings]
     top_CW, token_CW = logprobs_CV.topk(max(limits), dim=-1)
