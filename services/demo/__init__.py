@@ -1,1 +1,1 @@
-"""The demo task: expressions reduced step by step, with a small model that has begun to learn it."""
+"""The demo task: expressions that are reduced step by step, and a small model that has begun to learn it."""

@@ -1,4 +1,4 @@
-"""The demo's data sets, as JSONL files of problems for the math verifier."""
+"""Writes the demo's data sets: JSON lines of problems that the verifier judges as math."""
 
 import random
 from collections.abc import Iterator
@@ -16,33 +16,33 @@ _TRIES_PER_PROBLEM = 200
 
 @dataclass(frozen=True, slots=True)
 class DataFiles:
-    """Where the two sets were written."""
+    """The two files that were written."""
 
     train: Path
     heldout: Path
 
 
 def write_data(directory: Path, difficulty: Difficulty, num_train: int, num_heldout: int, seed: int) -> DataFiles:
-    """Writes train.jsonl and heldout.jsonl: distinct problems, no expression in both, equal for equal arguments.
+    """Writes train.jsonl and heldout.jsonl: all problems differ, and equal arguments give equal files.
 
-    Raises InvalidInput when the difficulty has too few different expressions.
+    InvalidInput when the difficulty has too few different expressions.
     """
     directory.mkdir(parents=True, exist_ok=True)
     files = DataFiles(directory / "train.jsonl", directory / "heldout.jsonl")
     for path, split, count in ((files.train, Split.TRAIN, num_train), (files.heldout, Split.HELD_OUT, num_heldout)):
         rng = random.Random(f"{seed} {split}")
-        lines = [problem.model_dump_json() + "\n" for problem in _problems(split, rng, difficulty, count)]
+        lines = [problem.model_dump_json() + "\n" for problem in _generate_problems(split, rng, difficulty, count)]
         path.write_text("".join(lines))
     return files
 
 
-def _problems(split: Split, rng: random.Random, difficulty: Difficulty, count: int) -> Iterator[Problem]:
-    for index, expression in enumerate(_distinct(split, rng, difficulty, count)):
+def _generate_problems(split: Split, rng: random.Random, difficulty: Difficulty, count: int) -> Iterator[Problem]:
+    for index, expression in enumerate(_generate_distinct(split, rng, difficulty, count)):
         gold = str(evaluate(expression, difficulty.modulus))
         yield Problem(id=f"{split}-{index:06d}", prompt=prompt_of(expression), kind="math", answer_key={"gold": gold})
 
 
-def _distinct(split: Split, rng: random.Random, difficulty: Difficulty, count: int) -> tuple[Expression, ...]:
+def _generate_distinct(split: Split, rng: random.Random, difficulty: Difficulty, count: int) -> tuple[Expression, ...]:
     found: dict[Expression, None] = {}
     for _ in range(_TRIES_PER_PROBLEM * count):
         if len(found) == count:

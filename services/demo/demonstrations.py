@@ -1,4 +1,4 @@
-"""Worked answers with the mistakes that a beginner makes, for the supervised warm start."""
+"""Worked answers with a beginner's mistakes, for the supervised warm start."""
 
 import random
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ BLANK_LINE = "\n\n"
 class Noise:
     """How often a demonstration errs, as probabilities.
 
-    `naive` (per answer) works from left to right whatever the precedence; per operation, `sloppy` chooses an invalid
-    redex where there is one and `slip` writes a random digit; `skip` (per step) carries out two operations at once.
+    Per answer, `naive` works from left to right whatever the precedence. Per operation, `sloppy` chooses an invalid
+    redex if there is one, and `slip` writes a random digit. Per step, `skip` carries out two operations at once.
     """
 
     naive: float = 0.35
@@ -31,7 +31,7 @@ NO_NOISE = Noise(naive=0.0, sloppy=0.0, slip=0.0, skip=0.0)
 
 
 def demonstrate(expression: Expression, modulus: int, noise: Noise, rng: random.Random) -> str:
-    """One answer: every step the reduced expression and a blank line; at last the boxed digit."""
+    """One answer: each step is the reduced expression and a blank line; the boxed digit comes last."""
     is_naive = rng.random() < noise.naive
     steps = []
     while expression.operators:
@@ -43,7 +43,7 @@ def demonstrate(expression: Expression, modulus: int, noise: Noise, rng: random.
 
 
 def box(digit: str) -> str:
-    """A final answer as the verifier reads it."""
+    """The final answer in the form that the verifier reads."""
     return f"\\boxed{{{digit}}}"
 
 

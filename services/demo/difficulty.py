@@ -1,4 +1,4 @@
-"""How hard the demo task is: the lengths, the operators and the modulus of its expressions."""
+"""The difficulty of the demo task: lengths, operators and modulus of its expressions."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -11,9 +11,9 @@ MAX_LENGTH = 12  # the answers to longer expressions would not fit the model's c
 
 @dataclass(frozen=True, slots=True)
 class Difficulty:
-    """Expressions of `lengths` numbers (drawn uniformly), over `operators` with their weights, modulo `modulus`.
+    """Expressions of `lengths` numbers (each length equally often), over weighted `operators`, modulo `modulus`.
 
-    The defaults are the task that reinforcement learning works on: the warm start saw lengths 2 to 5 only.
+    The defaults are the task of the demo; the warm start has seen lengths 2 to 5 only.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -37,7 +37,7 @@ class Difficulty:
 
     @property
     def max_answer_tokens(self) -> int:
-        """The tokens of a complete answer to the longest expression, one operation a step, EOS counted."""
+        """Tokens of a complete answer to the longest expression, with one operation per step, EOS included."""
         length = max(self.lengths)
         reduced_tokens = sum(2 * shorter - 1 for shorter in range(1, length))
         blank_lines = length - 1

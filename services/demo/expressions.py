@@ -1,4 +1,4 @@
-"""Arithmetic expressions over residues: made, read, rendered, reduced by one operation, evaluated."""
+"""Arithmetic expressions over residues: generates, parses, renders, reduces and evaluates them."""
 
 import random
 import re
@@ -27,12 +27,12 @@ class Expression:
 
     @property
     def length(self) -> int:
-        """How many numbers it has."""
+        """The count of its numbers."""
         return len(self.numbers)
 
 
 def generate(rng: random.Random, difficulty: Difficulty) -> Expression:
-    """Draws one expression."""
+    """A random expression."""
     length = rng.choice(difficulty.lengths)
     numbers = tuple(rng.randrange(difficulty.modulus) for _ in range(length))
     operators = rng.choices(difficulty.operators, difficulty.operator_weights, k=length - 1)
@@ -40,7 +40,7 @@ def generate(rng: random.Random, difficulty: Difficulty) -> Expression:
 
 
 def render(expression: Expression) -> str:
-    """The expression as it is written: `2+3*4`."""
+    """The expression as text: `2+3*4`."""
     rest = (
         f"{operator}{number}" for operator, number in zip(expression.operators, expression.numbers[1:], strict=True)
     )
@@ -48,12 +48,12 @@ def render(expression: Expression) -> str:
 
 
 def prompt_of(expression: Expression) -> str:
-    """What the model is asked: `2+3*4=`."""
+    """The prompt for the model: `2+3*4=`."""
     return render(expression) + "="
 
 
 def parse(text: str, modulus: int) -> Expression:
-    """Reads what `render` wrote. Raises InvalidInput for anything else and for digits beyond the modulus."""
+    """The inverse of `render`. InvalidInput for other text and for digits beyond the modulus."""
     if not _WRITTEN.fullmatch(text) or not text.isascii():
         raise InvalidInput(f"not an expression: {text!r}; write single digits joined by + - *, such as 2+3*4")
     numbers = tuple(int(digit) for digit in text[::2])
@@ -63,12 +63,12 @@ def parse(text: str, modulus: int) -> Expression:
 
 
 def valid_redexes(expression: Expression) -> tuple[int, ...]:
-    """The operators that may be carried out first without changing the value, by their positions."""
+    """Positions of the operators that may be carried out first without changing the value."""
     return tuple(position for position in range(len(expression.operators)) if _is_valid(expression, position))
 
 
 def invalid_redexes(expression: Expression) -> tuple[int, ...]:
-    """The operators that precedence or a minus to their left forbids to carry out first."""
+    """Positions of the others: precedence, or a minus to their left, forbids to carry them out first."""
     return tuple(position for position in range(len(expression.operators)) if not _is_valid(expression, position))
 
 
@@ -82,7 +82,7 @@ def _is_valid(expression: Expression, position: int) -> bool:
 
 
 def result_at(expression: Expression, position: int, modulus: int) -> int:
-    """The residue of the operation at `position` alone."""
+    """The residue that the operation at `position` gives."""
     left, right = expression.numbers[position : position + 2]
     match expression.operators[position]:
         case "+":
@@ -94,7 +94,7 @@ def result_at(expression: Expression, position: int, modulus: int) -> int:
 
 
 def reduce_at(expression: Expression, position: int, result: int) -> Expression:
-    """The expression with the operation at `position` replaced by `result`."""
+    """The expression with `result` in place of the operation at `position`."""
     numbers, operators = expression.numbers, expression.operators
     return Expression(
         (*numbers[:position], result, *numbers[position + 2 :]), operators[:position] + operators[position + 1 :]
@@ -102,7 +102,7 @@ def reduce_at(expression: Expression, position: int, result: int) -> Expression:
 
 
 def evaluate(expression: Expression, modulus: int) -> int:
-    """The value, one valid operation after the other."""
+    """The value, by one valid operation after another."""
     while expression.operators:
         position = valid_redexes(expression)[0]
         expression = reduce_at(expression, position, result_at(expression, position, modulus))

@@ -6,7 +6,7 @@ from services.demo.tokenizer import CONTEXT_LENGTH, EOS_ID, PAD_ID, SYMBOLS
 
 
 def model_config() -> Qwen3Config:
-    """The architecture, as config.json will say it."""
+    """The architecture, as config.json states it."""
     return Qwen3Config(
         vocab_size=len(SYMBOLS),
         hidden_size=96,

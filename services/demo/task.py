@@ -1,4 +1,4 @@
-"""The demo task as the command line uses it: the shipped checkpoint, answers to typed prompts."""
+"""What the command line needs of the demo task: the shipped checkpoint, and answers to prompts."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -13,5 +13,5 @@ def checkpoint_directory() -> Path:
 
 
 def answer_of(prompt: str, modulus: int = DEFAULT_MODULUS) -> str:
-    """The right answer to a prompt such as `2+3*4=`. Raises InvalidInput for what is no expression."""
+    """The right answer to a prompt such as `2+3*4=`. InvalidInput if it is no expression."""
     return str(evaluate(parse(prompt.strip().removesuffix("="), modulus), modulus))

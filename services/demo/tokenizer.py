@@ -1,4 +1,4 @@
-"""The demo model's tokenizer, one token a symbol, as the files that Hugging Face libraries load."""
+"""The demo model's tokenizer, one token per symbol, in the files that Hugging Face libraries load."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
 SYMBOLS = (PAD, EOS, UNKNOWN, "\n\n", "\\boxed{", "}", "=", "+", "-", "*", *"0123456789")
 CONTEXT_LENGTH = 256
 
-# The two symbols of several characters first; then any character alone, so that a foreign one becomes <unk> by itself.
+# The two symbols of several characters, else any single character, so that an unknown one becomes one <unk>.
 _SYMBOL_PATTERN = r"\n\n|\\boxed\{|[\s\S]"
 
 
 def build_tokenizer() -> Tokenizer:
-    """Every sequence of ids decodes to a text that encodes to the same ids; only <unk> forgets what it was read from.
+    """Every sequence of ids decodes to a text that encodes to the same ids; only <unk> loses its character.
 
-    <unk> is there so that servers' warm-up prompts in plain English do not fail; a task never holds it.
+    <unk> exists because servers warm up with prompts in plain English; no problem contains it.
     """
     tokenizer = Tokenizer(WordLevel({symbol: index for index, symbol in enumerate(SYMBOLS)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = Split(Regex(_SYMBOL_PATTERN), behavior="isolated")

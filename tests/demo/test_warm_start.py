@@ -14,7 +14,7 @@ from services.demo.task import checkpoint_directory
 from services.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
 from services.demo.warm_start.__main__ import main
 from services.demo.warm_start.evaluation import is_right_answer, measure, sample
-from services.demo.warm_start.training import LossReport, Recipe, demonstration_batch, new_model, train
+from services.demo.warm_start.training import LossReport, Recipe, make_batch, new_model, train
 
 TOKENIZER = build_tokenizer()
 
@@ -38,7 +38,7 @@ def test_equal_seeds_train_equal_weights_and_other_seeds_others() -> None:
 
 
 def test_a_batch_holds_train_expressions_and_learns_the_answers_alone() -> None:
-    input_ids_BT, labels_BT = demonstration_batch(TOKENIZER, Recipe(), random.Random(5))
+    input_ids_BT, labels_BT = make_batch(TOKENIZER, Recipe(), random.Random(5))
     for ids, labels in zip(input_ids_BT.tolist(), labels_BT.tolist(), strict=True):
         prompt, answer = TOKENIZER.decode(ids).split("=")
         expression = parse(prompt, 7)

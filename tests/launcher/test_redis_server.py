@@ -1,6 +1,5 @@
-"""The choice of a Redis, and the own one as it runs."""
+"""Which Redis a run gets, and a managed one as it runs."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -62,7 +61,7 @@ def test_the_password_is_its_owners_alone(tmp_path: Path) -> None:
     assert os.stat(tmp_path / "redis.conf").st_mode & 0o077 == 0
 
 
-async def _started(guard: GuardProcess, folder: Path) -> tuple[Service, ManagedRedis]:
+async def start_redis(guard: GuardProcess, folder: Path) -> tuple[Service, ManagedRedis]:
     chosen = choose_redis(None, folder / "redis")
     assert isinstance(chosen, ManagedRedis)
 
@@ -78,13 +77,13 @@ async def _started(guard: GuardProcess, folder: Path) -> tuple[Service, ManagedR
 
 @pytest.mark.usefixtures("bundled")
 async def test_what_was_written_survives_a_kill(tmp_path: Path, guard: GuardProcess) -> None:
-    service, chosen = await _started(guard, tmp_path)
+    service, chosen = await start_redis(guard, tmp_path)
     connection = connect(chosen.url)
     await connection.command("SET", "kept", "yes")
-    await asyncio.sleep(1.2)  # everysec
+    assert (await connection.command("WAITAOF", 1, 0, 10_000))[0] == 1, "the append-only file is not on disk"
     await connection.close()
     await service.stop(0.0)
-    service, chosen = await _started(guard, tmp_path)
+    service, chosen = await start_redis(guard, tmp_path)
     connection = connect(chosen.url)
     assert await connection.command("GET", "kept") == b"yes"
     await connection.close()

@@ -1,11 +1,10 @@
-"""The whole system as real processes: it trains, rides out the death of each of them, and its books balance."""
+"""The whole system as real processes: it trains, survives the death of each process, and its accounts balance."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from shared.protocol.figures import RunSummary
 from shared.protocol.status import Accounts, RunStatus
+from shared.runtime.child_process import kill_group
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(330)
 SUMMARY_KEYS = {
@@ -60,17 +61,18 @@ class Demo:
             return None
 
     def wait_until(self, is_so: Callable[[RunStatus], bool], seconds: float = 150) -> RunStatus:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        def status_if_so() -> RunStatus | None:
             assert self._process is not None
             assert self._process.poll() is None, self.log
             status = self.status()
-            if status is not None:
-                assert status.accounts.balanced, status.accounts
-                if is_so(status):
-                    return status
-            time.sleep(0.2)
-        raise AssertionError(f"not so after {seconds} s; the end of the log:\n{self.log[-3000:]}")
+            if status is None:
+                return None
+            assert status.accounts.balanced, status.accounts
+            return status if is_so(status) else None
+
+        status = wait_until(status_if_so, seconds, lambda: f"the end of the log:\n{self.log[-3000:]}")
+        assert status is not None
+        return status
 
     def interrupt(self) -> None:
         assert self._process is not None
@@ -82,7 +84,7 @@ class Demo:
 
     def end(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            kill_group(self._process.pid)
             self._process.wait()
 
 
@@ -93,11 +95,11 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     one.end()
 
 
-def journal(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def books(run: Path) -> dict[str, Any]:
+def read_checkpoint(run: Path) -> dict[str, Any]:
     newest = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
     found: dict[str, Any] = json.loads((newest / "state.json").read_text())
     return found
@@ -109,7 +111,7 @@ SMALL = (
 )  # fmt: skip
 
 
-def test_a_run_rides_out_the_death_of_every_process(demo: Demo) -> None:
+def test_a_run_survives_the_death_of_every_process(demo: Demo) -> None:
     demo.start("learner.total_steps=22", *SMALL)
     demo.wait_until(lambda status: status.step >= 2)
     demo.kill("rollout-1")
@@ -125,24 +127,24 @@ def test_a_run_rides_out_the_death_of_every_process(demo: Demo) -> None:
     assert summary.keys() == RunSummary.model_fields.keys() >= SUMMARY_KEYS
     assert summary["steps"] == 22
     assert summary["trees"] == 22 * 8
-    steps = [line["step"] for line in journal(demo.run) if "grad_norm" in line]
+    steps = [line["step"] for line in read_metrics(demo.run) if "grad_norm" in line]
     assert steps == list(range(1, 23))
-    accounts = Accounts.model_validate(books(demo.run)["books"]["accounts"])
+    accounts = Accounts.model_validate(read_checkpoint(demo.run)["books"]["accounts"])
     assert accounts.balanced
     assert accounts.used + accounts.skipped == 22 * 8
     AutoModelForCausalLM.from_pretrained(demo.run / "policy")
     assert (demo.run / "report.html").stat().st_size > 10_000
 
 
-def test_an_interrupted_run_leaves_nothing_behind_and_goes_on_where_it_was(demo: Demo) -> None:
+def test_an_interrupted_run_leaves_nothing_behind_and_continues_where_it_was(demo: Demo) -> None:
     demo.start("learner.total_steps=8", *SMALL)
     demo.wait_until(lambda status: status.step >= 2)
     pids = json.loads((demo.run / "run.json").read_text())["pids"].values()
     demo.interrupt()
     demo.wait(60)
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    done = books(demo.run)["progress"]["step"]
+    done = read_checkpoint(demo.run)["progress"]["step"]
     assert 2 <= done < 8
     demo.start("--resume", "learner.total_steps=8", *SMALL)
     assert demo.wait() == 0, demo.log
-    assert [line["step"] for line in journal(demo.run) if "grad_norm" in line] == list(range(1, 9))
+    assert [line["step"] for line in read_metrics(demo.run) if "grad_norm" in line] == list(range(1, 9))

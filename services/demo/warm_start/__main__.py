@@ -11,13 +11,13 @@ from services.demo.warm_start.evaluation import measure
 from services.demo.warm_start.model_card import accuracy_table, model_card
 from services.demo.warm_start.training import LossReport, Recipe, new_model, train
 
-_EVALUATION_SEED = 1_000_003  # one for all models, so that they answer the same problems
+_EVALUATION_SEED = 1_000_003  # the same for all models, so that they answer the same problems
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Writes a checkpoint directory in Hugging Face layout, with its README.md; `words` as after the command's name."""
+    """Writes a checkpoint directory in Hugging Face layout, with a README.md. `words`: the command's arguments."""
     arguments = _parser().parse_args(words)
-    torch.set_num_threads(1)  # several threads add up in another order: other weights
+    torch.set_num_threads(1)  # more threads would add in another order and give other weights
     recipe, output = Recipe(steps=arguments.steps), Path(arguments.output)
     tokenizer, model = build_tokenizer(), new_model(arguments.seed)
     train(model, tokenizer, recipe, arguments.seed, _print_progress)

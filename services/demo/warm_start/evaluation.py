@@ -70,7 +70,7 @@ def sample(
 
 
 def is_right_answer(tokenizer: Tokenizer, answer_ids: list[int], expression: Expression, modulus: int) -> bool:
-    """Whether an answer came to its end, with the right digit boxed there."""
+    """Whether an answer is complete and ends with the right digit in the box."""
     if EOS_ID not in answer_ids:
         return False
     text = tokenizer.decode(answer_ids[: answer_ids.index(EOS_ID)])

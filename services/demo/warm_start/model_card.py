@@ -1,11 +1,11 @@
-"""The README.md of a warm-started checkpoint, written from what was done and measured."""
+"""Writes the README.md of a warm-started checkpoint."""
 
 from services.demo.warm_start.training import Recipe
 from shared.tree.diagnostics import Accuracy
 
 
 def model_card(recipe: Recipe, seed: int, num_parameters: int, accuracies: dict[str, Accuracy]) -> str:
-    """Markdown: what the model is, the command that makes it again, its accuracy."""
+    """Markdown: what the model is, the command that makes it, its accuracy."""
     noise, lengths = recipe.noise, recipe.difficulty.lengths
     return f"""# The demo's starting policy
 

@@ -20,12 +20,12 @@ from services.demo.model import generation_config, model_config
 from services.demo.split import Split, generate_in
 from services.demo.tokenizer import EOS_ID, PAD_ID
 
-_IGNORED_LABEL = -100  # what the model's own loss leaves out
+_IGNORED_LABEL = -100  # the model's loss skips it
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is trained on, and how. Counted in steps, not in seconds, so that a seed gives the same model again."""
+    """What to train on, and how. It counts steps, not seconds, so that a seed gives the same model again."""
 
     steps: int = 950
     batch_size: int = 64
@@ -52,7 +52,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class LossReport:
-    """Where training stands after `step` steps; `loss` is the mean since the last report, in nats per token."""
+    """Progress after `step` steps; `loss` is the mean since the last report, in nats per token."""
 
     step: int
     loss: float
@@ -70,7 +70,7 @@ def new_model(seed: int) -> Qwen3ForCausalLM:
 def train(
     model: Qwen3ForCausalLM, tokenizer: Tokenizer, recipe: Recipe, seed: int, report: Callable[[LossReport], None]
 ) -> None:
-    """Trains the model in place, reporting every 100 steps and at the end."""
+    """Trains the model in place; reports every 100 steps and at the end."""
     rng = random.Random(f"{seed} demonstrations")
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay, betas=(0.9, 0.95))
     started, losses = time.process_time(), []
@@ -78,7 +78,7 @@ def train(
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at(step)
-        input_ids_BT, labels_BT = demonstration_batch(tokenizer, recipe, rng)
+        input_ids_BT, labels_BT = make_batch(tokenizer, recipe, rng)
         loss = model(input_ids=input_ids_BT, labels=labels_BT).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
@@ -91,8 +91,8 @@ def train(
     model.eval()
 
 
-def demonstration_batch(tokenizer: Tokenizer, recipe: Recipe, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fresh demonstrations of train expressions, padded on the right, and labels that leave out prompts and padding."""
+def make_batch(tokenizer: Tokenizer, recipe: Recipe, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """New demonstrations of train expressions, padded on the right; their labels ignore prompts and padding."""
     rows, labels = [], []
     for _ in range(recipe.batch_size):
         expression = generate_in(Split.TRAIN, rng, recipe.difficulty)
