@@ -1,9 +1,9 @@
-"""What a jailed run costs beside a plain interpreter without any isolation.
+"""What a jailed run costs, compared with a plain interpreter without isolation.
 
 python -m benchmarks.sandbox            all tables (about a minute of two cores)
 python -m benchmarks.sandbox --quick    fewer rounds (some seconds)
 
-Rounds of each kind alternate in one run, so that other work on the machine meets all of them; ratios are per round.
+The ways to run alternate round by round, so that other work on the machine slows all of them; ratios are per round.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import Limits, Program, Role
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 
-# Enough that both cores always have work, whatever waits for whom.
+# Enough to keep both cores busy.
 NUM_AT_ONCE = 8
 SOURCE = "print(int(input()) * 2)"
 PROGRAM = Program(SOURCE.encode(), stdin=b"21\n")
@@ -40,22 +40,22 @@ class Figures:
     rates: list[float]
 
     def row(self, baseline: "Figures") -> str:
-        ratios = [own / theirs for own, theirs in zip(self.rates, baseline.rates, strict=True)]
+        ratios = [rate / base for rate, base in zip(self.rates, baseline.rates, strict=True)]
         rates = " | ".join(f"{pick(self.rates):,.0f}" for pick in (min, median, max))
         return f"| {self.name} | {rates} | " + " | ".join(f"{pick(ratios):.2f}" for pick in (min, median, max)) + " |"
 
 
-def plain_run() -> None:
-    """`python -I -c`, as a harness without a sandbox starts it."""
-    done = subprocess.run([sys.executable, "-I", "-c", SOURCE], input=b"21\n", capture_output=True, check=True)
-    assert done.stdout == b"42\n"
+def run_plain() -> None:
+    """Runs `python -I -c`, as a harness without a sandbox does."""
+    finished = subprocess.run([sys.executable, "-I", "-c", SOURCE], input=b"21\n", capture_output=True, check=True)
+    assert finished.stdout == b"42\n"
 
 
-async def plain_interpreters(count: int) -> None:
-    await _at_once(count, lambda: asyncio.to_thread(plain_run))
+async def run_plain_interpreters(count: int) -> None:
+    await _run_concurrently(count, lambda: asyncio.to_thread(run_plain))
 
 
-async def _at_once(count: int, work: Callable[[], Awaitable[object]]) -> None:
+async def _run_concurrently(count: int, work: Callable[[], Awaitable[object]]) -> None:
     """`count` times, NUM_AT_ONCE at a time."""
     left = iter(range(count))
 
@@ -66,38 +66,38 @@ async def _at_once(count: int, work: Callable[[], Awaitable[object]]) -> None:
     await asyncio.gather(*(worker() for _ in range(NUM_AT_ONCE)))
 
 
-def scripts(sandbox: JailSandbox | UnsafeSandbox) -> Round:
+def make_script_round(sandbox: JailSandbox | UnsafeSandbox) -> Round:
     async def one() -> None:
         assert (await sandbox.run(PROGRAM, Limits())).stdout == b"42\n"
 
-    return lambda count: _at_once(count, one)
+    return lambda count: _run_concurrently(count, one)
 
 
-def pairs(sandbox: JailSandbox) -> Round:
+def make_pair_round(sandbox: JailSandbox) -> Round:
     async def one() -> None:
         _, judged = await sandbox.run_pair(SOLUTION, JUDGE, Limits())
         assert b'"num_passed": 3' in judged.stdout
 
-    return lambda count: _at_once(count, one)
+    return lambda count: _run_concurrently(count, one)
 
 
-async def measure(rounds: int, kinds: dict[str, tuple[int, Round]]) -> list[Figures]:
-    """Rates of each kind in each round; the kinds alternate."""
-    figures = [Figures(name, []) for name in kinds]
+async def measure_rates(rounds: int, ways: dict[str, tuple[int, Round]]) -> list[Figures]:
+    """Measures each way to run in each round; each comes with its number of runs."""
+    figures = [Figures(name, []) for name in ways]
     for _ in range(rounds):
-        for own, (count, run) in zip(figures, kinds.values(), strict=True):
+        for figure, (count, run) in zip(figures, ways.values(), strict=True):
             started = time.perf_counter()
             await run(count)
-            own.rates.append(count / (time.perf_counter() - started))
+            figure.rates.append(count / (time.perf_counter() - started))
     return figures
 
 
-async def one_at_a_time(jail: JailSandbox, rounds: int) -> None:
-    """The latency of a single run, beside a plain interpreter's."""
+async def print_latency(jail: JailSandbox, rounds: int) -> None:
+    """The latency of a single run, and of a plain interpreter."""
     plain, jailed = [], []
     for _ in range(rounds * 10):
         started = time.perf_counter()
-        await asyncio.to_thread(plain_run)
+        await asyncio.to_thread(run_plain)
         plain.append(time.perf_counter() - started)
         started = time.perf_counter()
         await jail.run(PROGRAM, Limits())
@@ -113,21 +113,21 @@ async def main(rounds: int) -> None:
         open_jail(JailOptions(concurrency=NUM_AT_ONCE, uses_namespaces=False)) as bare,
     ):
         print(f"layers: {dict(jail.layers())}\n")
-        kinds = {
-            "plain `python -I -c`": (60, plain_interpreters),
-            "jailed run": (240, scripts(jail)),
-            "jailed run, no namespaces (as in containers)": (240, scripts(bare)),
-            "jailed solution and its judge": (120, pairs(jail)),
-            "no jail (the unsafe switch)": (20, scripts(UnsafeSandbox(NUM_AT_ONCE))),
+        ways = {
+            "plain `python -I -c`": (60, run_plain_interpreters),
+            "jailed run": (240, make_script_round(jail)),
+            "jailed run, no namespaces (as in containers)": (240, make_script_round(bare)),
+            "jailed solution and its judge": (120, make_pair_round(jail)),
+            "no jail (the unsafe switch)": (20, make_script_round(UnsafeSandbox(NUM_AT_ONCE))),
         }
-        figures = await measure(rounds, kinds)
+        figures = await measure_rates(rounds, ways)
         print(
             "| runs per second | min | median | max | ratio min | median | max |\n|---|---:|---:|---:|---:|---:|---:|"
         )
-        for own in figures:
-            print(own.row(figures[0]))
+        for figure in figures:
+            print(figure.row(figures[0]))
         print()
-        await one_at_a_time(jail, rounds)
+        await print_latency(jail, rounds)
 
 
 if __name__ == "__main__":
