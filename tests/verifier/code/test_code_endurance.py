@@ -17,6 +17,7 @@ from services.verifier.config import CodeConfig
 from services.verifier.sandbox.jail_sandbox import JailSandbox, open_jail
 from services.verifier.sandbox.messages import JailOptions
 from tests.verifier.code.judging import asserts, code_item, judge_items, stdio
+from tests.verifier.sandbox.processes import count_descriptors, find_descendants, is_running
 
 KINDS = {
     "right program": ("print(int(input()) * 2)", stdio(("21\n", "42\n"), ("4\n", "8\n")), 1.0),
@@ -83,24 +84,13 @@ async def test_thousands_of_items_under_kills(seed: int) -> None:
             rewards.update((owed, own.reward) for (_, _, owed), own in zip(rows, judgements, strict=True))
             gc.collect()
             resident.append(_resident_bytes(os.getpid()))
-            descriptors.append(len(os.listdir("/proc/self/fd")))
+            descriptors.append(count_descriptors())
         killing.cancel()
         assert sandbox.num_starts > 3
         assert set(rewards) == {(1.0, 1.0), (0.0, 0.0)}, rewards
         assert max(descriptors[5:]) <= descriptors[4] + 8
         assert max(resident[5:]) < 1.1 * resident[4]
-        assert not [pid for pid in _children() if _is_zombie(pid)]
+        assert all(map(is_running, find_descendants()))
         endless = await judge_items(check, [code_item(ENDLESS[0], ENDLESS[1], seconds=0.5)] * 8)
         assert {judgement.reward for judgement in endless} == {0.0}
-    assert not _children()
-
-
-def _children() -> list[int]:
-    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False
+    assert not find_descendants()

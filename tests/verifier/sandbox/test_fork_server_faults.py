@@ -33,7 +33,7 @@ async def test_a_killed_fork_server_loses_no_job() -> None:
     async with open_jail(JailOptions(concurrency=2)) as sandbox:
         running = [asyncio.create_task(sandbox.run(DOUBLE, Limits())) for _ in range(60)]
         for num_kills, is_first_process in enumerate((True, False, True)):
-            # Ready again, so that it can have been given a job; and in the midst of the runs.
+            # A new fork-server is ready, and ten more runs are done: the kill comes between runs.
             await wait_until_async(
                 lambda num_kills=num_kills: (
                     sandbox.num_starts == num_kills + 1 and sum(task.done() for task in running) >= 10 * (num_kills + 1)

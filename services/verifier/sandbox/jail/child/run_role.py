@@ -22,7 +22,7 @@ from services.verifier.sandbox.jail.child.solution_server import serve_solution
 from services.verifier.sandbox.messages import EXIT_MEMORY
 from services.verifier.sandbox.sandbox import Role
 
-EXIT_ERROR = 1
+_EXIT_ERROR = 1
 
 _JOB, _CHANNEL = 3, 4
 _BUFFER_BYTES = 1 << 16
@@ -49,7 +49,7 @@ def preload() -> None:
 
 def run_role(role: int) -> NoReturn:
     """Does the role's work and ends the process."""
-    code = EXIT_ERROR
+    code = _EXIT_ERROR
     try:
         argv, source = _read_job()
         if b"random" in source:
@@ -155,7 +155,7 @@ def _run_to_exit_code(work: Callable[[], None]) -> int:
     except BaseException:  # noqa: BLE001 - any exception ends the program, as in an interpreter
         with contextlib.suppress(BaseException):
             traceback.print_exc(limit=-8)
-        return EXIT_ERROR
+        return _EXIT_ERROR
     return 0
 
 
@@ -165,4 +165,4 @@ def _exit_code(code: object) -> int:
     if isinstance(code, int):
         return code & 0xFF
     print(code, file=sys.stderr)
-    return EXIT_ERROR
+    return _EXIT_ERROR
