@@ -29,8 +29,8 @@ from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.app import create_app
 from shared.runtime.child_process import find_free_port
-from shared.runtime.client import http_client, raise_for_problem
-from shared.runtime.serve import open_door, serving
+from shared.runtime.client import http_client, raise_for_error
+from shared.runtime.serve import open_listener, serve_in_background
 from shared.streams import RunStreams, connect
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IBSampler
@@ -246,10 +246,13 @@ async def pushing_to(store: SnapshotStore) -> AsyncIterator[Callable[[AsyncItera
         token="benchmark",
         max_body_bytes=10**12,
     )
-    async with serving(app, open_door("127.0.0.1", 0, "benchmark")) as url, http_client("benchmark", 600.0) as client:
+    async with (
+        serve_in_background(app, open_listener("127.0.0.1", 0, "benchmark")) as url,
+        http_client("benchmark", 600.0) as client,
+    ):
 
         async def push(stream: AsyncIterator[bytes]) -> None:
-            raise_for_problem(await client.put(f"{url}/v1/weights", content=stream))
+            raise_for_error(await client.put(f"{url}/v1/weights", content=stream))
 
         yield push
 

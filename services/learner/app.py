@@ -8,7 +8,7 @@ from services.learner.serving.publisher import Publisher
 from shared.errors import Unavailable
 from shared.protocol.status import RunStatus
 from shared.runtime.streamed import StreamedAnswer
-from shared.weights import bundle_bytes
+from shared.weights import bundle_length
 
 
 def build_router(publisher: Publisher, status: Callable[[], RunStatus], stop: Callable[[], None]) -> APIRouter:
@@ -21,7 +21,7 @@ def build_router(publisher: Publisher, status: Callable[[], RunStatus], stop: Ca
         snapshot = publisher.latest
         if snapshot is None:
             raise Unavailable("no version is published yet: the learner is starting; ask again")
-        headers = {"Content-Length": str(bundle_bytes(snapshot.manifest)), "X-Weight-Version": str(snapshot.version)}
+        headers = {"Content-Length": str(bundle_length(snapshot.manifest)), "X-Weight-Version": str(snapshot.version)}
         return StreamedAnswer(publisher.stream(snapshot), "application/octet-stream", headers)
 
     @router.get("/v1/status")

@@ -13,7 +13,7 @@ from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaState
 from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
 from shared.protocol.tree import ScoredTree
-from shared.runtime.counters import closed_counter
+from shared.runtime.counters import preset_counter
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
@@ -63,7 +63,7 @@ class LearnerMetrics:
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         seconds = partial(Histogram, buckets=_SECONDS, registry=registry)
         tokens = partial(Histogram, buckets=_TOKENS, registry=registry)
-        closed = partial(closed_counter, registry=registry)
+        closed = partial(preset_counter, registry=registry)
         named = "ibtpo_learner_{}".format
         self.steps = closed(named("steps_total"), "Steps by what became of them", result=StepResult)
         counted = figures_in(StepFigures, Shown.COUNTER)

@@ -131,7 +131,7 @@ class Run:
         parts.metrics_log.drop_after(step)
         if is_new:
             await self._retry(streams.forget)  # an earlier run of this name may have left entries
-        await self._retry(streams.board.clear_stop)
+        await self._retry(streams.status_keys.clear_stop)
         if not is_new:
             await self._retry(parts.feed.catch_up)
             await self._retry(parts.intake.recover)

@@ -155,7 +155,7 @@ class Harvest:
         self._metrics.trees.labels(TreeResult.DEAD_LETTER).inc()
         log.error("task_buried", task=claim.task.id, reason=reason)
         with contextlib.suppress(Unavailable):
-            await self._streams.tasks.bury(claim, reason, self._replica)
+            await self._streams.tasks.give_up(claim, reason, self._replica)
 
     async def _release(self, claim: Claim, *, failed: bool) -> None:
         with contextlib.suppress(Unavailable):

@@ -61,13 +61,13 @@ class ReplicaHeartbeat:
         if self._policy.is_receiving:
             self._missing = None
             return
-        status = await self._streams.board.read()
+        status = await self._streams.status_keys.read()
         latest = status.version if status else None
         if latest is None or (self._policy.version is not None and latest <= self._policy.version):
             self._missing = None
             return
         if self._policy.version is None or self._missing is not None:
-            url = self._learner_url or await self._streams.board.learner_url()
+            url = self._learner_url or await self._streams.status_keys.learner_url()
             if url:
                 await self._policy.pull(LearnerClient(self._http, url))
         self._missing = latest

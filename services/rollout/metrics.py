@@ -6,7 +6,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from shared.protocol.tree import ScoredTree
-from shared.runtime.counters import closed_counter
+from shared.runtime.counters import preset_counter
 from shared.tree.draw import Finish, WeightVersion
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
@@ -68,7 +68,7 @@ class RolloutMetrics:
         self.registry = registry = CollectorRegistry()
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         seconds = partial(Histogram, buckets=_SECONDS, registry=registry)
-        closed = partial(closed_counter, registry=registry)
+        closed = partial(preset_counter, registry=registry)
         named = "ibtpo_rollout_{}".format
         self.trees = closed(
             named("trees_total"),

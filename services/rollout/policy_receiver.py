@@ -104,7 +104,7 @@ class PolicyReceiver:
     async def _load(self, snapshot: Snapshot) -> None:
         started = time.monotonic()
         async with AsyncExitStack() as pinned:
-            await pinned.enter_async_context(self._store.pinned(snapshot))
+            await pinned.enter_async_context(self._store.pin(snapshot))
             try:
                 vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
                 await self._engine.load(snapshot.directory, snapshot.version)

@@ -5,7 +5,7 @@ from enum import StrEnum
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from shared.protocol.verdict import Outcome
-from shared.runtime.counters import closed_counter
+from shared.runtime.counters import preset_counter
 
 _JUDGE_BUCKETS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -52,7 +52,7 @@ class VerifierMetrics:
         self.queue_age_seconds = Gauge(
             "ibtpo_verifier_queue_age_seconds", "Age of the oldest batch that still waits.", registry=registry
         )
-        self.refused_batches = closed_counter(
+        self.refused_batches = preset_counter(
             "ibtpo_verifier_refused_batches", "Batches refused.", registry, reason=BatchRefusal
         )
         self.cache_hits = Counter(

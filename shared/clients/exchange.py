@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import MalformedAnswer, shorten
 from shared.protocol.message import Message
-from shared.runtime.client import raise_for_problem, reaching, timeouts
+from shared.runtime.client import call_deadline, raise_for_error, timeouts
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -41,12 +41,12 @@ class Exchange:
         if within_seconds is not None:
             more["timeout"] = timeouts(within_seconds)
         async with (
-            reaching(self.name, within_seconds),
+            call_deadline(self.name, within_seconds),
             self._http.stream(method, self._url + path, **more) as response,
         ):
             if not response.is_success:
                 await response.aread()
-                raise_for_problem(response)
+                raise_for_error(response)
             yield response
 
     @asynccontextmanager

@@ -11,7 +11,7 @@ from shared.clients.exchange import MSGPACK, Exchange
 from shared.errors import InvalidInput, MalformedAnswer, Unavailable
 from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
 from shared.protocol.tree import ScoredTree
-from shared.weights import Snapshot, bundle_bytes, stream_bundle
+from shared.weights import Snapshot, bundle_length, stream_bundle
 
 _EVENT: TypeAdapter[GrowthEvent] = TypeAdapter(GrowthEvent)
 
@@ -46,7 +46,7 @@ class RolloutClient:
     async def push_weights(self, snapshot: Snapshot, within_seconds: float) -> None:
         """Sends a policy bundle; returns when the replica serves it. The snapshot must stay on the disk meanwhile."""
         manifest = snapshot.manifest
-        headers = {"Content-Length": str(bundle_bytes(manifest)), "Content-Type": "application/octet-stream"}
+        headers = {"Content-Length": str(bundle_length(manifest)), "Content-Type": "application/octet-stream"}
         path = f"/v1/weights/{snapshot.version}"
         async with (
             aclosing(stream_bundle(manifest, snapshot.directory)) as body,

@@ -32,11 +32,6 @@ class Accounts(Message):
     duplicates: int = 0
     foreign: int = 0
 
-    @property
-    def balanced(self) -> bool:
-        """Whether the identity holds."""
-        return self.fed == self.used + self.skipped + self.stale + self.failed + self.outstanding
-
 
 class Evaluation(Message):
     """Held-out accuracy at one policy version: avg@k and pass@k over `problems`."""

@@ -1,4 +1,4 @@
-"""The one app factory: every service answers probes, metrics, errors and strangers alike."""
+"""Makes the app of every service: the same probes, metrics, errors and access control."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -12,8 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from shared.errors import Unavailable
 from shared.protocol.message import PROTOCOL_VERSION
 from shared.runtime.drain import Drain
-from shared.runtime.http_errors import answer_with_problems, of_error
-from shared.runtime.middleware import BearerGate, BodyLimit, OriginGate, Watch
+from shared.runtime.http_errors import error_response, install_error_handlers
+from shared.runtime.middleware import BearerGuard, BodyLimit, CrossOriginGuard, RequestMetrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -31,23 +31,23 @@ def create_app(
 ) -> FastAPI:
     """The app of the service `name` with the routes of `router`.
 
-    `ready` returns None, or why the service cannot take work now. With a `token`, everything but probes, metrics
-    and the API's description asks for it. `max_body_bytes_of_prefix` raises the bound for paths that begin so.
-    `app.state.drain` is the service's Drain; `app.state.health`, where it is set, returns what /healthz tells.
+    `ready` returns None, or why the service cannot take work now. With a `token`, every route requires it but probes,
+    metrics and the API's description. `max_body_bytes_of_prefix` raises the bound for paths that begin so.
+    `app.state.drain` is the service's Drain; `app.state.health` may be set to a function whose result /healthz adds.
     """
     app = FastAPI(title=f"ibtpo {name}", lifespan=lifespan, redoc_url=None)
     app.state.drain = drain = Drain()
     app.state.health = dict
     app.include_router(_probes(app, name, ready, registry))
     app.include_router(router)
-    answer_with_problems(app)
-    # the one added last stands outermost
+    install_error_handlers(app)
+    # the one added last is outermost
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, max_bytes_of_prefix=max_body_bytes_of_prefix or {})
     if token:
-        app.add_middleware(BearerGate, token=token)
+        app.add_middleware(BearerGuard, token=token)
     else:
-        app.add_middleware(OriginGate)
-    app.add_middleware(Watch, name=name, drain=drain, registry=registry)
+        app.add_middleware(CrossOriginGuard)
+    app.add_middleware(RequestMetrics, name=name, drain=drain, registry=registry)
     return app
 
 
@@ -62,7 +62,7 @@ def _probes(app: FastAPI, name: str, ready: Callable[[], str | None], registry: 
     async def readyz() -> Response:
         reason = "draining" if app.state.drain.begun.is_set() else ready()
         if reason is not None:
-            return of_error(Unavailable(f"not ready: {reason}"))
+            return error_response(Unavailable(f"not ready: {reason}"))
         return JSONResponse({"service": name, "status": "ready"}, status_code=HTTPStatus.OK)
 
     @router.get("/metrics", summary="Prometheus metrics")

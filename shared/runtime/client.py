@@ -1,4 +1,4 @@
-"""The HTTP client between services: deadlines, the bearer token, and problems turned back into errors."""
+"""The HTTP client between services: deadlines, the bearer token, and error answers turned back into errors."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ _PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEW
 
 
 def http_client(token: str | None, timeout_seconds: float) -> httpx.AsyncClient:
-    """A client for other services; `timeout_seconds` bounds every wait of it (`reaching` bounds a whole call).
+    """A client for other services; `timeout_seconds` bounds every wait of it (`call_deadline` bounds a whole call).
 
     Proxies of the environment are not used: services reach each other directly.
     """
@@ -43,7 +43,7 @@ def timeouts(seconds: float) -> httpx.Timeout:
 
 
 @asynccontextmanager
-async def reaching(whom: str, within_seconds: float | None) -> AsyncIterator[None]:
+async def call_deadline(whom: str, within_seconds: float | None) -> AsyncIterator[None]:
     """A deadline over a whole call; with None, only the HTTP client bounds each wait.
 
     Raises DeadlineExceeded or Unreachable, naming `whom`.
@@ -62,7 +62,7 @@ async def reaching(whom: str, within_seconds: float | None) -> AsyncIterator[Non
         ) from error
 
 
-def raise_for_problem(response: httpx.Response) -> None:
+def raise_for_error(response: httpx.Response) -> None:
     """Nothing for a success; else the error that the problem details name. A streamed response must have been read."""
     if response.is_success:
         return

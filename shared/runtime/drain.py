@@ -1,4 +1,4 @@
-"""How a service comes to its end: no new work, what is in flight finishes, then exit."""
+"""How a service ends: it takes no new work, finishes what is in flight, then exits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,20 +13,20 @@ class ExitCode(IntEnum):
     """What a service's process exits with."""
 
     DONE = 0
-    """It drained: everything in flight was finished."""
+    """Everything in flight was finished."""
     STARTUP_FAILED = 3
     GRACE_EXCEEDED = 4
-    """Requests or work were cut because they outlasted the grace."""
+    """The grace ended before the work did; the rest was cut off."""
     INTERRUPTED = 143
-    """A signal ended it in good order, but its work is not done: it is to be started again (128 + SIGTERM)."""
+    """A signal ended it in good order with work left: start it again (128 + SIGTERM)."""
 
 
 class Drain:
-    """The end of one service. `begun` is what its loops watch; `begin()` is called at SIGTERM or when it is done."""
+    """The end of one service: `begin()` at SIGTERM, or when it is done; its loops watch `begun`."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
-        self.hurried = asyncio.Event()
+        self.hurry = asyncio.Event()
         self.exit_code: int = ExitCode.DONE
         self._num_requests = 0
         self._idle = asyncio.Event()
@@ -34,20 +34,20 @@ class Drain:
         self._finishers: list[Callable[[], Awaitable[None]]] = []
 
     def begin(self, exit_code: int = ExitCode.DONE) -> None:
-        """Starts the drain; a second call ends its patience."""
+        """Starts the drain; a second call ends the grace."""
         if self.begun.is_set():
-            self.hurried.set()
+            self.hurry.set()
             return
         self.exit_code = exit_code
         self.begun.set()
 
     def before_exit(self, finish: Callable[[], Awaitable[None]]) -> None:
-        """Has `finish` awaited, within the grace, once the drain has begun (release claims, finish trees)."""
+        """Awaits `finish` within the grace once the drain has begun (release claims, finish trees)."""
         self._finishers.append(finish)
 
     @property
     def num_requests(self) -> int:
-        """The requests in flight, probes not counted."""
+        """Requests in flight, without probes."""
         return self._num_requests
 
     def request_started(self) -> None:
@@ -62,9 +62,9 @@ class Drain:
             self._idle.set()
 
     async def finish(self, grace_seconds: float) -> int:
-        """Waits until all in flight has finished, or the grace is over, or patience ends. Returns the exit code."""
+        """Waits until all in flight has finished or the grace ends; returns the exit code."""
         finishing = asyncio.ensure_future(self._finish())
-        hurry = asyncio.ensure_future(self.hurried.wait())
+        hurry = asyncio.ensure_future(self.hurry.wait())
         try:
             await asyncio.wait({finishing, hurry}, timeout=grace_seconds, return_when=asyncio.FIRST_COMPLETED)
             if finishing.done():

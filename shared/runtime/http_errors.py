@@ -1,4 +1,4 @@
-"""The one shape of every error answer: problem details (RFC 9457), made here and read back here."""
+"""Error answers: problem details (RFC 9457) for every error that a service knows."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ MEDIA_TYPE = "application/problem+json"
 _MAX_ERRORS = 20
 
 
-def problem(
+def problem_details(
     status: int,
     detail: str,
     *,
@@ -23,7 +23,7 @@ def problem(
     errors: Iterable[Mapping[str, str]] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A problem details answer; its texts are bounded, so that no input is echoed at length."""
+    """An answer of problem details; long texts are cut, so that no input is echoed at length."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": title or HTTPStatus(status).phrase.lower(),
@@ -37,18 +37,18 @@ def problem(
     return Response(content, status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def of_error(error: IbtpoError) -> Response:
-    """The answer that an error of ours maps to."""
+def error_response(error: IbtpoError) -> Response:
+    """The answer to an error of ours."""
     headers = {}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         headers["Retry-After"] = "1"
-    return problem(error.status, str(error), title=error.title, headers=headers)
+    return problem_details(error.status, str(error), title=error.title, headers=headers)
 
 
-def answer_with_problems(app: FastAPI) -> None:
-    """Makes `app` answer its known errors as problems: ours, validation, unknown routes and methods."""
+def install_error_handlers(app: FastAPI) -> None:
+    """Makes `app` answer errors of ours, of validation, and of unknown routes and methods as problem details."""
     app.add_exception_handler(IbtpoError, _on_ibtpo_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -56,7 +56,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
 async def _on_ibtpo_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, IbtpoError)
-    return of_error(error)
+    return error_response(error)
 
 
 async def _on_validation_error(_: Request, error: Exception) -> Response:
@@ -64,12 +64,14 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     errors = error.errors()
     if errors[0]["type"] == "json_invalid":
         reason = errors[0].get("ctx", {}).get("error", "")
-        return problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {reason} at character {errors[0]['loc'][-1]}")
+        return problem_details(
+            HTTPStatus.BAD_REQUEST, f"the body is not JSON: {reason} at character {errors[0]['loc'][-1]}"
+        )
     listed = [_field_error(item) for item in errors[:_MAX_ERRORS]]
     first = listed[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     detail = f"{first['field']}: {first['message']}{more}"
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, title="invalid input", errors=listed)
+    return problem_details(HTTPStatus.UNPROCESSABLE_ENTITY, detail, title="invalid input", errors=listed)
 
 
 def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
@@ -89,11 +91,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"{request.method} is not allowed on {request.url.path}; use {allowed}"
     if error.status_code == HTTPStatus.BAD_REQUEST and error.__cause__ is not None:
-        detail = _unreadable(error.__cause__)
-    return problem(error.status_code, detail, headers=error.headers)
+        detail = _why_not_json(error.__cause__)
+    return problem_details(error.status_code, detail, headers=error.headers)
 
 
-def _unreadable(cause: BaseException) -> str:
+def _why_not_json(cause: BaseException) -> str:
     """Why a body could not be read as JSON."""
     match cause:
         case UnicodeDecodeError():

@@ -1,4 +1,4 @@
-"""Background loops that outlive their failures: each failure is logged, counted and followed by a growing pause."""
+"""Background loops that survive failures: each is logged, counted and followed by a growing pause."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,12 +25,12 @@ class Backoff:
             raise ValueError(f"0 < first_seconds <= most_seconds: {self.first_seconds}, {self.most_seconds}")
 
     def pause_seconds(self, num_failures: int) -> float:
-        """The pause after so many failures in a row."""
+        """The pause after `num_failures` in a row."""
         return float(min(self.first_seconds * 2 ** min(num_failures - 1, 30), self.most_seconds))
 
 
 class Periodic:
-    """Does `step` again and again, `every_seconds` apart (0: at once), until cancelled or `stop` is set."""
+    """Repeats `step`, `every_seconds` apart (0: at once), until cancelled or `stop` is set."""
 
     def __init__(
         self,
@@ -56,22 +56,22 @@ class Periodic:
             await self._pause(await self._once())
 
     async def _once(self) -> float:
-        """Does the step, and returns the seconds to pause after it."""
+        """Does the step; returns the seconds to pause after it."""
         try:
             await self._step()
-        except Exception as error:  # noqa: BLE001 - a loop's border: the next turn may succeed
+        except Exception as error:  # noqa: BLE001 - the next step may succeed
             self.num_failures_in_row += 1
             if self._failures is not None:
                 self._failures.inc()
-            self._tell(error)
+            self._log_failure(error)
             return max(self._backoff.pause_seconds(self.num_failures_in_row), self._every_seconds)
         if self.num_failures_in_row:
             log.info("loop_recovered", loop=self.name, failures=self.num_failures_in_row)
         self.num_failures_in_row = 0
         return self._every_seconds
 
-    def _tell(self, error: Exception) -> None:
-        # the traceback once, then short lines: a long outage must not drown the log
+    def _log_failure(self, error: Exception) -> None:
+        # the traceback once, then short lines: a long outage must not flood the log
         if self.num_failures_in_row == 1:
             log.exception("loop_failed", loop=self.name, error=repr(error), failures=1)
         else:
@@ -90,5 +90,5 @@ class Periodic:
 async def run_until_cancelled(
     name: str, step: Step, *, failures: Counter | None = None, stop: asyncio.Event | None = None
 ) -> None:
-    """Does `step`, which waits by itself, again and again; failures are logged, counted and paused after."""
+    """Repeats `step`, which waits by itself; failures are logged, counted and paused after."""
     await Periodic(name, step, failures=failures, stop=stop).run()

@@ -1,4 +1,4 @@
-"""What stands before every route: the token, the body's bound, the drain, and the last catch."""
+"""What every request passes first: metrics and drain, the token, the bound on its body."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import IbtpoError, TooLarge, Unauthorized, Unavailable
 from shared.runtime.drain import Drain
-from shared.runtime.http_errors import of_error, problem
+from shared.runtime.http_errors import error_response, problem_details
 from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
@@ -27,9 +27,9 @@ _LINGER_SECONDS = 5.0
 _BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300, 600)
 
 
-class Watch:
-    """Outermost: measures each request, counts it in flight, refuses new ones in a drain, and answers 500 for what
-    nobody caught, telling the log and not the caller."""
+class RequestMetrics:
+    """Outermost: measures each request, counts it in flight, refuses new ones in a drain, and answers 500 for an
+    exception that nobody caught, which goes to the log alone."""
 
     def __init__(self, app: ASGIApp, name: str, drain: Drain, registry: CollectorRegistry) -> None:
         self._app = app
@@ -65,7 +65,7 @@ class Watch:
         except asyncio.CancelledError:
             if status or not self._drain.begun.is_set():
                 raise
-            await of_error(Unavailable("this service ended before it had an answer; ask another replica"))(
+            await error_response(Unavailable("this service ended before it had an answer; ask another replica"))(
                 scope, receive, note_status
             )
         except ClientDisconnect:
@@ -88,13 +88,15 @@ class Watch:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._drain.begun.is_set():
-            await _refuse(scope, receive, send, of_error(Unavailable("this service is draining; ask another replica")))
+            await _refuse(
+                scope, receive, send, error_response(Unavailable("this service is draining; ask another replica"))
+            )
             return
         await self._app(scope, receive, send)
 
 
-class BearerGate:
-    """Lets in who bears the token; probes, metrics and the API's description stay open."""
+class BearerGuard:
+    """Requires the bearer token; probes, metrics and the API's description stay open."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
@@ -105,7 +107,7 @@ class BearerGate:
             await self._app(scope, receive, send)
             return
         error = Unauthorized("send 'Authorization: Bearer <token>' with the token this service was started with")
-        await _refuse(scope, receive, send, of_error(error))
+        await _refuse(scope, receive, send, error_response(error))
 
     def _bears_token(self, scope: Scope) -> bool:
         given = b"".join(value for name, value in scope["headers"] if name == b"authorization")
@@ -114,8 +116,8 @@ class BearerGate:
         return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.strip(), self._expected)
 
 
-class OriginGate:
-    """For a door without a token: refuses what a web page of another site makes a browser on this machine send."""
+class CrossOriginGuard:
+    """For a service without a token: refuses what a web page of another site makes a local browser send."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -126,7 +128,7 @@ class OriginGate:
             await self._app(scope, receive, send)
             return
         error = Unauthorized("a page of another site sent this; start the service with a token to use it from there")
-        await _refuse(scope, receive, send, of_error(error))
+        await _refuse(scope, receive, send, error_response(error))
 
 
 def _is_local(origin: str) -> bool:
@@ -137,7 +139,7 @@ def _is_local(origin: str) -> bool:
 
 
 class BodyLimit:
-    """Refuses a body over its bound, by its declared length or, failing that, as soon as it passes the bound."""
+    """Refuses a body over its bound: by its declared length, or as soon as it passes the bound."""
 
     def __init__(
         self, app: ASGIApp, max_bytes: int, max_bytes_of_prefix: Mapping[str, int], stall_seconds: float = 60.0
@@ -154,7 +156,7 @@ class BodyLimit:
         body = _BoundedBody(receive, self._bound_of(scope["path"]), self._stall_seconds)
         declared = b"".join(value for name, value in scope["headers"] if name == b"content-length")
         if declared.isdigit() and int(declared) > body.max_bytes:
-            await _refuse(scope, receive, send, of_error(body.too_large()))
+            await _refuse(scope, receive, send, error_response(body.too_large()))
             return
 
         async def send_unless_refused(message: Message) -> None:
@@ -168,7 +170,7 @@ class BodyLimit:
             if error is not body.refusal:
                 raise
         if body.refusal is not None and not body.answered:
-            await _refuse(scope, receive, send, of_error(body.refusal), is_body_read=body.is_complete)
+            await _refuse(scope, receive, send, error_response(body.refusal), is_body_read=body.is_complete)
 
     def _bound_of(self, path: str) -> int:
         bounds = [bound for prefix, bound in self._max_bytes_of_prefix.items() if path.startswith(prefix)]
@@ -176,7 +178,7 @@ class BodyLimit:
 
 
 class _BoundedBody:
-    """A request's body as it arrives, counted and with a deadline on every wait."""
+    """A request's body as it arrives: its bytes are counted, and every wait has a deadline."""
 
     def __init__(self, receive: Receive, max_bytes: int, stall_seconds: float) -> None:
         self.max_bytes = max_bytes
@@ -209,7 +211,7 @@ class _BoundedBody:
 
 
 def _internal_error() -> Response:
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the log of this service has it")
+    return problem_details(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; this service's log shows it")
 
 
 def is_loopback(host: str) -> bool:
@@ -223,13 +225,13 @@ def is_loopback(host: str) -> bool:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Response, *, is_body_read: bool = False) -> None:
-    """Answers without having read the body, then reads on for a while and forgets what comes.
+    """Answers before the body is read, then discards what still comes for a few seconds.
 
     Closing at once would reset the connection, and a client that is still sending would not see the answer.
     """
     headers = dict(scope["headers"])
     has_body = b"content-length" in headers or b"transfer-encoding" in headers
-    # who asks before it sends is told by the answer, and sends nothing
+    # a client that expects 100-continue sends nothing after this answer
     if is_body_read or not has_body or b"expect" in headers:
         answer.headers["Connection"] = "close"
         await answer(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Serves an app over HTTP until it is told to end, behind the door contract, and drains it."""
+"""Serves an app over HTTP until it is told to end, and drains it; only loopback may be served without a token."""
 
 import asyncio
 import ipaddress
@@ -21,7 +21,7 @@ log = event_logger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _BACKLOG = 1024
-_LAST_SECONDS = 10.0
+_CLOSE_SECONDS = 10.0
 
 
 def serve(
@@ -33,15 +33,17 @@ def serve(
     """
     config = uvicorn.Config(app, log_config=None)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(_serve_until_told(app, open_door(host, port, token), grace_seconds, url_file))
+        return runner.run(_serve_until_drained(app, open_listener(host, port, token), grace_seconds, url_file))
 
 
-async def _serve_until_told(app: FastAPI, door: socket.socket, grace_seconds: float, url_file: Path | None) -> int:
+async def _serve_until_drained(
+    app: FastAPI, listener: socket.socket, grace_seconds: float, url_file: Path | None
+) -> int:
     drain: Drain = app.state.drain
     is_up = asyncio.Event()
-    with _signals_to(drain, is_up):
+    with _drain_on_signals(drain, is_up):
         try:
-            async with serving(app, door, url_file):
+            async with serve_in_background(app, listener, url_file):
                 is_up.set()
                 await drain.begun.wait()
                 log.info("draining", grace_seconds=grace_seconds, requests_in_flight=drain.num_requests)
@@ -59,56 +61,58 @@ async def _serve_until_told(app: FastAPI, door: socket.socket, grace_seconds: fl
 
 
 @contextmanager
-def _signals_to(drain: Drain, is_up: asyncio.Event) -> Iterator[None]:
-    """The first signal begins the drain, or cancels this task where it is not up yet; the second ends the patience;
-    the third ends the process, whatever still holds it."""
+def _drain_on_signals(drain: Drain, is_up: asyncio.Event) -> Iterator[None]:
+    """The first signal begins the drain, or cancels this task while the service starts; the second ends the grace;
+    the third kills the process."""
     loop = asyncio.get_running_loop()
-    life = asyncio.current_task()
+    task = asyncio.current_task()
 
-    def told() -> None:
+    def on_signal() -> None:
         drain.begin()
-        if drain.hurried.is_set():
-            stop_listening()
-        if life is not None and not is_up.is_set():
-            life.cancel()
+        if drain.hurry.is_set():
+            remove_handlers()
+        if task is not None and not is_up.is_set():
+            task.cancel()
 
-    def stop_listening() -> None:
+    def remove_handlers() -> None:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
 
     for number in _SIGNALS:
-        loop.add_signal_handler(number, told)
+        loop.add_signal_handler(number, on_signal)
     try:
         yield
     finally:
-        stop_listening()
+        remove_handlers()
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, door: socket.socket, url_file: Path | None = None) -> AsyncIterator[str]:
-    """Serves `app` on the open `door` while the block runs, and gives its URL, which is also `app.state.url`.
+async def serve_in_background(
+    app: FastAPI, listener: socket.socket, url_file: Path | None = None
+) -> AsyncIterator[str]:
+    """Serves `app` on an open socket while the block runs, and gives its URL, which is also `app.state.url`.
 
     The app's own lifespan surrounds the serving, in the caller's task.
     """
-    app.state.url = url = url_of(door)
+    app.state.url = url = url_of(listener)
     server = _Server(
         uvicorn.Config(
             app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1
         )
     )
-    with door:
+    with listener:
         async with app.router.lifespan_context(app):
-            task = asyncio.create_task(server.serve(sockets=[door]), name="uvicorn")
+            task = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
             try:
-                _tell(url_file, url)
+                _publish_url(url_file, url)
                 log.info("listening", url=url)
                 yield url
             finally:
                 server.should_exit = True
-                await asyncio.wait({task}, timeout=_LAST_SECONDS)
+                await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-                _tell(url_file, None)
+                _publish_url(url_file, None)
 
 
 class _Server(uvicorn.Server):
@@ -120,29 +124,29 @@ class _Server(uvicorn.Server):
         yield
 
 
-def open_door(host: str, port: int, token: str | None) -> socket.socket:
-    """A listening socket. InvalidInput for a door that strangers could open, Conflict when the port is taken."""
-    check_door(host, token)
+def open_listener(host: str, port: int, token: str | None) -> socket.socket:
+    """A listening socket. InvalidInput for an open one beyond loopback, Conflict when the port is taken."""
+    require_token_beyond_loopback(host, token)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise InvalidInput(f"host {host!r} is no address of this machine: {error.strerror}") from error
-    door = socket.socket(family, kind, protocol)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        door.bind(address)
-        door.listen(_BACKLOG)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
     except OSError as error:
-        door.close()
+        listener.close()
         raise Conflict(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for a free one"
         ) from error
-    door.setblocking(False)
-    return door
+    listener.setblocking(False)
+    return listener
 
 
-def check_door(host: str, token: str | None) -> None:
-    """The door contract: only loopback may be served without a token."""
+def require_token_beyond_loopback(host: str, token: str | None) -> None:
+    """InvalidInput for a service without a token that other machines could reach."""
     if not token and not is_loopback(host):
         raise InvalidInput(
             f"refusing to listen on {host!r} without a token: anyone who reaches it could change weights, trees and "
@@ -150,19 +154,19 @@ def check_door(host: str, token: str | None) -> None:
         )
 
 
-def url_of(door: socket.socket) -> str:
-    """The URL at which this machine itself reaches the open `door`."""
-    host, port = door.getsockname()[:2]
+def url_of(listener: socket.socket) -> str:
+    """The URL at which this machine itself reaches the listening socket."""
+    host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
-        host = "127.0.0.1" if door.family == socket.AF_INET else "::1"
+        host = "127.0.0.1" if listener.family == socket.AF_INET else "::1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _tell(url_file: Path | None, url: str | None) -> None:
-    """Writes the URL where a launcher waits for it, all of it or none; removes it when the URL is None."""
+def _publish_url(url_file: Path | None, url: str | None) -> None:
+    """Writes the URL where a launcher waits for it; removes it when the URL is None."""
     if url_file is None:
         return
     if url is None:
         url_file.unlink(missing_ok=True)
-        return
-    atomic_write(url_file, url)
+    else:
+        atomic_write(url_file, url)

@@ -1,4 +1,4 @@
-"""A streamed answer that needs something for as long as it takes."""
+"""A streamed answer that holds a resource while it is sent."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -8,8 +8,8 @@ from starlette.types import Receive, Scope, Send
 
 
 class StreamedAnswer(StreamingResponse):
-    """Streams what `held` yields. It is entered before the first byte, so that what it raises is still answered as a
-    problem, and left after the last one, or when the caller leaves."""
+    """Streams what the context `held` yields: entered before the first byte, so that its errors still get an answer of
+    their own, and left after the last byte, or when the caller leaves."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Everything that goes through Redis: the queues of a run, its registry, lease and board."""
+"""All that goes through Redis: a run's queues, its replicas, its lease and its status."""
 
 from shared.streams.connection import Connection, StreamsFull, connect
 from shared.streams.group import Depth

@@ -1,15 +1,15 @@
-"""One consumer group on one stream: the part that every queue is made of."""
+"""One consumer group on one stream: what every queue is made of."""
 
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from shared.streams.connection import Connection, Refused
+from shared.streams.connection import CommandRefused, Connection
 
-# a blocking read is cut into pieces of this length, so that the reader looks around in between
+# a blocking read is split into reads of this length, so that callers can act in between
 _BLOCK_SECONDS = 1.0
 _PAGE = 256
-# of entries whose bodies pass through the server's script
+# fewer at once where the script reads whole entries
 _IDS_PAGE = 16
 
 _IDS = """
@@ -32,22 +32,21 @@ return #ARGV - 1
 
 
 class Entry(NamedTuple):
-    """One entry of a stream, as it lies there."""
+    """One entry of a stream."""
 
     id: str
     fields: dict[bytes, bytes]
 
 
 class Depth(NamedTuple):
-    """How many entries nobody has taken yet, and how many were taken and are not acknowledged."""
+    """Entries that wait to be taken, and entries that were taken and not acknowledged."""
 
     queued: int
     pending: int
 
 
 class StreamGroup:
-    """A stream and the one group that reads it. The group starts at the stream's beginning, and is made again when
-    the server has lost it."""
+    """A stream and the one group that reads it, from its beginning. A group that the server lost is created again."""
 
     def __init__(self, connection: Connection, stream: str, group: str) -> None:
         self.stream = stream
@@ -55,32 +54,32 @@ class StreamGroup:
         self._connection = connection
 
     async def script(self, text: str, keys: list[str], arguments: list[Any]) -> Any:
-        """A script over this stream's group, which is made first where it is missing."""
+        """Runs a script on this stream's group, creating the group where it is missing."""
         try:
             return await self._connection.script(text, keys, arguments)
-        except Refused as error:
+        except CommandRefused as error:
             if not _is_missing_group(error):
                 raise
         await self.create()
         return await self._connection.script(text, keys, arguments)
 
     async def create(self) -> None:
-        """Makes the stream and the group where they are missing."""
+        """Creates the stream and the group where they are missing."""
         try:
             await self._connection.command("XGROUP", "CREATE", self.stream, self.group, "0", "MKSTREAM")
-        except Refused as error:
+        except CommandRefused as error:
             if "BUSYGROUP" not in str(error):
                 raise
 
     async def read_new(self, consumer: str, count: int, wait_seconds: float) -> list[Entry]:
-        """Up to `count` entries that nobody has taken, waiting for the first one at most `wait_seconds`, and never
-        longer than about a second: callers that may wait longer ask again."""
+        """Up to `count` entries that nobody has taken. Waits for the first at most `wait_seconds`, and about a second:
+        to wait longer, call again."""
         wait_seconds = max(0.0, min(wait_seconds, _BLOCK_SECONDS))
         block = ("BLOCK", max(1, int(wait_seconds * 1000))) if wait_seconds > 0 else ()
         words = ("XREADGROUP", "GROUP", self.group, consumer, "COUNT", count, *block, "STREAMS", self.stream, ">")
         try:
             reply = await self._connection.command(*words, waits_seconds=wait_seconds)
-        except Refused as error:
+        except CommandRefused as error:
             if not _is_missing_group(error):
                 raise
             await self.create()
@@ -88,7 +87,7 @@ class StreamGroup:
         return parse_entries(reply[0][1]) if reply else []
 
     async def wait_new(self, consumer: str, count: int, wait_seconds: float) -> list[Entry]:
-        """As `read_new`, however long the wait."""
+        """As `read_new`, for any `wait_seconds`."""
         deadline = time.monotonic() + wait_seconds
         while True:
             left_seconds = deadline - time.monotonic()
@@ -97,7 +96,7 @@ class StreamGroup:
                 return entries
 
     async def pending(self) -> list[str]:
-        """The ids of all entries that were taken, by whomever, and not acknowledged, in stream order."""
+        """The ids of all entries that were taken, by any consumer, and not acknowledged, in stream order."""
         found: list[str] = []
         start = "-"
         while page := await self._pending_page(start):
@@ -106,31 +105,31 @@ class StreamGroup:
         return found
 
     async def claim(self, consumer: str, entry_ids: Sequence[str]) -> list[Entry]:
-        """These pending entries, now taken by `consumer`; without those that are gone."""
+        """Moves pending entries to `consumer` and returns those that still exist."""
         if not entry_ids:
             return []
         words = ("XCLAIM", self.stream, self.group, consumer, 0, *entry_ids)
         return parse_entries(await self._of_group(words))
 
     async def acknowledge(self, entry_ids: list[str]) -> None:
-        """Done with these: they leave the group and the stream."""
+        """Removes entries from the group and the stream."""
         if entry_ids:
             await self.script(_ACKNOWLEDGE, [self.stream], [self.group, *entry_ids])
 
     async def ids(self) -> set[tuple[str, int]]:
-        """The (id, attempt) of every entry still on the stream, without fetching what it carries. The server reads all
-        of it: not for every turn of a loop."""
+        """The (id, attempt) of every entry on the stream, without its body. The server reads the whole stream: call it
+        seldom."""
         found: set[tuple[str, int]] = set()
         start = "-"
         while True:
             page = await self._connection.script(_IDS, [self.stream], [start, _IDS_PAGE])
             if not page:
                 return found
-            found.update((name.decode(errors="replace"), attempt_of(attempt)) for _, name, attempt in page)
+            found.update((name.decode(errors="replace"), parse_attempt(attempt)) for _, name, attempt in page)
             start = f"({page[-1][0].decode()}"
 
     async def depth(self) -> Depth:
-        """The stream's length, by state."""
+        """The length of the stream, by state."""
         total, pending = await self.script(
             "return {redis.call('XLEN', KEYS[1]), redis.call('XPENDING', KEYS[1], ARGV[1])[1]}",
             [self.stream],
@@ -143,10 +142,10 @@ class StreamGroup:
         return [item[0].decode() for item in await self._of_group(words)]
 
     async def _of_group(self, words: tuple[object, ...]) -> list[Any]:
-        """The reply of a command; nothing where Redis has lost the group, which is made anew."""
+        """The reply of a command; empty where Redis has lost the group, which is then created again."""
         try:
             reply: list[Any] = await self._connection.command(*words)
-        except Refused as error:
+        except CommandRefused as error:
             if not _is_missing_group(error):
                 raise
             await self.create()
@@ -155,7 +154,7 @@ class StreamGroup:
 
 
 def parse_entries(reply: list[Any]) -> list[Entry]:
-    """The entries of a raw reply; those that were deleted meanwhile are left out."""
+    """The entries of a raw reply, without those deleted meanwhile."""
     entries = []
     for item in reply:
         if item and item[1]:
@@ -164,10 +163,10 @@ def parse_entries(reply: list[Any]) -> list[Entry]:
     return entries
 
 
-def attempt_of(text: bytes) -> int:
-    """The attempt that an entry says; -1 when it says none."""
+def parse_attempt(text: bytes) -> int:
+    """The attempt in an entry; -1 where there is none."""
     return int(text) if text.isdigit() and len(text) < 10 else -1
 
 
-def _is_missing_group(error: Refused) -> bool:
+def _is_missing_group(error: CommandRefused) -> bool:
     return "NOGROUP" in str(error)

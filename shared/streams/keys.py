@@ -1,4 +1,4 @@
-"""The names of everything a run keeps in Redis."""
+"""The names of a run's keys in Redis."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LEARNER_GROUP = "learner"
 
 @dataclass(frozen=True, slots=True)
 class RunKeys:
-    """The keys of one run. They share a hash tag, so that scripts over several of them also run on a cluster."""
+    """The keys of one run. They share a hash tag, so that a script may use several of them on a cluster too."""
 
     run: str
 
@@ -29,27 +29,27 @@ class RunKeys:
 
     @property
     def tasks(self) -> str:
-        """Stream: what is to be grown."""
+        """Stream: tasks to grow."""
         return self._key("tasks")
 
     @property
     def trees(self) -> str:
-        """Stream: what has been grown."""
+        """Stream: grown trees."""
         return self._key("trees")
 
     @property
     def dead_letters(self) -> str:
-        """Stream: what was given up, until the learner has accounted for it."""
+        """Stream: tasks given up, until the learner has counted them."""
         return self._key("dead-letters")
 
     @property
-    def buried(self) -> str:
-        """List: the newest dead letters that were accounted for, for people to look at."""
+    def handled_dead_letters(self) -> str:
+        """List: the newest dead letters that the learner has counted, for people to read."""
         return self._key("buried")
 
     @property
     def replicas(self) -> str:
-        """Set: the names of replicas that may be alive."""
+        """Set: names of replicas that may be alive."""
         return self._key("replicas")
 
     def replica(self, name: str) -> str:
@@ -63,7 +63,7 @@ class RunKeys:
 
     @property
     def generation(self) -> str:
-        """Number: the highest generation given out."""
+        """Number: the highest generation so far."""
         return self._key("generation")
 
     @property
@@ -73,7 +73,7 @@ class RunKeys:
 
     @property
     def stop(self) -> str:
-        """String: there when somebody asked the run to stop."""
+        """String: exists when the run was asked to stop."""
         return self._key("stop")
 
     @property
@@ -83,5 +83,5 @@ class RunKeys:
 
     @property
     def incarnation(self) -> str:
-        """String: random, made anew when Redis has lost its data."""
+        """String: random; another one after Redis lost its data."""
         return self._key("incarnation")

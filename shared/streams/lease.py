@@ -1,11 +1,11 @@
-"""Who owns a run: a lease with a generation, which fences off every earlier owner."""
+"""Who owns a run: a lease whose generation shuts out every earlier owner."""
 
 from shared.errors import Conflict
 from shared.streams.connection import Connection
 from shared.streams.keys import RunKeys
 
-# What a script writes first may need no memory: then all of it is done where Redis is full, which only a learner that
-# holds the lease can change.
+# Each script frees memory before it writes, so that it works where Redis is full: only a learner with the lease can
+# empty it.
 
 # {generation} when acquired, else {0, holder, milliseconds left}
 _ACQUIRE = """
@@ -21,7 +21,7 @@ redis.call('SET', KEYS[1], string.format('%.0f', generation) .. ' ' .. ARGV[1], 
 return {generation}
 """
 
-# the highest generation given out: ours when the lease is still, or again, ours
+# the highest generation; it is ours when the lease is still, or again, ours
 _RENEW = """
 local mine = tonumber(ARGV[2])
 local highest = tonumber(redis.call('GET', KEYS[2]) or '0')
@@ -38,7 +38,7 @@ if redis.call('GET', KEYS[1]) == ARGV[2] .. ' ' .. ARGV[1] then redis.call('DEL'
 
 
 class OwnerLease:
-    """The lease of one run, as one process holds it. A holder that stops renewing loses it after `ttl_seconds`."""
+    """The lease of one run in one process. An owner that stops renewing it loses it after `ttl_seconds`."""
 
     def __init__(self, connection: Connection, keys: RunKeys, ttl_seconds: float) -> None:
         self._connection = connection
@@ -50,8 +50,8 @@ class OwnerLease:
 
     async def acquire(self, owner: str, at_least: int) -> int:
         """Takes the lease and returns its generation: higher than any before, and at least `at_least` (one more than
-        the checkpoint's, since Redis may have lost its count). The same `owner` supersedes itself at once; Conflict
-        while another holds it."""
+        the checkpoint's, since Redis may have lost its count). The same `owner` gets it at once; Conflict while
+        another has it."""
         reply = await self._connection.script(_ACQUIRE, self._keys, [owner, at_least, self._ttl_milliseconds])
         if reply[0] == 0:
             raise Conflict(
@@ -62,8 +62,8 @@ class OwnerLease:
         return self._generation
 
     async def renew(self) -> None:
-        """Keeps the lease; also takes it again when it expired, or Redis lost it, and nobody else came. Conflict when
-        a newer generation was given out: this process must not change the run any more."""
+        """Renews the lease, also one that expired or that Redis lost, unless another process took it. Then Conflict:
+        this process must not change the run any more."""
         self._require_held()
         words = [self._owner, self._generation, self._ttl_milliseconds]
         highest = int(await self._connection.script(_RENEW, self._keys, words))
@@ -73,7 +73,7 @@ class OwnerLease:
             )
 
     async def release(self) -> None:
-        """Lets another take the run at once; nothing when it is no longer this process's."""
+        """Gives the lease back, so that another process can take it at once; nothing where this one lost it."""
         if self._generation:
             await self._connection.script(_RELEASE, self._keys, [self._owner, self._generation])
             self._generation = 0

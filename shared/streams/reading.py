@@ -1,4 +1,4 @@
-"""Reads entries; what cannot be read is told, with the feeding that it belongs to, and never raises."""
+"""Reads the bodies of entries; a body that cannot be read becomes an Unreadable and raises nothing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from shared.errors import InvalidInput, first_reason
-from shared.streams.group import Entry, attempt_of
+from shared.streams.group import Entry, parse_attempt
 
 Item = TypeVar("Item")
 _SHOWN_BYTES = 200
@@ -15,9 +15,9 @@ _SHOWN_BYTES = 200
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands where a task, tree or letter should be: another release wrote it, or it is broken.
+    """In place of a task, tree or dead letter that is broken or from another release.
 
-    `id` and `attempt` are as the entry says beside it; "" and -1 where it does not.
+    `id` and `attempt` come from the entry's other fields; "" and -1 where these are missing.
     """
 
     id: str
@@ -26,7 +26,7 @@ class Unreadable:
 
 
 def read(entry: Entry, field: bytes, reader: Callable[[bytes], Item]) -> Item | Unreadable:
-    """What the entry carries in `field`."""
+    """The item in `field` of the entry."""
     value = entry.fields.get(field, b"")
     try:
         return reader(value)
@@ -35,5 +35,5 @@ def read(entry: Entry, field: bytes, reader: Callable[[bytes], Item]) -> Item | 
     except InvalidInput as error:
         reason = str(error)
     name = entry.fields.get(b"id", b"").decode(errors="replace")
-    attempt = attempt_of(entry.fields.get(b"attempt", b""))
+    attempt = parse_attempt(entry.fields.get(b"attempt", b""))
     return Unreadable(name, attempt, f"{reason[:300]}, in {value[:_SHOWN_BYTES]!r}")

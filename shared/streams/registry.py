@@ -1,4 +1,4 @@
-"""Which rollout replicas are alive: each announces itself again before its announcement expires."""
+"""The live rollout replicas: each repeats its announcement before it expires."""
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ redis.call('SREM', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
 """
 
-# forgets the names of the expired in the same instant as it finds them so
+# also removes the names of replicas whose announcement has expired
 _LIVE = """
 local out = {}
 for _, name in ipairs(redis.call('SMEMBERS', KEYS[1])) do
@@ -35,12 +35,12 @@ class ReplicaRegistry:
         self._keys = keys
 
     async def announce(self, info: ReplicaInfo, ttl_seconds: float) -> None:
-        """This replica lives, and counts as dead when it has not said so again after `ttl_seconds`."""
+        """Lists this replica as alive; without another call it counts as dead after `ttl_seconds`."""
         keys = [self._keys.replicas, self._keys.replica(info.name)]
         await self._connection.script(_ANNOUNCE, keys, [info.name, info.model_dump_json(), int(ttl_seconds * 1000)])
 
     async def withdraw(self, name: str) -> None:
-        """This replica is gone, now."""
+        """Removes this replica at once."""
         await self._connection.script(_WITHDRAW, [self._keys.replicas, self._keys.replica(name)], [name])
 
     async def live(self) -> list[ReplicaInfo]:
@@ -51,7 +51,7 @@ class ReplicaRegistry:
 
 
 def _info_or_none(text: bytes) -> ReplicaInfo | None:
-    # a replica of another release may say more than this process knows: it is no replica for this process
+    # a replica of another release may send fields that this process does not know: ignore it
     try:
         return ReplicaInfo.model_validate_json(text)
     except ValidationError:

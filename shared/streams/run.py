@@ -1,4 +1,4 @@
-"""Everything that one run keeps in Redis."""
+"""All that one run keeps in Redis."""
 
 import uuid
 
@@ -6,7 +6,7 @@ from shared.streams.connection import Connection
 from shared.streams.keys import RUNS, RunKeys
 from shared.streams.lease import OwnerLease
 from shared.streams.registry import ReplicaRegistry
-from shared.streams.run_status import RunBoard
+from shared.streams.run_status import RunStatusKeys
 from shared.streams.tasks import TaskQueue
 from shared.streams.trees import DeadLetterQueue, TreeQueue
 
@@ -19,7 +19,7 @@ return ARGV[1]
 
 
 class RunStreams:
-    """The streams, registry, lease and board of one run; several runs share a server without meeting."""
+    """The queues, replicas, lease and status of one run; runs on the same server do not affect each other."""
 
     def __init__(
         self,
@@ -38,29 +38,28 @@ class RunStreams:
         self.dead_letters = DeadLetterQueue(connection, self._keys)
         self.replicas = ReplicaRegistry(connection, self._keys)
         self.lease = OwnerLease(connection, self._keys, lease_seconds)
-        self.board = RunBoard(connection, self._keys)
+        self.status_keys = RunStatusKeys(connection, self._keys)
 
     async def incarnation(self) -> str:
-        """Changes when the server restarted or lost this run's data: then compare what is on the streams with what
-        is outstanding, and feed again what is gone."""
+        """Changes when the server restarted or lost this run's data: outstanding tasks may then be on no stream."""
         marker = await self._connection.script(_MARK, [self._keys.incarnation], [uuid.uuid4().hex])
         return f"{await self._connection.incarnation()}:{marker.decode()}"
 
     async def close(self) -> None:
-        """Closes the connection, which other runs of this process may share."""
+        """Closes the connection, which other runs in this process may share."""
         await self._connection.close()
 
     async def clear(self) -> None:
-        """Takes all tasks and trees off their streams, when a run is done: replicas stop growing them."""
+        """Deletes all tasks and trees when a run is done: replicas stop growing them."""
         await self._connection.command("UNLINK", self._keys.tasks, self._keys.trees)
 
     async def forget(self) -> None:
-        """Removes what the run keeps on the server, but for who owns it: generations go on rising."""
+        """Deletes all keys of the run but lease and generation, so that generations keep rising."""
         keys = self._keys
         names = await self._connection.command("SMEMBERS", keys.replicas)
         await self._connection.command(
             "DEL",
-            *(keys.tasks, keys.trees, keys.dead_letters, keys.buried, keys.replicas, keys.status),
+            *(keys.tasks, keys.trees, keys.dead_letters, keys.handled_dead_letters, keys.replicas, keys.status),
             *(keys.stop, keys.learner, keys.incarnation),
             *(keys.replica(name.decode()) for name in names),
         )
@@ -68,5 +67,5 @@ class RunStreams:
 
 
 async def list_runs(connection: Connection) -> list[str]:
-    """The runs that the server knows, the one that spoke last first."""
+    """The runs on the server, the latest to publish its status first."""
     return [name.decode() for name in await connection.command("ZREVRANGE", RUNS, 0, -1)]

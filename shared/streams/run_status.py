@@ -1,4 +1,4 @@
-"""What a run says of itself, and what it is asked: status, the request to stop, where the learner is."""
+"""A run's status, the request to stop it, and its learner's URL."""
 
 import time
 
@@ -10,20 +10,20 @@ from shared.streams.connection import Connection
 from shared.streams.keys import RUNS, RunKeys
 
 
-class RunBoard:
-    """The run's notice board. It outlives the run, so that its end can be read."""
+class RunStatusKeys:
+    """Where a run publishes its status and reads requests. The keys outlive the run, so that its end can be read."""
 
     def __init__(self, connection: Connection, keys: RunKeys) -> None:
         self._connection = connection
         self._keys = keys
 
     async def publish(self, status: RunStatus) -> None:
-        """Replaces the status, and makes the run known to `list_runs`."""
+        """Replaces the status, and adds the run to `list_runs`."""
         await self._connection.command("SET", self._keys.status, status.model_dump_json())
         await self._connection.command("ZADD", RUNS, time.time(), self._keys.run)
 
     async def read(self) -> RunStatus | None:
-        """The last status; None before the first. InvalidInput when another release wrote it."""
+        """The latest status, None before the first; InvalidInput when another release wrote it."""
         text = await self._connection.command("GET", self._keys.status)
         if text is None:
             return None
@@ -38,19 +38,19 @@ class RunBoard:
         """Asks the learner to end the run in good order."""
         await self._connection.command("SET", self._keys.stop, "1")
 
-    async def stop_requested(self) -> bool:
-        """Whether somebody asked for the end."""
+    async def is_stop_requested(self) -> bool:
+        """Whether the run was asked to stop."""
         return bool(await self._connection.command("EXISTS", self._keys.stop))
 
     async def clear_stop(self) -> None:
-        """Forgets the request: a learner that starts does not end by an old one."""
+        """Deletes the request, so that a new learner is not stopped by an old one."""
         await self._connection.command("DEL", self._keys.stop)
 
     async def announce_learner(self, url: str) -> None:
-        """Where the learner serves its weights and status."""
+        """Publishes where the learner serves weights and status."""
         await self._connection.command("SET", self._keys.learner, url)
 
     async def learner_url(self) -> str | None:
-        """Where the learner was last; None when none has said."""
+        """The latest learner's URL; None before the first."""
         url = await self._connection.command("GET", self._keys.learner)
         return None if url is None else url.decode()

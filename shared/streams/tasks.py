@@ -1,4 +1,4 @@
-"""The queue of tasks: claimed with a heartbeat, finished and buried in one transaction."""
+"""The queue of tasks: claims need a heartbeat; a claim ends with a tree or a dead letter, in one transaction."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ end
 return out
 """
 
-# only what is still this consumer's may be touched: another may have claimed it since
+# only claims that are still this consumer's: another may have taken them since
 _TOUCH = """
 local kept = {}
 for i = 4, #ARGV, 2 do
@@ -50,7 +50,7 @@ end
 return kept
 """
 
-# the task's end and what comes of it, both or neither; 0 when its end has come already
+# ends the claim and appends its result, both or neither; 0 when the claim has already ended
 _END = """
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
 redis.call('XDEL', KEYS[1], ARGV[2])
@@ -58,7 +58,7 @@ redis.call('XADD', KEYS[2], '*', 'id', ARGV[3], 'attempt', ARGV[4], ARGV[5], ARG
 return 1
 """
 
-# a released entry is as idle as one that was abandoned long ago
+# a released entry counts as abandoned long ago
 _RELEASED_IDLE_MILLISECONDS = 24 * 3600 * 1000
 
 
@@ -66,7 +66,7 @@ _RELEASED_IDLE_MILLISECONDS = 24 * 3600 * 1000
 class Claim:
     """A task that this consumer grows, as long as it keeps the claim alive. `deliveries` counts this one.
 
-    One that it cannot read it leaves alone: the claim lapses, and a replica of another release may be able to.
+    It leaves a task that it cannot read alone: the claim expires, and a replica of another release may read it.
     """
 
     entry_id: str
@@ -76,7 +76,7 @@ class Claim:
 
 
 class TaskQueue:
-    """The run's tasks. The learner puts, the rollout replicas take.
+    """The run's tasks: the learner puts them, the rollout replicas take them.
 
     A claim without a heartbeat for `claim_after_seconds` counts as abandoned. The stream holds `max_tasks` at most.
     """
@@ -101,7 +101,7 @@ class TaskQueue:
             raise Overloaded(f"the stream of tasks holds at most {self._max_tasks}; wait until some have been grown")
 
     async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Claim]:
-        """Up to `count` tasks: abandoned ones first, then new ones, waiting at most `wait_seconds` for the first."""
+        """Up to `count` tasks, abandoned ones first. Waits at most `wait_seconds` for the first."""
         if count < 1:
             return []
         deadline = time.monotonic() + wait_seconds
@@ -116,11 +116,11 @@ class TaskQueue:
                 return claims
 
     async def keep_alive(self, consumer: str, entry_ids: Sequence[str]) -> frozenset[str]:
-        """The heartbeat of these claims. Returns those that are still this consumer's: give up growing the others."""
+        """The heartbeat of these claims; returns those that are still this consumer's. Stop growing the others."""
         return await self._touch(consumer, [(entry_id, "") for entry_id in entry_ids], 0)
 
     async def release(self, claims: Sequence[Claim], *, failed: bool = False) -> None:
-        """Gives claims back: another can take them at once. This delivery counts only where it `failed`."""
+        """Gives claims back: another consumer can take them at once. The delivery counts only if it `failed`."""
         for consumer in {claim.consumer for claim in claims}:
             words = [
                 (claim.entry_id, str(claim.deliveries - (not failed))) for claim in claims if claim.consumer == consumer
@@ -128,25 +128,25 @@ class TaskQueue:
             await self._touch(consumer, words, _RELEASED_IDLE_MILLISECONDS)
 
     async def finish(self, claim: Claim, tree: ScoredTree) -> bool:
-        """Appends the tree and ends the task, in one transaction. False when another has ended it, or when Redis
-        has lost it: the tree is then nowhere, and the task is, or will be, another's. Safe to repeat."""
+        """Ends the claim and appends its tree, in one transaction; safe to repeat. False, and nothing is appended, when
+        another consumer has ended the task or Redis has lost it."""
         return await self._end(claim, self._keys.trees, "tree", tree.pack())
 
-    async def bury(self, claim: Claim, reason: str, replica: str) -> bool:
-        """Gives the task up for good, with the reason, in one transaction; False as with `finish`."""
+    async def give_up(self, claim: Claim, reason: str, replica: str) -> bool:
+        """Ends the claim with a dead letter that says why, in one transaction; False as with `finish`."""
         if isinstance(claim.task, Unreadable):
-            text = reason  # the learner finds it as unreadable, and ends the feeding
+            text = reason  # the learner finds an unreadable dead letter, and counts the task as failed
         else:
-            letter = DeadLetter(task=claim.task, reason=reason, deliveries=claim.deliveries, replica=replica)
-            text = letter.model_dump_json()
+            dead_letter = DeadLetter(task=claim.task, reason=reason, deliveries=claim.deliveries, replica=replica)
+            text = dead_letter.model_dump_json()
         return await self._end(claim, self._keys.dead_letters, "letter", text.encode())
 
     async def ids(self) -> set[tuple[str, int]]:
-        """The (id, attempt) of every task still on the stream, taken or not."""
+        """The (id, attempt) of every task on the stream, taken or not."""
         return await self._group.ids()
 
     async def depth(self) -> Depth:
-        """How many tasks wait, and how many are being grown."""
+        """Tasks that wait, and tasks that are being grown."""
         return await self._group.depth()
 
     async def _end(self, claim: Claim, stream: str, field: str, value: bytes) -> bool:

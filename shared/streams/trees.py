@@ -1,4 +1,4 @@
-"""What comes back to the learner: grown trees, and dead letters."""
+"""The queues to the learner: grown trees and dead letters."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from shared.streams.reading import Unreadable, read
 
 Item = TypeVar("Item")
 
-_MAX_BURIED = 1000
+_MAX_HANDLED = 1000
 
-_ACKNOWLEDGE_LETTERS = """
+_ACKNOWLEDGE_DEAD_LETTERS = """
 for i = 3, #ARGV do
   local entry = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
   redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
@@ -32,15 +32,14 @@ redis.call('LTRIM', KEYS[2], 0, ARGV[2] - 1)
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Generic[Item]):
-    """Something that was delivered and stays pending until it is acknowledged."""
+    """An item that stays pending until it is acknowledged."""
 
     entry_id: str
     item: Item
 
 
 class ReturnQueue(Generic[Item]):
-    """One kind of what comes back. The replicas append, the learner takes, and keeps what it took until its effect is
-    on the disk."""
+    """A queue that replicas append to and the learner takes from. Items stay pending until their effect is on disk."""
 
     def __init__(self, group: StreamGroup, field: bytes, reader: Callable[[bytes], Item]) -> None:
         self._group = group
@@ -48,27 +47,27 @@ class ReturnQueue(Generic[Item]):
         self._reader = reader
 
     async def take(self, consumer: str, count: int, wait_seconds: float) -> list[Delivery[Item | Unreadable]]:
-        """Up to `count` that were not delivered before, waiting at most `wait_seconds` for the first."""
+        """Up to `count` new items. Waits at most `wait_seconds` for the first."""
         return self._read(await self._group.wait_new(consumer, count, wait_seconds))
 
     async def pending(self) -> list[str]:
-        """The entries of all that were delivered, to whomever, and not acknowledged, in stream order."""
+        """The entry ids of all items that were delivered, to any consumer, and not acknowledged, in stream order."""
         return await self._group.pending()
 
     async def redeliver(self, consumer: str, entry_ids: Sequence[str]) -> list[Delivery[Item | Unreadable]]:
-        """These pending ones again, as far as they are still there."""
+        """Pending items again, those that still exist."""
         return self._read(await self._group.claim(consumer, entry_ids))
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
-        """These are part of a checkpoint, or of nothing: they leave the stream."""
+        """Removes items from the stream: their effect is in a checkpoint, or they have none."""
         await self._group.acknowledge(list(entry_ids))
 
     async def ids(self) -> set[tuple[str, int]]:
-        """The (id, attempt) of all that are still on the stream, delivered or not."""
+        """The (id, attempt) of every item on the stream, delivered or not."""
         return await self._group.ids()
 
     async def depth(self) -> Depth:
-        """How many wait, and how many are delivered and not acknowledged."""
+        """Items that wait, and items that were delivered and not acknowledged."""
         return await self._group.depth()
 
     def _read(self, entries: list[Entry]) -> list[Delivery[Item | Unreadable]]:
@@ -76,14 +75,14 @@ class ReturnQueue(Generic[Item]):
 
 
 class TreeQueue(ReturnQueue[ScoredTree]):
-    """The run's grown trees: what the replicas' `finish` appends."""
+    """The run's grown trees, appended by `TaskQueue.finish`."""
 
     def __init__(self, connection: Connection, keys: RunKeys) -> None:
         super().__init__(StreamGroup(connection, keys.trees, LEARNER_GROUP), b"tree", ScoredTree.unpack)
 
 
 class DeadLetterQueue(ReturnQueue[DeadLetter]):
-    """The run's tasks that were given up. The newest that were accounted for stay on the list `buried`, for people."""
+    """The run's tasks that were given up. The newest that the learner counted stay in a list, for people to read."""
 
     def __init__(self, connection: Connection, keys: RunKeys) -> None:
         group = StreamGroup(connection, keys.dead_letters, LEARNER_GROUP)
@@ -91,7 +90,7 @@ class DeadLetterQueue(ReturnQueue[DeadLetter]):
         self._keys = keys
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
-        """These are accounted for."""
+        """Moves dead letters that the learner has counted to the list."""
         if entry_ids:
-            keys = [self._keys.dead_letters, self._keys.buried]
-            await self._group.script(_ACKNOWLEDGE_LETTERS, keys, [self._group.group, _MAX_BURIED, *entry_ids])
+            keys = [self._keys.dead_letters, self._keys.handled_dead_letters]
+            await self._group.script(_ACKNOWLEDGE_DEAD_LETTERS, keys, [self._group.group, _MAX_HANDLED, *entry_ids])

@@ -46,7 +46,6 @@ class TreeFigures:
     root_values: Mean = Mean()
     mixed: Mean = Mean()
     fork_scores: Mean = Mean()
-    node_scores: Mean = Mean()
     covariances: Mean = Mean()
     eta_pairs: tuple[EtaPair, ...] = ()
     """(η₁, η₂) of draws of nodes that have at least two, for a scatter plot; a sample once many trees are merged."""
@@ -87,11 +86,6 @@ class TreeFigures:
         return self.fork_scores.value
 
     @property
-    def ib_score_all(self) -> float | None:
-        """Mean J over all nodes but leaves: mostly minus their mean confidence."""
-        return self.node_scores.value
-
-    @property
     def cov_eta(self) -> float | None:
         """Balance: mean Cov(η₁, η₂) over the nodes of at least two draws whose values differ."""
         return self.covariances.value
@@ -121,7 +115,6 @@ def diagnose(tree: Tree, settings: IBSettings, num_first: int) -> TreeFigures:
         root_values=Mean() if first is None else Mean.of([first]),
         mixed=Mean.of([tree.is_mixed]),
         fork_scores=Mean.of(score for node_id in forks if (score := j[node_id]) is not None),
-        node_scores=Mean.of(score for score in j if score is not None),
         covariances=Mean.of(cov[node_id] for node_id in forks if _differ(tree, node_id, values)),
         eta_pairs=tuple(etas[child] for node_id in forks for child in tree.nodes[node_id].children),
     )
@@ -153,7 +146,6 @@ def merge(figures: Iterable[TreeFigures], max_pairs: int = 512) -> TreeFigures:
         root_values=sum((one.root_values for one in every), Mean()),
         mixed=sum((one.mixed for one in every), Mean()),
         fork_scores=sum((one.fork_scores for one in every), Mean()),
-        node_scores=sum((one.node_scores for one in every), Mean()),
         covariances=sum((one.covariances for one in every), Mean()),
         eta_pairs=tuple(pairs[::stride]),
     )

@@ -1,10 +1,14 @@
-"""Where a tree is drawn from next: the samplers, all behind one protocol."""
+"""Where a tree is drawn from next: the samplers.
+
+A sampler makes `initial_draws` draws from the prompt and at most `num_draws` in all. In between, `expand(tree, round,
+rng)` says, for rounds counted from 1, what to draw next; nothing when the tree is finished.
+"""
 
 import heapq
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, Protocol, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from shared.tree.draw import Draw, Finish
 from shared.tree.ib_score import IBSettings, ib_scores
@@ -19,21 +23,6 @@ class Branch:
     parent: int | None
     cut: int
     count: int
-
-
-class Sampler(Protocol):
-    """Draws `initial_draws` continuations of the prompt, then, round by round, those that `expand` asks for."""
-
-    @property
-    def initial_draws(self) -> int:
-        """B₀: how many draws are made from the root before anything is known."""
-
-    @property
-    def num_draws(self) -> int:
-        """The most it draws."""
-
-    def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
-        """What to draw in this round, counted from 1; nothing when the tree is finished."""
 
 
 _KIND = "Which sampler: independent, ib, random, fixed-width or entropy"

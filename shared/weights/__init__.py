@@ -1,17 +1,17 @@
-"""Policy bundles: what is in one, how it travels, how it lies on the disk."""
+"""Policy bundles: their content, their form on the wire, their storage on disk."""
 
-from shared.weights.framing import bundle_bytes, stream_bundle
+from shared.weights.framing import bundle_length, stream_bundle
 from shared.weights.manifest import read_manifest, write_manifest
 from shared.weights.store import Snapshot, SnapshotStore
-from shared.weights.tensors import TensorShape, refuse_other_shapes, tensor_shapes
+from shared.weights.tensors import TensorShape, require_same_tensors, tensor_shapes
 
 __all__ = [
     "Snapshot",
     "SnapshotStore",
     "TensorShape",
-    "bundle_bytes",
+    "bundle_length",
     "read_manifest",
-    "refuse_other_shapes",
+    "require_same_tensors",
     "stream_bundle",
     "tensor_shapes",
     "write_manifest",

@@ -1,4 +1,4 @@
-"""The bytes of a bundle on the wire: magic, length of the manifest, manifest, then the files in its order."""
+"""The wire format of a bundle: magic, length of the manifest, manifest, then the files in its order."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,7 +14,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 async def stream_bundle(manifest: Manifest, directory: Path) -> AsyncGenerator[bytes, None]:
-    """The framed bundle, read as it is asked for. InvalidInput when a file is not as long as its manifest says."""
+    """The framed bundle, read from disk as it is sent; InvalidInput when a file is shorter than its manifest says."""
     header = manifest.model_dump_json().encode()
     yield MAGIC + len(header).to_bytes(_LENGTH_BYTES, "little") + header
     for listed in manifest.files:
@@ -30,38 +30,38 @@ async def stream_bundle(manifest: Manifest, directory: Path) -> AsyncGenerator[b
             raise InvalidInput(f"{directory / listed.name} ends {remaining} bytes before its {listed.num_bytes}")
 
 
-def bundle_bytes(manifest: Manifest) -> int:
-    """The length of the framed bundle: what Content-Length says."""
+def bundle_length(manifest: Manifest) -> int:
+    """The length of the framed bundle in bytes: its Content-Length."""
     header = len(MAGIC) + _LENGTH_BYTES + len(manifest.model_dump_json().encode())
     return header + sum(file.num_bytes for file in manifest.files)
 
 
 class FrameReader:
-    """Reads a framed bundle from a stream of chunks of any size; never holds more than one chunk and the header."""
+    """Reads a framed bundle from chunks of any size; holds at most one chunk and the header."""
 
     def __init__(self, stream: AsyncIterator[bytes]) -> None:
         self._stream = stream
         self._buffer = b""
 
     async def manifest(self) -> Manifest:
-        """The header. InvalidInput when these bytes are no bundle."""
-        start = await self._exactly(len(MAGIC) + _LENGTH_BYTES, "the header")
+        """The manifest in the header; InvalidInput when these bytes are no bundle."""
+        start = await self._read(len(MAGIC) + _LENGTH_BYTES, "the header")
         if not start.startswith(MAGIC):
             raise InvalidInput(f"not a weight bundle: it begins with {start[: len(MAGIC)]!r}, not {MAGIC!r}")
         num_bytes = int.from_bytes(start[len(MAGIC) :], "little")
         if not 0 < num_bytes <= MAX_MANIFEST_BYTES:
             raise InvalidInput(f"a manifest of {num_bytes} bytes; it has 1 to {MAX_MANIFEST_BYTES}")
-        header = await self._exactly(num_bytes, "the manifest")
+        header = await self._read(num_bytes, "the manifest")
         try:
             return Manifest.model_validate_json(header)
         except ValueError as error:
             raise InvalidInput(f"the manifest cannot be read: {error}") from error
 
     async def chunks(self, num_bytes: int, what: str) -> AsyncIterator[bytes]:
-        """The next `num_bytes` bytes, in chunks as they come."""
+        """The next `num_bytes` bytes, in chunks as they arrive."""
         remaining = num_bytes
         while remaining:
-            chunk = await self._some(what)
+            chunk = await self._next_chunk(what)
             taken, self._buffer = chunk[:remaining], chunk[remaining:]
             remaining -= len(taken)
             yield taken
@@ -73,13 +73,13 @@ class FrameReader:
             if self._buffer:
                 break
         if self._buffer:
-            raise InvalidInput("the bundle goes on after its last file; it was not framed by its own manifest")
+            raise InvalidInput("the bundle has bytes after its last file; it was not framed by its own manifest")
 
-    async def _exactly(self, num_bytes: int, what: str) -> bytes:
+    async def _read(self, num_bytes: int, what: str) -> bytes:
         return b"".join([chunk async for chunk in self.chunks(num_bytes, what)])
 
-    async def _some(self, what: str) -> bytes:
-        """A chunk with at least one byte."""
+    async def _next_chunk(self, what: str) -> bytes:
+        """A chunk of at least one byte."""
         while not self._buffer:
             try:
                 self._buffer = await anext(self._stream)

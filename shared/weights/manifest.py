@@ -1,4 +1,4 @@
-"""Makes and checks the manifest of a policy bundle that lies in a directory."""
+"""Writes, reads and checks the manifest of a policy bundle in a directory."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def write_manifest(run: str, directory: Path, version: WeightVersion) -> Manifes
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """The manifest of a snapshot directory; InvalidInput when it has none that can be read."""
+    """The manifest of a snapshot directory; InvalidInput when it is missing or cannot be read."""
     try:
         return Manifest.model_validate_json((directory / MANIFEST_NAME).read_bytes())
     except (OSError, ValueError) as error:
@@ -39,9 +39,9 @@ def content_hash(files: Sequence[BundleFile]) -> str:
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """InvalidInput unless the manifest agrees with itself: distinct names, and the hash of its content."""
+    """InvalidInput unless the files' names are distinct and the content hash is right."""
     names = [file.name for file in manifest.files]
-    # compared without case: on some file systems `A` and `a` are the same file
+    # without case: on some file systems `A` and `a` are the same file
     if len({name.lower() for name in [*names, MANIFEST_NAME]}) != len(names) + 1:
         raise InvalidInput(f"a bundle's files have distinct names, none of them {MANIFEST_NAME}: {names}")
     expected = content_hash(manifest.files)

@@ -1,4 +1,4 @@
-"""The snapshots of a policy on this disk: received whole or not at all, kept for as long as they are needed."""
+"""The snapshots of a policy on disk: received whole or not at all, kept as long as they are needed."""
 
 import asyncio
 import errno
@@ -27,22 +27,22 @@ _WRITE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An immutable policy bundle on the disk, in the layout that `transformers` reads."""
+    """An immutable policy bundle on disk, in the layout that `transformers` reads."""
 
     manifest: Manifest
     directory: Path
 
     @property
     def version(self) -> WeightVersion:
-        """The weights it holds."""
+        """The version of its weights."""
         return self.manifest.version
 
 
 class SnapshotStore:
-    """The snapshots under `root`, one directory per version; the newest `keep` stay, and those in use. Room for one
-    that arrives is made before its first byte is stored: it is one of the `keep`.
+    """The snapshots under `root`, one directory per version: the newest `keep` and those in use. An arriving one
+    counts among the `keep`: the oldest is deleted before its first byte is stored.
 
-    A root belongs to one process: what an earlier one left half-way there is removed. With `run`, bundles of
+    A root belongs to one process; incomplete snapshots of an earlier process are deleted. With `run`, bundles of
     another run are refused.
     """
 
@@ -54,18 +54,18 @@ class SnapshotStore:
         self._run = run
         self._pins: Counter[WeightVersion] = Counter()
         self._aside: list[Path] = []
-        self._lock = threading.Lock()  # snapshots are adopted in one thread, pinned on the loop's, pruned in a third
+        self._lock = threading.Lock()  # adopt runs in one thread, pin in the event loop's, prune in a third
         root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob(f"{_STAGING_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        found = sorted(_found_in(root), key=lambda snapshot: snapshot.version)
+        found = sorted(_find_snapshots(root), key=lambda snapshot: snapshot.version)
         self._snapshots = {snapshot.version: snapshot for snapshot in found}
 
     async def receive(self, stream: AsyncIterator[bytes], max_bytes: int) -> Snapshot:
-        """Stores a framed bundle as it streams in; a version that is already here is taken from its manifest alone.
+        """Stores a framed bundle as it streams in; of a version that is already here, only the manifest is read.
 
-        InvalidInput when anything in it is not as its manifest says, TooLarge when its files exceed `max_bytes`,
-        Conflict when other content has the same version. Then, and when the stream breaks, nothing is left behind.
+        InvalidInput when it is not as its manifest says, TooLarge when its files exceed `max_bytes`, Conflict when
+        other content has the same version. After an error nothing is left behind.
         """
         reader = FrameReader(stream)
         manifest = await reader.manifest()
@@ -90,14 +90,14 @@ class SnapshotStore:
             ) from error
 
     def adopt(self, directory: Path, manifest: Manifest) -> Snapshot:
-        """Takes over a directory that this process wrote, with its manifest; it is moved, or copied across disks.
+        """Takes over a directory that this process wrote, with its manifest: moves it, or copies it across disks.
         Blocking: disk."""
         self._check(manifest)
         known = self._known(manifest)
         if known is not None:
             return known
         _check_lengths(directory, manifest)
-        snapshot = self._moved_in(directory, manifest)
+        snapshot = self._move_in(directory, manifest)
         self._settle()
         return snapshot
 
@@ -107,15 +107,15 @@ class SnapshotStore:
             return max(self._snapshots.values(), key=lambda snapshot: snapshot.version, default=None)
 
     def get(self, version: WeightVersion) -> Snapshot:
-        """The snapshot of one version; InvalidInput when it is not kept here."""
+        """The snapshot of one version; InvalidInput when it is not here."""
         if version not in self._snapshots:
             kept = ", ".join(str(version) for version in sorted(self._snapshots)) or "none"
             raise InvalidInput(f"no snapshot of version {version} here; kept are: {kept}")
         return self._snapshots[version]
 
     @asynccontextmanager
-    async def pinned(self, snapshot: Snapshot) -> AsyncIterator[Snapshot]:
-        """A snapshot that stays while the block runs, however many newer ones arrive; InvalidInput when it is gone."""
+    async def pin(self, snapshot: Snapshot) -> AsyncIterator[Snapshot]:
+        """Keeps a snapshot while the block runs, however many newer ones arrive; InvalidInput when it is gone."""
         version = snapshot.version
         with self._lock:
             snapshot = self.get(version)
@@ -143,9 +143,9 @@ class SnapshotStore:
 
     @asynccontextmanager
     async def _staging_area(self) -> AsyncIterator[Path]:
-        """A directory that is gone after the block, unless it was published; gigabytes go in a thread."""
+        """A directory that is deleted after the block unless it was published; in a thread, as gigabytes take time."""
         area = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
-        staged = area / "bundle"  # its parent is this user's alone, a snapshot may be read by others
+        staged = area / "bundle"  # mkdtemp makes its parent private; a snapshot may be read by others
         try:
             staged.mkdir()
             yield staged
@@ -161,7 +161,7 @@ class SnapshotStore:
             )
         return known
 
-    def _moved_in(self, directory: Path, manifest: Manifest) -> Snapshot:
+    def _move_in(self, directory: Path, manifest: Manifest) -> Snapshot:
         try:
             return self._publish(directory, manifest)
         except OSError as error:
@@ -171,13 +171,13 @@ class SnapshotStore:
             return self._publish(Path(shutil.copytree(directory, Path(area) / "bundle")), manifest)
 
     def _publish(self, staged: Path, manifest: Manifest) -> Snapshot:
-        """Makes a complete directory the snapshot of its version, at once."""
+        """Renames a complete directory to the snapshot of its version."""
         with self._lock:
-            # another stream of the same version may have been first
+            # another stream of the same version may have ended first
             if (known := self._known(manifest)) is not None:
                 return known
             directory = self._root / str(manifest.version)
-            if directory.exists():  # not among the snapshots, hence damaged
+            if directory.exists():  # not a known snapshot, hence damaged
                 self._put_aside(directory)
             staged.rename(directory)
             snapshot = self._snapshots[manifest.version] = Snapshot(manifest, directory)
@@ -188,7 +188,7 @@ class SnapshotStore:
         self._prune(self._keep)
 
     def _prune(self, keep: int) -> None:
-        """Removes all but the newest `keep`, the last that came, and those in use. Blocking: disk."""
+        """Deletes all but the newest `keep`, the last to arrive, and those in use. Blocking: disk."""
         with self._lock:
             last = next(reversed(self._snapshots), None) if keep else None
             for version in sorted(self._snapshots, reverse=True)[keep:]:
@@ -199,14 +199,14 @@ class SnapshotStore:
             shutil.rmtree(directory, ignore_errors=True)
 
     def _put_aside(self, directory: Path) -> None:
-        """Out of sight at once, so that a crash leaves no half snapshot under its name; to be removed."""
+        """Moves a directory away to be deleted, so that a crash leaves no half snapshot under its name."""
         area = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
         directory.rename(area / directory.name)
         self._aside.append(area)
 
 
-def _found_in(root: Path) -> Iterator[Snapshot]:
-    """The snapshots that an earlier process left complete."""
+def _find_snapshots(root: Path) -> Iterator[Snapshot]:
+    """The complete snapshots of an earlier process."""
     for directory in root.iterdir():
         with suppress(ValueError, InvalidInput):
             version = WeightVersion.parse(directory.name)
@@ -226,7 +226,7 @@ def _check_lengths(directory: Path, manifest: Manifest) -> None:
 
 
 async def _write_file(reader: FrameReader, file: BundleFile, staging: Path) -> None:
-    """Writes one file of the stream to the disk, checking it on the way."""
+    """Writes one file of the stream to disk and checks its hash."""
     digest = hashlib.sha256()
     with (staging / file.name).open("xb") as out:
         waiting: list[bytes] = []
@@ -234,15 +234,15 @@ async def _write_file(reader: FrameReader, file: BundleFile, staging: Path) -> N
             waiting.append(chunk)
             if sum(map(len, waiting)) >= _WRITE_BYTES:
                 # hashing and writing release the interpreter, so the event loop goes on
-                await asyncio.to_thread(_take, b"".join(waiting), out, digest)
+                await asyncio.to_thread(_hash_and_write, b"".join(waiting), out, digest)
                 waiting.clear()
-        await asyncio.to_thread(_take, b"".join(waiting), out, digest)
+        await asyncio.to_thread(_hash_and_write, b"".join(waiting), out, digest)
         out.flush()
         await asyncio.to_thread(os.fsync, out.fileno())
     if digest.hexdigest() != file.sha256:
         raise InvalidInput(f"{file.name} arrived with sha256 {digest.hexdigest()}, its manifest says {file.sha256}")
 
 
-def _take(chunk: bytes, out: BinaryIO, digest: "hashlib._Hash") -> None:
+def _hash_and_write(chunk: bytes, out: BinaryIO, digest: "hashlib._Hash") -> None:
     digest.update(chunk)
     out.write(chunk)

@@ -41,7 +41,7 @@ def tensor_shapes(path: Path) -> dict[str, TensorShape]:
     return shapes
 
 
-def refuse_other_shapes(expected: Mapping[str, TensorShape], given: Mapping[str, TensorShape]) -> None:
+def require_same_tensors(expected: Mapping[str, TensorShape], given: Mapping[str, TensorShape]) -> None:
     """InvalidInput unless both are the same tensors, naming the first that differ."""
     for name in sorted(expected.keys() ^ given.keys())[:1]:
         raise InvalidInput(f"tensor {name!r} is {'missing' if name in expected else 'not of this model'}")

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 
 TOKEN = "a-token-of-32-characters-or-more"
 
@@ -33,7 +33,10 @@ def serve() -> Serve:
             token=TOKEN,
             max_body_bytes=1 << 20,
         )
-        async with serving(app, open_door("127.0.0.1", 0, TOKEN)) as url, http_client(TOKEN, 30.0) as http:
+        async with (
+            serve_in_background(app, open_listener("127.0.0.1", 0, TOKEN)) as url,
+            http_client(TOKEN, 30.0) as http,
+        ):
             yield http, url
 
     return serve

@@ -24,7 +24,7 @@ from shared.errors import (
 )
 from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent, TreeGrown
 from shared.runtime.client import http_client
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from shared.tree.draw import WeightVersion
 from shared.weights import Snapshot, write_manifest
 from tests.clients.conftest import TOKEN, Serve
@@ -37,7 +37,10 @@ NO_TOKENS = GrowRequest(prompt_ids=(10**6,), growth=REQUEST.growth)
 async def served(tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A replica without weights."""
     config = RolloutConfig(run="r", snapshots=tmp_path / "snapshots", token=TOKEN)
-    async with serving(build(config), open_door("127.0.0.1", 0, TOKEN)) as url, http_client(TOKEN, 30.0) as http:
+    async with (
+        serve_in_background(build(config), open_listener("127.0.0.1", 0, TOKEN)) as url,
+        http_client(TOKEN, 30.0) as http,
+    ):
         yield http, url
 
 

@@ -11,7 +11,7 @@ from shared.clients import VerifierClient
 from shared.errors import InvalidInput, MalformedAnswer, Unreachable
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem
 from shared.runtime.client import http_client
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from tests.clients.conftest import TOKEN, Serve
 
 
@@ -25,7 +25,7 @@ ITEMS = (item("a", "4"), item("b", "5"), item("c", "4"))
 @pytest.fixture
 async def verifier() -> AsyncIterator[VerifierClient]:
     app = build(VerifierConfig(token=TOKEN, math=MathConfig(workers=1)))
-    async with serving(app, open_door("127.0.0.1", 0, TOKEN)) as url, http_client(TOKEN, 30.0) as http:
+    async with serve_in_background(app, open_listener("127.0.0.1", 0, TOKEN)) as url, http_client(TOKEN, 30.0) as http:
         yield VerifierClient(http, url)
 
 

@@ -62,17 +62,17 @@ def record(run: RunDirectory, pid: int, redis_url: str, learner_url: str | None 
 def publish(redis_url: str, run: str, state: RunState = RunState.TRAINING) -> None:
     async def write() -> None:
         connection = connect(redis_url)
-        await RunStreams(connection, run).board.publish(RunStatus(run=run, state=state, step=7, time=time.time()))
+        await RunStreams(connection, run).status_keys.publish(RunStatus(run=run, state=state, step=7, time=time.time()))
         await connection.close()
 
     asyncio.run(write())
 
 
-def is_stop_requested(redis_url: str, run: str) -> bool:
+def stop_requested(redis_url: str, run: str) -> bool:
     async def read() -> bool:
         connection = connect(redis_url)
         try:
-            return await RunStreams(connection, run).board.stop_requested()
+            return await RunStreams(connection, run).status_keys.is_stop_requested()
         finally:
             await connection.close()
 
@@ -128,7 +128,7 @@ def test_stop_asks_the_run_and_waits_for_its_end(
     record(run, launcher.pid, redis_url)
 
     def end_when_asked() -> None:
-        wait_until(lambda: is_stop_requested(redis_url, "mine"))
+        wait_until(lambda: stop_requested(redis_url, "mine"))
         launcher.kill()
 
     learner = threading.Thread(target=end_when_asked)
@@ -160,8 +160,8 @@ def test_a_run_elsewhere_is_found_in_its_redis_and_asked_to_stop(
     done = ibtpo("status", "third", *where)
     assert (done.code, "knows no run 'third'; it knows latest, first" in done.stderr) == (2, True)
     assert "run first: asked to stop" in ibtpo("stop", "first", *where).stdout
-    assert is_stop_requested(redis_url, "first")
-    assert not is_stop_requested(redis_url, "latest")
+    assert stop_requested(redis_url, "first")
+    assert not stop_requested(redis_url, "latest")
 
 
 def test_a_redis_without_runs_says_so(redis_url: str, tmp_path: Path, ibtpo: Command) -> None:

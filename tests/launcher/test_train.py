@@ -24,13 +24,15 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 async def told(url: str, run: str, state: RunState, seconds_ago: float) -> None:
     connection = connect(url)
-    await RunStreams(connection, run).board.publish(RunStatus(run=run, state=state, time=time.time() - seconds_ago))
+    await RunStreams(connection, run).status_keys.publish(
+        RunStatus(run=run, state=state, time=time.time() - seconds_ago)
+    )
     await connection.close()
 
 
 async def is_known(url: str, run: str) -> bool:
     connection = connect(url)
-    status = await RunStreams(connection, run).board.read()
+    status = await RunStreams(connection, run).status_keys.read()
     await connection.close()
     return status is not None
 

@@ -18,7 +18,7 @@ from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
 from shared.runtime.app import create_app
 from shared.runtime.loops import Periodic
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore
@@ -57,7 +57,7 @@ class FakeReplica:
             token=None,
             max_body_bytes=1 << 26,
         )
-        async with serving(app, open_door("127.0.0.1", 0, None)) as self.url:
+        async with serve_in_background(app, open_listener("127.0.0.1", 0, None)) as self.url:
             loops = [
                 asyncio.create_task(Periodic(step.__name__, step, every_seconds=seconds).run())
                 for step, seconds in ((self._announce, 0.1), (self._harvest, 0.02), (self._catch_up, 0.3))
@@ -125,7 +125,7 @@ class FakeReplica:
 
     async def _catch_up(self) -> None:
         """Pulls the learner's latest weights when it has none."""
-        learner = await self._streams.board.learner_url()
+        learner = await self._streams.status_keys.learner_url()
         if self.version is None and self.takes_weights and learner is not None:
             async with httpx.AsyncClient() as http, LearnerClient(http, learner).latest_weights() as (_, chunks):
                 self.version = (await self._store.receive(chunks, 1 << 26)).version

@@ -22,6 +22,7 @@ from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
 from shared.streams import Claim, RunStreams, StreamsFull, Unreadable, connect
 from shared.tree.draw import WeightVersion
+from tests.accounts import is_balanced
 from tests.conftest import RedisProcess
 from tests.learner.policies import VOCAB_SIZE
 from tests.learner.synthetic import draws, growth, scored
@@ -162,7 +163,7 @@ async def test_a_stale_tree_is_dropped_by_length_and_its_task_fed_again_at_most_
     assert len({first.seed, *(one.seed for one in again)}) == 3
     await cancel(taking)
     await desk.batches.collect(0, NOW)
-    assert desk.ledger.accounts.balanced
+    assert is_balanced(desk.ledger.accounts)
     assert desk.ledger.accounts.stale >= 2
     assert desk.scrape("ibtpo_learner_stale_trajectory_tokens_count") == 4 * desk.ledger.accounts.stale
 
@@ -221,7 +222,7 @@ async def test_a_tree_that_has_grown_stale_while_it_was_held_is_dropped(desk: De
     await desk.grow(BATCH, WeightVersion(2, NOW.number + 2))
     assert {arrival.staleness for arrival in await taking} == {0}
     assert desk.ledger.accounts.stale == 2 * BATCH
-    assert desk.ledger.accounts.balanced
+    assert is_balanced(desk.ledger.accounts)
 
 
 @pytest.mark.parametrize(("number", "is_wanted"), [(8, False), (9, True), (10, True), (11, True), (12, False)])
@@ -250,7 +251,7 @@ async def test_duplicates_and_strangers_are_counted_and_turned_away(desk: Desk) 
     await cancel(taking)
     accounts = desk.ledger.accounts
     assert (accounts.duplicates, accounts.foreign) == (2, 4)
-    assert (accounts.used, accounts.balanced) == (BATCH, True)
+    assert (accounts.used, is_balanced(accounts)) == (BATCH, True)
 
 
 async def test_two_trees_of_one_task_in_a_batch_are_one(desk: Desk) -> None:
@@ -266,7 +267,7 @@ async def test_two_trees_of_one_task_in_a_batch_are_one(desk: Desk) -> None:
 async def test_a_dead_letter_ends_its_feeding_as_failed(desk: Desk) -> None:
     await desk.feed.top_up()
     (claim,) = await desk.claim(1)
-    await desk.streams.tasks.bury(claim, "the prompt is too long", "replica")
+    await desk.streams.tasks.give_up(claim, "the prompt is too long", "replica")
     await desk.grow(BATCH)
     await desk.batch()
     accounts = desk.ledger.accounts
@@ -284,7 +285,7 @@ async def test_a_tree_that_cannot_be_read_ends_its_feeding_and_the_task_is_fed_a
         await desk.intake.poll(1, NOW)
     assert TaskId(0, 0) not in desk.ledger.outstanding
     accounts = desk.ledger.accounts
-    assert (accounts.failed, accounts.balanced) == (3, True)
+    assert (accounts.failed, is_balanced(accounts)) == (3, True)
     assert desk.scrape("ibtpo_learner_trees_refused_total") == 3
     assert len(desk.intake.settled.trees) == 3
 
@@ -303,7 +304,7 @@ async def test_a_letter_that_cannot_be_read_ends_its_feeding_as_failed(desk: Des
     await desk.feed.top_up()
     (claim,) = await desk.claim(1)
     unreadable = replace(claim, task=Unreadable(claim.task.id, 0, "of another release"))
-    await desk.streams.tasks.bury(unreadable, "nobody can read it", "replica")
+    await desk.streams.tasks.give_up(unreadable, "nobody can read it", "replica")
     await desk.grow(BATCH)
     await desk.batch()
     assert desk.ledger.accounts.failed == 1
@@ -315,7 +316,7 @@ async def test_a_run_whose_tasks_are_all_given_up_ends_with_the_reason(
     monkeypatch.setattr("services.learner.queue.intake._MAX_FAILURES_IN_ROW", 2 * BATCH)
     await desk.feed.top_up()
     for claim in await desk.claim(2 * BATCH):
-        await desk.streams.tasks.bury(claim, "no kind 'exct'; there are exact, math", "replica")
+        await desk.streams.tasks.give_up(claim, "no kind 'exct'; there are exact, math", "replica")
     with pytest.raises(InvalidInput, match="8 tasks in a row failed, the last one: no kind 'exct'"):
         await desk.batch()
 
@@ -431,7 +432,7 @@ async def test_dead_letters_of_an_abandoned_life_are_accounted_for_in_the_next(d
     await desk.feed.top_up()
     books = SavedLedger.of(Ledger())
     (claim,) = await desk.claim(1)
-    await desk.streams.tasks.bury(claim, "no", "replica")
+    await desk.streams.tasks.give_up(claim, "no", "replica")
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.3):
             await desk.batches.collect(BATCH, NOW)

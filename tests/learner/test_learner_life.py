@@ -18,11 +18,12 @@ from services.learner.wiring import build
 from shared.errors import Conflict, InvalidInput
 from shared.protocol.status import Evaluation, RunState, RunStatus
 from shared.runtime.drain import ExitCode
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from shared.streams import RunStreams, connect
 from shared.streams.keys import RUNS
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore
+from tests.accounts import is_balanced
 from tests.conftest import RedisProcess
 from tests.learner.fake_replica import FakeReplica
 from tests.waiting import wait_until_async
@@ -67,7 +68,10 @@ class Life:
 @asynccontextmanager
 async def life(config: LearnerConfig) -> AsyncIterator[Life]:
     app = build(config)
-    async with serving(app, open_door("127.0.0.1", 0, None)) as url, httpx.AsyncClient(base_url=url) as client:
+    async with (
+        serve_in_background(app, open_listener("127.0.0.1", 0, None)) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
         yield Life(app, client)
 
 
@@ -101,7 +105,7 @@ async def test_a_run_of_some_steps(
     config = configured(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 10})
     async with replica("one") as one, replica("two") as two, life(config) as learner:
         assert await learner.end() == 0
-    status = await streams.board.read()
+    status = await streams.status_keys.read()
     assert status is not None
     assert status.state is RunState.FINISHED
     assert status.accounts.used + status.accounts.skipped == 16
@@ -113,7 +117,7 @@ async def test_a_run_of_some_steps(
     assert one.loaded[-1] == two.loaded[-1] == status.version
     checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
     assert checkpoint is not None
-    assert checkpoint.state().ledger.accounts.balanced
+    assert is_balanced(checkpoint.state().ledger.accounts)
     assert len(list((config.run_dir / "trees").glob("*.msgpack"))) == 16
 
 
@@ -123,11 +127,11 @@ async def test_a_finished_run_is_not_run_again(
     config = configured(redis_url=redis_url, total_steps=1)
     async with replica("one"), life(config) as learner:
         assert await learner.end() == 0
-    before, told = (config.run_dir / "summary.json").stat(), await streams.board.read()
+    before, told = (config.run_dir / "summary.json").stat(), await streams.status_keys.read()
     async with life(config) as again:
         assert await again.end() == 0
     assert (config.run_dir / "summary.json").stat() == before
-    assert await streams.board.read() == told
+    assert await streams.status_keys.read() == told
 
 
 async def test_an_ended_run_is_shown_for_a_while_unless_it_is_told_to_go(
@@ -200,16 +204,16 @@ async def test_a_stop_asked_on_the_board_is_heard_and_the_books_are_kept(
         async with life(config) as learner:
             await learner.when(lambda status: status.step >= 3)
             fed = await learner.metric("ibtpo_learner_tasks_fed_total")
-            await streams.board.request_stop()
+            await streams.status_keys.request_stop()
             assert await learner.end() == 0
-        status = await streams.board.read()
+        status = await streams.status_keys.read()
         assert status is not None
         assert status.state is RunState.STOPPED
-        assert status.accounts.balanced
+        assert is_balanced(status.accounts)
         assert status.accounts.fed >= fed
         async with life(config) as again:
             later = await again.when(lambda now: now.step > status.step)
-            assert later.accounts.balanced
+            assert is_balanced(later.accounts)
             assert later.accounts.used >= status.accounts.used
             await again.client.post("/v1/stop")
             assert await again.end() == 0
@@ -223,7 +227,7 @@ async def test_a_signal_in_mid_run_leaves_a_run_to_go_on_with_and_a_code_that_sa
         await learner.when(lambda status: status.step >= 1)
         learner.interrupt()
         assert await learner.end() == ExitCode.INTERRUPTED
-    status = await streams.board.read()
+    status = await streams.status_keys.read()
     assert status is not None
     assert status.state is RunState.STOPPED
     checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
@@ -268,12 +272,12 @@ async def test_a_second_learner_is_refused_while_the_first_has_the_run(
     async with replica("one"), life(config) as learner:
 
         async def is_training() -> bool:
-            return (told := await streams.board.read()) is not None and told.state is RunState.TRAINING
+            return (told := await streams.status_keys.read()) is not None and told.state is RunState.TRAINING
 
         await wait_until_async(is_training)
         async with life(other) as second:
             assert await second.end() == 1
-        told = await streams.board.read()
+        told = await streams.status_keys.read()
         assert told is not None
         assert told.state is RunState.TRAINING  # as the owner says
         assert (await learner.status()).state is RunState.TRAINING
@@ -291,7 +295,7 @@ async def test_a_learner_that_was_superseded_ends_without_touching_the_run(
         await streams.lease.acquire(f"{socket.gethostname()}:{config.run_dir.resolve()}", 0)
         assert await learner.end() == 1
         assert checkpoints(config) == [0]
-    told = await streams.board.read()
+    told = await streams.status_keys.read()
     assert told is not None
     assert told.state is not RunState.FAILED  # which is the new owner's to say
 

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from services.learner.ledger import MAX_REFEEDS, End, Ledger, Standing, TaskId
 from services.learner.record.state import SavedLedger
 from shared.errors import InvalidInput
+from tests.accounts import is_balanced
 
 _PASS_LENGTH = 5
 
@@ -77,7 +78,7 @@ class AnyLifeOfTheBooks(RuleBasedStateMachine):
     @invariant()
     def the_books_say_what_happened(self) -> None:
         accounts = self.ledger.accounts
-        assert accounts.balanced
+        assert is_balanced(accounts)
         feedings = [end for attempts in self.attempts.values() for end in attempts]
         assert accounts.fed == len(feedings)
         assert accounts.outstanding == feedings.count(None) == len(self.ledger.outstanding)

@@ -11,7 +11,7 @@ from services.demo.task import checkpoint_directory
 from services.rollout.config import RolloutConfig
 from services.rollout.wiring import build
 from shared.protocol.weights import Manifest
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from shared.tree.draw import WeightVersion
 from shared.weights import write_manifest
 
@@ -38,7 +38,7 @@ async def replica(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         run="r", snapshots=tmp_path / "snapshots", verifier_url="http://127.0.0.1:9", verdict_seconds=0.3
     )
     async with (
-        serving(build(config), open_door("127.0.0.1", 0, None)) as url,
+        serve_in_background(build(config), open_listener("127.0.0.1", 0, None)) as url,
         httpx.AsyncClient(base_url=url, timeout=30) as client,
     ):
         yield client

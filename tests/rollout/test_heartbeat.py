@@ -20,7 +20,7 @@ from shared.protocol.status import RunState, RunStatus
 from shared.protocol.weights import Manifest
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from shared.streams import RunStreams, connect
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore, stream_bundle
@@ -85,7 +85,7 @@ class Replica:
 async def replica(redis_url: str, manifest: Manifest, bundle: Path, tmp_path: Path) -> AsyncIterator[Replica]:
     learner = Learner(manifest, bundle)
     async with served(learner), redis(redis_url) as streams:
-        await streams.board.publish(RunStatus(run="r", state=RunState.TRAINING, version=manifest.version))
+        await streams.status_keys.publish(RunStatus(run="r", state=RunState.TRAINING, version=manifest.version))
         replica = Replica(learner, streams, tmp_path / "store")
         async with replica.http:
             yield replica
@@ -102,7 +102,7 @@ async def served(learner: Learner) -> AsyncIterator[None]:
         token=None,
         max_body_bytes=1000,
     )
-    async with serving(app, open_door("127.0.0.1", 0, None)) as learner.url:
+    async with serve_in_background(app, open_listener("127.0.0.1", 0, None)) as learner.url:
         yield
 
 

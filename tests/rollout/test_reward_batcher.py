@@ -16,7 +16,7 @@ from shared.clients import VerifierClient
 from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 
 
 @dataclass
@@ -72,7 +72,7 @@ async def client_of(judge: Judge, **limits: float) -> AsyncIterator[RewardBatche
         max_body_bytes=2**20,
     )
     async with (
-        serving(app, open_door("127.0.0.1", 0, None)) as url,
+        serve_in_background(app, open_listener("127.0.0.1", 0, None)) as url,
         http_client(None, 5.0) as http,
         RewardBatcher(VerifierClient(http, url), BatchingLimits(**limits), RolloutMetrics()) as client,  # type: ignore[arg-type]
     ):

@@ -19,7 +19,7 @@ from services.rollout.config import RolloutConfig
 from services.rollout.wiring import build
 from shared.protocol.tree import ScoredTree
 from shared.protocol.weights import Manifest
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from shared.tree.draw import WeightVersion
 from shared.weights import stream_bundle, write_manifest
 
@@ -78,7 +78,7 @@ async def test_a_full_replica_refuses_a_stream_too_and_has_its_place_again_after
     config = RolloutConfig(run="r", snapshots=tmp_path / "snapshots", model=bundle, max_posted_trees=1)
     streamed = {**UNGRADED, "stream": True}
     async with (
-        serving(build(config), open_door("127.0.0.1", 0, None)) as url,
+        serve_in_background(build(config), open_listener("127.0.0.1", 0, None)) as url,
         httpx.AsyncClient(base_url=url, timeout=30) as client,
     ):
         async with client.stream("POST", "/v1/trees", json=streamed) as answer:
@@ -249,7 +249,7 @@ async def test_neither_a_clean_end_nor_a_killed_replica_leaves_snapshots(
         (root / name / "1.1").mkdir(parents=True)
     config = RolloutConfig(run="r", snapshots=tmp_path / "snapshots")
     async with (
-        serving(build(config), open_door("127.0.0.1", 0, None)) as url,
+        serve_in_background(build(config), open_listener("127.0.0.1", 0, None)) as url,
         httpx.AsyncClient(base_url=url, timeout=30) as client,
     ):
         await push(client, manifest, bundle)

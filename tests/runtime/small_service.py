@@ -18,7 +18,7 @@ from shared.protocol.message import Message
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
 from shared.runtime.logs import configure_logs, event_logger
-from shared.runtime.serve import open_door, serve, serving
+from shared.runtime.serve import open_listener, serve, serve_in_background
 
 TOKEN = "a-token-nobody-should-see"
 
@@ -87,7 +87,7 @@ def small_app(
 
 @asynccontextmanager
 async def client_of(app: FastAPI, token: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(app, open_door("127.0.0.1", 0, None)) as url, http_client(token, 10.0) as client:
+    async with serve_in_background(app, open_listener("127.0.0.1", 0, None)) as url, http_client(token, 10.0) as client:
         client.base_url = httpx.URL(url)
         yield client
 

@@ -7,14 +7,14 @@ import httpx
 import pytest
 
 from shared.errors import Conflict, IbtpoError, InvalidInput, Overloaded, TooLarge, Unauthorized, Unavailable
-from shared.runtime.client import http_client, raise_for_problem, reaching
-from shared.runtime.http_errors import of_error
+from shared.runtime.client import call_deadline, http_client, raise_for_error
+from shared.runtime.http_errors import error_response
 from tests.runtime.small_service import TOKEN, client_of, small_app
 
 
 @pytest.mark.parametrize("kind", [InvalidInput, Unauthorized, Conflict, TooLarge, Overloaded, Unavailable])
 def test_an_error_survives_the_journey(kind: type[IbtpoError]) -> None:
-    answer = of_error(kind("the value is 7; do otherwise"))
+    answer = error_response(kind("the value is 7; do otherwise"))
     response = httpx.Response(
         answer.status_code,
         content=bytes(answer.body),
@@ -22,7 +22,7 @@ def test_an_error_survives_the_journey(kind: type[IbtpoError]) -> None:
         request=httpx.Request("GET", "http://a:1/b"),
     )
     with pytest.raises(kind, match="the value is 7; do otherwise") as caught:
-        raise_for_problem(response)
+        raise_for_error(response)
     assert type(caught.value) is kind
 
 
@@ -39,28 +39,28 @@ def test_an_error_survives_the_journey(kind: type[IbtpoError]) -> None:
 def test_answers_of_strangers_become_errors_too(status: int, content: bytes, kind: type[IbtpoError]) -> None:
     response = httpx.Response(status, content=content, request=httpx.Request("GET", "http://a:1/b"))
     with pytest.raises(kind) as caught:
-        raise_for_problem(response)
+        raise_for_error(response)
     assert type(caught.value) is kind
     assert f"{status} from a:1/b" in str(caught.value)
 
 
 def test_a_success_raises_nothing() -> None:
-    raise_for_problem(httpx.Response(204))
+    raise_for_error(httpx.Response(204))
 
 
 async def test_the_token_travels() -> None:
     async with client_of(small_app(token=TOKEN), TOKEN) as client:
-        raise_for_problem(await client.post("/v1/orders", json={"count": 1}))
+        raise_for_error(await client.post("/v1/orders", json={"count": 1}))
     async with client_of(small_app(token=TOKEN)) as client:
         with pytest.raises(Unauthorized, match="Authorization: Bearer"):
-            raise_for_problem(await client.post("/v1/orders", json={"count": 1}))
+            raise_for_error(await client.post("/v1/orders", json={"count": 1}))
 
 
 async def test_a_call_has_a_deadline() -> None:
     async with client_of(small_app()) as client:
         start = time.monotonic()
         with pytest.raises(Unavailable, match=r"the small service did not answer within 0\.2 s"):
-            async with reaching("the small service", 0.2):
+            async with call_deadline("the small service", 0.2):
                 await client.get("/v1/slow/5000")
         assert time.monotonic() - start < 4
 
@@ -69,7 +69,7 @@ async def test_a_call_has_a_deadline() -> None:
 async def test_nobody_there_is_unavailable(url: str) -> None:
     async with http_client(None, 2.0) as client:
         with pytest.raises(Unavailable, match="the verifier cannot be reached"):
-            async with reaching("the verifier", 2.0):
+            async with call_deadline("the verifier", 2.0):
                 await client.get(url)
 
 
@@ -87,7 +87,7 @@ async def test_a_peer_that_accepts_and_says_nothing_does_not_hang_the_caller() -
     async with server, http_client(None, 0.2) as client:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(Unavailable):
-            async with reaching("a mute service", 5.0):
+            async with call_deadline("a mute service", 5.0):
                 await client.get(f"http://127.0.0.1:{port}/")
         await asyncio.wait_for(left.wait(), 5)
 

@@ -17,7 +17,7 @@ import pytest
 
 from shared.errors import Conflict, InvalidInput
 from shared.runtime.drain import Drain, ExitCode
-from shared.runtime.serve import check_door, open_door, serving, url_of
+from shared.runtime.serve import open_listener, require_token_beyond_loopback, serve_in_background, url_of
 from tests.runtime.small_service import TOKEN, small_app
 from tests.waiting import wait_until
 
@@ -170,35 +170,35 @@ async def test_the_log_is_json_lines_without_the_token(processes: Callable[..., 
 def test_a_door_to_strangers_needs_a_token(host: str) -> None:
     for token in (None, ""):
         with pytest.raises(InvalidInput, match="IBTPO_TOKEN"):
-            check_door(host, token)
-    check_door(host, TOKEN)
+            require_token_beyond_loopback(host, token)
+    require_token_beyond_loopback(host, TOKEN)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])
 def test_a_door_on_loopback_needs_none(host: str) -> None:
-    check_door(host, None)
+    require_token_beyond_loopback(host, None)
 
 
 def test_a_taken_port_and_an_unknown_host_are_explained() -> None:
-    with open_door("127.0.0.1", 0, None) as door:
+    with open_listener("127.0.0.1", 0, None) as door:
         port = door.getsockname()[1]
         with pytest.raises(Conflict, match=f"127.0.0.1:{port}.*another port"):
-            open_door("127.0.0.1", port, None)
+            open_listener("127.0.0.1", port, None)
     with pytest.raises(InvalidInput, match="no address of this machine"):
-        open_door("no.such.host.invalid", 0, TOKEN)
+        open_listener("no.such.host.invalid", 0, TOKEN)
 
 
 def test_a_url_is_one_that_this_machine_can_use() -> None:
-    with open_door("0.0.0.0", 0, TOKEN) as door:
+    with open_listener("0.0.0.0", 0, TOKEN) as door:
         assert url_of(door) == f"http://127.0.0.1:{door.getsockname()[1]}"
     if socket.has_ipv6:
-        with open_door("::1", 0, None) as door:
+        with open_listener("::1", 0, None) as door:
             assert url_of(door).startswith("http://[::1]:")
 
 
 async def test_an_app_can_be_served_inside_another_program(tmp_path: Path) -> None:
     app, url_file = small_app(), tmp_path / "url"
-    async with serving(app, open_door("127.0.0.1", 0, None), url_file) as url:
+    async with serve_in_background(app, open_listener("127.0.0.1", 0, None), url_file) as url:
         assert url_file.read_text() == url == app.state.url
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"{url}/readyz")).is_success

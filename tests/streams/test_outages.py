@@ -160,8 +160,8 @@ async def test_a_frozen_server_costs_no_more_than_the_deadline(
     server.thaw()
     # replies that came too late are given to nobody
     for index in range(20):
-        await retry_while_unavailable(lambda: run.board.announce_learner(f"http://{index}"), 5)  # noqa: B023
-        assert await run.board.learner_url() == f"http://{index}"
+        await retry_while_unavailable(lambda: run.status_keys.announce_learner(f"http://{index}"), 5)  # noqa: B023
+        assert await run.status_keys.learner_url() == f"http://{index}"
 
 
 async def test_a_cancelled_reader_leaves_the_connection_usable(
@@ -173,8 +173,8 @@ async def test_a_cancelled_reader_leaves_the_connection_usable(
         await asyncio.sleep(0.005)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-        await run.board.announce_learner(f"http://{index}")
-        assert await run.board.learner_url() == f"http://{index}"
+        await run.status_keys.announce_learner(f"http://{index}")
+        assert await run.status_keys.learner_url() == f"http://{index}"
 
 
 async def test_more_commands_at_once_than_connections_wait_their_turn(
@@ -208,7 +208,7 @@ async def test_on_a_full_server_a_learner_can_come_take_what_is_there_and_make_r
     await run.dead_letters.depth()
     await run._connection.command("CONFIG", "SET", "maxmemory", "1")
     assert await run.tasks.finish(good, a_tree(good.task))
-    assert await run.tasks.bury(bad, "no", "a")
+    assert await run.tasks.give_up(bad, "no", "a")
     assert await run.lease.acquire("learner", 1) == 1
     await run.lease.renew()
     for queue in (run.trees, run.dead_letters):

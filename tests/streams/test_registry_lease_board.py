@@ -102,45 +102,45 @@ async def test_one_of_many_that_ask_at_once_gets_the_lease(connection: Connectio
 
 
 async def test_the_board_keeps_the_last_status_and_lists_the_run(run: RunStreams, connection: Connection) -> None:
-    assert await run.board.read() is None
+    assert await run.status_keys.read() is None
     for step in (1, 2):
-        await run.board.publish(RunStatus(run=run.run, state=RunState.TRAINING, step=step))
-    status = await run.board.read()
+        await run.status_keys.publish(RunStatus(run=run.run, state=RunState.TRAINING, step=step))
+    status = await run.status_keys.read()
     assert status is not None
     assert status.step == 2
     other = RunStreams(connection, f"{run.run}-b")
-    await other.board.publish(RunStatus(run=other.run, state=RunState.FINISHED))
+    await other.status_keys.publish(RunStatus(run=other.run, state=RunState.FINISHED))
     assert (await list_runs(connection))[:2] == [other.run, run.run]
     await other.forget()
     assert other.run not in await list_runs(connection)
 
 
 async def test_a_stop_is_seen_until_it_is_cleared(run: RunStreams) -> None:
-    assert not await run.board.stop_requested()
-    await run.board.request_stop()
-    await run.board.request_stop()
-    assert await run.board.stop_requested()
-    await run.board.clear_stop()
-    assert not await run.board.stop_requested()
+    assert not await run.status_keys.is_stop_requested()
+    await run.status_keys.request_stop()
+    await run.status_keys.request_stop()
+    assert await run.status_keys.is_stop_requested()
+    await run.status_keys.clear_stop()
+    assert not await run.status_keys.is_stop_requested()
 
 
 async def test_the_learner_says_where_it_is(run: RunStreams) -> None:
-    assert await run.board.learner_url() is None
-    await run.board.announce_learner("http://learner:8000")
-    assert await run.board.learner_url() == "http://learner:8000"
+    assert await run.status_keys.learner_url() is None
+    await run.status_keys.announce_learner("http://learner:8000")
+    assert await run.status_keys.learner_url() == "http://learner:8000"
 
 
 async def test_a_status_of_another_release_is_named_as_such(run: RunStreams, connection: Connection) -> None:
     await connection.command("SET", RunKeys(run.run).status, '{"run": "x"}')
     with pytest.raises(InvalidInput, match="another release"):
-        await run.board.read()
+        await run.status_keys.read()
 
 
 async def test_forgetting_a_run_leaves_nothing_of_it_but_its_owner(run: RunStreams, connection: Connection) -> None:
     await run.replicas.announce(replica("a"), 60)
     await run.lease.acquire("a", 1)
-    await run.board.publish(RunStatus(run=run.run, state=RunState.FINISHED))
-    await run.board.request_stop()
+    await run.status_keys.publish(RunStatus(run=run.run, state=RunState.FINISHED))
+    await run.status_keys.request_stop()
     await run.incarnation()
     await run.tasks.take("a", 1, 0)
     await run.forget()

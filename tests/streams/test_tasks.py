@@ -64,7 +64,7 @@ async def test_finishing_twice_leaves_one_tree(run: RunStreams) -> None:
     [claim] = await run.tasks.take("a", 1, 0)
     assert await run.tasks.finish(claim, a_tree(claim.task))
     assert not await run.tasks.finish(claim, a_tree(claim.task))
-    assert not await run.tasks.bury(claim, "too late", "a")
+    assert not await run.tasks.give_up(claim, "too late", "a")
     assert await run.trees.depth() == (1, 0)
     assert await run.dead_letters.depth() == (0, 0)
 
@@ -144,7 +144,7 @@ async def test_a_waiting_replica_gets_what_another_releases(connection: Connecti
 async def test_a_buried_task_is_a_dead_letter_with_its_reason(run: RunStreams) -> None:
     await run.tasks.put(tasks(1))
     [claim] = await run.tasks.take("a", 1, 0)
-    assert await run.tasks.bury(claim, "the prompt is too long", "replica-a")
+    assert await run.tasks.give_up(claim, "the prompt is too long", "replica-a")
     assert await run.tasks.depth() == (0, 0)
     [delivery] = await run.dead_letters.take("learner", 5, 0)
     letter = delivery.item
@@ -167,7 +167,7 @@ async def test_an_unreadable_task_is_taken_as_such_and_can_be_buried(run: RunStr
     assert isinstance(stray.task, Unreadable)
     assert [(one.task.id, one.task.attempt) for one in (broken, stray)] == [("0-0", 0), ("", -1)]
     for claim in (broken, stray):
-        assert await run.tasks.bury(claim, "nobody can read it", "replica-a")
+        assert await run.tasks.give_up(claim, "nobody can read it", "replica-a")
     assert await run.tasks.depth() == (0, 1)
     letters = [delivery.item for delivery in await run.dead_letters.take("learner", 5, 0)]
     assert [(letter.id, letter.attempt) for letter in letters] == [("0-0", 0), ("", -1)]
@@ -218,7 +218,7 @@ async def test_nothing_is_lost_or_doubled_among_growers_that_die_release_and_fin
                 if fate < 0.45:
                     await run.tasks.release([claim], failed=rng.random() < 0.5)
                 elif fate < 0.55:
-                    await run.tasks.bury(claim, "chance", name)
+                    await run.tasks.give_up(claim, "chance", name)
                 else:
                     await run.tasks.finish(claim, a_tree(claim.task))
 

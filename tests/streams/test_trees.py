@@ -13,10 +13,10 @@ async def grow(run: RunStreams, count: int) -> None:
         await run.tasks.finish(claim, a_tree(claim.task))
 
 
-async def bury(run: RunStreams, count: int) -> None:
+async def give_up(run: RunStreams, count: int) -> None:
     await run.tasks.put(tasks(count))
     for claim in await run.tasks.take("a", count, 0):
-        await run.tasks.bury(claim, f"reason {claim.task.id}", "a")
+        await run.tasks.give_up(claim, f"reason {claim.task.id}", "a")
 
 
 async def test_a_tree_is_delivered_once_until_the_learner_restarts(run: RunStreams) -> None:
@@ -74,7 +74,7 @@ async def test_nothing_pending_is_redelivered_as_nothing(run: RunStreams) -> Non
 
 
 async def test_dead_letters_are_delivered_redelivered_and_acknowledged(run: RunStreams) -> None:
-    await bury(run, 3)
+    await give_up(run, 3)
     taken = await run.dead_letters.take("learner-1", 5, 0)
     assert await run.dead_letters.redeliver("learner-2", await run.dead_letters.pending()) == taken
     await run.dead_letters.acknowledge([delivery.entry_id for delivery in taken[:2]])
@@ -82,19 +82,19 @@ async def test_dead_letters_are_delivered_redelivered_and_acknowledged(run: RunS
     assert await run.dead_letters.depth() == (0, 1)
 
 
-async def test_people_can_read_dead_letters_that_were_accounted_for(run: RunStreams, connection: Connection) -> None:
-    await bury(run, 3)
+async def test_people_can_read_dead_letters_that_were_counted(run: RunStreams, connection: Connection) -> None:
+    await give_up(run, 3)
     taken = await run.dead_letters.take("learner", 5, 0)
     await run.dead_letters.acknowledge([delivery.entry_id for delivery in taken[:2]])
-    texts = await connection.command("LRANGE", RunKeys(run.run).buried, 0, -1)
+    texts = await connection.command("LRANGE", RunKeys(run.run).handled_dead_letters, 0, -1)
     assert [DeadLetter.model_validate_json(text).reason for text in texts] == ["reason 0-1", "reason 0-0"]
 
 
 async def test_what_is_kept_for_people_is_bounded(run: RunStreams, connection: Connection) -> None:
-    await bury(run, 1)
+    await give_up(run, 1)
     [delivery] = await run.dead_letters.take("learner", 1, 0)
     keys = RunKeys(run.run)
     for _ in range(3):
-        await connection.command("LPUSH", keys.buried, *["x"] * 600)
+        await connection.command("LPUSH", keys.handled_dead_letters, *["x"] * 600)
     await run.dead_letters.acknowledge([delivery.entry_id])
-    assert await connection.command("LLEN", keys.buried) == 1000
+    assert await connection.command("LLEN", keys.handled_dead_letters) == 1000

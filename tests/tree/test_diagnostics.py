@@ -37,7 +37,6 @@ def test_figures_are_as_defined(draws: tuple[Draw, ...], merged: bool, chosen: I
             eta2 = [slow.eta2(chosen.confidence, c) for c in draws_of]
             covs.append(covariance(eta1, eta2) * (len(draws_of) - 1) / len(draws_of))
     assert figures.ib_score == mean([scores[s] for s in forks])
-    assert figures.ib_score_all == mean([x for x in scores.values() if x is not None])
     assert figures.cov_eta == mean(covs)
     assert figures.cov_eta_nodes == len(covs)
     assert figures.avg_rate == mean(slow.reward)
@@ -55,7 +54,7 @@ def test_figures_of_many_trees_add_in_any_order(many: tuple[tuple[Draw, ...], ..
 
 
 def assert_equal(one: TreeFigures, other: TreeFigures) -> None:
-    for name in ("rewards", "root_values", "mixed", "fork_scores", "node_scores", "covariances"):
+    for name in ("rewards", "root_values", "mixed", "fork_scores", "covariances"):
         assert getattr(one, name).count == getattr(other, name).count
         assert getattr(one, name).total == pytest.approx(getattr(other, name).total)
     assert sorted(one.eta_pairs) == sorted(other.eta_pairs)

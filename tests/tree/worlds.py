@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count, product
 
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion, trajectory
-from shared.tree.expansion import Branch, Sampler
+from shared.tree.expansion import AnySampler, Branch
 from shared.tree.node import build_tree
 
 BLANK_LINE, EOS = 100, 101
@@ -74,7 +74,7 @@ class World:
         )
 
 
-def grow(world: World, sampler: Sampler, rng: random.Random) -> list[Draw]:
+def grow(world: World, sampler: AnySampler, rng: random.Random) -> list[Draw]:
     """One tree's record: draws from the root, then from where the sampler says, until it says nothing."""
     draws: list[Draw] = []
     branches: Sequence[Branch] = (Branch(None, 0, sampler.initial_draws),)
@@ -90,13 +90,13 @@ def grow(world: World, sampler: Sampler, rng: random.Random) -> list[Draw]:
     raise AssertionError("unreachable: the loop above ends by returning")
 
 
-def every_record(world: World, sampler: Sampler, rng: random.Random) -> Iterator[tuple[float, list[Draw]]]:
+def every_record(world: World, sampler: AnySampler, rng: random.Random) -> Iterator[tuple[float, list[Draw]]]:
     """Every record that the sampler can grow, with its probability; `rng` decides ties alone."""
     yield from _grown(world, sampler, rng, [], [Branch(None, 0, 1)] * sampler.initial_draws, 1)
 
 
 def _grown(
-    world: World, sampler: Sampler, rng: random.Random, draws: list[Draw], waiting: list[Branch], round_: int
+    world: World, sampler: AnySampler, rng: random.Random, draws: list[Draw], waiting: list[Branch], round_: int
 ) -> Iterator[tuple[float, list[Draw]]]:
     if not waiting:
         chosen = sampler.expand(build_tree(draws), round_, rng)

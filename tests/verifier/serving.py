@@ -9,7 +9,7 @@ import httpx
 
 from services.verifier.config import MathConfig, VerifierConfig
 from services.verifier.wiring import VerifierService
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 
 
 @asynccontextmanager
@@ -29,7 +29,7 @@ async def serve_verifier(**settings: Any) -> AsyncIterator[tuple[VerifierService
     """A verifier behind a port, and a client of it."""
     service = VerifierService(VerifierConfig(**{"math": MathConfig(workers=0), **settings}))
     async with (
-        serving(service.app, open_door("127.0.0.1", 0, None)) as url,
+        serve_in_background(service.app, open_listener("127.0.0.1", 0, None)) as url,
         httpx.AsyncClient(base_url=url, timeout=30) as client,
     ):
         yield service, client

@@ -13,7 +13,7 @@ from fastapi import FastAPI, HTTPException, Request
 from pydantic import ValidationError
 
 from services.verifier.config import CustomKindConfig
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from tests.verifier.serving import judge, make_item, open_verifier, serve_verifier
 
 FUNCTION = "tests.verifier.worker_functions:reward_length"
@@ -92,7 +92,7 @@ def _grader() -> FastAPI:
 async def test_an_endpoint_gives_verdicts_and_its_failures_none() -> None:
     grader = _grader()
     async with (
-        serving(grader, open_door("127.0.0.1", 0, None)) as url,
+        serve_in_background(grader, open_listener("127.0.0.1", 0, None)) as url,
         open_verifier(
             kinds={
                 "length": CustomKindConfig(url=f"{url}/grade", seconds=0.5),

@@ -15,7 +15,7 @@ from schemathesis import GenerationMode
 
 from services.verifier.config import MathConfig, VerifierConfig
 from services.verifier.wiring import build
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from tests.waiting import wait_until
 
 
@@ -32,7 +32,7 @@ class Running:
     async def _serve(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         app = build(VerifierConfig(deadline_seconds=5, math=MathConfig(workers=1)))
-        async with serving(app, open_door("127.0.0.1", 0, None)) as self.url:
+        async with serve_in_background(app, open_listener("127.0.0.1", 0, None)) as self.url:
             self._started.set()
             await self._ended.wait()
 

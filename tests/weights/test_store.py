@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from shared.errors import Conflict, IbtpoError, InvalidInput, TooLarge, Unavailable
 from shared.protocol.weights import BundleFile, Manifest
 from shared.tree.draw import WeightVersion
-from shared.weights import Snapshot, SnapshotStore, bundle_bytes, stream_bundle, write_manifest
+from shared.weights import Snapshot, SnapshotStore, bundle_length, stream_bundle, write_manifest
 from shared.weights.framing import MAGIC
 from shared.weights.manifest import content_hash
 
@@ -81,7 +81,7 @@ async def test_a_bundle_arrives_as_it_was_sent(learner: Learner, root: Path) -> 
     assert snapshot == store.latest() == Snapshot(manifest, root / "1.1")
     assert contents(snapshot.directory) == FILES
     assert names(root) == {"1.1"}
-    assert len(await bytes_of(manifest, directory)) == bundle_bytes(manifest)
+    assert len(await bytes_of(manifest, directory)) == bundle_length(manifest)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -157,7 +157,7 @@ async def test_a_cancelled_transfer_leaves_nothing(learner: Learner, root: Path)
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda data: data + b"x", "goes on after its last file"),
+        (lambda data: data + b"x", "bytes after its last file"),
         (lambda data: b"PK" + data, "not a weight bundle"),
         (lambda data: MAGIC + b"\0" * 8, "a manifest of 0 bytes"),
         (lambda data: MAGIC + b"\xff" * 8 + data, "a manifest of 18446744073709551615 bytes"),
@@ -284,21 +284,21 @@ async def test_the_newest_stay_and_a_newer_generation_is_newer(learner: Learner,
 async def test_a_snapshot_in_use_outlives_newer_ones_and_goes_when_it_is_let_go(learner: Learner, root: Path) -> None:
     store = SnapshotStore(root, keep=1)
     used = await store.receive(stream_bundle(*learner.write(1)), PLENTY)
-    async with store.pinned(used), store.pinned(used):
+    async with store.pin(used), store.pin(used):
         for number in (2, 3):
             await store.receive(stream_bundle(*learner.write(number)), PLENTY)
         assert contents(used.directory) == FILES
         assert names(root) == {"1.1", "1.3"}
     assert names(root) == {"1.3"}
     with pytest.raises(InvalidInput):
-        async with store.pinned(used):
+        async with store.pin(used):
             pass
 
 
 async def test_room_is_made_before_a_snapshot_is_staged(learner: Learner, root: Path) -> None:
     store = SnapshotStore(root, keep=1)
     served = await store.receive(stream_bundle(*learner.write(1)), PLENTY)
-    async with store.pinned(served):
+    async with store.pin(served):
         for number in (2, 3):
             data = await bytes_of(*learner.write(number))
 
@@ -324,7 +324,7 @@ async def test_snapshots_are_pinned_while_others_are_adopted_in_a_thread(learner
         latest = store.latest()
         if latest is not None:
             with suppress(InvalidInput):
-                async with store.pinned(latest):
+                async with store.pin(latest):
                     assert contents(latest.directory) == FILES
         await asyncio.sleep(0)
     await adopting

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from shared.errors import InvalidInput
-from shared.weights import TensorShape, refuse_other_shapes, tensor_shapes
+from shared.weights import TensorShape, require_same_tensors, tensor_shapes
 
 
 def write(path: Path, header: object, num_data_bytes: int, *, header_bytes: int | None = None) -> Path:
@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there_or_is_cut_is_refused(tmp_path: Path) -> None:
 
 def test_other_shapes_are_named() -> None:
     wanted = {"a": TensorShape("F32", (2, 3)), "b": TensorShape("F32", (4,))}
-    refuse_other_shapes(wanted, dict(wanted))
+    require_same_tensors(wanted, dict(wanted))
     for given, said in (
         ({"a": wanted["a"]}, "tensor 'b' is missing"),
         ({**wanted, "c": wanted["a"]}, "tensor 'c' is not of this model"),
@@ -116,4 +116,4 @@ def test_other_shapes_are_named() -> None:
         ({**wanted, "b": TensorShape("BF16", (4,))}, r"tensor 'b' is BF16\[4\]"),
     ):
         with pytest.raises(InvalidInput, match=said):
-            refuse_other_shapes(wanted, given)
+            require_same_tensors(wanted, given)

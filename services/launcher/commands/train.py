@@ -51,7 +51,7 @@ async def clear_ended_run(redis_url: str, run: str) -> None:
     connection = connect(redis_url)
     streams = RunStreams(connection, run)
     try:
-        status = await streams.board.read()
+        status = await streams.status_keys.read()
         if status is not None and status.state not in _ENDED and time.time() - status.time < RECENT_SECONDS:
             raise Conflict(
                 f"run {run!r} is going on in this Redis (its status is {time.time() - status.time:.0f} s old): choose "

@@ -19,7 +19,7 @@ class StatusSource:
     def __init__(self, run: str, redis_url: str | None, token: str | None) -> None:
         self._http = http_client(token, ANSWER_SECONDS)
         self._connection = connect(redis_url, timeout_seconds=ANSWER_SECONDS) if redis_url else None
-        self._board = RunStreams(self._connection, run).board if self._connection else None
+        self._status_keys = RunStreams(self._connection, run).status_keys if self._connection else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -36,9 +36,9 @@ class StatusSource:
         if learner_url:
             with contextlib.suppress(IbtpoError):
                 return await LearnerClient(self._http, learner_url).status(ANSWER_SECONDS)
-        if self._board is not None:
+        if self._status_keys is not None:
             with contextlib.suppress(IbtpoError):
-                return await self._board.read()
+                return await self._status_keys.read()
         return None
 
     async def request_stop(self, learner_url: str | None) -> bool:
@@ -47,8 +47,8 @@ class StatusSource:
             with contextlib.suppress(IbtpoError):
                 await LearnerClient(self._http, learner_url).stop(ANSWER_SECONDS)
                 return True
-        if self._board is not None:
+        if self._status_keys is not None:
             with contextlib.suppress(IbtpoError):
-                await self._board.request_stop()
+                await self._status_keys.request_stop()
                 return True
         return False

@@ -55,7 +55,7 @@ class LearnerHeartbeat:
         await asyncio.gather(*self._running, return_exceptions=True)
         try:
             await self._streams.lease.renew()
-            await self._streams.board.publish(self.status())
+            await self._streams.status_keys.publish(self.status())
             await self._streams.lease.release()
         except IbtpoError as error:
             log.warning("last_status_not_published", error=str(error))
@@ -65,12 +65,12 @@ class LearnerHeartbeat:
         return self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
 
     async def _beat(self) -> None:
-        await self._streams.board.announce_learner(self._url())
+        await self._streams.status_keys.announce_learner(self._url())
         self._replicas = list(await self._streams.replicas.live())
         self._tasks = await self._streams.tasks.depth()
         self._trees = await self._streams.trees.depth()
-        await self._streams.board.publish(self.status())
-        if await self._streams.board.stop_requested():
+        await self._streams.status_keys.publish(self.status())
+        if await self._streams.status_keys.is_stop_requested():
             self._on_stop()
 
     async def _renew(self) -> None:

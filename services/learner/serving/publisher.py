@@ -59,7 +59,7 @@ class Publisher:
     async def stream(self, snapshot: Snapshot) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bundle of a snapshot, which stays on disk until its last byte is sent."""
         async with (
-            self._store.pinned(snapshot),
+            self._store.pin(snapshot),
             aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as chunks,
         ):
             yield chunks
@@ -72,7 +72,7 @@ class Publisher:
         except Unavailable as error:
             log.warning("replicas_unknown", version=str(snapshot.version), error=str(error))
             return
-        async with self._store.pinned(snapshot):
+        async with self._store.pin(snapshot):
             await asyncio.gather(*(self._push_to(replica, snapshot) for replica in replicas))
         self._metrics.push_seconds.observe(time.monotonic() - started)
 

@@ -19,7 +19,7 @@ from services.rollout.config import EngineKind, RolloutConfig
 from services.rollout.wiring import RolloutService
 from shared.protocol.tree import ScoredTree
 from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from shared.tree.draw import WeightVersion
 from shared.weights import stream_bundle, write_manifest
 from tests.rollout.sglang.conftest import config_of
@@ -55,7 +55,9 @@ def coin_verifier() -> FastAPI:
 async def replica(tmp_path: Path) -> AsyncIterator[tuple[RolloutService, httpx.AsyncClient]]:
     """A replica that launches the contract-speaking server."""
     async with AsyncExitStack() as stack:
-        verifier_url = await stack.enter_async_context(serving(coin_verifier(), open_door("127.0.0.1", 0, None)))
+        verifier_url = await stack.enter_async_context(
+            serve_in_background(coin_verifier(), open_listener("127.0.0.1", 0, None))
+        )
         config = RolloutConfig(
             run="r",
             engine=EngineKind.SGLANG,
@@ -64,7 +66,7 @@ async def replica(tmp_path: Path) -> AsyncIterator[tuple[RolloutService, httpx.A
             verifier_url=verifier_url,
         )
         service = RolloutService(config)
-        url = await stack.enter_async_context(serving(service.app, open_door("127.0.0.1", 0, None)))
+        url = await stack.enter_async_context(serve_in_background(service.app, open_listener("127.0.0.1", 0, None)))
         yield service, await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from services.rollout.engines.sglang.nonfinite import refuse_nonfinite
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion
-from shared.weights import TensorShape, refuse_other_shapes, tensor_shapes
+from shared.weights import TensorShape, require_same_tensors, tensor_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Bundle:
             raise InvalidInput(
                 f"vocab_size is {new.vocab_size}, the served model's {self.vocab_size}: one run, one model"
             )
-        refuse_other_shapes(self.shapes, new.shapes)
+        require_same_tensors(self.shapes, new.shapes)
 
 
 def _config(directory: Path) -> dict[str, Any]:

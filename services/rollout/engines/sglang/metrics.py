@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from shared.runtime.counters import closed_counter
+from shared.runtime.counters import preset_counter
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 
@@ -39,10 +39,10 @@ class SglangMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.up = Gauge("ibtpo_rollout_engine_up", "Whether the engine's server serves now", registry=registry)
-        self.starts = closed_counter(
+        self.starts = preset_counter(
             "ibtpo_rollout_engine_starts_total", "Starts of the engine's server by cause", registry, cause=StartCause
         )
-        self.requests = closed_counter(
+        self.requests = preset_counter(
             "ibtpo_rollout_engine_requests_total", "Tries of completions by result", registry, result=RequestResult
         )
         self.in_flight = Gauge(
