@@ -1,16 +1,21 @@
 """Files of answers, judged by a verifier in this process or by one that runs."""
 
+import asyncio
 import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from rich.console import Console
 
 from services.verifier.judge_file import judge_file
-from shared.errors import InvalidInput, Unavailable
+from shared.errors import InvalidInput, Unauthorized, Unavailable
+from shared.runtime.serve import open_door, serving
 from tests.verifier.judging import rows_of
+from tests.verifier.serving import serve_verifier
 
 
 def _write(path: Path, rows: list[Any]) -> Path:
@@ -68,3 +73,43 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 def test_a_verifier_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         _judge_file(tmp_path, [_math(0, "3", "3")], url="http://127.0.0.1:9")
+
+
+async def test_a_running_verifier_judges_the_file(tmp_path: Path) -> None:
+    rows = [{"kind": "math", "response": r"\boxed{4}", "gold": gold} for gold in ("4", "5")]
+    async with serve_verifier(token="secret") as (_, client):
+        input, output = _write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+        code = await asyncio.to_thread(judge_file, input, output, str(client.base_url), "secret")
+        with pytest.raises(Unauthorized):
+            await asyncio.to_thread(judge_file, input, tmp_path / "other.jsonl", str(client.base_url), "wrong")
+    verdicts = [json.loads(line) for line in output.read_text().splitlines()]
+    assert code == 0
+    assert [(verdict["id"], verdict["reward"]) for verdict in verdicts] == [("1", 1.0), ("2", 0.0)], "lines are ids"
+    assert not (tmp_path / "other.jsonl").exists()
+
+
+async def test_an_overloaded_verifier_is_asked_again(tmp_path: Path) -> None:
+    app = FastAPI()
+    num_requests = 0
+
+    @app.post("/v1/verdicts")
+    async def verdicts(request: Request) -> Response:
+        nonlocal num_requests
+        num_requests += 1
+        if num_requests == 1:
+            return JSONResponse({"detail": "full"}, 429)
+        items = (await request.json())["items"]
+        return JSONResponse({"verdicts": [{"id": item["id"], "reward": 0.0, "outcome": "wrong"} for item in items]})
+
+    async with serving(app, open_door("127.0.0.1", 0, None)) as url:
+        input, output = _write(tmp_path / "in.jsonl", [_math(0, "3", "3")]), tmp_path / "out.jsonl"
+        assert await asyncio.to_thread(judge_file, input, output, url) == 0
+    assert num_requests == 2
+
+
+def test_a_row_without_a_reward_is_an_exit_code_of_1(tmp_path: Path) -> None:
+    rows = [{"kind": "code", "response": "x", "answer_key": {"tests": {"type": "stdio", "cases": []}}}]
+    code, (verdict,), printed = _judge_file(tmp_path, rows)
+    assert (code, verdict["id"], verdict["reward"]) == (1, "1", None)
+    assert "cases" in verdict["error"]
+    assert "1 rows: 1 not judged" in printed
