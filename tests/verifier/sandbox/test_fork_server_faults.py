@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -167,6 +168,39 @@ async def test_an_interpreter_that_is_not_there_is_a_refusal() -> None:
         assert "did not start" in sandbox.refusal
         with pytest.raises(Unavailable, match="code cannot be run here"):
             await sandbox.run(DOUBLE, Limits())
+
+
+def _write_interpreter(path: Path, code: str) -> str:
+    """An interpreter that runs `code`, with the real one's path and arguments in `arguments`."""
+    path.write_text(f"#!{sys.executable}\nimport os, sys\narguments = [sys.executable, *sys.argv[1:]]\n{code}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+async def test_a_fork_server_that_is_late_is_a_refusal(tmp_path: Path) -> None:
+    interpreter = _write_interpreter(tmp_path / "python", "import signal; signal.pause()")
+    async with open_jail(JailOptions(), interpreter=interpreter, answer_seconds=0.3) as sandbox:
+        assert sandbox.refusal is not None
+        assert "the fork-server was not ready after 0.3 s" in sandbox.refusal
+    assert not [pid for pid in find_descendants() if is_running(pid)]
+
+
+async def test_a_restarted_fork_server_with_fewer_layers_runs_nothing(tmp_path: Path) -> None:
+    lost_layer = tmp_path / "lost_layer"
+    interpreter = _write_interpreter(
+        tmp_path / "python",
+        f"if os.path.exists({str(lost_layer)!r}):\n"
+        "    arguments[-1] = arguments[-1].replace('\"uses_namespaces\": true', '\"uses_namespaces\": false')\n"
+        "os.execv(arguments[0], arguments)",
+    )
+    async with open_jail(JailOptions(concurrency=1), interpreter=interpreter) as sandbox:
+        assert (await sandbox.run(DOUBLE, Limits())).stdout == b"42\n"
+        lost_layer.touch()
+        assert sandbox.fork_server_pid is not None
+        os.kill(sandbox.fork_server_pid, signal.SIGKILL)
+        run = await sandbox.run(DOUBLE, Limits())
+    assert run.end_reason is EndReason.LOST
+    assert run.stderr.startswith(b"a restarted fork-server has other layers")
 
 
 async def test_a_program_that_gets_no_processor_is_forgiven_the_wait() -> None:

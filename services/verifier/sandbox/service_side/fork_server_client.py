@@ -76,7 +76,7 @@ class ForkServerClient:
 
     @classmethod
     async def start(cls, options: JailOptions, interpreter: str, answer_seconds: float) -> "ForkServerClient":
-        """Starts one and waits until it is ready. Raises ForkServerGone when it fails, TimeoutError when it is late."""
+        """Starts one and waits until it is ready. Raises ForkServerGone if it fails or is late."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
@@ -93,6 +93,9 @@ class ForkServerClient:
             async with asyncio.timeout(answer_seconds):
                 data = await asyncio.get_running_loop().sock_recv(ours, MAX_MESSAGE_BYTES)
             ready = unpack_message(data) if data else None
+        except TimeoutError:
+            errors = _kill(process, ours)
+            raise ForkServerGone(f"the fork-server was not ready after {answer_seconds:g} s: {errors}") from None
         except BaseException:
             _kill(process, ours)
             raise
