@@ -1,7 +1,7 @@
 """Fixtures of the learner's tests: a tiny policy, its problems, configurations."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from services.learner.config import LearnerConfig
+from shared.streams import RunStreams, connect
+from tests.learner.fake_replica import FakeReplica, Replica
 from tests.learner.policies import write_policy
 
 torch.set_num_threads(1)  # several tests share few cores
@@ -30,6 +32,20 @@ def problems_file(tmp_path: Path) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture
+async def streams(redis_url: str) -> AsyncIterator[RunStreams]:
+    """Those of the run `run`."""
+    opened = RunStreams(connect(redis_url, timeout_seconds=1.0), "run")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def replica(streams: RunStreams, tmp_path: Path) -> Replica:
+    """Starts fake replicas of the run."""
+    return lambda name: FakeReplica(streams, name, tmp_path / name).live()
 
 
 @pytest.fixture

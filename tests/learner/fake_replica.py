@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
 
 from shared.clients import LearnerClient
-from shared.errors import Overloaded, Unavailable
+from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.protocol.grow import GrowRequest
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.task import Task
@@ -32,7 +32,8 @@ class FakeReplica:
         self.name = name
         self.version: WeightVersion | None = None
         self.loaded: list[WeightVersion] = []
-        self.takes_weights = True
+        self.push_error: IbtpoError | None = None
+        """What it answers to pushed weights."""
         self.load_seconds = 0.0
         self.grow_seconds = 0.01
         self.is_overloaded = False
@@ -74,8 +75,8 @@ class FakeReplica:
 
         @router.put("/v1/weights/{version}")
         async def put_weights(version: str, request: Request) -> None:
-            if not self.takes_weights:
-                raise Unavailable("this replica takes no weights now")
+            if self.push_error is not None:
+                raise self.push_error
             await asyncio.sleep(self.load_seconds)
             snapshot = await self._store.receive(request.stream(), 1 << 26)
             assert str(snapshot.version) == version
@@ -126,6 +127,10 @@ class FakeReplica:
     async def _catch_up(self) -> None:
         """Pulls the learner's latest weights when it has none."""
         learner = await self._streams.status_keys.learner_url()
-        if self.version is None and self.takes_weights and learner is not None:
+        if self.version is None and self.push_error is None and learner is not None:
             async with httpx.AsyncClient() as http, LearnerClient(http, learner).latest_weights() as (_, chunks):
                 self.version = (await self._store.receive(chunks, 1 << 26)).version
+
+
+Replica = Callable[[str], AbstractAsyncContextManager[FakeReplica]]
+"""Starts one by its name."""

@@ -1,4 +1,4 @@
-"""The books: their identity holds at every moment, whatever arrives in whatever order."""
+"""The ledger: its identity holds at every moment, whatever arrives in whatever order."""
 
 import pytest
 from hypothesis import settings
@@ -20,14 +20,14 @@ def successor(task_id: TaskId) -> TaskId:
     return TaskId(task_id.epoch + 1, 0)
 
 
-class AnyLifeOfTheBooks(RuleBasedStateMachine):
-    """Random feedings, ends, refeeds, strangers and restarts, against a record that remembers every event."""
+class AnyLedger(RuleBasedStateMachine):
+    """Random feeds, ends, refeeds, foreign results and restarts, against a record that remembers every event."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ledger = Ledger()
         self.attempts: dict[TaskId, list[End | None]] = {}
-        self.turned_away = {Standing.DUPLICATE: 0, Standing.FOREIGN: 0}
+        self.unmatched = {Standing.DUPLICATE: 0, Standing.FOREIGN: 0}
 
     def pick(self, data: st.DataObject) -> TaskId | None:
         out = sorted(self.ledger.outstanding)
@@ -68,15 +68,15 @@ class AnyLifeOfTheBooks(RuleBasedStateMachine):
         else:
             assert standing is Standing.DUPLICATE
         self.ledger.count_unmatched(standing)
-        self.turned_away[standing] += 1
+        self.unmatched[standing] += 1
 
     @rule()
     def restart(self) -> None:
-        books = SavedLedger.of(self.ledger)
-        self.ledger = SavedLedger.model_validate_json(books.model_dump_json()).load()
+        saved = SavedLedger.of(self.ledger)
+        self.ledger = SavedLedger.model_validate_json(saved.model_dump_json()).load()
 
     @invariant()
-    def the_books_say_what_happened(self) -> None:
+    def the_accounts_say_what_happened(self) -> None:
         accounts = self.ledger.accounts
         assert is_balanced(accounts)
         feedings = [end for attempts in self.attempts.values() for end in attempts]
@@ -84,21 +84,21 @@ class AnyLifeOfTheBooks(RuleBasedStateMachine):
         assert accounts.outstanding == feedings.count(None) == len(self.ledger.outstanding)
         for end in End:
             assert getattr(accounts, end.value) == feedings.count(end)
-        assert accounts.duplicates == self.turned_away[Standing.DUPLICATE]
-        assert accounts.foreign == self.turned_away[Standing.FOREIGN]
+        assert accounts.duplicates == self.unmatched[Standing.DUPLICATE]
+        assert accounts.foreign == self.unmatched[Standing.FOREIGN]
 
 
-AnyLifeOfTheBooks.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
-TestTheBooks = AnyLifeOfTheBooks.TestCase
+AnyLedger.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestLedger = AnyLedger.TestCase
 
 
-def test_a_task_is_fed_in_its_turn_only() -> None:
+def test_tasks_are_fed_in_order_only() -> None:
     ledger = Ledger()
     with pytest.raises(ValueError, match="fed in order"):
         ledger.feed(TaskId(0, 1), TaskId(0, 2))
 
 
 @pytest.mark.parametrize("text", ["", "3", "-1-2", "a-b", "1-2-3", "1_0-2", "9" * 5000 + "-1"])
-def test_a_strangers_task_id_is_refused(text: str) -> None:
+def test_a_malformed_task_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         TaskId.parse(text)

@@ -68,7 +68,7 @@ def test_the_newest_few_stay(policy: Policy, root: Path) -> None:
     assert latest.directory.name == "12"
 
 
-def test_a_later_checkpoint_of_the_same_step_takes_its_place(policy: Policy, root: Path) -> None:
+def test_a_later_checkpoint_of_the_same_step_replaces_it(policy: Policy, root: Path) -> None:
     store = CheckpointStore(root, 2)
     store.save(policy, state(3, fed=1))
     store.save(policy, state(3, fed=2))
@@ -100,7 +100,7 @@ def test_a_replacement_that_was_cut_short_leaves_the_old_or_the_new_one(
     assert [path.name for path in root.iterdir()] == ["3"]
 
 
-def test_a_checkpoint_of_another_release_is_told(policy: Policy, root: Path) -> None:
+def test_a_checkpoint_of_another_release_is_refused(policy: Policy, root: Path) -> None:
     saved = CheckpointStore(root, 2).save(policy, state(3))
     (saved.directory / "state.json").write_text("{}")
     with pytest.raises(InvalidInput, match=r"cannot be read \(progress: Field required\); remove it to resume"):
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_release_is_told(policy: Policy, root: Path) -> 
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])
-def test_an_optimizer_that_cannot_be_read_is_told(damage: str, policy: Policy, root: Path) -> None:
+def test_an_optimizer_that_cannot_be_read_is_refused(damage: str, policy: Policy, root: Path) -> None:
     policy.model.statistics(PrefixRows.collate([trie_of([3, 4, 5])])).logprobs_RS.sum().backward()
     policy.apply_gradients(0.01)
     saved = CheckpointStore(root, 2).save(policy, state(3))

@@ -18,7 +18,7 @@ from services.learner.record.checkpoint import CheckpointStore
 from shared.errors import Unavailable
 from shared.protocol.figures import RunSummary
 from shared.protocol.status import RunState, RunStatus
-from shared.streams import RunStreams, connect
+from shared.streams import RunStreams
 from tests.accounts import is_balanced
 from tests.conftest import RedisProcess
 from tests.learner.fake_replica import FakeReplica
@@ -26,11 +26,11 @@ from tests.waiting import wait_until_async
 
 Configure = Callable[..., LearnerConfig]
 _ROOT = Path(__file__).parents[2]
-_SCRIPT = Path(__file__).with_name("real_learner.py")
+_SCRIPT = Path(__file__).with_name("learner_process.py")
 
 
 class LearnerProcess:
-    """Lives of one run's learner, each a process; their logs go to one file."""
+    """Processes of one run's learner, one after the other; their logs go to one file."""
 
     def __init__(self, config: LearnerConfig, directory: Path) -> None:
         self._config = directory / "config.json"
@@ -39,7 +39,7 @@ class LearnerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, size: int = 1) -> None:
-        """A life of `size` processes."""
+        """Starts it as `size` ranks."""
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
         ranks = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
         with self._log.open("ab") as log:
@@ -51,8 +51,8 @@ class LearnerProcess:
                 start_new_session=True,
             )
 
-    def members(self) -> list[int]:
-        """The processes that torchrun started, the first of the ranks first."""
+    def rank_pids(self) -> list[int]:
+        """The processes that torchrun started, by rank."""
         assert self._process is not None
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -103,15 +103,8 @@ def learner(config: LearnerConfig, tmp_path: Path) -> Iterator[LearnerProcess]:
 
 
 @pytest.fixture
-async def streams(redis_url: str) -> AsyncIterator[RunStreams]:
-    opened = RunStreams(connect(redis_url), "run")
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def replicas(streams: RunStreams, tmp_path: Path) -> AsyncIterator[None]:
-    """Two of them, in this test's loop."""
+    """Two replicas, in this test's loop."""
     one, two = (FakeReplica(streams, name, tmp_path / name) for name in ("one", "two"))
     async with one.live(), two.live():
         yield
@@ -212,12 +205,12 @@ async def test_sigterm_finishes_the_step_writes_a_checkpoint_and_a_later_life_go
 @pytest.mark.usefixtures("replicas")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
-async def test_a_crew_that_loses_a_member_ends_and_another_goes_on(
+async def test_when_a_rank_dies_all_end_and_a_restart_goes_on(
     rank: int, learner: LearnerProcess, config: LearnerConfig, streams: RunStreams
 ) -> None:
     learner.start(size=2)
     await status_when(streams, lambda status: status.step >= 7)
-    os.kill(learner.members()[rank], signal.SIGKILL)
+    os.kill(learner.rank_pids()[rank], signal.SIGKILL)
     assert await learner.exit_code() != 0
     learner.start(size=2)
     assert await learner.exit_code() == 0, learner.log

@@ -1,11 +1,11 @@
-"""A learner's life in this process: what it serves, publishes and measures while it trains, and how it ends."""
+"""A run in this process: what the learner serves, publishes and measures while it trains, and how it ends."""
 
 import asyncio
 import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -15,25 +15,24 @@ from fastapi import FastAPI
 from services.learner.config import LearnerConfig, Resume
 from services.learner.record.checkpoint import CheckpointStore
 from services.learner.wiring import build
-from shared.errors import Conflict, InvalidInput
+from shared.errors import Conflict, InvalidInput, Unavailable
 from shared.protocol.status import Evaluation, RunState, RunStatus
 from shared.runtime.drain import ExitCode
 from shared.runtime.serve import open_listener, serve_in_background
-from shared.streams import RunStreams, connect
+from shared.streams import RunStreams
 from shared.streams.keys import RUNS
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore
 from tests.accounts import is_balanced
 from tests.conftest import RedisProcess
-from tests.learner.fake_replica import FakeReplica
+from tests.learner.fake_replica import Replica
 from tests.waiting import wait_until_async
 
 Configure = Callable[..., LearnerConfig]
-Replica = Callable[[str], AbstractAsyncContextManager[FakeReplica]]
 
 
-class Life:
-    """One life of the learner, and a client of it."""
+class RunningLearner:
+    """A learner that serves its run, and a client of it."""
 
     def __init__(self, app: FastAPI, client: httpx.AsyncClient) -> None:
         self.client = client
@@ -66,13 +65,13 @@ class Life:
 
 
 @asynccontextmanager
-async def life(config: LearnerConfig) -> AsyncIterator[Life]:
+async def running(config: LearnerConfig) -> AsyncIterator[RunningLearner]:
     app = build(config)
     async with (
         serve_in_background(app, open_listener("127.0.0.1", 0, None)) as url,
         httpx.AsyncClient(base_url=url) as client,
     ):
-        yield Life(app, client)
+        yield RunningLearner(app, client)
 
 
 def checkpoints(config: LearnerConfig) -> list[int]:
@@ -87,23 +86,11 @@ def evaluations_of(config: LearnerConfig) -> tuple[Evaluation, ...]:
     return checkpoint.state().progress.evaluations
 
 
-@pytest.fixture
-async def streams(redis_url: str) -> AsyncIterator[RunStreams]:
-    opened = RunStreams(connect(redis_url), "run")
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def replica(streams: RunStreams, tmp_path: Path) -> Replica:
-    return lambda name: FakeReplica(streams, name, tmp_path / name).live()
-
-
 async def test_a_run_of_some_steps(
     configured: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
 ) -> None:
     config = configured(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 10})
-    async with replica("one") as one, replica("two") as two, life(config) as learner:
+    async with replica("one") as one, replica("two") as two, running(config) as learner:
         assert await learner.end() == 0
     status = await streams.status_keys.read()
     assert status is not None
@@ -125,19 +112,19 @@ async def test_a_finished_run_is_not_run_again(
     configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
     config = configured(redis_url=redis_url, total_steps=1)
-    async with replica("one"), life(config) as learner:
+    async with replica("one"), running(config) as learner:
         assert await learner.end() == 0
-    before, told = (config.run_dir / "summary.json").stat(), await streams.status_keys.read()
-    async with life(config) as again:
+    before, status = (config.run_dir / "summary.json").stat(), await streams.status_keys.read()
+    async with running(config) as again:
         assert await again.end() == 0
     assert (config.run_dir / "summary.json").stat() == before
-    assert await streams.status_keys.read() == told
+    assert await streams.status_keys.read() == status
 
 
-async def test_an_ended_run_is_shown_for_a_while_unless_it_is_told_to_go(
+async def test_an_ended_run_is_served_for_a_while_unless_a_signal_ends_it(
     configured: Configure, redis_url: str, replica: Replica
 ) -> None:
-    async with replica("one"), life(configured(redis_url=redis_url, linger_seconds=60.0)) as learner:
+    async with replica("one"), running(configured(redis_url=redis_url, linger_seconds=60.0)) as learner:
         await learner.when(lambda status: status.state is RunState.FINISHED)
         assert await learner.metric('ibtpo_learner_run_state{state="finished"}') == 1.0
         learner.interrupt()
@@ -148,7 +135,7 @@ async def test_a_run_ends_with_its_budget_of_tokens_and_leaves_nothing_to_grow(
     configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
     config = configured(redis_url=redis_url, total_steps=None, max_generated_tokens=500)
-    async with replica("one"), life(config) as learner:
+    async with replica("one"), running(config) as learner:
         assert await learner.end() == 0
     checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
     assert checkpoint is not None
@@ -164,7 +151,7 @@ async def test_the_latest_weights_are_served_whole_while_training_goes_on(
 ) -> None:
     config = configured(redis_url=redis_url, total_steps=1000)
     store = SnapshotStore(tmp_path / "joiner", keep=1)
-    async with replica("one"), life(config) as learner:
+    async with replica("one"), running(config) as learner:
         await learner.when(lambda status: status.step >= 2)
         before = WeightVersion(0, 0)
         for _ in range(3):
@@ -182,7 +169,7 @@ async def test_before_the_first_version_it_is_not_ready_and_serves_no_weights(
     configured: Configure, redis_process: RedisProcess
 ) -> None:
     redis_process.kill()
-    async with life(configured(redis_url=redis_process.url)) as learner:
+    async with running(configured(redis_url=redis_process.url)) as learner:
         assert (await learner.client.get("/readyz")).status_code == 503
         response = await learner.client.get("/v1/weights/latest")
         assert response.status_code == 503
@@ -196,12 +183,12 @@ async def test_before_the_first_version_it_is_not_ready_and_serves_no_weights(
         assert await learner.end() == 0
 
 
-async def test_a_stop_asked_on_the_board_is_heard_and_the_books_are_kept(
+async def test_a_stop_requested_through_redis_ends_the_run_and_keeps_its_accounts(
     configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
     config = configured(redis_url=redis_url, total_steps=1000)
     async with replica("one"):
-        async with life(config) as learner:
+        async with running(config) as learner:
             await learner.when(lambda status: status.step >= 3)
             fed = await learner.metric("ibtpo_learner_tasks_fed_total")
             await streams.status_keys.request_stop()
@@ -211,7 +198,7 @@ async def test_a_stop_asked_on_the_board_is_heard_and_the_books_are_kept(
         assert status.state is RunState.STOPPED
         assert is_balanced(status.accounts)
         assert status.accounts.fed >= fed
-        async with life(config) as again:
+        async with running(config) as again:
             later = await again.when(lambda now: now.step > status.step)
             assert is_balanced(later.accounts)
             assert later.accounts.used >= status.accounts.used
@@ -223,7 +210,7 @@ async def test_a_signal_in_mid_run_leaves_a_run_to_go_on_with_and_a_code_that_sa
     configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
     config = configured(redis_url=redis_url, total_steps=1000)
-    async with replica("one"), life(config) as learner:
+    async with replica("one"), running(config) as learner:
         await learner.when(lambda status: status.step >= 1)
         learner.interrupt()
         assert await learner.end() == ExitCode.INTERRUPTED
@@ -239,7 +226,7 @@ async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(
     configured: Configure, redis_process: RedisProcess, replica: Replica, streams: RunStreams
 ) -> None:
     config = configured(redis_url=redis_process.url, total_steps=1000, checkpoint_every=1000)
-    async with replica("one"), life(config) as learner:
+    async with replica("one"), running(config) as learner:
         await learner.when(lambda status: status.step >= 1)
         redis_process.command("CONFIG", "SET", "maxmemory", "1")
 
@@ -257,7 +244,7 @@ async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(
 async def test_a_last_status_that_redis_refuses_does_not_keep_a_learner_alive(
     configured: Configure, redis_process: RedisProcess, replica: Replica
 ) -> None:
-    async with replica("one"), life(configured(redis_url=redis_process.url, total_steps=1000)) as learner:
+    async with replica("one"), running(configured(redis_url=redis_process.url, total_steps=1000)) as learner:
         await learner.when(lambda status: status.step >= 1)
         redis_process.command("SET", RUNS, "somebody else's")
         await learner.client.post("/v1/stop")
@@ -269,17 +256,17 @@ async def test_a_second_learner_is_refused_while_the_first_has_the_run(
 ) -> None:
     config = configured(redis_url=redis_url, total_steps=1000)
     other = config.model_copy(update={"run_dir": tmp_path / "other"})
-    async with replica("one"), life(config) as learner:
+    async with replica("one"), running(config) as learner:
 
         async def is_training() -> bool:
-            return (told := await streams.status_keys.read()) is not None and told.state is RunState.TRAINING
+            return (status := await streams.status_keys.read()) is not None and status.state is RunState.TRAINING
 
         await wait_until_async(is_training)
-        async with life(other) as second:
+        async with running(other) as second:
             assert await second.end() == 1
-        told = await streams.status_keys.read()
-        assert told is not None
-        assert told.state is RunState.TRAINING  # as the owner says
+        status = await streams.status_keys.read()
+        assert status is not None
+        assert status.state is RunState.TRAINING  # as the owner says
         assert (await learner.status()).state is RunState.TRAINING
         await learner.client.post("/v1/stop")
         assert await learner.end() == 0
@@ -290,22 +277,22 @@ async def test_a_learner_that_was_superseded_ends_without_touching_the_run(
 ) -> None:
     monkeypatch.setattr("services.learner.serving.heartbeat._RENEW_SECONDS", 0.1)
     config = configured(redis_url=redis_url, total_steps=1000, checkpoint_every=1000)
-    async with replica("one"), life(config) as learner:
+    async with replica("one"), running(config) as learner:
         await learner.when(lambda status: status.step >= 1)
         await streams.lease.acquire(f"{socket.gethostname()}:{config.run_dir.resolve()}", 0)
         assert await learner.end() == 1
         assert checkpoints(config) == [0]
-    told = await streams.status_keys.read()
-    assert told is not None
-    assert told.state is not RunState.FAILED  # which is the new owner's to say
+    status = await streams.status_keys.read()
+    assert status is not None
+    assert status.state is not RunState.FAILED  # which is the new owner's to say
 
 
 async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
     configured: Configure, redis_url: str, replica: Replica
 ) -> None:
     config = configured(redis_url=redis_url, publish_seconds=0.3)
-    async with replica("good"), replica("slow") as slow, replica("bad") as bad, life(config) as learner:
-        slow.load_seconds, bad.takes_weights = 5.0, False
+    async with replica("good"), replica("slow") as slow, replica("bad") as bad, running(config) as learner:
+        slow.load_seconds, bad.push_error = 5.0, Unavailable("no room")
         assert await learner.end() == 0
         text = (await learner.client.get("/metrics")).text
     assert 'ibtpo_learner_weight_pushes_total{result="unreachable"} 0.0' not in text
@@ -323,7 +310,7 @@ async def test_an_evaluation_goes_on_when_a_replica_dies(
     )
     async with replica("one") as one, contextlib.AsyncExitStack() as doomed:
         two = await doomed.enter_async_context(replica("two"))
-        async with life(config) as learner:
+        async with running(config) as learner:
             await wait_until_async(lambda: two.posted >= 3)
             one.is_overloaded = True
             await doomed.aclose()
@@ -344,7 +331,7 @@ async def test_an_evaluation_is_of_the_policy_as_it_is_published_for_it_or_not_y
         publish_every=2,
         total_steps=3,
     )
-    async with replica("one"), life(config) as learner:
+    async with replica("one"), running(config) as learner:
         assert await learner.end() == 0
     assert [(one.step, one.version.number) for one in evaluations_of(config)] == [(0, 0), (1, 1), (2, 2), (3, 3)]
 
@@ -355,13 +342,13 @@ async def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_none_is_ma
     config = configured(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 4}, total_steps=1000)
     async with replica("one") as one:
         one.endless.add(0)
-        async with life(config) as learner:
+        async with running(config) as learner:
             await learner.when(lambda status: status.state is RunState.EVALUATING)
             learner.interrupt()
             assert await learner.end() == ExitCode.INTERRUPTED
         one.endless.clear()
         for _ in range(2):
-            async with life(config) as again:
+            async with running(config) as again:
                 await again.when(lambda status: bool(status.evaluations))
                 again.interrupt()
                 await again.end()
@@ -374,7 +361,7 @@ async def test_a_problem_that_gets_no_answer_costs_an_evaluation_that_problem_al
 ) -> None:
     bounds = {"problems": 10, "deadline_seconds": 3.0 if kind == "endless" else 8.0}
     config = configured(redis_url=redis_url, held_out=problems_file, evaluation=bounds, total_steps=1)
-    async with replica("one") as one, life(config) as learner:
+    async with replica("one") as one, running(config) as learner:
         getattr(one, kind).add(3)
         began = time.monotonic()
         evaluations = (await learner.when(lambda status: bool(status.evaluations))).evaluations
@@ -384,7 +371,7 @@ async def test_a_problem_that_gets_no_answer_costs_an_evaluation_that_problem_al
         assert await learner.end() == 0
 
 
-def test_what_cannot_be_run_is_told_at_the_start(configured: Configure, tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_refused_at_the_start(configured: Configure, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="resume is require, but"):
         build(configured(resume="require"))
     with pytest.raises(InvalidInput, match="exceed the policy's context"):
@@ -397,7 +384,7 @@ async def test_a_checkpoint_is_not_mixed_with_other_data_or_a_new_start(
     configured: Configure, redis_url: str, replica: Replica, problems_file: Path
 ) -> None:
     config = configured(redis_url=redis_url, total_steps=1)
-    async with replica("one"), life(config) as learner:
+    async with replica("one"), running(config) as learner:
         assert await learner.end() == 0
     with pytest.raises(Conflict, match=r"holds the checkpoint 1, and learner\.resume is never"):
         build(config.model_copy(update={"resume": Resume.NEVER}))

@@ -1,20 +1,15 @@
-"""Data sets: what is read, what is refused and how it is told, and the sequence of tasks made of them."""
+"""Data sets: what is read, and what is refused with file and line."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
-from services.learner.config import LearnerConfig
-from services.learner.ledger import FIRST_TASK, TaskId
 from services.learner.queue.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
-from services.learner.queue.task_sequence import TaskSequence
 from shared.errors import InvalidInput
 from tests.learner.policies import VOCAB_SIZE, write_policy
-from tests.learner.synthetic import growth
 
 LIMITS = ProblemLimits(vocab_size=VOCAB_SIZE, context_length=64, max_answer_tokens=16)
 ROW = {"id": "a", "prompt": "w0 w1", "kind": "exact", "answer_key": {"gold": "1"}}
@@ -84,49 +79,3 @@ def test_the_fingerprint_tells_data_sets_apart(tmp_path: Path, policy_dir: Path)
     one, same = read(tmp_path, policy_dir, ROW), read(tmp_path, policy_dir, ROW)
     other = read(tmp_path, policy_dir, ROW | {"answer_key": {"gold": "2"}})
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
-
-
-def sequence(seed: int = 0, count: int = 7) -> TaskSequence:
-    problems = [EncodedProblem(f"p{number}", (number + 1,), "exact", {}) for number in range(count)]
-    return TaskSequence("run", seed, problems, growth())
-
-
-def test_every_pass_has_every_problem_once_in_its_own_order() -> None:
-    tasks, task_id = sequence(), FIRST_TASK
-    passes: list[list[str]] = []
-    for _ in range(3):
-        epoch = []
-        for _ in range(7):
-            epoch.append(tasks.task(task_id).problem_id)
-            task_id = tasks.successor(task_id)
-        passes.append(epoch)
-    assert all(sorted(epoch) == [f"p{number}" for number in range(7)] for epoch in passes)
-    assert len({tuple(epoch) for epoch in passes}) == 3
-    assert task_id == TaskId(3, 0)
-
-
-def test_a_task_is_a_function_of_seed_and_id() -> None:
-    one, other = sequence(), sequence()
-    ids = [TaskId(epoch, index) for epoch in range(6) for index in range(7)]
-    assert [one.task(task_id) for task_id in ids] == [other.task(task_id) for task_id in reversed(ids)][::-1]
-    assert len({one.task(task_id, attempt).seed for task_id in ids for attempt in range(3)}) == 3 * len(ids)
-    assert [sequence(1).task(task_id).problem_id for task_id in ids] != [
-        one.task(task_id).problem_id for task_id in ids
-    ]
-
-
-def test_a_configuration_says_what_it_needs(configured: Callable[..., LearnerConfig]) -> None:
-    for changes, complaint in (
-        ({"total_steps": None}, "say when the run ends"),
-        ({"growth": {"sampler": "ib", "temperature": 0}}, "no distribution to learn from"),
-        ({"objective": {"minibatches": 9}}, "exceed the 4 trees"),
-        ({"publish_every": 3}, "publish at least every 2 updates"),
-        ({"advantage": "grop"}, "no credit is named 'grop'"),
-        ({"objective": {"clip": 1}}, "Extra inputs"),
-    ):
-        with pytest.raises(ValueError, match=complaint):
-            configured(**changes)
-    assert configured(advantage={"kind": "grpo", "epsilon": 0.5}).advantage.epsilon == 0.5
-    assert configured(max_staleness=2).max_outstanding == 12
-    assert configured(max_staleness=2, publish_every=2).max_outstanding == 8
-    assert configured(objective={"kl_coef": 0}).needs_reference is False

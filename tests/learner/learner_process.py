@@ -1,4 +1,4 @@
-"""The learner as a process of its own: `python real_learner.py CONFIG.json`."""
+"""The learner as a process of its own: `python learner_process.py CONFIG.json`."""
 
 import sys
 from pathlib import Path

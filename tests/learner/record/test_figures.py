@@ -1,0 +1,49 @@
+"""The figures of a step and of a whole run."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from services.learner.config import LearnerConfig
+from services.learner.record.figures import measure_trees, step_figures, summary
+from services.learner.record.progress import Progress
+from services.learner.record.state import SavedProgress
+from services.learner.serving.evaluation import make_evaluation
+from services.learner.training.trajectories import BuiltTree
+from services.learner.training.update import Update
+from shared.tree.draw import WeightVersion
+from tests.learner.synthetic import V0, draws, scored, task
+
+Configure = Callable[..., LearnerConfig]
+
+
+def test_a_step_shows_means_over_all_its_trees() -> None:
+    rng = random.Random(0)
+    trees = [scored(task(number), draws(rng, 4, 0, rewards=(number % 2, 0.0))) for number in range(4)]
+    figures, usage = measure_trees([BuiltTree.of(tree) for tree in trees])
+    shown = step_figures(3, figures, usage, Update(learning_rate=0.1))
+    assert (shown.step, shown.trees, shown.trajectories) == (3, 4, 16)
+    assert (shown.eff_rate, shown.avg_rate) == (0.5, 0.25)
+    assert shown.trajectories_per_1k_tokens == pytest.approx(16_000 / usage.generated_tokens)
+    assert shown.loss is None
+
+
+def test_a_summary_is_over_the_whole_run(configured: Configure) -> None:
+    config = configured(total_steps=2, evaluation={"k": 8})
+    progress = Progress(config, SavedProgress())
+    progress.begin_generation(1)
+    progress.add_evaluation(make_evaluation([[1.0, 0.0], [0.0, 0.0]], 0, V0, 8))
+    rng = random.Random(0)
+    for number in range(2):
+        tree = scored(task(number), draws(rng, 4, 0, rewards=(float(number), 0.0)))
+        progress.add_step(*measure_trees([BuiltTree.of(tree)]), is_updated=number == 1, seconds=2.0)
+    assert progress.is_done
+    assert progress.version == WeightVersion(1, 1)
+    told = summary(config, progress.saved)
+    assert (told.steps, told.trees, told.trajectories, told.eff_rate, told.avg_rate) == (2, 2, 8, 0.5, 0.25)
+    assert told.tokens_per_second == told.generated_tokens / 4.0
+    assert (told.avg_at_8_before, told.avg_at_8_after) == (0.25, None)
+    progress.add_evaluation(make_evaluation([[1.0, 1.0], [0.0, 1.0]], 2, V0, 8))
+    after = summary(config, progress.saved)
+    assert (after.avg_at_8_after, after.pass_at_8_after) == (0.75, 1.0)

@@ -1,0 +1,43 @@
+"""The configuration: what it refuses, and what it derives."""
+
+from collections.abc import Callable
+
+import pytest
+
+from services.learner.config import LearnerConfig, OptimizerConfig, Schedule
+
+
+def test_the_learning_rate_warms_up_to_its_height() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=3)
+    assert [config.learning_rate(step, 0.0) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "heights"),
+    [
+        (Schedule.CONSTANT, [1.0, 1.0, 1.0]),
+        (Schedule.COSINE, [1.0, 0.5, 0.0]),
+        (Schedule.LINEAR, [1.0, 0.5, 0.0]),
+    ],
+)
+def test_the_learning_rate_falls_as_its_schedule_says(schedule: Schedule, heights: list[float]) -> None:
+    config = OptimizerConfig(lr=1.0, schedule=schedule)
+    assert [config.learning_rate(7, progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx(heights)
+    assert config.learning_rate(7, 1.3) == pytest.approx(heights[-1])
+
+
+def test_a_configuration_says_what_it_needs(configured: Callable[..., LearnerConfig]) -> None:
+    for changes, complaint in (
+        ({"total_steps": None}, "say when the run ends"),
+        ({"growth": {"sampler": "ib", "temperature": 0}}, "no distribution to learn from"),
+        ({"objective": {"minibatches": 9}}, "exceed the 4 trees"),
+        ({"publish_every": 3}, "publish at least every 2 updates"),
+        ({"advantage": "grop"}, "no credit is named 'grop'"),
+        ({"objective": {"clip": 1}}, "Extra inputs"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            configured(**changes)
+    assert configured(advantage={"kind": "grpo", "epsilon": 0.5}).advantage.epsilon == 0.5
+    assert configured(max_staleness=2).max_outstanding == 12
+    assert configured(max_staleness=2, publish_every=2).max_outstanding == 8
+    assert configured(objective={"kl_coef": 0}).needs_reference is False

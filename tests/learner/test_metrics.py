@@ -1,0 +1,25 @@
+"""The learner's Prometheus series."""
+
+from services.learner.metrics import LearnerMetrics, StepResult
+from services.learner.serving.evaluation import make_evaluation
+from shared.protocol.figures import Shown, StepFigures, figures_in
+from tests.learner.synthetic import V0
+
+
+def test_every_declared_series_has_the_value_of_the_step_and_its_help() -> None:
+    metrics = LearnerMetrics()
+    values = {name: number for number, name in enumerate(StepFigures.model_fields)}
+    metrics.record_step(StepFigures(**values), StepResult.UPDATED)
+    helps = {metric.name: metric.documentation for metric in metrics.registry.collect()}
+    for where, suffix in ((Shown.GAUGE, ""), (Shown.COUNTER, "_total")):
+        for name, figure in figures_in(StepFigures, where).items():
+            assert metrics.registry.get_sample_value(f"ibtpo_learner_{name}{suffix}") == values[name], name
+            assert helps[f"ibtpo_learner_{name}"] == figure.help
+
+
+def test_the_engine_gap_is_shown_though_evaluations_alone_have_one() -> None:
+    metrics = LearnerMetrics()
+    metrics.record_step(StepFigures(step=1), StepResult.UPDATED)
+    assert metrics.registry.get_sample_value("ibtpo_learner_engine_gap") is None
+    metrics.record_evaluation(make_evaluation([[1.0, 0.0]], 1, V0, 2).model_copy(update={"engine_gap": 0.25}))
+    assert metrics.registry.get_sample_value("ibtpo_learner_engine_gap") == 0.25
