@@ -235,6 +235,7 @@ class LearnerConfig(_Table):
     )
     threads: int = Field(1, gt=0, description="Threads of torch")
     log_level: str = Field("info", description="debug, info, warning or error")
+    log_json: bool = Field(True, description="Log JSON lines; false: short text")
 
     @model_validator(mode="after")
     def _can_be_run(self) -> "LearnerConfig":

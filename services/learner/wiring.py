@@ -247,7 +247,7 @@ def build(config: LearnerConfig, group: ProcessGroup = SINGLE_PROCESS) -> FastAP
 
 def main(config: LearnerConfig) -> int:
     """Runs this process, as rank 0 or another rank; returns the exit code."""
-    configure_logs("learner", config.log_level, secrets=[config.token or ""])
+    configure_logs("learner", config.log_level, log_json=config.log_json, secrets=[config.token])
     try:
         group = ProcessGroup.join(config.device, config.precision)
         return run_on_rank0(config, group) if group.is_rank0 else serve_rank(config, group)

@@ -78,3 +78,4 @@ class RolloutConfig(BaseModel):
     max_bundle_bytes: int = Field(64 * 2**30, gt=0, description="Largest weights that are taken")
     max_body_bytes: int = Field(8 * 2**20, gt=0, description="For every body but weights")
     log_level: str = Field("info", description="debug, info, warning or error")
+    log_json: bool = Field(True, description="Log JSON lines; false: short text")

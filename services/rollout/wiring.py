@@ -157,7 +157,7 @@ def build(config: RolloutConfig) -> FastAPI:
 
 def main(config: RolloutConfig) -> int:
     """Serves until a signal; returns the exit code."""
-    configure_logs("rollout", config.log_level, secrets=[config.token or ""])
+    configure_logs("rollout", config.log_level, log_json=config.log_json, secrets=[config.token])
     return serve(
         build(config),
         host=config.host,

@@ -68,7 +68,7 @@ class VerifierConfig(Settings):
     url_file: Path | None = Field(None, description="where the bound URL is written, for launchers")
     token: str | None = Field(None, description="bearer token; required unless host is loopback")
     log_level: str = Field("info", description="debug, info, warning or error")
-    log_json: bool = Field(True, description="JSON lines instead of text")
+    log_json: bool = Field(True, description="log JSON lines; false: short text")
     grace_seconds: float = Field(30.0, ge=0, description="how long a stopping service finishes what it has accepted")
     max_body_bytes: int = Field(64 << 20, gt=0, description="largest request")
     max_pending_items: int = Field(16_384, gt=0, description="items accepted and not yet judged; beyond it: 429")

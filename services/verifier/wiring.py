@@ -70,7 +70,7 @@ def build(config: VerifierConfig) -> FastAPI:
 
 def main(config: VerifierConfig) -> int:
     """Serves until a signal stops it; returns the exit code."""
-    configure_logs("verifier", config.log_level, secrets=[config.token or ""])
+    configure_logs("verifier", config.log_level, log_json=config.log_json, secrets=[config.token])
     return serve(
         build(config),
         host=config.host,

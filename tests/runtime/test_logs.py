@@ -1,14 +1,20 @@
 """Each event is one line, and no line holds a secret."""
 
+import importlib
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.launcher.processes.log_tail import tail
+from services.launcher.settings.plan import SECTIONS
+from shared.runtime.config import load_config
 from shared.runtime.logs import JsonFormatter, TextFormatter, configure_logs, event_logger
 
 log = event_logger("tests.logs")
@@ -105,16 +111,51 @@ def test_people_get_short_text() -> None:
     assert TextFormatter("rollout").format(record).endswith("info    rollout tree_grown leaves=12")
 
 
-def test_configuring_sends_every_logger_through_one_form(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    try:
-        configure_logs("verifier", "info", secrets=["s3cret"])
-        logging.getLogger("somebody.else").warning("plain %s", "s3cret")
-        logging.getLogger("httpx").info("GET http://x")
-        log.info("ours")
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
+    yield root
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_configuring_sends_every_logger_through_one_form(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("verifier", "info", secrets=["s3cret", None])
+    logging.getLogger("somebody.else").warning("plain %s", "s3cret")
+    logging.getLogger("httpx").info("GET http://x")
+    log.info("ours")
     events = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
     assert events == ["plain ***", "ours"]
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_text_holds_no_secret_and_colours_only_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure_logs("verifier", log_json=False, secrets=["s3cret"])
+    log.error("failed", what="s3cret", token="word")
+    assert capsys.readouterr().err[9:] == "error   verifier failed what=*** token=***\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    configure_logs("verifier", log_json=False)
+    log.error("failed")
+    assert "\x1b[31merror  \x1b[0m verifier failed" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize("service", ["learner", "rollout", "verifier"])
+@pytest.mark.parametrize("log_json", [True, False])
+def test_log_json_says_how_every_service_logs(
+    service: str, log_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wiring = importlib.import_module(f"services.{service}.wiring")
+    for part in ("run_on_rank0",) if service == "learner" else ("build", "serve"):
+        monkeypatch.setattr(wiring, part, lambda *_, **__: log.info("started"))
+    needed = ["model=m", "data=d", "sampler=ib", "total_steps=1"] if service == "learner" else []
+    given = [*needed, f"log_json={str(log_json).lower()}"]
+    wiring.main(load_config(SECTIONS[service], service, None, given))
+    path = tmp_path / "log"
+    path.write_text(capsys.readouterr().err)
+    assert path.read_text().startswith("{") is log_json
+    assert tail(path, num_lines=1).endswith(f"{service} started" if not log_json else "info started")
