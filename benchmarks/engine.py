@@ -190,8 +190,8 @@ class Bench:
         requests = self._requests(1, INDEPENDENT.num_draws)
         jobs = [
             lambda: answers.complete(next(requests)),
-            self._grow_forever(independent, INDEPENDENT),
-            self._grow_forever(trees, IB_TREE),
+            self._growth_job(independent, INDEPENDENT),
+            self._growth_job(trees, IB_TREE),
         ]
         workers = [asyncio.create_task(_forever(job)) for job in jobs for _ in range(self.work.rows)]
         batches = {per_problem: self._requests(0, per_problem) for per_problem in ANSWERS_PER_PROBLEM}
@@ -214,7 +214,7 @@ class Bench:
         for used in (engine, *others):
             await used.close()
 
-    async def _started(self) -> EmbeddedEngine:
+    async def _start(self) -> EmbeddedEngine:
         engine = EmbeddedEngine(EmbeddedSettings(max_running_requests=self.work.rows))
         await engine.load(self.work.snapshot, WeightVersion(1, 0))
         return engine
@@ -227,7 +227,7 @@ class Bench:
                 seed = (self._seed * 100_000 + index) * 100 + nth
                 yield Request(prompt, work.max_tokens, Sampling(), work.vocabulary.stop_ids, seed)
 
-    def _grow_forever(self, engine: MeteredEngine, sampler: AnySampler) -> Callable[[], Awaitable[object]]:
+    def _growth_job(self, engine: MeteredEngine, sampler: AnySampler) -> Callable[[], Awaitable[object]]:
         """Grows one tree after another, each on another problem."""
         grower, tasks = TreeGrower(engine, RandomRewards(self._seed), "bench"), self._tasks(sampler)
         return lambda: grower.grow(next(tasks), self.work.vocabulary)

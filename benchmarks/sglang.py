@@ -149,7 +149,7 @@ async def clients(quick: bool) -> None:
     async with rollout(SIMULATED, "--token-seconds=0.01", "--whole-answers") as one:
         for in_flight in (64,) if quick else (64, 512):
             for name, opened in CLIENTS.items():
-                async with opened(_url(one)) as ask:
+                async with opened(one.engine.server.url) as ask:
                     await asyncio.gather(*(ask(body) for _ in range(in_flight)))  # connections open
                     cpu = time.process_time()
                     for _ in range(3):
@@ -185,7 +185,7 @@ async def httpx_client_per_connection(url: str) -> AsyncIterator[Ask]:
 @asynccontextmanager
 async def own_connections(url: str) -> AsyncIterator[Ask]:
     connections = Connections(url)
-    yield lambda body: connections.ask("POST", "/generate", body)
+    yield lambda body: connections.request("POST", "/generate", body)
     connections.close()
 
 
@@ -245,7 +245,7 @@ async def ask_bare(connections: Connections, trees: list[list[list[bytes]]], at_
     async def one_after_another() -> None:
         for rounds in waiting:
             for bodies in rounds:
-                await asyncio.gather(*(connections.ask("POST", "/generate", body) for body in bodies))
+                await asyncio.gather(*(connections.request("POST", "/generate", body) for body in bodies))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
@@ -255,7 +255,7 @@ async def ask_bare(connections: Connections, trees: list[list[list[bytes]]], at_
 async def flush(connections: Connections) -> None:
     """Both begin with an empty cache."""
     for _ in range(100):
-        if (await connections.ask("POST", "/flush_cache")).is_success:
+        if (await connections.request("POST", "/flush_cache")).is_success:
             return
         await asyncio.sleep(0.05)
     raise RuntimeError("the server's cache could not be flushed")
@@ -267,7 +267,7 @@ async def overhead(quick: bool) -> None:
     print("---|---|---|---|---")
     growth = Growth(sampler=IBSampler(), max_tokens=48, temperature=0.0)
     async with rollout(REAL) as one:
-        connections = Connections(_url(one))
+        connections = Connections(one.engine.server.url)
         for at_once in (8, 32):
             tasks = tasks_of(one.vocabulary, 2 * at_once, growth, seed=at_once)
             trees = await record(one, tasks)
@@ -288,12 +288,6 @@ async def overhead(quick: bool) -> None:
                 flush=True,
             )
         connections.close()
-
-
-def _url(one: Rollout) -> str:
-    serving = one.engine._supervisor.serving
-    assert serving is not None
-    return serving.client.url
 
 
 # Reuse

@@ -120,9 +120,7 @@ class Served:
 
     async def series(self, name: str, **labels: str) -> float:
         """One of the server's own series, as it is now."""
-        serving = self.engine._supervisor.serving
-        assert serving is not None
-        self.engine.series.show(await serving.client.metrics(10))
+        await self.engine.scrape()
         found = [
             sample.value
             for family in self.engine.series.collect()

@@ -18,6 +18,7 @@ from services.rollout.engines.engine import Completion, Request, Sampling
 from services.rollout.engines.sglang import ManagedServer, SglangEngine, SglangMetrics
 from services.rollout.engines.sglang.server import Server
 from shared.tree.draw import WeightVersion
+from tests.waiting import wait_until_async
 
 SERVER = Path(__file__).with_name("contract_server.py")
 STOP = frozenset({1})
@@ -29,7 +30,7 @@ def request(token_ids: tuple[int, ...] = (4, 5, 6), max_tokens: int = 8, **sampl
 
 @dataclass(slots=True)
 class Rig:
-    """An engine with its server, and a line to the server's test doors."""
+    """An engine with its server, and access to the server's test routes."""
 
     engine: SglangEngine
     server: Server
@@ -41,25 +42,28 @@ class Rig:
         assert self.server.pid is not None
         return self.server.pid
 
-    @property
-    def url(self) -> str:
-        serving = self.engine._supervisor.serving
-        assert serving is not None
-        return serving.client.url
-
     async def fault(self, path: str, fault: str, times: int = 1) -> None:
         async with httpx.AsyncClient() as http:
-            await http.post(f"{self.url}/test/fault", json={"path": path, "fault": fault, "times": times})
+            await http.post(f"{self.server.url}/test/fault", json={"path": path, "fault": fault, "times": times})
+
+    async def report(self) -> dict[str, Any]:
+        """What the server has seen and does now."""
+        async with httpx.AsyncClient() as http:
+            report: dict[str, Any] = (await http.get(f"{self.server.url}/test/seen")).json()
+            return report
 
     async def seen(self, path: str = "") -> list[dict[str, Any]]:
-        async with httpx.AsyncClient() as http:
-            calls = (await http.get(f"{self.url}/test/seen")).json()["calls"]
+        calls = (await self.report())["calls"]
         return [call for call in calls if call["path"].startswith(path) and not call["path"].startswith("/test")]
 
-    async def tokens(self) -> dict[str, int]:
-        async with httpx.AsyncClient() as http:
-            found: dict[str, int] = (await http.get(f"{self.url}/test/seen")).json()["tokens"]
-            return found
+    async def samples(self, num_requests: int) -> None:
+        """Waits until the server has sampled tokens of so many requests that are not finished."""
+
+        async def are_sampled() -> bool:
+            running = (await self.report())["running"]
+            return sum(num_tokens > 0 for num_tokens in running.values()) >= num_requests
+
+        await wait_until_async(are_sampled)
 
     def value(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0

@@ -2,7 +2,7 @@
 
 It takes SGLang's command line, so that a replica can launch it: python contract_server.py --model-path DIR --port N.
 A bundle's weights are known by the directory's name. POST /test/fault has the next calls of a path go wrong as one
-of FAULTS says; GET /test/seen lists the calls that were made.
+of FAULTS says; GET /test/seen lists the calls so far, and what the server does now.
 """
 
 import argparse
@@ -68,6 +68,7 @@ class State:
     seen: list[dict[str, Any]] = field(default_factory=list)
     faults: dict[str, deque[str]] = field(default_factory=dict)
     most_running: int = 0
+    num_health_checks: int = 0
 
     def fault(self, path: str) -> str:
         waiting = self.faults.get(path)
@@ -189,6 +190,7 @@ class Answering:
         state = self.state
         if self.path != "/metrics" and not self.path.startswith("/health"):
             state.seen.append({"path": self.path, "call": call})
+        state.num_health_checks += self.path == "/health_generate"
         fault = state.fault(self.path)
         if fault == "exit":
             os._exit(1)
@@ -270,7 +272,7 @@ class Answering:
                 state.faults.setdefault(call["path"], deque()).extend([call["fault"]] * call.get("times", 1))
                 self.say(200, {})
             case "/test/seen":
-                self.say(200, {"calls": state.seen, "tokens": state.tokens, "most_running": state.most_running})
+                self.say(200, seen_by(state))
             case _:
                 self.say(404, {"detail": "Not Found"})
 
@@ -291,6 +293,16 @@ class Answering:
             state.version = call["weight_version"]
         state.cached.clear()
         self.say(200, {"success": True, "message": "Succeeded"})
+
+
+def seen_by(state: State) -> dict[str, Any]:
+    return {
+        "calls": state.seen,
+        "tokens": state.tokens,
+        "most_running": state.most_running,
+        "running": {run.rid: run.num_tokens for run in state.running.values()},
+        "num_health_checks": state.num_health_checks,
+    }
 
 
 def metrics_of(state: State) -> str:

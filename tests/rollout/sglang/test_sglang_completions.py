@@ -1,4 +1,4 @@
-"""Completions through the SGLang engine: what is sent, what comes back, what is refused, dropped and tried again."""
+"""Completions through the SGLang engine: what is sent, answered, refused, dropped and retried."""
 
 import asyncio
 from typing import Any
@@ -80,7 +80,7 @@ async def test_the_longest_request_that_is_let_through_is_served_whole(rig: RigF
 
 
 @pytest.mark.parametrize(
-    ("fault", "error", "told"),
+    ("fault", "error", "message"),
     [
         ("message-in-error", InvalidInput, "refused: one"),
         ("text-in-error", InvalidInput, "refused: two"),
@@ -92,11 +92,11 @@ async def test_the_longest_request_that_is_let_through_is_served_whole(rig: RigF
     ],
 )
 async def test_each_shape_of_refusal_becomes_an_error_of_ours(
-    rig: RigFactory, fault: str, error: type[Exception], told: str
+    rig: RigFactory, fault: str, error: type[Exception], message: str
 ) -> None:
     served = await rig()
     await served.fault("/generate", fault)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         await served.complete()
     assert (await served.complete()).token_ids
     assert served.value("ibtpo_rollout_engine_requests_total", result="failed") == 1
@@ -114,19 +114,6 @@ async def test_what_the_server_drops_is_tried_again_but_not_for_ever(rig: RigFac
     assert served.engine.version == WeightVersion(1, 1)
 
 
-async def test_a_connection_that_the_server_closed_meanwhile_costs_nothing(rig: RigFactory) -> None:
-    served = await rig()
-    await served.complete()
-    serving = served.engine._supervisor.serving
-    assert serving is not None
-    idle = serving.client._connections._idle
-    assert idle
-    for kept in idle:
-        kept._reader.feed_eof()
-    assert (await served.complete()).token_ids
-    assert served.value("ibtpo_rollout_engine_requests_total", result="lost") == 0
-
-
 async def test_a_completion_past_its_deadline_is_given_up_and_dropped_at_the_server(rig: RigFactory) -> None:
     served = await rig("--token-seconds", "0.05", request_seconds=0.3)
     with pytest.raises(Unavailable, match=r"within 0\.3 s"):
@@ -138,7 +125,7 @@ async def test_a_completion_past_its_deadline_is_given_up_and_dropped_at_the_ser
 async def test_cancelling_frees_the_server_at_once(rig: RigFactory) -> None:
     served = await rig("--token-seconds", "0.05")
     asked = [asyncio.create_task(served.complete((4, 5, i), 200)) for i in range(2, 6)]
-    await asyncio.sleep(0.2)
+    await served.samples(4)
     for task in asked:
         task.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
@@ -148,9 +135,11 @@ async def test_cancelling_frees_the_server_at_once(rig: RigFactory) -> None:
 
 
 async def _until_aborted(served: Any, number: int) -> None:
-    async with asyncio.timeout(5):
-        while len(aborts := await served.seen("/abort_request")) < number:
-            await asyncio.sleep(0.02)
+    async def are_aborted() -> bool:
+        return len(await served.seen("/abort_request")) >= number
+
+    await wait_until_async(are_aborted)
+    aborts = await served.seen("/abort_request")
     sent = [call["call"]["rid"] for call in await served.seen("/generate")]
     assert {call["call"]["rid"] for call in aborts} <= set(sent)
 
@@ -160,17 +149,10 @@ async def test_no_more_requests_are_at_the_server_than_were_allowed(rig: RigFact
     async with asyncio.TaskGroup() as group:
         for index in range(12):
             group.create_task(served.complete((4, 2 + index), 10))
-    assert (await _most_running(served)) == 3
+    assert (await served.report())["most_running"] == 3
 
 
-async def _most_running(served: Any) -> int:
-    import httpx
-
-    async with httpx.AsyncClient() as http:
-        return int((await http.get(f"{served.url}/test/seen")).json()["most_running"])
-
-
-async def test_calls_beyond_the_bound_are_told_to_come_later(rig: RigFactory) -> None:
+async def test_calls_beyond_the_bound_are_overloaded(rig: RigFactory) -> None:
     served = await rig("--token-seconds", "0.01", max_requests=1, max_waiting=2)
     asked = [asyncio.create_task(served.complete((4, 2 + i), 20)) for i in range(3)]
     with pytest.raises(Overloaded):
@@ -178,7 +160,7 @@ async def test_calls_beyond_the_bound_are_told_to_come_later(rig: RigFactory) ->
     assert all(each.token_ids for each in await asyncio.gather(*asked[:2]))
 
 
-async def test_siblings_of_a_fresh_prompt_wait_until_it_is_computed_once(rig: RigFactory) -> None:
+async def test_simultaneous_requests_wait_until_their_prompt_is_computed_once(rig: RigFactory) -> None:
     served = await rig("--prefill-seconds", "0.05", "--token-seconds", "0.001")
     prompt = (4, 5, 6, 7, 8, 9)
     async with asyncio.TaskGroup() as group:
@@ -188,7 +170,7 @@ async def test_siblings_of_a_fresh_prompt_wait_until_it_is_computed_once(rig: Ri
     assert [call.get("stream", False) for call in calls] == [True, False, False, False]
 
 
-async def test_siblings_do_not_wait_for_the_whole_answer(rig: RigFactory) -> None:
+async def test_followers_do_not_wait_for_the_whole_answer(rig: RigFactory) -> None:
     served = await rig("--token-seconds", "0.01")
     started = asyncio.get_running_loop().time()
     async with asyncio.TaskGroup() as group:
@@ -198,17 +180,17 @@ async def test_siblings_do_not_wait_for_the_whole_answer(rig: RigFactory) -> Non
 
 
 @pytest.mark.parametrize("fault", ["unavailable", "garbled", "close"])
-async def test_siblings_go_on_when_the_one_ahead_fails(rig: RigFactory, fault: str) -> None:
+async def test_followers_go_on_when_the_first_request_fails(rig: RigFactory, fault: str) -> None:
     served = await rig()
     await served.fault("/generate", fault)
     results = await asyncio.gather(*(served.complete() for _ in range(4)), return_exceptions=True)
     assert sum(isinstance(result, Unavailable) for result in results) == (0 if fault == "close" else 1)
 
 
-async def test_siblings_go_on_when_the_one_ahead_is_cancelled(rig: RigFactory) -> None:
+async def test_followers_go_on_when_the_first_request_is_cancelled(rig: RigFactory) -> None:
     served = await rig("--prefill-seconds", "0.2")
     asked = [asyncio.create_task(served.complete()) for _ in range(3)]
-    await asyncio.sleep(0.05)
+    await wait_until_async(lambda: served.seen("/generate"))
     asked[0].cancel()
     assert all(each.token_ids for each in await asyncio.gather(*asked[1:]))
     early = [asyncio.create_task(served.complete((7, 7))) for _ in range(3)]
@@ -223,7 +205,7 @@ async def test_before_the_first_load_and_after_the_end_nothing_is_served(rig: Ri
         await served.complete()
     served = await rig("--token-seconds", "0.05")
     asked = [asyncio.create_task(served.complete((4, i), 100)) for i in range(2, 5)]
-    await asyncio.sleep(0.1)
+    await served.samples(3)
     await served.engine.close()
     for task in asked:
         with pytest.raises(Unavailable, match="closed"):
@@ -235,8 +217,6 @@ async def test_before_the_first_load_and_after_the_end_nothing_is_served(rig: Ri
 async def test_the_servers_own_series_are_shown_without_its_models_path(rig: RigFactory) -> None:
     served = await rig()
     await served.complete()
-    await wait_until_async(lambda: served.value("sglang:num_running_reqs", tp_rank="0") is not None, 1)
-    served.engine._scraping.cancel()  # type: ignore[union-attr]
-    served.engine.series.show(await served.engine._supervisor.serving.client.metrics(5))  # type: ignore[union-attr]
+    await served.engine.scrape()
     assert served.value("sglang:realtime_tokens_total", mode="prefill_compute") > 0
     assert served.registry.get_sample_value("python_info") is None

@@ -166,8 +166,8 @@ def test_other_releases_are_refused(version: object) -> None:
 
 
 def test_a_servers_url_is_read_or_refused() -> None:
-    assert Address.of("http://sglang:30000") == Address("sglang", 30000, is_tls=False)
-    assert Address.of("https://sglang/") == Address("sglang", 443, is_tls=True)
+    assert Address.parse("http://sglang:30000") == Address("sglang", 30000, is_tls=False)
+    assert Address.parse("https://sglang/") == Address("sglang", 443, is_tls=True)
     for url in ("", "sglang:30000", "ftp://sglang", "http://sglang/v1"):
         with pytest.raises(InvalidInput):
-            Address.of(url)
+            Address.parse(url)

@@ -1,4 +1,4 @@
-"""What a policy bundle says of itself, read before SGLang sees it."""
+"""A policy bundle on the disk, checked before SGLang loads it."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from shared.weights import TensorShape, require_same_tensors, tensor_shapes
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A policy bundle on the disk that was found fit to be served."""
+    """A bundle that is fit to be served."""
 
     directory: Path
     version: WeightVersion
@@ -23,7 +23,7 @@ class Bundle:
 
     @classmethod
     def read(cls, directory: Path, version: WeightVersion) -> "Bundle":
-        """InvalidInput for what no server should be asked to load. Blocking: reads all weights once."""
+        """InvalidInput for a bundle that no server should load. Blocking: reads all weights once."""
         directory = directory.resolve()
         config = _config(directory)
         text_config = config.get("text_config", config)
@@ -34,12 +34,12 @@ class Bundle:
         refuse_nonfinite(directory)
         return cls(directory, version, vocab_size, shapes)
 
-    def refuse_as_successor(self, new: "Bundle") -> None:
-        """InvalidInput unless `new` is another state of this model: SGLang reads a configuration only when it starts,
-        and what it does with other shapes is not defined."""
+    def check_successor(self, new: "Bundle") -> None:
+        """InvalidInput unless `new` is the same model with other weights: SGLang reads the configuration only when it
+        starts, and its behaviour with other shapes is undefined."""
         if new.vocab_size != self.vocab_size:
             raise InvalidInput(
-                f"vocab_size is {new.vocab_size}, the served model's {self.vocab_size}: one run, one model"
+                f"vocab_size is {new.vocab_size}, that of the served model {self.vocab_size}: a run has one model"
             )
         require_same_tensors(self.shapes, new.shapes)
 
@@ -51,5 +51,5 @@ def _config(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise InvalidInput(f"{path} is no JSON object")
+        raise InvalidInput(f"{path} is not a JSON object")
     return config

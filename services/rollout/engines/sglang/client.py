@@ -1,4 +1,4 @@
-"""The calls of SGLang's HTTP interface that a replica makes, each with a deadline."""
+"""A replica's calls of SGLang's HTTP interface, each with a deadline."""
 
 import asyncio
 import json
@@ -25,15 +25,15 @@ _ABORT_SECONDS = 5.0
 
 
 class UnsupportedRelease(Unavailable):
-    """This SGLang does not do what the engine needs."""
+    """This SGLang lacks what the engine needs."""
 
 
 class NotLoaded(Unavailable):
-    """A weight update that was not a plain success: which weights and cache the server has now is unknown."""
+    """A weight update did not clearly succeed: the server's weights and cache are unknown."""
 
 
 class SglangClient:
-    """One server. Nothing here is tried twice: who calls knows what is safe to repeat."""
+    """One server. Nothing is retried here: the callers know what is safe to repeat."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -44,36 +44,36 @@ class SglangClient:
         self._connections.close()
 
     async def generate(self, body: bytes, seconds: float, on_first_token: Callable[[], None] | None) -> dict[str, Any]:
-        """A completion's answer, read whole; with `on_first_token`, `body` asked for a stream.
+        """The answer to a completion request; with `on_first_token`, `body` must ask for a stream.
 
-        Raises InvalidInput for what the server refuses, Overloaded when its queue is full, Unreachable or
+        Raises InvalidInput if the server refuses it, Overloaded if its queue is full, Unreachable or
         DeadlineExceeded.
         """
         async with _deadline("a completion", seconds):
             if on_first_token is None:
-                return wire.parse_object((await self._asked("POST", "/generate", body)).body)
-            answer = await self._asked("POST", "/generate", body, lambda _: on_first_token())
+                return wire.parse_object((await self._request("POST", "/generate", body)).body)
+            answer = await self._request("POST", "/generate", body, lambda _: on_first_token())
         return (
             wire.parse_last_event(answer.body) if answer.body.startswith(b"data:") else wire.parse_object(answer.body)
         )
 
     async def abort(self, rid: str) -> None:
-        """Drops a request that nobody waits for. The server takes it at its word whether or not it knows the id."""
+        """Drops a request that nobody waits for. Succeeds for unknown ids as well."""
         async with _deadline("an abort", _ABORT_SECONDS):
             await self._post("/abort_request", {"rid": rid})
 
     async def pause(self) -> None:
-        """Sends every running request back to the queue, where it waits for `resume` with the tokens it has."""
+        """Moves every running request back to the queue, where it keeps its tokens and waits for `resume`."""
         async with _deadline("a pause", _PAUSE_SECONDS):
             await self._post("/pause_generation", {"mode": "retract"})
 
     async def resume(self) -> None:
-        """Goes on; every request's prefix is computed anew."""
-        async with _deadline("going on", _PAUSE_SECONDS):
+        """Continues; the prefix of every request is recomputed."""
+        async with _deadline("a resume", _PAUSE_SECONDS):
             await self._post("/continue_generation", {})
 
     async def update_weights(self, directory: Path, version: WeightVersion, seconds: float) -> None:
-        """Replaces the weights and empties the cache. NotLoaded unless the server says that it did both."""
+        """Loads the weights and empties the cache. NotLoaded unless the server confirms both."""
         body = {
             "model_path": str(directory),
             "weight_version": str(version),
@@ -82,7 +82,7 @@ class SglangClient:
         }
         async with _deadline("loading weights", seconds):
             content = json.dumps(body).encode()
-            answer = await self._connections.ask("POST", "/update_weights_from_disk", content)
+            answer = await self._connections.request("POST", "/update_weights_from_disk", content)
         if not answer.is_success or wire.parse_object(answer.body).get("success") is not True:
             raise NotLoaded(f"SGLang did not load {version}: {wire.read_message(answer.body)}")
 
@@ -102,37 +102,41 @@ class SglangClient:
         return time.monotonic() - started
 
     async def model_info(self) -> dict[str, Any]:
-        """Among others `weight_version` and `model_path`."""
+        """Contains `weight_version` and `model_path`."""
         async with _deadline("model_info", _INFO_SECONDS):
-            return wire.parse_object((await self._asked("GET", "/model_info")).body)
+            return wire.parse_object((await self._request("GET", "/model_info")).body)
 
     async def server_info(self) -> dict[str, Any]:
-        """Among others `version` and `max_req_input_len`."""
+        """Contains `version` and `max_req_input_len`."""
         async with _deadline("server_info", _INFO_SECONDS):
-            return wire.parse_object((await self._asked("GET", "/server_info")).body)
+            return wire.parse_object((await self._request("GET", "/server_info")).body)
+
+    async def check_release(self) -> None:
+        """Raises UnsupportedRelease unless the server's release is known to work."""
+        check_release((await self.server_info()).get("version"))
 
     async def check_listening(self, seconds: float) -> None:
-        """Returns when the server has loaded its model and listens."""
+        """Returns if the server has loaded its model and listens."""
         async with _deadline("health", seconds):
-            await self._asked("GET", "/health")
+            await self._request("GET", "/health")
 
     async def check_generating(self, seconds: float) -> None:
-        """Returns when a token has passed through every process of the server."""
+        """Returns once a token has passed through every process of the server."""
         async with _deadline("a health check", seconds):
-            await self._asked("GET", "/health_generate")
+            await self._request("GET", "/health_generate")
 
     async def metrics(self, seconds: float) -> str:
         """The server's own series, in Prometheus' text format."""
         async with _deadline("metrics", seconds):
-            return (await self._asked("GET", "/metrics")).body.decode("utf-8", "replace")
+            return (await self._request("GET", "/metrics")).body.decode("utf-8", "replace")
 
     async def _post(self, path: str, body: dict[str, Any]) -> Answer:
-        return await self._asked("POST", path, json.dumps(body).encode())
+        return await self._request("POST", path, json.dumps(body).encode())
 
-    async def _asked(
+    async def _request(
         self, method: str, path: str, body: bytes = b"", on_piece: Callable[[bytes], None] | None = None
     ) -> Answer:
-        answer = await self._connections.ask(method, path, body, on_piece)
+        answer = await self._connections.request(method, path, body, on_piece)
         if not answer.is_success:
             raise wire.error_for_status(answer.status, answer.body)
         return answer

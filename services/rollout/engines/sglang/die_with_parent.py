@@ -1,7 +1,7 @@
-"""Becomes the command it is given, bound to die with the process that started it: die_with_parent.py PARENT COMMAND...
+"""Becomes the given command, and dies with the process that started it: die_with_parent.py PARENT COMMAND...
 
-A script on its own (it imports nothing of ours): the launching service may be killed in a way that lets it clean up
-nothing, and a server without its service would hold the accelerator for ever.
+A separate script, which imports nothing of ours. The launching service may be killed before it can clean up, and a
+server without its service would hold the accelerator for ever.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, command: list[str]) -> None:
-    """Asks the kernel for a SIGKILL at the parent's death, then becomes the command."""
+    """Asks the kernel for SIGKILL when the parent dies, then becomes the command."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the kernel was asked

@@ -1,4 +1,4 @@
-"""The SGLang engine: completions over HTTP, from a server that is kept alive and at the right weights."""
+"""The SGLang engine: completions over HTTP, from a server that is kept running with the wanted weights."""
 
 import asyncio
 import contextlib
@@ -29,16 +29,17 @@ _SCRAPE_SECONDS = 5.0
 
 
 class SglangEngine:
-    """Implements Engine. A crash of the server ends no request: its completion is asked for again, from the same
-    prefix, once the server is back with the current weights. Seeds are not passed on (docs/sglang.md)."""
+    """Implements Engine. Requests survive a crash of the server: each is sent again once the server is back with the
+    current weights. Seeds are not passed on (docs/sglang.md)."""
 
     def __init__(self, config: SglangConfig, server: Server, metrics: SglangMetrics) -> None:
+        self.server = server
         self.series = SglangSeries()
         self._config = config
         self._metrics = metrics
         self._supervisor = Supervisor(config, server, metrics)
         self._prefill_once = PrefillOnce()
-        self._places = asyncio.Semaphore(config.max_requests)
+        self._concurrency = asyncio.Semaphore(config.max_requests)
         self._num_calls = 0
         self._name = uuid.uuid4().hex[:8]
         self._numbers = count()
@@ -47,8 +48,8 @@ class SglangEngine:
 
     @property
     def version(self) -> WeightVersion | None:
-        serving = self._supervisor.serving
-        return serving.bundle.version if serving is not None else None
+        running = self._supervisor.running
+        return running.bundle.version if running is not None else None
 
     @property
     def limits(self) -> EngineLimits:
@@ -56,15 +57,15 @@ class SglangEngine:
 
     async def complete(self, request: Request) -> Completion:
         self._supervisor.check_open()
-        wire.check(request, self.limits)
-        async with self._call(), self._prefill_once.lead_or_wait(request.token_ids) as leader, self._place():
-            return await self._sampled(request, leader)
+        wire.check_request(request, self.limits)
+        async with self._call(), self._prefill_once.lead_or_wait(request.token_ids) as leader, self._occupy_server():
+            return await self._sample(request, leader)
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         self._supervisor.check_open()
         await self._supervisor.load(await asyncio.to_thread(Bundle.read, snapshot, version))
         if self._scraping is None:
-            scrape = Periodic("sglang_scrape", self._scrape, every_seconds=_SCRAPE_SECONDS)
+            scrape = Periodic("sglang_scrape", self.scrape, every_seconds=_SCRAPE_SECONDS)
             self._scraping = asyncio.create_task(scrape.run(), name=scrape.name)
 
     async def close(self) -> None:
@@ -76,10 +77,10 @@ class SglangEngine:
 
     @asynccontextmanager
     async def _call(self) -> AsyncIterator[None]:
-        """Counts one call; Overloaded when too many are being made."""
+        """Counts one completion; Overloaded if `max_waiting` are in progress."""
         if self._num_calls >= self._config.max_waiting:
             raise Overloaded(
-                f"{self._num_calls} completions are asked for, the most that max_waiting allows: try later"
+                f"{self._num_calls} completions are in progress, the most that max_waiting allows: try later"
             )
         self._num_calls += 1
         self._metrics.calls.inc()
@@ -90,36 +91,36 @@ class SglangEngine:
             self._metrics.calls.dec()
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """A place among the requests at the server."""
-        async with self._places:
+    async def _occupy_server(self) -> AsyncIterator[None]:
+        """Counts one request at the server; waits while there are `max_requests`."""
+        async with self._concurrency:
             self._metrics.in_flight.inc()
             try:
                 yield
             finally:
                 self._metrics.in_flight.dec()
 
-    async def _sampled(self, request: Request, leader: Leader | None) -> Completion:
-        """Tried again when the server went away or dropped it: nobody has seen a token of it then."""
+    async def _sample(self, request: Request, leader: Leader | None) -> Completion:
+        """Retries if the server went away or dropped the request: none of its tokens has been used then."""
         for number in count(1):
-            serving = await self._supervisor.when_up()
+            running = await self._supervisor.wait_until_up()
             try:
-                return await self._sample(serving, request, leader)
+                return await self._try_once(running, request, leader)
             except (Unreachable, wire.Aborted) as error:
                 self._supervisor.check_open()
                 if number == _MAX_TRIES:
                     raise Unavailable(f"{_MAX_TRIES} tries of one completion were lost, the last: {error}") from error
-                await self._supervisor.look_at(serving)
+                await self._supervisor.probe(running)
         raise AssertionError("count ended")
 
-    async def _sample(self, serving: RunningServer, request: Request, leader: Leader | None) -> Completion:
+    async def _try_once(self, running: RunningServer, request: Request, leader: Leader | None) -> Completion:
         rid = f"{self._name}-{next(self._numbers)}"
-        version = serving.bundle.version
+        version = running.bundle.version
         body = wire.encode_request(request, rid, version, stream=leader is not None, dp=self._config.dp)
-        told = leader.computed.set if leader is not None else None
+        on_first_token = leader.computed.set if leader is not None else None
         result = RequestResult.FAILED
         try:
-            answer = await serving.client.generate(body, self._config.request_seconds, told)
+            answer = await running.client.generate(body, self._config.request_seconds, on_first_token)
             completion = wire.decode_completion(answer, request)
             result = RequestResult.DONE
         except (Unreachable, wire.Aborted):
@@ -127,24 +128,24 @@ class SglangEngine:
             raise
         except (asyncio.CancelledError, DeadlineExceeded):
             result = RequestResult.GIVEN_UP
-            self._give_up(serving.client, rid)
+            self._abort(running.client, rid)
             raise
         finally:
             self._metrics.requests.labels(result).inc()
         return completion
 
-    def _give_up(self, client: SglangClient, rid: str) -> None:
-        """Has the server drop what nobody waits for; it may not notice the closed connection for a while."""
+    def _abort(self, client: SglangClient, rid: str) -> None:
+        """Makes the server drop a request now; it may notice the closed connection only later."""
         abort = asyncio.create_task(_abort(client, rid), name="sglang-abort")
         self._aborts.add(abort)
         abort.add_done_callback(self._aborts.discard)
 
-    async def _scrape(self) -> None:
-        """Reads the server's own series; shows none while it does not answer."""
-        serving, text = self._supervisor.serving, ""
-        if serving is not None:
+    async def scrape(self) -> None:
+        """Updates `series` from the server, a loop of this engine's; there are none while it does not answer."""
+        running, text = self._supervisor.running, ""
+        if running is not None:
             with contextlib.suppress(Unavailable):
-                text = await serving.client.metrics(_SCRAPE_SECONDS)
+                text = await running.client.metrics(_SCRAPE_SECONDS)
         self.series.show(text)
 
 

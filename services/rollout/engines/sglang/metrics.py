@@ -17,19 +17,19 @@ class StartCause(StrEnum):
 
     FIRST = "first"
     LOST = "lost"
-    """It exited, hung, or served what was not loaded from here."""
+    """It exited, hung, or served weights that were not loaded from here."""
     TAINTED = "tainted"
-    """A weight update was not a plain success."""
+    """A weight update did not clearly succeed."""
 
 
 class RequestResult(StrEnum):
-    """What became of one try of a completion."""
+    """How one try of a completion ended."""
 
     DONE = "done"
     FAILED = "failed"
-    """Refused, or answered in a way that cannot be read."""
+    """Refused, or the answer cannot be read."""
     LOST = "lost"
-    """The server went away or dropped it: it is tried again."""
+    """The server went away or dropped it: it is retried."""
     GIVEN_UP = "given_up"
     """Nobody waits for it any more, or its deadline passed."""
 

@@ -1,4 +1,4 @@
-"""Finds numbers that are none (NaN, infinity) in safetensors files, without torch."""
+"""Finds NaN and infinity in safetensors files, without torch."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """A little-endian float: its size, and the exponent's bits in its two highest bytes."""
+    """A little-endian float: its size, and the exponent's bits within its two highest bytes."""
 
     num_bytes: int
     exponent: int
@@ -28,9 +28,9 @@ _FORMATS = {
 
 
 def refuse_nonfinite(directory: Path) -> None:
-    """InvalidInput, naming the tensor, when a weight in `directory` is not a finite number. Blocking: reads all.
+    """InvalidInput, naming the tensor, if a weight in `directory` is not finite. Blocking: reads all files.
 
-    The headers must have been checked (shared.weights.tensor_shapes). Types of 8 bits and fewer are not looked at.
+    The headers must have been checked (shared.weights.tensor_shapes). Types of 8 bits or fewer are not checked.
     """
     for path in sorted(directory.glob("*.safetensors")):
         for name, dtype, start, end in _tensors(path):
@@ -39,15 +39,15 @@ def refuse_nonfinite(directory: Path) -> None:
 
 
 def has_nonfinite(data: bytes, dtype: str) -> bool:
-    """Whether a number in `data` has all bits of its exponent set, which is how NaN and infinity are written."""
-    form = _FORMATS[dtype]
-    high_mask = form.exponent >> 8
-    high = data[form.num_bytes - 1 :: form.num_bytes]
-    # the highest byte alone clears nearly every chunk, at the speed of a search in memory
+    """Whether a number in `data` has all exponent bits set, as NaN and infinity do."""
+    layout = _FORMATS[dtype]
+    high_mask = layout.exponent >> 8
+    high = data[layout.num_bytes - 1 :: layout.num_bytes]
+    # the highest byte alone clears nearly every chunk, and searching for it is fast
     if not any(byte in high for byte in range(256) if byte & high_mask == high_mask):
         return False
-    second = data[form.num_bytes - 2 :: form.num_bytes]
-    return any((a << 8 | b) & form.exponent == form.exponent for a, b in zip(high, second, strict=True))
+    second = data[layout.num_bytes - 2 :: layout.num_bytes]
+    return any((a << 8 | b) & layout.exponent == layout.exponent for a, b in zip(high, second, strict=True))
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, str, int, int]]:

@@ -1,4 +1,4 @@
-"""Lets a fresh prompt be computed once: of requests that ask for the same tokens at once, one goes ahead."""
+"""Has the server compute a new prompt once: of simultaneous requests with the same tokens, one goes first."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Leader:
-    """The request that goes ahead for its siblings."""
+    """The request that goes first; the others with its tokens follow."""
 
     num_followers: int = 0
     computed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class PrefillOnce:
-    """A server shares a prefix only once it is in its cache, which is when the first token of its request is out.
+    """A server shares a prefix only once it is cached, which is when its request has its first token.
 
-    PrefillOnce are those whose calls are made in one turn of the event loop, as a tree draws its branches.
+    Simultaneous are calls in one iteration of the event loop, as when a tree draws its branches.
     """
 
     def __init__(self) -> None:
@@ -25,8 +25,8 @@ class PrefillOnce:
 
     @asynccontextmanager
     async def lead_or_wait(self, token_ids: tuple[int, ...]) -> AsyncIterator[Leader | None]:
-        """Waits for this request's turn. Gives the leader when others wait for this one: it sets `computed` as soon
-        as its first token is out. However the block ends, the others wait no longer."""
+        """The first request with these tokens enters the block at once, the others once it has its first token or has
+        left. Yields the leader to the first request if others follow: it must set `computed` at its first token."""
         leader = self._leaders.get(token_ids)
         if leader is not None:
             leader.num_followers += 1
@@ -36,7 +36,7 @@ class PrefillOnce:
         leader = self._leaders[token_ids] = Leader()
         try:
             try:
-                await asyncio.sleep(0)  # siblings of the same turn join here
+                await asyncio.sleep(0)  # followers register here
             finally:
                 if not leader.num_followers:
                     del self._leaders[token_ids]

@@ -1,4 +1,4 @@
-"""Where an engine's SGLang comes from: a child of this process, or a server that somebody else runs."""
+"""The SGLang server of an engine: a child of this process, or an external one."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from services.rollout.config import SglangConfig
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.client import SglangClient, check_release
+from services.rollout.engines.sglang.client import SglangClient
 from services.rollout.engines.sglang.launch import build_command, build_environment, check_command
 from services.rollout.engines.sglang.server_process import ServerProcess
 from shared.errors import Unavailable
@@ -22,29 +22,38 @@ class Server(Protocol):
     """An SGLang server that can be brought to a known state."""
 
     @property
+    def url(self) -> str:
+        """Where it listens; empty before the first start."""
+
+    @property
     def refusal(self) -> str | None:
-        """Why it takes no weights from here; None when it does."""
+        """Why it cannot take weights from this replica; None if it can."""
 
     async def start(self, bundle: Bundle) -> SglangClient:
-        """Brings the server to a state in which it serves this bundle with an empty cache, whatever it was before.
+        """Makes the server serve this bundle with an empty cache, whatever its state was.
 
-        Unavailable, with what the server said, when that cannot be had.
+        Unavailable, with the server's last output, if it cannot.
         """
 
-    async def lost(self) -> str:
-        """Waits until the server is known to be gone, and says how it went."""
+    async def wait_until_lost(self) -> str:
+        """Waits until the server is known to have ended; returns how."""
 
     async def close(self) -> None:
         """Frees everything that `start` took."""
 
 
 class ManagedServer:
-    """A child on loopback; every start is a new process. InvalidInput when its launcher is not on this machine."""
+    """A child that listens on loopback; every start is a new process. InvalidInput if this host has no launcher."""
 
     def __init__(self, config: SglangConfig) -> None:
         check_command(config)
         self._config = config
-        self._child: ServerProcess | None = None
+        self._process: ServerProcess | None = None
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        return self._url
 
     @property
     def refusal(self) -> str | None:
@@ -52,40 +61,38 @@ class ManagedServer:
 
     @property
     def pid(self) -> int | None:
-        """Of the child, while there is one."""
-        return self._child.pid if self._child is not None else None
+        """Of the child; None before the first start."""
+        return self._process.pid if self._process is not None else None
 
     async def start(self, bundle: Bundle) -> SglangClient:
-        await self._end(grace_seconds=0.0)
+        if self._process is not None:
+            await self._process.stop(grace_seconds=0.0)
         port = find_free_port()
-        child = self._child = await ServerProcess.start(
+        self._url = f"http://127.0.0.1:{port}"
+        process = self._process = await ServerProcess.start(
             build_command(self._config, bundle, port), build_environment(os.environ)
         )
-        client = SglangClient(f"http://127.0.0.1:{port}")
-        async with _closed_unless_up(client):
+        client = SglangClient(self._url)
+        async with _close_on_error(client):
             try:
                 async with asyncio.timeout(self._config.start_seconds):
-                    await _until_listening(child, client)
-                await _check_release(client)
+                    await _wait_until_listening(process, client)
+                await client.check_release()
             except TimeoutError as error:
                 raise Unavailable(
                     f"SGLang does not listen after {self._config.start_seconds:g} s (rollout.sglang.start_seconds); "
-                    f"it said:\n{child.tail()}"
+                    f"its last output:\n{process.last_output()}"
                 ) from error
         return client
 
-    async def lost(self) -> str:
-        if self._child is None:
+    async def wait_until_lost(self) -> str:
+        if self._process is None:
             return "not started"
-        return await self._child.wait()
+        return await self._process.wait()
 
     async def close(self) -> None:
-        if self._child is not None:
-            await self._child.end()
-
-    async def _end(self, grace_seconds: float) -> None:
-        if self._child is not None:
-            await self._child.end(grace_seconds)
+        if self._process is not None:
+            await self._process.stop()
 
 
 class ExternalServer:
@@ -95,32 +102,36 @@ class ExternalServer:
         self._config = config
 
     @property
+    def url(self) -> str:
+        return self._config.url
+
+    @property
     def refusal(self) -> str | None:
         if self._config.reads_snapshots:
             return None
         return (
-            f"the SGLang server at {self._config.url} is not known to read this replica's snapshots: mount "
-            "rollout.snapshots for both under the same path and say rollout.sglang.reads_snapshots=true"
+            f"the SGLang server at {self._config.url} may not see this replica's snapshots: mount rollout.snapshots "
+            "under the same path for both, then set rollout.sglang.reads_snapshots=true"
         )
 
     async def start(self, bundle: Bundle) -> SglangClient:
         client = SglangClient(self._config.url)
-        async with _closed_unless_up(client):
+        async with _close_on_error(client):
             await client.check_listening(_PROBE_SECONDS)
-            await _check_release(client)
+            await client.check_release()
             await client.replace_weights(bundle.directory, bundle.version, self._config.load_seconds)
         return client
 
-    async def lost(self) -> str:
-        await asyncio.Event().wait()  # it is somebody else's: only its answers tell
+    async def wait_until_lost(self) -> str:
+        await asyncio.Event().wait()  # not our process: only failed requests tell
         return "never"
 
     async def close(self) -> None:
-        """Nothing of it is ours."""
+        """Nothing: the server is not ours."""
 
 
 @asynccontextmanager
-async def _closed_unless_up(client: SglangClient) -> AsyncIterator[None]:
+async def _close_on_error(client: SglangClient) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
@@ -128,14 +139,13 @@ async def _closed_unless_up(client: SglangClient) -> AsyncIterator[None]:
         raise
 
 
-async def _check_release(client: SglangClient) -> None:
-    check_release((await client.server_info()).get("version"))
-
-
-async def _until_listening(child: ServerProcess, client: SglangClient) -> None:
+async def _wait_until_listening(process: ServerProcess, client: SglangClient) -> None:
     while True:
-        if child.has_exited:
-            raise Unavailable(f"SGLang ended with {await child.wait()} before it listened; it said:\n{child.tail()}")
+        if process.has_exited:
+            ending = await process.wait()
+            raise Unavailable(
+                f"SGLang ended with {ending} before it listened; its last output:\n{process.last_output()}"
+            )
         try:
             await client.check_listening(_PROBE_SECONDS)
             return

@@ -1,4 +1,4 @@
-"""One SGLang process with all that it starts: begun, listened to, ended as a whole."""
+"""One SGLang process with all processes that it starts: started, read and stopped as a whole."""
 
 import asyncio
 import os
@@ -14,24 +14,24 @@ from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
 
-_TAIL_LINES = 30
+_KEPT_LINES = 30
 _MAX_LINE_BYTES = 1 << 16
-_LAST_WORDS_SECONDS = 1.0
+_LAST_OUTPUT_SECONDS = 1.0
 _GRACE_SECONDS = 8.0
-"""SGLang takes about 4 s to end by itself."""
+"""SGLang takes about 4 s to end after SIGTERM."""
 
 
 class ServerProcess:
-    """It leads a session, and so a process group, of its own."""
+    """It leads a session and thus a process group."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._listening = asyncio.create_task(self._listen(), name="sglang-output")
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._reading = asyncio.create_task(self._read_output(), name="sglang-output")
 
     @classmethod
     async def start(cls, command: tuple[str, ...], environment: Mapping[str, str]) -> Self:
-        """Starts the command, bound to this process's life; Unavailable when this machine cannot start one more."""
+        """Starts the command, which dies with this process; Unavailable if this host cannot start it."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *die_with_parent(command, os.getpid()),
@@ -49,41 +49,41 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process, and of the group it leads."""
+        """Of the process and of its group."""
         return self._process.pid
 
     @property
     def has_exited(self) -> bool:
-        """Whether the leading process is gone."""
+        """Whether the leading process has ended."""
         return self._process.returncode is not None
 
     async def wait(self) -> str:
-        """Waits for its end and for its last words, and says how it went."""
+        """Waits for its end and its last output; returns how it ended."""
         code = await self._process.wait()
-        # what it started may hold its output open; its own words are there at once
-        await asyncio.wait({self._listening}, timeout=_LAST_WORDS_SECONDS)
+        # its own output is there at once, but its children may keep the pipe open
+        await asyncio.wait({self._reading}, timeout=_LAST_OUTPUT_SECONDS)
         return describe_exit(code)
 
-    def tail(self) -> str:
+    def last_output(self) -> str:
         """The last lines that it wrote."""
-        return "\n".join(self._tail)
+        return "\n".join(self._lines)
 
-    async def end(self, grace_seconds: float = _GRACE_SECONDS) -> None:
-        """Asks it to end, and kills whatever of its group is left after the grace."""
+    async def stop(self, grace_seconds: float = _GRACE_SECONDS) -> None:
+        """Terminates it, and kills what is left of its group after `grace_seconds`."""
         await child_process.stop(self._process, grace_seconds)
-        self._listening.cancel()
-        await asyncio.gather(self._listening, return_exceptions=True)
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def _listen(self) -> None:
+    async def _read_output(self) -> None:
         assert self._process.stdout is not None
         while True:
             try:
                 line = await self._process.stdout.readline()
-            except ValueError:  # longer than any that matters: what the buffer held of it is gone
+            except ValueError:  # an overlong line: the buffer has dropped it
                 continue
             if not line:
                 return
             text = line.decode("utf-8", "replace").rstrip()
             if text:
-                self._tail.append(text)
-                log.debug("sglang_says", line=text)
+                self._lines.append(text)
+                log.debug("sglang_output", line=text)

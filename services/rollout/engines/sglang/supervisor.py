@@ -1,4 +1,4 @@
-"""Keeps one server alive and at the weights that are wanted."""
+"""Keeps one server running with the wanted weights."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -17,13 +17,13 @@ log = event_logger(__name__)
 
 _PROBE_SECONDS = 2.0
 _CHECK_SECONDS = 25.0
-"""Longer than the 20 s after which the server itself says that it is not well."""
+"""Longer than the 20 s after which the server itself reports bad health."""
 _RESTART_PAUSES = Backoff(first_seconds=0.5, most_seconds=30.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server in a known state."""
+    """A server whose weights are known."""
 
     client: SglangClient
     bundle: Bundle
@@ -31,11 +31,11 @@ class RunningServer:
 
 
 class UnexpectedAnswer(Unavailable):
-    """The server serves, but not what was loaded into it from here."""
+    """The server serves weights that were not loaded from here."""
 
 
 class Supervisor:
-    """`serving` is None whenever it is not certain what the server serves, or whether it does."""
+    """`running` is None whenever it is uncertain whether the server runs, or with which weights."""
 
     def __init__(self, config: SglangConfig, server: Server, metrics: SglangMetrics) -> None:
         self._config = config
@@ -46,108 +46,110 @@ class Supervisor:
         self._changing = asyncio.Lock()
         self._up = asyncio.Event()
         self._down = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
+        self._supervision: asyncio.Task[None] | None = None
         self._changes: set[asyncio.Task[None]] = set()
         self._is_closed = False
-        self.serving: RunningServer | None = None
+        self.running: RunningServer | None = None
 
     @property
     def limits(self) -> EngineLimits:
-        """Of the policy; they outlast a crash of the server."""
+        """Of the policy; they stay known while the server restarts."""
         if self._limits is None:
             raise Unavailable("no weights are loaded yet: wait until the replica is ready")
         return self._limits
 
     def check_open(self) -> None:
-        """Unavailable once it is closed."""
+        """Raises Unavailable once the supervisor is closed."""
         if self._is_closed:
             raise Unavailable("the engine is closed: ask another replica")
 
-    async def when_up(self) -> RunningServer:
-        """Waits for a server that restarts; Unavailable when it does not come back in time."""
+    async def wait_until_up(self) -> RunningServer:
+        """The running server, after a restart if need be; Unavailable if it does not come back in time."""
         try:
             async with asyncio.timeout(self._config.start_seconds):
                 while True:
                     self.check_open()
-                    if self.serving is not None:
-                        return self.serving
+                    if self.running is not None:
+                        return self.running
                     await self._up.wait()
         except TimeoutError as error:
             raise Unavailable("SGLang did not come back in time (rollout.sglang.start_seconds)") from error
 
-    async def look_at(self, serving: RunningServer) -> None:
-        """Finds out at once whether a server that broke a connection is still there."""
+    async def probe(self, running: RunningServer) -> None:
+        """Checks at once whether a server that broke a connection still listens."""
         try:
-            await serving.client.check_listening(_PROBE_SECONDS)
+            await running.client.check_listening(_PROBE_SECONDS)
         except Unreachable as error:
-            self._lose(serving, str(error))
+            self._mark_lost(running, str(error))
 
     async def load(self, bundle: Bundle) -> None:
-        """Serves `bundle` from now on; see Engine.load. Conflict when it is older than what is wanted."""
+        """Serves `bundle` from now on; see Engine.load. Conflict if it is older than the wanted one."""
         self.check_open()
         if self._server.refusal is not None:
             raise Conflict(self._server.refusal)
         change = asyncio.create_task(self._change(bundle), name="sglang-change")
         self._changes.add(change)
         change.add_done_callback(self._changes.discard)
-        # not the caller's to cancel: half a change would leave the server paused
+        # a cancelled caller must not interrupt the change: the server would stay paused
         await asyncio.shield(change)
 
     async def close(self) -> None:
-        """Ends the server, and with it every request."""
+        """Stops the server, which ends every request."""
         self._is_closed = True
-        tasks = [*self._changes, *([self._watching] if self._watching else [])]
+        tasks = [*self._changes, *([self._supervision] if self._supervision else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.serving is not None:
-            self._lose(self.serving, "closed")
-        self._up.set()  # who waits for it finds it closed
+        if self.running is not None:
+            self._mark_lost(self.running, "closed")
+        self._up.set()  # wakes `wait_until_up`, which finds it closed
         await self._server.close()
 
     async def _change(self, bundle: Bundle) -> None:
         async with self._changing:
-            wanted, serving = self._wanted, self.serving
+            wanted, running = self._wanted, self.running
             if wanted is not None:
                 if bundle.version < wanted.version:
-                    raise Conflict(f"version {bundle.version} is older than {wanted.version}, which is wanted here")
-                wanted.refuse_as_successor(bundle)
-            if serving is not None and serving.bundle.version == bundle.version:
+                    raise Conflict(
+                        f"version {bundle.version} is older than {wanted.version}, which is served or loading"
+                    )
+                wanted.check_successor(bundle)
+            if running is not None and running.bundle.version == bundle.version:
                 return
-            if serving is None or not await self._replace_weights(serving, bundle):
-                await self._start_or_go_back(bundle, wanted)
+            if running is None or not await self._replace_weights(running, bundle):
+                await self._start_or_roll_back(bundle, wanted)
 
-    async def _replace_weights(self, serving: RunningServer, bundle: Bundle) -> bool:
-        """Whether the running server took the new weights; where it did not, it is tainted."""
+    async def _replace_weights(self, running: RunningServer, bundle: Bundle) -> bool:
+        """Whether the running server took the new weights; if not, its state is unknown and it must restart."""
         try:
-            pause_seconds = await serving.client.replace_weights(
+            pause_seconds = await running.client.replace_weights(
                 bundle.directory, bundle.version, self._config.load_seconds
             )
         except IbtpoError as error:
-            self._lose(serving, f"tainted: {error}")
+            self._mark_lost(running, f"tainted: {error}")
             return False
-        if self.serving is not serving:  # it died meanwhile
+        if self.running is not running:  # lost meanwhile
             return False
-        self.serving = replace(serving, bundle=bundle)
+        self.running = replace(running, bundle=bundle)
         self._wanted = bundle
         self._metrics.pause_seconds.observe(pause_seconds)
         log.info("weights_replaced", version=str(bundle.version), pause_seconds=round(pause_seconds, 4))
         return True
 
-    async def _start_or_go_back(self, bundle: Bundle, before: Bundle | None) -> None:
+    async def _start_or_roll_back(self, bundle: Bundle, before: Bundle | None) -> None:
         try:
             await self._start(bundle, StartCause.FIRST if before is None else StartCause.TAINTED)
         except IbtpoError as error:
             if before is None:
                 raise
-            log.error("engine_goes_back", version=str(bundle.version), to=str(before.version), error=str(error))
+            log.error("engine_rolled_back", version=str(bundle.version), to=str(before.version), error=str(error))
             await self._start(before, StartCause.TAINTED)
             raise Unavailable(
-                f"SGLang did not start with {bundle.version}, serves {before.version}: {error}"
+                f"SGLang did not start with {bundle.version} and serves {before.version} again: {error}"
             ) from error
 
     async def _start(self, bundle: Bundle, cause: StartCause) -> None:
-        """Serves `bundle` from a server in a fresh state."""
+        """Serves `bundle` from a server that is started for it."""
         self._metrics.starts.labels(cause).inc()
         client = await self._server.start(bundle)
         try:
@@ -156,31 +158,31 @@ class Supervisor:
             client.close()
             raise
         self._wanted = bundle
-        self.serving = RunningServer(client, bundle, self._limits)
+        self.running = RunningServer(client, bundle, self._limits)
         self._metrics.up.set(1)
         self._down.clear()
         self._up.set()
         log.info("engine_up", version=str(bundle.version), cause=cause.value)
-        if self._watching is None:
-            watch = Periodic("sglang_supervisor", self._watch, backoff=_RESTART_PAUSES)
-            self._watching = asyncio.create_task(watch.run(), name=watch.name)
+        if self._supervision is None:
+            supervise = Periodic("sglang_supervisor", self._supervise, backoff=_RESTART_PAUSES)
+            self._supervision = asyncio.create_task(supervise.run(), name=supervise.name)
 
-    async def _watch(self) -> None:
-        """Starts the server again whenever it is lost, with the weights that are wanted."""
-        if self.serving is not None:
-            serving = self.serving
-            self._lose(serving, await self._until_lost(serving))
+    async def _supervise(self) -> None:
+        """Waits until the server is lost, and restarts it with the wanted weights."""
+        if self.running is not None:
+            running = self.running
+            self._mark_lost(running, await self._wait_until_lost(running))
         async with self._changing:
-            if self.serving is None and self._wanted is not None:
+            if self.running is None and self._wanted is not None:
                 await self._start(self._wanted, StartCause.LOST)
 
-    async def _until_lost(self, serving: RunningServer) -> str:
-        """Waits for its end: it exits, it hangs, it serves what is not ours, or somebody else found it lost."""
-        exited = asyncio.create_task(self._server.lost())
+    async def _wait_until_lost(self, running: RunningServer) -> str:
+        """Waits until it exits, hangs, serves other weights, or was marked as lost; returns why."""
+        exited = asyncio.create_task(self._server.wait_until_lost())
         down = asyncio.create_task(self._down.wait())
         try:
             async with asyncio.TaskGroup() as group:
-                hung = group.create_task(self._until_hung(serving))
+                hung = group.create_task(self._wait_until_hung(running))
                 await asyncio.wait({exited, down, hung}, return_when=asyncio.FIRST_COMPLETED)
                 hung.cancel()
             return exited.result() if exited.done() else "lost" if down.done() else hung.result()
@@ -188,51 +190,51 @@ class Supervisor:
             exited.cancel()
             down.cancel()
 
-    async def _until_hung(self, serving: RunningServer) -> str:
-        """Waits until it has shown no sign of life for too long."""
+    async def _wait_until_hung(self, running: RunningServer) -> str:
+        """Waits until its health checks have failed for too long; returns why."""
         clock = asyncio.get_running_loop().time
-        last_sign = clock()
+        last_success = clock()
         while True:
             await asyncio.sleep(self._config.health_seconds)
             if self._changing.locked():
-                last_sign = clock()
+                last_success = clock()
                 continue
             try:
-                await self._check(serving)
-                last_sign = clock()
+                await self._check(running)
+                last_success = clock()
             except (Unreachable, UnexpectedAnswer) as error:
                 return str(error)
             except IbtpoError as error:
-                if clock() - last_sign > self._config.hang_seconds:
-                    return f"no sign of life for {self._config.hang_seconds:g} s: {error}"
+                if clock() - last_success > self._config.hang_seconds:
+                    return f"no successful health check for {self._config.hang_seconds:g} s: {error}"
 
-    async def _check(self, serving: RunningServer) -> None:
-        """A token passes through every process of the server, and nobody else has changed the weights."""
-        await serving.client.check_generating(_CHECK_SECONDS)
-        expected = self.serving
-        serves = (await serving.client.model_info()).get("weight_version")
-        is_unchanged = expected is not None and expected is self.serving and not self._changing.locked()
-        if is_unchanged and expected is not None and serves != str(expected.bundle.version):
-            raise UnexpectedAnswer(f"the server has weights {serves!r}, not {expected.bundle.version}")
+    async def _check(self, running: RunningServer) -> None:
+        """Checks that a token passes through every process of the server and that nobody else changed the weights."""
+        await running.client.check_generating(_CHECK_SECONDS)
+        expected = self.running
+        reported = (await running.client.model_info()).get("weight_version")
+        is_unchanged = expected is not None and expected is self.running and not self._changing.locked()
+        if is_unchanged and expected is not None and reported != str(expected.bundle.version):
+            raise UnexpectedAnswer(f"the server reports weights {reported!r}, not {expected.bundle.version}")
 
-    def _lose(self, serving: RunningServer, reason: str) -> None:
-        """From now on nothing is served, unless another server has taken this one's place already."""
-        if self.serving is None or self.serving.client is not serving.client:
+    def _mark_lost(self, running: RunningServer, reason: str) -> None:
+        """Nothing is served from now on; does nothing if another server has already replaced this one."""
+        if self.running is None or self.running.client is not running.client:
             return
         if not self._is_closed:
-            log.error("engine_down", version=str(self.serving.bundle.version), reason=reason)
-        self.serving = None
+            log.error("engine_down", version=str(self.running.bundle.version), reason=reason)
+        self.running = None
         self._up.clear()
         self._down.set()
         self._metrics.up.set(0)
-        serving.client.close()
+        running.client.close()
 
 
 async def _limits(client: SglangClient, bundle: Bundle) -> EngineLimits:
-    """As the server says: it refuses prompts that come within a few tokens of the model's context, and it cuts
-    answers there without a word."""
+    """As the server reports them: it refuses prompts within a few tokens of the model's context, and silently cuts
+    answers there."""
     info = await client.server_info()
     longest = info.get("max_req_input_len")
     if not isinstance(longest, int):
-        raise UnsupportedRelease(f"this SGLang, {info.get('version')}, does not tell its max_req_input_len")
+        raise UnsupportedRelease(f"this SGLang, {info.get('version')}, does not report its max_req_input_len")
     return EngineLimits(bundle.vocab_size, longest)

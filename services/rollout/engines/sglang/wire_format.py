@@ -1,4 +1,4 @@
-"""What a request reads on SGLang's wire, and what its answer means here (docs/sglang.md, the contract)."""
+"""Requests as SGLang's JSON, and its answers as completions or errors (docs/sglang.md, The contract)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,20 @@ from shared.errors import IbtpoError, InvalidInput, MalformedAnswer, Overloaded,
 from shared.tree.draw import Finish, VersionSpan, WeightVersion
 
 GREEDY_BELOW = 1e-6
-"""Temperatures under it are greedy to the server."""
+"""The server samples greedily at lower temperatures."""
 MASK_TOKENS = 4096
-"""The largest top_k for which the server gives renormalised log-probabilities (its --sampling-mask-max-tokens)."""
+"""The largest top_k for which the server returns renormalised log-probabilities (its --sampling-mask-max-tokens)."""
 ONLY_FIRST_AND_LAST = 1 << 30
-"""A stream interval that leaves two events: the first token, and the end."""
+"""A stream interval with two events: the first token and the end."""
 _MAX_TEXT = 500
 
 
 class Aborted(Unavailable):
-    """The server dropped the request, which it answers with 200."""
+    """The server dropped the request; its HTTP status is 200 then."""
 
 
-def check(request: Request, limits: EngineLimits) -> None:
-    """InvalidInput for what the server would refuse, cut short without a word, or die of."""
+def check_request(request: Request, limits: EngineLimits) -> None:
+    """InvalidInput for a request that the server would refuse, silently cut short, or crash on."""
     if not request.token_ids:
         raise InvalidInput("the request has no token ids: a prompt has at least one")
     if not 0 <= min(request.token_ids) <= max(request.token_ids) < limits.vocab_size:
@@ -45,18 +45,20 @@ def check(request: Request, limits: EngineLimits) -> None:
 
 def _check_sampling(sampling: Sampling) -> None:
     if 0 < sampling.temperature < GREEDY_BELOW:
-        raise InvalidInput(f"temperature {sampling.temperature} is greedy to SGLang: say 0, or at least {GREEDY_BELOW}")
+        raise InvalidInput(
+            f"SGLang samples greedily at temperature {sampling.temperature}: use 0, or at least {GREEDY_BELOW}"
+        )
     if sampling.top_k == 1 and sampling.temperature > 0:
         raise InvalidInput(
-            "top_k 1 with a temperature gives log-probabilities that depend on who shares the batch: say temperature 0"
+            "top_k 1 with a temperature gives log-probabilities that depend on the rest of the batch: use temperature 0"
         )
 
 
 def encode_request(request: Request, rid: str, version: WeightVersion, *, stream: bool, dp: int = 1) -> bytes:
-    """The request's JSON. The cache is partitioned by the weights' version, so that no stale prefix can be met; of
-    `dp` copies of the model, each with a cache of its own, one serves the whole group."""
+    """The request's JSON. The weights' version partitions the cache, so that no stale prefix is used. Of `dp` copies of
+    the model, each with its own cache, one serves all requests of a group."""
     sampling = request.sampling
-    top_k = _finite_top_k(sampling)
+    top_k = _usable_top_k(sampling)
     body: dict[str, Any] = {
         "rid": rid,
         "input_ids": request.token_ids,
@@ -78,20 +80,20 @@ def _sampling_params(request: Request, top_k: int, *, stream: bool) -> dict[str,
     params: dict[str, Any] = {"max_new_tokens": request.max_tokens, "temperature": sampling.temperature}
     if sampling.cuts_support:
         params |= {"top_p": sampling.top_p, "top_k": top_k or -1}
-    # ignore_eos also disables stop_token_ids: it says "no stop at all"
+    # ignore_eos disables stop_token_ids too, so it only serves for "no stop at all"
     params |= {"stop_token_ids": sorted(request.stop_ids)} if request.stop_ids else {"ignore_eos": True}
     if stream:
         params["stream_interval"] = ONLY_FIRST_AND_LAST
     return params
 
 
-def _finite_top_k(sampling: Sampling) -> int:
-    """The given top_k; 0 where it is off or too large for the server to keep the support."""
+def _usable_top_k(sampling: Sampling) -> int:
+    """top_k; 0 if it is off or too large for the server to return the support."""
     return sampling.top_k if sampling.top_k <= MASK_TOKENS else 0
 
 
 def decode_completion(answer: Mapping[str, Any], request: Request) -> Completion:
-    """The completion that a success says. Aborted or MalformedAnswer when it says anything else."""
+    """The completion in a successful answer. Raises Aborted or MalformedAnswer if there is none."""
     try:
         meta = answer["meta_info"]
         finish = _finish(meta["finish_reason"])
@@ -124,23 +126,23 @@ def _finish(reason: Mapping[str, Any]) -> Finish:
 def _logprobs(entries: Sequence[Sequence[Any]], token_ids: tuple[int, ...]) -> tuple[float, ...]:
     if not token_ids or tuple(entry[1] for entry in entries) != token_ids:
         raise ValueError(f"{len(token_ids)} output_ids and log-probabilities of {len(entries)} other tokens")
-    return _finite([entry[0] for entry in entries])
+    return _require_finite([entry[0] for entry in entries])
 
 
 def _sampling_logprobs(meta: Mapping[str, Any], num_tokens: int) -> tuple[float, ...] | None:
-    """Of the distribution that was sampled from, where the server gives it."""
+    """Under the distribution that was sampled from, if the server returns them."""
     values = meta.get("output_token_sampling_logprobs")
     if values is None:
         return None
     if len(values) != num_tokens:
         raise ValueError(f"{num_tokens} tokens and {len(values)} sampling log-probabilities")
-    return _finite(values)
+    return _require_finite(values)
 
 
-def _finite(values: Sequence[Any]) -> tuple[float, ...]:
+def _require_finite(values: Sequence[Any]) -> tuple[float, ...]:
     numbers = tuple(map(float, values))
     if not all(map(isfinite, numbers)):
-        raise ValueError("a log-probability that is no finite number")
+        raise ValueError("a log-probability is not finite")
     return numbers
 
 
@@ -153,22 +155,22 @@ def _spans(entries: Sequence[Mapping[str, Any]], num_tokens: int) -> tuple[Versi
     edges = (0, *(span.end for span in spans))
     starts = (*(span.start for span in spans), num_tokens)
     if edges != starts or any(a >= b for a, b in pairwise(edges)):
-        raise ValueError(f"version spans that do not partition {num_tokens} tokens")
+        raise ValueError(f"version spans do not partition {num_tokens} tokens")
     return spans
 
 
 def error_for_status(status: int, body: bytes) -> IbtpoError:
-    """Our error for a refusal, whichever of its shapes the server used."""
-    told = f"SGLang answered {status}: {read_message(body)}"
+    """Our error for an error status."""
+    message = f"SGLang answered {status}: {read_message(body)}"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return Overloaded(told)
+        return Overloaded(message)
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY):
-        return InvalidInput(told)
-    return Unavailable(told)
+        return InvalidInput(message)
+    return Unavailable(message)
 
 
 def read_message(body: bytes) -> str:
-    """The message in {"error": {"message"}}, {"error": "text"}, {"message"} or {"detail"}; else the text itself."""
+    """The text in {"error": {"message"}}, {"error": "text"}, {"message"} or {"detail"}; else the body itself."""
     try:
         read = json.loads(body)
     except ValueError:
@@ -183,7 +185,7 @@ def read_message(body: bytes) -> str:
 
 
 def parse_last_event(body: bytes) -> dict[str, Any]:
-    """The last event of a stream before its end; what it refuses in mid-stream is raised as error_for_status would."""
+    """The last event of a stream; an error in it is raised as by `error_for_status`."""
     events = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: ") and line != b"data: [DONE]"]
     if not events:
         raise MalformedAnswer("SGLang's stream ended without an event")
@@ -191,13 +193,13 @@ def parse_last_event(body: bytes) -> dict[str, Any]:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object of a success."""
+    """The JSON object in a successful answer; an error in it is raised as by `error_for_status`."""
     try:
         answer = json.loads(body)
     except ValueError as error:
-        raise MalformedAnswer(f"SGLang's answer is no JSON: {shorten(body)}") from error
+        raise MalformedAnswer(f"SGLang's answer is not JSON: {shorten(body)}") from error
     if not isinstance(answer, dict):
-        raise MalformedAnswer(f"SGLang's answer is no object: {shorten(answer)}")
+        raise MalformedAnswer(f"SGLang's answer is not an object: {shorten(answer)}")
     if "error" in answer:
         code = answer["error"].get("code") if isinstance(answer["error"], dict) else None
         raise error_for_status(code if isinstance(code, int) else HTTPStatus.INTERNAL_SERVER_ERROR, body)
@@ -205,6 +207,6 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def shorten(value: object) -> str:
-    """A value as bounded text."""
+    """The value as text of bounded length."""
     text = str(value)
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
