@@ -82,7 +82,7 @@ def row(name: str, taken: Sequence[float]) -> str:
     return f"| {name} | " + " | ".join(f"{pick(taken):.3f}" for pick in (min, median, max)) + " |"
 
 
-def configured(**objective: float) -> LearnerConfig:
+def configure(**objective: float) -> LearnerConfig:
     return LearnerConfig(
         model=checkpoint_directory(),
         data=("none",),
@@ -92,7 +92,7 @@ def configured(**objective: float) -> LearnerConfig:
     )
 
 
-def stepping(config: LearnerConfig, trees: Sequence[ScoredTree]) -> Callable[[], object]:
+def make_step(config: LearnerConfig, trees: Sequence[ScoredTree]) -> Callable[[], object]:
     policy = Policy(config.model, 1.0, config.optimizer)
     trainer = Trainer(
         policy, LanguageModel.load(config.model, 1.0, is_frozen=True) if config.needs_reference else None, config
@@ -114,18 +114,18 @@ def main() -> None:
     )
     print("| CPU-seconds | min | median | max |\n|---|---|---|---|")
     for tokens in (512, 2048, 8192):
-        config = configured(kl_coef=0.0, micro_batch_tokens=tokens)
-        print(row(f"step, micro-batches of {tokens} tokens", cpu_seconds(stepping(config, trees), rounds)))
-    apart = stepping(configured(kl_coef=0.0, share_prefixes=False), trees)
+        config = configure(kl_coef=0.0, micro_batch_tokens=tokens)
+        print(row(f"step, micro-batches of {tokens} tokens", cpu_seconds(make_step(config, trees), rounds)))
+    apart = make_step(configure(kl_coef=0.0, share_prefixes=False), trees)
     print(row("step of 2048, every trajectory computed by itself", cpu_seconds(apart, rounds)))
-    print(row("step of 2048, with a reference for the KL", cpu_seconds(stepping(configured(), trees), rounds)))
+    print(row("step of 2048, with a reference for the KL", cpu_seconds(make_step(configure(), trees), rounds)))
     parts(trees, rounds)
 
 
 def parts(trees: Sequence[ScoredTree], rounds: int) -> None:
     """What a step takes beside the model."""
     packed = [one.pack() for one in trees]
-    policy = Policy(checkpoint_directory(), 1.0, configured().optimizer)
+    policy = Policy(checkpoint_directory(), 1.0, configure().optimizer)
     print(row("reading 24 trees off the wire", cpu_seconds(lambda: [ScoredTree.unpack(one) for one in packed], rounds)))
     print(row("their figures", cpu_seconds(lambda: measure_trees([BuiltTree.of(tree) for tree in trees]), rounds)))
     with tempfile.TemporaryDirectory() as directory:

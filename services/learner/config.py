@@ -25,14 +25,14 @@ from shared.tree.ib_score import Estimation
 
 
 class Schedule(StrEnum):
-    """How the learning rate goes on after its warm-up: it stays, or falls to 0 at the end of the run."""
+    """The learning rate after the warm-up: constant, or falling to 0 at the end of the run."""
 
     CONSTANT = "constant"
     COSINE = "cosine"
     LINEAR = "linear"
 
     def factor(self, share_done: float) -> float:
-        """What the learning rate is multiplied by, after the warm-up."""
+        """Multiplies the learning rate when `share_done` of the run is done."""
         match self:
             case Schedule.CONSTANT:
                 return 1.0
@@ -54,17 +54,17 @@ class LossNormalization(StrEnum):
 
 
 class OldPolicy(StrEnum):
-    """What a ratio π_θ/π_old is counted from."""
+    """π_old of the ratio π_θ/π_old."""
 
     RECOMPUTED = "recomputed"
-    """The learner's weights as the step begins; min(π_old/μ, C) corrects for the engine μ and for staleness."""
+    """The learner's weights at the beginning of the step; min(π_old/μ, C) corrects for engine and staleness."""
     ENGINE = "engine"
-    """The engine's own log-probabilities: the clip bounds what staleness may do, nothing else is corrected."""
+    """The engine's log-probabilities: the clip bounds the effect of staleness, nothing is corrected."""
 
 
 class Device(StrEnum):
     AUTO = "auto"
-    """CUDA where there is one."""
+    """CUDA if there is a device."""
     CPU = "cpu"
     CUDA = "cuda"
 
@@ -78,9 +78,9 @@ class Precision(StrEnum):
 
 class Resume(StrEnum):
     AUTO = "auto"
-    """From the latest checkpoint where there is one."""
+    """From the latest checkpoint, if there is one."""
     NEVER = "never"
-    """From the start; a run directory that holds checkpoints is refused."""
+    """From the start; a run directory with checkpoints is refused."""
     REQUIRE = "require"
     """From the latest checkpoint, which must be there."""
 
@@ -90,10 +90,10 @@ class _Table(BaseModel):
 
 
 class OptimizerConfig(_Table):
-    """AdamW, its learning rate over the run, and the guard on its gradients."""
+    """AdamW, its learning rate over the run, and the limit on its gradients."""
 
     lr: float = Field(5e-4, gt=0, description="Learning rate after the warm-up")
-    schedule: Schedule = Field(Schedule.CONSTANT, description="How the learning rate goes on after its warm-up")
+    schedule: Schedule = Field(Schedule.CONSTANT, description="The learning rate after the warm-up")
     warmup_steps: int = Field(0, ge=0, description="Steps in which the learning rate rises from 0")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.9, 0.999), description="β₁ and β₂ of AdamW"
@@ -102,7 +102,7 @@ class OptimizerConfig(_Table):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm")
 
     def learning_rate(self, step: int, share_done: float) -> float:
-        """Of the step after `step` others, where `share_done` of the run, in [0, 1], is behind it."""
+        """Of the step after `step` others, when `share_done` of the run, in [0, 1], is done."""
         warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
         return self.lr * warmup * self.schedule.factor(min(1.0, share_done))
 
@@ -113,20 +113,20 @@ class ObjectiveConfig(_Table):
     clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio π_θ/π_old is clipped below at 1 − this")
     clip_high: float = Field(0.2, gt=0, description="The ratio is clipped above at 1 + this")
     kl_coef: float = Field(0.001, ge=0, description="Weight of the KL (k3) to the first model; 0: off")
-    old_policy: OldPolicy = Field(OldPolicy.RECOMPUTED, description="What the ratio π_θ/π_old is counted from")
+    old_policy: OldPolicy = Field(
+        OldPolicy.RECOMPUTED, description="π_old: the learner's weights, or the engine's log-probabilities"
+    )
     tis_cap: float = Field(2.0, gt=0, description="C of min(π_old/μ, C); counts with old_policy=recomputed")
     loss_normalization: LossNormalization = Field(
         LossNormalization.TRAJECTORY, description="What a token's loss is divided by"
     )
     epochs: int = Field(1, gt=0, description="Passes over the trees of a step")
     minibatches: int = Field(1, gt=0, description="Optimizer steps per pass")
-    share_prefixes: bool = Field(
-        True, description="Compute what trajectories begin with in common once; changes no result"
-    )
+    share_prefixes: bool = Field(True, description="Compute a prefix that trajectories share once; changes no result")
     micro_batch_tokens: int = Field(
         2048,
         gt=0,
-        description="Padded tokens of one forward pass: a bound on memory, and on a CPU what its caches hold",
+        description="Tokens of one forward pass, padding included: bounds memory; on a CPU, best what its caches hold",
     )
 
 
@@ -135,13 +135,13 @@ class EvaluationConfig(_Table):
 
     every: int = Field(0, ge=0, description="Steps between evaluations; 0: only before and after")
     k: int = Field(8, gt=0, description="Independent answers per problem")
-    problems: int = Field(128, gt=0, description="The first so many of the held-out set")
+    problems: int = Field(128, gt=0, description="How many of the held-out problems, from the first on")
     max_tokens: int | None = Field(None, gt=0, description="None: as in training")
     problems_per_replica: int = Field(8, gt=0, description="Problems in flight on one replica")
-    deadline_seconds: float = Field(600.0, gt=0, description="What has not been answered by then is left out")
+    deadline_seconds: float = Field(600.0, gt=0, description="Problems without an answer by then are left out")
 
 
-def _several(value: object) -> object:
+def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str | Path) else value
 
 
@@ -177,14 +177,14 @@ class LearnerConfig(_Table):
 
     run: RunName = Field("default", description="Its name, for Redis keys and replicas")
     run_dir: Path = Field(Path("runs/default"), description="Checkpoints, metrics, trees and the final policy")
-    resume: Resume = Field(Resume.AUTO, description="Whether to go on from the latest checkpoint")
+    resume: Resume = Field(Resume.AUTO, description="Whether to continue from the latest checkpoint")
     seed: int = Field(0, ge=0, description="Of the order of problems and of all sampling")
 
     model: Path = Field(description="Directory of the policy to begin with, as transformers saves it")
-    data: Annotated[tuple[Path, ...], BeforeValidator(_several)] = Field(
+    data: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = Field(
         min_length=1, description="Problems to train on: JSON lines, each a Problem"
     )
-    held_out: Annotated[tuple[Path, ...], BeforeValidator(_several)] = Field(
+    held_out: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = Field(
         (), description="Problems to evaluate on; none: no evaluation"
     )
 
@@ -203,31 +203,33 @@ class LearnerConfig(_Table):
 
     batch_size: int = Field(24, gt=0, description="Trees per step")
     max_staleness: int = Field(1, ge=0, description="How many updates older than the learner a tree's tokens may be")
-    straggler_seconds: float = Field(
-        60.0, ge=0, description="How long a full batch waits for the tree of an older task, before it goes without"
-    )
+    straggler_seconds: float = Field(60.0, ge=0, description="How long a full batch waits for the trees of older tasks")
     total_steps: int | None = Field(None, gt=0, description="The run ends after so many training steps")
     max_generated_tokens: int | None = Field(None, gt=0, description="The run ends when so many tokens were generated")
 
     publish_every: int = Field(1, gt=0, description="Updates between published versions")
-    publish_seconds: float = Field(30.0, gt=0, description="What a push may take; a slower replica pulls by itself")
+    publish_seconds: float = Field(
+        30.0, gt=0, description="Deadline of a push; a slower replica pulls the weights later"
+    )
     checkpoint_every: int = Field(10, gt=0, description="Steps between checkpoints")
-    keep_checkpoints: int = Field(2, gt=0, description="The newest so many stay")
-    keep_trees: int = Field(8, ge=0, description="The last so many trees, and a sample of as many of all, are kept")
+    keep_checkpoints: int = Field(2, gt=0, description="How many checkpoints are kept, the newest")
+    keep_trees: int = Field(
+        8, ge=0, description="How many trees are kept as files: this many of the last, and a sample of this many"
+    )
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey of the run; or REDIS_URL")
     host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback a token is required")
     port: int = Field(8003, ge=0, le=65535, description="0 takes a free one")
     url: str = Field("", description="Where replicas reach it; empty: http://<host>:<port>")
-    url_file: Path | None = Field(None, description="Written once it listens, for launchers")
+    url_file: Path | None = Field(None, description="File for the URL, written once it listens")
     token: str | None = Field(None, description="Bearer token between services; or IBTPO_TOKEN")
     grace_seconds: float = Field(
-        120.0, ge=0, description="What a SIGTERM gives the step in progress and its checkpoint"
+        120.0, ge=0, description="Time after SIGTERM to finish the step in progress and write a checkpoint"
     )
     linger_seconds: float = Field(
         0.0,
         ge=0,
-        description="How long it serves on when its run has ended: some intervals of whoever scrapes its metrics",
+        description="Keep serving /metrics this long after the run ends; a few scrape intervals",
     )
     device: Device = Field(Device.AUTO, description="Where the policy is trained")
     precision: Precision = Field(
@@ -246,7 +248,7 @@ class LearnerConfig(_Table):
         if self.publish_every > self.max_staleness + 1:
             raise ValueError(
                 f"with publish_every {self.publish_every} trees may be {self.publish_every - 1} updates old when they "
-                f"come, and max_staleness {self.max_staleness} drops them: publish at least every "
+                f"arrive, and max_staleness {self.max_staleness} drops them: publish at least every "
                 f"{self.max_staleness + 1} updates"
             )
         if self.objective.minibatches > self.batch_size:
@@ -256,23 +258,23 @@ class LearnerConfig(_Table):
         return self
 
     @model_serializer(mode="wrap")
-    def _say_once(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out of score and advantage what is as in the method, so that a later `beta=3` still changes all."""
+    def _omit_method(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omits from score and advantage what equals the method, so that a later `beta=3` still changes all."""
         dumped: dict[str, Any] = dump(self)
         method, sampler = dumped.get("method", {}), dumped.get("growth", {}).get("sampler", {})
-        for place, name in ((sampler, "score"), (dumped, "advantage")):
-            if name in place:
-                place[name] = {key: value for key, value in place[name].items() if method.get(key) != value}
+        for table, name in ((sampler, "score"), (dumped, "advantage")):
+            if name in table:
+                table[name] = {key: value for key, value in table[name].items() if method.get(key) != value}
         return dumped
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the model that the run began with is read in every step: by the KL term, or as the prior of A-2."""
+        """Whether every step reads the first model: for the KL term, or as the prior of A-2."""
         return self.objective.kl_coef > 0 or (self.advantage.prior is Prior.REFERENCE and self.advantage.lam != 0)
 
     @property
     def max_outstanding(self) -> int:
-        """Tasks in flight: as many as can still be used in their turn within the staleness bound.
+        """How many tasks may be outstanding: as many as can be used in order within the staleness bound.
 
         A task is fed under weights that may be `publish_every` − 1 updates older than the learner's.
         """

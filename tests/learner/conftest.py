@@ -49,7 +49,7 @@ def replica(streams: RunStreams, tmp_path: Path) -> Replica:
 
 
 @pytest.fixture
-def configured(policy_dir: Path, problems_file: Path, tmp_path: Path) -> Callable[..., LearnerConfig]:
+def configure(policy_dir: Path, problems_file: Path, tmp_path: Path) -> Callable[..., LearnerConfig]:
     """Makes a small configuration, with changes."""
 
     def make(**changes: Any) -> LearnerConfig:

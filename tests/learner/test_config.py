@@ -26,7 +26,7 @@ def test_the_learning_rate_falls_as_its_schedule_says(schedule: Schedule, height
     assert config.learning_rate(7, 1.3) == pytest.approx(heights[-1])
 
 
-def test_a_configuration_says_what_it_needs(configured: Callable[..., LearnerConfig]) -> None:
+def test_a_configuration_says_what_it_needs(configure: Callable[..., LearnerConfig]) -> None:
     for changes, complaint in (
         ({"total_steps": None}, "say when the run ends"),
         ({"growth": {"sampler": "ib", "temperature": 0}}, "no distribution to learn from"),
@@ -36,8 +36,8 @@ def test_a_configuration_says_what_it_needs(configured: Callable[..., LearnerCon
         ({"objective": {"clip": 1}}, "Extra inputs"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            configured(**changes)
-    assert configured(advantage={"kind": "grpo", "epsilon": 0.5}).advantage.epsilon == 0.5
-    assert configured(max_staleness=2).max_outstanding == 12
-    assert configured(max_staleness=2, publish_every=2).max_outstanding == 8
-    assert configured(objective={"kl_coef": 0}).needs_reference is False
+            configure(**changes)
+    assert configure(advantage={"kind": "grpo", "epsilon": 0.5}).advantage.epsilon == 0.5
+    assert configure(max_staleness=2).max_outstanding == 12
+    assert configure(max_staleness=2, publish_every=2).max_outstanding == 8
+    assert configure(objective={"kl_coef": 0}).needs_reference is False

@@ -85,8 +85,8 @@ class LearnerProcess:
 
 
 @pytest.fixture
-def config(configured: Configure, redis_url: str, problems_file: Path) -> LearnerConfig:
-    return configured(
+def config(configure: Configure, redis_url: str, problems_file: Path) -> LearnerConfig:
+    return configure(
         redis_url=redis_url,
         held_out=problems_file,
         total_steps=40,

@@ -54,9 +54,9 @@ class Launcher:
 
 
 @pytest.fixture
-def launcher(configured: Configure, tmp_path: Path) -> Launcher:
+def launcher(configure: Configure, tmp_path: Path) -> Launcher:
     objective = {"kl_coef": 0.1, "minibatches": 2, "micro_batch_tokens": 40, "loss_normalization": "token"}
-    return Launcher(configured(objective=objective, device="cpu"), tmp_path)
+    return Launcher(configure(objective=objective, device="cpu"), tmp_path)
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -93,8 +93,8 @@ def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(launcher: La
 
 
 @pytest.mark.timeout(400)
-def test_two_processes_in_bfloat16_go_where_one_goes(configured: Configure, tmp_path: Path) -> None:
-    launcher = Launcher(configured(precision="bfloat16", objective={"micro_batch_tokens": 40}, device="cpu"), tmp_path)
+def test_two_processes_in_bfloat16_go_where_one_goes(configure: Configure, tmp_path: Path) -> None:
+    launcher = Launcher(configure(precision="bfloat16", objective={"micro_batch_tokens": 40}, device="cpu"), tmp_path)
     two, alone = figures(launcher.run("two", 2, 1)), figures(launcher.run("alone", 1, 1))
     assert two["entropy 0"] == pytest.approx(alone["entropy 0"], rel=0.02)
     assert two["grad_norm 0"] == pytest.approx(alone["grad_norm 0"], rel=0.1)
@@ -112,8 +112,8 @@ def policy_of(config: LearnerConfig, group: ProcessGroup) -> Policy:
     return Policy(config.model, 1.0, config.optimizer, group)
 
 
-def test_replicas_get_the_weights_in_the_precision_of_training(configured: Configure, tmp_path: Path) -> None:
-    config = configured()
+def test_replicas_get_the_weights_in_the_precision_of_training(configure: Configure, tmp_path: Path) -> None:
+    config = configure()
     for precision in Precision:
         group = ProcessGroup(torch.device("cpu"), precision)
         policy = policy_of(config, group)
@@ -128,8 +128,8 @@ def test_replicas_get_the_weights_in_the_precision_of_training(configured: Confi
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_a_step_in_bfloat16_goes_where_one_in_float32_goes(device: str, configured: Configure) -> None:
-    config = configured(objective={"kl_coef": 0.1, "minibatches": 2})
+def test_a_step_in_bfloat16_goes_where_one_in_float32_goes(device: str, configure: Configure) -> None:
+    config = configure(objective={"kl_coef": 0.1, "minibatches": 2})
     updates = []
     for group in (SINGLE_PROCESS, ProcessGroup(torch.device(device), Precision.BFLOAT16)):
         policy = policy_of(config, group)
@@ -146,10 +146,10 @@ def test_a_step_in_bfloat16_goes_where_one_in_float32_goes(device: str, configur
 
 
 def test_a_pass_computes_on_the_device_of_its_group_alone(
-    configured: Configure, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a device that holds no numbers: what mixes it with the CPU, or reads a number before the end, fails."""
-    config = configured(objective={"kl_coef": 0.0})
+    config = configure(objective={"kl_coef": 0.0})
     group = ProcessGroup(torch.device("meta"))
     monkeypatch.setattr(group, "autocast", contextlib.nullcontext)
     module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.model)).to("meta").eval()

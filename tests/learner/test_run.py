@@ -87,9 +87,9 @@ def evaluations_of(config: LearnerConfig) -> tuple[Evaluation, ...]:
 
 
 async def test_a_run_of_some_steps(
-    configured: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
+    configure: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
 ) -> None:
-    config = configured(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 10})
+    config = configure(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 10})
     async with replica("one") as one, replica("two") as two, running(config) as learner:
         assert await learner.end() == 0
     status = await streams.status_keys.read()
@@ -109,9 +109,9 @@ async def test_a_run_of_some_steps(
 
 
 async def test_a_finished_run_is_not_run_again(
-    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
-    config = configured(redis_url=redis_url, total_steps=1)
+    config = configure(redis_url=redis_url, total_steps=1)
     async with replica("one"), running(config) as learner:
         assert await learner.end() == 0
     before, status = (config.run_dir / "summary.json").stat(), await streams.status_keys.read()
@@ -122,9 +122,9 @@ async def test_a_finished_run_is_not_run_again(
 
 
 async def test_an_ended_run_is_served_for_a_while_unless_a_signal_ends_it(
-    configured: Configure, redis_url: str, replica: Replica
+    configure: Configure, redis_url: str, replica: Replica
 ) -> None:
-    async with replica("one"), running(configured(redis_url=redis_url, linger_seconds=60.0)) as learner:
+    async with replica("one"), running(configure(redis_url=redis_url, linger_seconds=60.0)) as learner:
         await learner.when(lambda status: status.state is RunState.FINISHED)
         assert await learner.metric('ibtpo_learner_run_state{state="finished"}') == 1.0
         learner.interrupt()
@@ -132,9 +132,9 @@ async def test_an_ended_run_is_served_for_a_while_unless_a_signal_ends_it(
 
 
 async def test_a_run_ends_with_its_budget_of_tokens_and_leaves_nothing_to_grow(
-    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
-    config = configured(redis_url=redis_url, total_steps=None, max_generated_tokens=500)
+    config = configure(redis_url=redis_url, total_steps=None, max_generated_tokens=500)
     async with replica("one"), running(config) as learner:
         assert await learner.end() == 0
     checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
@@ -147,9 +147,9 @@ async def test_a_run_ends_with_its_budget_of_tokens_and_leaves_nothing_to_grow(
 
 
 async def test_the_latest_weights_are_served_whole_while_training_goes_on(
-    configured: Configure, redis_url: str, replica: Replica, tmp_path: Path
+    configure: Configure, redis_url: str, replica: Replica, tmp_path: Path
 ) -> None:
-    config = configured(redis_url=redis_url, total_steps=1000)
+    config = configure(redis_url=redis_url, total_steps=1000)
     store = SnapshotStore(tmp_path / "joiner", keep=1)
     async with replica("one"), running(config) as learner:
         await learner.when(lambda status: status.step >= 2)
@@ -166,10 +166,10 @@ async def test_the_latest_weights_are_served_whole_while_training_goes_on(
 
 
 async def test_before_the_first_version_it_is_not_ready_and_serves_no_weights(
-    configured: Configure, redis_process: RedisProcess
+    configure: Configure, redis_process: RedisProcess
 ) -> None:
     redis_process.kill()
-    async with running(configured(redis_url=redis_process.url)) as learner:
+    async with running(configure(redis_url=redis_process.url)) as learner:
         assert (await learner.client.get("/readyz")).status_code == 503
         response = await learner.client.get("/v1/weights/latest")
         assert response.status_code == 503
@@ -184,9 +184,9 @@ async def test_before_the_first_version_it_is_not_ready_and_serves_no_weights(
 
 
 async def test_a_stop_requested_through_redis_ends_the_run_and_keeps_its_accounts(
-    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
-    config = configured(redis_url=redis_url, total_steps=1000)
+    config = configure(redis_url=redis_url, total_steps=1000)
     async with replica("one"):
         async with running(config) as learner:
             await learner.when(lambda status: status.step >= 3)
@@ -207,9 +207,9 @@ async def test_a_stop_requested_through_redis_ends_the_run_and_keeps_its_account
 
 
 async def test_a_signal_in_mid_run_leaves_a_run_to_go_on_with_and_a_code_that_says_so(
-    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
-    config = configured(redis_url=redis_url, total_steps=1000)
+    config = configure(redis_url=redis_url, total_steps=1000)
     async with replica("one"), running(config) as learner:
         await learner.when(lambda status: status.step >= 1)
         learner.interrupt()
@@ -223,9 +223,9 @@ async def test_a_signal_in_mid_run_leaves_a_run_to_go_on_with_and_a_code_that_sa
 
 
 async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(
-    configured: Configure, redis_process: RedisProcess, replica: Replica, streams: RunStreams
+    configure: Configure, redis_process: RedisProcess, replica: Replica, streams: RunStreams
 ) -> None:
-    config = configured(redis_url=redis_process.url, total_steps=1000, checkpoint_every=1000)
+    config = configure(redis_url=redis_process.url, total_steps=1000, checkpoint_every=1000)
     async with replica("one"), running(config) as learner:
         await learner.when(lambda status: status.step >= 1)
         redis_process.command("CONFIG", "SET", "maxmemory", "1")
@@ -242,9 +242,9 @@ async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(
 
 
 async def test_a_last_status_that_redis_refuses_does_not_keep_a_learner_alive(
-    configured: Configure, redis_process: RedisProcess, replica: Replica
+    configure: Configure, redis_process: RedisProcess, replica: Replica
 ) -> None:
-    async with replica("one"), running(configured(redis_url=redis_process.url, total_steps=1000)) as learner:
+    async with replica("one"), running(configure(redis_url=redis_process.url, total_steps=1000)) as learner:
         await learner.when(lambda status: status.step >= 1)
         redis_process.command("SET", RUNS, "somebody else's")
         await learner.client.post("/v1/stop")
@@ -252,9 +252,9 @@ async def test_a_last_status_that_redis_refuses_does_not_keep_a_learner_alive(
 
 
 async def test_a_second_learner_is_refused_while_the_first_has_the_run(
-    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams, tmp_path: Path
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams, tmp_path: Path
 ) -> None:
-    config = configured(redis_url=redis_url, total_steps=1000)
+    config = configure(redis_url=redis_url, total_steps=1000)
     other = config.model_copy(update={"run_dir": tmp_path / "other"})
     async with replica("one"), running(config) as learner:
 
@@ -273,10 +273,10 @@ async def test_a_second_learner_is_refused_while_the_first_has_the_run(
 
 
 async def test_a_learner_that_was_superseded_ends_without_touching_the_run(
-    configured: Configure, redis_url: str, replica: Replica, streams: RunStreams, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.learner.serving.heartbeat._RENEW_SECONDS", 0.1)
-    config = configured(redis_url=redis_url, total_steps=1000, checkpoint_every=1000)
+    config = configure(redis_url=redis_url, total_steps=1000, checkpoint_every=1000)
     async with replica("one"), running(config) as learner:
         await learner.when(lambda status: status.step >= 1)
         await streams.lease.acquire(f"{socket.gethostname()}:{config.run_dir.resolve()}", 0)
@@ -288,9 +288,9 @@ async def test_a_learner_that_was_superseded_ends_without_touching_the_run(
 
 
 async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
-    configured: Configure, redis_url: str, replica: Replica
+    configure: Configure, redis_url: str, replica: Replica
 ) -> None:
-    config = configured(redis_url=redis_url, publish_seconds=0.3)
+    config = configure(redis_url=redis_url, publish_seconds=0.3)
     async with replica("good"), replica("slow") as slow, replica("bad") as bad, running(config) as learner:
         slow.load_seconds, bad.push_error = 5.0, Unavailable("no room")
         assert await learner.end() == 0
@@ -300,9 +300,9 @@ async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
 
 
 async def test_an_evaluation_goes_on_when_a_replica_dies(
-    configured: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
+    configure: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
 ) -> None:
-    config = configured(
+    config = configure(
         redis_url=redis_url,
         held_out=problems_file,
         evaluation={"problems": 40, "problems_per_replica": 2},
@@ -322,9 +322,9 @@ async def test_an_evaluation_goes_on_when_a_replica_dies(
 
 
 async def test_an_evaluation_is_of_the_policy_as_it_is_published_for_it_or_not_yet(
-    configured: Configure, redis_url: str, problems_file: Path, replica: Replica
+    configure: Configure, redis_url: str, problems_file: Path, replica: Replica
 ) -> None:
-    config = configured(
+    config = configure(
         redis_url=redis_url,
         held_out=problems_file,
         evaluation={"problems": 4, "every": 1},
@@ -337,9 +337,9 @@ async def test_an_evaluation_is_of_the_policy_as_it_is_published_for_it_or_not_y
 
 
 async def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_none_is_made_twice(
-    configured: Configure, redis_url: str, problems_file: Path, replica: Replica
+    configure: Configure, redis_url: str, problems_file: Path, replica: Replica
 ) -> None:
-    config = configured(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 4}, total_steps=1000)
+    config = configure(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 4}, total_steps=1000)
     async with replica("one") as one:
         one.endless.add(0)
         async with running(config) as learner:
@@ -357,10 +357,10 @@ async def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_none_is_ma
 
 @pytest.mark.parametrize("kind", ["unjudged", "endless"])
 async def test_a_problem_that_gets_no_answer_costs_an_evaluation_that_problem_alone(
-    configured: Configure, redis_url: str, problems_file: Path, replica: Replica, kind: str
+    configure: Configure, redis_url: str, problems_file: Path, replica: Replica, kind: str
 ) -> None:
     bounds = {"problems": 10, "deadline_seconds": 3.0 if kind == "endless" else 8.0}
-    config = configured(redis_url=redis_url, held_out=problems_file, evaluation=bounds, total_steps=1)
+    config = configure(redis_url=redis_url, held_out=problems_file, evaluation=bounds, total_steps=1)
     async with replica("one") as one, running(config) as learner:
         getattr(one, kind).add(3)
         began = time.monotonic()
@@ -371,19 +371,19 @@ async def test_a_problem_that_gets_no_answer_costs_an_evaluation_that_problem_al
         assert await learner.end() == 0
 
 
-def test_what_cannot_be_run_is_refused_at_the_start(configured: Configure, tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_refused_at_the_start(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="resume is require, but"):
-        build(configured(resume="require"))
+        build(configure(resume="require"))
     with pytest.raises(InvalidInput, match="exceed the policy's context"):
-        build(configured(growth={"sampler": "independent", "max_tokens": 100}))
+        build(configure(growth={"sampler": "independent", "max_tokens": 100}))
     with pytest.raises(InvalidInput, match="transformers cannot read this policy"):
-        build(configured(model=tmp_path))
+        build(configure(model=tmp_path))
 
 
 async def test_a_checkpoint_is_not_mixed_with_other_data_or_a_new_start(
-    configured: Configure, redis_url: str, replica: Replica, problems_file: Path
+    configure: Configure, redis_url: str, replica: Replica, problems_file: Path
 ) -> None:
-    config = configured(redis_url=redis_url, total_steps=1)
+    config = configure(redis_url=redis_url, total_steps=1)
     async with replica("one"), running(config) as learner:
         assert await learner.end() == 0
     with pytest.raises(Conflict, match=r"holds the checkpoint 1, and learner\.resume is never"):

@@ -26,8 +26,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def policy(configured: Callable[..., LearnerConfig]) -> Policy:
-    config = configured()
+def policy(configure: Callable[..., LearnerConfig]) -> Policy:
+    config = configure()
     return Policy(config.model, 1.0, config.optimizer)
 
 
@@ -42,7 +42,7 @@ def state(step: int, fed: int = 3) -> LearnerState:
     return LearnerState(progress=progress, ledger=SavedLedger.of(ledger))
 
 
-def test_what_was_saved_is_what_is_found(policy: Policy, configured: Callable[..., LearnerConfig], root: Path) -> None:
+def test_what_was_saved_is_what_is_found(policy: Policy, configure: Callable[..., LearnerConfig], root: Path) -> None:
     policy.model.statistics(PrefixRows.collate([trie_of([3, 4, 5])])).logprobs_RS.sum().backward()
     policy.apply_gradients(0.01)
     CheckpointStore(root, 2).save(policy, state(4))
@@ -50,7 +50,7 @@ def test_what_was_saved_is_what_is_found(policy: Policy, configured: Callable[..
     assert found is not None
     assert found.state() == state(4)
     assert found.state().ledger.load().outstanding == {TaskId(0, 0): 0, TaskId(0, 1): 0, TaskId(0, 2): 0}
-    loaded = Policy(found.policy, 1.0, configured().optimizer)
+    loaded = Policy(found.policy, 1.0, configure().optimizer)
     found.restore_optimizer(loaded)
     for one, other in zip(
         policy.optimizer_state()["state"].values(), loaded.optimizer_state()["state"].values(), strict=True

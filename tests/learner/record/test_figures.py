@@ -29,8 +29,8 @@ def test_a_step_shows_means_over_all_its_trees() -> None:
     assert shown.loss is None
 
 
-def test_a_summary_is_over_the_whole_run(configured: Configure) -> None:
-    config = configured(total_steps=2, evaluation={"k": 8})
+def test_a_summary_is_over_the_whole_run(configure: Configure) -> None:
+    config = configure(total_steps=2, evaluation={"k": 8})
     progress = Progress(config, SavedProgress())
     progress.begin_generation(1)
     progress.add_evaluation(make_evaluation([[1.0, 0.0], [0.0, 0.0]], 0, V0, 8))

@@ -15,8 +15,8 @@ from tests.learner.synthetic import draws, scored, task
 Configure = Callable[..., LearnerConfig]
 
 
-def test_a_budget_of_tokens_and_one_of_steps_end_a_run_whichever_comes_first(configured: Configure) -> None:
-    config = configured(total_steps=10, max_generated_tokens=100, batch_size=4, max_staleness=1)
+def test_a_budget_of_tokens_and_one_of_steps_end_a_run_whichever_comes_first(configure: Configure) -> None:
+    config = configure(total_steps=10, max_generated_tokens=100, batch_size=4, max_staleness=1)
     progress = Progress(config, SavedProgress())
     assert (progress.share_done, progress.capacity, progress.eta_seconds) == (0.0, 8, None)
     tree = scored(task(), draws(random.Random(0), 4, 0))

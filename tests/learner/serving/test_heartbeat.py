@@ -39,10 +39,10 @@ class Learner:
 
 
 @pytest.fixture
-def learner(configured: Callable[..., LearnerConfig], streams: RunStreams, monkeypatch: pytest.MonkeyPatch) -> Learner:
+def learner(configure: Callable[..., LearnerConfig], streams: RunStreams, monkeypatch: pytest.MonkeyPatch) -> Learner:
     monkeypatch.setattr("services.learner.serving.heartbeat._STATUS_SECONDS", 0.02)
     monkeypatch.setattr("services.learner.serving.heartbeat._RENEW_SECONDS", 0.02)
-    return Learner(configured(total_steps=7), streams)
+    return Learner(configure(total_steps=7), streams)
 
 
 async def published(streams: RunStreams, is_so: Callable[[RunStatus], bool]) -> RunStatus:

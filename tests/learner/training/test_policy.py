@@ -104,14 +104,14 @@ def test_the_reference_stays_as_it_was(policy_dir: Path) -> None:
     assert policy.model.vocab_size == VOCAB_SIZE
 
 
-def test_a_policy_goes_on_from_its_optimizer_state(configured: Callable[..., LearnerConfig], tmp_path: Path) -> None:
+def test_a_policy_goes_on_from_its_optimizer_state(configure: Callable[..., LearnerConfig], tmp_path: Path) -> None:
     def trained(policy: Policy, steps: int) -> Policy:
         for _ in range(steps):
             policy.model.statistics(IDS).logprobs_RS.sum().backward()
             policy.apply_gradients(0.01)
         return policy
 
-    config = configured()
+    config = configure()
     whole = trained(Policy(config.model, 1.0, config.optimizer), 4)
     half = trained(Policy(config.model, 1.0, config.optimizer), 2)
     half.save(tmp_path / "half")
@@ -122,8 +122,8 @@ def test_a_policy_goes_on_from_its_optimizer_state(configured: Callable[..., Lea
         assert torch.equal(tensor, resumed.model.module.state_dict()[name]), name
 
 
-def test_asking_for_the_optimizers_state_changes_nothing(configured: Callable[..., LearnerConfig]) -> None:
-    config = configured()
+def test_asking_for_the_optimizers_state_changes_nothing(configure: Callable[..., LearnerConfig]) -> None:
+    config = configure()
     asked, left = (Policy(config.model, 1.0, config.optimizer) for _ in range(2))
     assert asked.optimizer_state() == {}
     for policy in (asked, left):

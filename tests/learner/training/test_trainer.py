@@ -102,9 +102,9 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: fl
 
 @pytest.mark.parametrize("advantage", ["grpo", {"lam": 0.0}])
 def test_on_independent_answers_the_step_is_grpo(
-    advantage: Any, configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+    advantage: Any, configure: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured(advantage=advantage, objective={"kl_coef": 0.0, "micro_batch_tokens": 60})
+    config = configure(advantage=advantage, objective={"kl_coef": 0.0, "micro_batch_tokens": 60})
     batch = trees(1, num_branches=0)
     recorder = Recorder(config, monkeypatch)
     recorder.step(batch)
@@ -112,10 +112,10 @@ def test_on_independent_answers_the_step_is_grpo(
 
 
 def test_on_a_tree_extracted_trajectories_are_trained_on(
-    configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GRPO over the answers of a tree is GRPO over independent answers with the same tokens and log-probabilities."""
-    config = configured(advantage="grpo", objective={"kl_coef": 0.0})
+    config = configure(advantage="grpo", objective={"kl_coef": 0.0})
     batch = trees(2)
     flat = []
     for tree in batch:
@@ -147,28 +147,28 @@ def test_on_a_tree_extracted_trajectories_are_trained_on(
 @pytest.mark.parametrize("share_prefixes", [True, False])
 @pytest.mark.parametrize("micro_batch_tokens", [1, 40, 10_000])
 def test_neither_the_split_into_micro_batches_nor_shared_prefixes_change_anything(
-    micro_batch_tokens: int, share_prefixes: bool, configured: Configure, monkeypatch: pytest.MonkeyPatch
+    micro_batch_tokens: int, share_prefixes: bool, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = trees(3)
-    whole = Recorder(configured(), monkeypatch)
+    whole = Recorder(configure(), monkeypatch)
     objective = {"micro_batch_tokens": micro_batch_tokens, "share_prefixes": share_prefixes}
-    split = Recorder(configured(objective=objective), monkeypatch)
+    split = Recorder(configure(objective=objective), monkeypatch)
     first, second = whole.step(batch), split.step(batch)
     assert_equal(whole.gradients[0], split.gradients[0])
     assert first.loss == pytest.approx(second.loss, abs=1e-6)
     assert first.entropy == pytest.approx(second.entropy)
 
 
-def test_the_trees_of_a_step_may_come_in_any_order(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trees_of_a_step_may_come_in_any_order(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = trees(4)
-    forward, backward = Recorder(configured(), monkeypatch), Recorder(configured(), monkeypatch)
+    forward, backward = Recorder(configure(), monkeypatch), Recorder(configure(), monkeypatch)
     forward.step(batch)
     backward.step(batch[::-1])
     assert_equal(forward.gradients[0], backward.gradients[0])
 
 
-def test_the_gap_to_an_engine_with_the_same_weights_is_nothing(configured: Configure, policy_dir: Path) -> None:
-    config = configured()
+def test_the_gap_to_an_engine_with_the_same_weights_is_nothing(configure: Configure, policy_dir: Path) -> None:
+    config = configure()
     policy = Policy(policy_dir, 1.0, config.optimizer)
     record = exact(draws(random.Random(5), versions=(V0, CURRENT), rewards=(0, 1)), task().prompt_ids, policy_dir)
     trainer = Trainer(policy, reference(config), config)
@@ -179,8 +179,8 @@ def test_the_gap_to_an_engine_with_the_same_weights_is_nothing(configured: Confi
     assert update.applied == 1
 
 
-def test_the_gap_counts_tokens_of_the_present_weights_alone(configured: Configure, policy_dir: Path) -> None:
-    policy, config = Policy(policy_dir, 1.0, configured().optimizer), configured()
+def test_the_gap_counts_tokens_of_the_present_weights_alone(configure: Configure, policy_dir: Path) -> None:
+    policy, config = Policy(policy_dir, 1.0, configure().optimizer), configure()
     trainer = Trainer(policy, reference(config), config)
     assert trainer.engine_gap(trees(6), CURRENT) is None
     assert trainer.engine_gap(trees(6, versions=(CURRENT,)), CURRENT) > 0.1
@@ -189,27 +189,27 @@ def test_the_gap_counts_tokens_of_the_present_weights_alone(configured: Configur
 
 
 def test_the_second_pass_counts_ratios_from_where_the_step_began(
-    configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the weights held still every pass has the gradient of the first."""
-    recorder = Recorder(configured(objective={"epochs": 2}), monkeypatch)
+    recorder = Recorder(configure(objective={"epochs": 2}), monkeypatch)
     update = recorder.step(trees(7))
     assert len(recorder.gradients) == 2
     assert_equal(recorder.gradients[0], recorder.gradients[1])
     assert update.clip_share == 0.0
 
 
-def test_large_updates_are_clipped_in_later_passes(configured: Configure) -> None:
-    config = configured(objective={"epochs": 4, "kl_coef": 0.0})
+def test_large_updates_are_clipped_in_later_passes(configure: Configure) -> None:
+    config = configure(objective={"epochs": 4, "kl_coef": 0.0})
     policy = Policy(config.model, 1.0, config.optimizer)
     update = Trainer(policy, None, config).step(build_all(trees(8)), CURRENT, 0.05, "")
     assert update.applied == 4
     assert update.clip_share > 0.1
 
 
-def test_minibatches_take_every_tree_once_a_pass(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder(configured(objective={"minibatches": 2, "loss_normalization": "constant"}), monkeypatch)
-    alone = Recorder(configured(objective={"loss_normalization": "constant"}), monkeypatch)
+def test_minibatches_take_every_tree_once_a_pass(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(configure(objective={"minibatches": 2, "loss_normalization": "constant"}), monkeypatch)
+    alone = Recorder(configure(objective={"loss_normalization": "constant"}), monkeypatch)
     batch = trees(9, count=4, num_branches=0)
     recorder.step(batch)
     alone.step(batch)
@@ -218,10 +218,10 @@ def test_minibatches_take_every_tree_once_a_pass(configured: Configure, monkeypa
     assert_equal(summed, alone.gradients[0])
 
 
-def test_the_engines_own_logprobs_can_be_the_old_policy(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engines_own_logprobs_can_be_the_old_policy(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     objective = {"old_policy": "engine", "kl_coef": 0.0, "clip_low": 0.99, "clip_high": 1e9}
-    by_ratio = Recorder(configured(objective=objective), monkeypatch)
-    by_weight = Recorder(configured(objective={"kl_coef": 0.0, "tis_cap": 1e9}), monkeypatch)
+    by_ratio = Recorder(configure(objective=objective), monkeypatch)
+    by_weight = Recorder(configure(objective={"kl_coef": 0.0, "tis_cap": 1e9}), monkeypatch)
     batch = trees(10)
     # ratios within the clip: both are ρ·A, as a ratio or as a weight
     near = [
@@ -235,8 +235,8 @@ def test_the_engines_own_logprobs_can_be_the_old_policy(configured: Configure, m
     assert_equal(by_ratio.gradients[0], by_weight.gradients[0])
 
 
-def test_a_tree_with_a_nan_changes_nothing(configured: Configure) -> None:
-    config = configured()
+def test_a_tree_with_a_nan_changes_nothing(configure: Configure) -> None:
+    config = configure()
     policy = Policy(config.model, 1.0, config.optimizer)
     before = {name: tensor.clone() for name, tensor in policy.model.module.state_dict().items()}
     batch = trees(11)
@@ -247,39 +247,39 @@ def test_a_tree_with_a_nan_changes_nothing(configured: Configure) -> None:
     assert all(torch.equal(before[name], now) for name, now in policy.model.module.state_dict().items())
 
 
-def test_a_step_without_trees_is_no_update(configured: Configure) -> None:
-    config = configured()
+def test_a_step_without_trees_is_no_update(configure: Configure) -> None:
+    config = configure()
     policy = Policy(config.model, 1.0, config.optimizer)
     assert Trainer(policy, reference(config), config).step([], CURRENT, 1e-3, "") == Update(learning_rate=1e-3)
 
 
-def test_draws_without_a_verdict_are_not_trained_on(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_without_a_verdict_are_not_trained_on(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree,) = trees(12, count=1, num_branches=0)
     unjudged = scored(tree.task, [*tree.draws, replace(tree.draws[0], reward=None)])
-    one, other = Recorder(configured(), monkeypatch), Recorder(configured(), monkeypatch)
+    one, other = Recorder(configure(), monkeypatch), Recorder(configure(), monkeypatch)
     one.step([tree])
     other.step([unjudged])
     assert_equal(one.gradients[0], other.gradients[0])
 
 
 def test_with_the_policy_itself_as_reference_the_prior_is_the_sampling_one(
-    configured: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [
         tree.model_copy(update={"draws": exact(tree.draws, tree.task.prompt_ids, policy_dir)}) for tree in trees(13)
     ]
-    by_sampling = Recorder(configured(advantage={"lam": 1.0}), monkeypatch)
-    by_reference = Recorder(configured(advantage={"lam": 1.0, "prior": Prior.REFERENCE}), monkeypatch)
+    by_sampling = Recorder(configure(advantage={"lam": 1.0}), monkeypatch)
+    by_reference = Recorder(configure(advantage={"lam": 1.0, "prior": Prior.REFERENCE}), monkeypatch)
     by_sampling.step(batch)
     by_reference.step(batch)
     assert_equal(by_sampling.gradients[0], by_reference.gradients[0])
 
 
-def test_a_step_shows_the_parts_of_the_advantage(configured: Configure) -> None:
+def test_a_step_shows_the_parts_of_the_advantage(configure: Configure) -> None:
     (tree,) = trees(18, count=1)
     parts = []
     for lam in (0.0, 0.1, 0.2):
-        config = configured(advantage={"lam": lam})
+        config = configure(advantage={"lam": lam})
         policy = Policy(config.model, 1.0, config.optimizer)
         parts.append(Trainer(policy, reference(config), config).step(build_all([tree]), CURRENT, 1e-3, ""))
     of_nodes = advantages(tree.tree(), Credit(lam=0.0)).total[1:]
@@ -289,11 +289,11 @@ def test_a_step_shows_the_parts_of_the_advantage(configured: Configure) -> None:
     assert parts[2].advantage_local == pytest.approx(2 * parts[1].advantage_local)
 
 
-def test_kl_pulls_back_to_the_reference(configured: Configure) -> None:
-    config = configured(objective={"kl_coef": 100.0})
+def test_kl_pulls_back_to_the_reference(configure: Configure) -> None:
+    config = configure(objective={"kl_coef": 100.0})
     policy = Policy(config.model, 1.0, config.optimizer)
     batch = trees(14)
-    far = Trainer(policy, None, configured(objective={"kl_coef": 0.0}))
+    far = Trainer(policy, None, configure(objective={"kl_coef": 0.0}))
     for _ in range(3):
         far.step(build_all(batch), CURRENT, 0.01, "")
     trainer = Trainer(policy, reference(config), config)
@@ -302,8 +302,8 @@ def test_kl_pulls_back_to_the_reference(configured: Configure) -> None:
     assert divergences[-1] < divergences[0]
 
 
-def test_training_makes_rewarded_answers_likelier(configured: Configure) -> None:
-    config = configured()
+def test_training_makes_rewarded_answers_likelier(configure: Configure) -> None:
+    config = configure()
     policy = Policy(config.model, 1.0, config.optimizer)
     trainer = Trainer(policy, reference(config), config)
     record = draws(random.Random(15), 2, 0, rewards=(1.0, 0.0))
@@ -331,8 +331,8 @@ def test_a_tree_has_a_signal_when_its_rewards_differ() -> None:
 
 
 @pytest.mark.parametrize("kind", list(NodeWeight))
-def test_every_node_weight_trains(kind: NodeWeight, configured: Configure) -> None:
-    config = configured(advantage={"node_weight": kind})
+def test_every_node_weight_trains(kind: NodeWeight, configure: Configure) -> None:
+    config = configure(advantage={"node_weight": kind})
     policy = Policy(config.model, 1.0, config.optimizer)
     update = Trainer(policy, reference(config), config).step(build_all(trees(17)), CURRENT, 1e-3, "")
     assert update.applied == 1
