@@ -16,6 +16,7 @@ from services.verifier.config import CustomKindConfig
 from shared.runtime.serve import open_listener, serve_in_background
 from tests.verifier.serving import judge, make_item, open_verifier, serve_verifier
 
+PAGE = Path(__file__).parents[2] / "docs" / "verifier.md"
 FUNCTION = "tests.verifier.worker_functions:reward_length"
 
 
@@ -43,18 +44,34 @@ async def test_a_function_gives_rewards_and_its_failures_none() -> None:
     assert "2.0" in verdicts[4]["reason"]
 
 
-async def test_the_example_of_the_page_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "verifier.md").read_text()
-    (source,) = re.findall(r"```python\n# my_rewards/poetry.py\n(.*?)```", page, re.DOTALL)
-    (settings,) = re.findall(r"```toml\n(\[verifier\.kinds\.poetry\].*?)```", page, re.DOTALL)
-    package = tmp_path / "my_rewards"
-    package.mkdir()
-    (package / "poetry.py").write_text(source)
+def _example(name: str) -> str:
+    """The code block of docs/verifier.md whose first line is `# name`."""
+    (source,) = re.findall(rf"```\w+\n# {re.escape(name)}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return str(source)
+
+
+def _kinds(name: str) -> dict[str, Any]:
+    return dict(tomllib.loads(_example(name))["verifier"]["kinds"])
+
+
+async def test_the_page_s_function_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_rewards").mkdir()
+    (tmp_path / "my_rewards" / "poetry.py").write_text(_example("my_rewards/poetry.py"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    kinds = tomllib.loads(settings)["verifier"]["kinds"]
-    async with open_verifier(kinds=kinds) as client:
+    async with open_verifier(kinds=_kinds("poetry.toml")) as client:
         right, wrong, none = await _judge(client, "poetry", {"ending": "45"}, {"ending": "x"}, {})
     assert (right["reward"], wrong["reward"], none["reward"]) == (1.0, 0.0, None)
+
+
+async def test_the_page_s_endpoint_works_as_it_stands() -> None:
+    module: dict[str, Any] = {}
+    exec(_example("grader.py"), module)
+    (kind,) = _kinds("short.toml").values()
+    async with serve_in_background(module["app"], open_listener("127.0.0.1", 0, None)) as url:
+        path = kind["url"].removeprefix("http://localhost:9000")
+        async with open_verifier(kinds={"short": kind | {"url": url + path}}) as client:
+            right, wrong = await _judge(client, "short", {"max_words": 1}, {"max_words": 0})
+    assert (right["reward"], wrong["reward"]) == (1.0, 0.0)
 
 
 def _grader() -> FastAPI:

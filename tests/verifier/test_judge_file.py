@@ -13,7 +13,7 @@ from rich.console import Console
 
 from services.verifier.judge_file import judge_file
 from shared.errors import InvalidInput, Unauthorized, Unavailable
-from shared.runtime.serve import open_door, serving
+from shared.runtime.serve import open_listener, serve_in_background
 from tests.verifier.judging import rows_of
 from tests.verifier.serving import serve_verifier
 
@@ -101,7 +101,7 @@ async def test_an_overloaded_verifier_is_asked_again(tmp_path: Path) -> None:
         items = (await request.json())["items"]
         return JSONResponse({"verdicts": [{"id": item["id"], "reward": 0.0, "outcome": "wrong"} for item in items]})
 
-    async with serving(app, open_door("127.0.0.1", 0, None)) as url:
+    async with serve_in_background(app, open_listener("127.0.0.1", 0, None)) as url:
         input, output = _write(tmp_path / "in.jsonl", [_math(0, "3", "3")]), tmp_path / "out.jsonl"
         assert await asyncio.to_thread(judge_file, input, output, url) == 0
     assert num_requests == 2
