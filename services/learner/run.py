@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from services.learner.config import LearnerConfig
 from services.learner.ledger import End, Ledger
-from services.learner.metrics import EvaluationResult, LearnerMetrics, StepResult
+from services.learner.metrics import EvaluationResult, LearnerMetrics, Phase, StepResult
 from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Arrival, Intake
 from services.learner.ranks import RankWorkers
 from services.learner.record.checkpoint import CheckpointStore
-from services.learner.record.figures import measure_trees, step_figures, summary
+from services.learner.record.figures import measure_trees, sampling_figures, step_figures, summary
 from services.learner.record.metrics_log import MetricsLog
 from services.learner.record.progress import Progress
 from services.learner.record.state import LearnerState, SavedLedger
@@ -153,18 +153,15 @@ class Run:
         learned = time.monotonic()
         progress.add_step(figures, usage, is_updated=update.applied > 0, seconds=learned - started)
         await self._publish_if_due()
-        self._record_step(
-            step_figures(progress.step, figures, usage, update).model_copy(
-                update={
-                    "staleness": sum(arrival.staleness for arrival in arrivals) / len(arrivals),
-                    "intake_seconds": collected - started,
-                    "update_seconds": learned - collected,
-                    "publish_seconds": time.monotonic() - learned,
-                    "tokens_per_second": usage.generated_tokens / (time.monotonic() - started),
-                }
-            ),
-            update,
-        )
+        published = time.monotonic()
+        seconds = {
+            Phase.INTAKE: collected - started,
+            Phase.UPDATE: learned - collected,
+            Phase.PUBLISH: published - learned,
+        }
+        sampling = sampling_figures(figures, usage, published - started)
+        staleness = sum(arrival.staleness for arrival in arrivals) / len(arrivals)
+        self._record_step(step_figures(progress.step, sampling, update, staleness, seconds), update)
         await self._evaluate_if_due()
         if progress.step % self._config.checkpoint_every == 0:
             await self._checkpoint()

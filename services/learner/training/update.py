@@ -1,11 +1,13 @@
 """What one training step did to the policy, as numbers."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from shared.protocol.figures import UpdateFigures
 from shared.tree.advantage import Advantages
 from shared.tree.diagnostics import Mean
 
@@ -64,25 +66,13 @@ class StepSums:
         return TokenSums(*all_reduce(torch.stack(list(self._sums.values()))).tolist())
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """Means over the tokens that were trained on (over all passes) and the nodes of their trees; None without any."""
+class Update(UpdateFigures):
+    """A step's optimizer steps and their figures, over all passes; a figure is None without anything to average."""
 
     applied: int = 0
     """Optimizer steps."""
     refused: int = 0
     """Optimizer steps left out because a gradient was NaN or infinite."""
-    learning_rate: float = 0.0
-    loss: float | None = None
-    grad_norm: float | None = None
-    entropy: float | None = None
-    kl: float | None = None
-    clip_share: float | None = None
-    engine_gap: float | None = None
-    advantage_global: float | None = None
-    """|A_GL|."""
-    advantage_local: float | None = None
-    """|λ·A_IB|."""
 
     @classmethod
     def of(
@@ -105,10 +95,11 @@ class Update:
             kl=_mean(tokens.kl, tokens.tokens),
             clip_share=_mean(tokens.clipped, tokens.tokens),
             engine_gap=_mean(tokens.gap, tokens.current_tokens),
-            advantage_global=sums.advantage_global.value,
-            advantage_local=sums.advantage_local.value,
+            advantage_global=_mean(sums.advantage_global.total, sums.advantage_global.count),
+            advantage_local=_mean(sums.advantage_local.total, sums.advantage_local.count),
         )
 
 
 def _mean(total: float, count: float) -> float | None:
-    return total / count if count else None
+    """None without anything to average, and where it is NaN or infinite: messages take finite numbers only."""
+    return total / count if count and math.isfinite(total) else None

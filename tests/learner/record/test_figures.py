@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from services.learner.config import LearnerConfig
-from services.learner.record.figures import measure_trees, step_figures, summary
+from services.learner.metrics import Phase
+from services.learner.record.figures import measure_trees, sampling_figures, step_figures, summary
 from services.learner.record.progress import Progress
 from services.learner.record.state import SavedProgress
 from services.learner.serving.evaluation import make_evaluation
@@ -22,8 +23,11 @@ def test_a_step_shows_means_over_all_its_trees() -> None:
     rng = random.Random(0)
     trees = [scored(task(number), draws(rng, 4, 0, rewards=(number % 2, 0.0))) for number in range(4)]
     figures, usage = measure_trees([BuiltTree.of(tree) for tree in trees])
-    shown = step_figures(3, figures, usage, Update(learning_rate=0.1))
+    seconds = {Phase.INTAKE: 1.0, Phase.UPDATE: 2.0, Phase.PUBLISH: 1.0}
+    shown = step_figures(3, sampling_figures(figures, usage, 4.0), Update(applied=1, learning_rate=0.1), 1.5, seconds)
     assert (shown.step, shown.trees, shown.trajectories) == (3, 4, 16)
+    assert (shown.staleness, shown.update_seconds, shown.learning_rate) == (1.5, 2.0, 0.1)
+    assert shown.tokens_per_second == usage.generated_tokens / 4.0
     assert (shown.eff_rate, shown.avg_rate) == (0.5, 0.25)
     assert shown.trajectories_per_1k_tokens == pytest.approx(16_000 / usage.generated_tokens)
     assert shown.loss is None

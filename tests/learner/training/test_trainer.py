@@ -244,6 +244,7 @@ def test_a_tree_with_a_nan_changes_nothing(configure: Configure) -> None:
     poisoned = with_logprobs(record, [(math.nan,) * len(draw.token_ids) for draw in record])
     update = Trainer(policy, reference(config), config).step(build_all([scored(task(), poisoned)]), CURRENT, 1e-3, "")
     assert (update.applied, update.refused) == (0, 1)
+    assert update.loss is None, "a figure that is no number would end the run where it is sent on"
     assert all(torch.equal(before[name], now) for name, now in policy.model.module.state_dict().items())
 
 
