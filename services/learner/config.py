@@ -21,7 +21,7 @@ from shared.protocol.names import RunName
 from shared.protocol.task import Growth
 from shared.runtime.config import SHARED
 from shared.tree.advantage import Credit, Method, Prior
-from shared.tree.ib_score import Estimation
+from shared.tree.ib_score import Estimation, IBSettings
 
 
 class Schedule(StrEnum):
@@ -154,8 +154,12 @@ def _fill_score(value: object, info: ValidationInfo) -> object:
         sampler = {"kind": sampler}
     if not isinstance(sampler, dict) or sampler.get("kind") != "ib" or not isinstance(sampler.get("score", {}), dict):
         return value
-    estimation = {field.name: getattr(_method(info), field.name) for field in fields(Estimation)}
-    return value | {"sampler": sampler | {"score": estimation | sampler.get("score", {})}}
+    return value | {"sampler": sampler | {"score": _estimation(_method(info)) | sampler.get("score", {})}}
+
+
+def _estimation(method: Method) -> dict[str, Any]:
+    """What a score takes from the method."""
+    return {field.name: getattr(method, field.name) for field in fields(Estimation)}
 
 
 def _fill_credit(value: object, info: ValidationInfo) -> object:
@@ -266,6 +270,11 @@ class LearnerConfig(_Table):
             if name in table:
                 table[name] = {key: value for key, value in table[name].items() if method.get(key) != value}
         return dumped
+
+    @property
+    def score(self) -> IBSettings:
+        """How figures score trees whose sampler has no score: by the method."""
+        return IBSettings(**_estimation(self.method))
 
     @property
     def needs_reference(self) -> bool:

@@ -69,7 +69,7 @@ class LearnerService:
         state = _initial_state(checkpoint, fingerprint(train))
         self._progress = progress = Progress(config, state.progress)
         ledger = state.ledger.load()
-        sequence = TaskSequence(config.run, config.seed, train, config.growth)
+        sequence = TaskSequence(config.run, config.seed, train, config.growth, config.score)
         feed = Feed(streams, sequence, ledger, lambda: progress.capacity)
         intake = Intake(
             streams,

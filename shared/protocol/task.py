@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from shared.protocol.message import JsonObject, Message
 from shared.protocol.names import Kind
 from shared.tree.expansion import AnySampler
+from shared.tree.ib_score import IBSettings
 
 MAX_DRAWS = 4096
 
@@ -57,6 +58,8 @@ class Task(Message):
     kind: Kind
     answer_key: JsonObject
     growth: Growth
+    score: IBSettings = IBSettings()
+    """How figures score the nodes of its tree if the sampler does not."""
     seed: int = Field(ge=0)
 
 

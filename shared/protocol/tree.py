@@ -61,9 +61,9 @@ class ScoredTree(Message):
 
     @property
     def ib_settings(self) -> IBSettings:
-        """How its nodes are scored: as its sampler scored them; as published, if its sampler does not score."""
+        """How its nodes are scored: as its sampler scored them; as the task says, if its sampler does not score."""
         sampler = self.task.growth.sampler
-        return sampler.score if isinstance(sampler, IBSampler) else IBSettings()
+        return sampler.score if isinstance(sampler, IBSampler) else self.task.score
 
     def figures(self, tree: Tree | None = None) -> TreeFigures:
         """Its diagnostics, by `ib_settings`. `tree`: already built."""

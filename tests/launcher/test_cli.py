@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from services.launcher.settings.plan import SECTIONS
+from shared.runtime.config import walk_keys
 from tests.launcher.conftest import Command
 
 COMMANDS = (
@@ -106,8 +108,11 @@ def test_one_setting_is_explained_by_its_short_name(ibtpo: Command) -> None:
     assert len(done.stdout.splitlines()) < 5
 
 
-def test_every_setting_is_explained(ibtpo: Command) -> None:
+def test_every_setting_is_explained(ibtpo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     done = ibtpo("config")
+    for section, model in SECTIONS.items():
+        assert all(key.description in done.stdout for key in walk_keys(section, model))
     for setting in (
         "learner.growth.sampler",
         "rollout.max_running_requests",

@@ -136,7 +136,7 @@ def test_stop_asks_the_run_and_waits_for_its_end(
     done = ibtpo("stop", "mine", "--runs", str(run.root.parent))
     learner.join()
     assert "the learner finishes its step and saves" in done.stdout
-    assert "`ibtpo train --run mine --resume` continues it" in done.stdout
+    assert f"`ibtpo train --run mine --resume --runs {run.root.parent}` continues it" in done.stdout
     assert not run.is_running()
 
 

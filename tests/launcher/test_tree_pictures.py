@@ -23,7 +23,7 @@ from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IBSampler
+from shared.tree.expansion import AnySampler, IBSampler, RandomSampler
 from shared.tree.ib_score import IBSettings
 
 VOCABULARY = (b"a", b"b", b"\n\n", b"<script>", b"<eos>")
@@ -47,7 +47,7 @@ def draw(
     )
 
 
-def scored(*draws: Draw, beta: float = 5.0) -> ScoredTree:
+def scored(*draws: Draw, beta: float = 5.0, sampler: AnySampler | None = None) -> ScoredTree:
     task = Task(
         run="mine",
         id="0-0",
@@ -55,7 +55,8 @@ def scored(*draws: Draw, beta: float = 5.0) -> ScoredTree:
         prompt_ids=(A, MARKUP),
         kind="exact",
         answer_key={"gold": "b"},
-        growth=Growth(sampler=IBSampler(initial_draws=2, rounds=1, score=IBSettings(beta=beta))),
+        growth=Growth(sampler=sampler or IBSampler(initial_draws=2, rounds=1, score=IBSettings(beta=beta))),
+        score=IBSettings(beta=beta),
         seed=0,
     )
     return ScoredTree(task=task, replica="rollout-1", draws=draws, usage=TreeUsage(generated_tokens=8))
@@ -157,10 +158,11 @@ def test_a_runs_trees_are_listed_and_drawn(run: RunDirectory, capsys: pytest.Cap
         show_run(run.root.parent, "mine", "9")
 
 
+@pytest.mark.parametrize("sampler", [None, RandomSampler(initial_draws=2, rounds=1)])
 def test_list_tree_page_and_picture_score_with_the_trees_own_settings(
-    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+    run: RunDirectory, capsys: pytest.CaptureFixture[str], sampler: AnySampler | None
 ) -> None:
-    tree = ScoredTree.unpack(scored(*TREE.draws, beta=2.0).pack())
+    tree = ScoredTree.unpack(scored(*TREE.draws, beta=2.0, sampler=sampler).pack())
     for name in ("last-0", "sample-0"):
         (run.trees / f"{name}.msgpack").write_bytes(tree.pack())
     root, first, *_ = describe_nodes(tree, "a?", VOCABULARY)

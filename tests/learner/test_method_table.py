@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from services.learner.config import LearnerConfig
+from services.learner.ledger import TaskId
+from services.learner.queue.problems import EncodedProblem
+from services.learner.queue.task_sequence import TaskSequence
 from shared.runtime.config import ConfigError, load_config
 from shared.tree.advantage import Credit, GlobalTerm
 from shared.tree.expansion import IBSampler
@@ -55,8 +58,13 @@ def test_a_named_credit_keeps_what_its_name_says() -> None:
     assert changed == Credit(global_term=GlobalTerm.TREERL, lam=0.0, epsilon=0.1, kappa=1.0)
 
 
-def test_a_sampler_without_scores_takes_nothing() -> None:
-    assert learner("sampler=random", "beta=3").growth.sampler.num_draws == 12
+def test_trees_of_a_sampler_without_a_score_are_scored_by_the_method() -> None:
+    config = learner("sampler=random", "beta=3")
+    assert config.growth.sampler.num_draws == 12
+    assert config.score == IBSettings(beta=3.0)
+    problem = EncodedProblem("p", (1, 2), "math", {})
+    sequence = TaskSequence("mine", 0, [problem], config.growth, config.score)
+    assert sequence.task(TaskId(0, 0)).score.beta == 3.0
 
 
 @pytest.mark.parametrize("overrides", [(), ("beta=3",), ("lam=0.2", "advantage.beta=4", "sampler.score.kappa=1")])

@@ -39,7 +39,7 @@ def _render_keys(keys: Iterable[Key], title: str | None = None) -> Table:
     table.add_column("default", overflow="fold", max_width=36)
     table.add_column("meaning", overflow="fold", style="dim")
     for cells in _describe_keys(keys):
-        table.add_row(*cells)
+        table.add_row(*map(Text, cells))
     return table
 
 
@@ -49,14 +49,14 @@ def _describe_keys(keys: Iterable[Key]) -> Iterator[tuple[str, str, str]]:
     for key in keys:
         kinds.setdefault((key.path, _format_default(key), key.description), []).append(key.kind)
     for (path, default, description), of_kinds in kinds.items():
-        named = ", ".join(kind for kind in of_kinds if kind)
+        named = "" if path.endswith(".kind") else ", ".join(kind for kind in of_kinds if kind)
         yield path, default, f"{named}: {description}" if named else description
 
 
 def _format_default(key: Key) -> str:
     if key.is_required:
         return "required"
-    if key.tables:
+    if key.tables or (key.name == "kind" and key.kind):
         return ""
     if isinstance(key.default, Enum):
         choices = [str(one.value) for one in type(key.default)]

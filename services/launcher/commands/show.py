@@ -21,7 +21,7 @@ def show_run(runs: Path, name: str | None, which: str | None) -> int:
     console = Console()
     if which is None:
         console.print(_render_list(run.name, trees))
-        console.print(f"`ibtpo show {name or run.name} --tree 1` shows the first", highlight=False)
+        console.print(f"`ibtpo show {run.root} --tree 1` shows the first", highlight=False)
     else:
         _print_tree(console, _choose(trees, which))
     return 0

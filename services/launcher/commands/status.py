@@ -84,7 +84,7 @@ def stop(query: RunQuery) -> int:
             )
         time.sleep(POLL_SECONDS)
     seconds = format_duration(time.monotonic() - started)
-    print(f"stopped after {seconds}; `ibtpo train --run {run.name} --resume` continues it")
+    print(f"stopped after {seconds}; `{run.resume_command}` continues it")
     return 0
 
 

@@ -70,8 +70,8 @@ def _report_end(console: Console, run: RunDirectory, result: LaunchResult) -> in
         return 0
     state = "stopped" if result is LaunchResult.INTERRUPTED else "ended before its last step"
     console.print(
-        f"run {run.name} {state}; all its services have stopped. `ibtpo train --run {run.name} --resume` continues "
-        f"it, `ibtpo show {run.name}` shows its trees",
+        f"run {run.name} {state}; all its services have stopped. `{run.resume_command}` continues it, "
+        f"`ibtpo show {run.root}` shows its trees",
         highlight=False,
         soft_wrap=True,
     )

@@ -56,7 +56,7 @@ def _render_paths(run: RunDirectory) -> RenderableType:
         ("plots", f"{run.plots}/"),
         ("summary", str(run.summary)),
         ("policy", f"{run.policy}/  (transformers loads it; ibtpo eval --model {run.policy})"),
-        ("trees", f"ibtpo show {run.name}"),
+        ("trees", f"ibtpo show {run.root}"),
     ):
         table.add_row(label, text)
     return table

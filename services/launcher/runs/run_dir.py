@@ -87,6 +87,12 @@ class RunDirectory:
     def has_begun(self) -> bool:
         return self.config.exists()
 
+    @property
+    def resume_command(self) -> str:
+        """The command that continues the run."""
+        runs = "" if self.root.parent == Path("runs") else f" --runs {self.root.parent}"
+        return f"ibtpo train --run {self.name} --resume{runs}"
+
     def read_summary(self) -> dict[str, float | int | str | None]:
         """summary.json; empty while the run is not finished."""
         try:

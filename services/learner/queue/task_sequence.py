@@ -7,16 +7,20 @@ from functools import lru_cache
 from services.learner.ledger import TaskId
 from services.learner.queue.problems import EncodedProblem
 from shared.protocol.task import Growth, Task
+from shared.tree.ib_score import IBSettings
 
 
 class TaskSequence:
     """Makes tasks from their ids: a pure function of run, seed and problems, so only ids have to be stored."""
 
-    def __init__(self, run: str, seed: int, problems: Sequence[EncodedProblem], growth: Growth) -> None:
+    def __init__(
+        self, run: str, seed: int, problems: Sequence[EncodedProblem], growth: Growth, score: IBSettings
+    ) -> None:
         self._run = run
         self._seed = seed
         self._problems = problems
         self._growth = growth
+        self._score = score
         self._order = lru_cache(maxsize=4)(self._shuffle)
 
     def task(self, task_id: TaskId, attempt: int = 0) -> Task:
@@ -31,6 +35,7 @@ class TaskSequence:
             kind=problem.kind,
             answer_key=problem.answer_key,
             growth=self._growth,
+            score=self._score,
             seed=random.Random(f"{self._seed} {task_id} {attempt}").getrandbits(48),
         )
 

@@ -21,6 +21,7 @@ from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
 from shared.streams import Claim, RunStreams, StreamsFull, Unreadable
 from shared.tree.draw import WeightVersion
+from shared.tree.ib_score import IBSettings
 from tests.accounts import is_balanced
 from tests.conftest import RedisProcess
 from tests.learner.policies import VOCAB_SIZE
@@ -56,7 +57,7 @@ class LearnerQueue:
         cls, streams: RunStreams, saved: SavedLedger | None = None, *, straggler_seconds: float = 60.0
     ) -> "LearnerQueue":
         ledger = (saved or SavedLedger()).load()
-        sequence = TaskSequence(streams.run, 0, PROBLEMS, growth())
+        sequence = TaskSequence(streams.run, 0, PROBLEMS, growth(), IBSettings())
         metrics = LearnerMetrics()
         metrics.show_accounts(lambda: ledger.accounts)
         feed = Feed(streams, sequence, ledger, lambda: 2 * BATCH)

@@ -3,12 +3,13 @@
 from services.learner.ledger import FIRST_TASK, TaskId
 from services.learner.queue.problems import EncodedProblem
 from services.learner.queue.task_sequence import TaskSequence
+from shared.tree.ib_score import IBSettings
 from tests.learner.synthetic import growth
 
 
 def sequence(seed: int = 0, count: int = 7) -> TaskSequence:
     problems = [EncodedProblem(f"p{number}", (number + 1,), "exact", {}) for number in range(count)]
-    return TaskSequence("run", seed, problems, growth())
+    return TaskSequence("run", seed, problems, growth(), IBSettings())
 
 
 def test_every_pass_has_every_problem_once_in_its_own_order() -> None:
