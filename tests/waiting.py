@@ -13,13 +13,18 @@ Result = TypeVar("Result")
 _EVERY_SECONDS = 0.005
 
 
-def wait_until(condition: Callable[[], Result], seconds: float = 20.0, what: str | Callable[[], str] = "") -> Result:
+def wait_until(
+    condition: Callable[[], Result],
+    seconds: float = 20.0,
+    what: str | Callable[[], str] = "",
+    every_seconds: float = _EVERY_SECONDS,
+) -> Result:
     """Blocks until `condition()` is true and returns its value; AssertionError, saying `what`, after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(_message(condition, seconds, what))
-        time.sleep(_EVERY_SECONDS)
+        time.sleep(every_seconds)
     return value
 
 

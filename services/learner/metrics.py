@@ -21,17 +21,17 @@ _GAUGES = figures_in(StepFigures, Shown.GAUGE)
 
 
 class StepResult(StrEnum):
-    """What became of a step."""
+    """The result of a step."""
 
     UPDATED = "updated"
     NO_SIGNAL = "no_signal"
-    """None of its trees had anything to learn from."""
+    """No tree had a signal."""
     REFUSED = "refused"
-    """Its gradient was not finite."""
+    """Its gradient was NaN or infinite."""
 
 
 class Phase(StrEnum):
-    """What a step spends its time on."""
+    """The parts of a step."""
 
     INTAKE = "intake"
     UPDATE = "update"
@@ -39,17 +39,17 @@ class Phase(StrEnum):
 
 
 class PushResult(StrEnum):
-    """What became of a version that was pushed to a replica."""
+    """The result of pushing a version to a replica."""
 
     LOADED = "loaded"
     UNREACHABLE = "unreachable"
     REFUSED = "refused"
     SUPERSEDED = "superseded"
-    """A newer learner owns the replica."""
+    """A newer learner has the replica."""
 
 
 class EvaluationResult(StrEnum):
-    """What became of an evaluation."""
+    """The result of an evaluation."""
 
     DONE = "done"
     FAILED = "failed"
@@ -63,9 +63,9 @@ class LearnerMetrics:
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         seconds = partial(Histogram, buckets=_SECONDS, registry=registry)
         tokens = partial(Histogram, buckets=_TOKENS, registry=registry)
-        closed = partial(preset_counter, registry=registry)
+        preset = partial(preset_counter, registry=registry)
         named = "ibtpo_learner_{}".format
-        self.steps = closed(named("steps_total"), "Steps by what became of them", result=StepResult)
+        self.steps = preset(named("steps_total"), "Steps by result", result=StepResult)
         counted = figures_in(StepFigures, Shown.COUNTER)
         self._counters = {name: counter(named(name), figure.help) for name, figure in counted.items()}
         self.judged_draws = counter(named("judged_draws_total"), "Draws with a reward in trees of steps", ["kind"])
@@ -73,38 +73,38 @@ class LearnerMetrics:
         self.phase_seconds = seconds(named("phase_seconds"), "Time of a step by phase", ["phase"])
         for phase in Phase:
             self.phase_seconds.labels(phase)
-        self.used_tokens = tokens(named("used_trajectory_tokens"), "Lengths of the answers in other trees")
+        self.used_tokens = tokens(named("used_trajectory_tokens"), "Answer lengths in trees that steps used")
         self.stale_tokens = tokens(
             named("stale_trajectory_tokens"),
-            "Lengths of the answers in trees dropped as stale: a bound that drops the long ones is a bias",
+            "Answer lengths in trees dropped as stale: dropping the longer ones is a bias",
         )
-        self.refused = counter(named("trees_refused_total"), "Trees that could not be read or learned from")
-        self.stream_failures = counter(named("stream_failures_total"), "Times that Redis could not be reached")
-        self.pushes = closed(
-            named("weight_pushes_total"), "Pushes of a version to a replica by result", result=PushResult
+        self.refused = counter(named("trees_refused_total"), "Trees that cannot be read or trained on")
+        self.stream_failures = counter(named("stream_failures_total"), "Calls that found Redis unreachable or full")
+        self.pushes = preset(
+            named("weight_pushes_total"), "Pushes of weights to a replica by result", result=PushResult
         )
         self.push_seconds = seconds(
-            named("weight_push_seconds"), "Time until all replicas had a version, or the deadline"
+            named("weight_push_seconds"), "Time until all replicas had a version, or until the deadline"
         )
-        self.version_number = gauge(named("version_number"), "Updates of the policy")
-        self.generation = gauge(named("generation"), "The learner's generation on its run")
-        self.accuracy = gauge(named("held_out_accuracy"), "Last held-out accuracy", ["measure"])
-        self.evaluations = closed(named("evaluations_total"), "Evaluations by result", result=EvaluationResult)
+        self.version_number = gauge(named("version_number"), "Number of the policy's version")
+        self.generation = gauge(named("generation"), "Generation of the policy's version")
+        self.accuracy = gauge(named("held_out_accuracy"), "Held-out accuracy of the last evaluation", ["measure"])
+        self.evaluations = preset(named("evaluations_total"), "Evaluations by result", result=EvaluationResult)
         self.checkpoint_seconds = seconds(named("checkpoint_seconds"), "Time to write a checkpoint")
         # registered with its first value: a 0 before that would be taken for one
         self._gauges = {name: Gauge(named(name), figure.help, registry=None) for name, figure in _GAUGES.items()}
         self._unregistered = set(_GAUGES)
 
     def show_accounts(self, accounts: Callable[[], Accounts]) -> None:
-        """Adds the books, read at the moment of each scrape, so that their identity holds in every one."""
+        """Adds the accounts, read once per scrape: in every scrape, fed is the sum of the others."""
         self.registry.register(_AccountsCollector(accounts))
 
     def show_status(self, status: Callable[[], RunStatus]) -> None:
-        """Adds what the run's status says, read at the moment of each scrape: its state, queues and replicas."""
+        """Adds the run's state, step, queues and replicas, read at every scrape."""
         self.registry.register(_StatusCollector(status))
 
     def record_step(self, figures: StepFigures, result: StepResult) -> None:
-        """Shows a finished step; a figure that it does not have keeps its last value."""
+        """Records a finished step. A figure that is None keeps its last value."""
         self.steps.labels(result).inc()
         for name, series in self._counters.items():
             series.inc(getattr(figures, name))
@@ -114,12 +114,12 @@ class LearnerMetrics:
             self._set(name, getattr(figures, name))
 
     def record_stale(self, tree: ScoredTree) -> None:
-        """Counts a dropped tree by the lengths of its answers."""
+        """Records the answer lengths of a tree dropped as stale."""
         for draw in tree.draws:
             self.stale_tokens.observe(draw.end)
 
     def record_used(self, tree: ScoredTree) -> None:
-        """Counts a tree of a step by the lengths and the rewards of its answers."""
+        """Records the answer lengths and rewards of a tree that a step used."""
         for draw in tree.draws:
             self.used_tokens.observe(draw.end)
         rewards = tree.rewards
@@ -127,7 +127,7 @@ class LearnerMetrics:
         self.rewards.labels(tree.task.kind).inc(sum(rewards))
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
-        """Shows a held-out accuracy, and how far engine and learner are apart on its answers."""
+        """Records a held-out accuracy, and the engine gap on its answers."""
         self.evaluations.labels(EvaluationResult.DONE).inc()
         self._set("engine_gap", evaluation.engine_gap)
         self.accuracy.labels("avg_at_k").set(evaluation.avg_at_k)
@@ -170,13 +170,13 @@ class _StatusCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """The state as one gauge per state, the queues as they were last seen, the replicas that are alive."""
+        """One gauge per state of the run, queue lengths as last seen, live replicas by state."""
         status = self._status()
-        states = GaugeMetricFamily("ibtpo_learner_run_state", "1 for the state that the run is in", labels=["state"])
+        states = GaugeMetricFamily("ibtpo_learner_run_state", "1 for the run's state, else 0", labels=["state"])
         for state in RunState:
             states.add_metric([state.value], state is status.state)
         yield states
-        yield GaugeMetricFamily("ibtpo_learner_step", "Steps that the run has taken", value=status.step)
+        yield GaugeMetricFamily("ibtpo_learner_step", "Steps taken", value=status.step)
         entries = GaugeMetricFamily(
             "ibtpo_learner_stream_entries", "Entries on the run's streams", labels=["stream", "state"]
         )
@@ -185,6 +185,7 @@ class _StatusCollector(Collector):
         entries.add_metric(["trees", "queued"], status.queued_trees)
         yield entries
         replicas = GaugeMetricFamily("ibtpo_learner_replicas", "Live rollout replicas by state", labels=["state"])
-        for kind in ReplicaState:
-            replicas.add_metric([kind.value], sum(replica.state is kind for replica in status.replicas))
+        for state_of_replica in ReplicaState:
+            count = sum(replica.state is state_of_replica for replica in status.replicas)
+            replicas.add_metric([state_of_replica.value], count)
         yield replicas

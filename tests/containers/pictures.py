@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -49,24 +50,7 @@ def _answers(panel: dict[str, Any], seconds: float) -> list[tuple[str, list[tupl
 
 
 def _legend(template: str, labels: dict[str, str]) -> str:
-    for name in (
-        "instance",
-        "kind",
-        "outcome",
-        "phase",
-        "stream",
-        "state",
-        "measure",
-        "mode",
-        "result",
-        "end",
-        "route",
-        "status",
-    ):
-        template = template.replace("{{" + name + "}}", labels.get(name, ""))
-    return (
-        template.replace("{{reason}}", labels.get("reason", "")).replace("{{error}}", labels.get("error", "")).strip()
-    )
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), template).strip()
 
 
 def _draw(title: str, answered: list[tuple[dict[str, Any], Any]], path: Path) -> Path:

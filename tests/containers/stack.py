@@ -1,15 +1,16 @@
-"""The composed system as the drills see it: its containers, its run, its Prometheus."""
+"""The composed system that the drills run on: its containers, its run, its Prometheus."""
 
 import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "drill"
@@ -20,7 +21,7 @@ TOKEN = (ROOT / "deploy/docker/secrets/ibtpo_token").read_text().strip()
 
 
 def docker(*words: str, timeout: float = 60.0, is_drill: bool = True) -> str:
-    """One docker command; what it printed. Outside of the drill, compose.yaml has its own defaults."""
+    """Runs a docker command and returns its output. With `is_drill` off, compose.yaml keeps its defaults."""
     environment = os.environ | (ENVIRONMENT if is_drill else {})
     done = subprocess.run(
         ["docker", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
@@ -30,7 +31,7 @@ def docker(*words: str, timeout: float = 60.0, is_drill: bool = True) -> str:
 
 
 def compose(*words: str, timeout: float = 120.0) -> str:
-    """One docker compose command on the project."""
+    """Runs a docker compose command on the project."""
     return docker("compose", *words, timeout=timeout)
 
 
@@ -40,19 +41,19 @@ def containers(service: str, *, ended: bool = False) -> list[str]:
 
 
 def inspect(container: str) -> dict[str, Any]:
-    """All that the engine knows of a container."""
+    """What `docker inspect` says of a container."""
     found: dict[str, Any] = json.loads(docker("inspect", container))[0]
     return found
 
 
 def addresses(service: str) -> list[str]:
-    """Of its first container, one in each of its networks."""
+    """The addresses of a service's first container, one per network."""
     networks = inspect(containers(service)[0])["NetworkSettings"]["Networks"]
     return [network["IPAddress"] for network in networks.values()]
 
 
 def kill(container: str) -> int:
-    """Kills a container's first process from outside, as the kernel would: `docker kill` would count as a wish."""
+    """Kills a container's first process from outside: after `docker kill` Docker would restart nothing."""
     pid = int(inspect(container)["State"]["Pid"])
     os.kill(pid, signal.SIGKILL)
     return pid
@@ -68,34 +69,37 @@ def status() -> dict[str, Any] | None:
     return found
 
 
-def status_when(wanted: Callable[[dict[str, Any]], bool], seconds: float = 90.0) -> dict[str, Any]:
-    """The first status that is as wanted. In every one on the way the books balance."""
-    deadline = time.monotonic() + seconds
-    last = None
-    while time.monotonic() < deadline:
-        last = status() or last
-        if last is not None:
-            assert_balanced(last["accounts"])
-            if wanted(last):
-                return last
-        time.sleep(0.5)
-    raise AssertionError(f"not within {seconds} s; the last status: {json.dumps(last)[:1500]}\n{logs()}")
+def wait_for_status(wanted: Callable[[dict[str, Any]], bool], seconds: float = 90.0) -> dict[str, Any]:
+    """The first status that is as wanted; every status on the way accounts for all tasks."""
+    last: dict[str, Any] = {}
+
+    def is_as_wanted() -> bool:
+        last.update(status() or {})
+        if last:
+            assert_accounted(last["accounts"])
+        return bool(last) and wanted(last)
+
+    def describe() -> str:
+        return f"the last status: {json.dumps(last)[:1500]}\n{logs()}"
+
+    wait_until(is_as_wanted, seconds, describe, every_seconds=0.5)
+    return last
 
 
-def goes_on(steps: int, seconds: float = 90.0) -> dict[str, Any]:
+def wait_for_steps(steps: int, seconds: float = 90.0) -> dict[str, Any]:
     """Waits for so many more steps."""
-    step = status_when(lambda _: True)["step"]
-    return status_when(lambda seen: seen["step"] >= step + steps, seconds)
+    step = wait_for_status(lambda _: True)["step"]
+    return wait_for_status(lambda seen: seen["step"] >= step + steps, seconds)
 
 
-def assert_balanced(accounts: dict[str, int]) -> None:
+def assert_accounted(accounts: dict[str, int]) -> None:
     """fed = used + skipped + stale + failed + outstanding."""
     ended = sum(accounts[end] for end in ("used", "skipped", "stale", "failed"))
     assert accounts["fed"] == ended + accounts["outstanding"], accounts
 
 
 def query(expression: str) -> list[dict[str, Any]]:
-    """Prometheus' answer to an expression now."""
+    """What Prometheus answers to an expression now."""
     response = httpx.get(f"{PROMETHEUS}/api/v1/query", params={"query": expression}, timeout=20.0)
     body = response.json()
     assert body["status"] == "success", f"{expression}: {body}"
@@ -104,7 +108,7 @@ def query(expression: str) -> list[dict[str, Any]]:
 
 
 def logs() -> str:
-    """The ends of all logs, for a failure's message."""
+    """The last lines of every log, for the message of a failure."""
     return compose("logs", "--tail", "8", "--no-color")[-6000:]
 
 

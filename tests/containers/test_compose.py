@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from services.learner.config import LearnerConfig
 from services.rollout.config import RolloutConfig
 from shared.runtime.config import load_config
 from tests.containers import stack
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 SERVICES = ("redis", "verifier", "rollout", "learner", "prometheus")
@@ -74,56 +74,54 @@ def test_model_code_is_jailed_in_the_container() -> None:
 
 def test_the_verifier_reaches_nobody_outside_its_network() -> None:
     ports = {"redis": 6379, "learner": 8003}
-    doors = [(address, port) for service, port in ports.items() for address in stack.addresses(service)]
-    assert len(doors) >= 3, "the learner has an address in each of its networks"
+    addresses = [(address, port) for service, port in ports.items() for address in stack.addresses(service)]
+    assert len(addresses) >= 3, "the learner has an address in each of its networks"
     look = (
         "import socket\n"
-        f"for door in {[*doors, ('1.1.1.1', 443)]}:\n"
-        "    try: socket.create_connection(door, 2); print('reached', door)\n"
+        f"for address in {[*addresses, ('1.1.1.1', 443)]}:\n"
+        "    try: socket.create_connection(address, 2); print('reached', address)\n"
         "    except OSError: pass\n"
     )
     assert stack.compose("exec", "-T", "verifier", "python", "-c", look) == ""
-    assert "reached" in stack.compose("exec", "-T", "rollout", "python", "-c", look), (
-        "the doors are those that are open"
-    )
+    assert "reached" in stack.compose("exec", "-T", "rollout", "python", "-c", look), "others reach these addresses"
 
 
-def test_doors_are_shut_without_the_token_and_probes_are_open() -> None:
+def test_the_api_needs_the_token_and_probes_do_not() -> None:
     assert httpx.get(f"{stack.LEARNER}/v1/status").status_code == 401
     assert httpx.get(f"{stack.LEARNER}/healthz").status_code == 200
 
 
-def test_a_run_is_looked_at_from_within() -> None:
-    """As the runbook begins: without a token, or Redis being published."""
-    stack.status_when(lambda status: status["step"] >= 1)
+def test_ibtpo_status_works_inside_a_container() -> None:
+    """As the runbook begins: no token is given, and no port of Redis is published."""
+    stack.wait_for_status(lambda status: status["step"] >= 1)
     assert stack.RUN in stack.compose("exec", "-T", "rollout", "ibtpo", "status")
 
 
 def test_training_progresses() -> None:
-    seen = stack.status_when(lambda status: status["step"] >= 4)
+    seen = stack.wait_for_status(lambda status: status["step"] >= 4)
     assert seen["evaluations"], "there is an evaluation before the first step"
     assert seen["accounts"]["used"] > 0
 
 
 def test_replicas_join_and_leave_in_mid_run() -> None:
     stack.compose("up", "--detach", "--no-build", "--no-recreate", "--scale", "rollout=3", "rollout")
-    stack.status_when(lambda status: _serving(status) == 3)
-    stack.goes_on(4)
+    stack.wait_for_status(lambda status: _serving(status) == 3)
+    stack.wait_for_steps(4)
     stack.compose("up", "--detach", "--no-build", "--no-recreate", "--scale", "rollout=1", "rollout")
-    seen = stack.status_when(lambda status: len(status["replicas"]) == 1)
+    seen = stack.wait_for_status(lambda status: len(status["replicas"]) == 1)
     assert seen["accounts"]["failed"] == 0
-    stack.goes_on(4)
+    stack.wait_for_steps(4)
 
 
 @pytest.mark.parametrize("service", ["rollout", "verifier", "redis", "learner"])
 def test_a_killed_container_comes_back_and_training_goes_on(service: str) -> None:
-    before = stack.status_when(lambda status: status["state"] == "training")
+    before = stack.wait_for_status(lambda status: status["state"] == "training")
     container = stack.containers(service)[0]
     stack.kill(container)
-    _wait_until_restarted(container)
-    seen = stack.goes_on(4, seconds=120)
+    wait_until(lambda: _is_restarted(container), 60.0, stack.logs, every_seconds=0.5)
+    seen = stack.wait_for_steps(4, seconds=120)
     assert seen["accounts"]["failed"] == 0
-    assert _serving(stack.status_when(lambda status: _serving(status) == 1)) == 1
+    assert _serving(stack.wait_for_status(lambda status: _serving(status) == 1)) == 1
     if service == "learner":
         assert seen["version"]["generation"] == before["version"]["generation"] + 1
 
@@ -138,7 +136,7 @@ def test_prometheus_finds_every_service_and_can_read_every_rule() -> None:
 
 
 def test_every_panel_is_answered_with_data() -> None:
-    stack.goes_on(8)
+    stack.wait_for_steps(8)
     empty, failed = [], []
     for panel, expression in stack.panel_expressions():
         if any(name in expression for name in ABSENT_ON_CPU):
@@ -167,7 +165,7 @@ def test_every_series_that_an_alert_reads_is_there() -> None:
     assert missing == set()
 
 
-def test_the_books_balanced_in_every_scrape() -> None:
+def test_every_scrape_accounted_for_all_tasks() -> None:
     assert stack.query("max_over_time(abs(ibtpo:unaccounted_tasks:difference)[20m:5s]) == 0")
 
 
@@ -175,23 +173,20 @@ def test_a_stopped_run_ends_with_code_0_and_is_not_restarted_while_dashboards_st
     (learner,) = stack.containers("learner")
     response = httpx.post(f"{stack.LEARNER}/v1/stop", headers={"Authorization": f"Bearer {stack.TOKEN}"}, timeout=20.0)
     accounts = response.json()["accounts"]
-    stack.assert_balanced(accounts)
-    deadline = time.monotonic() + 60
-    while stack.inspect(learner)["State"]["Running"] and time.monotonic() < deadline:
-        time.sleep(0.5)
-    time.sleep(3)
+    stack.assert_accounted(accounts)
+    wait_until(lambda: not stack.inspect(learner)["State"]["Running"], 60.0, stack.logs, every_seconds=0.5)
     ended = stack.inspect(learner)["State"]
-    assert (ended["Running"], ended["Restarting"], ended["ExitCode"]) == (False, False, 0)
+    assert (ended["Status"], ended["ExitCode"]) == ("exited", 0), "a container that is started again is `restarting`"
     assert stack.query('last_over_time(ibtpo_learner_run_state{state="stopped"}[5m]) == 1'), "its end was scraped"
 
 
-def test_what_is_outstanding_lies_on_the_streams_and_nowhere_else() -> None:
-    """Nothing is lost: every task that was fed and has not ended is a task or a tree that Redis holds."""
+def test_every_outstanding_task_is_on_a_stream() -> None:
+    """Nothing is lost: Redis holds every task that was fed and has not ended, as a task or as a tree."""
     status = json.loads(_redis("GET", f"ibtpo:{{{stack.RUN}}}:status"))
     held = sum(int(_redis("XLEN", f"ibtpo:{{{stack.RUN}}}:{stream}")) for stream in ("tasks", "trees"))
     assert held == status["accounts"]["outstanding"]
     assert status["accounts"]["failed"] == 0
-    stack.assert_balanced(status["accounts"])
+    stack.assert_accounted(status["accounts"])
 
 
 def test_the_gpu_profile_is_sound_as_far_as_a_machine_without_gpus_can_tell() -> None:
@@ -222,15 +217,10 @@ def _serving(status: dict[str, Any]) -> int:
     return sum(replica["state"] == "serving" for replica in status["replicas"])
 
 
-def _wait_until_restarted(container: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        seen = stack.inspect(container)
-        health = seen["State"].get("Health", {}).get("Status", "healthy")
-        if seen["RestartCount"] >= 1 and seen["State"]["Running"] and health == "healthy":
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"{container} did not come back\n{stack.logs()}")
+def _is_restarted(container: str) -> bool:
+    seen = stack.inspect(container)
+    health = seen["State"].get("Health", {}).get("Status", "healthy")
+    return seen["RestartCount"] >= 1 and seen["State"]["Running"] and health == "healthy"
 
 
 def _redis(*words: str) -> str:
