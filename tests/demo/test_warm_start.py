@@ -24,7 +24,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def trained(seed: int) -> dict[str, torch.Tensor]:
+def train_weights(seed: int) -> dict[str, torch.Tensor]:
     model, reports = new_model(seed), list[LossReport]()
     train(model, TOKENIZER, Recipe(steps=3, batch_size=8), seed, reports.append)
     assert [report.step for report in reports] == [3]
@@ -32,7 +32,7 @@ def trained(seed: int) -> dict[str, torch.Tensor]:
 
 
 def test_equal_seeds_train_equal_weights_and_other_seeds_others() -> None:
-    first, second, other = trained(0), trained(0), trained(1)
+    first, second, other = train_weights(0), train_weights(0), train_weights(1)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 

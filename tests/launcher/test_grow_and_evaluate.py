@@ -16,7 +16,7 @@ from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IndependentSampler
 
 
-def answered(*rewards: float | None) -> ScoredTree:
+def make_tree(*rewards: float | None) -> ScoredTree:
     """A problem answered once per reward, with two tokens each."""
     task = Task(
         run="",
@@ -34,13 +34,13 @@ def answered(*rewards: float | None) -> ScoredTree:
 
 
 def test_answers_are_summarized_with_those_without_a_verdict_counted_apart() -> None:
-    text = summarize_answers([answered(1, None), answered(0, 1), answered(None, None)], 2)
+    text = summarize_answers([make_tree(1, None), make_tree(0, 1), make_tree(None, None)], 2)
     assert text == "avg@2 0.750 ± 0.250   pass@2 1.000   (2 problems, 2 tokens per answer, 3 not judged)"
 
 
 def test_an_evaluation_without_a_verdict_is_an_error() -> None:
     with pytest.raises(Unavailable, match="no answer was judged"):
-        summarize_answers([answered(None)], 1)
+        summarize_answers([make_tree(None)], 1)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     assert ended.value.code == 0
 
 
-def test_a_tree_is_grown_drawn_and_kept(
+def test_a_tree_is_grown_rendered_and_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IBTPO_TOKEN", "of another run")

@@ -1,4 +1,4 @@
-"""A run's figures, read and drawn small."""
+"""A run's figures over its steps, and sparklines of them."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_steps_and_evaluations_are_read_in_order(tmp_path: Path) -> None:
     assert [one.avg_at_k for one in history.evaluations] == [0.25]
 
 
-def test_a_line_that_is_half_written_is_passed_over(tmp_path: Path) -> None:
+def test_a_line_that_is_incomplete_is_ignored(tmp_path: Path) -> None:
     whole = StepFigures(step=1, trees=4).model_dump_json()
     (tmp_path / "metrics.jsonl").write_text(f'{whole}\n[]\nnull\n{{"other": 1}}\n{whole[:20]}')
     assert len(History.read(tmp_path / "metrics.jsonl").figures) == 1
@@ -43,7 +43,7 @@ def test_a_run_without_metrics_has_an_empty_history(tmp_path: Path) -> None:
     assert History.read(tmp_path / "metrics.jsonl").figures == ()
 
 
-def test_a_later_word_on_a_step_counts() -> None:
+def test_later_figures_of_a_step_replace_earlier_ones() -> None:
     history = History()
     for rate in (0.25, 0.5):
         figures = StepFigures(step=3, trees=4, eff_rate=rate)

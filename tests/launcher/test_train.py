@@ -1,4 +1,4 @@
-"""What a launch does to a Redis that it does not own."""
+"""What a launch does to an external Redis."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
-async def told(url: str, run: str, state: RunState, seconds_ago: float) -> None:
+async def publish_status(url: str, run: str, state: RunState, seconds_ago: float) -> None:
     connection = connect(url)
     await RunStreams(connection, run).status_keys.publish(
         RunStatus(run=run, state=state, time=time.time() - seconds_ago)
@@ -40,16 +40,16 @@ async def is_known(url: str, run: str) -> bool:
 @pytest.mark.parametrize(
     ("state", "seconds_ago"), [(RunState.FINISHED, 1), (RunState.STOPPED, 1), (RunState.TRAINING, 90)]
 )
-def test_a_run_that_ended_makes_room_for_one_of_its_name(redis_url: str, state: RunState, seconds_ago: float) -> None:
-    asyncio.run(told(redis_url, "mine", state, seconds_ago))
-    asyncio.run(told(redis_url, "other", state, seconds_ago))
+def test_a_run_that_ended_is_deleted_for_a_new_one(redis_url: str, state: RunState, seconds_ago: float) -> None:
+    asyncio.run(publish_status(redis_url, "mine", state, seconds_ago))
+    asyncio.run(publish_status(redis_url, "other", state, seconds_ago))
     asyncio.run(clear_ended_run(redis_url, "mine"))
     assert not asyncio.run(is_known(redis_url, "mine"))
     assert asyncio.run(is_known(redis_url, "other"))
 
 
-def test_a_run_that_goes_on_elsewhere_is_not_wiped(redis_url: str) -> None:
-    asyncio.run(told(redis_url, "mine", RunState.TRAINING, 2))
+def test_a_run_that_is_going_on_elsewhere_is_not_deleted(redis_url: str) -> None:
+    asyncio.run(publish_status(redis_url, "mine", RunState.TRAINING, 2))
     with pytest.raises(Conflict, match="run 'mine' is going on in this Redis"):
         asyncio.run(clear_ended_run(redis_url, "mine"))
     assert asyncio.run(is_known(redis_url, "mine"))

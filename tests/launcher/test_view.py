@@ -1,4 +1,4 @@
-"""What a run shows of itself."""
+"""A run's status as it goes on: the live view, and a line per step."""
 
 import io
 
@@ -56,7 +56,7 @@ def status(step: int, **changes: object) -> RunStatus:
     return RunStatus.model_validate(values | changes)
 
 
-def drawn(*statuses: RunStatus, width: int = 120) -> str:
+def render(*statuses: RunStatus, width: int = 120) -> str:
     history = History()
     for one in statuses:
         history.add(one)
@@ -65,8 +65,8 @@ def drawn(*statuses: RunStatus, width: int = 120) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
-def test_the_picture_tells_all_that_is_watched() -> None:
-    text = drawn(status(1), status(2))
+def test_the_status_shows_what_is_watched() -> None:
+    text = render(status(1), status(2))
     for part in (
         "mine · training",
         "step 2 of 40",
@@ -86,7 +86,7 @@ def test_the_picture_tells_all_that_is_watched() -> None:
 def test_every_figure_declared_for_the_terminal_is_in_it() -> None:
     values = dict.fromkeys(figures_in(StepFigures), 0.5)
     shown = status(1, figures=StepFigures.model_construct(step=1, **values))
-    screen, line = drawn(shown), format_step(shown)
+    screen, line = render(shown), format_step(shown)
     for figure in figures_in(StepFigures, Shown.VIEW).values():
         assert figure.title in screen
     for figure in figures_in(StepFigures, Shown.LINE).values():
@@ -94,12 +94,12 @@ def test_every_figure_declared_for_the_terminal_is_in_it() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 200])
-def test_the_picture_fits_any_terminal(width: int) -> None:
-    assert max(map(len, drawn(status(1), width=width).splitlines())) <= width
+def test_the_status_fits_any_terminal(width: int) -> None:
+    assert max(map(len, render(status(1), width=width).splitlines())) <= width
 
 
-def test_a_run_that_has_just_begun_is_drawn_too() -> None:
-    assert "starting" in drawn(RunStatus(run="mine", state=RunState.STARTING))
+def test_a_run_that_has_just_begun_is_rendered_too() -> None:
+    assert "starting" in render(RunStatus(run="mine", state=RunState.STARTING))
 
 
 def test_without_a_terminal_there_is_one_line_per_step_and_evaluation() -> None:
@@ -125,7 +125,7 @@ def test_the_live_view_is_for_a_person(terminal: bool, plain: bool, ci: str, mon
     assert isinstance(choose_view(console, History(), plain=plain), LineView)
 
 
-def test_the_live_view_draws_what_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_live_view_renders_what_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     view = choose_view(console, History(), plain=False)

@@ -22,8 +22,8 @@ class History:
         """The history in metrics.jsonl; a line that is incomplete or of another form is ignored."""
         history = cls()
         if metrics.exists():
-            for _, row in read_json_lines(metrics, skip_broken=True):
-                history._add_row(row)
+            for _, line in read_json_lines(metrics, skip_broken=True):
+                history._add_line(line)
         return history
 
     @property
@@ -47,17 +47,17 @@ class History:
             self._figures[status.figures.step] = status.figures
         self._evaluations.update((one.step, one) for one in status.evaluations)
 
-    def _add_row(self, row: object) -> None:
-        if not isinstance(row, dict):
+    def _add_line(self, line: object) -> None:
+        if not isinstance(line, dict):
             return
         with contextlib.suppress(ValidationError):
-            if "avg_at_k" in row:
-                evaluation = Evaluation.model_validate(_known_fields(row, Evaluation))
+            if "avg_at_k" in line:
+                evaluation = Evaluation.model_validate(_known_fields(line, Evaluation))
                 self._evaluations[evaluation.step] = evaluation
-            elif "trees" in row:
-                figures = StepFigures.model_validate(_known_fields(row, StepFigures))
+            elif "trees" in line:
+                figures = StepFigures.model_validate(_known_fields(line, StepFigures))
                 self._figures[figures.step] = figures
 
 
-def _known_fields(row: dict[str, object], model: type[StepFigures] | type[Evaluation]) -> dict[str, object]:
-    return {name: value for name, value in row.items() if name in model.model_fields}
+def _known_fields(line: dict[str, object], model: type[StepFigures] | type[Evaluation]) -> dict[str, object]:
+    return {name: value for name, value in line.items() if name in model.model_fields}

@@ -1,4 +1,4 @@
-"""Trees as nodes, in the terminal and on the report's page."""
+"""Trees as lists of nodes, in the terminal and on the page of the report."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def draw(
     )
 
 
-def scored(*draws: Draw, beta: float = 5.0, sampler: AnySampler | None = None) -> ScoredTree:
+def make_tree(*draws: Draw, beta: float = 5.0, sampler: AnySampler | None = None) -> ScoredTree:
     task = Task(
         run="mine",
         id="0-0",
@@ -62,14 +62,14 @@ def scored(*draws: Draw, beta: float = 5.0, sampler: AnySampler | None = None) -
     return ScoredTree(task=task, replica="rollout-1", draws=draws, usage=TreeUsage(generated_tokens=8))
 
 
-TREE = scored(
+TREE = make_tree(
     draw(None, 0, (A, BREAK, B, EOS), 1.0),
     draw(None, 0, (B, BREAK, MARKUP), 0.0, Finish.LENGTH),
     draw(0, 2, (A, EOS), 0.0),
 )
 
 
-def test_a_row_per_node_with_its_figures() -> None:
+def test_every_node_is_described_with_its_figures() -> None:
     nodes = describe_nodes(TREE, "a?", VOCABULARY)
     assert [(node.guide, node.text, node.draw) for node in nodes] == [
         ("", "a?", None),
@@ -89,8 +89,8 @@ def test_a_row_per_node_with_its_figures() -> None:
     assert root.num_leaves == 3
 
 
-def test_a_tree_that_was_not_judged_is_drawn_without_values() -> None:
-    nodes = describe_nodes(scored(draw(None, 0, (A, EOS), None), draw(None, 0, (B, EOS), None)), "a?", VOCABULARY)
+def test_a_tree_that_was_not_judged_is_rendered_without_values() -> None:
+    nodes = describe_nodes(make_tree(draw(None, 0, (A, EOS), None), draw(None, 0, (B, EOS), None)), "a?", VOCABULARY)
     assert [node.text for node in nodes] == ["a?", "a", "b"]
     assert all(node.value is None and node.ib_score is None and node.reward is None for node in nodes)
     assert [node.eta2 for node in nodes[1:]] == pytest.approx([0.5, 0.5])
@@ -143,11 +143,11 @@ def run(tmp_path: Path) -> RunDirectory:
     return run
 
 
-def test_kept_trees_are_found_and_a_broken_file_is_passed_over(run: RunDirectory) -> None:
+def test_kept_trees_are_found_and_a_broken_file_is_ignored(run: RunDirectory) -> None:
     assert sorted(kept.path.stem for kept in load_kept_trees(run)) == ["last-0", "sample-0"]
 
 
-def test_a_runs_trees_are_listed_and_drawn(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_runs_trees_are_listed_and_rendered(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     assert show_run(run.root.parent, "mine", None) == 0
     assert "sample-0" in capsys.readouterr().out
     assert show_run(run.root.parent, "mine", "sample-0") == 0
@@ -162,7 +162,7 @@ def test_a_runs_trees_are_listed_and_drawn(run: RunDirectory, capsys: pytest.Cap
 def test_list_tree_page_and_picture_score_with_the_trees_own_settings(
     run: RunDirectory, capsys: pytest.CaptureFixture[str], sampler: AnySampler | None
 ) -> None:
-    tree = ScoredTree.unpack(scored(*TREE.draws, beta=2.0, sampler=sampler).pack())
+    tree = ScoredTree.unpack(make_tree(*TREE.draws, beta=2.0, sampler=sampler).pack())
     for name in ("last-0", "sample-0"):
         (run.trees / f"{name}.msgpack").write_bytes(tree.pack())
     root, first, *_ = describe_nodes(tree, "a?", VOCABULARY)
@@ -189,7 +189,7 @@ def test_a_tree_of_another_model_is_shown_as_far_as_its_tokens_are_known(
     assert "ib tree of 3 answers" in capsys.readouterr().out
 
 
-def test_a_file_that_is_no_tree_is_said_to_be_none(run: RunDirectory) -> None:
+def test_a_file_that_is_no_tree_is_refused(run: RunDirectory) -> None:
     with pytest.raises(InvalidInput, match="not a scored tree"):
         load_tree(run.trees / "last-1.msgpack", run.policy)
 
