@@ -1,4 +1,4 @@
-"""Where people read docs/: panels and alerts link to pages below it."""
+"""The URL of docs/, which panels and alerts link to."""
 
 DOCS_URL = "/public/ibtpo"
-"""On Compose's Grafana, which mounts docs/ there. Elsewhere: `--docs URL` of the two generators."""
+"""Compose's Grafana serves docs/ there. Elsewhere give both generators `--docs URL`."""

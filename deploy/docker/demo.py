@@ -1,4 +1,4 @@
-"""Lays the demo into an image: `python demo.py DIRECTORY` writes its problems there, and a link to its model."""
+"""Puts the demo into an image: `python demo.py DIRECTORY` writes its problems and a link to its model there."""
 
 import sys
 from pathlib import Path

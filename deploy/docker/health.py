@@ -1,5 +1,5 @@
 #!/opt/ibtpo/bin/python -SE
-"""A container's health check, `ibtpo-health PORT PATH`: exit 0 when the service answers 200. It imports little."""
+"""The health check of a container: `ibtpo-health PORT PATH` exits 0 if the service answers 200."""
 
 import socket
 import sys

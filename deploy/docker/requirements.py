@@ -1,4 +1,4 @@
-"""Writes EXTRA.txt for each extra named: what the project and the extra need, as pyproject.toml here has it."""
+"""Writes EXTRA.txt for each extra named: the dependencies of project and extra, from ./pyproject.toml."""
 
 import sys
 import tomllib

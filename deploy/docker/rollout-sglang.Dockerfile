@@ -1,9 +1,9 @@
-# The rollout service over SGLang, on GPUs: the official SGLang image, and this project in an environment of its own, so that
-# neither changes what the other was tested with. The service launches SGLang with the image's own Python.
+# The rollout service with SGLang on GPUs: the official SGLang image, and this project in a separate environment, so that each keeps
+# the dependencies it was tested with. The service starts SGLang with the image's Python.
 #
 #   docker build -f deploy/docker/rollout-sglang.Dockerfile -t ibtpo-rollout-sglang .
 #
-# SGLANG_IMAGE  pin it by digest for a release; 0.5.23 is the version that the engine was written and tested against
+# SGLANG_IMAGE  pin it by digest for releases; the engine is tested with 0.5.23
 ARG SGLANG_IMAGE=lmsysorg/sglang:v0.5.23
 
 FROM ${SGLANG_IMAGE} AS requirements
