@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes on, for `ibtpo status`, the live view and the end."""
+"""The status of a run, which its learner publishes: state, figures, accounts, replicas and queues."""
 
 from enum import StrEnum
 
@@ -21,7 +21,7 @@ class RunState(StrEnum):
 
 
 class Accounts(Message):
-    """Where every task is: fed = used + skipped + stale + failed + outstanding, at every moment."""
+    """How many tasks there are of each end. At every moment fed = used + skipped + stale + failed + outstanding."""
 
     fed: int = 0
     used: int = 0
@@ -34,7 +34,7 @@ class Accounts(Message):
 
 
 class Evaluation(Message):
-    """Held-out accuracy at one policy version: avg@k and pass@k over `problems`."""
+    """Held-out accuracy of one policy version: avg@k and pass@k over `problems`."""
 
     step: int
     version: WeightVersion
@@ -44,11 +44,11 @@ class Evaluation(Message):
     problems: int
     standard_error: float
     engine_gap: float | None = None
-    """Mean |learner's − engine's log-probability| over answers that exactly this version sampled."""
+    """Mean |learner − engine| log-probability over answers that this version alone sampled."""
 
 
 class RunStatus(Message):
-    """The whole of it, as of `time` (seconds since the epoch)."""
+    """Where a run is, at `time` (seconds since the epoch)."""
 
     run: str
     state: RunState

@@ -70,7 +70,7 @@ def test_the_status_shows_what_is_watched() -> None:
     for part in (
         "mine · training",
         "step 2 of 40",
-        "1:05 gone · ETA 1:01:40",
+        "1:05 elapsed · ETA 1:01:40",
         "Eff-Rate",
         "Cov(η₁, η₂)",
         "5,120",

@@ -1,4 +1,4 @@
-"""Shows a run as it goes on: a live screen on a terminal, a line per step elsewhere."""
+"""Shows a run while it goes on: a live screen on a terminal, one line per step elsewhere."""
 
 import os
 import time
@@ -26,27 +26,27 @@ _STATE_STYLE |= {RunState.FAILED: "bold red", RunState.STOPPING: "yellow", RunSt
 
 
 class RunView(Protocol):
-    """Where a launch shows itself: LiveView and LineView."""
+    """Shows what a launcher does and how its run goes: LiveView and LineView."""
 
     def say(self, text: str) -> None:
-        """One thing that happened."""
+        """Shows an event."""
 
     def show(self, status: RunStatus) -> None:
-        """How the run is going."""
+        """Shows the run's status."""
 
     def close(self) -> None:
-        """Leaves the last picture where it is."""
+        """Ends the view; what it showed last stays on the screen."""
 
 
 def choose_view(console: Console, history: History, *, plain: bool) -> RunView:
-    """The live view on a terminal, unless `plain` is wanted or a CI system reads along."""
+    """The live view on a terminal, unless `plain` is asked for or this is a CI system."""
     if plain or not console.is_terminal or os.environ.get("CI"):
         return LineView(console)
     return LiveView(console, history)
 
 
 class LineView:
-    """A line per thing said, per step and per evaluation."""
+    """One line per event, step and evaluation."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -69,30 +69,30 @@ class LineView:
             self._print(format_step(status))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: lines stay."""
 
     def _print(self, text: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True, markup=False)
 
 
 class LiveView:
-    """One screen that is drawn anew with every status; before the first, what is being started."""
+    """One screen, rendered again for every status. Before the first status it lists the events of the start."""
 
     def __init__(self, console: Console, history: History) -> None:
         self._history = history
         self._status: RunStatus | None = None
-        self._said: list[str] = []
+        self._events: list[str] = []
         self._spinner = Spinner("dots", style="cyan")
-        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._picture)
+        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
         self._live.start()
 
     def say(self, text: str) -> None:
-        self._said.append(text)
+        self._events.append(text)
         self._live.refresh()
 
     def show(self, status: RunStatus) -> None:
         if self._status is None:
-            self._said.clear()
+            self._events.clear()
         self._status = status
         self._history.add(status)
         self._live.refresh()
@@ -100,25 +100,25 @@ class LiveView:
     def close(self) -> None:
         self._live.stop()
 
-    def _picture(self) -> RenderableType:
+    def _render(self) -> RenderableType:
         if self._status is not None:
             return Group(
-                render_status(self._status, self._history), *(Text(text, style="yellow") for text in self._said[-1:])
+                render_status(self._status, self._history), *(Text(text, style="yellow") for text in self._events[-1:])
             )
-        before, now = self._said[:-1], self._said[-1:]
+        before, now = self._events[:-1], self._events[-1:]
         self._spinner.update(text=Text("".join(now)))
         return Panel(Group(*(Text(f"  {text}", style="dim") for text in before), self._spinner), title="ibtpo")
 
 
 def render_status(status: RunStatus, history: History) -> RenderableType:
-    """The whole screen of a status."""
-    beside = Table.grid()
-    beside.add_row(_replicas(status))
-    beside.add_row(_flow(status))
-    sides = Columns([_figures(status, history), beside], padding=(0, 3))
-    parts: list[RenderableType] = [_progress(status), Text(), sides]
+    """The screen of the live view."""
+    right = Table.grid()
+    right.add_row(_render_replicas(status))
+    right.add_row(_render_tasks(status))
+    columns = Columns([_render_figures(status, history), right], padding=(0, 3))
+    parts: list[RenderableType] = [_render_progress(status), Text(), columns]
     if status.evaluations:
-        parts += [Text(), _evaluations(status.evaluations)]
+        parts += [Text(), _render_evaluations(status.evaluations)]
     if status.message:
         parts += [Text(), Text(status.message, style="yellow")]
     state = Text(status.state, style=_STATE_STYLE.get(status.state, ""))
@@ -152,25 +152,25 @@ def format_duration(seconds: float | None) -> str:
 
 
 def _values(status: RunStatus, where: Shown) -> Iterable[tuple[str, Figure, float | None]]:
-    """(name, figure, value) of every figure of the last step that is shown `where`."""
+    """(name, figure, value) of the last step's figures that are shown `where`."""
     for name, figure in figures_in(StepFigures, where).items():
         yield name, figure, getattr(status.figures, name)
 
 
-def _progress(status: RunStatus) -> RenderableType:
+def _render_progress(status: RunStatus) -> RenderableType:
     row = Table.grid(padding=(0, 2), expand=True)
     row.add_column(no_wrap=True)
     row.add_column(ratio=1)
     row.add_column(no_wrap=True, justify="right")
     bar = ProgressBar(total=1.0, completed=_share_done(status), complete_style="cyan")
-    times = f"{format_duration(status.seconds)} gone · ETA {format_duration(status.eta_seconds)}"
+    times = f"{format_duration(status.seconds)} elapsed · ETA {format_duration(status.eta_seconds)}"
     step = f"step {status.step}" + (f" of {status.total_steps}" if status.total_steps else "")
     row.add_row(Text(step, style="bold"), bar, times)
     return row
 
 
 def _share_done(status: RunStatus) -> float:
-    """By steps, or, where the run ends by its tokens, by the time that it will have taken."""
+    """The share of steps, or, where tokens end the run, of the expected time."""
     if status.state is RunState.FINISHED:
         return 1.0
     if status.total_steps:
@@ -180,7 +180,7 @@ def _share_done(status: RunStatus) -> float:
     return status.seconds / max(status.seconds + status.eta_seconds, 1e-9)
 
 
-def _figures(status: RunStatus, history: History) -> RenderableType:
+def _render_figures(status: RunStatus, history: History) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", no_wrap=True, style="bold")
@@ -191,7 +191,7 @@ def _figures(status: RunStatus, history: History) -> RenderableType:
     return table
 
 
-def _replicas(status: RunStatus) -> RenderableType:
+def _render_replicas(status: RunStatus) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for _ in range(4):
         table.add_column(no_wrap=True)
@@ -206,20 +206,20 @@ def _replicas(status: RunStatus) -> RenderableType:
             str(replica.trees_in_flight),
         )
     if not status.replicas:
-        table.add_row(Text("none has announced itself yet", style="yellow"))
+        table.add_row(Text("no replica has joined yet", style="yellow"))
     return table
 
 
-def _flow(status: RunStatus) -> RenderableType:
+def _render_tasks(status: RunStatus) -> RenderableType:
     accounts = status.accounts
     lines = (
         ("learner's policy", str(status.version or "–")),
         ("tasks waiting", str(status.queued_tasks)),
-        ("tasks in work", str(status.pending_tasks)),
+        ("tasks being grown", str(status.pending_tasks)),
         ("trees waiting", str(status.queued_trees)),
         ("tasks fed", f"{accounts.fed} = {accounts.used} used"),
         ("", f"+ {accounts.skipped} skipped + {accounts.stale} stale"),
-        ("", f"+ {accounts.failed} failed + {accounts.outstanding} out"),
+        ("", f"+ {accounts.failed} failed + {accounts.outstanding} outstanding"),
     )
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -230,7 +230,7 @@ def _flow(status: RunStatus) -> RenderableType:
     return table
 
 
-def _evaluations(evaluations: tuple[Evaluation, ...]) -> RenderableType:
+def _render_evaluations(evaluations: tuple[Evaluation, ...]) -> RenderableType:
     last = evaluations[-1]
     text = Text.assemble(("held out  ", "dim"), (format_accuracy(last), "bold"), (f"  at step {last.step}", "dim"))
     if len(evaluations) > 1:
