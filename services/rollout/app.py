@@ -18,6 +18,7 @@ from shared.protocol.message import Message
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
 from shared.runtime.streamed import StreamedAnswer
+from shared.tree.diagnostics import TreeFigures
 from shared.tree.draw import WeightVersion
 
 MSGPACK = "application/msgpack"
@@ -75,15 +76,16 @@ class OnDemandTrees:
             seed=request.seed,
         )
 
-    async def grow(self, task: Task, on_event: OnEvent | None = None) -> ScoredTree:
+    async def grow(self, task: Task, on_event: OnEvent | None = None) -> tuple[ScoredTree, TreeFigures]:
         """Grows one tree and counts it."""
         try:
             tree = await self._grower.grow(task, self._policy.vocabulary, on_event)
         except Unavailable as error:
             self._metrics.record_failure(is_discarded=isinstance(error, TooFewVerdicts))
             raise
-        self._metrics.record_tree(tree)
-        return tree
+        figures = tree.figures()
+        self._metrics.record_tree(tree, figures)
+        return tree, figures
 
     @asynccontextmanager
     async def stream(self, task: Task) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -96,7 +98,7 @@ class OnDemandTrees:
 
         async def grow() -> None:
             try:
-                events.put_nowait(_describe_tree(await self.grow(task, events.put_nowait)))
+                events.put_nowait(_describe_tree(*await self.grow(task, events.put_nowait)))
             except IbtpoError as error:
                 events.put_nowait(GrowthFailed(title=error.title, detail=str(error)))
             except Exception:
@@ -123,10 +125,10 @@ def build_router(trees: OnDemandTrees, policy: PolicyReceiver, replica: str) -> 
         if body.stream:
             return StreamedAnswer(trees.stream(task), NDJSON)
         async with trees.admit():
-            tree = await _cancel_on_disconnect(request, trees.grow(task))
+            tree, figures = await _cancel_on_disconnect(request, trees.grow(task))
         if MSGPACK in request.headers.get("accept", ""):
             return Response(tree.pack(), media_type=MSGPACK)
-        return Response(_describe_tree(tree).model_dump_json(), media_type="application/json")
+        return Response(_describe_tree(tree, figures).model_dump_json(), media_type="application/json")
 
     @router.put("/v1/weights/{version}")
     async def put_weights(version: Annotated[str, Path(max_length=64)], request: Request) -> PolicyState:
@@ -157,8 +159,7 @@ async def _lines(events: asyncio.Queue[GrowthEvent]) -> AsyncIterator[bytes]:
             return
 
 
-def _describe_tree(tree: ScoredTree) -> TreeGrown:
-    figures = tree.figures()
+def _describe_tree(tree: ScoredTree, figures: TreeFigures) -> TreeGrown:
     return TreeGrown(
         tree=base64.b64encode(tree.pack()).decode(),
         root_value=figures.root_value,

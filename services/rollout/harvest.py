@@ -110,7 +110,7 @@ class Harvest:
             return
         try:
             tree = await self._grower.grow(claim.task, self._policy.vocabulary)
-            self._metrics.record_tree(tree)
+            self._metrics.record_tree(tree, tree.figures())
             await self._deliver(claim, tree)
         except InvalidInput as error:
             await self._bury(claim, str(error))

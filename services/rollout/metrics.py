@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from shared.protocol.tree import ScoredTree
 from shared.runtime.counters import preset_counter
+from shared.tree.diagnostics import TreeFigures
 from shared.tree.draw import Finish, WeightVersion
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
@@ -20,11 +21,11 @@ class TreeResult(StrEnum):
     """Too few of its leaves had a verdict (METHOD, Ends)."""
     FAILED = "failed"
     RELEASED = "released"
-    """The replica left: another grows it."""
+    """This replica gave its task back; another one grows it."""
     DEAD_LETTER = "dead_letter"
-    """Its task was given up."""
+    """Its task has had all its tries, or can never be grown."""
     UNREADABLE = "unreadable"
-    """Its task was left to replicas that can read it."""
+    """Its task was left to replicas of other releases, which may read it."""
 
 
 class TokenSource(StrEnum):
@@ -35,14 +36,14 @@ class TokenSource(StrEnum):
 
 
 class VerdictResult(StrEnum):
-    """What a leaf got that asked for its reward."""
+    """What came of the request for one reward."""
 
     JUDGED = "judged"
     NULL = "null"
-    """An answer without a reward: the verifier itself failed."""
+    """A verdict without a reward: the verifier itself failed."""
     TIMED_OUT = "timed_out"
     REFUSED = "refused"
-    """Too many leaves were waiting: it was not sent."""
+    """Too many answers were waiting: it was not sent."""
 
 
 class VerifierFailure(StrEnum):
@@ -55,7 +56,7 @@ class VerifierFailure(StrEnum):
 
 
 class LoadResult(StrEnum):
-    """What became of a version that was to be served."""
+    """How the load of a version ended."""
 
     LOADED = "loaded"
     REFUSED = "refused"
@@ -101,8 +102,8 @@ class RolloutMetrics:
         )
         self.mixed = counter(named("mixed_trees_total"), "Trees whose rewards are not all equal (Eff-Rate's numerator)")
 
-    def record_tree(self, tree: ScoredTree) -> None:
-        """Counts a finished tree: its draws, tokens, reuse and balance."""
+    def record_tree(self, tree: ScoredTree, figures: TreeFigures) -> None:
+        """Counts a finished tree: its draws, tokens, prefix reuse and figures."""
         usage = tree.usage
         self.trees.labels(TreeResult.GROWN).inc()
         for draw in tree.draws:
@@ -112,13 +113,12 @@ class RolloutMetrics:
         self.prompt_tokens.labels(TokenSource.COMPUTED).inc(usage.prompt_tokens - usage.cached_tokens)
         self.reusable.inc(usage.reusable_tokens)
         self.tree_seconds.observe(usage.seconds)
-        figures = tree.figures()
         self.mixed.inc(figures.mixed_trees)
         if figures.ib_score is not None:
             self.ib_score.observe(figures.ib_score)
 
     def record_failure(self, *, is_discarded: bool) -> None:
-        """Counts a tree that came to nothing: discarded for too few verdicts (METHOD, Ends), or failed otherwise."""
+        """Counts a tree that was discarded for too few verdicts (METHOD, Ends), or that failed otherwise."""
         self.trees.labels(TreeResult.DISCARDED if is_discarded else TreeResult.FAILED).inc()
 
     def record_load(self, version: WeightVersion, seconds: float) -> None:

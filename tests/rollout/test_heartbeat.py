@@ -1,17 +1,22 @@
-"""A replica's part in its run, on a real Redis and with a learner over real HTTP."""
+"""A replica's heartbeat in its run, on a real Redis and with a learner over real HTTP."""
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry
 
-from services.rollout.heartbeat import ReplicaHeartbeat
+from services.rollout.heartbeat import ReplicaHeartbeat, choose_name, choose_url, is_abandoned
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from shared.clients import LearnerClient
@@ -148,3 +153,23 @@ async def test_what_an_abandoned_learner_still_hands_out_is_not_even_stored(repl
     replica.engine.version = WeightVersion(2, 0)
     assert await replica.policy.pull(LearnerClient(replica.http, replica.learner.url)) is None
     assert list(replica.root.iterdir()) == []
+
+
+def test_a_name_given_by_the_host_tells_whether_its_process_has_ended() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
+    assert choose_name("") == f"{host}-{os.getpid()}"
+    assert not is_abandoned(choose_name(""))
+    assert is_abandoned(f"{host}-{ended.pid}")
+    for other in ("given-by-somebody", f"elsewhere-{ended.pid}", f"{host}-name", choose_name("given")):
+        assert not is_abandoned(other)
+
+
+def test_others_reach_a_replica_where_it_listens_unless_that_is_everywhere_or_configured() -> None:
+    listening = "http://127.0.0.1:8001"
+    assert choose_url("", listening, "127.0.0.1") == listening
+    assert choose_url("http://r:1", listening, "0.0.0.0") == "http://r:1"
+    everywhere = choose_url("", "http://0.0.0.0:8001", "0.0.0.0", toward="redis://127.0.0.1:6379/0")
+    assert urlsplit(everywhere).port == 8001
+    assert urlsplit(everywhere).hostname not in ("0.0.0.0", None)
