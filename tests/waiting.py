@@ -57,5 +57,5 @@ async def retry_while_unavailable(work: Callable[[], Awaitable[Result]], seconds
 
 
 def _message(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> str:
-    told = what if isinstance(what, str) else what()
-    return f"not so after {seconds:g} s: {told or inspect.getsource(condition).strip()}"
+    text = what if isinstance(what, str) else what()
+    return f"not so after {seconds:g} s: {text or inspect.getsource(condition).strip()}"

@@ -20,8 +20,8 @@ from shared.protocol.figures import RunSummary
 from shared.protocol.status import RunState, RunStatus
 from shared.streams import RunStreams
 from tests.accounts import is_balanced
-from tests.conftest import RedisProcess
 from tests.learner.fake_replica import FakeReplica
+from tests.redis_process import RedisProcess
 from tests.waiting import wait_until_async
 
 Configure = Callable[..., LearnerConfig]

@@ -29,7 +29,7 @@ from shared.runtime.serve import open_listener, serve_in_background
 from shared.streams import RunStreams, connect
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore, stream_bundle
-from tests.conftest import RedisProcess
+from tests.redis_process import RedisProcess
 from tests.waiting import wait_until_async
 
 ME = ReplicaInfo(name="a", url="http://a", state=ReplicaState.WAITING, version=None)

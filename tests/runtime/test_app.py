@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from shared.runtime.middleware import BodyLimit
 from tests.runtime.small_service import TOKEN, client_of, small_app
+from tests.waiting import wait_until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -210,19 +211,17 @@ async def test_the_api_describes_itself(client: httpx.AsyncClient) -> None:
     assert {"/healthz", "/readyz", "/metrics", "/v1/orders"} <= document["paths"].keys()
 
 
-async def test_a_caller_that_leaves_half_way_is_no_internal_error(
-    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_caller_that_leaves_half_way_is_no_internal_error(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
-    writer.write(b"PUT /v1/blobs/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
-    await writer.drain()
-    await asyncio.sleep(0.05)
-    writer.close()
-    await writer.wait_closed()
-    async with asyncio.timeout(5):
-        while "caller_left" not in caplog.messages:
-            await asyncio.sleep(0.01)
+    app = small_app()
+    async with client_of(app) as client:
+        _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(b"PUT /v1/blobs/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+        await writer.drain()
+        await wait_until_async(lambda: app.state.drain.num_requests == 1, 5)
+        writer.close()
+        await writer.wait_closed()
+        await wait_until_async(lambda: "caller_left" in caplog.messages, 5)
     assert "request_failed" not in caplog.messages
 
 

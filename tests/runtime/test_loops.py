@@ -1,4 +1,4 @@
-"""Background loops outlive their failures and leave when told."""
+"""Background loops survive failures and end when asked to."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from shared.runtime.loops import Backoff, Periodic, run_until_cancelled
+from tests.waiting import wait_until_async
 
 FAST = Backoff(0.001, 0.004)
 
@@ -35,11 +36,14 @@ async def test_failures_are_counted_logged_and_survived(caplog: pytest.LogCaptur
 
 
 async def test_a_loop_ends_when_it_is_cancelled() -> None:
+    started, never = asyncio.Event(), asyncio.Event()
+
     async def step() -> None:
-        await asyncio.sleep(60)
+        started.set()
+        await never.wait()
 
     task = asyncio.create_task(run_until_cancelled("idle", step))
-    await asyncio.sleep(0.01)
+    await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -55,11 +59,14 @@ async def test_a_pause_is_left_at_once_when_the_end_is_announced() -> None:
 
 
 async def test_a_step_that_never_waits_lets_others_run() -> None:
+    steps = 0
+
     async def step() -> None:
-        return
+        nonlocal steps
+        steps += 1
 
     task = asyncio.create_task(run_until_cancelled("busy", step))
-    await asyncio.wait_for(asyncio.sleep(0.01), 5)
+    await wait_until_async(lambda: steps > 3, 5)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

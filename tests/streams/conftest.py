@@ -7,27 +7,27 @@ from pathlib import Path
 import pytest
 
 from shared.streams import Connection, RunStreams, connect
-from tests.streams.real_server import RealServer
+from tests.redis_process import RedisProcess
 
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
     """A server for every test that leaves it as it is."""
-    server = RealServer(tmp_path_factory.mktemp("redis"), aof=False)
+    server = RedisProcess(tmp_path_factory.mktemp("redis"), aof=False)
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[[bool], RealServer]]:
+def start_server(tmp_path: Path) -> Iterator[Callable[[bool], RedisProcess]]:
     """Starts a server of this test alone, with or without an append-only file."""
-    servers: list[RealServer] = []
+    servers: list[RedisProcess] = []
 
-    def start(aof: bool) -> RealServer:
-        servers.append(RealServer(tmp_path, aof=aof))
+    def start(aof: bool) -> RedisProcess:
+        servers.append(RedisProcess(tmp_path, aof=aof))
         servers[-1].start()
         return servers[-1]
 
@@ -37,7 +37,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[[bool], RealServer]]:
 
 
 @pytest.fixture
-async def connection(shared_server: RealServer) -> AsyncIterator[Connection]:
+async def connection(shared_server: RedisProcess) -> AsyncIterator[Connection]:
     connection = connect(shared_server.url)
     yield connection
     await connection.close()

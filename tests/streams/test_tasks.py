@@ -9,7 +9,9 @@ import pytest
 from shared.errors import Overloaded
 from shared.streams import Claim, Connection, RunStreams, Unreadable
 from shared.streams.keys import RunKeys
+from tests.redis_process import RedisProcess
 from tests.streams.samples import a_task, a_tree, tasks
+from tests.waiting import wait_until_async
 
 
 def ids_of(claims: list[Claim]) -> list[str]:
@@ -33,12 +35,12 @@ async def test_tasks_put_before_anyone_reads_are_not_missed(run: RunStreams, con
     assert ids_of(await late.tasks.take("late", 5, 0)) == ["0-0"]
 
 
-async def test_taking_waits_for_a_task_and_no_longer(run: RunStreams) -> None:
+async def test_taking_waits_for_a_task_and_no_longer(run: RunStreams, shared_server: RedisProcess) -> None:
     start = time.monotonic()
     assert await run.tasks.take("a", 1, 0.3) == []
     assert 0.25 < time.monotonic() - start < 1.5
     waiting = asyncio.create_task(run.tasks.take("a", 1, 30))
-    await asyncio.sleep(0.1)
+    await wait_until_async(shared_server.has_blocked_client)
     await run.tasks.put(tasks(1))
     assert ids_of(await asyncio.wait_for(waiting, 2)) == ["0-0"]
 
@@ -77,8 +79,7 @@ async def test_a_claim_without_heartbeat_is_taken_by_another(run: RunStreams, co
     taken: list[Claim] = []
     while not taken and time.monotonic() < deadline:
         assert await run.tasks.keep_alive("a", [kept.entry_id]) == {kept.entry_id}
-        await asyncio.sleep(0.02)
-        taken = await other.tasks.take("b", 5, 0)
+        taken = await other.tasks.take("b", 5, 0.02)
     assert ids_of(taken) == [lost.task.id]
     assert taken[0].deliveries == 2
     assert await run.tasks.keep_alive("a", [lost.entry_id, kept.entry_id]) == {kept.entry_id}
@@ -90,16 +91,14 @@ async def test_a_heartbeat_does_not_count_as_a_delivery(run: RunStreams) -> None
     [claim] = await run.tasks.take("a", 1, 0)
     for _ in range(5):
         await run.tasks.keep_alive("a", [claim.entry_id])
-    await asyncio.sleep(0.25)
-    [again] = await run.tasks.take("b", 1, 0)
+    [again] = await run.tasks.take("b", 1, 5)
     assert again.deliveries == 2
 
 
 async def test_of_two_growers_of_one_task_the_first_to_finish_counts(run: RunStreams) -> None:
     await run.tasks.put(tasks(1))
     [slow] = await run.tasks.take("slow", 1, 0)
-    await asyncio.sleep(0.25)
-    [fast] = await run.tasks.take("fast", 1, 0)
+    [fast] = await run.tasks.take("fast", 1, 5)
     assert await run.tasks.finish(slow, a_tree(slow.task))
     assert await run.tasks.keep_alive("fast", [fast.entry_id]) == set()
     assert not await run.tasks.finish(fast, a_tree(fast.task))
@@ -124,24 +123,25 @@ async def test_releasing_what_another_has_claimed_takes_it_from_nobody(run: RunS
     patient = RunStreams(connection, run.run, claim_after_seconds=3600)
     await run.tasks.put(tasks(1))
     lost = await run.tasks.take("a", 1, 0)
-    await asyncio.sleep(0.25)
-    [held] = await run.tasks.take("b", 1, 0)
+    [held] = await run.tasks.take("b", 1, 5)
     await run.tasks.release(lost)
     assert await patient.tasks.take("c", 1, 0) == []
     assert await run.tasks.keep_alive("b", [held.entry_id]) == {held.entry_id}
 
 
-async def test_a_waiting_replica_gets_what_another_releases(connection: Connection, run: RunStreams) -> None:
+async def test_a_waiting_replica_gets_what_another_releases(
+    connection: Connection, run: RunStreams, shared_server: RedisProcess
+) -> None:
     patient = RunStreams(connection, run.run, claim_after_seconds=3600)
     await patient.tasks.put(tasks(1))
     claims = await patient.tasks.take("a", 1, 0)
     waiting = asyncio.create_task(patient.tasks.take("b", 1, 30))
-    await asyncio.sleep(0.1)
+    await wait_until_async(shared_server.has_blocked_client)
     await patient.tasks.release(claims)
     assert ids_of(await asyncio.wait_for(waiting, 3)) == ["0-0"]
 
 
-async def test_a_buried_task_is_a_dead_letter_with_its_reason(run: RunStreams) -> None:
+async def test_a_task_that_is_given_up_is_a_dead_letter_with_its_reason(run: RunStreams) -> None:
     await run.tasks.put(tasks(1))
     [claim] = await run.tasks.take("a", 1, 0)
     assert await run.tasks.give_up(claim, "the prompt is too long", "replica-a")
@@ -156,7 +156,7 @@ async def test_a_buried_task_is_a_dead_letter_with_its_reason(run: RunStreams) -
     )
 
 
-async def test_an_unreadable_task_is_taken_as_such_and_can_be_buried(run: RunStreams, connection: Connection) -> None:
+async def test_an_unreadable_task_is_taken_as_such_and_can_be_given_up(run: RunStreams, connection: Connection) -> None:
     stream = RunKeys(run.run).tasks
     await connection.command("XADD", stream, "*", "id", "0-0", "attempt", "0", "task", b"\xff{")
     await connection.command("XADD", stream, "*", "something", "else")

@@ -23,6 +23,7 @@ from shared.tree.draw import WeightVersion
 from shared.weights import Snapshot, SnapshotStore, bundle_length, stream_bundle, write_manifest
 from shared.weights.framing import MAGIC
 from shared.weights.manifest import content_hash
+from tests.waiting import wait_until, wait_until_async
 
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": bytes(range(256)) * 40, "empty.txt": b""}
 PLENTY = 10**9
@@ -143,11 +144,10 @@ async def test_a_cancelled_transfer_leaves_nothing(learner: Learner, root: Path)
 
     async def stalling() -> AsyncIterator[bytes]:
         yield data[:-100]
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     transfer = asyncio.create_task(SnapshotStore(root, keep=1).receive(stalling(), PLENTY))
-    await asyncio.sleep(0.1)
-    assert names(root) != set()
+    await wait_until_async(lambda: names(root) != set())
     transfer.cancel()
     with pytest.raises(asyncio.CancelledError):
         await transfer
@@ -401,10 +401,7 @@ async def test_a_process_killed_in_the_middle_leaves_no_snapshot(learner: Learne
     assert receiver.stdin is not None
     receiver.stdin.write(data[:2_500_000])
     receiver.stdin.flush()
-    deadline = time.monotonic() + 20
-    while not list(root.glob(".staging-*/bundle/model.safetensors")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: list(root.glob(".staging-*/bundle/model.safetensors")))
     receiver.send_signal(signal.SIGKILL)
     receiver.wait()
     receiver.stdin.close()

@@ -23,9 +23,9 @@ from shared.streams import Claim, RunStreams, StreamsFull, Unreadable
 from shared.tree.draw import WeightVersion
 from shared.tree.ib_score import IBSettings
 from tests.accounts import is_balanced
-from tests.conftest import RedisProcess
 from tests.learner.policies import VOCAB_SIZE
 from tests.learner.synthetic import draws, growth, scored
+from tests.redis_process import RedisProcess
 from tests.waiting import wait_until_async
 
 BATCH = 4

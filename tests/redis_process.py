@@ -1,21 +1,23 @@
-"""A real Valkey server that a test may kill, freeze and start again."""
+"""A real Redis-compatible server that a test may kill, freeze and start again."""
 
 import contextlib
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
+
+from redis import Redis
 
 from services.launcher.processes.redis_server import find_redis_server
 from shared.runtime.child_process import find_free_port
+from tests.waiting import wait_until
 
 
-class RealServer:
-    """A server process on a port and directory of its own. With `aof` it writes every command to disk at once;
-    without, a restart begins empty."""
+class RedisProcess:
+    """A server on a port and directory of its own. With `aof` it writes every command to disk at once; without, a
+    restart begins empty."""
 
-    def __init__(self, directory: Path, *, aof: bool) -> None:
+    def __init__(self, directory: Path, *, aof: bool = True) -> None:
         self.port = find_free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         binary, _ = find_redis_server()
@@ -25,13 +27,21 @@ class RealServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while not self._answers():
-            assert time.monotonic() < deadline, "the server of this test did not start"
-            time.sleep(0.01)
+        wait_until(self._answers, 10, "the Redis of this test answers")
+
+    def command(self, *words: str) -> object:
+        """Does one command, as an operator would."""
+        with Redis.from_url(self.url) as client:
+            return client.execute_command(*words)
+
+    def has_blocked_client(self) -> bool:
+        """Whether some client waits in a blocking command."""
+        info = self.command("INFO", "clients")
+        assert isinstance(info, dict)
+        return bool(info["blocked_clients"])
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -1,6 +1,7 @@
-"""Who lives, who owns a run, and what a run says of itself."""
+"""Which replicas live, which learner owns a run, and the run's status."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
@@ -10,10 +11,15 @@ from shared.protocol.status import RunState, RunStatus
 from shared.streams import Connection, RunStreams, list_runs
 from shared.streams.keys import RunKeys
 from shared.tree.draw import WeightVersion
+from tests.waiting import wait_until_async
 
 
 def replica(name: str) -> ReplicaInfo:
     return ReplicaInfo(name=name, url=f"http://{name}", state=ReplicaState.SERVING, version=WeightVersion(1, 2))
+
+
+async def is_equal(answer: Awaitable[object], expected: object) -> bool:
+    return await answer == expected
 
 
 async def test_replicas_join_renew_expire_and_leave(run: RunStreams, connection: Connection) -> None:
@@ -21,14 +27,14 @@ async def test_replicas_join_renew_expire_and_leave(run: RunStreams, connection:
         await run.replicas.announce(replica(name), 60)
     await run.replicas.announce(replica("silent"), 0.5)
     assert await run.replicas.live() == [replica(name) for name in ("a", "b", "c", "silent")]
-    await asyncio.sleep(0.6)
     await run.replicas.withdraw("b")
     await run.replicas.withdraw("never-was")
-    assert await run.replicas.live() == [replica("a"), replica("c")]
+    live = [replica("a"), replica("c")]
+    await wait_until_async(lambda: is_equal(run.replicas.live(), live), 5)
     assert await connection.command("SCARD", RunKeys(run.run).replicas) == 2
 
 
-async def test_a_replica_that_speaks_another_protocol_is_not_live(run: RunStreams, connection: Connection) -> None:
+async def test_a_replica_of_another_release_is_not_live(run: RunStreams, connection: Connection) -> None:
     await run.replicas.announce(replica("a"), 60)
     await connection.command("SET", RunKeys(run.run).replica("a"), '{"name": "a", "colour": "red"}')
     assert await run.replicas.live() == []
@@ -46,7 +52,7 @@ async def test_a_run_has_one_owner_and_generations_rise(connection: Connection, 
         await first.renew()
 
 
-async def test_a_restarted_owner_supersedes_itself_and_the_old_process_learns_it(
+async def test_a_restarted_owner_gets_the_lease_at_once_and_its_old_process_loses_it(
     connection: Connection, run: RunStreams
 ) -> None:
     old, new = RunStreams(connection, run.run).lease, RunStreams(connection, run.run).lease
@@ -64,7 +70,7 @@ async def test_an_owner_that_is_silent_loses_its_lease(connection: Connection, r
     silent = RunStreams(connection, run.run, lease_seconds=0.1).lease
     next_owner = RunStreams(connection, run.run).lease
     await silent.acquire("a", 1)
-    await asyncio.sleep(0.15)
+    await wait_until_async(lambda: is_equal(connection.command("EXISTS", RunKeys(run.run).lease), 0), 5)
     assert await next_owner.acquire("b", 1) == 2
     with pytest.raises(Conflict):
         await silent.renew()
@@ -73,7 +79,7 @@ async def test_an_owner_that_is_silent_loses_its_lease(connection: Connection, r
 async def test_an_expired_lease_that_nobody_took_can_be_renewed(connection: Connection, run: RunStreams) -> None:
     lease = RunStreams(connection, run.run, lease_seconds=0.5).lease
     await lease.acquire("a", 1)
-    await asyncio.sleep(0.6)
+    await wait_until_async(lambda: is_equal(connection.command("EXISTS", RunKeys(run.run).lease), 0), 5)
     await lease.renew()
     with pytest.raises(Conflict):
         await run.lease.acquire("b", 1)
@@ -101,7 +107,7 @@ async def test_one_of_many_that_ask_at_once_gets_the_lease(connection: Connectio
     assert [outcome for outcome in outcomes if not isinstance(outcome, Conflict)] == [1]
 
 
-async def test_the_board_keeps_the_last_status_and_lists_the_run(run: RunStreams, connection: Connection) -> None:
+async def test_the_latest_status_stays_and_lists_the_run(run: RunStreams, connection: Connection) -> None:
     assert await run.status_keys.read() is None
     for step in (1, 2):
         await run.status_keys.publish(RunStatus(run=run.run, state=RunState.TRAINING, step=step))
@@ -124,7 +130,7 @@ async def test_a_stop_is_seen_until_it_is_cleared(run: RunStreams) -> None:
     assert not await run.status_keys.is_stop_requested()
 
 
-async def test_the_learner_says_where_it_is(run: RunStreams) -> None:
+async def test_the_learner_publishes_its_url(run: RunStreams) -> None:
     assert await run.status_keys.learner_url() is None
     await run.status_keys.announce_learner("http://learner:8000")
     assert await run.status_keys.learner_url() == "http://learner:8000"
@@ -136,7 +142,7 @@ async def test_a_status_of_another_release_is_named_as_such(run: RunStreams, con
         await run.status_keys.read()
 
 
-async def test_forgetting_a_run_leaves_nothing_of_it_but_its_owner(run: RunStreams, connection: Connection) -> None:
+async def test_forgetting_a_run_leaves_its_lease_alone(run: RunStreams, connection: Connection) -> None:
     await run.replicas.announce(replica("a"), 60)
     await run.lease.acquire("a", 1)
     await run.status_keys.publish(RunStatus(run=run.run, state=RunState.FINISHED))
