@@ -1,13 +1,13 @@
-"""What a rollout costs beyond its SGLang server, how many prefixes it shares, and how long a weight update stops it.
+"""What a rollout costs beyond its SGLang server, how many prefixes it shares, how long new weights stop it.
 
 python -m benchmarks.sglang concurrency   a server that only waits: CPU of 1 to 512 trees at once (2 minutes)
 python -m benchmarks.sglang clients       the same server: CPU of one HTTP request, three clients (1 minute)
-python -m benchmarks.sglang overhead      the real server: trees against its bare requests, in turns (4 minutes)
+python -m benchmarks.sglang overhead      the real server: trees against its bare requests, alternating (4 minutes)
 python -m benchmarks.sglang reuse         the real server: prefix tokens shared, with room and without (5 minutes)
-python -m benchmarks.sglang pause         the real server: weight updates under load (1 minute)
+python -m benchmarks.sglang pause         the real server: new weights under load (1 minute)
 python -m benchmarks.sglang faults        the real server: its processes killed and stopped under load (4 minutes)
 
-The real server is the one that `make sglang-cpu` installs. Rollouts run in this process, without Redis and HTTP doors.
+The real server is the one that `make sglang-cpu` installs. Rollouts run in this process, without Redis and HTTP.
 """
 
 import argparse
@@ -51,7 +51,7 @@ FIRST = WeightVersion(1, 1)
 
 
 class CoinRewards:
-    """One answer in two is right, at once: no verifier in these figures."""
+    """One answer in two is right, without a verifier."""
 
     async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
         return float(crc32(response.encode()) % 2)
@@ -59,7 +59,7 @@ class CoinRewards:
 
 @dataclass(slots=True)
 class Rollout:
-    """A grower over an engine, with what both count."""
+    """A grower over an engine, with its metrics."""
 
     engine: SglangEngine
     server: ManagedServer
@@ -70,22 +70,22 @@ class Rollout:
         return self.registry.get_sample_value(name, labels) or 0.0
 
     async def grow(self, tasks: list[Task], at_once: int) -> list[TreeUsage]:
-        """Grows the tasks' trees, so many at once, each beginning as another ends; returns what each took."""
+        """Grows a tree for every task, `at_once` at a time; returns what each took."""
         grower, waiting, usages = TreeGrower(self.engine, CoinRewards(), "benchmark"), iter(tasks), []
 
-        async def one_after_another() -> None:
+        async def grow_remaining() -> None:
             for task in waiting:
                 usages.append((await grower.grow(task, self.vocabulary)).usage)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
-                group.create_task(one_after_another())
+                group.create_task(grow_remaining())
         return usages
 
 
 @asynccontextmanager
 async def rollout(command: tuple[str, ...], *arguments: str, **settings: Any) -> AsyncIterator[Rollout]:
-    """A rollout of the demo's policy over a server of its own."""
+    """A rollout of the demo's policy with its own server."""
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory())) / "policy"
         directory.mkdir()
@@ -116,7 +116,7 @@ def tasks_of(vocabulary: Vocabulary, number: int, growth: Growth, seed: int, rep
 
 
 async def concurrency(quick: bool) -> None:
-    """CPU of the rollout per tree and per 1,000 tokens, as trees in flight grow in number."""
+    """CPU of the rollout per tree and per 1,000 tokens, by the number of trees in flight."""
     print("trees at once | trees | wall s | trees/s | CPU ms per tree | CPU ms per 1,000 tokens | most memory MB")
     print("---|---|---|---|---|---|---")
     growth = Growth(sampler=IBSampler(), max_tokens=600)
@@ -142,7 +142,7 @@ async def concurrency(quick: bool) -> None:
 
 
 async def clients(quick: bool) -> None:
-    """CPU of one request of half a second, for whoever might send it."""
+    """CPU of one request of half a second with each client."""
     body = json.dumps({"input_ids": [4] * 100, "sampling_params": {"max_new_tokens": 50}}).encode()
     print("client | in flight | CPU ms per request")
     print("---|---|---")
@@ -200,28 +200,28 @@ CLIENTS = {
 
 
 class Recording:
-    """An engine that notes, tree by tree, what was asked of another and how long the answer was."""
+    """An engine that records the requests to another one and the lengths of its answers."""
 
     def __init__(self, engine: SglangEngine) -> None:
         self._engine = engine
-        self.asked: list[tuple[Request, int]] = []
+        self.requests: list[tuple[Request, int]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     async def complete(self, request: Request) -> Completion:
         completion = await self._engine.complete(request)
-        self.asked.append((request, len(completion.token_ids)))
+        self.requests.append((request, len(completion.token_ids)))
         return completion
 
 
 async def record(one: Rollout, tasks: list[Task]) -> list[list[list[bytes]]]:
-    """The bare requests of each tree, round by round. Greedy, so that a prefix asked for is one that was computed."""
+    """The bare requests of each tree, round by round. Greedy: the requested prefixes are those that get computed."""
     trees = []
     for task in tasks:
         recording = Recording(one.engine)
         grown = await TreeGrower(recording, CoinRewards(), "benchmark").grow(task, one.vocabulary)
-        bodies = [_bare(request) for request, _ in recording.asked]
+        bodies = [_bare(request) for request, _ in recording.requests]
         first = task.growth.sampler.initial_draws
         assert len(bodies) == len(grown.draws)
         trees.append([bodies[:first], *([body] for body in bodies[first:])])
@@ -239,21 +239,21 @@ def _bare(request: Request) -> bytes:
 
 
 async def ask_bare(connections: Connections, trees: list[list[list[bytes]]], at_once: int) -> None:
-    """The same requests in the same order, one round after another within a tree, and nothing else."""
+    """Sends the same requests in the same order, round by round within a tree, and nothing else."""
     waiting = iter(trees)
 
-    async def one_after_another() -> None:
+    async def send_remaining() -> None:
         for rounds in waiting:
             for bodies in rounds:
                 await asyncio.gather(*(connections.request("POST", "/generate", body) for body in bodies))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
-            group.create_task(one_after_another())
+            group.create_task(send_remaining())
 
 
 async def flush(connections: Connections) -> None:
-    """Both begin with an empty cache."""
+    """Empties the cache, so that both sides begin alike."""
     for _ in range(100):
         if (await connections.request("POST", "/flush_cache")).is_success:
             return
@@ -262,8 +262,8 @@ async def flush(connections: Connections) -> None:
 
 
 async def overhead(quick: bool) -> None:
-    """Seconds for the same requests, with and without the rollout around them."""
-    print("trees at once | turns | bare s (median) | rollout s (median) | rollout / bare: min, median, max")
+    """Seconds for the same requests with and without the rollout."""
+    print("trees at once | repeats | bare s (median) | rollout s (median) | rollout / bare: min, median, max")
     print("---|---|---|---|---")
     growth = Growth(sampler=IBSampler(), max_tokens=48, temperature=0.0)
     async with rollout(REAL) as one:
@@ -294,7 +294,7 @@ async def overhead(quick: bool) -> None:
 
 
 async def reuse(quick: bool) -> None:
-    """Reusable prefix tokens that came from the cache."""
+    """The share of reusable prefix tokens that came from the cache."""
     samplers: dict[str, AnySampler] = {
         "ib (4, 9, 1, 1)": IBSampler(),
         "entropy tree (6, 2, 1, 2)": EntropySampler(),
@@ -303,15 +303,15 @@ async def reuse(quick: bool) -> None:
     print("server | sampler | trees at once | trees | reusable tokens | from the cache | share")
     print("---|---|---|---|---|---|---")
     number = 16 if quick else 64
-    rooms: tuple[tuple[str, tuple[str, ...], tuple[int, ...]], ...] = (
+    caches: tuple[tuple[str, tuple[str, ...], tuple[int, ...]], ...] = (
         ("16,384 tokens of cache", (), (1, 32)),
         ("1,024 tokens", ("--max-total-tokens=1024",), (32,)),
         ("1,024 tokens, requests in order of arrival", ("--max-total-tokens=1024", "--schedule-policy=fcfs"), (32,)),
     )
-    for name, arguments, crowds in rooms:
+    for name, arguments, concurrencies in caches:
         async with rollout(REAL, *arguments) as one:
             for sampler_name, sampler in samplers.items():
-                for at_once in crowds:
+                for at_once in concurrencies:
                     growth = Growth(sampler=sampler, max_tokens=48)
                     usages = await one.grow(tasks_of(one.vocabulary, number, growth, seed=at_once), at_once)
                     reusable = sum(usage.reusable_tokens for usage in usages)
@@ -325,14 +325,14 @@ async def reuse(quick: bool) -> None:
 
 
 async def pause(quick: bool) -> None:
-    """Weight updates while requests are being sampled."""
-    print("requests in flight | updates | pause ms: min, median, max | requests lost")
+    """New weights while requests are sampled."""
+    print("requests in flight | loads | pause ms: min, median, max | requests lost")
     print("---|---|---|---")
     async with rollout(REAL) as one:
         directory = checkpoint_directory()
         number = 1
         for in_flight in (0, 8, 32):
-            busy = [asyncio.create_task(_keep_asking(one, i)) for i in range(in_flight)]
+            busy = [asyncio.create_task(_request_forever(one, i)) for i in range(in_flight)]
             await asyncio.sleep(1.0)
             pauses = []
             for _ in range(5 if quick else 20):
@@ -350,7 +350,7 @@ async def pause(quick: bool) -> None:
             )
 
 
-async def _keep_asking(one: Rollout, index: int) -> None:
+async def _request_forever(one: Rollout, index: int) -> None:
     while True:
         await one.engine.complete(Request((4, 2 + index % 18, 5), 200, Sampling(), frozenset(), index))
 
@@ -359,29 +359,29 @@ async def _keep_asking(one: Rollout, index: int) -> None:
 
 
 async def faults(quick: bool) -> None:
-    """How long until a lost server is noticed, and until all that was asked of it is answered after all."""
+    """Seconds until a lost server is noticed, and until all of its requests are answered."""
     print("process | signal | noticed after s | all answered after s | completions lost")
     print("---|---|---|---|---")
-    hits = [
+    targets = [
         (name, number) for number in (signal.SIGKILL, signal.SIGSTOP) for name in ("main", "scheduler", "detokenizer")
     ]
     async with rollout(REAL, health_seconds=2.0, hang_seconds=8.0) as one:
-        for name, number in hits[:2] if quick else hits:
+        for name, number in targets[:2] if quick else targets:
             endless = [Request((4, 5, 6 + i), 200, Sampling(), frozenset(), i) for i in range(8)]
-            asked = [asyncio.create_task(one.engine.complete(request)) for request in endless]
+            completions = [asyncio.create_task(one.engine.complete(request)) for request in endless]
             await asyncio.sleep(0.3)
-            struck = time.perf_counter()
+            killed_at = time.perf_counter()
             os.kill(_process(one.server.pid, name), number)
             while one.engine.version is not None:
                 await asyncio.sleep(0.02)
-            noticed = time.perf_counter() - struck
-            results = await asyncio.gather(*asked, return_exceptions=True)
-            answered, lost = time.perf_counter() - struck, sum(isinstance(result, Exception) for result in results)
+            noticed = time.perf_counter() - killed_at
+            results = await asyncio.gather(*completions, return_exceptions=True)
+            answered, lost = time.perf_counter() - killed_at, sum(isinstance(result, Exception) for result in results)
             print(f"{name} | {number.name} | {noticed:.1f} | {answered:.1f} | {lost}", flush=True)
 
 
 def _process(leader: int | None, name: str) -> int:
-    """The leader of the server's process group, or the one of its processes that bears the name."""
+    """The leader of the server's process group, or a process of it by name."""
     assert leader is not None
     if name == "main":
         return leader

@@ -1,8 +1,7 @@
-"""The real SGLang: one server for the whole run of tests, and engines that use it as one that is given to them."""
+"""The real SGLang: one server for all tests, which engines use as an external one."""
 
 import os
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -24,6 +23,7 @@ from services.rollout.engines.sglang.launch import build_command, build_environm
 from services.rollout.vocabulary import Vocabulary
 from shared.runtime.child_process import find_free_port
 from shared.tree.draw import WeightVersion
+from tests.waiting import wait_until
 
 PYTHON = Path(os.environ.get("IBTPO_SGLANG_PYTHON", ".venv-sglang/bin/python"))
 """The interpreter that has SGLang; with a GPU, one with its own requirements (docs/sglang.md)."""
@@ -85,22 +85,23 @@ def server_url(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> It
             die_with_parent(command, os.getpid()), stdout=output, stderr=output, env=build_environment(os.environ)
         )
     try:
-        _wait_until_it_listens(server, f"http://127.0.0.1:{port}", log)
+        wait_until(
+            lambda: server.poll() is not None or _listens(f"http://127.0.0.1:{port}"),
+            START_SECONDS - 60,
+            lambda: f"SGLang does not listen:\n{log.read_text()[-4000:]}",
+        )
+        assert server.poll() is None, f"SGLang did not start:\n{log.read_text()[-4000:]}"
         yield f"http://127.0.0.1:{port}"
     finally:
         server.kill()
         server.wait()
 
 
-def _wait_until_it_listens(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS - 60
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            httpx.get(f"{url}/health", timeout=2).raise_for_status()
-            return
-        except httpx.HTTPError:
-            time.sleep(0.3)
-    pytest.fail(f"SGLang did not start:\n{log.read_text()[-4000:]}")
+def _listens(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2).is_success
+    except httpx.HTTPError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,10 @@ class Served:
             if sample.name == name and labels.items() <= sample.labels.items()
         ]
         return sum(found)
+
+    async def has_series(self, name: str, at_least: float) -> bool:
+        """Whether one of the server's own series has reached a value."""
+        return await self.series(name) >= at_least
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from services.rollout.vocabulary import Vocabulary
 from shared.tree.draw import Finish, WeightVersion
 from tests.sglang import reference
 from tests.sglang.conftest import Bundles, Served
+from tests.waiting import wait_until_async
 
 TOLERANCE = 1e-4
 MAX_TOKENS = 48
@@ -91,9 +92,8 @@ async def test_tokens_on_both_sides_of_an_update_are_of_the_weights_that_they_na
     prompts = reference.prompts(vocabulary, 4, seed=5)
     endless = [Request(prompt, 200, Sampling(), frozenset(), 0) for prompt in prompts]
     sampling = [asyncio.create_task(served.engine.complete(request)) for request in endless]
-    while await served.series("sglang:num_running_reqs") < len(prompts):
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.1)
+    await wait_until_async(lambda: served.has_series("sglang:num_running_reqs", len(prompts)))
+    await asyncio.sleep(0.1)  # time for tokens of the first weights, which the server counts only at the end
     after = served.next_version()
     await served.engine.load(bundles.second, after)
     for prompt, one in zip(prompts, await asyncio.gather(*sampling), strict=True):

@@ -14,6 +14,7 @@ from shared.protocol.tree import TreeUsage
 from shared.tree.expansion import EntropySampler, IBSampler
 from tests.sglang import reference
 from tests.sglang.conftest import Served
+from tests.waiting import wait_until_async
 
 
 class CoinRewards:
@@ -74,14 +75,11 @@ async def test_a_cancelled_request_stops_running_at_the_server(served: Served) -
     endless = Request((4, 5, 6), 200, Sampling(), frozenset(), 0)
     aborted = await served.series("sglang:num_aborted_requests_total")
     asked = [asyncio.create_task(served.engine.complete(endless)) for _ in range(3)]
-    while await served.series("sglang:num_running_reqs") < 3:
-        await asyncio.sleep(0.02)
+    await wait_until_async(lambda: served.has_series("sglang:num_running_reqs", 3))
     for task in asked:
         task.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
-    async with asyncio.timeout(20):
-        while await served.series("sglang:num_aborted_requests_total") < aborted + 3:
-            await asyncio.sleep(0.05)
+    await wait_until_async(lambda: served.has_series("sglang:num_aborted_requests_total", aborted + 3))
 
 
 async def test_the_servers_series_are_the_replicas(served: Served) -> None:

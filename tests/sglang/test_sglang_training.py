@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.sglang.conftest import ARGUMENTS, MODULE, PYTHON
+from tests.waiting import wait_until
 
 SETTINGS = (
     "engine=sglang",
@@ -35,19 +35,19 @@ def _entries(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def wait_for(training: "subprocess.Popen[bytes]", log: Path, name: str, number: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while len(events(log, name)) < number:
+    def has_logged() -> bool:
         assert training.poll() is None, "the run ended early"
-        assert time.monotonic() < deadline, f"no {number} events {name!r} in {log}"
-        time.sleep(0.1)
+        return len(events(log, name)) >= number
+
+    wait_until(has_logged, seconds, f"{number} events {name!r} in {log}")
 
 
 def test_a_run_trains_through_sglang_and_outlives_a_kill_of_its_server(tmp_path: Path) -> None:
     command = json.dumps([str(PYTHON), "-m", MODULE])
-    own = (f"rollout.sglang.command={command}", f"rollout.sglang.arguments={json.dumps(ARGUMENTS)}")
-    told = (tmp_path / "told.txt").open("wb")
+    server = (f"rollout.sglang.command={command}", f"rollout.sglang.arguments={json.dumps(ARGUMENTS)}")
+    output = (tmp_path / "output.txt").open("wb")
     with (
-        told,
+        output,
         subprocess.Popen(
             [
                 sys.executable,
@@ -58,10 +58,10 @@ def test_a_run_trains_through_sglang_and_outlives_a_kill_of_its_server(tmp_path:
                 "--runs",
                 str(tmp_path),
                 *SETTINGS,
-                *own,
+                *server,
             ],
-            stdout=told,
-            stderr=told,
+            stdout=output,
+            stderr=output,
         ) as training,
     ):
         try:
@@ -69,7 +69,7 @@ def test_a_run_trains_through_sglang_and_outlives_a_kill_of_its_server(tmp_path:
             wait_for(training, log, "weights_replaced", 3, seconds=200)
             os.kill(events(log, "sglang_started")[-1]["pid"], signal.SIGKILL)
             wait_for(training, log, "engine_up", 2, seconds=120)
-            assert training.wait(240) == 0, (tmp_path / "told.txt").read_text()[-3000:]
+            assert training.wait(240) == 0, (tmp_path / "output.txt").read_text()[-3000:]
         finally:
             training.kill()
     _check(tmp_path / "demo", log)
@@ -88,7 +88,7 @@ def _check(run: Path, log: Path) -> None:
     gaps = [step["engine_gap"] for step in steps if step["engine_gap"] is not None]
     assert len(gaps) > len(steps) // 2
     assert max(gaps) < 1e-4
-    # a wrong push, or credit for other tokens, ruins a policy within a few steps; what is learnt in so few hides in the
-    # error of 60 problems, some 0.04, and is measured elsewhere (docs/results/sglang.md)
+    # wrong weights, or credit for other tokens, ruin a policy within a few steps. What a policy learns in so few is
+    # smaller than the error over 60 problems, some 0.04; docs/results/sglang.md measures it.
     before, *_, after = [figure["avg_at_k"] for figure in figures if "avg_at_k" in figure]
     assert after > before - 0.03
