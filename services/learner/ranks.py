@@ -55,8 +55,8 @@ class Command(Message):
 class RankWorkers:
     """Policy and trainer of all ranks. Rank 0 calls the methods; the other ranks run `serve`."""
 
-    def __init__(self, group: ProcessGroup, policy: Policy, trainer: Trainer) -> None:
-        self._group = group
+    def __init__(self, process_group: ProcessGroup, policy: Policy, trainer: Trainer) -> None:
+        self._process_group = process_group
         self.policy = policy
         self._trainer = trainer
 
@@ -73,7 +73,7 @@ class RankWorkers:
     def save_for_serving(self, directory: Path) -> None:
         """Writes the policy for replicas, in `precision`."""
         weights = self._weights()
-        if self._group.precision is Precision.BFLOAT16:
+        if self._process_group.precision is Precision.BFLOAT16:
             weights = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
         self.policy.write(directory, weights)
 
@@ -92,7 +92,7 @@ class RankWorkers:
 
     def serve(self) -> None:
         """Carries out rank 0's commands until it shuts this rank down. Unavailable when rank 0 is gone."""
-        while (command := Command.unpack(self._group.receive_broadcast())).operation is not Operation.SHUTDOWN:
+        while (command := Command.unpack(self._process_group.receive_broadcast())).operation is not Operation.SHUTDOWN:
             trees = [ScoredTree.unpack(tree) for tree in command.trees]
             match command.operation:
                 case Operation.STEP:
@@ -117,7 +117,7 @@ class RankWorkers:
         lr: float = 0.0,
         seed: str = "",
     ) -> None:
-        if self._group.size > 1:
+        if self._process_group.size > 1:
             packed = tuple(tree.pack() for tree in trees)
             command = Command(operation=operation, trees=packed, version=version, lr=lr, seed=seed)
-            self._group.broadcast(command.pack())
+            self._process_group.broadcast(command.pack())

@@ -55,7 +55,7 @@ _MAX_BODY_BYTES = 1 << 20
 class LearnerService:
     """The learner's parts and their life. Construction reads model and data, and refuses what cannot be run."""
 
-    def __init__(self, config: LearnerConfig, group: ProcessGroup = SINGLE_PROCESS) -> None:
+    def __init__(self, config: LearnerConfig, process_group: ProcessGroup = SINGLE_PROCESS) -> None:
         torch.set_num_threads(config.threads)
         disable_progress_bar()  # the log is for machines
         self._config = config
@@ -64,7 +64,7 @@ class LearnerService:
         self._streams = streams = RunStreams(connect(config.redis_url), config.run)
         checkpoints = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
         self._checkpoint = checkpoint = _starting_point(config, checkpoints)
-        self.ranks = ranks = _load_rank0(config, checkpoint, group)
+        self.ranks = ranks = _load_rank0(config, checkpoint, process_group)
         train, held_out = _read_problems(config, ranks.policy)
         state = _initial_state(checkpoint, fingerprint(train))
         self._progress = progress = Progress(config, state.progress)
@@ -206,19 +206,21 @@ def _initial_state(checkpoint: Checkpoint | None, data: str) -> LearnerState:
     return state
 
 
-def _load_rank0(config: LearnerConfig, checkpoint: Checkpoint | None, group: ProcessGroup) -> RankWorkers:
+def _load_rank0(config: LearnerConfig, checkpoint: Checkpoint | None, process_group: ProcessGroup) -> RankWorkers:
     """Rank 0's policy and trainer; broadcasts the checkpoint, from which the other ranks load theirs."""
-    group.broadcast(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
-    return _load_rank(config, checkpoint, group)
+    process_group.broadcast(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
+    return _load_rank(config, checkpoint, process_group)
 
 
-def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, group: ProcessGroup) -> RankWorkers:
+def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_group: ProcessGroup) -> RankWorkers:
     directory, temperature = checkpoint.policy if checkpoint else config.model, config.growth.temperature
-    policy = Policy(directory, temperature, config.optimizer, group)
+    policy = Policy(directory, temperature, config.optimizer, process_group)
     if checkpoint is not None:
         checkpoint.restore_optimizer(policy)
-    reference = LanguageModel.load(config.model, temperature, group, is_frozen=True) if config.needs_reference else None
-    return RankWorkers(group, policy, Trainer(policy, reference, config, group))
+    reference = (
+        LanguageModel.load(config.model, temperature, process_group, is_frozen=True) if config.needs_reference else None
+    )
+    return RankWorkers(process_group, policy, Trainer(policy, reference, config, process_group))
 
 
 def _read_problems(
@@ -240,25 +242,25 @@ def _create_publisher(
     return Publisher(streams, http, store, root / ".draft", metrics, push_seconds=config.publish_seconds)
 
 
-def build(config: LearnerConfig, group: ProcessGroup = SINGLE_PROCESS) -> FastAPI:
+def build(config: LearnerConfig, process_group: ProcessGroup = SINGLE_PROCESS) -> FastAPI:
     """The service's app; serving it executes the run."""
-    return LearnerService(config, group).app
+    return LearnerService(config, process_group).app
 
 
 def main(config: LearnerConfig) -> int:
     """Runs this process, as rank 0 or another rank; returns the exit code."""
     configure_logs("learner", config.log_level, log_json=config.log_json, secrets=[config.token])
     try:
-        group = ProcessGroup.join(config.device, config.precision)
-        return run_on_rank0(config, group) if group.is_rank0 else serve_rank(config, group)
+        process_group = ProcessGroup.join(config.device, config.precision)
+        return run_on_rank0(config, process_group) if process_group.is_rank0 else serve_rank(config, process_group)
     except IbtpoError as error:
         log.error("cannot_start", error=str(error))
         return ExitCode.STARTUP_FAILED
 
 
-def run_on_rank0(config: LearnerConfig, group: ProcessGroup) -> int:
+def run_on_rank0(config: LearnerConfig, process_group: ProcessGroup) -> int:
     """Serves the run; returns the exit code. After a failure the other ranks notice that this process is gone."""
-    service = LearnerService(config, group)
+    service = LearnerService(config, process_group)
     code = serve(
         service.app,
         host=config.host,
@@ -271,21 +273,21 @@ def run_on_rank0(config: LearnerConfig, group: ProcessGroup) -> int:
         os._exit(code)  # a step that outlasts the grace would keep the process alive
     if code in (ExitCode.DONE, ExitCode.INTERRUPTED):
         service.ranks.shutdown()
-        group.exit_together(code)
+        process_group.exit_together(code)
     return code
 
 
-def serve_rank(config: LearnerConfig, group: ProcessGroup) -> int:
+def serve_rank(config: LearnerConfig, process_group: ProcessGroup) -> int:
     """Carries out rank 0's commands until it shuts this rank down; returns the exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # rank 0 decides when this rank ends
     torch.set_num_threads(config.threads)
     disable_progress_bar()
     try:
-        directory = json.loads(group.receive_broadcast())
-        _load_rank(config, Checkpoint(Path(directory)) if directory else None, group).serve()
+        directory = json.loads(process_group.receive_broadcast())
+        _load_rank(config, Checkpoint(Path(directory)) if directory else None, process_group).serve()
     except Unavailable as error:
-        log.error("rank0_gone", rank=group.rank, error=str(error))
+        log.error("rank0_gone", rank=process_group.rank, error=str(error))
         return _FAILED
-    group.exit_together(ExitCode.DONE)
+    process_group.exit_together(ExitCode.DONE)
     return ExitCode.DONE

@@ -39,14 +39,19 @@ class TokenStatistics:
 class LanguageModel:
     """Log-probabilities of the temperature-scaled full softmax, of weights in training or frozen (a reference)."""
 
-    def __init__(self, module: PreTrainedModel, temperature: float, group: ProcessGroup) -> None:
+    def __init__(self, module: PreTrainedModel, temperature: float, process_group: ProcessGroup) -> None:
         self.module = module
         self._temperature = temperature
-        self._group = group
+        self._process_group = process_group
 
     @classmethod
     def load(
-        cls, directory: Path, temperature: float, group: ProcessGroup = SINGLE_PROCESS, *, is_frozen: bool = False
+        cls,
+        directory: Path,
+        temperature: float,
+        process_group: ProcessGroup = SINGLE_PROCESS,
+        *,
+        is_frozen: bool = False,
     ) -> "LanguageModel":
         """Raises InvalidInput where transformers cannot read the directory, or a weight is not finite."""
         try:
@@ -59,8 +64,8 @@ class LanguageModel:
                     f"learner.model {directory}: weight {name} holds NaN or infinity; take another checkpoint"
                 )
         module.eval().requires_grad_(not is_frozen)  # no dropout: the engine that sampled had none
-        group.distribute(module, _layers_of(module))
-        return cls(module, temperature, group)
+        process_group.distribute(module, _layers_of(module))
+        return cls(module, temperature, process_group)
 
     @property
     def context_length(self) -> int:
@@ -82,7 +87,7 @@ class LanguageModel:
     def statistics(self, rows: PrefixRows) -> TokenStatistics:
         """One forward pass, on the model's device. Padding ends a row, so that no real token attends to it."""
         token_ids_RS, previous_RS = rows.token_ids_RS, rows.previous_RS
-        with self._group.autocast():
+        with self._process_group.autocast():
             logits_RSV = self.module(
                 input_ids=token_ids_RS,
                 attention_mask=rows.attention_mask_R1SS,
@@ -105,9 +110,9 @@ class Policy:
     """
 
     def __init__(
-        self, directory: Path, temperature: float, config: OptimizerConfig, group: ProcessGroup = SINGLE_PROCESS
+        self, directory: Path, temperature: float, config: OptimizerConfig, process_group: ProcessGroup = SINGLE_PROCESS
     ) -> None:
-        self.model = LanguageModel.load(directory, temperature, group)
+        self.model = LanguageModel.load(directory, temperature, process_group)
         self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         self._max_grad_norm = config.max_grad_norm
         self._parameters = list(self.model.module.parameters())

@@ -6,6 +6,7 @@ Shapes: B trajectories, T tokens of the longest answer.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from shared.tree.advantage import Credit, Prior, advantages
 from shared.tree.draw import WeightVersion
 from shared.tree.ib_score import confidences
 
+Group: TypeAlias = list[Trajectory]
+"""The trajectories of one tree."""
+
 
 class Trainer:
     """Updates a policy on scored trees. A trajectory's credit is a pure function of its tree.
@@ -42,10 +46,10 @@ class Trainer:
         policy: Policy,
         reference: LanguageModel | None,
         config: LearnerConfig,
-        group: ProcessGroup = SINGLE_PROCESS,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._policy = policy
-        self._group = group
+        self._process_group = process_group
         self._reference = reference
         self._credit = config.advantage
         self._objective = objective = config.objective
@@ -55,17 +59,13 @@ class Trainer:
 
     def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
         """Trains on trees with a signal, under the weights called `version`."""
-        sums = StepSums(self._group.device)
+        sums = StepSums(self._process_group.device)
         groups = [extract_trajectories(tree.scored, version) for tree in trees]
-        if self._reference is not None:
-            logprobs = self._read_groups(self._reference, groups)
-            groups = [[replace(one, reference_logprobs=next(logprobs)) for one in group] for group in groups]
+        groups = self._add_reference_logprobs(groups)
         groups = [self._assign_credit(tree, group, sums) for tree, group in zip(trees, groups, strict=True)]
-        if self._updates_per_step > 1:
-            logprobs = self._read_groups(self._policy.model, groups)
-            groups = [[replace(one, old_logprobs=next(logprobs)) for one in group] for group in groups]
+        groups = self._add_old_logprobs(groups)
         norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
-        return Update.of(sums, self._group.all_reduce, norms, lr)
+        return Update.of(sums, self._process_group.all_reduce, norms, lr)
 
     def engine_gap(self, scored: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         """Mean |learner's − engine's log-probability| over the tokens that the present weights, `version`, sampled."""
@@ -76,14 +76,28 @@ class Trainer:
         ]
         return float(np.concatenate(gaps).mean()) if any(map(len, gaps)) else None
 
-    def _assign_credit(self, tree: BuiltTree, trajectories: Sequence[Trajectory], sums: StepSums) -> list[Trajectory]:
+    def _add_reference_logprobs(self, groups: list[Group]) -> list[Group]:
+        """Where there is a reference: what it gives to every token."""
+        if self._reference is None:
+            return groups
+        logprobs = self._read_groups(self._reference, groups)
+        return [[replace(one, reference_logprobs=next(logprobs)) for one in group] for group in groups]
+
+    def _add_old_logprobs(self, groups: list[Group]) -> list[Group]:
+        """Where a step has several updates: what the policy gives to every token before the first of them."""
+        if self._updates_per_step == 1:
+            return groups
+        logprobs = self._read_groups(self._policy.model, groups)
+        return [[replace(one, old_logprobs=next(logprobs)) for one in group] for group in groups]
+
+    def _assign_credit(self, tree: BuiltTree, group: Group, sums: StepSums) -> Group:
         """The trajectories with a reward, with the advantage and weight of every token."""
-        reference = _reference_confidences(tree, trajectories, self._credit)
+        reference = _reference_confidences(tree, group, self._credit)
         of_nodes = advantages(tree.nodes, self._credit, reference)
         sums.add_advantages(of_nodes)
-        return assign_credit(trajectories, tree.nodes, self._credit, of_nodes)
+        return assign_credit(group, tree.nodes, self._credit, of_nodes)
 
-    def _split(self, groups: Sequence[Sequence[Trajectory]], rng: random.Random) -> Iterator[list[Trajectory]]:
+    def _split(self, groups: list[Group], rng: random.Random) -> Iterator[list[Trajectory]]:
         """The trajectories of each optimizer step: every epoch shuffles the trees into `minibatches` of equal size
         (±1)."""
         num_parts = self._objective.minibatches
@@ -100,9 +114,9 @@ class Trainer:
             if counts:
                 loss = self._loss(micro_batch, sums)
             else:
-                loss = self._loss(micro_batch.without_weight(), StepSums(self._group.device))
+                loss = self._loss(micro_batch.without_weight(), StepSums(self._process_group.device))
             # ranks' gradients are averaged, but have to be summed
-            (loss * self._group.size).backward()  # type: ignore[no-untyped-call]
+            (loss * self._process_group.size).backward()  # type: ignore[no-untyped-call]
         return self._policy.apply_gradients(lr)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
@@ -130,10 +144,10 @@ class Trainer:
         """This rank's micro-batches; `counts` is False for fillers that only keep the ranks' collectives aligned."""
         share = self._objective.share_prefixes and self._policy.model.shares_prefixes
         packed = pack(trajectories, self._objective.micro_batch_tokens, share_prefixes=share)
-        for rows, counts in self._group.shard(packed):
-            yield MicroBatch.collate(rows, trajectories).to(self._group.device), counts
+        for rows, counts in self._process_group.shard(packed):
+            yield MicroBatch.collate(rows, trajectories).to(self._process_group.device), counts
 
-    def _read_groups(self, model: LanguageModel, groups: Sequence[Sequence[Trajectory]]) -> Iterator[Floats]:
+    def _read_groups(self, model: LanguageModel, groups: list[Group]) -> Iterator[Floats]:
         """`_read` of all groups, one after the other."""
         return iter(self._read(model, [one for group in groups for one in group]))
 
@@ -149,18 +163,16 @@ class Trainer:
                     found[index] = values
         if not found:
             return []
-        of_all_ranks: Floats = self._group.all_reduce(torch.from_numpy(np.concatenate(found))).numpy()
+        of_all_ranks: Floats = self._process_group.all_reduce(torch.from_numpy(np.concatenate(found))).numpy()
         return np.split(of_all_ranks, np.cumsum(lengths)[:-1])
 
 
-def _reference_confidences(
-    tree: BuiltTree, trajectories: Sequence[Trajectory], credit: Credit
-) -> tuple[float, ...] | None:
+def _reference_confidences(tree: BuiltTree, group: Group, credit: Credit) -> tuple[float, ...] | None:
     """η₂ of every node under the reference, where A-2's prior π is the reference's; else None."""
     if credit.prior is not Prior.REFERENCE or credit.lam == 0:
         return None
     logprobs = [
         [] if one.reference_logprobs is None else one.reference_logprobs[draw.cut :].tolist()
-        for draw, one in zip(tree.scored.draws, trajectories, strict=True)
+        for draw, one in zip(tree.scored.draws, group, strict=True)
     ]
     return confidences(tree.nodes, credit.confidence, logprobs)
