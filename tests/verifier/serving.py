@@ -1,8 +1,7 @@
-"""Verifiers for tests: in this process, or behind a port; and processes that should end."""
+"""Verifiers for tests: in this process, or behind a port."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -45,11 +44,3 @@ async def judge(client: httpx.AsyncClient, *items: dict[str, Any], **more: Any) 
     response = await client.post("/v1/verdicts", json={"items": items, **more})
     assert response.status_code == 200, response.text
     return list(response.json()["verdicts"])
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process lives and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

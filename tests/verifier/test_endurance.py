@@ -1,4 +1,4 @@
-"""A hundred thousand mixed items, some hostile, while workers are killed: nothing lost, wrong or left behind."""
+"""A hundred thousand mixed items, some hostile, while processes are killed: none lost or wrong, nothing left."""
 
 import asyncio
 import os
@@ -17,6 +17,9 @@ import httpx
 import pytest
 
 from tests.verifier.judging import rows_of
+from tests.verifier.sandbox.processes import count_descriptors, find_descendants, is_running
+from tests.verifier.serving import judge, make_item
+from tests.waiting import wait_until
 
 BATCH = 250
 IN_FLIGHT = 4
@@ -29,60 +32,64 @@ SERVE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
-    """An item, and the reward it must have (None: any but a reward of 1)."""
+class ExpectedItem:
+    """An item and the reward it must get; None: any but 1."""
 
     item: dict[str, Any]
     reward: float | None
 
 
 def _item(kind: str, response: str, key: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": kind, "response": response, "answer_key": key, "limits": {"wall_seconds": 2}}
+    return make_item(kind, response, key, limits={"wall_seconds": 2})
 
 
 class Mixture:
-    """Draws items: most are answers in numbers, a few take a worker or the jail, one in twenty is hostile."""
+    """Random items: most are numbers, a few need a worker or the jail, one in twenty is hostile."""
 
     def __init__(self, seed: int) -> None:
-        self._draw = random.Random(seed)
+        self._random = random.Random(seed)
         self._chains = rows_of("gsm8k.jsonl.gz")
         self._solutions = rows_of("math500.jsonl.gz")
         math = [row for row in rows_of("math_attacks.jsonl.gz") if row["expected"] != "accept"]
         self._math_attacks = [_item("math", row["payload"], {"gold": row["gold"]}) for row in math]
         code = [row for row in rows_of("code_attacks.jsonl.gz") if row["expected"] == "reject"]
-        # those without tests are answered with 422, which is tested elsewhere
+        # those without tests get a 422, which test_service.py tests
         self._code_attacks = [
             _item("code", row["payload"], {"tests": row["tests"]}) for row in code if not _is_empty(row["tests"])
         ]
 
-    def next(self) -> Owed:
-        kind = self._draw.random()
+    def next(self) -> ExpectedItem:
+        kind = self._random.random()
         if kind < 0.05:
-            return Owed(self._draw.choice(self._code_attacks if kind < 0.003 else self._math_attacks), None)
+            return ExpectedItem(self._random.choice(self._code_attacks if kind < 0.003 else self._math_attacks), None)
         if kind < 0.10:
             return self._code()
         if kind < 0.11:
             return self._by_worker()
         if kind < 0.15:
-            letter = self._draw.choice("ABCD")
-            return Owed(_item("choice", rf"\boxed{{{letter}}}", {"gold": "B"}), float(letter == "B"))
+            letter = self._random.choice("ABCD")
+            return ExpectedItem(_item("choice", rf"\boxed{{{letter}}}", {"gold": "B"}), float(letter == "B"))
         if kind < 0.3:
-            row = self._draw.choice(self._solutions)
-            return Owed(_item("math", row["response"], {"gold": row["gold"]}), 1.0)
-        row = self._draw.choice(self._chains)
-        off = self._draw.choice((0, 0, 1))
+            row = self._random.choice(self._solutions)
+            return ExpectedItem(_item("math", row["response"], {"gold": row["gold"]}), 1.0)
+        row = self._random.choice(self._chains)
+        off = self._random.choice((0, 0, 1))
         gold = str(int(row["gold"].replace(",", "")) + off)
-        return Owed(_item("math", row["response"], {"gold": gold}), float(not off))
+        return ExpectedItem(_item("math", row["response"], {"gold": gold}), float(not off))
 
-    def _code(self) -> Owed:
-        factor, owed = self._draw.choice((2, 3)), self._draw.choice((2, 3))
-        tests = {"type": "stdio", "cases": [{"input": f"{n}\n", "output": f"{owed * n}\n"} for n in (1, 7)]}
-        return Owed(_item("code", f"print(int(input()) * {factor})", {"tests": tests}), float(factor == owed))
+    def _code(self) -> ExpectedItem:
+        factor, expected = self._random.choice((2, 3)), self._random.choice((2, 3))
+        tests = {"type": "stdio", "cases": [{"input": f"{n}\n", "output": f"{expected * n}\n"} for n in (1, 7)]}
+        return ExpectedItem(
+            _item("code", f"print(int(input()) * {factor})", {"tests": tests}), float(factor == expected)
+        )
 
-    def _by_worker(self) -> Owed:
-        hole, owed = self._draw.randrange(9), self._draw.randrange(9)
+    def _by_worker(self) -> ExpectedItem:
+        hole, expected = self._random.randrange(9), self._random.randrange(9)
         answer = rf"\boxed{{(-\infty,{hole})\cup({hole},\infty)}}"
-        return Owed(_item("math", answer, {"gold": rf"\mathbb{{R}}\setminus\{{{owed}\}}"}), float(hole == owed))
+        return ExpectedItem(
+            _item("math", answer, {"gold": rf"\mathbb{{R}}\setminus\{{{expected}\}}"}), float(hole == expected)
+        )
 
 
 def _is_empty(tests: dict[str, Any]) -> bool:
@@ -90,14 +97,12 @@ def _is_empty(tests: dict[str, Any]) -> bool:
 
 
 class Service:
-    """The verifier as a process, with its descendants."""
+    """A verifier in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
         url_file = folder / "url"
         self._process = subprocess.Popen([sys.executable, "-c", SERVE, str(url_file)], cwd=Path.cwd())
-        deadline = time.monotonic() + 60
-        while not url_file.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(url_file.exists, 60)
         self.url = url_file.read_text()
         self.pid = self._process.pid
 
@@ -105,28 +110,8 @@ class Service:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(30)
 
-    def descendants(self) -> list[tuple[int, str]]:
-        """(pid, state) of every process below."""
-        parents: dict[int, list[tuple[int, str]]] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                except OSError:
-                    continue
-                parents.setdefault(int(parent), []).append((int(entry.name), state))
-        found, todo = [], [self.pid]
-        while todo:
-            below = parents.get(todo.pop(), [])
-            found += below
-            todo += [pid for pid, _ in below]
-        return found
-
-    def num_descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
-
     def memory_bytes(self) -> int:
-        """What the service's own process holds."""
+        """The memory of the service's own process."""
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) << 10
@@ -143,32 +128,30 @@ def _service(folder: Path) -> Iterator[Service]:
 
 
 @dataclass(slots=True)
-class Seen:
-    """What a run came to."""
+class Tally:
+    """The results of a run."""
 
     num_judged: int = 0
     num_null: int = 0
     num_kills: int = 0
     memory_bytes: list[int] = field(default_factory=list)
-    wrong: list[tuple[Owed, dict[str, Any]]] = field(default_factory=list)
+    wrong: list[tuple[ExpectedItem, dict[str, Any]]] = field(default_factory=list)
 
 
-async def _judge(client: httpx.AsyncClient, owed: list[Owed], seen: Seen) -> None:
-    """Judges until none is without reward, as a caller would."""
-    left = owed
+async def _judge(client: httpx.AsyncClient, items: list[ExpectedItem], tally: Tally) -> None:
+    """Judges items again until each has a reward, as a caller would."""
+    left = items
     for _ in range(20):
-        items = [{**one.item, "id": str(number)} for number, one in enumerate(left)]
-        response = await client.post("/v1/verdicts", json={"items": items, "deadline_seconds": 60})
-        assert response.status_code == 200, response.text
-        verdicts = response.json()["verdicts"]
+        numbered = [{**one.item, "id": str(number)} for number, one in enumerate(left)]
+        verdicts = await judge(client, *numbered, deadline_seconds=60)
         again = []
         for one, verdict in zip(left, verdicts, strict=True):
             if verdict["reward"] is None:
                 again.append(one)
             elif verdict["reward"] != one.reward and not (one.reward is None and verdict["reward"] < 1):
-                seen.wrong.append((one, verdict))
-        seen.num_judged += len(left) - len(again)
-        seen.num_null += len(again)
+                tally.wrong.append((one, verdict))
+        tally.num_judged += len(left) - len(again)
+        tally.num_null += len(again)
         if not again:
             return
         left = again
@@ -177,64 +160,64 @@ async def _judge(client: httpx.AsyncClient, owed: list[Owed], seen: Seen) -> Non
 
 @dataclass(frozen=True, slots=True)
 class Kills:
-    """How often a process of the service is killed, and how many at most."""
+    """How often a process is killed, and how many are at most."""
 
     every_seconds: float
     most: int
 
 
-async def _kill_now_and_then(service: Service, seen: Seen, kills: Kills) -> None:
-    """Kills one process after another, each once the workers are back: what is killed while it starts never starts."""
+async def _kill_repeatedly(service: Service, tally: Tally, kills: Kills) -> None:
+    """Kills one random process at a time, and the next one only when all workers are back."""
     draw = random.Random(1)
     async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
-        while seen.num_kills < kills.most:
+        while tally.num_kills < kills.most:
             await asyncio.sleep(kills.every_seconds)
             math = (await client.get("/healthz")).json()["kinds"]["math"]
-            living = [pid for pid, state in service.descendants() if state != "Z"]
+            living = [pid for pid in find_descendants(service.pid) if is_running(pid)]
             if math["live"] > math["workers"] and living:
                 os.kill(draw.choice(living), signal.SIGKILL)
-                seen.num_kills += 1
+                tally.num_kills += 1
 
 
-async def _endure(service: Service, num_items: int, kills: Kills) -> Seen:
-    seen, mixture = Seen(), Mixture(seed=num_items)
+async def _endure(service: Service, num_items: int, kills: Kills) -> Tally:
+    tally, mixture = Tally(), Mixture(seed=num_items)
     batches = iter([[mixture.next() for _ in range(BATCH)] for _ in range(num_items // BATCH)])
     every = max(1, num_items // BATCH // 50)
 
     async def work_through(client: httpx.AsyncClient) -> None:
         for batch in batches:
-            await _judge(client, batch, seen)
-            if (seen.num_judged // BATCH) % every == 0:
-                seen.memory_bytes.append(service.memory_bytes())
+            await _judge(client, batch, tally)
+            if (tally.num_judged // BATCH) % every == 0:
+                tally.memory_bytes.append(service.memory_bytes())
 
-    killing = asyncio.create_task(_kill_now_and_then(service, seen, kills))
+    killing = asyncio.create_task(_kill_repeatedly(service, tally, kills))
     async with httpx.AsyncClient(base_url=service.url, timeout=120) as client, asyncio.TaskGroup() as group:
         for _ in range(IN_FLIGHT):
             group.create_task(work_through(client))
     killing.cancel()
     await asyncio.wait((killing,))
-    return seen
+    return tally
 
 
-async def _settled(service: Service) -> tuple[int, int]:
-    """The numbers of descriptors and of zombies, once what was killed is back and both have stood for 3 seconds."""
+async def _wait_until_settled(service: Service) -> tuple[int, int]:
+    """The numbers of descriptors and zombies, once all workers are back and both stood still for 3 seconds."""
     deadline = time.monotonic() + 60
-    seen: list[tuple[int, int]] = []
+    samples: list[tuple[int, int]] = []
     async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
-        while time.monotonic() < deadline and (len(seen) < 4 or len(set(seen[-4:])) > 1):
+        while time.monotonic() < deadline and (len(samples) < 4 or len(set(samples[-4:])) > 1):
             math = (await client.get("/healthz")).json()["kinds"]["math"]
-            zombies = [pid for pid, state in service.descendants() if state == "Z"]
+            zombies = [pid for pid in find_descendants(service.pid) if not is_running(pid)]
             if math["live"] > math["workers"]:
-                seen.append((service.num_descriptors(), len(zombies)))
+                samples.append((count_descriptors(service.pid), len(zombies)))
             await asyncio.sleep(1)
-    return seen[-1]
+    return samples[-1]
 
 
 async def test_some_thousand_items_survive_killed_workers(tmp_path: Path) -> None:
     with _service(tmp_path) as service:
-        seen = await _endure(service, 3_000, Kills(0.3, most=4))
-    assert seen.wrong == []
-    assert seen.num_judged == 3_000
+        tally = await _endure(service, 3_000, Kills(0.3, most=4))
+    assert tally.wrong == []
+    assert tally.num_judged == 3_000
 
 
 KILLS = Kills(1.0, most=10_000)
@@ -246,18 +229,18 @@ async def test_a_hundred_thousand_items_leave_nothing_behind(tmp_path: Path) -> 
     files_before = set(Path("/tmp").iterdir())
     with _service(tmp_path) as service:
         await _endure(service, 5_000, KILLS)  # warm
-        num_descriptors, _ = await _settled(service)
-        seen = await _endure(service, 100_000, KILLS)
-        num_descriptors_after, num_zombies = await _settled(service)
-        num_processes = len(service.descendants())
-    assert seen.wrong == []
-    assert seen.num_judged == 100_000
+        num_descriptors, _ = await _wait_until_settled(service)
+        tally = await _endure(service, 100_000, KILLS)
+        num_descriptors_after, num_zombies = await _wait_until_settled(service)
+        num_processes = len(find_descendants(service.pid))
+    assert tally.wrong == []
+    assert tally.num_judged == 100_000
     assert num_zombies == 0
     assert num_descriptors_after <= num_descriptors + 3
-    assert seen.num_kills >= 10
-    third = len(seen.memory_bytes) // 3
-    first, last = sorted(seen.memory_bytes[:third]), sorted(seen.memory_bytes[-third:])
+    assert tally.num_kills >= 10
+    third = len(tally.memory_bytes) // 3
+    first, last = sorted(tally.memory_bytes[:third]), sorted(tally.memory_bytes[-third:])
     assert last[third // 2] == pytest.approx(first[third // 2], rel=0.1)
     assert num_processes < 30
     assert {path for path in set(Path("/tmp").iterdir()) - files_before if "VERIFIER" in path.name} == set()
-    print(f"{seen.num_kills} kills, {seen.num_null} judged again, {last[third // 2] >> 20} MiB")
+    print(f"{tally.num_kills} kills, {tally.num_null} judged again, {last[third // 2] >> 20} MiB")

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from services.verifier.metrics import VerifierMetrics, WorkerEnd
 from services.verifier.workers.pool import PoolSettings, ReplyStatus, WorkerPool, open_worker_pool
-from tests.verifier.serving import is_running
+from tests.verifier.sandbox.processes import count_descriptors, is_running
 from tests.waiting import wait_until_async
 
 FUNCTIONS = "tests.verifier.worker_functions"
@@ -122,14 +122,14 @@ async def test_a_cancelled_call_ends_its_worker() -> None:
 
 
 async def test_nothing_is_left_when_the_pool_ends() -> None:
-    descriptors = len(os.listdir("/proc/self/fd"))
+    num_descriptors = count_descriptors()
     async with _pool("misbehave", num_workers=2) as pool:
         await pool.call(("warm",), 30)
         await pool.call(("hang",), 0.3)
         await wait_until_async(lambda: pool.num_live == 3)
         pids = pool.pids
     await _wait_for_end(pids)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert count_descriptors() == num_descriptors
 
 
 async def test_a_function_that_cannot_be_imported_is_tried_again_and_answers_nothing() -> None:

@@ -57,7 +57,7 @@ def _resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def _kill_now_and_then(sandbox: JailSandbox, chance: random.Random, seconds: float) -> None:
+async def _kill_repeatedly(sandbox: JailSandbox, chance: random.Random, seconds: float) -> None:
     while True:
         await asyncio.sleep(chance.uniform(0.5, 1.5) * seconds)
         if sandbox.fork_server_pid is not None:
@@ -72,7 +72,7 @@ async def test_thousands_of_items_under_kills(seed: int) -> None:
     chance = random.Random(seed)
     async with open_jail(JailOptions(concurrency=4)) as sandbox:
         check = CodeCheck(sandbox, CodeConfig())
-        killing = asyncio.create_task(_kill_now_and_then(sandbox, chance, 3.0))
+        killing = asyncio.create_task(_kill_repeatedly(sandbox, chance, 3.0))
         rewards: Counter[tuple[float, float | None]] = Counter()
         resident: list[int] = []
         descriptors: list[int] = []
@@ -81,7 +81,7 @@ async def test_thousands_of_items_under_kills(seed: int) -> None:
             rows = [(KINDS | HOSTILE)[name] for name in names]
             items = [code_item(response, tests, seconds=20.0) for response, tests, _ in rows]
             judgements: list[Judgement] = await judge_items(check, items)
-            rewards.update((owed, own.reward) for (_, _, owed), own in zip(rows, judgements, strict=True))
+            rewards.update((expected, judged.reward) for (_, _, expected), judged in zip(rows, judgements, strict=True))
             gc.collect()
             resident.append(_resident_bytes(os.getpid()))
             descriptors.append(count_descriptors())
