@@ -1,6 +1,6 @@
 """The dashboard Balance: is it learning, and is it balanced?"""
 
-from panels import Board, figure_panels, last, lines, quantiles, ratio, stacked, stat
+from grafana.panels import Board, figure_panels, last, lines, quantiles, ratio, stacked, stat
 
 from shared.protocol.figures import Shown
 

@@ -1,6 +1,6 @@
 """The dashboard SGLang: the servers' own series, and what replicas do with them."""
 
-from panels import Board, lines, quantiles, rate, ratio, stat
+from grafana.panels import Board, lines, quantiles, rate, ratio, stat
 
 GPUS = "operations.md#gpus"
 _FROM_CACHE = ratio(

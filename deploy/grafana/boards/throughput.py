@@ -1,6 +1,6 @@
 """The dashboard Throughput: where does the time go?"""
 
-from panels import Board, figure_panels, last, lines, quantiles, rate, ratio, stacked, stat
+from grafana.panels import Board, figure_panels, last, lines, quantiles, rate, ratio, stacked, stat
 
 from shared.protocol.figures import Shown
 

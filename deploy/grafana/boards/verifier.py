@@ -1,6 +1,6 @@
 """The dashboard Verifier: what is judged, how fast, and what is stopped?"""
 
-from panels import Board, lines, quantiles, rate, ratio, stacked, stat
+from grafana.panels import Board, lines, quantiles, rate, ratio, stacked, stat
 
 VERIFIER = "verifier.md"
 ERRORS = "operations.md#ibtpoverifiererrors"
