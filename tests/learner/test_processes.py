@@ -18,6 +18,7 @@ from services.learner.record.checkpoint import CheckpointStore
 from shared.errors import Unavailable
 from shared.protocol.figures import RunSummary
 from shared.protocol.status import RunState, RunStatus
+from shared.runtime.child_process import kill_group
 from shared.streams import RunStreams
 from tests.accounts import is_balanced
 from tests.learner.fake_replica import FakeReplica
@@ -79,8 +80,7 @@ class LearnerProcess:
 
     def end(self) -> None:
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            kill_group(self._process.pid)
             self._process.wait()
 
 

@@ -2,6 +2,8 @@
 
 import httpx
 
+from shared.runtime.client import http_client
+
 PROBE_SECONDS = 2.0
 
 
@@ -17,7 +19,7 @@ async def is_listening(url: str) -> bool:
 
 async def _succeeds(url: str) -> bool:
     try:
-        async with httpx.AsyncClient(timeout=PROBE_SECONDS, trust_env=False) as client:
+        async with http_client(None, PROBE_SECONDS) as client:
             return (await client.get(url)).is_success
     except httpx.HTTPError:
         return False
