@@ -2,18 +2,18 @@
 
     .venv/bin/python -m benchmarks.methods [--seeds 11 12 13] [--runs runs/methods]
 
-trains with every method and seed (some two minutes of two cores each), and prints the table of docs/results/methods.md.
-A run that is there and finished is not run again.
+trains with every method and seed (about two minutes of two cores each) and prints the table of docs/results/methods.md.
+A run that has finished is not repeated.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from shared.protocol.figures import RunSummary
 
 METHODS = {  # name: sampler, advantage
     "IB trees, IB-TPO": ("ib", "ibtpo"),
@@ -24,8 +24,8 @@ PROBLEMS = 600
 TOKENS = 600_000
 
 
-def summary_of(runs: Path, sampler: str, advantage: str, seed: int, tokens: int) -> dict[str, Any]:
-    """The summary of one run, which is trained if it is not there."""
+def train_once(runs: Path, sampler: str, advantage: str, seed: int, tokens: int) -> RunSummary:
+    """The summary of one run, which is trained unless it has finished already."""
     name = f"{sampler}-{advantage}-{seed}"
     path = runs / name / "summary.json"
     if not path.exists():
@@ -36,32 +36,21 @@ def summary_of(runs: Path, sampler: str, advantage: str, seed: int, tokens: int)
             "max_generated_tokens": tokens,
             "launcher.demo.held_out_problems": PROBLEMS,
             "evaluation.problems": PROBLEMS,
-            "evaluation.every": 0,  # before and after alone
+            "evaluation.every": 0,  # only before and after
         }
         given = [f"{key}={value}" for key, value in settings.items()]
-        command = [
-            sys.executable,
-            "-m",
-            "services.launcher.cli",
-            "demo",
-            "--plain",
-            "--fresh",
-            "--run",
-            name,
-            "--runs",
-            str(runs),
-        ]
-        subprocess.run([*command, *given], check=True, timeout=3600, stdout=subprocess.DEVNULL)
-    summary: dict[str, Any] = json.loads(path.read_text())
-    return summary
+        options = ["--plain", "--fresh", "--run", name, "--runs", str(runs)]
+        command = [sys.executable, "-m", "services.launcher.cli", "demo", *options, *given]
+        subprocess.run(command, check=True, timeout=3600, stdout=subprocess.DEVNULL)
+    return RunSummary.model_validate_json(path.read_bytes())
 
 
-def row(method: str, summaries: Sequence[dict[str, Any]]) -> str:
+def row(method: str, summaries: Sequence[RunSummary]) -> str:
     """One method over its seeds: mean and standard error."""
-    after = [summary["avg_at_8_after"] for summary in summaries]
+    after = [summary.avg_at_8_after for summary in summaries]
     error = f"{statistics.stdev(after) / len(after) ** 0.5:.3f}" if len(after) > 1 else "–"
     mean = {
-        key: statistics.fmean(summary[key] for summary in summaries)
+        key: statistics.fmean(getattr(summary, key) for summary in summaries)
         for key in ("pass_at_8_after", "trajectories", "eff_rate", "generated_tokens")
     }
     return (
@@ -72,7 +61,7 @@ def row(method: str, summaries: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Trains what is not there, and prints the table."""
+    """Trains what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
     parser.add_argument("--runs", type=Path, default=Path("runs/methods"))
@@ -81,9 +70,9 @@ def main() -> None:
     print("| method | avg@8 after, by seed | mean ± standard error | pass@8 | trajectories | Eff-Rate | tokens |")
     print("|---|---|---|---|---|---|---|")
     for method, (sampler, advantage) in METHODS.items():
-        found = [summary_of(given.runs, sampler, advantage, seed, given.tokens) for seed in given.seeds]
+        found = [train_once(given.runs, sampler, advantage, seed, given.tokens) for seed in given.seeds]
         print(row(method, found), flush=True)
-    print(f"\nbefore: avg@8 {found[0]['avg_at_8_before']:.3f} on {PROBLEMS} problems")
+    print(f"\nbefore: avg@8 {found[0].avg_at_8_before:.3f} on {PROBLEMS} problems")
 
 
 if __name__ == "__main__":

@@ -193,15 +193,15 @@ def _values_of_labels() -> dict[tuple[str, str], set[str]]:
 
 
 def _exported() -> set[str]:
-    """The names of all series that the services have, those of the HTTP doors among them."""
+    """The names of all series of the services, those of their HTTP middleware among them."""
     learner = LearnerMetrics()
     learner.record_step(StepFigures(**dict.fromkeys(StepFigures.model_fields, 1)), StepResult.UPDATED)
-    doors = {f"ibtpo_{name}_http_requests_total" for name in ("rollout", "learner", "verifier")}
-    return doors | {name for metric in _metrics(learner) for name in _names(metric)}
+    requests = {f"ibtpo_{name}_http_requests_total" for name in ("rollout", "learner", "verifier")}
+    return requests | {name for metric in _metrics(learner) for name in _names(metric)}
 
 
 def _metrics(learner: LearnerMetrics) -> Iterator[Metric]:
-    """What the services show, but for their doors."""
+    """The series of the services, except those of their HTTP middleware."""
     learner.show_accounts(Accounts)
     learner.show_status(lambda: RunStatus(run="r", state=RunState.STARTING))
     verifier, sglang = VerifierMetrics(CollectorRegistry()), CollectorRegistry()
