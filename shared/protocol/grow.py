@@ -1,4 +1,4 @@
-"""What is asked of a rollout replica over HTTP: one tree, grown now."""
+"""A request to a rollout replica for one tree, and the events of its growth."""
 
 from typing import Annotated, Literal
 
@@ -30,7 +30,7 @@ class GrowRequest(Message):
 
 
 class BranchesChosen(Message):
-    """The sampler chose where to draw from next. Each branch: (parent draw or null, cut, count)."""
+    """The sampler chose where to draw from next; each branch is (parent draw or null, cut, count)."""
 
     event: Literal["branches"] = "branches"
     round: int

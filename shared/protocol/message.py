@@ -10,13 +10,13 @@ _MAX_DEPTH = 32
 
 
 class Message(BaseModel):
-    """Immutable, and strict about unknown fields: a misspelt one is an error, not silence. Its texts are Unicode that
-    can be written as UTF-8, so that what one process accepts can be sent on to the next."""
+    """Immutable; an unknown field is an error. Its texts can be written as UTF-8, so that a process can pass on what it
+    accepted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _can_be_sent_on(self) -> Self:
+    def _check_texts(self) -> Self:
         for value in self.__dict__.values():
             if isinstance(value, str):
                 _check_text(value)
@@ -24,7 +24,7 @@ class Message(BaseModel):
 
 
 def _check_text(text: str) -> None:
-    # JSON can spell half of a surrogate pair, which no encoding can carry; asking for ASCII first costs nothing
+    # JSON may contain half of a surrogate pair, which UTF-8 cannot encode; the test for ASCII is free
     if not text.isascii():
         text.encode()
 
@@ -59,4 +59,4 @@ def _check_portable(value: Any, depth: int = 0) -> Any:
 
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_check_portable)]
-"""An object whose shape its reader knows, of values that every encoding carries unchanged."""
+"""An object of values that JSON and msgpack carry unchanged; its reader knows its shape."""

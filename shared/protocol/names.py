@@ -1,4 +1,4 @@
-"""What may be a name."""
+"""The names that messages and configurations may use."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 RunName = Annotated[str, Field(pattern=RUN_NAME)]
-"""Of a run: part of keys, paths and URLs."""
+"""The name of a run: part of keys, paths and URLs."""
 
 Kind = Annotated[str, Field(max_length=64)]
-"""Of a way to judge answers."""
+"""The name of a way to judge answers."""

@@ -1,4 +1,4 @@
-"""What a rollout replica says of itself, in the registry and over HTTP."""
+"""The state of a rollout replica, in the registry and over HTTP."""
 
 from enum import StrEnum
 

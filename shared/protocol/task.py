@@ -1,4 +1,4 @@
-"""What the learner asks of the rollout replicas: a problem to grow, and how."""
+"""What the learner asks of rollout replicas: a problem to grow, and how."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from shared.tree.ib_score import IBSettings
 MAX_DRAWS = 4096
 
 
-def _named(value: object) -> object:
+def _by_name(value: object) -> object:
     """Lets a sampler be given by its bare name: "ib" is {"kind": "ib"}."""
     return {"kind": value} if isinstance(value, str) else value
 
@@ -29,7 +29,7 @@ class Problem(Message):
 class Growth(Message):
     """How a tree is grown. `max_tokens` is a trajectory's limit, counted from the prompt's end."""
 
-    sampler: Annotated[AnySampler, BeforeValidator(_named), Field(discriminator="kind")] = Field(
+    sampler: Annotated[AnySampler, BeforeValidator(_by_name), Field(discriminator="kind")] = Field(
         description="Where a tree is drawn from next: a sampler by name, or a table of its settings"
     )
     temperature: float = Field(1.0, ge=0, le=100, description="Divides the logits; 0: the likeliest token")
@@ -40,7 +40,7 @@ class Growth(Message):
 
     @field_validator("sampler")
     @classmethod
-    def _bounded(cls, sampler: AnySampler) -> AnySampler:
+    def _check_num_draws(cls, sampler: AnySampler) -> AnySampler:
         if sampler.num_draws > MAX_DRAWS:
             raise ValueError(f"this sampler draws up to {sampler.num_draws} times, over the {MAX_DRAWS} of one tree")
         return sampler

@@ -1,4 +1,4 @@
-"""A finished tree on its way to the learner: its record of draws, packed, with what growing it took."""
+"""A finished tree for the learner: its record of draws, packed, and what growing it cost."""
 
 import sys
 from array import array
@@ -19,8 +19,8 @@ from shared.tree.node import Tree, build_tree
 
 
 class TreeUsage(Message):
-    """What growing one tree took. Reusable prefix tokens are those of a branch's request that an earlier request of
-    the same tree computed; cached ones were served from the engine's prefix cache."""
+    """What growing one tree cost. Reusable tokens are those of a branch's prompt that an earlier request of the same
+    tree computed; cached ones came from the engine's prefix cache."""
 
     generated_tokens: int = 0
     prompt_tokens: int = 0
@@ -33,7 +33,7 @@ class TreeUsage(Message):
 
 
 class ScoredTree(Message):
-    """The draws of one task with their rewards and raw log-probabilities; credit is the learner's."""
+    """The draws of one task with their rewards and raw log-probabilities; the learner assigns credit."""
 
     task: Task
     replica: str
@@ -51,12 +51,12 @@ class ScoredTree(Message):
         return tuple(reward for draw in self.draws if (reward := draw.counted_reward) is not None)
 
     def staleness(self, version: WeightVersion) -> int:
-        """How many updates lie between `version` and the farthest of its tokens: the oldest, unless an abandoned
-        generation, which may have been ahead, sampled it."""
+        """How many updates lie between `version` and the farthest version that sampled one of its tokens: the oldest,
+        or one of an abandoned generation that was ahead."""
         return max(abs(version.number - span.version.number) for draw in self.draws for span in draw.spans)
 
     def tree(self) -> Tree:
-        """The tree that its draws span."""
+        """The tree of its draws."""
         return build_tree(self.draws, self.task.growth.merge_equal_draws)
 
     @property

@@ -1,4 +1,4 @@
-"""What is asked of the verifier, and what it answers."""
+"""Requests to the verifier, and its answers."""
 
 from enum import StrEnum
 
@@ -9,7 +9,7 @@ from shared.protocol.names import Kind
 
 
 class Outcome(StrEnum):
-    """How judging an answer ended. Only INFRASTRUCTURE has no reward: the verifier itself failed."""
+    """How judging an answer ended. Only INFRASTRUCTURE, a failure of the verifier itself, has no reward."""
 
     RIGHT = "right"
     WRONG = "wrong"

@@ -1,4 +1,4 @@
-"""What announces a policy bundle before its bytes: version, files, checksums."""
+"""The manifest of a policy bundle: version, files, checksums."""
 
 import re
 from typing import Annotated, Literal
@@ -11,16 +11,16 @@ from shared.tree.draw import WeightVersion
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
-def _plain(name: str) -> str:
+def _check_name(name: str) -> str:
     if not _FILE_NAME.fullmatch(name):
         raise ValueError(f"a bundle's file has a plain name, not {name!r}")
     return name
 
 
 class BundleFile(Message):
-    """One file of a bundle, as it will lie in the snapshot directory."""
+    """One file of a bundle."""
 
-    name: Annotated[str, AfterValidator(_plain)]
+    name: Annotated[str, AfterValidator(_check_name)]
     num_bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 

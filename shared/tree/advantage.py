@@ -1,4 +1,4 @@
-"""The credit of a node: the advantage with which its tokens are trained, and their weight."""
+"""Credit assignment: the advantage with which a node's tokens are trained, and their weight."""
 
 import math
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ _NAMED: dict[str, dict[str, Any]] = {
 
 
 def has_signal(rewards: Sequence[float], credit: Credit) -> bool:
-    """Whether there is something to learn: rewards that differ or, where the credit wants ties, any at all."""
+    """Whether there is something to learn: rewards that differ or, with `ib_on_ties`, any reward."""
     return len(set(rewards)) > 1 or (credit.ib_on_ties and bool(rewards))
 
 

@@ -1,4 +1,4 @@
-"""Where draws are cut into nodes: at their step ends, and wherever another draw forks from them."""
+"""Where draws are cut into nodes: at step ends, and where another draw forks."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from shared.tree.draw import Draw, trajectory
 
 
 def node_ends(draws: Sequence[Draw], merge: bool) -> list[list[int]]:
-    """Of every draw, the ascending positions at which its nodes end, as far as draws that count run through it.
+    """For every draw, the ascending positions at which its nodes end, as far as draws that count run through it.
 
-    A draw without a verdict keeps what leads to a draw with one, and cuts nothing. With `merge`, a fork inside a step
-    cuts every trajectory that begins with the same tokens, so that equal ones stay equal.
+    Of a draw without a verdict only the part before a draw with one is kept, and it cuts nothing. With `merge`, a fork
+    inside a step cuts every trajectory that begins with the same tokens, so that equal ones stay equal.
     """
     forks: list[set[int]] = [set() for _ in draws]
     reach = [draw.cut if draw.counted_reward is None else draw.end for draw in draws]

@@ -1,4 +1,4 @@
-"""The figures by which a run is read, of one tree or of many."""
+"""The figures that show how a run goes, of one tree or of many."""
 
 import math
 import statistics
@@ -40,7 +40,7 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class TreeFigures:
-    """The figures of trees, kept as means that add (METHOD's Diagnostics); `merge` puts those of many together."""
+    """The figures of trees as means that add (METHOD, Diagnostics); `merge` adds those of many trees."""
 
     rewards: Mean = Mean()
     root_values: Mean = Mean()
@@ -48,11 +48,11 @@ class TreeFigures:
     fork_scores: Mean = Mean()
     covariances: Mean = Mean()
     eta_pairs: tuple[EtaPair, ...] = ()
-    """(η₁, η₂) of draws of nodes that have at least two, for a scatter plot; a sample once many trees are merged."""
+    """(η₁, η₂) of the draws of nodes with at least two, for a scatter plot; a sample of them after `merge`."""
 
     @property
     def trees(self) -> int:
-        """How many trees, of those with a draw that counts."""
+        """How many trees have a draw that counts."""
         return self.mixed.count
 
     @property
@@ -97,10 +97,7 @@ class TreeFigures:
 
 
 def diagnose(tree: Tree, settings: IBSettings, num_first: int) -> TreeFigures:
-    """The figures of a tree whose first `num_first` draws were made before anything was known of it.
-
-    A tree of which no draw counts has none.
-    """
+    """The figures of a tree with `num_first` initial draws; empty for a tree in which no draw counts."""
     if not tree.rewards:
         return TreeFigures()
     values = node_values(tree, settings.values, settings.kappa)

@@ -1,4 +1,4 @@
-"""The record of growth: draws, each one continuation sampled from a prefix to its end."""
+"""The record of growth: draws, each a continuation sampled from a prefix to its end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ class Finish(StrEnum):
     """How a draw ended."""
 
     STOP = "stop"
-    """The model ended it (the stop token is its last token)."""
+    """The model ended it: its last token is the stop token."""
     LENGTH = "length"
     """The token limit cut it: reward 0, never branched (METHOD, Ends)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class WeightVersion:
-    """Which weights: the learner's generation (a fencing lease on the run), and the number of its update."""
+    """Which weights: the learner's generation (its lease on the run), and the number of its update."""
 
     generation: int
     number: int
@@ -52,7 +52,7 @@ class Draw:
     in (cut, length] at which a step closes; the last is the trajectory's length. `logprobs` are of the
     temperature-scaled full softmax (METHOD, Log-probabilities), `sampling_logprobs` of the distribution that was
     sampled from where top-p or top-k cut it (None: the same). `spans` partition the new tokens. `reward` lies in
-    [0, 1], or is None when no verdict was had: such a draw is in no statistic.
+    [0, 1], or is None if there was no verdict; such draws are excluded from all statistics.
     """
 
     parent: int | None
@@ -65,7 +65,7 @@ class Draw:
     reward: float | None
     sampling_logprobs: tuple[float, ...] | None = None
     cumulative_logprobs: tuple[float, ...] = field(init=False, repr=False, compare=False)
-    """Σ log p over the first k new tokens, k = 0, 1, …; kept, as every decision about a tree sums over steps."""
+    """Σ log p over the first k new tokens, k = 0, 1, …: every decision about a tree sums over steps."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cumulative_logprobs", tuple(accumulate(self.logprobs, initial=0.0)))
@@ -103,7 +103,7 @@ class Draw:
 
     @property
     def counted_reward(self) -> float | None:
-        """What it counts as in every statistic: 0 when the limit cut it, None when there is no verdict."""
+        """Its reward in every statistic: 0 when the limit cut it, None if there is no verdict."""
         return 0.0 if self.finish is Finish.LENGTH else self.reward
 
     @property

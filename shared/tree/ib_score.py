@@ -12,7 +12,7 @@ from shared.tree.values import ValueEstimator, node_values
 
 
 class Confidence(StrEnum):
-    """η₂ of a step: what the probability of its many tokens is taken to be."""
+    """η₂ of a step: how the probability of its tokens is computed."""
 
     GEOMETRIC = "geometric"
     """exp of the mean token log-probability."""
@@ -96,8 +96,8 @@ def etas1(ratios: Iterable[float], beta: float) -> list[float]:
 def confidences(
     tree: Tree, confidence: Confidence, logprobs_of_draw: Sequence[Sequence[float]] | None = None
 ) -> tuple[float, ...]:
-    """η₂ of every node, 1 at the root: under the policy that sampled it, or the one whose log-probabilities of every
-    draw's new tokens are given."""
+    """η₂ of every node, 1 at the root: under the policy that sampled it or, with `logprobs_of_draw` (of every draw's
+    new tokens), under another policy."""
     logs = _step_logprobs(tree, logprobs_of_draw)
     match confidence:
         case Confidence.GEOMETRIC:
@@ -106,7 +106,7 @@ def confidences(
         case Confidence.JOINT:
             return tuple(map(math.exp, logs))
         case Confidence.SIBLINGS:
-            return _among_siblings(tree, logs)
+            return _normalize_over_siblings(tree, logs)
 
 
 def _step_logprobs(tree: Tree, logprobs_of_draw: Sequence[Sequence[float]] | None) -> list[float]:
@@ -124,8 +124,8 @@ def _step_logprobs(tree: Tree, logprobs_of_draw: Sequence[Sequence[float]] | Non
     ]
 
 
-def _among_siblings(tree: Tree, logs: Sequence[float]) -> tuple[float, ...]:
-    """exp(log)/Σ exp(log), relative to the likeliest sibling, as the probabilities of long steps vanish."""
+def _normalize_over_siblings(tree: Tree, logs: Sequence[float]) -> tuple[float, ...]:
+    """exp(log)/Σ exp(log), computed relative to the likeliest sibling, as probabilities of long steps underflow."""
     shares = [1.0] * len(logs)
     for node in tree.nodes:
         if len(node.children) > 1:

@@ -1,4 +1,4 @@
-"""The tree that a record of draws spans, as a flat tuple of nodes."""
+"""Builds the tree of a record of draws, as a flat tuple of nodes."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ __all__ = ["Node", "Tree", "build_tree", "trajectory"]
 
 
 class Node(NamedTuple):
-    """A segment [start, end) of the trajectories that run through it, in positions from the prompt's end.
+    """A segment [start, end) of the trajectories through it, in positions from the prompt's end.
 
-    A tuple, because every decision makes hundreds. The root, node 0, is the prompt: empty, and of no draw.
+    A tuple, because every decision makes hundreds of them. The root, node 0, is the prompt: empty, and of no draw.
     """
 
     parent: int | None
@@ -29,17 +29,17 @@ class Node(NamedTuple):
     num_draws: int
     """n: how many draws continue it, Σ m over its children; 0 at a leaf."""
     num_leaves: int
-    """How many trajectories run through it; at a leaf, how many end there."""
+    """How many trajectories run through it or, at a leaf, end there."""
     reward: float | None
     """A leaf's R, the mean over the trajectories that end there; None elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Draws, and the nodes they span: parents before children, a node's id its index.
+    """Draws and their nodes: parents before children, a node's id is its index.
 
-    Forward through the nodes is from parents to children, backward from children to parents. `parents` says of every
-    node its parent, and of the root itself, so that a pass over all nodes needs no exception.
+    A forward pass goes from parents to children, a backward pass from children to parents. `parents` has the parent of
+    every node and, so that no pass needs an exception, the root as its own parent.
     """
 
     draws: tuple[Draw, ...]
@@ -50,7 +50,7 @@ class Tree:
 
     @property
     def leaves(self) -> tuple[int, ...]:
-        """The ids of the nodes that carry a reward."""
+        """The ids of the nodes that have a reward."""
         return tuple(node_id for node_id, node in enumerate(self.nodes) if node.reward is not None)
 
     @property
@@ -60,11 +60,11 @@ class Tree:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether rewards differ: only then do they say what was better."""
+        """Whether rewards differ: only then do they show what was better."""
         return len(set(self.rewards)) > 1
 
     def path(self, draw_id: int) -> tuple[int, ...]:
-        """The nodes of a draw's trajectory, from the root (exclusive) to its leaf; none when it does not count."""
+        """The nodes of a draw's trajectory, from below the root to its leaf; none when it does not count."""
         path: list[int] = []
         node_id = self.leaf_of_draw[draw_id] or 0
         while node_id:
@@ -99,19 +99,19 @@ class Tree:
 
 
 def build_tree(draws: Sequence[Draw], merge: bool = False) -> Tree:
-    """The tree of `draws`, in their order of growth. A draw without a verdict is in no statistic, hence in no node.
+    """The tree of `draws`, in their order of growth. Draws without a verdict are excluded from all nodes.
 
-    Every draw is its own path. With `merge`, children of a node that have equal tokens of equal policy versions are
-    one node, whose multiplicity counts the draws that produced it.
+    Every draw is its own path. With `merge`, children of a node with equal tokens of equal policy versions are one
+    node, whose multiplicity counts the draws that produced it.
     """
     columns = _Columns(tuple(draws), node_ends(draws, merge), merge)
     for draw_id in range(len(draws)):
-        columns.lay(draw_id)
+        columns.add(draw_id)
     return columns.tree()
 
 
 class _Columns:
-    """The columns of a tree's nodes while its draws are laid, one after the other."""
+    """The columns of a tree's nodes while draws are added, one after the other."""
 
     def __init__(self, draws: tuple[Draw, ...], ends_of_draw: list[list[int]], merge: bool) -> None:
         self._draws = draws
@@ -125,9 +125,8 @@ class _Columns:
         self._ends = [0]
         self._multiplicities = [1]
 
-    def lay(self, draw_id: int) -> None:
-        """Lays the draw from the node where it forks: over equal nodes while there are some, then as a chain of new
-        ones."""
+    def add(self, draw_id: int) -> None:
+        """Adds a draw below the node where it forks: along equal nodes as far as they go, then as new nodes."""
         draw, ends = self._draws[draw_id], self._ends_of_draw[draw_id]
         path = [self._fork(draw)] if ends else [0]
         if self._merge:
@@ -139,14 +138,14 @@ class _Columns:
         self._nodes_of_draw.append([*equal, *chain])
 
     def _fork(self, draw: Draw) -> int:
-        """The node at whose end the draw begins."""
+        """The node at whose end the draw starts."""
         if draw.parent is None:
             return 0
         nth = bisect_left(self._ends_of_draw[draw.parent], draw.cut)
         return self._nodes_of_draw[draw.parent][nth]
 
     def _chain(self, above: int, draw_id: int, positions: list[int]) -> range:
-        """New nodes of the draw, the first below `above`, each from one position to the next."""
+        """Adds nodes of the draw in a row, the first below `above`, each from one position to the next."""
         chain = range(len(self._parents), len(self._parents) + len(positions) - 1)
         if chain:
             self._children[above].append(chain[0])
@@ -159,14 +158,14 @@ class _Columns:
         return chain
 
     def _follow_equal(self, path: list[int], draw: Draw, ends: list[int]) -> None:
-        """Extends the path by the nodes below it that hold what the draw's first segments hold."""
+        """Extends the path by the nodes below it that equal the draw's first segments."""
         for start, end in pairwise([draw.cut, *ends]):
-            equal = (child for child in self._children[path[-1]] if self._holds(child, draw, start, end))
+            equal = (child for child in self._children[path[-1]] if self._equals(child, draw, start, end))
             if (node := next(equal, None)) is None:
                 return
             path.append(node)
 
-    def _holds(self, node: int, draw: Draw, start: int, end: int) -> bool:
+    def _equals(self, node: int, draw: Draw, start: int, end: int) -> bool:
         """Whether the node equals the draw's segment [start, end)."""
         draw_id = self._draw_ids[node]
         if draw_id is None or self._ends[node] != end:
@@ -174,7 +173,7 @@ class _Columns:
         return _content(self._draws[draw_id], start, end) == _content(draw, start, end)
 
     def tree(self) -> Tree:
-        """The finished tree: what is counted goes up from children to parents."""
+        """The finished tree: counts are summed from children to parents."""
         parents, multiplicities = self._parents, self._multiplicities
         num_draws, num_leaves = [0] * len(parents), [0] * len(parents)
         for node in range(len(parents) - 1, 0, -1):
@@ -212,7 +211,7 @@ class _Columns:
 
 
 def _content(draw: Draw, start: int, end: int) -> tuple[tuple[int, ...], tuple[tuple[WeightVersion, int], ...], bool]:
-    """What makes a segment of a draw equal to another: its tokens, the versions that sampled them, whether it ends."""
+    """What equal segments have in common: tokens, the versions that sampled them, and whether the draw ends there."""
     first, last = start - draw.cut, end - draw.cut
     versions = tuple(
         (span.version, min(span.end, last) - first) for span in draw.spans if span.end > first and span.start < last

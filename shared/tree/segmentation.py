@@ -1,4 +1,4 @@
-"""Where the steps of a trajectory end, told from the bytes of its tokens."""
+"""Finds where the steps of a trajectory end, from the bytes of its tokens."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
@@ -6,7 +6,7 @@ from itertools import chain, islice
 
 
 class _State(IntEnum):
-    """What the step has held so far. A step that is CLOSED is behind us: the next token finds a BLANK one."""
+    """What the step contains so far. After a CLOSED step the next token begins a BLANK one."""
 
     BLANK = 0
     """Nothing but white space."""
@@ -14,7 +14,7 @@ class _State(IntEnum):
     NEWLINE = 2
     """Text, and one newline after it."""
     CLOSED = 3
-    """Text, and a blank line after it; what else the token holds belongs to the closed step."""
+    """Text, and a blank line after it; the rest of the token belongs to the closed step."""
 
 
 _WHITE_SPACE = b" \t\n\r\v\f"
@@ -44,7 +44,7 @@ def _after_token(state: _State, token: bytes) -> _State:
 
 
 class Segmenter:
-    """Finds step ends by a table over one tokenizer's tokens, without decoding or encoding anything.
+    """Finds step ends with a table over one tokenizer's tokens; it decodes and encodes nothing.
 
     A step closes at the token in which a blank line follows its text, at a token of `eos_ids`, and at the end. Ids
     beyond the table (rows that pad an embedding) count as text.
@@ -57,7 +57,7 @@ class Segmenter:
 
     @staticmethod
     def _row(state: _State, bytes_of_token: Sequence[bytes], eos_ids: frozenset[int]) -> bytes:
-        """The state after each token that finds `state`."""
+        """The state after each token, from `state` before it."""
         row = bytearray(_after_token(state, token) for token in bytes_of_token)
         for eos_id in eos_ids:
             row[eos_id] = _State.CLOSED

@@ -13,7 +13,7 @@ class ValueEstimator(StrEnum):
     BACKUP = "backup"
     """V2: a leaf's reward; elsewhere the mean, over the draws that continue s, of their values."""
     SHRUNK = "shrunk"
-    """V3: V2 pulled to the parent, the more the fewer leaves are under s."""
+    """V3: V2 pulled to the parent's value, the more the fewer leaves are under s."""
 
 
 def node_values(tree: Tree, estimator: ValueEstimator, kappa: float = 2.0) -> tuple[float, ...]:
@@ -30,7 +30,7 @@ def node_values(tree: Tree, estimator: ValueEstimator, kappa: float = 2.0) -> tu
 
 
 def root_value(tree: Tree, num_first: int) -> float | None:
-    """p̂(q) as it is reported: the mean reward of the first `num_first` draws, those that count; None without any."""
+    """p̂(q) as reported: the mean reward of those of the first `num_first` draws that count; None without any."""
     rewards = [reward for draw in tree.draws[:num_first] if (reward := draw.counted_reward) is not None]
     return sum(rewards) / len(rewards) if rewards else None
 

@@ -1,4 +1,4 @@
-"""The bytes that each token of a Hugging Face `tokenizer.json` stands for."""
+"""The bytes of each token of a Hugging Face `tokenizer.json`."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,9 +38,9 @@ def _byte_rule(tokenizer_json: Mapping[str, Any]) -> Callable[[str], bytes]:
     parts = [*_parts(tokenizer_json.get("decoder")), *_parts(tokenizer_json.get("pre_tokenizer"))]
     if any(part["type"] == "ByteLevel" for part in parts):
         byte_of_letter = _byte_level_alphabet()
-        return lambda token: _spelled(token, byte_of_letter)
+        return lambda token: _decode_letters(token, byte_of_letter)
     replacements = dict(_replacements(parts))
-    return lambda token: _plain(token, replacements)
+    return lambda token: _decode_text(token, replacements)
 
 
 def _parts(component: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
@@ -65,7 +65,7 @@ def _replacements(parts: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str
                 yield suffix, " "
 
 
-def _plain(token: str, replacements: Mapping[str, str]) -> bytes:
+def _decode_text(token: str, replacements: Mapping[str, str]) -> bytes:
     if byte := _BYTE_TOKEN.fullmatch(token):
         return bytes([int(byte[1], 16)])
     for stand_in, text in replacements.items():
@@ -73,15 +73,15 @@ def _plain(token: str, replacements: Mapping[str, str]) -> bytes:
     return token.encode()
 
 
-def _spelled(token: str, byte_of_letter: Mapping[str, int]) -> bytes:
+def _decode_letters(token: str, byte_of_letter: Mapping[str, int]) -> bytes:
     try:
         return bytes(byte_of_letter[letter] for letter in token)
-    except KeyError:  # a token that was added as it reads
+    except KeyError:  # an added token, written as plain text
         return token.encode()
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """The letter of each byte: itself where it prints in Latin-1, else the next free one from U+0100 on."""
+    """The byte of each letter: a byte that prints in Latin-1 is its own letter, the others follow from U+0100 on."""
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = sorted(set(range(256)) - set(printing))
     return {chr(byte): byte for byte in printing} | {chr(0x100 + nth): byte for nth, byte in enumerate(hidden)}
