@@ -9,21 +9,11 @@ from typing import Any, Self
 
 from services.rollout.metrics import RolloutMetrics, VerdictResult, VerifierFailure
 from shared.clients import VerifierClient
-from shared.errors import (
-    Conflict,
-    DeadlineExceeded,
-    IbtpoError,
-    InvalidInput,
-    MalformedAnswer,
-    TooLarge,
-    Unauthorized,
-    Unreachable,
-)
+from shared.errors import DeadlineExceeded, IbtpoError, MalformedAnswer, Overloaded, Unreachable
 from shared.protocol.verdict import Verdict, VerdictItem
 from shared.runtime.loops import run_until_cancelled
 
 _RETRY_SECONDS = 0.2
-_PERMANENT = (InvalidInput, Unauthorized, Conflict, TooLarge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +121,7 @@ class RewardBatcher:
             except IbtpoError as error:
                 self._last_succeeded = False
                 self._metrics.verifier_failures.labels(_failure_of(error)).inc()
-                if isinstance(error, _PERMANENT):
+                if error.status < 500 and not isinstance(error, Overloaded):  # no retry can succeed
                     await self._judge_halves(batch)
                     return
                 await asyncio.sleep(min(_RETRY_SECONDS, seconds_left))

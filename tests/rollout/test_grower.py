@@ -165,8 +165,8 @@ async def test_an_engine_that_cannot_serve_ends_the_tree_with_its_own_error(voca
 
 
 async def test_a_listener_hears_every_draw_and_every_choice(vocabulary: Vocabulary) -> None:
-    heard: list[BranchesChosen | DrawGrown] = []
-    await TreeGrower(ScriptedEngine(), LetterRewards(), "r1").grow(task(), vocabulary, heard.append)
-    draws = [event for event in heard if isinstance(event, DrawGrown)]
+    events: list[BranchesChosen | DrawGrown] = []
+    await TreeGrower(ScriptedEngine(), LetterRewards(), "r1").grow(task(), vocabulary, events.append)
+    draws = [event for event in events if isinstance(event, DrawGrown)]
     assert [event.index for event in draws] == list(range(12))
-    assert [event.round for event in heard if isinstance(event, BranchesChosen)] == list(range(1, 9))
+    assert [event.round for event in events if isinstance(event, BranchesChosen)] == list(range(1, 9))

@@ -240,8 +240,8 @@ async def test_a_task_that_can_never_be_grown_is_a_dead_letter_at_once(redis_url
         a.grower.behaviour["0-0"] = InvalidInput("over the context")
         await a.streams.tasks.put([task(0), task(1)])
         assert await trees(a.streams, 1) == ["0-1"]
-        letters = await a.streams.dead_letters.take("learner", 1, 2.0)
-        assert [(letter.item.task.id, letter.item.reason) for letter in letters] == [("0-0", "over the context")]
+        dead = await a.streams.dead_letters.take("learner", 1, 2.0)
+        assert [(letter.item.task.id, letter.item.reason) for letter in dead] == [("0-0", "over the context")]
 
 
 async def test_a_task_that_keeps_failing_is_a_dead_letter_after_its_deliveries(redis_url: str) -> None:

@@ -1,4 +1,4 @@
-"""A replica's doors, with the real engine: weights in, trees out, and everything a stranger may send."""
+"""A replica's HTTP surface, with the real engine: weights in, trees out, and whatever a stranger may send."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ async def push(replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, ver
     )
 
 
-async def served(replica: httpx.AsyncClient) -> Any:
+async def served_version(replica: httpx.AsyncClient) -> Any:
     return (await replica.get("/v1/policy")).json()["version"]
 
 
@@ -72,9 +72,7 @@ async def test_growth_streams_as_events(replica: httpx.AsyncClient, manifest: Ma
     )
 
 
-async def test_a_full_replica_refuses_a_stream_too_and_has_its_place_again_afterwards(
-    bundle: Path, tmp_path: Path
-) -> None:
+async def test_a_full_replica_refuses_a_stream_too_and_admits_again_afterwards(bundle: Path, tmp_path: Path) -> None:
     config = RolloutConfig(run="r", snapshots=tmp_path / "snapshots", model=bundle, max_posted_trees=1)
     streamed = {**UNGRADED, "stream": True}
     async with (
@@ -172,7 +170,7 @@ async def test_a_push_that_stops_half_way_changes_nothing(
                 return
 
     assert (await replica.put("/v1/weights/1.2", content=half())).status_code == 422
-    assert await served(replica) == {"generation": 1, "number": 1}
+    assert await served_version(replica) == {"generation": 1, "number": 1}
     assert (await push(replica, newer, bundle)).status_code == 200
 
 
@@ -218,7 +216,7 @@ async def test_an_unfit_bundle_is_refused_and_the_old_weights_serve(
     spoil(bundle)
     answer = await push(replica, write_manifest("r", bundle, WeightVersion(1, 2)), bundle)
     assert answer.status_code == 422, answer.text
-    assert await served(replica) == {"generation": 1, "number": 1}
+    assert await served_version(replica) == {"generation": 1, "number": 1}
     assert (await replica.post("/v1/trees", json=UNGRADED)).status_code == 200
 
 
@@ -261,7 +259,7 @@ async def test_versions_only_move_forward(replica: httpx.AsyncClient, bundle: Pa
     for version, status in [((1, 5), 200), ((1, 4), 409), ((1, 5), 200), ((2, 0), 200), ((1, 9), 409)]:
         answer = await push(replica, write_manifest("r", bundle, WeightVersion(*version)), bundle)
         assert answer.status_code == status, (version, answer.text)
-    assert await served(replica) == {"generation": 2, "number": 0}
+    assert await served_version(replica) == {"generation": 2, "number": 0}
 
 
 async def test_another_runs_weights_are_refused(replica: httpx.AsyncClient, bundle: Path) -> None:
@@ -275,4 +273,4 @@ async def test_the_path_and_the_manifest_must_agree(
 ) -> None:
     assert (await push(replica, manifest, bundle, version="1.7")).status_code == 409
     assert (await push(replica, manifest, bundle, version="latest")).status_code == 422
-    assert await served(replica) is None
+    assert await served_version(replica) is None

@@ -74,11 +74,11 @@ async def test_an_answer_ends_with_its_stop_token(served: Served, vocabulary: Vo
 async def test_a_cancelled_request_stops_running_at_the_server(served: Served) -> None:
     endless = Request((4, 5, 6), 200, Sampling(), frozenset(), 0)
     aborted = await served.series("sglang:num_aborted_requests_total")
-    asked = [asyncio.create_task(served.engine.complete(endless)) for _ in range(3)]
+    completions = [asyncio.create_task(served.engine.complete(endless)) for _ in range(3)]
     await wait_until_async(lambda: served.has_series("sglang:num_running_reqs", 3))
-    for task in asked:
+    for task in completions:
         task.cancel()
-    await asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.gather(*completions, return_exceptions=True)
     await wait_until_async(lambda: served.has_series("sglang:num_aborted_requests_total", aborted + 3))
 
 

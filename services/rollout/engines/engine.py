@@ -1,9 +1,10 @@
-"""What a rollout asks of an inference engine: token ids in, token ids with log-probabilities out."""
+"""What a rollout needs of an inference engine: token ids in, token ids with log-probabilities out."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from shared.errors import InvalidInput
 from shared.tree.draw import Finish, VersionSpan, WeightVersion
 
 
@@ -31,7 +32,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One continuation to sample: the prompt's and the prefix's token ids, and how.
+    """One continuation to sample, after the token ids of a prompt and a prefix.
 
     Requests of one `group` share prefixes: an engine with several caches serves them from the same one.
     """
@@ -48,10 +49,10 @@ class Request:
 class Completion:
     """What an engine sampled.
 
-    The stop token, when one ended it, is the last of `token_ids` and has its log-probability. `logprobs` and
-    `sampling_logprobs` are as METHOD's Log-probabilities defines them (None: the support was not cut). `spans`
-    partition the new tokens by the weights that sampled them. Of the request's tokens, `cached_tokens` came from
-    the prefix cache and the rest were computed.
+    A stop token that ended it is the last of `token_ids` and has a log-probability. `logprobs` and
+    `sampling_logprobs` are defined in METHOD, Log-probabilities (None: the support was not cut). `spans` partition
+    the new tokens by the weights that sampled them. `cached_tokens` of the request came from the prefix cache; the
+    rest were computed.
     """
 
     token_ids: tuple[int, ...]
@@ -64,10 +65,25 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """What an engine can take, known once weights are loaded. Token ids lie in [0, vocab_size)."""
+    """The bounds of an engine, known once weights are loaded. Token ids lie in [0, vocab_size)."""
 
     vocab_size: int
     context_length: int
+
+    def check(self, request: Request) -> None:
+        """InvalidInput for a request that can never be served."""
+        if not request.token_ids:
+            raise InvalidInput("the request has no token ids: a prompt has at least one")
+        if not 0 <= min(request.token_ids) <= max(request.token_ids) < self.vocab_size:
+            outside = next(token for token in request.token_ids if not 0 <= token < self.vocab_size)
+            raise InvalidInput(f"token id {outside} is outside the vocabulary [0, {self.vocab_size})")
+        if request.max_tokens < 1:
+            raise InvalidInput(f"max_tokens is at least 1: {request.max_tokens}")
+        if (length := len(request.token_ids) + request.max_tokens) > self.context_length:
+            raise InvalidInput(
+                f"{len(request.token_ids)} tokens and up to {request.max_tokens} new ones make {length}, "
+                f"over the context of {self.context_length}: shorten the prompt or lower max_tokens"
+            )
 
 
 class Engine(Protocol):
@@ -75,14 +91,14 @@ class Engine(Protocol):
 
     @property
     def version(self) -> WeightVersion | None:
-        """The weights that are being served; None before the first load."""
+        """The served weights; None before the first load."""
 
     @property
     def limits(self) -> EngineLimits:
         """Raises Unavailable before the first load."""
 
     async def complete(self, request: Request) -> Completion:
-        """Samples one continuation. Raises InvalidInput for what can never be served, Unavailable while it cannot be.
+        """Samples one continuation. InvalidInput for a request that can never be served, Unavailable if not now.
 
         Cancelling the caller frees what the request holds.
         """
@@ -91,7 +107,7 @@ class Engine(Protocol):
         """Serves the policy bundle in the directory `snapshot` from now on.
 
         Requests in flight survive: their later tokens come from the new weights, over a recomputed prefix. Raises
-        InvalidInput, with the old weights still served, when the bundle is unfit (other shapes, NaN, unreadable).
+        InvalidInput for an unfit bundle (other shapes, NaN, unreadable); the old weights stay served then.
         """
 
     async def close(self) -> None:

@@ -42,7 +42,7 @@ def config_of(family: str, hidden_size: int = 32) -> PreTrainedConfig:
 def random_model(family: str, seed: int, hidden_size: int = 32) -> PreTrainedModel:
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config_of(family, hidden_size))
-    for weight in model.parameters():  # far from uniform, so that what is sampled tells models apart
+    for weight in model.parameters():  # far from uniform, so that models differ in what they sample
         if weight.ndim > 1:
             weight.data.normal_(0.0, 0.25)
     return model.eval()
@@ -73,7 +73,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> SnapshotFactory:
 
 @pytest.fixture
 async def serve(snapshot: SnapshotFactory) -> AsyncIterator[EngineFactory]:
-    """Starts engines and closes them; untraced, which starts faster, unless told otherwise."""
+    """Starts engines and closes them; untraced by default, which starts faster."""
     async with AsyncExitStack() as stack:
 
         async def start(family: str = "qwen3", seed: int = 0, **settings: object) -> EmbeddedEngine:

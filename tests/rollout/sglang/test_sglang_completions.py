@@ -124,11 +124,11 @@ async def test_a_completion_past_its_deadline_is_given_up_and_dropped_at_the_ser
 
 async def test_cancelling_frees_the_server_at_once(rig: RigFactory) -> None:
     served = await rig("--token-seconds", "0.05")
-    asked = [asyncio.create_task(served.complete((4, 5, i), 200)) for i in range(2, 6)]
+    completions = [asyncio.create_task(served.complete((4, 5, i), 200)) for i in range(2, 6)]
     await served.samples(4)
-    for task in asked:
+    for task in completions:
         task.cancel()
-    await asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.gather(*completions, return_exceptions=True)
     await _until_aborted(served, 4)
     assert served.value("ibtpo_rollout_engine_calls") == 0
     assert served.value("ibtpo_rollout_engine_requests_in_flight") == 0
@@ -154,18 +154,18 @@ async def test_no_more_requests_are_at_the_server_than_were_allowed(rig: RigFact
 
 async def test_calls_beyond_the_bound_are_overloaded(rig: RigFactory) -> None:
     served = await rig("--token-seconds", "0.01", max_requests=1, max_waiting=2)
-    asked = [asyncio.create_task(served.complete((4, 2 + i), 20)) for i in range(3)]
+    completions = [asyncio.create_task(served.complete((4, 2 + i), 20)) for i in range(3)]
     with pytest.raises(Overloaded):
-        await asked[2]
-    assert all(each.token_ids for each in await asyncio.gather(*asked[:2]))
+        await completions[2]
+    assert all(each.token_ids for each in await asyncio.gather(*completions[:2]))
 
 
 async def test_simultaneous_requests_wait_until_their_prompt_is_computed_once(rig: RigFactory) -> None:
     served = await rig("--prefill-seconds", "0.05", "--token-seconds", "0.001")
     prompt = (4, 5, 6, 7, 8, 9)
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(served.complete(prompt, 20)) for _ in range(4)]
-    assert sorted(task.result().cached_tokens for task in asked) == [0, 5, 5, 5]
+        completions = [group.create_task(served.complete(prompt, 20)) for _ in range(4)]
+    assert sorted(task.result().cached_tokens for task in completions) == [0, 5, 5, 5]
     calls = [call["call"] for call in await served.seen("/generate")]
     assert [call.get("stream", False) for call in calls] == [True, False, False, False]
 
@@ -189,10 +189,10 @@ async def test_followers_go_on_when_the_first_request_fails(rig: RigFactory, fau
 
 async def test_followers_go_on_when_the_first_request_is_cancelled(rig: RigFactory) -> None:
     served = await rig("--prefill-seconds", "0.2")
-    asked = [asyncio.create_task(served.complete()) for _ in range(3)]
+    completions = [asyncio.create_task(served.complete()) for _ in range(3)]
     await wait_until_async(lambda: served.seen("/generate"))
-    asked[0].cancel()
-    assert all(each.token_ids for each in await asyncio.gather(*asked[1:]))
+    completions[0].cancel()
+    assert all(each.token_ids for each in await asyncio.gather(*completions[1:]))
     early = [asyncio.create_task(served.complete((7, 7))) for _ in range(3)]
     early[0].cancel()  # before it ever ran
     assert all(each.token_ids for each in await asyncio.gather(*early[1:]))
@@ -204,10 +204,10 @@ async def test_before_the_first_load_and_after_the_end_nothing_is_served(rig: Ri
     with pytest.raises(Unavailable, match="no weights"):
         await served.complete()
     served = await rig("--token-seconds", "0.05")
-    asked = [asyncio.create_task(served.complete((4, i), 100)) for i in range(2, 5)]
+    completions = [asyncio.create_task(served.complete((4, i), 100)) for i in range(2, 5)]
     await served.samples(3)
     await served.engine.close()
-    for task in asked:
+    for task in completions:
         with pytest.raises(Unavailable, match="closed"):
             await task
     with pytest.raises(Unavailable, match="closed"):

@@ -40,11 +40,11 @@ def coin_verifier() -> FastAPI:
     app = FastAPI()
 
     @app.post("/v1/verdicts")
-    async def judge(asked: VerdictRequest) -> Response:
-        rewards = [float(crc32(item.response.encode()) % 2) for item in asked.items]
+    async def judge(request: VerdictRequest) -> Response:
+        rewards = [float(crc32(item.response.encode()) % 2) for item in request.items]
         verdicts = [
             Verdict(id=item.id, reward=reward, outcome=Outcome.RIGHT if reward else Outcome.WRONG)
-            for item, reward in zip(asked.items, rewards, strict=True)
+            for item, reward in zip(request.items, rewards, strict=True)
         ]
         lines = "".join(f"{verdict.model_dump_json()}\n" for verdict in verdicts)
         return Response(lines, media_type="application/x-ndjson")

@@ -29,7 +29,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_new_weights_are_loaded_in_a_pause_and_checked(rig: RigFactory, bundle: BundleFactory) -> None:
-    served = await rig()
+    served = await rig(health_seconds=60.0)
     await served.engine.load(bundle("second"), SECOND)
     paths = [call["path"] for call in await served.seen()]
     assert paths[-4:] == ["/pause_generation", "/update_weights_from_disk", "/model_info", "/continue_generation"]
@@ -42,10 +42,10 @@ async def test_requests_in_flight_survive_new_weights_and_say_which_sampled_what
     rig: RigFactory, bundle: BundleFactory
 ) -> None:
     served = await rig("--token-seconds", "0.005")
-    asked = [asyncio.create_task(served.complete((4, i), 200)) for i in range(2, 6)]
+    completions = [asyncio.create_task(served.complete((4, i), 200)) for i in range(2, 6)]
     await served.samples(4)
     await served.engine.load(bundle("second"), SECOND)
-    for task in asked:
+    for task in completions:
         before, after = (await task).spans
         assert (before.version, after.version) == (WeightVersion(1, 1), SECOND)
         assert (before.start, before.end, after.end) == (0, after.start, 200)
@@ -60,14 +60,14 @@ async def test_a_load_that_does_not_clearly_succeed_restarts_the_server(
 ) -> None:
     served = await rig("--token-seconds", "0.01")
     before = served.pid
-    asked = asyncio.create_task(served.complete(max_tokens=200))
+    completion = asyncio.create_task(served.complete(max_tokens=200))
     await served.samples(1)
     await served.fault("/update_weights_from_disk", fault)
     await served.engine.load(bundle("second"), SECOND)
     assert served.pid != before
     assert not is_alive(before)
     assert served.engine.version == SECOND
-    assert (await asked).spans == (VersionSpan(SECOND, 0, 200),)
+    assert (await completion).spans == (VersionSpan(SECOND, 0, 200),)
     assert served.value("ibtpo_rollout_engine_starts_total", cause="tainted") == 1
 
 
@@ -139,7 +139,7 @@ async def test_a_server_that_cannot_start_with_new_weights_is_rolled_back_to_the
 
 async def test_a_killed_server_comes_back_and_no_request_is_lost(rig: RigFactory) -> None:
     served = await rig("--token-seconds", "0.005", "--start-seconds", "0.3")
-    asked = [asyncio.create_task(served.complete((4, i), 200)) for i in range(2, 8)]
+    completions = [asyncio.create_task(served.complete((4, i), 200)) for i in range(2, 8)]
     followed = [asyncio.create_task(served.complete((9, 9), 200)) for _ in range(3)]
     await served.samples(7)
     before = served.pid
@@ -147,7 +147,7 @@ async def test_a_killed_server_comes_back_and_no_request_is_lost(rig: RigFactory
     await wait_until_async(lambda: served.engine.version is None)
     assert served.engine.limits.vocab_size == 20
     assert served.value("ibtpo_rollout_engine_up") == 0
-    assert {len(each.token_ids) for each in await asyncio.gather(*asked, *followed)} == {200}
+    assert {len(each.token_ids) for each in await asyncio.gather(*completions, *followed)} == {200}
     assert served.engine.version == WeightVersion(1, 1)
     assert served.pid != before
     assert served.value("ibtpo_rollout_engine_starts_total", cause="lost") == 1
@@ -280,8 +280,7 @@ async def test_an_external_server_gets_our_weights_and_again_after_a_restart(
     await _load_when_it_listens(served, bundle())
     assert (await served.complete()).spans[0].version == WeightVersion(1, 1)
     await served.engine.load(bundle("second"), SECOND)
-    asked = asyncio.create_task(served.complete())
-    await asked
+    await served.complete()
     kill()
     await wait_until_async(lambda: served.engine.version is None)
     start()

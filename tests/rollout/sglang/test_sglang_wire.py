@@ -1,4 +1,4 @@
-"""The pure parts of the SGLang engine: answers read, refusals told, numbers checked, command lines made."""
+"""The pure parts of the SGLang engine: JSON read and written, errors, weights checked, command lines."""
 
 import json
 import math

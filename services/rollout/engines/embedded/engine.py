@@ -16,7 +16,7 @@ from services.rollout.engines.embedded.model import PolicyModel, load_model
 from services.rollout.engines.embedded.row import Row
 from services.rollout.engines.embedded.settings import EmbeddedSettings
 from services.rollout.engines.engine import Completion, EngineLimits, Request
-from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
+from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
 
@@ -69,7 +69,8 @@ class EmbeddedEngine:
         return self._loaded_batch().model.limits
 
     async def complete(self, request: Request) -> Completion:
-        self._check(request)
+        self._check_open()
+        self.limits.check(request)
         if len(self._waiting) >= self._settings.max_waiting:
             raise Overloaded(
                 f"{len(self._waiting)} requests wait, max_waiting is {self._settings.max_waiting}: try later"
@@ -124,23 +125,6 @@ class EmbeddedEngine:
         with suppress(ValueError):
             self._waiting.remove(row)
         self.counters.cancelled_requests += 1
-
-    def _check(self, request: Request) -> None:
-        """Raises InvalidInput for a request that can never be served."""
-        self._check_open()
-        limits = self.limits
-        if not request.token_ids:
-            raise InvalidInput("the request has no token ids: a prompt has at least one")
-        if not 0 <= min(request.token_ids) <= max(request.token_ids) < limits.vocab_size:
-            outside = next(token for token in request.token_ids if not 0 <= token < limits.vocab_size)
-            raise InvalidInput(f"token id {outside} is outside the vocabulary [0, {limits.vocab_size})")
-        if request.max_tokens < 1:
-            raise InvalidInput(f"max_tokens is at least 1: {request.max_tokens}")
-        if (length := len(request.token_ids) + request.max_tokens) > limits.context_length:
-            raise InvalidInput(
-                f"{len(request.token_ids)} tokens and up to {request.max_tokens} new ones make {length}, "
-                f"over the context of {limits.context_length}: shorten the prompt or lower max_tokens"
-            )
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -26,20 +26,9 @@ class Aborted(Unavailable):
 
 def check_request(request: Request, limits: EngineLimits) -> None:
     """InvalidInput for a request that the server would refuse, silently cut short, or crash on."""
-    if not request.token_ids:
-        raise InvalidInput("the request has no token ids: a prompt has at least one")
-    if not 0 <= min(request.token_ids) <= max(request.token_ids) < limits.vocab_size:
-        outside = next(token for token in request.token_ids if not 0 <= token < limits.vocab_size)
-        raise InvalidInput(f"token id {outside} is outside the vocabulary [0, {limits.vocab_size})")
+    limits.check(request)
     if any(not 0 <= token < limits.vocab_size for token in request.stop_ids):
         raise InvalidInput(f"stop ids {sorted(request.stop_ids)} exceed the vocabulary [0, {limits.vocab_size})")
-    if request.max_tokens < 1:
-        raise InvalidInput(f"max_tokens is at least 1: {request.max_tokens}")
-    if (length := len(request.token_ids) + request.max_tokens) > limits.context_length:
-        raise InvalidInput(
-            f"{len(request.token_ids)} tokens and up to {request.max_tokens} new ones make {length}, "
-            f"over the {limits.context_length} that SGLang serves here: shorten the prompt or lower max_tokens"
-        )
     _check_sampling(request.sampling)
 
 
