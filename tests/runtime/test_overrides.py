@@ -121,16 +121,16 @@ def test_an_old_key_is_refused_in_every_spelling_with_what_to_write(one: Renamed
     section = one.new.partition(".")[0]
     models = {section: SECTIONS[section]}
     spelled = {".".join(names[start:]) for start in range(len(names))} - {"every"}  # that is an evaluation's now
-    told = {refusal(new_preset, *kind, f"{name}={str(value).lower()}", models=models) for name in spelled}
+    messages = {refusal(new_preset, *kind, f"{name}={str(value).lower()}", models=models) for name in spelled}
 
     table: dict[str, Any] = {names[-1]: value} | ({"kind": one.kinds[0]} if one.kinds else {})
     for name in reversed(names[:-1]):
         table = {name: table}
     if not one.old.startswith("local."):
         new_preset.write_text(tomli_w.dumps(table))
-        told.add(refusal(new_preset, models=models))
-    assert len(told) == 1
-    message = told.pop()
+        messages.add(refusal(new_preset, models=models))
+    assert len(messages) == 1
+    message = messages.pop()
     assert message.startswith(f"{one.old} was renamed to ")
     written = message.partition(": write ")[2]
     assert tomllib.loads(written)

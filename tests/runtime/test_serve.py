@@ -1,4 +1,4 @@
-"""A service as a process: its door, its drain, its exit codes."""
+"""A service as a process: its listening socket, its drain, its exit codes."""
 
 import asyncio
 import json
@@ -180,8 +180,8 @@ def test_a_door_on_loopback_needs_none(host: str) -> None:
 
 
 def test_a_taken_port_and_an_unknown_host_are_explained() -> None:
-    with open_listener("127.0.0.1", 0, None) as door:
-        port = door.getsockname()[1]
+    with open_listener("127.0.0.1", 0, None) as listener:
+        port = listener.getsockname()[1]
         with pytest.raises(Conflict, match=f"127.0.0.1:{port}.*another port"):
             open_listener("127.0.0.1", port, None)
     with pytest.raises(InvalidInput, match="no address of this machine"):
@@ -189,11 +189,11 @@ def test_a_taken_port_and_an_unknown_host_are_explained() -> None:
 
 
 def test_a_url_is_one_that_this_machine_can_use() -> None:
-    with open_listener("0.0.0.0", 0, TOKEN) as door:
-        assert url_of(door) == f"http://127.0.0.1:{door.getsockname()[1]}"
+    with open_listener("0.0.0.0", 0, TOKEN) as listener:
+        assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
     if socket.has_ipv6:
-        with open_listener("::1", 0, None) as door:
-            assert url_of(door).startswith("http://[::1]:")
+        with open_listener("::1", 0, None) as listener:
+            assert url_of(listener).startswith("http://[::1]:")
 
 
 async def test_an_app_can_be_served_inside_another_program(tmp_path: Path) -> None:

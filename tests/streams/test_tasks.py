@@ -147,8 +147,8 @@ async def test_a_task_that_is_given_up_is_a_dead_letter_with_its_reason(run: Run
     assert await run.tasks.give_up(claim, "the prompt is too long", "replica-a")
     assert await run.tasks.depth() == (0, 0)
     [delivery] = await run.dead_letters.take("learner", 5, 0)
-    letter = delivery.item
-    assert (letter.task, letter.reason, letter.deliveries, letter.replica) == (
+    dead_letter = delivery.item
+    assert (dead_letter.task, dead_letter.reason, dead_letter.deliveries, dead_letter.replica) == (
         claim.task,
         "the prompt is too long",
         1,
@@ -169,9 +169,9 @@ async def test_an_unreadable_task_is_taken_as_such_and_can_be_given_up(run: RunS
     for claim in (broken, stray):
         assert await run.tasks.give_up(claim, "nobody can read it", "replica-a")
     assert await run.tasks.depth() == (0, 1)
-    letters = [delivery.item for delivery in await run.dead_letters.take("learner", 5, 0)]
-    assert [(letter.id, letter.attempt) for letter in letters] == [("0-0", 0), ("", -1)]
-    assert "nobody can read it" in letters[0].reason
+    dead_letters = [delivery.item for delivery in await run.dead_letters.take("learner", 5, 0)]
+    assert [(dead_letter.id, dead_letter.attempt) for dead_letter in dead_letters] == [("0-0", 0), ("", -1)]
+    assert "nobody can read it" in dead_letters[0].reason
 
 
 async def test_the_stream_is_bounded_and_nothing_is_put_by_halves(connection: Connection, run: RunStreams) -> None:
@@ -224,6 +224,6 @@ async def test_nothing_is_lost_or_doubled_among_growers_that_die_release_and_fin
 
     await asyncio.wait_for(asyncio.gather(*(grow(f"grower-{seed}", seed) for seed in range(4))), 30)
     trees = await run.trees.take("learner", 1000, 0)
-    letters = await run.dead_letters.take("learner", 1000, 0)
-    ended = [delivery.item.task.id for delivery in trees] + [delivery.item.task.id for delivery in letters]
+    dead_letters = await run.dead_letters.take("learner", 1000, 0)
+    ended = [delivery.item.task.id for delivery in trees] + [delivery.item.task.id for delivery in dead_letters]
     assert sorted(ended) == sorted(task.id for task in tasks(num_tasks))
