@@ -1,4 +1,4 @@
-"""Apps that answer as a test needs, over real HTTP, and a client of each."""
+"""Routes that answer as a test needs, and an HTTP client of them."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -6,11 +6,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import httpx
 import pytest
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry
 
-from shared.runtime.app import create_app
 from shared.runtime.client import http_client
-from shared.runtime.serve import open_listener, serve_in_background
+from tests.serving import serve_router
 
 TOKEN = "a-token-of-32-characters-or-more"
 
@@ -24,19 +22,7 @@ def serve() -> Serve:
 
     @asynccontextmanager
     async def serve(router: APIRouter) -> AsyncIterator[Served]:
-        app = create_app(
-            "service",
-            router,
-            lifespan=None,
-            ready=lambda: None,
-            registry=CollectorRegistry(),
-            token=TOKEN,
-            max_body_bytes=1 << 20,
-        )
-        async with (
-            serve_in_background(app, open_listener("127.0.0.1", 0, TOKEN)) as url,
-            http_client(TOKEN, 30.0) as http,
-        ):
+        async with serve_router(router, TOKEN) as url, http_client(TOKEN, 30.0) as http:
             yield http, url
 
     return serve

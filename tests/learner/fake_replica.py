@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CollectorRegistry
 
 from shared.clients import LearnerClient
 from shared.errors import IbtpoError, Overloaded, Unavailable
@@ -16,13 +15,12 @@ from shared.protocol.grow import GrowRequest
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
-from shared.runtime.app import create_app
 from shared.runtime.loops import Periodic
-from shared.runtime.serve import open_listener, serve_in_background
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore
 from tests.learner.synthetic import draws, scored
+from tests.serving import serve_router
 
 
 class FakeReplica:
@@ -49,16 +47,7 @@ class FakeReplica:
     @asynccontextmanager
     async def live(self) -> AsyncIterator["FakeReplica"]:
         """Announced and serving while the block runs; afterwards it is gone without a word."""
-        app = create_app(
-            "fake",
-            self._router(),
-            lifespan=None,
-            ready=lambda: None,
-            registry=CollectorRegistry(),
-            token=None,
-            max_body_bytes=1 << 26,
-        )
-        async with serve_in_background(app, open_listener("127.0.0.1", 0, None)) as self.url:
+        async with serve_router(self._router(), max_body_bytes=1 << 26) as self.url:
             loops = [
                 asyncio.create_task(Periodic(step.__name__, step, every_seconds=seconds).run())
                 for step, seconds in ((self._announce, 0.1), (self._harvest, 0.02), (self._catch_up, 0.3))

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from fastapi import APIRouter, Response
-from prometheus_client import CollectorRegistry
 
 from services.rollout.heartbeat import ReplicaHeartbeat, choose_name, choose_url, is_abandoned
 from services.rollout.metrics import RolloutMetrics
@@ -23,13 +22,12 @@ from shared.clients import LearnerClient
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import RunState, RunStatus
 from shared.protocol.weights import Manifest
-from shared.runtime.app import create_app
 from shared.runtime.client import http_client
-from shared.runtime.serve import open_listener, serve_in_background
 from shared.streams import RunStreams, connect
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore, stream_bundle
 from tests.redis_process import RedisProcess
+from tests.serving import serve_router
 from tests.waiting import wait_until_async
 
 ME = ReplicaInfo(name="a", url="http://a", state=ReplicaState.WAITING, version=None)
@@ -89,26 +87,11 @@ class Replica:
 @pytest.fixture
 async def replica(redis_url: str, manifest: Manifest, bundle: Path, tmp_path: Path) -> AsyncIterator[Replica]:
     learner = Learner(manifest, bundle)
-    async with served(learner), redis(redis_url) as streams:
+    async with serve_router(learner.router()) as learner.url, redis(redis_url) as streams:
         await streams.status_keys.publish(RunStatus(run="r", state=RunState.TRAINING, version=manifest.version))
         replica = Replica(learner, streams, tmp_path / "store")
         async with replica.http:
             yield replica
-
-
-@asynccontextmanager
-async def served(learner: Learner) -> AsyncIterator[None]:
-    app = create_app(
-        "learner",
-        learner.router(),
-        lifespan=None,
-        ready=lambda: None,
-        registry=CollectorRegistry(),
-        token=None,
-        max_body_bytes=1000,
-    )
-    async with serve_in_background(app, open_listener("127.0.0.1", 0, None)) as learner.url:
-        yield
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The verifier's client over real HTTP: batches, retries, deadlines, and a verifier that is down or lies."""
+"""The reward batcher over real HTTP: batches, retries, deadlines, and a verifier that is down or lies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
-from prometheus_client import CollectorRegistry
 
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
 from shared.clients import VerifierClient
 from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
-from shared.runtime.app import create_app
 from shared.runtime.client import http_client
-from shared.runtime.serve import open_listener, serve_in_background
+from tests.serving import serve_router
 
 
 @dataclass
@@ -62,17 +60,8 @@ class Judge:
 
 @asynccontextmanager
 async def client_of(judge: Judge, **limits: float) -> AsyncIterator[RewardBatcher]:
-    app = create_app(
-        "verifier",
-        judge.router(),
-        lifespan=None,
-        ready=lambda: None,
-        registry=CollectorRegistry(),
-        token=None,
-        max_body_bytes=2**20,
-    )
     async with (
-        serve_in_background(app, open_listener("127.0.0.1", 0, None)) as url,
+        serve_router(judge.router()) as url,
         http_client(None, 5.0) as http,
         RewardBatcher(VerifierClient(http, url), BatchingLimits(**limits), RolloutMetrics()) as client,  # type: ignore[arg-type]
     ):
