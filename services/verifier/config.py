@@ -1,4 +1,4 @@
-"""What the verifier can be told: one frozen model, the preset section `[verifier]`."""
+"""The verifier's configuration: the section `[verifier]`."""
 
 from pathlib import Path
 
@@ -10,15 +10,17 @@ _LIMITS = Limits()
 
 
 class Settings(BaseModel):
-    """A part of the configuration: immutable, unknown keys are errors."""
+    """Base of every table: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class MathConfig(Settings):
-    """The math check: what one answer may cost in the worker processes that run math-verify."""
+    """The math check, and what an answer may cost in the workers that run math-verify."""
 
-    workers: int = Field(2, ge=0, le=256, description="worker processes besides the warm spare; 0: fast paths only")
+    workers: int = Field(
+        2, ge=0, le=256, description="worker processes besides the warm spare; 0: answers that need one have no reward"
+    )
     item_seconds: float = Field(3.0, gt=0, le=60, description="wall clock of one answer before its worker is killed")
     memory_bytes: int = Field(1 << 30, ge=256 << 20, description="address space of one worker")
     items_per_worker: int = Field(5_000, ge=1, description="answers after which a worker is replaced")
@@ -26,7 +28,7 @@ class MathConfig(Settings):
 
 
 class CodeConfig(Settings):
-    """The code check: how many programs run at once, and what each may use unless its item says otherwise."""
+    """The code check, and what each process may use unless its item sets other limits."""
 
     concurrency: int = Field(2, ge=1, le=256, description="items judged at once")
     item_seconds: float = Field(60.0, gt=0, le=600, description="wall clock of all cases of one item")
@@ -37,26 +39,28 @@ class CodeConfig(Settings):
     cpu_seconds: float = Field(_LIMITS.cpu_seconds, gt=0, le=600, description="processor time of one process")
     memory_bytes: int = Field(_LIMITS.memory_bytes, gt=0, description="address space of one process")
     output_bytes: int = Field(_LIMITS.output_bytes, gt=0, description="standard output, and error, of one process")
-    node: str | None = Field(None, description="path of node; JavaScript programs are judged where it is given")
+    node: str | None = Field(None, description="path of node; without it, JavaScript programs are refused")
     namespaces: bool = Field(True, description="use namespaces where the machine allows them")
     unsafe: bool = Field(False, description="run code WITHOUT isolation; every verdict then says isolated: false")
 
 
 class CustomKindConfig(Settings):
-    """A kind of the user's own: an importable function, or an HTTP endpoint (docs/verifier.md has an example)."""
+    """A user's own kind: an importable function, or an HTTP endpoint (docs/verifier.md has examples)."""
 
     function: str | None = Field(None, pattern=r"^[\w.]+:\w+$", description="package.module:function")
-    url: str | None = Field(None, pattern=r"^https?://", description="endpoint that answers a VerdictRequest")
+    url: str | None = Field(
+        None, pattern=r"^https?://", description="endpoint that answers a VerdictRequest with a VerdictResponse"
+    )
     token: str | None = Field(None, description="bearer token of the endpoint")
-    seconds: float = Field(10.0, gt=0, le=600, description="of one call")
-    workers: int = Field(2, ge=1, le=64, description="calls at once")
+    seconds: float = Field(10.0, gt=0, le=600, description="wall clock of one call")
+    workers: int = Field(2, ge=1, le=64, description="calls that run at once")
     memory_bytes: int = Field(1 << 30, ge=64 << 20, description="address space of one worker")
     items_per_worker: int = Field(10_000, ge=1, description="answers after which a worker is replaced")
 
     @model_validator(mode="after")
-    def _is_one_of_them(self) -> "CustomKindConfig":
+    def _check_target(self) -> "CustomKindConfig":
         if (self.function is None) == (self.url is None):
-            raise ValueError("an own kind has either a function or a url")
+            raise ValueError("a kind of your own has either a function or a url")
         return self
 
 
@@ -69,10 +73,10 @@ class VerifierConfig(Settings):
     token: str | None = Field(None, description="bearer token; required unless host is loopback")
     log_level: str = Field("info", description="debug, info, warning or error")
     log_json: bool = Field(True, description="log JSON lines; false: short text")
-    grace_seconds: float = Field(30.0, ge=0, description="how long a stopping service finishes what it has accepted")
+    grace_seconds: float = Field(30.0, ge=0, description="how long a stopping service goes on with accepted requests")
     max_body_bytes: int = Field(64 << 20, gt=0, description="largest request")
     max_pending_items: int = Field(16_384, gt=0, description="items accepted and not yet judged; beyond it: 429")
-    deadline_seconds: float = Field(60.0, gt=0, description="a batch's deadline when it names none")
+    deadline_seconds: float = Field(60.0, gt=0, description="deadline of a batch that names none")
     cache_entries: int = Field(65_536, ge=0, description="judgements of equal (answer, key) pairs kept; 0: none")
     math: MathConfig = Field(MathConfig(), description="the math check")
     code: CodeConfig = Field(CodeConfig(), description="the code check and its sandbox")

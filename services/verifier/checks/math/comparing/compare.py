@@ -69,7 +69,7 @@ def compare(gold: Form, answer: Form) -> Equivalence:
 def _compare_structures(gold: Form, answer: Form) -> Equivalence:
     match gold, answer:
         case ValueList(golds, _), ValueList(answers, _):
-            return _compare_listings(_deduplicate(golds), _deduplicate(answers))
+            return _compare_lists(_deduplicate(golds), _deduplicate(answers))
         case (ValueList(golds, _), FiniteSet(answers)) | (FiniteSet(golds), ValueList(answers, _)):
             return compare_in_any_order(golds, answers, compare)
         case FiniteSet(golds), FiniteSet(answers):
@@ -128,7 +128,7 @@ def _compare_brackets(gold: Bracket, answer: Bracket) -> Equivalence:
     return compare_in_order(gold.items, answer.items, compare)
 
 
-def _compare_listings(golds: tuple[Form, ...], answers: tuple[Form, ...]) -> Equivalence:
+def _compare_lists(golds: tuple[Form, ...], answers: tuple[Form, ...]) -> Equivalence:
     """In any order, except that bare values for named golds (a = 4, b = 5) must follow the names' order."""
     named = len({item.sides[0] for item in golds if isinstance(item, Relation) and is_equation(item)})
     if named > 1 and not any(isinstance(item, Relation) for item in answers):

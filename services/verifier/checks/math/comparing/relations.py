@@ -115,18 +115,15 @@ def to_interval(relation: Relation) -> tuple[Form, Form] | None:
     if not all(relator in ORDERS for relator in relation.relators):
         return None
     sides, relators = relation.sides, relation.relators
-    if len(sides) == 2:
-        left_is_smaller, closed = ORDERS[relators[0]]
-        if not is_constant(sides[0]) and is_constant(sides[1]):
-            bound = sides[1]
-            low, high = (negate(_INFINITY), bound) if left_is_smaller else (bound, _INFINITY)
-            return sides[0], _interval(low, high, closed, bound)
-        if is_constant(sides[0]) and not is_constant(sides[1]):
-            bound = sides[0]
-            low, high = (bound, _INFINITY) if left_is_smaller else (negate(_INFINITY), bound)
-            return sides[1], _interval(low, high, closed, bound)
+    if len(sides) == 3:
+        return _to_double_interval(sides, [ORDERS[relator] for relator in relators])
+    if len(sides) != 2 or is_constant(sides[0]) == is_constant(sides[1]):
         return None
-    return _to_double_interval(sides, [ORDERS[relator] for relator in relators]) if len(sides) == 3 else None
+    left_is_smaller, is_closed = ORDERS[relators[0]]
+    bound, variable = sides if is_constant(sides[0]) else sides[::-1]
+    if left_is_smaller == (bound is sides[1]):
+        return variable, Bracket("(", "]" if is_closed else ")", (negate(_INFINITY), bound))
+    return variable, Bracket("[" if is_closed else "(", ")", (bound, _INFINITY))
 
 
 def _to_double_interval(sides: Sequence[Form], orders: Sequence[tuple[bool, bool]]) -> tuple[Form, Form] | None:
@@ -136,10 +133,6 @@ def _to_double_interval(sides: Sequence[Form], orders: Sequence[tuple[bool, bool
     low, high = (sides[0], sides[2]) if first_rises else (sides[2], sides[0])
     low_closed, high_closed = (first_closed, second_closed) if first_rises else (second_closed, first_closed)
     return sides[1], Bracket("[" if low_closed else "(", "]" if high_closed else ")", (low, high))
-
-
-def _interval(low: Form, high: Form, closed: bool, bound: Form) -> Bracket:
-    return Bracket("[" if closed and low is bound else "(", "]" if closed and high is bound else ")", (low, high))
 
 
 def compare_by_ratio(gold: Relation, answer: Relation) -> Equivalence:
