@@ -15,7 +15,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang lint types check clean
+.PHONY: help install demo test test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang dashboards lint types check clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,10 @@ sglang-cpu: $(SGLANG_VENV)/.installed  ## The real SGLang for a plain CPU, in .v
 
 test-sglang: install sglang-cpu  ## The tests against the real SGLang: parity, weights, reuse, a run that learns
 	@$(BIN)/pytest -q -m sglang tests/sglang $(ARGS)
+
+dashboards: install  ## Write Grafana's dashboards and Prometheus' rules for the operator from their sources
+	@$(BIN)/python deploy/grafana/generate.py
+	@$(BIN)/python deploy/prometheus/generate.py
 
 lint: install  ## Style
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .

@@ -4,6 +4,7 @@ import ast
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ RETIRED = {
     "journal": "metrics log",
     "keeper": "supervisor",
     "leash": "die_with_parent",
-    "membership": "heartbeat",
     "patience": "a deadline, by what it bounds",
     "presence": "heartbeat",
     "shelf": "tree samples",
@@ -32,7 +32,12 @@ RETIRED = {
 
 # Words that belong to one subject: an identifier that contains one stands in these places alone.
 HOMES = {
-    "credit": ("shared/tree", "services/learner/training", "services/learner/config.py"),
+    "credit": (
+        "shared/tree",
+        "services/learner/training",
+        "services/learner/config.py",
+        "services/verifier/checks/code/key.py",  # `partial_credit`, the word of those who grade programs
+    ),
     "draw": ("shared/tree", "shared/protocol", "services/rollout", "services/learner", "services/launcher"),
     "lease": ("shared/streams", "services/learner"),
     "slot": ("services/rollout/engines/embedded",),
@@ -40,9 +45,14 @@ HOMES = {
 }
 
 
+@cache
+def parse(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"))
+
+
 def identifiers(module: Path) -> Iterator[str]:
     """Every name that the module defines or binds: classes, functions, arguments, variables, attributes."""
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(module)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name
         elif isinstance(node, ast.arg):
@@ -63,20 +73,25 @@ def where(module: Path) -> str:
     return module.relative_to(ROOT).as_posix()
 
 
-def uses_of(word: str) -> dict[str, set[str]]:
-    """The identifiers that contain `word`, by module; a module's own name counts."""
-    found = defaultdict(set)
+@cache
+def names_by_word() -> dict[str, dict[str, set[str]]]:
+    """For each word, by module, the identifiers that contain it; a module's own name counts."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for module in MODULES:
         for identifier in (module.stem, *identifiers(module)):
-            if word in words(identifier):
-                found[where(module)].add(identifier)
-    return dict(found)
+            for word in words(identifier):
+                found[word][where(module)].add(identifier)
+    return found
+
+
+def uses_of(word: str) -> dict[str, set[str]]:
+    return dict(names_by_word().get(word, {}))
 
 
 def test_no_two_public_classes_share_a_name() -> None:
     places = defaultdict(list)
     for module in MODULES:
-        for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        for node in parse(module).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(where(module))
     assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
@@ -94,7 +109,7 @@ def test_a_word_of_one_subject_stays_at_home(word: str) -> None:
 
 
 def test_every_module_says_in_its_first_line_what_it_holds() -> None:
-    silent = [where(m) for m in MODULES if m.stat().st_size and not ast.get_docstring(ast.parse(m.read_text("utf-8")))]
+    silent = [where(m) for m in MODULES if m.stat().st_size and not ast.get_docstring(parse(m))]
     assert silent == []
 
 
