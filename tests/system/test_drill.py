@@ -13,8 +13,9 @@ import httpx
 import pytest
 from transformers import AutoModelForCausalLM
 
+from services.learner.record.state import LearnerState
 from shared.protocol.figures import RunSummary
-from shared.protocol.status import Accounts, RunStatus
+from shared.protocol.status import RunStatus
 from shared.runtime.child_process import kill_group
 from tests.accounts import is_balanced
 from tests.waiting import wait_until
@@ -100,10 +101,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def read_checkpoint(run: Path) -> dict[str, Any]:
+def read_checkpoint(run: Path) -> LearnerState:
     newest = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    found: dict[str, Any] = json.loads((newest / "state.json").read_text())
-    return found
+    return LearnerState.model_validate_json((newest / "state.json").read_text())
 
 
 SMALL = (
@@ -130,7 +130,7 @@ def test_a_run_survives_the_death_of_every_process(demo: Demo) -> None:
     assert summary["trees"] == 22 * 8
     steps = [line["step"] for line in read_metrics(demo.run) if "grad_norm" in line]
     assert steps == list(range(1, 23))
-    accounts = Accounts.model_validate(read_checkpoint(demo.run)["books"]["accounts"])
+    accounts = read_checkpoint(demo.run).ledger.accounts
     assert is_balanced(accounts)
     assert accounts.used + accounts.skipped == 22 * 8
     AutoModelForCausalLM.from_pretrained(demo.run / "policy")
@@ -144,7 +144,7 @@ def test_an_interrupted_run_leaves_nothing_behind_and_continues_where_it_was(dem
     demo.interrupt()
     demo.wait(60)
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    done = read_checkpoint(demo.run)["progress"]["step"]
+    done = read_checkpoint(demo.run).progress.step
     assert 2 <= done < 8
     demo.start("--resume", "learner.total_steps=8", *SMALL)
     assert demo.wait() == 0, demo.log
