@@ -28,10 +28,7 @@ def load_sections(models: Models, preset: str | Path | None, overrides: Sequence
     """Several sections from the same preset and overrides."""
     tables = read_preset(preset, models) if preset is not None else {}
     resolved = resolve_overrides(overrides, models)
-    return {
-        section: _load(section, models, dict(tables.get(section, {})), resolved[section])  # one by one: errors add up
-        for section in models
-    }
+    return {section: _load(section, models, dict(tables.get(section, {})), resolved[section]) for section in models}
 
 
 def _load(section: str, models: Models, table: dict[str, Any], overrides: Sequence[str]) -> BaseModel:
@@ -43,15 +40,13 @@ def _load(section: str, models: Models, table: dict[str, Any], overrides: Sequen
         texts[path] = text
     refuse_old_keys(section, table)
     values = {**_environment(models[section]), **table}
-    try:
-        return models[section].model_validate(values)
-    except ValidationError as error:
-        if not _put_texts_back(values, texts, error):
-            raise ConfigError(explain(section, values, models, error)) from error
-    try:
-        return models[section].model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(explain(section, values, models, error)) from error
+    while True:
+        try:
+            return models[section].model_validate(values)
+        except ValidationError as error:
+            if not _put_texts_back(values, texts, error):
+                raise ConfigError(explain(section, values, models, error)) from error
+            texts = {}  # once
 
 
 def _put_texts_back(values: dict[str, Any], texts: Mapping[tuple[str, ...], str], error: ValidationError) -> bool:
