@@ -165,10 +165,10 @@ def _estimation(method: Method) -> dict[str, Any]:
 def _fill_credit(value: object, info: ValidationInfo) -> object:
     """A credit by name ("grpo"), or by name with changes ({kind = "grpo", epsilon = 0.1}); the rest from the method."""
     if isinstance(value, str):
-        return Credit.named(value, _method(info))
+        return Credit.by_name(value, _method(info))
     if isinstance(value, dict):
         changes = {key: changed for key, changed in value.items() if key != "kind"}
-        return asdict(Credit.named(value.get("kind", "ibtpo"), _method(info))) | changes
+        return asdict(Credit.by_name(value.get("kind", "ibtpo"), _method(info))) | changes
     return value
 
 

@@ -109,7 +109,7 @@ class StreamGroup:
         if not entry_ids:
             return []
         words = ("XCLAIM", self.stream, self.group, consumer, 0, *entry_ids)
-        return parse_entries(await self._of_group(words))
+        return parse_entries(await self._group_command(words))
 
     async def acknowledge(self, entry_ids: list[str]) -> None:
         """Removes entries from the group and the stream."""
@@ -139,9 +139,9 @@ class StreamGroup:
 
     async def _pending_page(self, start: str) -> list[str]:
         words = ("XPENDING", self.stream, self.group, start, "+", _PAGE)
-        return [item[0].decode() for item in await self._of_group(words)]
+        return [item[0].decode() for item in await self._group_command(words)]
 
-    async def _of_group(self, words: tuple[object, ...]) -> list[Any]:
+    async def _group_command(self, words: tuple[object, ...]) -> list[Any]:
         """The reply of a command; empty where Redis has lost the group, which is then created again."""
         try:
             reply: list[Any] = await self._connection.command(*words)

@@ -78,7 +78,7 @@ class Credit(Method):
             raise ValueError(f"epsilon is not negative: {self.epsilon}")
 
     @classmethod
-    def named(cls, name: str, method: Method = Method()) -> "Credit":
+    def by_name(cls, name: str, method: Method = Method()) -> "Credit":
         """The credit of a published method, by its name; what the name does not say is as in `method`."""
         if name not in _NAMED:
             raise ValueError(f"no credit is named {name!r}: choose from {', '.join(_NAMED)}")

@@ -100,7 +100,7 @@ def build_all(trees: Iterable[ScoredTree]) -> list[BuiltTree]:
 def credited_trajectories(seed: int) -> list[Trajectory]:
     """Of a random tree."""
     tree = BuiltTree.of(scored(task(), draws(random.Random(seed), versions=(V0, V1))))
-    credit = Credit.named("ibtpo")
+    credit = Credit.by_name("ibtpo")
     return assign_credit(extract_trajectories(tree.scored, V1), tree.nodes, credit, advantages(tree.nodes, credit))
 
 

@@ -125,7 +125,7 @@ def test_treerl_credits_the_segments_between_forks(draws: tuple[Draw, ...]) -> N
     def v(node_id: int) -> float:
         return fmean(x for i, x in enumerate(less_others) if node_id == 0 or node_id in segments.path(i))
 
-    of_node = advantages(tree, Credit.named("treerl")).total
+    of_node = advantages(tree, Credit.by_name("treerl")).total
     for draw_id in range(len(draws)):
         of_token = [of_node[n] for n in tree.path(draw_id) for _ in tree.token_ids(n)]
         expected = []
@@ -205,12 +205,12 @@ def test_the_prior_may_be_the_reference() -> None:
 
 @pytest.mark.parametrize("name", ["ibtpo", "grpo", "dr-grpo", "treerl"])
 def test_methods_are_known_by_name(name: str) -> None:
-    assert Credit.named(name).node_weight is NodeWeight.LEAVES
+    assert Credit.by_name(name).node_weight is NodeWeight.LEAVES
 
 
 def test_an_unknown_method_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ValueError, match="ibtpo, grpo"):
-        Credit.named("ppo")
+        Credit.by_name("ppo")
 
 
 @pytest.mark.parametrize("switch", [{"beta": 0.0}, {"lam": -0.1}, {"kappa": math.inf}, {"epsilon": math.nan}])

@@ -18,7 +18,7 @@ class ConfigError(InvalidInput):
     title = "invalid configuration"
 
 
-def closest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?` with the known names closest to `word`; without a close one, all of them if they are few."""
     names = sorted(set(known))
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
@@ -36,9 +36,9 @@ def unknown_key(path: str, models: Mapping[str, type[BaseModel]]) -> str:
         return f"unknown key {path}; did you mean {' or '.join(same_name)}?"
     siblings = [known.rpartition(".")[2] for known in paths if known.rpartition(".")[0] == parent]
     if parent and siblings:
-        return f"unknown key {path}{closest(leaf, siblings)}"
+        return f"unknown key {path}{suggest(leaf, siblings)}"
     names = [known.rpartition(".")[2] for known in paths]
-    return f"unknown key {path}{closest(path, [*names, *paths, *models])}"
+    return f"unknown key {path}{suggest(path, [*names, *paths, *models])}"
 
 
 def explain(
@@ -47,7 +47,7 @@ def explain(
     """All that pydantic found wrong in `values`, by key."""
     lines = []
     for item in error.errors():
-        path = path_of(item["loc"], values)
+        path = error_path(item["loc"], values)
         key = ".".join((section, *path))
         if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             lines.append(unknown_key(key, models))
@@ -59,7 +59,7 @@ def explain(
     return "; ".join(lines)
 
 
-def path_of(location: Iterable[int | str], values: Any) -> tuple[str, ...]:
+def error_path(location: Iterable[int | str], values: Any) -> tuple[str, ...]:
     """Where in `values` the error is: pydantic's location, without the tags that it adds for one of several kinds."""
     path = []
     for part in location:

@@ -69,7 +69,7 @@ def shared_tables(models: Models) -> tuple[str, ...]:
     )
 
 
-def matching(name: str, paths: Sequence[str]) -> list[str]:
+def match_paths(name: str, paths: Sequence[str]) -> list[str]:
     """The paths that `name` may stand for: it leaves out the section, and tables, where that leaves no doubt.
 
     Of several, those with the fewest tables count. What goes deeper than the paths is kept as it is.

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shared.runtime.config.errors import ConfigError, explain, path_of
+from shared.runtime.config.errors import ConfigError, error_path, explain
 from shared.runtime.config.keys import Models
-from shared.runtime.config.overrides import resolve_overrides, set_value, split_override, value_of
+from shared.runtime.config.overrides import parse_value, resolve_overrides, set_value, split_override
 from shared.runtime.config.presets import read_preset
 from shared.runtime.config.renamed import refuse_old_keys
 
@@ -36,7 +36,7 @@ def _load(section: str, models: Models, table: dict[str, Any], overrides: Sequen
     for override in overrides:
         name, text = split_override(override)
         path = tuple(name.split(".")[1:])
-        set_value(table, path, value_of(text))
+        set_value(table, path, parse_value(text))
         texts[path] = text
     refuse_old_keys(section, table)
     values = {**_environment(models[section]), **table}
@@ -53,7 +53,7 @@ def _put_texts_back(values: dict[str, Any], texts: Mapping[tuple[str, ...], str]
     """Puts an override's text back where a string was wanted and its value read as a number or a date."""
     changed = False
     for item in error.errors():
-        path = path_of(item["loc"], values)
+        path = error_path(item["loc"], values)
         if item["type"] == "string_type" and path in texts:
             set_value(values, path, texts[path])
             changed = True

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared.runtime.config.errors import ConfigError, unknown_key
-from shared.runtime.config.keys import Key, Models, all_paths, matching, shared_tables, walk_keys
+from shared.runtime.config.keys import Key, Models, all_paths, match_paths, shared_tables, walk_keys
 from shared.runtime.config.presets import SECTIONS
 from shared.runtime.config.renamed import RENAMED_SECTIONS, old_paths, refuse_old_section
 
@@ -22,7 +22,7 @@ def resolve_overrides(overrides: Sequence[str], models: Models) -> dict[str, lis
         name, text = split_override(override)
         path = _resolve(name, models, paths, old)
         section, _, key = path.partition(".")
-        refuse_old_section(section, key, value_of(text))
+        refuse_old_section(section, key, parse_value(text))
         if section in models:
             resolved[section].append(f"{path}={text}")
     return resolved
@@ -51,7 +51,7 @@ def _resolve(name: str, models: Models, paths: Sequence[str], old: Sequence[str]
     section, _, below = name.partition(".")
     if below and section not in models and (section in SECTIONS or section in RENAMED_SECTIONS):
         return name
-    found = matching(name, paths) or matching(name, old)  # an old name is refused where its value is read
+    found = match_paths(name, paths) or match_paths(name, old)  # an old name is refused where its value is read
     if not found:
         raise ConfigError(unknown_key(name, models))
     if len(found) > 1:  # what several tables take from a shared one is meant there
@@ -61,7 +61,7 @@ def _resolve(name: str, models: Models, paths: Sequence[str], old: Sequence[str]
     return found[0]
 
 
-def value_of(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """An override's text as a TOML value, or as it stands."""
     try:
         return tomllib.loads(f"value = {text}")["value"]

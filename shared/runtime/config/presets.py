@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from shared.runtime.config.errors import ConfigError, closest
+from shared.runtime.config.errors import ConfigError, suggest
 from shared.runtime.config.renamed import refuse_old_section
 
 SECTIONS = ("rollout", "verifier", "learner", "launcher")
@@ -27,7 +27,7 @@ def preset_path(preset: str | Path) -> Path:
         if (path := folder / f"{preset}.toml").is_file():
             return path
     raise ConfigError(
-        f"no preset {preset!r}{closest(preset, preset_names())}; give one of these or the path of a .toml file"
+        f"no preset {preset!r}{suggest(preset, preset_names())}; give one of these or the path of a .toml file"
     )
 
 
@@ -44,7 +44,7 @@ def read_preset(preset: str | Path, sections: Iterable[str]) -> dict[str, dict[s
     for name, table in tables.items():
         if name not in known:
             refuse_old_section(name)
-            raise ConfigError(f"{path}: unknown section [{name}]{closest(name, known)}")
+            raise ConfigError(f"{path}: unknown section [{name}]{suggest(name, known)}")
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {name} is a section, write [{name}] and its keys below, not {name} = …")
     return tables

@@ -324,11 +324,11 @@ def test_training_makes_rewarded_answers_likelier(configure: Configure) -> None:
 def test_a_tree_has_a_signal_when_its_rewards_differ() -> None:
     rng = random.Random(16)
     equal, mixed = (scored(task(), draws(rng, 4, 0, rewards=rewards)) for rewards in ((1.0,), (1.0, 0.0)))
-    assert not has_signal(equal.rewards, Credit.named("ibtpo"))
-    assert has_signal(mixed.rewards, Credit.named("ibtpo"))
+    assert not has_signal(equal.rewards, Credit.by_name("ibtpo"))
+    assert has_signal(mixed.rewards, Credit.by_name("ibtpo"))
     assert has_signal(equal.rewards, Credit(ib_on_ties=True))
     cut = scored(task(), [replace(draw, finish=Finish.LENGTH) for draw in mixed.draws])
-    assert not has_signal(cut.rewards, Credit.named("ibtpo"))
+    assert not has_signal(cut.rewards, Credit.by_name("ibtpo"))
 
 
 @pytest.mark.parametrize("kind", list(NodeWeight))

@@ -15,7 +15,7 @@ from shared.tree.node import build_tree, trajectory
 from tests.learner.synthetic import V0, V1, credited_trajectories, draws, scored, task
 
 seeds = st.integers(0, 10_000)
-CREDIT = Credit.named("ibtpo")
+CREDIT = Credit.by_name("ibtpo")
 
 
 @given(seeds)
