@@ -41,10 +41,11 @@ test-full: install  ## The quick suite and every longer one that this machine ca
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/pytest -q -m "not sglang and not gpu" $(ARGS)
 
-# apart from the quick suite: on Python 3.11 to measure takes half as long again
+# Apart from the quick suite: on Python 3.11 measuring takes half as much processor time again. `make test` judges the tests;
+# here 1, some failed, is no failure, because the slower pace may be the reason.
 coverage: install  ## How much of services and shared the tests of single parts run; subprocesses do not count
 	@mkdir -p build
-	@$(BIN)/pytest -q -n 2 -m "not slow and not sglang and not gpu" --cov --cov-report= $(PARTS) $(ARGS)
+	@$(BIN)/pytest -q -n 2 -m "not slow and not sglang and not gpu" --tb=no --cov --cov-report= $(PARTS) $(ARGS) || [ $$? -eq 1 ]
 	@echo "coverage of services and shared: $$($(BIN)/coverage report --format=total)%"
 
 test-verifier-long: install  ## The verifier under a hundred thousand items and kills
