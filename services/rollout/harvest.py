@@ -106,14 +106,14 @@ class Harvest:
             await self._skip(claim, claim.task)
             return
         if claim.deliveries > self._max_deliveries:
-            await self._bury(claim, f"{claim.deliveries - 1} deliveries ended without a result")
+            await self._give_up(claim, f"{claim.deliveries - 1} deliveries ended without a result")
             return
         try:
             tree = await self._grower.grow(claim.task, self._policy.vocabulary)
             self._metrics.record_tree(tree, tree.figures())
             await self._deliver(claim, tree)
         except InvalidInput as error:
-            await self._bury(claim, str(error))
+            await self._give_up(claim, str(error))
         except asyncio.CancelledError:
             self._metrics.trees.labels(TreeResult.RELEASED).inc()
             await self._release(claim, failed=False)
@@ -127,7 +127,7 @@ class Harvest:
         if not isinstance(error, Unavailable | Overloaded):
             log.exception("tree_failed", task=claim.task.id, error=repr(error))
         if claim.deliveries >= self._max_deliveries:
-            await self._bury(claim, f"{claim.deliveries} deliveries failed, the last with: {error!r}")
+            await self._give_up(claim, f"{claim.deliveries} deliveries failed, the last with: {error!r}")
             return
         log.warning("tree_released", task=claim.task.id, error=str(error))
         await self._release(claim, failed=True)
@@ -137,7 +137,7 @@ class Harvest:
         self._metrics.trees.labels(TreeResult.UNREADABLE).inc()
         log.error("task_unreadable", task=task.id, deliveries=claim.deliveries, reason=task.reason)
         if claim.deliveries >= self._max_deliveries:
-            await self._bury(claim, f"unreadable in {claim.deliveries} deliveries: {task.reason}")
+            await self._give_up(claim, f"unreadable in {claim.deliveries} deliveries: {task.reason}")
 
     async def _deliver(self, claim: Claim, tree: ScoredTree) -> None:
         """Retries while Redis is unreachable, for at most `_FINISH_SECONDS`; then the task grows elsewhere."""
@@ -151,9 +151,9 @@ class Harvest:
                     raise
                 await asyncio.sleep(_WAIT_SECONDS)
 
-    async def _bury(self, claim: Claim, reason: str) -> None:
+    async def _give_up(self, claim: Claim, reason: str) -> None:
         self._metrics.trees.labels(TreeResult.DEAD_LETTER).inc()
-        log.error("task_buried", task=claim.task.id, reason=reason)
+        log.error("task_given_up", task=claim.task.id, reason=reason)
         with contextlib.suppress(Unavailable):
             await self._streams.tasks.give_up(claim, reason, self._replica)
 

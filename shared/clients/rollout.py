@@ -40,7 +40,7 @@ class RolloutClient:
                 if isinstance(event, GrowthFailed):
                     raise Unavailable(f"the tree could not be grown: {event.title}: {event.detail}")
                 if isinstance(event, TreeGrown):
-                    return self._unpack(base64.b64decode(event.tree))
+                    return self._unpack(event.tree)
         raise MalformedAnswer(f"{self._exchange.name} ended its answer before the tree was complete; see its log")
 
     async def push_weights(self, snapshot: Snapshot, within_seconds: float) -> None:
@@ -54,8 +54,9 @@ class RolloutClient:
         ):
             await response.aread()
 
-    def _unpack(self, packed: bytes) -> ScoredTree:
+    def _unpack(self, packed: bytes | str) -> ScoredTree:
+        """From its packed form, or from that as base64."""
         try:
-            return ScoredTree.unpack(packed)
-        except InvalidInput as error:
+            return ScoredTree.unpack(base64.b64decode(packed) if isinstance(packed, str) else packed)
+        except (InvalidInput, ValueError) as error:
             raise MalformedAnswer(f"{self._exchange.name} answered with no tree: {error}") from error

@@ -15,8 +15,8 @@ _RESPONSE = TypeAdapter(VerdictResponse)
 
 
 class VerifierClient:
-    """One verifier. `deadline_seconds` is what it may take to judge, None its own default; an item that is late then
-    has an outcome that says so. `within_seconds` bounds the call."""
+    """One verifier. It stops judging after `deadline_seconds` (None: its own default), which the outcomes of late items
+    say; `within_seconds` bounds the call."""
 
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
         self._exchange = Exchange(http, url, f"the verifier at {url}")

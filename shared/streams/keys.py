@@ -45,7 +45,7 @@ class RunKeys:
     @property
     def handled_dead_letters(self) -> str:
         """List: the newest dead letters that the learner has counted, for people to read."""
-        return self._key("buried")
+        return self._key("handled-dead-letters")
 
     @property
     def replicas(self) -> str:

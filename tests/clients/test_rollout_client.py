@@ -114,7 +114,10 @@ async def test_a_call_ends_at_its_deadline(serve: Serve) -> None:
             await RolloutClient(*served).grow(REQUEST, 0.2)
 
 
-@pytest.mark.parametrize("body", [b"", b"\x80", b"no tree", b'{"event": "draw"}\n', b'{"event": "other"}\n'])
+NO_TREE = TreeGrown(tree="x", root_value=None, is_mixed=False, ib_score=None, cov_eta=None).model_dump_json().encode()
+
+
+@pytest.mark.parametrize("body", [b"", b"\x80", b"no tree", b'{"event": "draw"}\n', b'{"event": "other"}\n', NO_TREE])
 async def test_an_answer_that_cannot_be_read_is_malformed(serve: Serve, body: bytes) -> None:
     router = APIRouter()
 

@@ -1,4 +1,4 @@
-"""The harvest on a real Redis: claims are kept, finished, released or buried, and none is lost."""
+"""The harvest on a real Redis: claims are kept, finished, released or given up, and none is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -79,7 +79,7 @@ def _check(run: Path, log: Path) -> None:
     assert [event["cause"] for event in events(log, "engine_up")] == ["first", "lost"]
     replaced = [event["version"] for event in events(log, "weights_replaced")]
     assert len(replaced) == len(set(replaced)) >= 5
-    assert not events(log, "task_buried")
+    assert not events(log, "task_given_up")
     assert not Path(f"/proc/{events(log, 'sglang_started')[-1]['pid']}").exists()
     figures = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [figure for figure in figures if "loss" in figure]
