@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
 # The tests of single parts, which `make coverage` runs.
-PARTS := $(addprefix tests/,tree protocol runtime streams weights learner rollout verifier launcher)
+PARTS := $(addprefix tests/,tree protocol runtime streams weights clients learner rollout verifier launcher demo)
 VENV := .venv
 BIN := $(VENV)/bin
 # The real SGLang for tests on a plain CPU, in an environment of its own: its pins are not ours.
