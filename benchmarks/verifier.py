@@ -1,9 +1,9 @@
-"""What judging mathematical answers costs beside math-verify alone, and what the service adds to judging.
+"""The cost of judging mathematical answers beside math-verify alone, and what HTTP adds to it.
 
 python -m benchmarks.verifier            all tables (about a minute of one core)
 python -m benchmarks.verifier --quick    fewer rounds (some seconds)
 
-Rounds of each kind alternate in one run, so that other work on the machine meets all of them; ratios are per round.
+Both sides alternate within one run, so that other work on the machine slows both; ratios are per round.
 The answers are those of the tests (tests/verifier/data).
 """
 
@@ -38,8 +38,8 @@ ROWS_OF_A_ROUND = 100
 ITEMS_OF_A_BATCH = 1_000
 
 
-def items_of(name: str) -> list[VerdictItem]:
-    """The rows of a corpus as items; GSM8K's final line becomes a box, as a model would write it."""
+def load_items(name: str) -> list[VerdictItem]:
+    """The rows of a corpus as items. GSM8K's final line becomes a box, as a model would write it."""
     rows = [json.loads(line) for line in gzip.decompress((DATA / name).read_bytes()).splitlines()]
     items = []
     for number, row in enumerate(rows):
@@ -49,7 +49,7 @@ def items_of(name: str) -> list[VerdictItem]:
     return items
 
 
-async def judged(service: VerifierService, items: Sequence[VerdictItem]) -> list[Judgement]:
+async def judge_items(service: VerifierService, items: Sequence[VerdictItem]) -> list[Judgement]:
     """Judges without HTTP."""
     judgements: dict[int, Judgement] = {}
     await service.judge.judge(service.judge.admit(items), 60, judgements.__setitem__)
@@ -57,29 +57,29 @@ async def judged(service: VerifierService, items: Sequence[VerdictItem]) -> list
 
 
 def judge_with_math_verify(items: Sequence[VerdictItem]) -> None:
-    """As its README says."""
+    """Judges as math-verify's README says."""
     for item in items:
         verify(parse(f"${item.answer_key['gold']}$"), parse(item.response))
 
 
-async def cpu_seconds_of_rounds(
+async def measure_rounds(
     service: VerifierService, items: list[VerdictItem], num_rounds: int
 ) -> tuple[list[float], list[float]]:
     """CPU seconds per answer of the verifier, and of math-verify, round by round."""
-    own, theirs = [], []
+    ours, theirs = [], []
     for seed in range(num_rounds):
         sample = random.Random(seed).sample(items, ROWS_OF_A_ROUND)
         gc.collect()  # each side pays for its own garbage
         start = time.process_time()
-        await judged(service, sample)
+        await judge_items(service, sample)
         middle = time.process_time()
         judge_with_math_verify(sample)
-        own.append((middle - start) / len(sample))
+        ours.append((middle - start) / len(sample))
         theirs.append((time.process_time() - middle) / len(sample))
-    return own, theirs
+    return ours, theirs
 
 
-def spread(values: Sequence[float], pattern: str = "{:.1f}") -> str:
+def format_spread(values: Sequence[float], pattern: str = "{:.1f}") -> str:
     """min | median | max, as cells of a table."""
     return " | ".join(pattern.format(pick(values)) for pick in (min, median, max))
 
@@ -89,24 +89,26 @@ async def print_math_table(service: VerifierService, num_rounds: int) -> None:
     print("| | answers | by workers | CPU µs each: min | median | max | math-verify's / ours: min | median | max |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, file in CORPORA.items():
-        items = items_of(file)
-        rules = [judgement.rule for judgement in await judged(service, items)]
-        own, theirs = await cpu_seconds_of_rounds(service, items, num_rounds)
-        ratios = [their / our for our, their in zip(own, theirs, strict=True)]
-        micros = [1e6 * seconds for seconds in own]
+        items = load_items(file)
+        rules = [judgement.rule for judgement in await judge_items(service, items)]
+        ours, theirs = await measure_rounds(service, items, num_rounds)
+        ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
+        micros = [1e6 * seconds for seconds in ours]
         share = rules.count("math-verify") / len(rules)
-        print(f"| {name} | {len(items):,} | {share:.1%} | {spread(micros)} | {spread(ratios, '{:.0f}')} |")
+        print(
+            f"| {name} | {len(items):,} | {share:.1%} | {format_spread(micros)} | {format_spread(ratios, '{:.0f}')} |"
+        )
 
 
 async def print_service_table(service: VerifierService, client: httpx.AsyncClient, num_rounds: int) -> None:
     print(f"\n## What the service adds, in a batch of {ITEMS_OF_A_BATCH:,}\n")
-    items = items_of(CORPORA["GSM8K chains"])[:ITEMS_OF_A_BATCH]
+    items = load_items(CORPORA["GSM8K chains"])[:ITEMS_OF_A_BATCH]
     body = VerdictRequest(items=tuple(items)).model_dump_json().encode()
     direct, whole = [], []
     for _ in range(num_rounds + 1):
         gc.collect()
         start = time.process_time()
-        await judged(service, items)
+        await judge_items(service, items)
         middle = time.process_time()
         await client.post("/v1/verdicts", content=body, headers={"content-type": "application/json"})
         direct.append(1e6 * (middle - start) / len(items))
@@ -115,11 +117,11 @@ async def print_service_table(service: VerifierService, client: httpx.AsyncClien
     print("| CPU µs per item | min | median | max |\n|---|---|---|---|")
     rows = (("the judge, called directly", direct), ("POST /v1/verdicts, its client included", whole), ("added", added))
     for name, micros in rows:
-        print(f"| {name} | {spread(micros[1:])} |")  # the first round builds what later ones have
+        print(f"| {name} | {format_spread(micros[1:])} |")  # the first round builds what later ones have
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[tuple[VerifierService, httpx.AsyncClient]]:
+async def open_verifier() -> AsyncIterator[tuple[VerifierService, httpx.AsyncClient]]:
     """A verifier without a cache, and a client of it."""
     service = VerifierService(VerifierConfig(cache_entries=0, math=MathConfig(workers=1)))
     transport = httpx.ASGITransport(service.app)
@@ -132,8 +134,10 @@ async def running() -> AsyncIterator[tuple[VerifierService, httpx.AsyncClient]]:
 
 async def main(num_rounds: int) -> None:
     logging.disable(logging.CRITICAL)
-    async with running() as (service, client):
-        await judged(service, [VerdictItem(id="1", kind="math", response=r"\boxed{x}", answer_key={"gold": "|x|"})])
+    async with open_verifier() as (service, client):
+        await judge_items(
+            service, [VerdictItem(id="1", kind="math", response=r"\boxed{x}", answer_key={"gold": "|x|"})]
+        )
         await print_math_table(service, num_rounds)
         await print_service_table(service, client, num_rounds)
 

@@ -57,7 +57,7 @@ class TokenCursor:
         if self.peek().kind is not TokenKind.END:
             raise UnreadableAnswer(f"{self.peek().text!r} is left over")
 
-    def nested(self, read: Callable[[], Form]) -> Form:
+    def read_nested(self, read: Callable[[], Form]) -> Form:
         """Calls `read` one level deeper. Raises TooDeep."""
         self._depth += 1
         if self._depth > MAX_DEPTH:

@@ -55,7 +55,7 @@ class ExpressionParser:
 
     def sum(self) -> Form:
         """A sum, up to the first token that cannot continue it."""
-        form = self._signed()
+        form = self._first_term()
         while self._cursor.is_at("+", "-", "\\pm", "\\mp"):
             sign = self._cursor.next().text
             right = self._product()
@@ -67,7 +67,7 @@ class ExpressionParser:
                 form = Sum((*terms_of(form), right if sign == "+" else negate(right)))
         return form
 
-    def _signed(self) -> Form:
+    def _first_term(self) -> Form:
         if self._cursor.accept("+"):
             return self._product()
         if self._cursor.accept("-"):
@@ -131,7 +131,7 @@ class ExpressionParser:
         if self._cursor.is_at("{"):
             return self._atom()
         if self._cursor.accept("-"):
-            return negate(self._cursor.nested(self.group))
+            return negate(self._cursor.read_nested(self.group))
         token = self._cursor.peek()
         if token.kind is TokenKind.NUMBER and len(token.text) <= MAX_DIGITS:
             return Number(Fraction(self._cursor.next().text))
@@ -152,7 +152,7 @@ class ExpressionParser:
         return self.group()
 
     def _atom(self) -> Form:
-        return self._cursor.nested(self._read_atom)
+        return self._cursor.read_nested(self._read_atom)
 
     def _read_atom(self) -> Form:
         token = self._cursor.next()
@@ -164,7 +164,7 @@ class ExpressionParser:
             case TokenKind.COMMAND:
                 return self._command(token)
             case TokenKind.SIGN if token.text in ("(", "[", "\\{", "{"):
-                return self._bracketed(token.text)
+                return self._brackets(token.text)
             case TokenKind.SIGN if token.text == "|":
                 return self._bars()
             case _:
@@ -257,7 +257,7 @@ class ExpressionParser:
         if name in ("overline", "bar", "widehat", "tilde"):
             return Apply(name, (self.group(),))
         if name == "langle":
-            return self._bracketed("\\langle")
+            return self._brackets("\\langle")
         if name == "mathbb":
             return Symbol(f"mathbb {_subscript(self.group())}")
         if name == "begin":
@@ -281,7 +281,7 @@ class ExpressionParser:
         exponent = self.group() if self._cursor.accept("^") else None
         if base is None and exponent is not None and self._cursor.accept("_"):
             base = self.group()
-        argument = self._cursor.nested(self._read_atom if self._cursor.is_at("(", "{") else self._plain_product)
+        argument = self._cursor.read_nested(self._read_atom if self._cursor.is_at("(", "{") else self._plain_product)
         if exponent == _MINUS_ONE and name in ("sin", "cos", "tan"):
             return Apply("arc" + name, (argument,))
         form = Apply(name, (argument,) if base is None else (argument, base))
@@ -305,7 +305,7 @@ class ExpressionParser:
         self._cursor.expect("|")
         return Apply("abs", (inside,))
 
-    def _bracketed(self, opening: str) -> Form:
+    def _brackets(self, opening: str) -> Form:
         in_bars, self._in_bars = self._in_bars, False
         closings = _CLOSING[opening]
         items = () if opening == "\\{" and self._cursor.is_at("\\}") else self._read_items()
