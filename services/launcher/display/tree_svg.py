@@ -1,4 +1,7 @@
-"""A scored tree as an SVG: steps from left to right, one line per answer, coloured by value."""
+"""A scored tree as an SVG: steps from left to right, one line per answer, coloured by value.
+
+We lay it out ourselves because the page must work without scripts, and graph layouts need Graphviz.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""Runs services as processes: starts them, waits until they are ready, restarts those that die, stops them in order."""
+"""Runs services as processes: starts them, waits until they are ready, restarts those that die, stops them in order.
+
+This is ours: supervisors such as systemd need an installation, and none keeps both a free port over a restart and an
+order of stopping.
+"""
 
 import asyncio
 import os
