@@ -112,7 +112,7 @@ async def test_what_outlasts_the_grace_is_cut_and_the_exit_code_says_so(processe
     assert small.exit_code() == ExitCode.GRACE_EXCEEDED
 
 
-async def test_a_second_signal_ends_the_patience(processes: Callable[..., SmallProcess]) -> None:
+async def test_a_second_signal_ends_the_grace(processes: Callable[..., SmallProcess]) -> None:
     small = processes(grace_seconds=60)
     async with httpx.AsyncClient(base_url=small.url()) as client:
         slow = asyncio.create_task(client.get("/v1/slow/60000", timeout=60))
