@@ -16,7 +16,6 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from services.rollout.engines.embedded.forward import EagerPass
 from services.rollout.engines.embedded.kv import RowKV
 from services.rollout.engines.embedded.model import PolicyModel, load_model
 from shared.errors import InvalidInput
@@ -74,7 +73,7 @@ def test_other_models_are_served_traced_or_as_they_are(
 ) -> None:
     policy = load_model(bundle(config, tmp_path), None)
     policy.trace()
-    assert isinstance(policy._decode_pass, EagerPass) != is_traced
+    assert policy.is_traced == is_traced
     assert largest_difference(policy, AutoModelForCausalLM.from_pretrained(tmp_path).eval()) < 1e-4
 
 

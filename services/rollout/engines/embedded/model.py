@@ -35,15 +35,20 @@ class PolicyModel:
         self._model = model.eval().requires_grad_(False)
         # With a padding token GPT-2 searches every batch for padding; rows have none.
         self._model.config.pad_token_id = None
-        self._is_traced = False
+        self._should_trace = False
         self.kv_shape = _kv_shape(model)
         self._prefill_pass: ForwardPass = EagerPass(model.base_model, self.kv_shape)
         self._decode_pass: ForwardPass = EagerPass(model, self.kv_shape)
         self._check_row_attention()
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether decodes run as a trace."""
+        return not isinstance(self._decode_pass, EagerPass)
+
     def trace(self) -> None:
         """Makes the passes faster if the model allows it; takes as long as some hundred passes."""
-        self._is_traced = True
+        self._should_trace = True
         self._prefill_pass = trace(EagerPass(self._model.base_model, self.kv_shape), self.kv_shape)
         self._decode_pass = trace(EagerPass(self._model, self.kv_shape), self.kv_shape)
 
@@ -64,7 +69,7 @@ class PolicyModel:
         """The model that serves from now on: this one with the weights of `new`, its trace kept, if they differ in
         nothing else; otherwise `new`."""
         if _computation(new._model) != _computation(self._model):
-            if self._is_traced:
+            if self._should_trace:
                 new.trace()
             return new
         new_weights = new._model.state_dict()

@@ -1,4 +1,4 @@
-"""Which tokens are drawn, how often, and with which log-probabilities."""
+"""Which tokens are sampled, how often, and with which log-probabilities."""
 
 import math
 import random
