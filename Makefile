@@ -51,6 +51,9 @@ coverage: install  ## How much of services and shared the tests of single parts 
 test-verifier-long: install  ## The verifier under a hundred thousand items and kills
 	@$(BIN)/pytest -q -s -m slow tests/verifier $(ARGS)
 
+dashboards: install  ## Write the dashboards and the operator's rules; ARGS="--docs URL" says where docs/ is read
+	@$(BIN)/python deploy/generate.py $(ARGS)
+
 test-manifests: install  ## Prometheus rules, dashboards, Kubernetes manifests, Dockerfiles: all that needs no cluster
 	@tests/manifests/run
 
@@ -70,10 +73,6 @@ sglang-cpu: $(SGLANG_VENV)/.installed  ## The real SGLang for a plain CPU, in .v
 
 test-sglang: install sglang-cpu  ## The tests against the real SGLang: parity, weights, reuse, a run that learns
 	@$(BIN)/pytest -q -m sglang tests/sglang $(ARGS)
-
-dashboards: install  ## Write Grafana's dashboards and Prometheus' rules for the operator from their sources
-	@$(BIN)/python deploy/grafana/generate.py
-	@$(BIN)/python deploy/prometheus/generate.py
 
 lint: install  ## Style
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
