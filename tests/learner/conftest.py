@@ -13,6 +13,9 @@ from shared.streams import RunStreams, connect
 from tests.learner.fake_replica import FakeReplica, Replica
 from tests.learner.policies import write_policy
 
+Configure = Callable[..., LearnerConfig]
+"""Makes a small configuration, with changes."""
+
 torch.set_num_threads(1)  # several tests share few cores
 
 
@@ -49,7 +52,7 @@ def replica(streams: RunStreams, tmp_path: Path) -> Replica:
 
 
 @pytest.fixture
-def configure(policy_dir: Path, problems_file: Path, tmp_path: Path) -> Callable[..., LearnerConfig]:
+def configure(policy_dir: Path, problems_file: Path, tmp_path: Path) -> Configure:
     """Makes a small configuration, with changes."""
 
     def make(**changes: Any) -> LearnerConfig:

@@ -3,7 +3,6 @@
 import json
 import random
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -29,7 +28,7 @@ def trees(seed: int, count: int) -> list[ScoredTree]:
 def run_on_rank0(ranks: RankWorkers, steps: int, out: Path) -> None:
     """Trains, and writes all results."""
     updates = [
-        asdict(ranks.step(build_all(trees(number, 5)), WeightVersion(1, number), 0.01, str(number)))
+        ranks.step(build_all(trees(number, 5)), WeightVersion(1, number), 0.01, str(number)).model_dump()
         for number in range(steps)
     ]
     gap = ranks.engine_gap(trees(99, 3), V0)

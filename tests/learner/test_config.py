@@ -1,10 +1,9 @@
 """The configuration: what it refuses, and what it derives."""
 
-from collections.abc import Callable
-
 import pytest
 
-from services.learner.config import LearnerConfig, OptimizerConfig, Schedule
+from services.learner.config import OptimizerConfig, Schedule
+from tests.learner.conftest import Configure
 
 
 def test_the_learning_rate_warms_up_to_its_height() -> None:
@@ -26,7 +25,7 @@ def test_the_learning_rate_falls_as_its_schedule_says(schedule: Schedule, height
     assert config.learning_rate(7, 1.3) == pytest.approx(heights[-1])
 
 
-def test_a_configuration_says_what_it_needs(configure: Callable[..., LearnerConfig]) -> None:
+def test_a_configuration_says_what_it_needs(configure: Configure) -> None:
     for changes, complaint in (
         ({"total_steps": None}, "say when the run ends"),
         ({"growth": {"sampler": "ib", "temperature": 0}}, "no distribution to learn from"),

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -21,12 +20,12 @@ from shared.protocol.status import RunState, RunStatus
 from shared.runtime.child_process import kill_group
 from shared.streams import RunStreams
 from tests.accounts import is_balanced
+from tests.learner.conftest import Configure
 from tests.learner.fake_replica import FakeReplica
+from tests.learner.torchrun import ENVIRONMENT, rank_command
 from tests.redis_process import RedisProcess
 from tests.waiting import wait_until_async
 
-Configure = Callable[..., LearnerConfig]
-_ROOT = Path(__file__).parents[2]
 _SCRIPT = Path(__file__).with_name("learner_process.py")
 
 
@@ -41,16 +40,9 @@ class LearnerProcess:
 
     def start(self, size: int = 1) -> None:
         """Starts it as `size` ranks."""
-        environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
-        ranks = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
+        command = rank_command(size, _SCRIPT, self._config)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *ranks, str(_SCRIPT), str(self._config)],
-                env=environment,
-                stderr=log,
-                stdout=log,
-                start_new_session=True,
-            )
+            self._process = subprocess.Popen(command, env=ENVIRONMENT, stderr=log, stdout=log, start_new_session=True)
 
     def rank_pids(self) -> list[int]:
         """The processes that torchrun started, by rank."""

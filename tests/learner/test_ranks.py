@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,11 +17,11 @@ from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.trainer import Trainer
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion
+from tests.learner.conftest import Configure
 from tests.learner.rank_process import trees
 from tests.learner.synthetic import build_all
+from tests.learner.torchrun import ENVIRONMENT, rank_command
 
-Configure = Callable[..., LearnerConfig]
-_ROOT = Path(__file__).parents[2]
 _RANK_PROCESS = Path(__file__).with_name("rank_process.py")
 
 
@@ -39,16 +36,9 @@ class Launcher:
         """The directory that the ranks wrote."""
         out = self._directory / name
         out.mkdir()
-        program = [str(_RANK_PROCESS), str(self._directory / "config.json"), str(steps), str(out)]
-        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
-        environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, *start, *program, *([str(checkpoint)] if checkpoint else [])],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
+        arguments = [self._directory / "config.json", steps, out, *([checkpoint] if checkpoint else [])]
+        command = rank_command(size, _RANK_PROCESS, *arguments)
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr[-3000:]
         return out
 

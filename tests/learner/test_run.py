@@ -24,11 +24,10 @@ from shared.streams.keys import RUNS
 from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore
 from tests.accounts import is_balanced
+from tests.learner.conftest import Configure
 from tests.learner.fake_replica import Replica
 from tests.redis_process import RedisProcess
 from tests.waiting import wait_until_async
-
-Configure = Callable[..., LearnerConfig]
 
 
 class RunningLearner:

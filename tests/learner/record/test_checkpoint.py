@@ -2,13 +2,11 @@
 
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from services.learner.config import LearnerConfig
 from services.learner.ledger import Ledger, TaskId
 from services.learner.record.checkpoint import CheckpointStore
 from services.learner.record.state import LearnerState, RunTotals, SavedLedger, SavedProgress
@@ -17,6 +15,7 @@ from services.learner.training.prefix_rows import PrefixRows
 from shared.errors import InvalidInput
 from shared.protocol.tree import TreeUsage
 from shared.tree.draw import WeightVersion
+from tests.learner.conftest import Configure
 from tests.learner.synthetic import draws, scored, task, trie_of
 
 
@@ -26,7 +25,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def policy(configure: Callable[..., LearnerConfig]) -> Policy:
+def policy(configure: Configure) -> Policy:
     config = configure()
     return Policy(config.model, 1.0, config.optimizer)
 
@@ -42,7 +41,7 @@ def state(step: int, fed: int = 3) -> LearnerState:
     return LearnerState(progress=progress, ledger=SavedLedger.of(ledger))
 
 
-def test_what_was_saved_is_what_is_found(policy: Policy, configure: Callable[..., LearnerConfig], root: Path) -> None:
+def test_what_was_saved_is_what_is_found(policy: Policy, configure: Configure, root: Path) -> None:
     policy.model.statistics(PrefixRows.collate([trie_of([3, 4, 5])])).logprobs_RS.sum().backward()
     policy.apply_gradients(0.01)
     CheckpointStore(root, 2).save(policy, state(4))

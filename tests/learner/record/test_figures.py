@@ -1,11 +1,9 @@
 """The figures of a step and of a whole run."""
 
 import random
-from collections.abc import Callable
 
 import pytest
 
-from services.learner.config import LearnerConfig
 from services.learner.metrics import Phase
 from services.learner.record.figures import measure_trees, sampling_figures, step_figures, summary
 from services.learner.record.progress import Progress
@@ -14,9 +12,8 @@ from services.learner.serving.evaluation import make_evaluation
 from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
 from shared.tree.draw import WeightVersion
+from tests.learner.conftest import Configure
 from tests.learner.synthetic import V0, draws, scored, task
-
-Configure = Callable[..., LearnerConfig]
 
 
 def test_a_step_shows_means_over_all_its_trees() -> None:

@@ -1,18 +1,15 @@
 """How far a run is, and when it is done."""
 
 import random
-from collections.abc import Callable
 
 import pytest
 
-from services.learner.config import LearnerConfig
 from services.learner.record.figures import measure_trees
 from services.learner.record.progress import Progress
 from services.learner.record.state import SavedProgress
 from services.learner.training.trajectories import BuiltTree
+from tests.learner.conftest import Configure
 from tests.learner.synthetic import draws, scored, task
-
-Configure = Callable[..., LearnerConfig]
 
 
 def test_a_budget_of_tokens_and_one_of_steps_end_a_run_whichever_comes_first(configure: Configure) -> None:

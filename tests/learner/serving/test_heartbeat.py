@@ -13,6 +13,7 @@ from shared.errors import Conflict
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import RunState, RunStatus
 from shared.streams import RunStreams, connect
+from tests.learner.conftest import Configure
 from tests.learner.synthetic import task
 from tests.waiting import wait_until_async
 
@@ -39,7 +40,7 @@ class Learner:
 
 
 @pytest.fixture
-def learner(configure: Callable[..., LearnerConfig], streams: RunStreams, monkeypatch: pytest.MonkeyPatch) -> Learner:
+def learner(configure: Configure, streams: RunStreams, monkeypatch: pytest.MonkeyPatch) -> Learner:
     monkeypatch.setattr("services.learner.serving.heartbeat._STATUS_SECONDS", 0.02)
     monkeypatch.setattr("services.learner.serving.heartbeat._RENEW_SECONDS", 0.02)
     return Learner(configure(total_steps=7), streams)

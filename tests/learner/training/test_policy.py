@@ -1,16 +1,16 @@
 """The policy: log-probabilities as METHOD defines them, its layout on disk, and what it refuses."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from services.learner.config import LearnerConfig, OptimizerConfig
+from services.learner.config import OptimizerConfig
 from services.learner.training.policy import LanguageModel, Policy
 from services.learner.training.prefix_rows import PrefixRows
 from shared.errors import InvalidInput
+from tests.learner.conftest import Configure
 from tests.learner.policies import VOCAB_SIZE, write_policy
 from tests.learner.synthetic import trie_of
 
@@ -104,7 +104,7 @@ def test_the_reference_stays_as_it_was(policy_dir: Path) -> None:
     assert policy.model.vocab_size == VOCAB_SIZE
 
 
-def test_a_policy_goes_on_from_its_optimizer_state(configure: Callable[..., LearnerConfig], tmp_path: Path) -> None:
+def test_a_policy_goes_on_from_its_optimizer_state(configure: Configure, tmp_path: Path) -> None:
     def trained(policy: Policy, steps: int) -> Policy:
         for _ in range(steps):
             policy.model.statistics(IDS).logprobs_RS.sum().backward()
@@ -122,7 +122,7 @@ def test_a_policy_goes_on_from_its_optimizer_state(configure: Callable[..., Lear
         assert torch.equal(tensor, resumed.model.module.state_dict()[name]), name
 
 
-def test_asking_for_the_optimizers_state_changes_nothing(configure: Callable[..., LearnerConfig]) -> None:
+def test_asking_for_the_optimizers_state_changes_nothing(configure: Configure) -> None:
     config = configure()
     asked, left = (Policy(config.model, 1.0, config.optimizer) for _ in range(2))
     assert asked.optimizer_state() == {}

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Credit, NodeWeight, Prior, advantages, has_signal
 from shared.tree.draw import Draw, Finish, WeightVersion
 from shared.tree.node import trajectory
+from tests.learner.conftest import Configure
 from tests.learner.synthetic import V0, build_all, draws, scored, task, trie_of, with_logprobs
 
-Configure = Callable[..., LearnerConfig]
 CURRENT = WeightVersion(1, 1)
 
 
