@@ -113,10 +113,11 @@ class Run:
         self._progress.begin_generation(generation)
         log.info("lease_acquired", run=self._config.run, generation=generation, step=self._progress.step)
 
-    async def execute(self, *, is_new: bool) -> None:
-        """Trains until the run is done or stopped; the lease must be held."""
+    async def execute(self, *, is_new: bool, has_new_growth: bool = False) -> None:
+        """Trains until the run is done or stopped; the lease must be held. A run that is resumed `has_new_growth` if it
+        grew its tasks otherwise before."""
         try:
-            await self._begin(is_new)
+            await self._begin(is_new, has_new_growth)
             while not self._progress.is_done:
                 await self._step()
             await self._finish()
@@ -126,12 +127,14 @@ class Run:
             self._progress.state, self._progress.message = RunState.FAILED, str(error)
             raise
 
-    async def _begin(self, is_new: bool) -> None:
+    async def _begin(self, is_new: bool, has_new_growth: bool) -> None:
         streams, parts, step = self._parts.streams, self._parts, self._progress.step
         parts.metrics_log.drop_after(step)
         if is_new:
             await self._retry(streams.forget)  # an earlier run of this name may have left entries
         await self._retry(streams.status_keys.clear_stop)
+        if has_new_growth:
+            await self._replace_tasks()
         if not is_new:
             await self._retry(parts.feed.catch_up)
             await self._retry(parts.intake.recover)
@@ -139,6 +142,14 @@ class Run:
         await self._evaluate_if_due()
         if step == 0:
             await self._checkpoint()
+
+    async def _replace_tasks(self) -> None:
+        """Discards the tasks and trees on the streams and sends what is outstanding as it is made now."""
+        await self._retry(self._parts.streams.clear)
+        outstanding = self._parts.ledger.outstanding
+        self._parts.feed.resend(outstanding)
+        log.warning("tasks_replaced", tasks=len(outstanding), reason="growth or method changed since the checkpoint")
+        await self._checkpoint()  # which knows from now on how the tasks on the streams are grown
 
     async def _step(self) -> None:
         """One step of the algorithm, and what is due after it."""

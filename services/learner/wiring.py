@@ -66,10 +66,12 @@ class LearnerService:
         self._checkpoint = checkpoint = _starting_point(config, checkpoints)
         self.ranks = ranks = _load_rank0(config, checkpoint, process_group)
         train, held_out = _read_problems(config, ranks.policy)
-        state = _initial_state(checkpoint, fingerprint(train))
-        self._progress = progress = Progress(config, state.progress)
-        ledger = state.ledger.load()
         sequence = TaskSequence(config.run, config.seed, train, config.growth, config.score)
+        state = _initial_state(checkpoint, fingerprint(train), config.seed)
+        growth = sequence.growth_fingerprint
+        self._has_new_growth = state.progress.growth not in ("", growth)
+        self._progress = progress = Progress(config, state.progress.model_copy(update={"growth": growth}))
+        ledger = state.ledger.load()
         feed = Feed(streams, sequence, ledger, lambda: progress.capacity)
         intake = Intake(
             streams,
@@ -98,7 +100,9 @@ class LearnerService:
             torch_thread=self._torch_thread,
         )
         self.run = run = Run(config, progress, parts, owner=f"{socket.gethostname()}:{config.run_dir.resolve()}")
-        self._heartbeat = LearnerHeartbeat(streams, progress, ledger, self._url, run.stop, run.lose_lease)
+        self._heartbeat = LearnerHeartbeat(
+            streams, progress, ledger, self._url, run.stop, run.lose_lease, lambda: parts.batches.silent_seconds
+        )
         metrics.show_accounts(lambda: ledger.accounts)
         metrics.show_status(self._heartbeat.status)
         self.app = create_app(
@@ -145,7 +149,7 @@ class LearnerService:
         try:
             await self.run.acquire_lease()
             self._heartbeat.start()
-            await self.run.execute(is_new=self._checkpoint is None)
+            await self.run.execute(is_new=self._checkpoint is None, has_new_growth=self._has_new_growth)
             code = self._exit_code()
         except Stopped:
             code = self._exit_code()
@@ -193,11 +197,16 @@ def _starting_point(config: LearnerConfig, checkpoints: CheckpointStore) -> Chec
     return latest
 
 
-def _initial_state(checkpoint: Checkpoint | None, data: str) -> LearnerState:
-    """The checkpoint's state, else an empty one. InvalidInput when the checkpoint is of other data."""
+def _initial_state(checkpoint: Checkpoint | None, data: str, seed: int) -> LearnerState:
+    """The checkpoint's state, else an empty one. InvalidInput when the checkpoint is of other data or another seed."""
     if checkpoint is None:
-        return LearnerState(progress=SavedProgress(data=data), ledger=SavedLedger())
+        return LearnerState(progress=SavedProgress(data=data, seed=seed), ledger=SavedLedger())
     state = checkpoint.state()
+    if state.progress.seed not in (None, seed):
+        raise InvalidInput(
+            f"checkpoint {checkpoint.directory} counts its problems in the order of seed {state.progress.seed}, so it "
+            f"cannot be resumed with seed {seed}: give seed={state.progress.seed}, or another run_dir for a new run"
+        )
     if state.progress.data != data:
         raise InvalidInput(
             f"checkpoint {checkpoint.directory} was trained on other problems than those in learner.data, so it cannot "

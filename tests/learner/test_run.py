@@ -370,6 +370,40 @@ async def test_a_problem_that_gets_no_answer_costs_an_evaluation_that_problem_al
         assert await learner.end() == 0
 
 
+@pytest.mark.parametrize(
+    "change", [{"growth": {"max_tokens": 12}}, {"growth": {"temperature": 0.9}}, {"method": {"beta": 3.0}}]
+)
+async def test_a_run_that_is_resumed_with_other_growth_grows_its_open_tasks_anew(
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams, change: dict[str, dict[str, float]]
+) -> None:
+    growth = {"sampler": {"kind": "independent", "initial_draws": 8}, "max_tokens": 16}
+    config = configure(redis_url=redis_url, total_steps=1000, growth=growth)
+    async with replica("one"), running(config) as learner:
+        step = (await learner.when(lambda status: status.step >= 1)).step
+        learner.interrupt()
+        assert await learner.end() == ExitCode.INTERRUPTED
+    assert await streams.tasks.ids() | await streams.trees.ids()
+    changed = configure(
+        redis_url=redis_url,
+        total_steps=1000,
+        growth=growth | change.get("growth", {}),
+        method=change.get("method", {}),
+    )
+    async with replica("two"), running(changed) as again:
+        later = await again.when(lambda status: status.step > step + 2)
+        assert later.accounts.foreign == 0
+        assert is_balanced(later.accounts)
+        again.interrupt()
+        assert await again.end() == ExitCode.INTERRUPTED
+
+
+async def test_a_run_is_not_resumed_with_another_seed(configure: Configure, redis_url: str, replica: Replica) -> None:
+    async with replica("one"), running(configure(redis_url=redis_url, total_steps=1)) as learner:
+        assert await learner.end() == 0
+    with pytest.raises(InvalidInput, match="the order of seed 0, so it cannot be resumed with seed 5: give seed=0"):
+        build(configure(redis_url=redis_url, total_steps=2, seed=5))
+
+
 def test_what_cannot_be_run_is_refused_at_the_start(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="resume is require, but"):
         build(configure(resume="require"))

@@ -37,6 +37,12 @@ class BatchCollector:
         self._stragglers: set[tuple[TaskId, int]] = set()
         """The attempts that no batch waits for any more."""
         self._checked = time.monotonic()
+        self._silent_since: float | None = None
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long it has waited without an arrival; 0 while it does not wait."""
+        return 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
 
     async def collect(self, size: int, version: WeightVersion) -> tuple[Arrival, ...]:
         """The next `size` trees, none of which is stale under the weights `version`.
@@ -45,21 +51,31 @@ class BatchCollector:
         InvalidInput when one task after another fails, as happens when the verifier does not know a kind of problem.
         """
         self._intake.drop_stale(version)
-        full_since: float | None = None
-        while not self._is_complete(size, full_since):
-            await self._top_up()
-            try:
-                await self._intake.poll(max(1, size - len(self._intake.held)), version)
-                await self._restore_lost()
-            except Unavailable as error:
-                self._record_outage(error)
-                await asyncio.sleep(_OUTAGE_SECONDS)
-            if full_since is None and len(self._intake.held) >= size:
-                full_since = time.monotonic()
+        self._silent_since = time.monotonic()
+        try:
+            await self._wait_until_complete(size, version)
+        finally:
+            self._silent_since = None
         with contextlib.suppress(Unavailable):
             await self._feed.top_up()  # a complete batch does not wait for Redis
         chosen = islice((task_id for task_id in self._ledger.outstanding if task_id in self._intake.held), size)
         return tuple(self._intake.arrival(task_id, version) for task_id in chosen)
+
+    async def _wait_until_complete(self, size: int, version: WeightVersion) -> None:
+        full_since: float | None = None
+        while not self._is_complete(size, full_since):
+            await self._top_up()
+            num_held = len(self._intake.held)
+            try:
+                await self._intake.poll(max(1, size - num_held), version)
+                await self._restore_lost()
+            except Unavailable as error:
+                self._record_outage(error)
+                await asyncio.sleep(_OUTAGE_SECONDS)
+            if len(self._intake.held) > num_held:
+                self._silent_since = time.monotonic()
+            if full_since is None and len(self._intake.held) >= size:
+                full_since = time.monotonic()
 
     def _is_complete(self, size: int, full_since: float | None) -> bool:
         """Whether the trees of the `size` longest outstanding tasks are here, stragglers aside."""

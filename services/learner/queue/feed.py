@@ -1,6 +1,6 @@
 """Feeds tasks to the rollout replicas up to the run's capacity, and restores tasks that Redis lost."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from services.learner.ledger import End, Ledger, TaskId
 from services.learner.queue.task_sequence import TaskSequence
@@ -45,6 +45,10 @@ class Feed:
         self._unsent.append(self._sequence.task(task_id, attempt))
         return True
 
+    def resend(self, task_ids: Iterable[TaskId]) -> None:
+        """Sends outstanding tasks again, as they are made now, under the same attempt."""
+        self._unsent += [self._sequence.task(task_id, self._ledger.outstanding[task_id]) for task_id in task_ids]
+
     async def catch_up(self) -> None:
         """After a restart: advances the ledger over the tasks that were fed after the checkpoint."""
         on_streams = {name for name, _ in await self._read_ids()}
@@ -66,10 +70,10 @@ class Feed:
         return last
 
     async def restore_lost(self, held: Collection[TaskId]) -> None:
-        """After Redis restarted or lost data: sends outstanding tasks again that were on no stream at two checks in a
-        row. `held` tasks have arrived."""
+        """After Redis restarted or lost data, and where the streams are empty: sends outstanding tasks again that were
+        on no stream at two checks in a row. `held` tasks have arrived."""
         incarnation = await self._streams.incarnation()
-        if incarnation == self._checked_incarnation:
+        if incarnation == self._checked_incarnation and not await self._is_all_gone(held):
             return
         present = await self._read_ids() | {(task.id, task.attempt) for task in self._unsent}
         expected = {
@@ -82,7 +86,14 @@ class Feed:
             self._checked_incarnation = incarnation
         if lost:
             log.warning("lost_tasks_restored", tasks=len(lost))
-            self._unsent += [self._sequence.task(TaskId.parse(name), attempt) for name, attempt in sorted(lost)]
+            self.resend(TaskId.parse(name) for name, _ in sorted(lost))
+
+    async def _is_all_gone(self, held: Collection[TaskId]) -> bool:
+        """Whether work is out of which nothing is on the streams: something has removed it."""
+        if self._unsent or len(self._ledger.outstanding) <= len(held):
+            return False
+        tasks, trees = await self._streams.tasks.depth(), await self._streams.trees.depth()
+        return not (tasks.queued or tasks.pending or trees.queued)
 
     async def _read_ids(self) -> set[tuple[str, int]]:
         """(id, attempt) of everything on the streams. Tasks are read first: one that becomes a tree meanwhile is then

@@ -185,23 +185,24 @@ class Intake:
 
     def _match(self, result: Task | Unreadable) -> TaskId | None:
         """The id of the outstanding attempt that this is the result of; None, and counted, where there is none."""
-        task_id = self._parse_id(result)
-        standing = Standing.FOREIGN if task_id is None else self._standing(task_id, result.attempt)
-        if standing is Standing.OUTSTANDING:
+        try:
+            task_id = TaskId.parse(result.id)
+            standing, is_ours = self._standing(task_id, result.attempt), self._is_ours(result, task_id)
+        except (InvalidInput, LookupError):
+            standing, is_ours = Standing.FOREIGN, False
+        if standing is Standing.OUTSTANDING and is_ours:
             return task_id
+        if standing is Standing.OUTSTANDING:
+            self._feed.resend([task_id])  # another task was grown in the place of this one
+        standing = standing if is_ours else Standing.FOREIGN
         self._ledger.count_unmatched(standing)
         log.info("result_unmatched", task=result.id, attempt=result.attempt, standing=standing.value)
         return None
 
-    def _parse_id(self, result: Task | Unreadable) -> TaskId | None:
-        """The task's id, if this run, with its data and growth, makes exactly this task under it. An unreadable result
-        has nothing but its id to compare."""
-        try:
-            task_id = TaskId.parse(result.id)
-            is_ours = isinstance(result, Unreadable) or self._sequence.task(task_id, result.attempt) == result
-        except (InvalidInput, LookupError):
-            return None
-        return task_id if is_ours else None
+    def _is_ours(self, result: Task | Unreadable, task_id: TaskId) -> bool:
+        """Whether this run, with its data and growth, makes exactly this task under the id. An unreadable result has
+        nothing but its id to compare."""
+        return isinstance(result, Unreadable) or self._sequence.task(task_id, result.attempt) == result
 
     def _standing(self, task_id: TaskId, attempt: int) -> Standing:
         return Standing.DUPLICATE if task_id in self._held else self._ledger.standing(task_id, attempt)

@@ -1,5 +1,6 @@
 """The run's sequence of tasks: every pass over the problems in an order of its own, which the seed fixes."""
 
+import hashlib
 import random
 from collections.abc import Sequence
 from functools import lru_cache
@@ -38,6 +39,12 @@ class TaskSequence:
             score=self._score,
             seed=random.Random(f"{self._seed} {task_id} {attempt}").getrandbits(48),
         )
+
+    @property
+    def growth_fingerprint(self) -> str:
+        """A hash of all in a task that is neither its problem nor its seed."""
+        parts = (self._run, self._growth.model_dump_json(), self._score)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def successor(self, task_id: TaskId) -> TaskId:
         """The next id."""

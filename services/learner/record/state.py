@@ -53,6 +53,10 @@ class SavedProgress(Message):
     version: WeightVersion = WeightVersion(0, 0)
     data: str = ""
     """The fingerprint of the problems that the ledger's cursor counts in."""
+    seed: int | None = None
+    """Of the order of these problems."""
+    growth: str = ""
+    """The fingerprint of how the tasks on the streams are grown."""
     totals: RunTotals = Field(default_factory=RunTotals)
     evaluations: tuple[Evaluation, ...] = ()
 

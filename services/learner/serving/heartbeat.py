@@ -15,11 +15,20 @@ from shared.streams import Depth, RunStreams
 log = event_logger(__name__)
 _STATUS_SECONDS = 1.0
 _RENEW_SECONDS = 5.0
+_SILENT_SECONDS = 30.0
+
+
+def describe_silence(seconds: float, outstanding: int, tasks: Depth, trees: Depth) -> str:
+    """Where the tasks are that nothing has come back of for so long."""
+    where = f"{tasks.queued} wait for a replica, {tasks.pending} are being grown, {trees.queued} trees wait"
+    if not (tasks.queued or tasks.pending or trees.queued):
+        where = "none is on the streams: something else empties them, or Redis lost them; they are sent again"
+    return f"no tree has come for {seconds:.0f} s; {outstanding} tasks are out, {where}"
 
 
 class LearnerHeartbeat:
     """Beats while the learner holds the lease. Calls `on_stop` when a stop is requested, `on_loss` when another learner
-    has taken the run."""
+    has taken the run. `silent_seconds` says how long it has waited for trees of which none came."""
 
     def __init__(
         self,
@@ -29,6 +38,7 @@ class LearnerHeartbeat:
         url: Callable[[], str],
         on_stop: Callable[[], None],
         on_loss: Callable[[Conflict], None],
+        silent_seconds: Callable[[], float],
     ) -> None:
         self._streams = streams
         self._progress = progress
@@ -36,6 +46,8 @@ class LearnerHeartbeat:
         self._url = url
         self._on_stop = on_stop
         self._on_loss = on_loss
+        self._silent_seconds = silent_seconds
+        self._is_silent = False
         self._replicas: list[ReplicaInfo] = []
         self._tasks = Depth(0, 0)
         self._trees = Depth(0, 0)
@@ -62,16 +74,32 @@ class LearnerHeartbeat:
 
     def status(self) -> RunStatus:
         """The run's status, with replicas and queues as of the last beat."""
-        return self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
+        status = self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
+        return status if status.message else status.model_copy(update={"message": self._complaint()})
+
+    def _complaint(self) -> str:
+        """That no trees arrive, and where the tasks are; empty otherwise."""
+        seconds = self._silent_seconds()
+        if seconds < _SILENT_SECONDS:
+            return ""
+        return describe_silence(seconds, len(self._ledger.outstanding), self._tasks, self._trees)
 
     async def _beat(self) -> None:
         await self._streams.status_keys.announce_learner(self._url())
         self._replicas = list(await self._streams.replicas.live())
         self._tasks = await self._streams.tasks.depth()
         self._trees = await self._streams.trees.depth()
+        self._log_silence()
         await self._streams.status_keys.publish(self.status())
         if await self._streams.status_keys.is_stop_requested():
             self._on_stop()
+
+    def _log_silence(self) -> None:
+        """Once, when it begins."""
+        complaint = self._complaint()
+        if complaint and not self._is_silent:
+            log.warning("no_trees_arrive", reason=complaint)
+        self._is_silent = bool(complaint)
 
     async def _renew(self) -> None:
         try:

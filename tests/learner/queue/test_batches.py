@@ -249,6 +249,32 @@ async def test_duplicates_and_foreign_results_are_counted(queue: LearnerQueue) -
     assert (accounts.used, is_balanced(accounts)) == (BATCH, True)
 
 
+async def test_a_task_that_comes_back_as_another_is_sent_again(queue: LearnerQueue) -> None:
+    await queue.feed.top_up()
+    (claim,) = await queue.claim(1)
+    other = claim.task.model_copy(update={"growth": growth(max_tokens=7)})
+    assert await queue.streams.tasks.finish(claim, queue.tree_of(other))
+    await queue.intake.poll(1, NOW)
+    assert (queue.ledger.accounts.foreign, queue.ledger.outstanding[TaskId(0, 0)]) == (1, 0)
+    growing = asyncio.create_task(queue.grow(2 * BATCH))
+    batch = await queue.batch()
+    await growing
+    assert [str(arrival.task_id) for arrival in batch] == ["0-0", "0-1", "0-2", "0-3"]
+
+
+async def test_tasks_that_vanish_from_the_streams_are_sent_again(
+    queue: LearnerQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.learner.queue.batches._CHECK_SECONDS", 0.0)
+    await queue.feed.top_up()
+    for _ in range(2):
+        await queue.feed.restore_lost(())
+    await queue.streams.clear()
+    taking = asyncio.create_task(queue.batch())
+    await queue.grow(BATCH)
+    assert len(await taking) == BATCH
+
+
 async def test_two_trees_of_one_task_in_a_batch_are_one(queue: LearnerQueue) -> None:
     await queue.feed.top_up()
     (task, *_) = await queue.grow(1)

@@ -25,10 +25,17 @@ class Learner:
         self.progress = Progress(config, SavedProgress())
         self.ledger = Ledger()
         self.stops = 0
+        self.silent_seconds = 0.0
         self.losses: list[Conflict] = []
         self._streams = streams
         self.heartbeat = LearnerHeartbeat(
-            streams, self.progress, self.ledger, lambda: "http://learner:1", self._count_stop, self.losses.append
+            streams,
+            self.progress,
+            self.ledger,
+            lambda: "http://learner:1",
+            self._count_stop,
+            self.losses.append,
+            lambda: self.silent_seconds,
         )
 
     async def start(self) -> None:
@@ -95,3 +102,18 @@ async def test_a_learner_whose_run_was_taken_publishes_nothing_more(
     learner.progress.state = RunState.FAILED
     await learner.heartbeat.stop()
     assert (await streams.status_keys.read()).state is RunState.STARTING
+
+
+async def test_a_learner_of_which_nothing_comes_back_says_so_and_where_its_tasks_are(
+    learner: Learner, streams: RunStreams
+) -> None:
+    learner.ledger.feed(TaskId(0, 0), TaskId(0, 1))
+    await learner.start()
+    learner.silent_seconds = 31.0
+    status = await published(streams, lambda status: bool(status.message))
+    assert "no tree has come for 31 s; 1 tasks are out, none is on the streams" in status.message
+    await streams.tasks.put([task("0-0")])
+    await published(streams, lambda status: "1 wait for a replica, 0 are being grown" in status.message)
+    learner.silent_seconds = 0.0
+    await published(streams, lambda status: not status.message)
+    await learner.heartbeat.stop()
