@@ -6,8 +6,8 @@ import sys
 
 
 def answer(port: int, path: str) -> bytes:
-    """The first bytes of the service's answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=4) as connection:
+    """The first bytes of the service's answer, by IPv4 or IPv6."""
+    with socket.create_connection(("localhost", port), timeout=2) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
         return connection.recv(512)
 

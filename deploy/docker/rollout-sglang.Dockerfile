@@ -27,8 +27,10 @@ ENV PYTHONUNBUFFERED=1 \
     SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION=0
 RUN groupadd --gid 10001 ibtpo \
     && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin ibtpo \
-    && python3 -m venv /opt/ibtpo
+    && python3 -m venv /opt/ibtpo \
+    && install -d -o 10001 -g 10001 /run/ibtpo
 COPY --chmod=0555 deploy/docker/health.py /opt/ibtpo/bin/ibtpo-health
+COPY --chmod=0555 deploy/docker/share_token.py /opt/ibtpo/bin/ibtpo-token
 RUN --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
     /opt/ibtpo/bin/pip install --requirement /requirements/rollout.txt
 RUN --mount=type=bind,from=package,source=/dist,target=/dist /opt/ibtpo/bin/pip install --no-deps /dist/*.whl
@@ -37,4 +39,4 @@ WORKDIR /tmp
 EXPOSE 8001
 HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=8 CMD ["/opt/ibtpo/bin/ibtpo-health", "8001", "/healthz"]
 ENTRYPOINT ["/opt/ibtpo/bin/ibtpo", "rollout"]
-CMD ["host=0.0.0.0", "port=8001", "engine=sglang"]
+CMD ["host=::", "port=8001", "engine=sglang"]

@@ -19,7 +19,7 @@ from pydantic import (
 
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
-from shared.runtime.config import SHARED
+from shared.runtime.config import SHARED, OptionalUrl, Token
 from shared.tree.advantage import Credit, Method, Prior
 from shared.tree.ib_score import Estimation, IBSettings
 
@@ -224,9 +224,9 @@ class LearnerConfig(_Table):
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey of the run; or REDIS_URL")
     host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback a token is required")
     port: int = Field(8003, ge=0, le=65535, description="0 takes a free one")
-    url: str = Field("", description="Where replicas reach it; empty: http://<host>:<port>")
+    url: OptionalUrl = Field("", description="Where replicas reach it; empty: http://<host>:<port>")
     url_file: Path | None = Field(None, description="File for the URL, written once it listens")
-    token: str | None = Field(None, description="Bearer token between services; or IBTPO_TOKEN")
+    token: Token | None = Field(None, description="Bearer token between services; or IBTPO_TOKEN")
     grace_seconds: float = Field(
         120.0, ge=0, description="Time after SIGTERM to finish the step in progress and write a checkpoint"
     )

@@ -111,6 +111,7 @@ class LearnerService:
             lifespan=self._lifespan,
             ready=self._not_ready,
             registry=metrics.registry,
+            run=config.run,
             token=config.token,
             max_body_bytes=_MAX_BODY_BYTES,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.protocol.names import RunName
+from shared.runtime.config import OptionalUrl, ServiceUrl, Token
 
 
 class EngineKind(StrEnum):
@@ -34,7 +35,7 @@ class SglangConfig(BaseModel):
         None, gt=0, lt=1, description="Share of a GPU's memory for weights and cache; none: SGLang decides"
     )
 
-    url: str = Field("", description="An external server to use; empty: launch one")
+    url: OptionalUrl = Field("", description="An external server to use; empty: launch one")
     reads_snapshots: bool = Field(
         False, description="The external server sees rollout.snapshots under the same path; if not, weights are refused"
     )
@@ -63,12 +64,12 @@ class RolloutConfig(BaseModel):
     name: str = Field("", description="This replica's name in the registry; empty: host name and process id")
     host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback a token is required")
     port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0: any free one")
-    url: str = Field("", description="Where others reach this replica; empty: http://<host name or address>:<port>")
+    url: OptionalUrl = Field("", description="Where others reach this replica; empty: http://<own address>:<port>")
     url_file: Path | None = Field(None, description="File for this replica's URL, written once it listens")
-    token: str | None = Field(None, description="Bearer token between services; or IBTPO_TOKEN")
+    token: Token | None = Field(None, description="Bearer token between services; or IBTPO_TOKEN")
     redis_url: str | None = Field(None, description="Redis or Valkey of the run; or REDIS_URL; none: no run")
-    verifier_url: str = Field("http://127.0.0.1:8002", description="The verifier that judges the answers")
-    learner_url: str = Field(
+    verifier_url: ServiceUrl = Field("http://127.0.0.1:8002", description="The verifier that judges the answers")
+    learner_url: OptionalUrl = Field(
         "", description="Where to pull weights from; empty: the URL that the run's learner published"
     )
 

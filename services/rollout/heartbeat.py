@@ -12,7 +12,9 @@ from services.rollout.policy_receiver import PolicyReceiver
 from shared.clients import LearnerClient
 from shared.errors import Unavailable
 from shared.protocol.replica import ReplicaInfo
+from shared.runtime.config import with_port
 from shared.runtime.loops import Periodic
+from shared.runtime.middleware import is_loopback
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
 
@@ -98,15 +100,19 @@ def choose_url(configured: str, listening: str, host: str, toward: str = "") -> 
     if configured or host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
         return configured or listening
     port = listening.rpartition(":")[2]
-    return f"http://{_local_address(toward)}:{port}"
+    return f"http://{with_port(_local_address(toward), port)}"
 
 
 def _local_address(toward: str) -> str:
     """Asks for a route, because the host's name may stand for an address on any of its networks."""
-    parts = urlsplit(toward)
-    with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((parts.hostname or "", parts.port or 6379))  # of a datagram socket: sends nothing
-        address: str = probe.getsockname()[0]
-        if not address.startswith("127."):
-            return address
-    return socket.gethostbyname(socket.gethostname())
+    with contextlib.suppress(OSError, ValueError):
+        parts = urlsplit(toward)
+        redis = socket.getaddrinfo(parts.hostname or "", parts.port or 6379, type=socket.SOCK_DGRAM)
+        for family, kind, protocol, _, address in redis:
+            with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+                probe.connect(address)  # of a datagram socket: sends nothing
+                local = str(probe.getsockname()[0])
+                if not is_loopback(local):
+                    return local
+    named = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    return str(named[0][4][0])

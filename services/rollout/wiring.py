@@ -54,6 +54,7 @@ class RolloutService:
             lifespan=self._run,
             ready=self._why_not_ready,
             registry=self.metrics.registry,
+            run=config.run,
             token=config.token,
             max_body_bytes=config.max_body_bytes,
             max_body_bytes_of_prefix={"/v1/weights/": config.max_bundle_bytes},

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.verifier.sandbox.sandbox import Limits
+from shared.runtime.config import ServiceUrl, Token
 
 _LIMITS = Limits()
 
@@ -48,10 +49,8 @@ class CustomKindConfig(Settings):
     """A user's own kind: an importable function, or an HTTP endpoint (docs/verifier.md has examples)."""
 
     function: str | None = Field(None, pattern=r"^[\w.]+:\w+$", description="package.module:function")
-    url: str | None = Field(
-        None, pattern=r"^https?://", description="endpoint that answers a VerdictRequest with a VerdictResponse"
-    )
-    token: str | None = Field(None, description="bearer token of the endpoint")
+    url: ServiceUrl | None = Field(None, description="endpoint that answers a VerdictRequest with a VerdictResponse")
+    token: Token | None = Field(None, description="bearer token of the endpoint")
     seconds: float = Field(10.0, gt=0, le=600, description="wall clock of one call")
     workers: int = Field(2, ge=1, le=64, description="calls that run at once")
     memory_bytes: int = Field(1 << 30, ge=64 << 20, description="address space of one worker")
@@ -70,7 +69,7 @@ class VerifierConfig(Settings):
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is required")
     port: int = Field(8002, ge=0, le=65535, description="0 picks a free one")
     url_file: Path | None = Field(None, description="where the bound URL is written, for launchers")
-    token: str | None = Field(None, description="bearer token; required unless host is loopback")
+    token: Token | None = Field(None, description="bearer token; required unless host is loopback")
     log_level: str = Field("info", description="debug, info, warning or error")
     log_json: bool = Field(True, description="log JSON lines; false: short text")
     grace_seconds: float = Field(30.0, ge=0, description="how long a stopping service goes on with accepted requests")

@@ -7,11 +7,12 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from shared.errors import Unavailable
 from shared.protocol.message import PROTOCOL_VERSION
 from shared.runtime.drain import Drain
+from shared.runtime.exposition import Exposition
 from shared.runtime.http_errors import error_response, install_error_handlers
 from shared.runtime.middleware import BearerGuard, BodyLimit, CrossOriginGuard, RequestMetrics
 
@@ -25,20 +26,22 @@ def create_app(
     lifespan: Lifespan | None,
     ready: Callable[[], str | None],
     registry: CollectorRegistry,
+    run: str | None = None,
     token: str | None,
     max_body_bytes: int,
     max_body_bytes_of_prefix: Mapping[str, int] | None = None,
 ) -> FastAPI:
     """The app of the service `name` with the routes of `router`.
 
-    `ready` returns None, or why the service cannot take work now. With a `token`, every route requires it but probes,
+    `ready` returns None, or why the service cannot take work now. `run` is the one it works for, a label of
+    its series. With a `token`, every route requires it but probes,
     metrics and the API's description. `max_body_bytes_of_prefix` raises the bound for paths that begin so.
     `app.state.drain` is the service's Drain; `app.state.health` may be set to a function whose result /healthz adds.
     """
     app = FastAPI(title=f"ibtpo {name}", lifespan=lifespan, redoc_url=None)
     app.state.drain = drain = Drain()
     app.state.health = dict
-    app.include_router(_probes(app, name, ready, registry))
+    app.include_router(_probes(app, name, ready, Exposition(registry, run)))
     app.include_router(router)
     install_error_handlers(app)
     # the one added last is outermost
@@ -51,7 +54,7 @@ def create_app(
     return app
 
 
-def _probes(app: FastAPI, name: str, ready: Callable[[], str | None], registry: CollectorRegistry) -> APIRouter:
+def _probes(app: FastAPI, name: str, ready: Callable[[], str | None], exposition: Exposition) -> APIRouter:
     router = APIRouter(tags=["probes"])
 
     @router.get("/healthz", summary="Whether the process lives")
@@ -67,6 +70,6 @@ def _probes(app: FastAPI, name: str, ready: Callable[[], str | None], registry: 
 
     @router.get("/metrics", summary="Prometheus metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(exposition.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -1,6 +1,7 @@
 """Serves an app over HTTP until it is told to end, and drains it; only loopback may be served without a token."""
 
 import asyncio
+import errno
 import ipaddress
 import signal
 import socket
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 
 from shared.errors import Conflict, InvalidInput
 from shared.files import atomic_write
+from shared.runtime.config import with_port
 from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.logs import event_logger
 from shared.runtime.middleware import is_loopback
@@ -125,21 +127,29 @@ class _Server(uvicorn.Server):
 
 
 def open_listener(host: str, port: int, token: str | None) -> socket.socket:
-    """A listening socket. InvalidInput for an open one beyond loopback, Conflict when the port is taken."""
+    """A listening socket; on `::` it takes IPv4 too. InvalidInput for an open one beyond loopback, Conflict when the
+    port is taken."""
     require_token_beyond_loopback(host, token)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise InvalidInput(f"host {host!r} is no address of this machine: {error.strerror}") from error
-    listener = socket.socket(family, kind, protocol)
+    try:
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        if host == "::" and error.errno == errno.EAFNOSUPPORT:
+            return open_listener("0.0.0.0", port, token)  # noqa: S104 - as asked: on all addresses, here of IPv4 alone
+        raise
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if host == "::":
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise Conflict(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another port, or 0 for a free one"
+            f"cannot listen on {with_port(host, port)}: {error.strerror}; choose another port, or 0 for a free one"
         ) from error
     listener.setblocking(False)
     return listener
@@ -159,7 +169,7 @@ def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
         host = "127.0.0.1" if listener.family == socket.AF_INET else "::1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{with_port(host, port)}"
 
 
 def _publish_url(url_file: Path | None, url: str | None) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ RUN = "drill"
 ENVIRONMENT = {"IBTPO_CONFIG": "/ci/drill.toml", "IBTPO_RUN": RUN, "IBTPO_ROLLOUTS": "1"}
 LEARNER = "http://127.0.0.1:8003"
 PROMETHEUS = "http://127.0.0.1:9090"
-TOKEN = (ROOT / "deploy/docker/secrets/ibtpo_token").read_text().strip()
 
 
 def docker(*words: str, timeout: float = 60.0, is_drill: bool = True) -> str:
@@ -62,11 +62,17 @@ def kill(container: str) -> int:
 def status() -> dict[str, Any] | None:
     """The run's status; None while the learner does not answer."""
     try:
-        response = httpx.get(f"{LEARNER}/v1/status", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5.0)
+        response = httpx.get(f"{LEARNER}/v1/status", headers=headers(), timeout=5.0)
     except httpx.HTTPError:
         return None
     found: dict[str, Any] | None = response.json() if response.is_success else None
     return found
+
+
+@cache
+def headers() -> dict[str, str]:
+    """With the token that the first container made."""
+    return {"Authorization": f"Bearer {compose('exec', '-T', 'rollout', 'cat', '/run/ibtpo/token')}"}
 
 
 def wait_for_status(wanted: Callable[[dict[str, Any]], bool], seconds: float = 90.0) -> dict[str, Any]:

@@ -88,6 +88,8 @@ def test_the_verifier_reaches_nobody_outside_its_network() -> None:
 
 def test_the_api_needs_the_token_and_probes_do_not() -> None:
     assert httpx.get(f"{stack.LEARNER}/v1/status").status_code == 401
+    assert "CHANGEME" not in stack.headers()["Authorization"]
+    assert httpx.get(f"{stack.LEARNER}/v1/status", headers=stack.headers()).status_code == 200
     assert httpx.get(f"{stack.LEARNER}/healthz").status_code == 200
 
 
@@ -171,7 +173,7 @@ def test_every_scrape_accounted_for_all_tasks() -> None:
 
 def test_a_stopped_run_ends_with_code_0_and_is_not_restarted_while_dashboards_stay() -> None:
     (learner,) = stack.containers("learner")
-    response = httpx.post(f"{stack.LEARNER}/v1/stop", headers={"Authorization": f"Bearer {stack.TOKEN}"}, timeout=20.0)
+    response = httpx.post(f"{stack.LEARNER}/v1/stop", headers=stack.headers(), timeout=20.0)
     accounts = response.json()["accounts"]
     stack.assert_accounted(accounts)
     wait_until(lambda: not stack.inspect(learner)["State"]["Running"], 60.0, stack.logs, every_seconds=0.5)

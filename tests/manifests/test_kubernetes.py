@@ -3,9 +3,11 @@
 import shutil
 import subprocess
 import tomllib
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -14,7 +16,7 @@ from pydantic import BaseModel
 from services.learner.config import LearnerConfig
 from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
-from shared.runtime.config import load_config
+from shared.runtime.config import ConfigError, load_config
 from shared.runtime.middleware import PROBES
 from shared.streams.keys import ROLLOUT_GROUP, RunKeys
 
@@ -37,6 +39,30 @@ def test_probes_ask_what_the_apps_answer_on_a_port_that_the_container_has(render
             assert asked["path"] in PROBES
             assert asked["port"] in ports
             assert f"port={ports[asked['port']]}" in container["args"]
+
+
+@pytest.mark.parametrize("overlay", SYSTEMS)
+@pytest.mark.parametrize("address", ["10.1.2.3", "fd00::7"])
+def test_pods_listen_and_are_reached_on_clusters_of_either_address_family(
+    render: Render, overlay: str, address: str
+) -> None:
+    containers = {name: one for name, one in _containers(render(overlay)) if name != "redis"}
+    assert all("host=::" in container["args"] for container in containers.values())
+    (url,) = (argument for argument in containers["rollout"]["args"] if argument.startswith("url="))
+    config = load_config(RolloutConfig, "rollout", None, [url.replace("$(POD_IP)", address)])
+    assert urlsplit(config.url).hostname == address
+    assert urlsplit(config.url).port == 8001
+
+
+@pytest.mark.parametrize("overlay", SYSTEMS)
+def test_the_token_of_the_repository_is_refused(render: Render, overlay: str) -> None:
+    secrets = [one for one in _of(render(overlay), "Secret") if "token" in one.get("data", {})]
+    assert secrets
+    for secret in secrets:
+        with pytest.raises(ConfigError, match="placeholder"):
+            load_config(
+                RolloutConfig, "rollout", None, [f"rollout.token={b64decode(secret['data']['token']).decode()}"]
+            )
 
 
 @pytest.mark.parametrize("overlay", SYSTEMS)

@@ -156,3 +156,15 @@ def test_others_reach_a_replica_where_it_listens_unless_that_is_everywhere_or_co
     everywhere = choose_url("", "http://0.0.0.0:8001", "0.0.0.0", toward="redis://127.0.0.1:6379/0")
     assert urlsplit(everywhere).port == 8001
     assert urlsplit(everywhere).hostname not in ("0.0.0.0", None)
+
+
+def test_an_ipv6_address_of_a_replica_is_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.rollout.heartbeat.socket.getaddrinfo", lambda host, *_, **__: [_found(host)])
+    assert choose_url("", "http://[::1]:8001", "::", toward="redis://[fd00::2]:6379/0") == "http://[fd00::7]:8001"
+
+
+def _found(host: str) -> tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int, int, int]]:
+    """What the resolver answers on a machine at fd00::7 that does not know Redis."""
+    if host != socket.gethostname():
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("fd00::7", 0, 0, 0)

@@ -69,6 +69,7 @@ def small_router() -> APIRouter:
 def small_app(
     *,
     token: str | None = None,
+    run: str | None = None,
     ready: Callable[[], str | None] = lambda: None,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
     max_body_bytes: int = 10_000,
@@ -78,6 +79,7 @@ def small_app(
         small_router(),
         lifespan=lifespan,
         ready=ready,
+        run=run,
         registry=CollectorRegistry(),
         token=token,
         max_body_bytes=max_body_bytes,

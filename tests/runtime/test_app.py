@@ -57,6 +57,15 @@ async def test_probes_tell_whether_it_lives_and_whether_it_is_ready() -> None:
         assert (await client.get("/readyz")).json() == {"service": "small", "status": "ready"}
 
 
+async def test_every_series_says_its_run_and_the_process_has_series() -> None:
+    async with client_of(small_app(run="mine")) as client:
+        families = list(text_string_to_metric_families((await client.get("/metrics")).text))
+    assert {sample.labels["run"] for family in families for sample in family.samples} == {"mine"}
+    assert {"process_cpu_seconds", "process_resident_memory_bytes", "process_start_time_seconds"} <= {
+        family.name for family in families
+    }
+
+
 async def test_metrics_count_requests_by_route_and_not_by_path() -> None:
     async with client_of(small_app()) as client:
         for milliseconds in range(3):

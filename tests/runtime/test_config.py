@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.runtime.config import ConfigError, load_config, load_sections, preset_names
+from shared.runtime.config import (
+    ConfigError,
+    OptionalUrl,
+    ServiceUrl,
+    Token,
+    load_config,
+    load_sections,
+    preset_names,
+)
 
 
 class Kind(StrEnum):
@@ -28,6 +36,12 @@ class Rollout(BaseModel):
     redis_url: str | None = None
     token: str | None = None
     seed: int = 0
+
+
+class Guarded(BaseModel):
+    token: Token | None = None
+    url: OptionalUrl = ""
+    verifier_url: ServiceUrl = "http://127.0.0.1:8002"
 
 
 class Learner(BaseModel):
@@ -190,6 +204,77 @@ def test_the_token_may_lie_in_a_file(tmp_path: Path, no_environment: pytest.Monk
     no_environment.setenv("IBTPO_TOKEN_FILE", str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"IBTPO_TOKEN_FILE=.*No such file"):
         load_config(Rollout, "rollout", None)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "CHANGEME",
+        "changeme",
+        " Change-Me ",
+        "CHANGEME-ibtpo-token",
+        "change_this",
+        "REPLACE_ME",
+        "<token>",
+        "${IBTPO_TOKEN}",
+        "{{ token }}",
+        "$(TOKEN)",
+        "[token]",
+        "__TOKEN__",
+        "your-token-here",
+        "placeholder",
+        "xxxxxxxx",
+        "***",
+        "  ",
+        "\n",
+    ],
+)
+def test_a_word_that_stands_in_for_a_token_is_none(
+    word: str, tmp_path: Path, no_environment: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(word)
+    for variable, value in (("IBTPO_TOKEN", word), ("IBTPO_TOKEN_FILE", str(tmp_path / "token"))):
+        with no_environment.context() as patch:
+            patch.setenv(variable, value)
+            with pytest.raises(ConfigError, match=r"rollout\.token = \*\*\*: .*openssl rand -hex 32") as caught:
+                load_config(Guarded, "rollout", None)
+            assert word.strip() in ("", "***", "placeholder") or word.strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["t", "secret", "0" * 31 + "1", "a-token-of-32-characters-or-more", "Pa$${ss}w<o>rd"])
+def test_any_other_word_may_be_a_token(word: str, no_environment: pytest.MonkeyPatch) -> None:
+    no_environment.setenv("IBTPO_TOKEN", f" {word}\n")
+    assert load_config(Guarded, "rollout", None).token == word
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("http://10.1.2.3:8001", "http://10.1.2.3:8001"),
+        ("http://verifier:8002/", "http://verifier:8002/"),
+        ("https://judge.example.org/v1", "https://judge.example.org/v1"),
+        ("http://fd00::7:8001", "http://[fd00::7]:8001"),
+        ("http://2001:db8:0:0:0:0:0:7:8001", "http://[2001:db8::7]:8001"),
+        ("http://::1:8002", "http://[::1]:8002"),
+        ("http://[fd00::7]:8001", "http://[fd00::7]:8001"),
+    ],
+)
+def test_a_url_gets_the_brackets_that_its_ipv6_address_lacks(given: str, used: str) -> None:
+    config = load_config(Guarded, "rollout", None, [f"url={given}", f"verifier_url={given}"])
+    assert (config.url, config.verifier_url) == (used, used)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("verifier:8002", "redis://verifier:8002", "http://", "http://:8002", "http://h:0", "http://h:99999"),
+        *("http://h:x", "http://fd00::7", "http://[fd00::7:8001", "http://fd00::g:8001"),
+    ],
+)
+def test_what_is_no_url_of_a_service_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"rollout\.verifier_url.*http://HOST:PORT"):
+        load_config(Guarded, "rollout", None, [f"verifier_url={given}"])
+    assert load_config(Guarded, "rollout", None, ["url="]).url == ""
 
 
 def test_a_refusal_does_not_show_the_token(no_environment: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A service as a process: its listening socket, its drain, its exit codes."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -194,6 +195,27 @@ def test_a_url_is_one_that_this_machine_can_use() -> None:
     if socket.has_ipv6:
         with open_listener("::1", 0, None) as listener:
             assert url_of(listener).startswith("http://[::1]:")
+
+
+async def test_a_service_on_all_addresses_answers_ipv4_and_ipv6() -> None:
+    listener = open_listener("::", 0, TOKEN)
+    port = listener.getsockname()[1]
+    async with serve_in_background(small_app(), listener), httpx.AsyncClient() as client:
+        for host in ("127.0.0.1", "[::1]"):
+            assert (await client.get(f"http://{host}:{port}/readyz")).is_success
+
+
+def test_a_machine_without_ipv6_has_all_addresses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def without_ipv6(family: int, *kind: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *kind)
+
+    monkeypatch.setattr("shared.runtime.serve.socket.socket", without_ipv6)
+    with open_listener("::", 0, TOKEN) as listener:
+        assert listener.family == socket.AF_INET
 
 
 async def test_an_app_can_be_served_inside_another_program(tmp_path: Path) -> None:

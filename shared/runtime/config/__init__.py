@@ -6,6 +6,8 @@ from shared.runtime.config.loading import load_config, load_sections
 from shared.runtime.config.overrides import find_keys, resolve_overrides
 from shared.runtime.config.presets import SECTIONS, preset_names, preset_path
 from shared.runtime.config.renamed import RENAMED, Renamed
+from shared.runtime.config.token import Token
+from shared.runtime.config.url import OptionalUrl, ServiceUrl, with_port
 
 __all__ = [
     "RENAMED",
@@ -13,7 +15,10 @@ __all__ = [
     "SHARED",
     "ConfigError",
     "Key",
+    "OptionalUrl",
     "Renamed",
+    "ServiceUrl",
+    "Token",
     "find_keys",
     "load_config",
     "load_sections",
@@ -21,4 +26,5 @@ __all__ = [
     "preset_path",
     "resolve_overrides",
     "walk_keys",
+    "with_port",
 ]

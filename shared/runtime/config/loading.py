@@ -65,16 +65,16 @@ def _environment(model: type[BaseModel]) -> dict[str, str]:
     found = {}
     if "redis_url" in model.model_fields and os.environ.get("REDIS_URL"):
         found["redis_url"] = os.environ["REDIS_URL"]
-    if "token" in model.model_fields and (token := _token()):
+    if "token" in model.model_fields and (token := _token()) is not None:
         found["token"] = token
     return found
 
 
-def _token() -> str:
-    """The token of IBTPO_TOKEN, or the one in the file that IBTPO_TOKEN_FILE names."""
+def _token() -> str | None:
+    """The token of IBTPO_TOKEN, or what is in the file that IBTPO_TOKEN_FILE names: an empty file is no choice."""
     path = os.environ.get("IBTPO_TOKEN_FILE")
     if os.environ.get("IBTPO_TOKEN") or not path:
-        return os.environ.get("IBTPO_TOKEN", "")
+        return os.environ.get("IBTPO_TOKEN") or None
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
