@@ -72,9 +72,13 @@ class MalformedAnswer(Unavailable):
 
 def first_reason(error: "ValidationError") -> str:
     """`field: what is wrong` of pydantic's first complaint."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(map(str, first["loc"]))
-    return f"{field}: {first['msg']}" if field else str(first["msg"])
+    return reasons(error).partition("; ")[0]
+
+
+def reasons(error: "ValidationError") -> str:
+    """`field: what is wrong` of each of pydantic's complaints."""
+    found = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False))
+    return "; ".join(f"{field}: {message}" if field else message for field, message in found)
 
 
 def shorten(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shared.errors import InvalidInput, first_reason
+from shared.errors import InvalidInput, reasons, shorten
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -78,4 +78,4 @@ def read_rows(path: Path, model: type[Model]) -> Iterator[tuple[str, Model]]:
         try:
             yield where, model.model_validate(value)
         except ValidationError as error:
-            raise InvalidInput(f"{where}: {first_reason(error)}; a row has the fields {fields}") from error
+            raise InvalidInput(f"{where}: {shorten(reasons(error))}; a row has the fields {fields}") from error

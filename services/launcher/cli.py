@@ -1,5 +1,6 @@
 """The `ibtpo` command. Each command imports its service only when it runs, so that it needs only its own extra."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -294,6 +295,11 @@ def config(settings: Settings = None, config: Config = None) -> None:
 
 def main() -> None:
     """The script's entry: prints our errors as one line on standard error, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without our letters
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # kinds of one's own are found, after all that is installed
     try:
         app()
     except InvalidInput as error:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from services.demo.task import checkpoint_directory
 from services.launcher.runs.run_dir import RunDirectory, directory_of, find_run, free_name
 from services.launcher.settings.plan import RunPlan, RunRequest, StartMode, make_run_plan, prepare, preview
 from services.learner.config import LearnerConfig
@@ -11,9 +12,12 @@ from shared.errors import Conflict, InvalidInput
 from shared.runtime.config import load_config, preset_names
 
 
-def begin(runs: Path, request: RunRequest) -> RunPlan:
+def begin(runs: Path, request: RunRequest, *, trains: bool = True) -> RunPlan:
+    """Prepares the run; its learner gets as far as its first line of figures, unless `trains` is false."""
     plan = make_run_plan(runs, request)
     prepare(plan)
+    if trains:
+        plan.run.metrics.touch()
     return plan
 
 
@@ -74,11 +78,77 @@ def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
 def test_a_fresh_start_keeps_the_old_directory_aside(tmp_path: Path) -> None:
     old = begin(tmp_path, RunRequest("mine", "demo", ("seed=8",)))
     (old.run.root / "metrics.jsonl").write_text("old")
-    plan = begin(tmp_path, RunRequest("mine", "demo", ("seed=9",), StartMode.FRESH))
+    plan = begin(tmp_path, RunRequest("mine", "demo", ("seed=9",), StartMode.FRESH), trains=False)
     assert not plan.resumes
     assert not plan.run.metrics.exists()
     (aside,) = (path for path in tmp_path.iterdir() if path.name != "mine")
     assert (aside / "metrics.jsonl").read_text() == "old"
+
+
+def test_a_launch_that_failed_before_any_step_is_in_nobodys_way(tmp_path: Path) -> None:
+    failed = begin(tmp_path, RunRequest("mine", "demo", ("seed=8",)), trains=False)
+    (failed.run.root / "redis" / "old").touch()
+    plan = begin(tmp_path, RunRequest("mine", "demo", ("seed=9",)), trains=False)
+    assert (plan.run.name, plan.learner.seed, plan.resumes) == ("mine", 9, False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert not list((plan.run.root / "redis").iterdir())
+
+
+def test_a_finished_run_that_is_resumed_is_not_finished_any_more(tmp_path: Path) -> None:
+    finish(begin(tmp_path, RunRequest("mine", "demo", ())))
+    plan = begin(tmp_path, RunRequest("mine", "demo", ("max_generated_tokens=9000000",), StartMode.RESUME))
+    assert not plan.run.is_finished
+
+
+ROW = '{"id": "1", "prompt": "1+1=", "kind": "math", "answer_key": {"gold": "2"}}\n'
+
+
+@pytest.mark.parametrize("preset", ["demo", "grpo", "ibtpo-paper"])
+def test_a_preset_is_a_method_and_own_data_are_the_task(tmp_path: Path, preset: str) -> None:
+    data = tmp_path / "mine.jsonl"
+    data.write_text(ROW)
+    settings = (f"learner.model={checkpoint_directory()}", f"data={data}")
+    plan = begin(tmp_path, RunRequest("mine", preset, settings))
+    assert (plan.launcher.task, plan.learner.data, plan.learner.held_out) == ("files", (data,), ())
+    assert not (plan.run.root / "data").exists()
+    assert make_run_plan(tmp_path, RunRequest("mine", "", (), StartMode.RESUME)).learner.held_out == ()
+
+
+def test_a_file_that_names_data_is_no_demo(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[learner]\nmodel = 'm'\ndata = 'd.jsonl'\ntotal_steps = 1\ngrowth = { sampler = 'ib' }\n")
+    assert make_run_plan(tmp_path, RunRequest(None, str(mine), ())).learner.data == (Path("d.jsonl").resolve(),)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["learner.run=x", "rollout.run=x", "run=x", "learner.run_dir=x", "learner.redis_url=redis://h", "rollout.name=x",
+     "learner.token=t", "verifier.port=1", "rollout.verifier_url=http://v", "learner.resume=never"],
+)  # fmt: skip
+def test_what_all_services_share_is_not_set_for_one(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(InvalidInput, match=r"is not for a whole run: (--r|IBTPO_TOKEN|the launcher)"):
+        make_run_plan(tmp_path, RunRequest("mine", "demo", (setting,)))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"id": "1", "prompt": "1+1=", "kind": "math"}', r"mine.jsonl:2: answer_key: Field required"),
+        ('{"id": 1}', r"mine.jsonl:2: id: .*; prompt: .*; kind: .*; answer_key: .*"),
+        ('{"id"', r"mine.jsonl:2: not JSON"),
+    ],
+)
+def test_problems_that_cannot_be_used_are_refused_before_anything_is_written(
+    tmp_path: Path, row: str, message: str
+) -> None:
+    data = tmp_path / "mine.jsonl"
+    data.write_text(ROW + row)
+    settings = (f"learner.model={checkpoint_directory()}", f"data={data}")
+    with pytest.raises(InvalidInput, match=message):
+        begin(tmp_path, RunRequest("mine", "grpo", settings))
+    with pytest.raises(InvalidInput, match="is no model directory"):
+        begin(tmp_path, RunRequest("mine", "grpo", ("learner.model=nowhere", f"data={data}")))
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_run_that_is_going_on_is_not_begun_again(tmp_path: Path) -> None:

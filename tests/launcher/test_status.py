@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.launcher.runs.run_dir import RunDirectory, RunRecord
+from shared.protocol.figures import StepFigures
 from shared.protocol.status import RunState, RunStatus
 from shared.streams import RunStreams, connect
 from tests.launcher.conftest import Command
@@ -79,9 +80,16 @@ def stop_requested(redis_url: str, run: str) -> bool:
     return asyncio.run(read())
 
 
+def test_an_interrupted_run_says_how_far_it_came_and_how_to_go_on(run: RunDirectory, ibtpo: Command) -> None:
+    run.metrics.write_text(StepFigures(step=7, trees=24, eff_rate=0.625).model_dump_json() + "\n")
+    done = ibtpo("status", "mine", "--runs", str(run.root.parent))
+    for part in ("mine · not finished: 7 steps", "0.625", "ibtpo train --run mine --resume --runs"):
+        assert part in done.stdout, part
+
+
 def test_a_run_that_was_interrupted_is_neither_running_nor_finished(run: RunDirectory, ibtpo: Command) -> None:
     done = ibtpo("status", "mine", "--runs", str(run.root.parent))
-    assert (done.code, "is not running, and not finished" in done.stdout) == (0, True)
+    assert (done.code, "mine · not finished: 0 steps" in done.stdout) == (0, True)
 
 
 def test_a_finished_run_shows_its_results(run: RunDirectory, ibtpo: Command) -> None:
@@ -136,7 +144,8 @@ def test_stop_asks_the_run_and_waits_for_its_end(
     done = ibtpo("stop", "mine", "--runs", str(run.root.parent))
     learner.join()
     assert "the learner finishes its step and saves" in done.stdout
-    assert f"`ibtpo train --run mine --resume --runs {run.root.parent}` continues it" in done.stdout
+    assert "run mine stopped, 0:0" in done.stdout
+    assert f"ibtpo train --run mine --resume --runs {run.root.parent}" in "".join(done.stdout.split("\n"))
     assert not run.is_running()
 
 

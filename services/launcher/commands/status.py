@@ -51,11 +51,10 @@ def status(query: RunQuery, *, watch: bool) -> int:
         found = asyncio.run(_read_status(run, query.token)) if is_running else None
         if found is not None:
             console.print(render_status(found, History.read(run.metrics)))
-        elif run.is_finished:
-            console.print(render_summary(run))
+        elif is_running:
+            print(f"run {run.name} ({run.root}/) is starting")
         else:
-            state = "starting" if is_running else "not running, and not finished"
-            console.print(f"run {run.name} ({run.root}/) is {state}", highlight=False)
+            console.print(render_summary(run))
         if not (watch and is_running):
             return 0
         time.sleep(WATCH_SECONDS)
@@ -83,8 +82,9 @@ def stop(query: RunQuery) -> int:
                 f"all its services; the logs are in {run.root}/logs/"
             )
         time.sleep(POLL_SECONDS)
-    seconds = format_duration(time.monotonic() - started)
-    print(f"stopped after {seconds}; `{run.resume_command}` continues it")
+    took = format_duration(time.monotonic() - started)
+    print(f"run {run.name} stopped, {format_duration(time.time() - record.started)} after its start ({took} to stop)")
+    Console().print(render_summary(run))
     return 0
 
 

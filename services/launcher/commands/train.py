@@ -29,10 +29,18 @@ def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool
     """Trains until the run ends or is stopped; returns the exit code."""
     console = Console()
     plan = make_run_plan(runs, request)
+    if plan.resumes and plan.run.is_finished and plan.run.config.read_text(encoding="utf-8") == plan.config_text:
+        console.print(render_summary(plan.run))
+        print("it is finished: a larger max_generated_tokens or total_steps trains on")
+        return 0
     prepare(plan)
     view = choose_view(console, History.read(plan.run.metrics), plain=plain)
     try:
         view.say(f"{'resuming' if plan.resumes else 'beginning'} run {plan.run.name} in {plan.run.root}/")
+        if plan.launcher.task == "demo":
+            view.say("no data are given: the problems are the demo's")
+        elif not plan.learner.held_out:
+            view.say("no held-out problems are given (held_out=FILE): nothing is evaluated")
         result = asyncio.run(_launch(plan, redis_url, view))
     finally:
         view.close()
@@ -64,15 +72,7 @@ async def clear_ended_run(redis_url: str, run: str) -> None:
 
 def _report_end(console: Console, run: RunDirectory, result: LaunchResult) -> int:
     """Prints the results, or how to resume; returns the exit code."""
-    if run.is_finished:
+    if run.has_trained:
         write_report(run)
-        console.print(render_summary(run))
-        return 0
-    state = "stopped" if result is LaunchResult.INTERRUPTED else "ended before its last step"
-    console.print(
-        f"run {run.name} {state}; all its services have stopped. `{run.resume_command}` continues it, "
-        f"`ibtpo show {run.root}` shows its trees",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return INTERRUPTED if result is LaunchResult.INTERRUPTED else 0
+    console.print(render_summary(run))
+    return INTERRUPTED if result is LaunchResult.INTERRUPTED and not run.is_finished else 0

@@ -1,4 +1,4 @@
-"""The results of a finished run, in the terminal."""
+"""The results of a run, in the terminal: of a finished one, or so far."""
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -9,14 +9,18 @@ from services.launcher.display.sparkline import sparkline
 from services.launcher.display.view import format_duration
 from services.launcher.runs.history import History
 from services.launcher.runs.run_dir import RunDirectory
-from shared.protocol.figures import RunSummary, Shown, figures_in
+from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 
 SPARK_WIDTH = 32
+SHARPENING = (
+    "pass@k falls while avg@k rises: the policy settles on fewer of its right answers (docs/demo.md, Sharpening)"
+)
 
 
 def render_summary(run: RunDirectory) -> RenderableType:
-    """Accuracy before and after, the figures of the whole run, and where its files are."""
+    """Accuracy before and after, the figures of the whole run or of its last step, its files, and how to go on."""
     summary, history = run.read_summary(), History.read(run.metrics)
+    last = history.figures[-1] if history.figures else StepFigures()
     parts: list[RenderableType] = []
     if history.evaluations:
         parts += [_render_accuracy(history), Text()]
@@ -24,14 +28,15 @@ def render_summary(run: RunDirectory) -> RenderableType:
     figures.add_column(style="dim")
     figures.add_column(style="bold", justify="right")
     for name, figure in figures_in(RunSummary, Shown.OUTCOME).items():
-        value = summary.get(name)
+        value = summary.get(name) if run.is_finished else getattr(last, name)
         if isinstance(value, int | float):
             figures.add_row(figure.title, figure.text(value))
     parts += [figures, Text(), _render_paths(run)]
     seconds = summary.get("wall_seconds")
     took = f" in {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
-    title = f"ibtpo · {run.name} · finished{took}"
-    return Panel(Group(*parts), title=title, border_style="green", padding=(1, 2))
+    state = f"finished{took}" if run.is_finished else f"not finished: {last.step} steps"
+    title = Text(f"ibtpo · {run.name} · {state}")
+    return Panel(Group(*parts), title=title, border_style="green" if run.is_finished else "yellow", padding=(0, 1))
 
 
 def _render_accuracy(history: History) -> RenderableType:
@@ -44,19 +49,22 @@ def _render_accuracy(history: History) -> RenderableType:
     ):
         change = Text.assemble(f"{before:.3f} → ", (f"{after:.3f}", "bold green" if after > before else "bold yellow"))
         table.add_row(Text(label, style="dim"), change, Text(sparkline(values, SPARK_WIDTH), style="cyan"))
-    table.add_row(Text(f"{last.problems} problems, ± {last.standard_error:.3f}", style="dim"))
+    table.add_row(Text(f"{last.problems} problems", style="dim"), f"± {last.standard_error:.3f}")
+    if first.avg_at_k < last.avg_at_k and last.pass_at_k < first.pass_at_k:
+        return Group(table, Text(SHARPENING, style="dim"))
     return table
 
 
 def _render_paths(run: RunDirectory) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
-    for label, text in (
-        ("report", str(run.report)),
-        ("plots", f"{run.plots}/"),
-        ("summary", str(run.summary)),
-        ("policy", f"{run.policy}/  (transformers loads it; ibtpo eval --model {run.policy})"),
-        ("trees", f"ibtpo show {run.root}"),
-    ):
-        table.add_row(label, text)
+    for label, path in (("report", run.report), ("plots", run.plots), ("summary", run.summary), ("policy", run.policy)):
+        if run.is_finished or path.exists():
+            table.add_row(label, Text(str(path), overflow="fold"))
+    if run.policy.exists():
+        table.add_row("accuracy", Text(f"ibtpo eval --model {run.policy}", overflow="fold"))
+    if run.trees.exists():
+        table.add_row("trees", Text(f"ibtpo show {run.root}", overflow="fold"))
+    if not run.is_finished:
+        table.add_row("continue", Text(run.resume_command, overflow="fold"))
     return table

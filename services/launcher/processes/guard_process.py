@@ -1,6 +1,7 @@
 """The guard (services.launcher.processes.guard) as the launcher sees it: a child process that reads events."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Self
@@ -23,6 +24,7 @@ class GuardProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
+                env={**os.environ, "PYTHONSAFEPATH": "1"},  # the user's own `services` is not ours
                 start_new_session=True,
             )
         return cls(process)

@@ -88,6 +88,8 @@ class RunLauncher:
         if isinstance(self._redis, ManagedRedis):
             await self._start(guard, specs.redis(self._redis))
         verifier, learner = await self._start(guard, specs.verifier(), specs.learner())
+        if learner.has_finished:  # a run without steps left needs no replicas
+            return
         numbers = range(1, self._plan.launcher.replicas + 1)
         await self._start(guard, *(specs.rollout(number, verifier.url, learner.url) for number in numbers))
 

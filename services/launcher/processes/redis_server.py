@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def _format_settings(port: int, password: str, directory: Path) -> str:
         "bind 127.0.0.1",
         f"port {port}",
         f"requirepass {password}",
-        f'dir "{directory}"',
+        "dir " + json.dumps(str(directory), ensure_ascii=False),  # quotes and backslashes as Redis reads them
         "appendonly yes",
         "appendfsync everysec",
         'save ""',

@@ -10,9 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import groupby
 from pathlib import Path
-from typing import IO
 
 import httpx
 
@@ -21,6 +19,7 @@ from services.launcher.processes.log_tail import tail
 from shared.errors import Unavailable
 from shared.runtime import child_process
 from shared.runtime.child_process import describe_exit
+from shared.runtime.drain import ExitCode
 
 POLL_SECONDS = 0.1
 STABLE_SECONDS = 60.0
@@ -28,6 +27,9 @@ STABLE_SECONDS = 60.0
 MAX_BACKOFF_SECONDS = 8.0
 BAD_CONFIGURATION = 2
 """A service's exit code for a configuration that cannot work: a restart would not help."""
+PYTHON_ENVIRONMENT = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
+"""For every Python that we start: packages of the working directory cannot take the place of ours, and files are UTF-8
+whatever the locale."""
 
 
 Probe = Callable[[str], Awaitable[bool]]
@@ -94,19 +96,36 @@ class Service:
         """None while it runs; negative: the signal that killed it."""
         return self._process.returncode if self._process is not None else None
 
+    @property
+    def has_finished(self) -> bool:
+        """Whether it has ended because nothing was left to do."""
+        return self.exit_code == 0 and self.spec.may_finish
+
     async def start(self) -> None:
         """Starts the process in a new process group; its output is appended to its log."""
         if self.spec.url_file is not None:
             self.spec.url_file.unlink(missing_ok=True)
         with self.spec.log.open("ab") as output:
-            self._process = await _spawn(self._command(), {**os.environ, **self.spec.environment}, output)
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **PYTHON_ENVIRONMENT, **self.spec.environment},
+                start_new_session=True,
+            )
         self._guard.add(self.spec.name, self._process.pid, self.spec.stop_order, self.spec.grace_seconds)
         self._started = time.monotonic()
 
     async def wait_ready(self, seconds: float) -> None:
-        """Returns once the probe succeeds; ServiceFailed when the service exits before, or is not ready in time."""
+        """Returns once the probe succeeds, or the service has finished.
+
+        ServiceFailed when it exits otherwise, or is not ready in time.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
+            if self.has_finished:
+                return
             if self.exit_code is not None:
                 raise self._failure(f"ended with {describe_exit(self.exit_code)} before it was ready")
             self.url = self._read_url()
@@ -119,11 +138,12 @@ class Service:
         """Restarts the service when it dies; returns when it has finished. ServiceFailed when it dies too often."""
         while True:
             code = await self._wait()
-            if code == 0 and self.spec.may_finish:
+            if self.has_finished:
                 return
             if time.monotonic() - self._started > STABLE_SECONDS:
                 self.restarts = 0
-            if code == BAD_CONFIGURATION or self.restarts >= policy.max_restarts:
+            is_refused = self.spec.may_finish and code == ExitCode.STARTUP_FAILED  # a model or data that cannot be used
+            if is_refused or code == BAD_CONFIGURATION or self.restarts >= policy.max_restarts:
                 raise self._failure(f"ended with {describe_exit(code)} after {self.restarts} restarts")
             self.restarts += 1
             self._report(f"{self.spec.name} ended with {describe_exit(code)}: restarting it")
@@ -160,7 +180,7 @@ class Service:
         if self.spec.url_file is None:
             return ""
         try:
-            return self.spec.url_file.read_text().strip() or self.url
+            return self.spec.url_file.read_text(encoding="utf-8").strip() or self.url
         except FileNotFoundError:
             return self.url
 
@@ -171,22 +191,6 @@ class Service:
 
 async def stop_in_order(services: Sequence[Service]) -> None:
     """Stops the services by their stop order, those of one order at once."""
-    for _, together in groupby(sorted(services, key=_stop_order), key=_stop_order):
+    for order in StopOrder:
+        together = (service for service in services if service.spec.stop_order is order)
         await asyncio.gather(*(service.stop(service.spec.grace_seconds) for service in together))
-
-
-def _stop_order(service: Service) -> StopOrder:
-    return service.spec.stop_order
-
-
-async def _spawn(
-    command: Sequence[str], environment: Mapping[str, str], output: IO[bytes]
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        env=dict(environment),
-        start_new_session=True,
-    )

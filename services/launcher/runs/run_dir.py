@@ -88,6 +88,11 @@ class RunDirectory:
         return self.config.exists()
 
     @property
+    def has_trained(self) -> bool:
+        """Whether it holds anything that a launch which failed at its start does not leave."""
+        return self.metrics.exists() or self.checkpoints.exists()
+
+    @property
     def resume_command(self) -> str:
         """The command that continues the run."""
         runs = "" if self.root.parent == Path("runs") else f" --runs {self.root.parent}"
@@ -132,7 +137,7 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """The launcher's, while the run goes on; Conflict when another launcher holds it."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("a") as file:
+        with (self.root / ".lock").open("ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

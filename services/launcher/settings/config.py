@@ -29,7 +29,7 @@ class LauncherConfig(BaseModel):
     stop_seconds: float = Field(30.0, gt=0, description="How long the learner may take to save its state at the end")
     max_restarts: int = Field(5, ge=0, description="Restarts of one service within a minute before the run ends")
     refresh_seconds: float = Field(0.5, gt=0, description="Seconds between two reads of the run's status for the view")
-    task: Literal["files", "demo"] = Field(
-        "files", description="files: the learner's model and data; demo: those of the demo"
+    task: Literal["files", "demo"] | None = Field(
+        None, description="files: the learner's model and data; demo: its own; none: demo unless data are given"
     )
     demo: DemoTask = Field(DemoTask(), description="The problems of task=demo")

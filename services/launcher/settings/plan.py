@@ -1,7 +1,9 @@
 """Plans a launch: which run directory, fresh or resumed, with which configuration."""
 
+import shutil
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,16 @@ from pydantic import BaseModel
 from services.demo.data import write_data
 from services.demo.task import checkpoint_directory
 from services.launcher.runs import run_dir
+from services.launcher.runs.model_files import check_model
 from services.launcher.runs.run_dir import RunDirectory
-from services.launcher.settings.config import DemoTask, LauncherConfig
+from services.launcher.settings.config import LauncherConfig
 from services.learner.config import LearnerConfig
 from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
 from shared.errors import Conflict, InvalidInput
-from shared.runtime.config import load_config, preset_path, resolve_overrides
+from shared.files import read_rows
+from shared.protocol.task import Problem
+from shared.runtime.config import load_config, preset_path, read_preset, resolve_overrides
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "learner": LearnerConfig,
@@ -28,6 +33,18 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 _PRIVATE = {"token", "redis_url", "url_file"}
 """Never saved: services get secrets through the environment, and every launch has its own URL files."""
+_OPTIONS = {
+    **dict.fromkeys(("run", "name"), "--run names a run"),
+    "run_dir": "--runs and --run say where a run is",
+    "resume": "--resume and --fresh say how a run begins",
+    "redis_url": "--redis-url or REDIS_URL is the Redis of all services",
+    "token": "IBTPO_TOKEN is the token of all services",
+    **dict.fromkeys(
+        ("host", "port", "url", "url_file", "verifier_url", "learner_url", "snapshots"),
+        "the launcher connects the services by itself",
+    ),
+}
+"""Keys of one service that all must agree on, each with what says it instead."""
 
 
 class StartMode(StrEnum):
@@ -75,19 +92,21 @@ def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
     Conflict when the run is going on, or exists and the request does not say what to do; InvalidInput for a wrong key.
     """
     name = request.name or preset_path(request.preset).stem
-    given = resolve_overrides(request.overrides, SECTIONS)
+    given = _resolve(request.overrides)
     is_fixed = request.name is not None or request.start is not StartMode.AUTO
     for candidate in [name] if is_fixed else run_dir.candidate_names(runs, name):
         run = run_dir.directory_of(runs, candidate)
         run.raise_if_running()
         if request.start is StartMode.RESUME and not run.has_begun:
             raise InvalidInput(f"there is no run {name!r} in {runs}/ to resume: leave out --resume to begin it")
-        if not run.has_begun or request.start is StartMode.FRESH:
-            return _build_plan(run, request.preset, given, resumes=False)
         if request.start is StartMode.RESUME:
             return _build_plan(run, run.config, given, resumes=True)
-        plan = _build_plan(run, request.preset, given, resumes=True)
-        if not run.is_finished and plan.config_text == run.config.read_text():
+        plan = _build_plan(run, request.preset, given, resumes=False)
+        if not run.has_begun or request.start is StartMode.FRESH:
+            return plan
+        if not run.is_finished and plan.config_text == run.config.read_text(encoding="utf-8"):
+            return replace(plan, resumes=True)
+        if not run.has_trained:
             return plan
     raise _name_taken(run_dir.directory_of(runs, name))
 
@@ -95,17 +114,40 @@ def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
 def preview(preset: str, overrides: tuple[str, ...]) -> str:
     """The configuration of a preset with overrides, as a run would save it."""
     run = run_dir.directory_of(Path("runs"), preset_path(preset).stem)
-    return _build_plan(run, preset, resolve_overrides(overrides, SECTIONS), resumes=False).config_text
+    return _build_plan(run, preset, _resolve(overrides), resumes=False).config_text
 
 
 def prepare(plan: RunPlan) -> None:
-    """Prepares the run directory for its services; a directory that a fresh start replaces is renamed."""
-    if not plan.resumes and plan.run.has_begun:
-        _move_aside(plan.run)
-    plan.run.make()
+    """Prepares the run directory for its services; a directory that a fresh start replaces is renamed.
+
+    InvalidInput for a model or for problems that cannot be used, before anything is written.
+    """
+    run, demo = plan.run, plan.launcher.demo
+    if not plan.resumes:
+        check_model(plan.learner.model)
+    if plan.launcher.task == "files":
+        for path in (*plan.learner.data, *plan.learner.held_out):
+            deque(read_rows(path, Problem), maxlen=0)
+    if not plan.resumes and run.has_begun:
+        if run.has_trained:
+            _move_aside(run)
+        else:
+            shutil.rmtree(run.root)
+    run.make()
+    run.summary.unlink(missing_ok=True)  # a run that goes on is not finished
     if plan.launcher.task == "demo":
-        _write_demo_data(plan.run, plan.launcher.demo)
-    plan.run.write_private(plan.run.config, plan.config_text)
+        write_data(run.root / "data", demo.difficulty, demo.train_problems, demo.held_out_problems, demo.seed)
+    run.write_private(run.config, plan.config_text)
+
+
+def _resolve(overrides: tuple[str, ...]) -> dict[str, list[str]]:
+    """The overrides by section. InvalidInput for one of what the launcher decides for all services."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        section, _, name = key.rpartition(".")
+        if name in _OPTIONS and section in ("", *SECTIONS):
+            raise InvalidInput(f"{key} is not for a whole run: {_OPTIONS[name]}")
+    return resolve_overrides(overrides, SECTIONS)
 
 
 def _name_taken(run: RunDirectory) -> Conflict:
@@ -123,6 +165,7 @@ def _move_aside(run: RunDirectory) -> None:
 
 def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str]], *, resumes: bool) -> RunPlan:
     launcher = load_config(LauncherConfig, "launcher", source, given["launcher"])
+    launcher = launcher.model_copy(update={"task": _choose_task(launcher, source, given["learner"])})
     fixed = [f"learner.run={run.name}", f"learner.run_dir={run.root.resolve()}"]
     if launcher.task == "demo":
         fixed += _demo_settings(run)
@@ -143,8 +186,13 @@ def _demo_settings(run: RunDirectory) -> list[str]:
     ]
 
 
-def _write_demo_data(run: RunDirectory, demo: DemoTask) -> None:
-    write_data(run.root / "data", demo.difficulty, demo.train_problems, demo.held_out_problems, demo.seed)
+def _choose_task(launcher: LauncherConfig, source: str | Path, given: list[str]) -> str:
+    """The task that is named, or demo if no data are. A preset is a method: own data replace a demo that it names."""
+    keys = {override.partition("=")[0].strip() for override in given}
+    in_preset = read_preset(source, SECTIONS).get("learner", {})
+    if "learner.data" in keys:
+        return "files"
+    return launcher.task or ("files" if "data" in in_preset else "demo")
 
 
 def _resolve_paths(learner: LearnerConfig) -> LearnerConfig:
