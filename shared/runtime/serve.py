@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from shared.errors import Conflict, InvalidInput
 from shared.files import atomic_write
 from shared.runtime.config import with_port
+from shared.runtime.connections import BoundedConnection, ConnectionLimits
 from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.logs import event_logger
 from shared.runtime.middleware import is_loopback
@@ -90,7 +92,7 @@ def _drain_on_signals(drain: Drain, is_up: asyncio.Event) -> Iterator[None]:
 
 @asynccontextmanager
 async def serve_in_background(
-    app: FastAPI, listener: socket.socket, url_file: Path | None = None
+    app: FastAPI, listener: socket.socket, url_file: Path | None = None, limits: ConnectionLimits | None = None
 ) -> AsyncIterator[str]:
     """Serves `app` on an open socket while the block runs, and gives its URL, which is also `app.state.url`.
 
@@ -99,7 +101,14 @@ async def serve_in_background(
     app.state.url = url = url_of(listener)
     server = _Server(
         uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1
+            app,
+            http=partial(BoundedConnection, limits=limits or ConnectionLimits()),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
         )
     )
     with listener:

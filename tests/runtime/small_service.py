@@ -57,6 +57,15 @@ def small_router() -> APIRouter:
 
         return StreamingResponse(body())
 
+    @router.get("/v1/endless")
+    async def endless() -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x" * 65536
+                await asyncio.sleep(0)
+
+        return StreamingResponse(body())
+
     @router.get("/v1/slow/{milliseconds}")
     async def slow(milliseconds: int) -> str:
         event_logger("small").info("slow_begun")
