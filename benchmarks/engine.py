@@ -123,7 +123,7 @@ class RandomRewards:
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
         return float(self._rng.random() < 0.4)
 
 

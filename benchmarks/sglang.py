@@ -53,7 +53,7 @@ FIRST = WeightVersion(1, 1)
 class CoinRewards:
     """One answer in two is right, without a verifier."""
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
         return float(crc32(response.encode()) % 2)
 
 

@@ -223,6 +223,9 @@ class LearnerConfig(_Table):
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey of the run; or REDIS_URL")
     host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback a token is required")
+    verifier_url: OptionalUrl = Field(
+        "", description="The verifier that reads every answer key before the run begins; empty: nobody does"
+    )
     port: int = Field(8003, ge=0, le=65535, description="0 takes a free one")
     url: OptionalUrl = Field("", description="Where replicas reach it; empty: http://<host>:<port>")
     url_file: Path | None = Field(None, description="File for the URL, written once it listens")

@@ -13,6 +13,7 @@ from services.learner.metrics import EvaluationResult, LearnerMetrics, Phase, St
 from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Arrival, Intake
+from services.learner.queue.vetting import KeyVetting
 from services.learner.ranks import RankWorkers
 from services.learner.record.checkpoint import CheckpointStore
 from services.learner.record.figures import measure_trees, sampling_figures, step_figures, summary
@@ -49,6 +50,7 @@ class Parts:
     """The parts of a run."""
 
     streams: RunStreams
+    vetting: KeyVetting
     ranks: RankWorkers
     ledger: Ledger
     feed: Feed
@@ -133,6 +135,7 @@ class Run:
         if is_new:
             await self._retry(streams.forget)  # an earlier run of this name may have left entries
         await self._retry(streams.status_keys.clear_stop)
+        await self._retry(parts.vetting.vet, event="waiting_for_verifier")
         if has_new_growth:
             await self._replace_tasks()
         if not is_new:
@@ -296,15 +299,15 @@ class Run:
     async def _in_torch_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._parts.torch_thread, work, *arguments)
 
-    async def _retry(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Repeats `work` until Redis answers or the run is stopped. `work` must be safe to do twice."""
+    async def _retry(self, work: Callable[[], Awaitable[T]], event: str = "waiting_for_redis") -> T:
+        """Repeats `work` until what it needs answers, or the run is stopped. `work` must be safe to do twice."""
         while True:
             try:
                 return await work()
             except Unavailable as error:
                 self._progress.message = str(error)
                 self._parts.metrics.stream_failures.inc()
-                log.warning("waiting_for_redis", error=str(error))
+                log.warning(event, error=str(error))
             await self._unless_stopped(asyncio.sleep(_RETRY_SECONDS))
             self._progress.message = ""
 

@@ -24,6 +24,7 @@ from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Intake
 from services.learner.queue.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
 from services.learner.queue.task_sequence import TaskSequence
+from services.learner.queue.vetting import KeyVetting
 from services.learner.ranks import RankWorkers
 from services.learner.record.checkpoint import Checkpoint, CheckpointStore
 from services.learner.record.metrics_log import MetricsLog
@@ -37,6 +38,7 @@ from services.learner.serving.publisher import Publisher
 from services.learner.training.policy import LanguageModel, Policy
 from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.trainer import Trainer
+from shared.clients import VerifierClient
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
@@ -84,8 +86,10 @@ class LearnerService:
         )
         publisher = _create_publisher(config, streams, self._http, metrics)
         self._torch_thread = ThreadPoolExecutor(1, "torch", torch.set_num_threads, (config.threads,))
+        verifier = VerifierClient(self._http, config.verifier_url) if config.verifier_url else None
         parts = Parts(
             streams=streams,
+            vetting=KeyVetting(verifier, (*train, *held_out)),
             ranks=ranks,
             ledger=ledger,
             feed=feed,
@@ -154,6 +158,9 @@ class LearnerService:
             code = self._exit_code()
         except Stopped:
             code = self._exit_code()
+        except InvalidInput as error:
+            code = ExitCode.STARTUP_FAILED  # a restart would fail likewise
+            log.error("run_failed", error=str(error))
         except IbtpoError as error:
             log.error("run_failed", error=str(error))
         except Exception:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
-from typing import Any, Protocol
 
 from services.rollout.engines.engine import Completion, Engine, Request, Sampling
+from services.rollout.rewards import NoVerdict, Rewards
 from services.rollout.vocabulary import Vocabulary
-from shared.errors import InvalidInput, Unavailable
+from shared.errors import IbtpoError, InvalidInput, Unavailable
 from shared.protocol.grow import BranchesChosen, DrawGrown
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree, TreeUsage
@@ -19,13 +19,6 @@ from shared.tree.expansion import Branch
 from shared.tree.node import build_tree, trajectory
 
 OnEvent = Callable[[BranchesChosen | DrawGrown], None]
-
-
-class Rewards(Protocol):
-    """Where rewards come from: the verifier, or a stand-in in tests."""
-
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
-        """In [0, 1]; None if there is no verdict."""
 
 
 class TooFewVerdicts(Unavailable):
@@ -41,6 +34,7 @@ class _Growth:
     on_event: OnEvent | None
     rng: Random
     draws: list[Draw] = field(default_factory=list)
+    missing_verdicts: list[NoVerdict] = field(default_factory=list)
     prompt_tokens: int = 0
     reusable_tokens: int = 0
     cached_tokens: int = 0
@@ -60,8 +54,8 @@ class TreeGrower:
     async def grow(self, task: Task, vocabulary: Vocabulary, on_event: OnEvent | None = None) -> ScoredTree:
         """Draws from the root, then in rounds from the nodes that the sampler chooses, until it chooses none.
 
-        Raises InvalidInput for a task that this policy can never serve; Unavailable if the engine cannot serve now or
-        too few draws have a verdict.
+        Raises InvalidInput for a task that this policy can never serve, or whose answers the verifier refuses to judge;
+        Unavailable if the engine cannot serve now or too few draws have a verdict.
         """
         self._check(task)
         growth = _Growth(task, vocabulary, on_event, Random(task.seed))
@@ -150,13 +144,17 @@ class TreeGrower:
             return 0.0
         if not task.kind:
             return None
-        return await self._rewards.reward(task.kind, growth.vocabulary.decode(token_ids), task.answer_key)
+        try:
+            return await self._rewards.reward(task.kind, growth.vocabulary.decode(token_ids), task.answer_key)
+        except NoVerdict as missing:
+            growth.missing_verdicts.append(missing)
+            return None
 
     def _finish(self, growth: _Growth) -> ScoredTree:
         draws = tuple(growth.draws)
         unjudged = sum(draw.reward is None for draw in draws)
         if growth.task.kind and 2 * unjudged > len(draws):
-            raise TooFewVerdicts(f"{unjudged} of {len(draws)} draws have no verdict: is the verifier up?")
+            raise _too_few_verdicts(growth, unjudged)
         usage = TreeUsage(
             generated_tokens=sum(len(draw.token_ids) for draw in draws),
             prompt_tokens=growth.prompt_tokens,
@@ -168,6 +166,14 @@ class TreeGrower:
             verify_seconds=growth.verify_seconds,
         )
         return ScoredTree(task=growth.task, replica=self._replica, draws=draws, usage=usage)
+
+
+def _too_few_verdicts(growth: _Growth, unjudged: int) -> IbtpoError:
+    """With the last reason; InvalidInput where most answers were refused for good."""
+    num_draws, refused = len(growth.draws), [missing for missing in growth.missing_verdicts if missing.is_final]
+    if 2 * len(refused) > num_draws:
+        return InvalidInput(f"{len(refused)} of {num_draws} draws cannot be judged: {refused[-1]}")
+    return TooFewVerdicts(f"{unjudged} of {num_draws} draws have no verdict: {growth.missing_verdicts[-1]}")
 
 
 def _describe_branches(round_number: int, branches: tuple[Branch, ...]) -> BranchesChosen:

@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from services.rollout.metrics import RolloutMetrics, VerdictResult, VerifierFailure
+from services.rollout.rewards import NoVerdict
 from shared.clients import VerifierClient
-from shared.errors import DeadlineExceeded, IbtpoError, MalformedAnswer, Overloaded, Unreachable
+from shared.errors import DeadlineExceeded, IbtpoError, InvalidInput, MalformedAnswer, Overloaded, TooLarge, Unreachable
 from shared.protocol.verdict import Verdict, VerdictItem
 from shared.runtime.loops import run_until_cancelled
 
@@ -38,9 +39,12 @@ class _Pending:
 
     item: VerdictItem
     deadline: float
-    reward: asyncio.Future[float | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    last_failure: str = ""
+    reward: asyncio.Future[float | NoVerdict] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
-    def resolve(self, reward: float | None) -> None:
+    def resolve(self, reward: float | NoVerdict) -> None:
         if not self.reward.done():
             self.reward.set_result(reward)
 
@@ -70,14 +74,15 @@ class RewardBatcher:
             sender.cancel()
         await asyncio.gather(*self._senders, return_exceptions=True)
         for pending in self._unsent:
-            pending.resolve(None)
+            pending.resolve(NoVerdict("the replica is ending"))
         self._unsent.clear()
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
-        """The reward of one answer in [0, 1]; None if there is no verdict in time."""
-        if len(self._unsent) >= self._limits.max_waiting:
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
+        """The reward of one answer in [0, 1]. NoVerdict, with the verifier's reason, if there is none in time."""
+        waiting = len(self._unsent)
+        if waiting >= self._limits.max_waiting:
             self._metrics.verdicts.labels(VerdictResult.REFUSED).inc()
-            return None
+            raise NoVerdict(f"{waiting} answers wait for the verifier already, the most this replica keeps")
         self._num_answers += 1
         item = VerdictItem(id=str(self._num_answers), kind=kind, response=response, answer_key=answer_key)
         pending = _Pending(item, time.monotonic() + self._limits.verdict_seconds)
@@ -85,10 +90,14 @@ class RewardBatcher:
         self._has_unsent.set()
         try:
             async with asyncio.timeout(self._limits.verdict_seconds):
-                return await pending.reward
+                reward = await pending.reward
         except TimeoutError:
             self._metrics.verdicts.labels(VerdictResult.TIMED_OUT).inc()
-            return None
+            seconds = self._limits.verdict_seconds
+            raise NoVerdict(f"none came within {seconds:g} s{pending.last_failure}; is the verifier up?") from None
+        if isinstance(reward, NoVerdict):
+            raise reward
+        return reward
 
     async def is_ready(self) -> bool:
         """Whether the verifier can judge; asks over HTTP only after a failed request."""
@@ -122,16 +131,20 @@ class RewardBatcher:
                 self._last_succeeded = False
                 self._metrics.verifier_failures.labels(_failure_of(error)).inc()
                 if error.status < 500 and not isinstance(error, Overloaded):  # no retry can succeed
-                    await self._judge_halves(batch)
+                    await self._judge_halves(batch, error)
                     return
+                for pending in batch:
+                    pending.last_failure = f": {error}"
                 await asyncio.sleep(min(_RETRY_SECONDS, seconds_left))
         for pending in batch:
-            pending.resolve(None)
+            pending.resolve(NoVerdict(f"none came in time{pending.last_failure}"))
 
-    async def _judge_halves(self, batch: list[_Pending]) -> None:
+    async def _judge_halves(self, batch: list[_Pending], error: IbtpoError) -> None:
         """Isolates the answer that had its batch refused, so that the others get their rewards."""
-        if len(batch) == 1:
-            batch[0].resolve(None)
+        is_of_one = isinstance(error, InvalidInput | TooLarge)
+        if len(batch) == 1 or not is_of_one:
+            for pending in batch:
+                pending.resolve(NoVerdict(str(error), is_final=is_of_one))
             return
         half = len(batch) // 2
         await self._judge(batch[:half])
@@ -143,16 +156,18 @@ class RewardBatcher:
 
         def on_verdict(verdict: Verdict) -> None:
             if (pending := pending_of_id.pop(verdict.id, None)) is not None:
-                self._record(pending, verdict.reward)
+                self._record(pending, verdict)
 
         await self._verifier.judge_each([pending.item for pending in batch], seconds, on_verdict, seconds)
         self._last_succeeded = True
         for pending in pending_of_id.values():
             self._record(pending, None)
 
-    def _record(self, pending: _Pending, reward: float | None) -> None:
+    def _record(self, pending: _Pending, verdict: Verdict | None) -> None:
+        reward = None if verdict is None else verdict.reward
         self._metrics.verdicts.labels(VerdictResult.NULL if reward is None else VerdictResult.JUDGED).inc()
-        pending.resolve(reward)
+        reason = "the verifier left it out" if verdict is None else f"the verifier failed: {verdict.reason}"
+        pending.resolve(NoVerdict(reason) if reward is None else reward)
 
 
 def _failure_of(error: IbtpoError) -> VerifierFailure:

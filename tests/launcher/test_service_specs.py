@@ -21,7 +21,7 @@ def specs(tmp_path: Path) -> dict[str, ServiceSpec]:
     plan.run.make()
     plan.run.config.write_text(plan.config_text)
     maker = ServiceSpecs(plan, REDIS_URL)
-    every = (maker.verifier(), maker.learner(), maker.rollout(1, "http://verifier", "http://learner"))
+    every = (maker.verifier(), maker.learner("http://verifier"), maker.rollout(1, "http://verifier", "http://learner"))
     return {spec.name: spec for spec in every}
 
 
@@ -61,5 +61,7 @@ def test_each_service_takes_what_its_command_says(
     _, config, *overrides = settings_of(specs[name])
     loaded = load_config(model, section, config, [one.replace("{port}", "0") for one in overrides])
     assert (loaded.host, loaded.port, loaded.url_file) == ("127.0.0.1", 0, specs[name].url_file)
+    if isinstance(loaded, LearnerConfig):
+        assert loaded.verifier_url == "http://verifier"
     if isinstance(loaded, RolloutConfig):
         assert (loaded.name, loaded.verifier_url, loaded.learner_url) == (name, "http://verifier", "http://learner")

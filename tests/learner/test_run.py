@@ -15,6 +15,8 @@ from fastapi import FastAPI
 from services.learner.config import LearnerConfig, Resume
 from services.learner.record.checkpoint import CheckpointStore
 from services.learner.wiring import build
+from services.verifier.config import MathConfig, VerifierConfig
+from services.verifier.wiring import build as build_verifier
 from shared.errors import Conflict, InvalidInput, Unavailable
 from shared.protocol.status import Evaluation, RunState, RunStatus
 from shared.runtime.drain import ExitCode
@@ -402,6 +404,24 @@ async def test_a_run_is_not_resumed_with_another_seed(configure: Configure, redi
         assert await learner.end() == 0
     with pytest.raises(InvalidInput, match="the order of seed 0, so it cannot be resumed with seed 5: give seed=0"):
         build(configure(redis_url=redis_url, total_steps=2, seed=5))
+
+
+async def test_a_run_whose_answers_cannot_be_judged_ends_before_anything_is_grown_and_is_not_restarted(
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams, problems_file: Path
+) -> None:
+    problems_file.write_text(problems_file.read_text().replace('"gold": "7"', '"glod": "7"'))
+    app = build_verifier(VerifierConfig(math=MathConfig(workers=0)))
+    async with (
+        serve_in_background(app, open_listener("127.0.0.1", 0, None)) as verifier_url,
+        replica("one"),
+        running(configure(redis_url=redis_url, verifier_url=verifier_url)) as learner,
+    ):
+        assert await learner.end() == ExitCode.STARTUP_FAILED
+    status = await streams.status_keys.read()
+    assert status is not None
+    assert status.state is RunState.FAILED
+    assert "problems.jsonl:8' (kind 'exact'): answer_key.gold: Field required" in status.message
+    assert status.accounts.fed == 0
 
 
 def test_what_cannot_be_run_is_refused_at_the_start(configure: Configure, tmp_path: Path) -> None:

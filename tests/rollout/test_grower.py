@@ -9,6 +9,7 @@ import pytest
 
 from services.rollout.engines.engine import Completion, EngineLimits, Request
 from services.rollout.grower import TooFewVerdicts, TreeGrower
+from services.rollout.rewards import NoVerdict
 from services.rollout.vocabulary import Vocabulary
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.grow import BranchesChosen, DrawGrown
@@ -59,14 +60,15 @@ class ScriptedEngine:
 class LetterRewards:
     """Right when the answer ends in `a`."""
 
-    def __init__(self, silent_after: int | None = None) -> None:
+    def __init__(self, silent_after: int | None = None, *, is_final: bool = False) -> None:
         self.judged: list[str] = []
+        self.is_final = is_final
         self.silent_after = silent_after
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
         self.judged.append(response)
         if self.silent_after is not None and len(self.judged) > self.silent_after:
-            return None
+            raise NoVerdict("the verifier is asleep", is_final=self.is_final)
         return float(response.endswith("a"))
 
 
@@ -131,9 +133,16 @@ async def test_a_missing_verdict_leaves_the_draw_out_and_is_counted(vocabulary: 
     assert sum(draw.reward is None for draw in tree.draws) == 3
 
 
-async def test_a_tree_with_too_few_verdicts_is_discarded(vocabulary: Vocabulary) -> None:
-    with pytest.raises(TooFewVerdicts, match="is the verifier up"):
+async def test_a_tree_with_too_few_verdicts_is_discarded_with_the_reason(vocabulary: Vocabulary) -> None:
+    with pytest.raises(TooFewVerdicts, match="7 of 12 draws have no verdict: the verifier is asleep"):
         await TreeGrower(ScriptedEngine(), LetterRewards(silent_after=5), "r1").grow(task(), vocabulary)
+
+
+async def test_a_task_whose_answers_are_refused_for_good_is_none_to_try_again(vocabulary: Vocabulary) -> None:
+    engine = ScriptedEngine()
+    with pytest.raises(InvalidInput, match="4 of 4 draws cannot be judged: the verifier is asleep"):
+        await TreeGrower(engine, LetterRewards(silent_after=0, is_final=True), "r1").grow(task(), vocabulary)
+    assert len(engine.requests) == 4
 
 
 async def test_without_a_kind_nothing_is_judged(vocabulary: Vocabulary) -> None:

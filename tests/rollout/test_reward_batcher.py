@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
+from services.rollout.rewards import NoVerdict
 from shared.clients import VerifierClient
 from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
 from shared.runtime.client import http_client
@@ -54,7 +55,7 @@ class Judge:
                     self.breaks -= 1
                     raise ConnectionResetError("this connection breaks")
                 await self.slow_may_end.wait()
-            verdict = Verdict(id=item.id, reward=self.reward(item.response), outcome=Outcome.RIGHT)
+            verdict = Verdict(id=item.id, reward=self.reward(item.response), outcome=Outcome.RIGHT, reason="no worker")
             yield verdict.model_dump_json().encode() + b"\n"
 
 
@@ -66,6 +67,20 @@ async def client_of(judge: Judge, **limits: float) -> AsyncIterator[RewardBatche
         RewardBatcher(VerifierClient(http, url), BatchingLimits(**limits), RolloutMetrics()) as client,  # type: ignore[arg-type]
     ):
         yield client
+
+
+async def no_verdict(client: RewardBatcher, response: str = "right") -> NoVerdict:
+    """Why an answer has none."""
+    with pytest.raises(NoVerdict) as missing:
+        await client.reward("exact", response, {})
+    return missing.value
+
+
+async def reward_or_none(client: RewardBatcher, response: str) -> float | None:
+    try:
+        return await client.reward("exact", response, {})
+    except NoVerdict:
+        return None
 
 
 async def test_answers_that_finish_together_share_requests() -> None:
@@ -89,15 +104,25 @@ async def test_a_refusal_that_no_retry_can_mend_is_no_verdict_at_once() -> None:
     judge = Judge(failures=1, status=422)
     async with client_of(judge, verdict_seconds=30) as client:
         async with asyncio.timeout(5):
-            assert await client.reward("exact", "right", {}) is None
+            missing = await no_verdict(client)
+    assert missing.is_final
+    assert str(missing).startswith("down (422 from ")
     assert len(judge.batches) == 1
+
+
+async def test_a_token_that_the_verifier_refuses_is_the_reason_of_all_its_answers_and_may_be_right_elsewhere() -> None:
+    judge = Judge(failures=1, status=401, seconds=0.02)
+    async with client_of(judge, verdict_seconds=30, max_requests=1) as client, asyncio.timeout(5):
+        missing = await asyncio.gather(*(no_verdict(client) for _ in range(5)))
+    assert {(one.is_final, str(one)[:15]) for one in missing} == {(False, "down (401 from ")}
+    assert judge.batches == [5]
 
 
 async def test_an_item_that_is_refused_takes_no_neighbour_along() -> None:
     judge = Judge(poison="poison", seconds=0.02)
     async with client_of(judge, max_requests=1) as client:
         answers = ["right", "poison", *["right"] * 9, "wrong"]
-        rewards = await asyncio.gather(*(client.reward("exact", answer, {}) for answer in answers))
+        rewards = await asyncio.gather(*(reward_or_none(client, answer) for answer in answers))
     assert rewards == [{"right": 1.0, "wrong": 0.0, "poison": None}[answer] for answer in answers]
 
 
@@ -123,7 +148,7 @@ async def test_only_what_a_broken_connection_left_open_is_asked_again() -> None:
 async def test_a_slow_verifier_costs_a_leaf_no_more_than_its_deadline() -> None:
     async with client_of(Judge(seconds=3), verdict_seconds=0.3) as client:
         async with asyncio.timeout(2):
-            assert await client.reward("exact", "right", {}) is None
+            assert "0.3 s" in str(await no_verdict(client))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://verifier:port", "verifier"])
@@ -133,18 +158,23 @@ async def test_a_verifier_that_cannot_be_reached_gives_no_verdict_and_is_not_rea
         async with RewardBatcher(VerifierClient(http, url), limits, RolloutMetrics()) as client:
             assert await client.is_ready()
             for _ in range(6):  # more than there are senders
-                assert await client.reward("exact", "right", {}) is None
+                assert "cannot be reached" in str(await no_verdict(client))
             assert not await client.is_ready()
 
 
 async def test_it_is_ready_again_once_the_verifier_answers() -> None:
     judge = Judge(failures=1, status=422)
     async with client_of(judge) as client:
-        await client.reward("exact", "right", {})
+        await no_verdict(client)
         assert await client.is_ready()
 
 
 @pytest.mark.parametrize("reward", [0.0, 0.25, None])
 async def test_fractions_and_nulls_pass_through(reward: float | None) -> None:
     async with client_of(Judge(reward=lambda response: reward)) as client:
-        assert await client.reward("code", "print()", {}) == reward
+        assert await reward_or_none(client, "print()") == reward
+
+
+async def test_a_null_comes_with_the_verifiers_reason() -> None:
+    async with client_of(Judge(reward=lambda response: None)) as client:
+        assert "the verifier failed: no worker" in str(await no_verdict(client))

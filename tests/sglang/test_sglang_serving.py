@@ -20,7 +20,7 @@ from tests.waiting import wait_until_async
 class CoinRewards:
     """One answer in two is right."""
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float | None:
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
         return float(crc32(response.encode()) % 2)
 
 

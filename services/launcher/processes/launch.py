@@ -82,12 +82,13 @@ class RunLauncher:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _start_all(self, guard: GuardProcess) -> None:
-        """Starts Redis, then the verifier and the learner, then the replicas, which need both."""
+        """Starts Redis, the verifier, the learner, and the replicas, each of which needs those before."""
         specs = ServiceSpecs(self._plan, self._redis.url)
         self._view.say(f"Redis: {self._redis.description}")
         if isinstance(self._redis, ManagedRedis):
             await self._start(guard, specs.redis(self._redis))
-        verifier, learner = await self._start(guard, specs.verifier(), specs.learner())
+        (verifier,) = await self._start(guard, specs.verifier())
+        (learner,) = await self._start(guard, specs.learner(verifier.url))
         if learner.has_finished:  # a run without steps left needs no replicas
             return
         numbers = range(1, self._plan.launcher.replicas + 1)

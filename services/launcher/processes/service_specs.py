@@ -30,10 +30,11 @@ class ServiceSpecs:
         """The verifier."""
         return self._make("verifier", StopOrder.VERIFIER, probe=is_ready)
 
-    def learner(self) -> ServiceSpec:
+    def learner(self, verifier_url: str) -> ServiceSpec:
         """The learner. It resumes from its latest checkpoint at every start; a fresh run's directory has none."""
         stop_seconds = self.plan.launcher.stop_seconds
-        return self._make("learner", StopOrder.LEARNER, "resume=auto", probe=is_listening, grace_seconds=stop_seconds)
+        settings = ("resume=auto", f"verifier_url={verifier_url}")
+        return self._make("learner", StopOrder.LEARNER, *settings, probe=is_listening, grace_seconds=stop_seconds)
 
     def rollout(self, number: int, verifier_url: str, learner_url: str) -> ServiceSpec:
         """One replica. Its probe asks only whether it listens: it is ready once the learner has pushed weights."""

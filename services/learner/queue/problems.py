@@ -23,6 +23,8 @@ class EncodedProblem:
     prompt_ids: tuple[int, ...]
     kind: str
     answer_key: dict[str, Any]
+    where: str = ""
+    """`file:line`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ def fingerprint(problems: Sequence[EncodedProblem]) -> str:
 
 
 def _encode(problem: Problem, where: str, encode: Encoder, limits: ProblemLimits) -> EncodedProblem:
+    if not problem.kind:
+        raise InvalidInput(f"{where}: kind is empty: nobody would judge the answers; give math, code or your own")
     try:
         prompt_ids = encode(problem.prompt)
     except ValueError as error:
@@ -84,4 +88,4 @@ def _encode(problem: Problem, where: str, encode: Encoder, limits: ProblemLimits
             f"{where}: a prompt of {len(prompt_ids)} tokens and an answer of {limits.max_answer_tokens} exceed the "
             f"policy's context of {limits.context_length}; drop the row or lower growth.max_tokens"
         )
-    return EncodedProblem(problem.id, prompt_ids, problem.kind, problem.answer_key)
+    return EncodedProblem(problem.id, prompt_ids, problem.kind, problem.answer_key, where)
