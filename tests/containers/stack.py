@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from tests.manifests.dashboards import fill_in
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,5 +130,4 @@ def panel_expressions() -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / "deploy/grafana/dashboards").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel.get("targets", ()):
-                expression = target["expr"].replace("$__rate_interval", "1m").replace("$__range", "10m")
-                yield f"{path.stem}: {panel['title']}", expression.replace("$namespace", ".*")
+                yield f"{path.stem}: {panel['title']}", fill_in(target["expr"], run=RUN)

@@ -21,6 +21,7 @@ SERVICES = ("redis", "verifier", "rollout", "learner", "prometheus")
 # What a CPU run cannot have: SGLang's own series, failures that did not happen.
 ABSENT_ON_CPU = (
     "sglang:",
+    "DCGM_",
     "ibtpo_rollout_engine_starts",
     "ibtpo_rollout_engine_pause",
     "ibtpo_rollout_engine_up",

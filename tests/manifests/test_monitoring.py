@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 RULES = ROOT / "deploy/prometheus/rules"
 DOCS = "/public/ibtpo/"
-DIMENSIONLESS = {"State", "Firing alerts", "Cov(η₁, η₂), 5 minutes", "IB-Score of trees"}
+DIMENSIONLESS = {"State", "Firing alerts", "Cov(η₁, η₂), 5 minutes", "IB-Score of trees", "Reward by kind"}
 FIGURES_ON = {"balance": Shown.BALANCE, "throughput": Shown.THROUGHPUT}
 _NAME = re.compile(r"\b(ibtpo[_:][a-z0-9_:]+)")
 _SELECTOR = re.compile(r"\b(ibtpo[_:][a-z0-9_:]+)\{([^}]*)\}")
@@ -58,9 +58,9 @@ def test_the_operators_rules_are_those_of_compose(generator: ModuleType) -> None
 
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
 def test_every_panel_has_a_description_and_a_page_that_exists(path: Path) -> None:
-    panels = json.loads(path.read_text())["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    for panel in panels:
+    every = json.loads(path.read_text())["panels"]
+    assert len({panel["id"] for panel in every}) == len(every)
+    for panel in (panel for panel in every if panel["type"] != "row"):
         assert panel["description"], panel["title"]
         assert panel["datasource"]["uid"] == "prometheus"
         (link,) = panel["links"]
@@ -72,8 +72,69 @@ def test_every_panel_has_a_unit_but_for_numbers_without_one() -> None:
     charted = {chart.title for where in FIGURES_ON.values() for chart in charts(where) if not chart.first.unit}
     assert {title for title, unit in units.items() if unit == "none"} == DIMENSIONLESS | charted
     assert {unit for unit in units.values() if not unit.startswith("suffix:")} == {
-        *("none", "percentunit", "s", "ops", "reqps"),
+        *("none", "percentunit", "s", "short", "bytes", "watt"),
     }
+    for panel in _graphs():
+        defaults = panel["fieldConfig"]["defaults"]
+        assert (defaults["unit"] == "short") == bool(defaults["custom"].get("axisLabel")), panel["title"]
+
+
+def test_every_graph_has_a_legend_and_every_series_a_name() -> None:
+    for panel in _graphs():
+        assert panel["options"]["legend"]["showLegend"], panel["title"]
+    for panel in _panels():
+        assert all(target["legendFormat"] not in ("", "__auto") for target in panel["targets"]), panel["title"]
+
+
+def test_what_is_stacked_begins_at_0_and_shares_end_at_1() -> None:
+    stacks = [
+        panel["fieldConfig"]["defaults"]
+        for panel in _graphs()
+        if "stacking" in panel["fieldConfig"]["defaults"]["custom"]
+    ]
+    assert stacks
+    for defaults in stacks:
+        assert defaults["min"] == 0
+        assert defaults.get("max") == (1 if defaults["unit"] == "percentunit" else None)
+
+
+def test_a_run_is_read_at_a_glance() -> None:
+    (path,) = (path for path in BOARDS if path.stem == "balance")
+    panels = json.loads(path.read_text())["panels"]
+    assert [panel["title"] for panel in panels[:4]] == [
+        *("At a glance", "Held-out accuracy over time", "Reward", "Where a step's time goes"),
+    ]
+    assert {panel["gridPos"]["y"] for panel in panels[1:4]} == {1}
+
+
+@pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_has_rows_a_chosen_run_and_marks_of_what_happened(path: Path) -> None:
+    board = json.loads(path.read_text())
+    assert board["panels"][0]["type"] == "row"
+    assert [variable["name"] for variable in board["templating"]["list"]] == ["namespace", "run", "window"]
+    marks = [mark["name"] for mark in board["annotations"]["list"]]
+    assert marks == ["Evaluation", "Checkpoint", "Generation", "Restart"]
+
+
+def test_every_query_is_of_the_chosen_namespace_and_run() -> None:
+    """Two runs of one cluster are never added up; a verifier serves any run."""
+    marks = [mark["expr"] for path in BOARDS for mark in json.loads(path.read_text())["annotations"]["list"]]
+    for expression in [*marks, *(target["expr"] for panel in _panels() for target in panel["targets"])]:
+        chosen = re.findall(r"(?<![\w:\"])((?:ibtpo[_:]|sglang:|process_|up\b|ALERTS\b)[\w:]*)(\{[^}]*\})?", expression)
+        assert chosen or "DCGM_" in expression, expression
+        for name, matchers in chosen:
+            assert 'namespace="$namespace"' in matchers, expression
+            assert ("$run" in matchers) == (not name.startswith(("ibtpo_verifier_", "ibtpo:verdicts", "up"))), (
+                expression
+            )
+
+
+def test_rates_suit_the_range_that_is_shown() -> None:
+    """A fixed window of five minutes draws a ramp where a run takes five minutes."""
+    windows = [
+        re.findall(r"rate\([^\[]*\[([^\]]+)\]", target["expr"]) for panel in _graphs() for target in panel["targets"]
+    ]
+    assert {window for found in windows for window in found} == {"$__rate_interval", "$window"}
 
 
 @pytest.mark.parametrize("board", FIGURES_ON)
@@ -154,14 +215,21 @@ def _expressions() -> Iterator[str]:
 
 
 def _selected(expression: str) -> Iterator[tuple[str, str, str]]:
-    """(series, label, value) of each selector, and of each alternative of a regular expression."""
+    """(series, label, value) of each selector, and of each alternative of a regular expression, but for labels that
+    every series has."""
     for name, matchers in _SELECTOR.findall(expression):
         for label, alternatives in _MATCHER.findall(matchers):
-            yield from ((name, label, value) for value in alternatives.split("|"))
+            if label not in ("namespace", "run"):
+                yield from ((name, label, value) for value in alternatives.split("|"))
 
 
 def _panels() -> list[dict[str, Any]]:
-    return [panel for path in BOARDS for panel in json.loads(path.read_text())["panels"]]
+    panels = [panel for path in BOARDS for panel in json.loads(path.read_text())["panels"]]
+    return [panel for panel in panels if panel["type"] != "row"]
+
+
+def _graphs() -> list[dict[str, Any]]:
+    return [panel for panel in _panels() if panel["type"] == "timeseries"]
 
 
 def _unit_tests() -> list[dict[str, Any]]:
