@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -11,6 +10,7 @@ from shared.errors import InvalidInput
 from shared.tree.expansion import AnySampler, for_vocabulary
 from shared.tree.segmentation import Segmenter
 from shared.tree.vocabulary import bytes_of_tokens
+from shared.weights import stop_token_ids
 
 _MAX_PREPARED = 64
 
@@ -33,9 +33,7 @@ class Vocabulary:
             tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
         except (OSError, ValueError, KeyError) as error:
             raise InvalidInput(f"the bundle in {bundle} has no usable tokenizer.json: {error}") from error
-        stop_ids = _stop_ids(bundle)
-        if not stop_ids:
-            raise InvalidInput(f"neither generation_config.json nor config.json in {bundle} names an eos_token_id")
+        stop_ids = stop_token_ids(bundle, len(table), tokenizer.token_to_id)
         return cls(table, stop_ids, Segmenter(table, stop_ids), tokenizer)
 
     def prepare(self, sampler: AnySampler) -> AnySampler:
@@ -54,13 +52,3 @@ class Vocabulary:
         """The text of the tokens without stop tokens; bytes that are not UTF-8 become U+FFFD."""
         table, stop_ids = self.bytes_of_token, self.stop_ids
         return b"".join(table[i] for i in token_ids if i < len(table) and i not in stop_ids).decode("utf-8", "replace")
-
-
-def _stop_ids(bundle: Path) -> frozenset[int]:
-    for name in ("generation_config.json", "config.json"):
-        path = bundle / name
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        eos = config.get("eos_token_id")
-        if eos is not None:
-            return frozenset(eos if isinstance(eos, list) else [eos])
-    return frozenset()

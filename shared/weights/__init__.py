@@ -1,17 +1,21 @@
 """Policy bundles: their content, their form on the wire, their storage on disk."""
 
+from shared.weights.context import ContextBounds
 from shared.weights.framing import bundle_length, stream_bundle
 from shared.weights.manifest import read_manifest, write_manifest
+from shared.weights.stop_tokens import stop_token_ids
 from shared.weights.store import Snapshot, SnapshotStore
 from shared.weights.tensors import TensorShape, require_same_tensors, tensor_shapes
 
 __all__ = [
+    "ContextBounds",
     "Snapshot",
     "SnapshotStore",
     "TensorShape",
     "bundle_length",
     "read_manifest",
     "require_same_tensors",
+    "stop_token_ids",
     "stream_bundle",
     "tensor_shapes",
     "write_manifest",

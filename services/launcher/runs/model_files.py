@@ -6,6 +6,7 @@ from pathlib import Path
 from services.learner.queue.problems import Encoder, ProblemLimits, prompt_encoder
 from shared.errors import InvalidInput
 from shared.tree.vocabulary import bytes_of_tokens
+from shared.weights import ContextBounds
 
 
 def check_model(model: Path) -> Path:
@@ -44,6 +45,9 @@ def read_limits(model: Path, max_answer_tokens: int) -> ProblemLimits:
 
     try:
         config = AutoConfig.from_pretrained(model, local_files_only=True)
-        return ProblemLimits(config.vocab_size, config.max_position_embeddings, max_answer_tokens)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"{model} has no config.json that transformers can read: {error}") from error
+    context_length = ContextBounds.of(config.to_dict()).context_length()
+    if context_length is None:
+        raise InvalidInput(f"{model / 'config.json'} does not say how long a text may be: add max_position_embeddings")
+    return ProblemLimits(config.get_text_config().vocab_size, context_length, max_answer_tokens)

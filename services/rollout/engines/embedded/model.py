@@ -18,6 +18,7 @@ from services.rollout.engines.embedded.forward import EagerPass, ForwardPass, tr
 from services.rollout.engines.embedded.kv import KVShape, RowKV
 from services.rollout.engines.engine import EngineLimits
 from shared.errors import InvalidInput
+from shared.weights import ContextBounds
 
 PROBE_TOKENS = 12
 PROBE_TOLERANCE = 1e-3
@@ -124,12 +125,10 @@ def _kv_shape(model: PreTrainedModel) -> KVShape:
 
 def _context_length(config: PreTrainedConfig, wanted: int | None) -> int:
     """The longest context with plain attention; windowed attention is plain up to the window's length."""
-    bounds = ("max_position_embeddings", "sliding_window", "attention_chunk_size")
-    lengths = [wanted, *(getattr(config, bound, None) for bound in bounds)]
-    known = [length for length in lengths if length is not None]
-    if not known:
+    length = ContextBounds.of(config.to_dict()).context_length(wanted)
+    if length is None:
         raise InvalidInput(f"{config.model_type} does not say how long a context may be: set context_length")
-    return min(known)
+    return length
 
 
 def _weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
