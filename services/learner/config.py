@@ -185,6 +185,12 @@ class LearnerConfig(_Table):
     seed: int = Field(0, ge=0, description="Of the order of problems and of all sampling")
 
     model: Path = Field(description="Directory of the policy to begin with, as transformers saves it")
+    context_length: int | None = Field(
+        None,
+        ge=2,
+        description="Longest prompt and answer together. None: what config.json says, and at most an attention window; "
+        "a number lets answers pass through windows, which the SGLang engine serves and the embedded one does not",
+    )
     data: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = Field(
         min_length=1, description="Problems to train on: JSON lines, each a Problem"
     )

@@ -231,11 +231,17 @@ def _load_rank0(config: LearnerConfig, checkpoint: Checkpoint | None, process_gr
 
 def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_group: ProcessGroup) -> RankWorkers:
     directory, temperature = checkpoint.policy if checkpoint else config.model, config.growth.temperature
-    policy = Policy(directory, temperature, config.optimizer, process_group)
+    policy = Policy(directory, temperature, config.optimizer, process_group, config.context_length)
+    if process_group.is_rank0 and config.objective.share_prefixes and policy.model.sharing_fault:
+        log.warning("prefixes_not_shared", model=str(directory), reason=policy.model.sharing_fault)
     if checkpoint is not None:
         checkpoint.restore_optimizer(policy)
     reference = (
-        LanguageModel.load(config.model, temperature, process_group, is_frozen=True) if config.needs_reference else None
+        LanguageModel.load(
+            config.model, temperature, process_group, is_frozen=True, context_length=config.context_length
+        )
+        if config.needs_reference
+        else None
     )
     return RankWorkers(process_group, policy, Trainer(policy, reference, config, process_group))
 

@@ -17,13 +17,16 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
+from services.learner.training.fitness import find_sharing_fault
 from services.learner.training.loss import entropies
+from services.learner.training.model_files import read_module, read_tokenizer
 from services.learner.training.prefix_rows import PrefixRows
 from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from shared.errors import InvalidInput
+from shared.weights import ContextBounds
 
 _UNSHARDED = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -39,10 +42,18 @@ class TokenStatistics:
 class LanguageModel:
     """Log-probabilities of the temperature-scaled full softmax, of weights in training or frozen (a reference)."""
 
-    def __init__(self, module: PreTrainedModel, temperature: float, process_group: ProcessGroup) -> None:
+    def __init__(
+        self,
+        module: PreTrainedModel,
+        temperature: float,
+        process_group: ProcessGroup,
+        context_length: int | None = None,
+    ) -> None:
         self.module = module
         self._temperature = temperature
         self._process_group = process_group
+        self._wanted_length = context_length
+        self._toy_tree_fault = ""
 
     @classmethod
     def load(
@@ -52,25 +63,34 @@ class LanguageModel:
         process_group: ProcessGroup = SINGLE_PROCESS,
         *,
         is_frozen: bool = False,
+        context_length: int | None = None,
     ) -> "LanguageModel":
-        """Raises InvalidInput where transformers cannot read the directory, or a weight is not finite."""
-        try:
-            module = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise InvalidInput(f"learner.model {directory}: transformers cannot read this policy: {error}") from error
-        for name, tensor in module.named_parameters():
-            if not torch.isfinite(tensor).all():
-                raise InvalidInput(
-                    f"learner.model {directory}: weight {name} holds NaN or infinity; take another checkpoint"
-                )
+        """InvalidInput where a weight does not come from the directory's files or is not finite, and where the model
+        is unfit for training. `context_length`: as `LearnerConfig` has it."""
+        module = read_module(Path(directory))
         module.eval().requires_grad_(not is_frozen)  # no dropout: the engine that sampled had none
+        model = cls(module, temperature, process_group, context_length)
+        try:
+            whole = cls(module, temperature, SINGLE_PROCESS, context_length)
+            model._toy_tree_fault = find_sharing_fault(
+                lambda rows: whole.statistics(rows).logprobs_RS, model.vocab_size, model.context_length
+            )
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"policy {directory}: {module.config.model_type} cannot be trained as it is: {error}"
+            ) from error
         process_group.distribute(module, _layers_of(module))
-        return cls(module, temperature, process_group)
+        return model
 
     @property
     def context_length(self) -> int:
-        """The longest trajectory, prompt included."""
-        return int(self.module.config.max_position_embeddings)
+        """The longest trajectory, prompt included. InvalidInput where neither the configuration nor anyone says it."""
+        wanted = self._wanted_length
+        bounds = ContextBounds.of(self.module.config.to_dict())
+        length = bounds.context_length(wanted, through_windows=wanted is not None)
+        if length is None:
+            raise InvalidInput("its config.json does not say how long a text may be; set learner.context_length")
+        return length
 
     @property
     def vocab_size(self) -> int:
@@ -80,9 +100,12 @@ class LanguageModel:
     @property
     def shares_prefixes(self) -> bool:
         """Whether sequences can share the columns of a common prefix: every layer attends to all tokens before."""
-        config = self.module.config
-        layers = getattr(config, "layer_types", None) or ()
-        return all(layer == "full_attention" for layer in layers) and not getattr(config, "sliding_window", None)
+        return not self.sharing_fault
+
+    @property
+    def sharing_fault(self) -> str:
+        """Why they cannot; empty if they can."""
+        return _window_fault(self.module.config) or self._toy_tree_fault
 
     def statistics(self, rows: PrefixRows) -> TokenStatistics:
         """One forward pass, on the model's device. Padding ends a row, so that no real token attends to it."""
@@ -110,10 +133,15 @@ class Policy:
     """
 
     def __init__(
-        self, directory: Path, temperature: float, config: OptimizerConfig, process_group: ProcessGroup = SINGLE_PROCESS
+        self,
+        directory: Path,
+        temperature: float,
+        config: OptimizerConfig,
+        process_group: ProcessGroup = SINGLE_PROCESS,
+        context_length: int | None = None,
     ) -> None:
-        self.model = LanguageModel.load(directory, temperature, process_group)
-        self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        self.tokenizer = read_tokenizer(Path(directory))
+        self.model = LanguageModel.load(directory, temperature, process_group, context_length=context_length)
         self._max_grad_norm = config.max_grad_norm
         self._parameters = list(self.model.module.parameters())
         groups = [
@@ -165,6 +193,15 @@ class Policy:
             set_optimizer_state_dict(
                 self.model.module, self._optimizer, state, options=StateDictOptions(full_state_dict=True)
             )
+
+
+def _window_fault(config: PreTrainedConfig) -> str:
+    """What the configuration says of layers that do not attend to everything: a toy tree may fit into their window."""
+    partial = {str(layer) for layer in getattr(config, "layer_types", None) or () if layer != "full_attention"}
+    if partial:
+        return f"it has layers of {', '.join(sorted(partial))}"
+    window = ContextBounds.of(config.to_dict()).window
+    return f"its layers attend to a window of {window} tokens" if window else ""
 
 
 def _layers_of(module: PreTrainedModel) -> list[nn.Module]:

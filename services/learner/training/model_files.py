@@ -1,0 +1,147 @@
+"""Reads a policy from its directory, and refuses one that could not be trained as it is."""
+
+import json
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from shared.errors import InvalidInput, shorten
+from shared.weights import stop_token_ids, tensor_shapes
+
+_POINTER = b"version https://git-lfs.github.com/spec"
+_CANNOT_READ = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+    EOFError,
+    UnpicklingError,
+    SafetensorError,
+)
+_TRAINABLE = ("F64", "F32", "F16", "BF16")
+_CONSTANTS = (".masked_bias", ".inv_freq")
+"""Buffers that earlier releases of transformers saved; models compute them now."""
+_NUM_NAMED = 4
+
+
+def read_module(directory: Path) -> PreTrainedModel:
+    """The model in float32, every weight from the files. InvalidInput, which names the remedy, where it is unfit."""
+    _refuse_pointers(directory)
+    _refuse_quantized(directory)
+    try:
+        module, report = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are reported, and refused below by name
+            output_loading_info=True,
+        )
+    except _CANNOT_READ as error:
+        raise InvalidInput(
+            f"policy {directory}: transformers cannot read this policy: {shorten(str(error))}; give a directory as "
+            "save_pretrained writes it"
+        ) from error
+    _refuse_what_does_not_fit(directory, report)
+    for name, tensor in module.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise InvalidInput(f"policy {directory}: weight {name} holds NaN or infinity; take another checkpoint")
+    if (text_config := module.config.get_text_config()) is not module.config:
+        raise InvalidInput(
+            f"policy {directory}: {module.config.model_type} is a composite of a language model and others; save its "
+            f"language model alone, as {text_config.model_type}, and give that directory"
+        )
+    return module
+
+
+def read_tokenizer(directory: Path) -> Any:
+    """The policy's tokenizer. InvalidInput where there is none, or none of its stop tokens can be sampled."""
+    _refuse_pointers(directory)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except _CANNOT_READ as error:
+        raise InvalidInput(
+            f"policy {directory}: no tokenizer that transformers can read: {shorten(str(error))}; save the model's "
+            "tokenizer there"
+        ) from error
+    # without any of its files transformers makes an empty one
+    if not any((directory / name).is_file() for name in tokenizer.vocab_files_names.values()):
+        raise InvalidInput(
+            f"policy {directory}: there is no tokenizer in it; save the model's there: "
+            "AutoTokenizer.from_pretrained(MODEL).save_pretrained(DIRECTORY)"
+        )
+    if not tokenizer.is_fast:
+        raise InvalidInput(
+            f"policy {directory}: {type(tokenizer).__name__} has no tokenizer.json, which replicas read; convert it to "
+            "a fast tokenizer and save that"
+        )
+    num_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    stop_token_ids(directory, num_tokens, tokenizer.backend_tokenizer.token_to_id)
+    return tokenizer
+
+
+def _refuse_pointers(directory: Path) -> None:
+    """Files that a clone without Git LFS left in place of weights or tokenizer."""
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(_POINTER)) == _POINTER:
+                    raise InvalidInput(
+                        f"{path} is a pointer of Git LFS, not the file itself; fetch the files with: git lfs pull"
+                    )
+
+
+def _refuse_quantized(directory: Path) -> None:
+    remedy = "training needs its weights in bfloat16, float16 or float32; take the model that is not quantized"
+    config = _read_config(directory / "config.json")
+    for table in (config, config.get("text_config")):
+        for key in ("quantization_config", "compression_config"):
+            if isinstance(table, dict) and isinstance(quantization := table.get(key), dict):
+                method = quantization.get("quant_method", "some method")
+                raise InvalidInput(f"policy {directory}: its config.json says {key} ({method}): {remedy}")
+    if any(directory.glob("*.safetensors")):
+        for name, tensor in sorted(tensor_shapes(directory).items()):
+            if tensor.dtype.startswith(("F8", "F6", "F4")) or (
+                name.endswith("weight") and tensor.dtype not in _TRAINABLE
+            ):
+                raise InvalidInput(f"policy {directory}: {name} is stored as {tensor.dtype}: {remedy}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"{path}: transformers cannot read this policy: {error}; give a directory as save_pretrained writes it"
+        ) from error
+    if not isinstance(config, dict):
+        raise InvalidInput(f"{path} is not a JSON object; give a directory as save_pretrained writes it")
+    return config
+
+
+def _refuse_what_does_not_fit(directory: Path, report: dict[str, Any]) -> None:
+    """What transformers would leave at random values, or leave out, in silence."""
+    findings = {
+        "missing from its files": report["missing_keys"],
+        "not of this model": {name for name in report["unexpected_keys"] if not name.endswith(_CONSTANTS)},
+        "of another shape than config.json says": {name for name, *_ in report["mismatched_keys"]},
+        "unreadable": set(report["error_msgs"]),
+    }
+    said = [f"{_some(names)} {finding}" for finding, names in findings.items() if names]
+    if said:
+        raise InvalidInput(
+            f"policy {directory}: weights do not fit config.json: {'; '.join(said)}. Take a whole checkpoint of this "
+            "architecture, with the names that save_pretrained gives them"
+        )
+
+
+def _some(names: set[str]) -> str:
+    first = ", ".join(sorted(map(str, names))[:_NUM_NAMED])
+    return f"{len(names)} ({first}{', …' if len(names) > _NUM_NAMED else ''})"
