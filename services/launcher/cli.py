@@ -199,6 +199,7 @@ def show(
     what: Annotated[str | None, typer.Argument(metavar="RUN|FILE", help="A run or a tree's file.")] = None,
     tree: Annotated[str | None, typer.Option(help="Show this tree of the run: its number or name.")] = None,
     model: Annotated[Path | None, typer.Option(help="The model of a tree's file; by default the demo's.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Show all of every text, also the chat template's.")] = False,
     page: Annotated[bool, typer.Option("--report", help="Write the run's plots and report.html again.")] = False,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -214,8 +215,8 @@ def show(
     from services.launcher.commands.show import rewrite_report, show_file, show_run
 
     if what is not None and Path(what).is_file():
-        _exit(show_file(Path(what), model or checkpoint_directory()))
-    _exit(rewrite_report(runs, what) if page else show_run(runs, what, tree))
+        _exit(show_file(Path(what), model or checkpoint_directory(), is_full=full))
+    _exit(rewrite_report(runs, what) if page else show_run(runs, what, tree, is_full=full))
 
 
 @app.command(rich_help_panel=INSPECT)

@@ -25,6 +25,11 @@ class WeightVersion:
     def __str__(self) -> str:
         return f"{self.generation}.{self.number}"
 
+    @property
+    def label(self) -> str:
+        """For people: `v12`, the twelfth update; once the learner has restarted, with its generation."""
+        return f"v{self.number}" + (f" of generation {self.generation}" if self.generation > 1 else "")
+
     @classmethod
     def parse(cls, text: str) -> "WeightVersion":
         """The inverse of `str`; ValueError when `text` is not `<generation>.<number>`."""

@@ -16,7 +16,7 @@ from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.report import write_report
 from services.launcher.display.tree_svg import render_tree_svg
 from services.launcher.display.tree_view import render_tree
-from services.launcher.runs.kept_trees import load_kept_trees, load_tree
+from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
 from services.launcher.runs.run_dir import RunDirectory
 from shared.errors import InvalidInput
 from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
@@ -100,8 +100,44 @@ def test_the_terminal_shows_order_ends_and_figures() -> None:
     console = Console(file=io.StringIO(), width=100)
     console.print(render_tree(TREE, "a?", VOCABULARY))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    for part in ("#1 a⏎", "b ✔", "#3 a ✘", "<script> ✂", "0.33", "+0.30", "ib tree of 3 answers", "policy 1.4"):
+    for part in ("#1 a⏎", "b ✔", "#3 a ✘", "<script> ✂", "0.33", "+0.30", "ib tree of 3 answers", "policy v4"):
         assert part in text, part
+
+
+@pytest.mark.parametrize("width", [50, 80])
+def test_a_small_terminal_shows_all_numbers_and_cuts_texts(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render_tree(TREE, "a long question " * 20, VOCABULARY))
+    console.print(render_tree(TREE, "a long question " * 20, VOCABULARY, is_full=True))
+    cut, whole = console.file.getvalue().split("#n: the n-th")[:2]  # type: ignore[attr-defined]
+    root = next(line for line in cut.splitlines() if "question" in line)
+    assert root.startswith("0.33              -1.350 3 a long question")
+    assert root.rstrip().endswith("…")
+    assert "".join(whole.split()).count("question") == 20
+
+
+SPECIAL = {name: number for number, name in enumerate(("<s>", "<start>", "<end>", "<user>"))}
+TEXTS = ("user\n", "user", "\n\n", "You help.", "2+3?", "assistant\n", "\n", "system\n")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        ("<start>", "system\n", "You help.", "<end>", "\n", "<start>", "user\n", "2+3?", "<end>", "\n", "<start>",
+         "assistant\n"),
+        ("<s>", "<start>", "user", "<end>", "\n\n", "2+3?", "<end>", "<start>", "assistant\n", "<end>", "\n\n"),
+        ("<s>", "<user>", "2+3?", "<end>"),
+        ("2+3?",),
+    ],
+    ids=["chatml", "llama", "by role tokens", "text"],
+)  # fmt: skip
+def test_a_chat_prompt_is_shown_by_its_users_message(prompt: tuple[str, ...]) -> None:
+    table = [*SPECIAL, *TEXTS]
+    task = TREE.task.model_copy(update={"prompt_ids": tuple(table.index(part) for part in prompt)})
+    scored = TREE.model_copy(update={"task": task})
+    kept = KeptTree(Path("x"), scored, [text.encode() for text in table], frozenset(SPECIAL.values()))
+    assert kept.message == "2+3?"
+    assert kept.prompt == "".join(prompt)
 
 
 def test_the_picture_is_well_formed_and_holds_no_foreign_markup() -> None:

@@ -5,7 +5,15 @@ import io
 import pytest
 from rich.console import Console
 
-from services.launcher.display.view import LineView, LiveView, choose_view, format_duration, format_step, render_status
+from services.launcher.display.view import (
+    LineView,
+    LiveView,
+    choose_view,
+    format_duration,
+    format_step,
+    format_wait,
+    render_status,
+)
 from services.launcher.runs.history import History
 from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaInfo, ReplicaState
@@ -74,8 +82,8 @@ def test_the_status_shows_what_is_watched() -> None:
         "Eff-Rate",
         "Cov(η₁, η₂)",
         "5,120",
-        "rollout-2  waiting  –",
-        "1.2",
+        "rollout-2 waiting –",
+        "rollout-1 serving v2, 7 trees",
         "50 = 24 used",
         "avg@8 0.500 ± 0.020, pass@8 0.900 (200 problems)",
         "from 0.250 before",
@@ -96,6 +104,46 @@ def test_every_figure_declared_for_the_terminal_is_in_it() -> None:
 @pytest.mark.parametrize("width", [40, 80, 100, 200])
 def test_the_status_fits_any_terminal(width: int) -> None:
     assert max(map(len, render(status(1), width=width).splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [50, 80])
+def test_a_small_terminal_shows_accuracy_and_the_books_first(width: int) -> None:
+    text = " ".join(render(status(1), status(2), width=width).replace("│", " ").split("root value")[0].split())
+    for part in ("avg@8 0.500 ± 0.020, pass@8 0.900 (200 problems)", "0 failed + 24 outstanding"):
+        assert part in text
+    assert "…" not in render(status(2), width=width)
+
+
+def test_a_low_terminal_has_room_for_the_whole_status() -> None:
+    assert len(render(status(1), status(2, message="waiting"), width=80).splitlines()) <= 24
+
+
+def test_many_replicas_are_counted_by_state() -> None:
+    replica = status(1).replicas[0]
+    many = tuple(replica.model_copy(update={"name": f"r{number}"}) for number in range(64))
+    assert "64 serving" in render(status(1, replicas=many))
+
+
+def test_a_run_that_waits_says_for_what_and_how_long() -> None:
+    waiting = status(0, state=RunState.EVALUATING, replicas=())
+    assert format_wait(waiting, 0) == "no replica serves yet"
+    assert format_wait(waiting, 95) == "no replica serves yet (for 1:35)"
+    assert format_wait(status(0, message="Redis is away"), 60) == "Redis is away (for 1:00)"
+    assert format_wait(status(3), 60) == "no step has ended: training (for 1:00)"
+    assert format_wait(status(3), 1) == ""
+    assert format_wait(status(3, state=RunState.FINISHED), 600) == ""
+
+
+def test_versions_read_as_counts() -> None:
+    assert [WeightVersion(1, number).label for number in (1, 10, 100)] == ["v1", "v10", "v100"]
+    assert WeightVersion(3, 12).label == "v12 of generation 3"
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "")
+    monkeypatch.setenv("TERM", "dumb")
+    console = Console(file=io.StringIO(), force_terminal=True)
+    assert isinstance(choose_view(console, History(), plain=False), LineView)
 
 
 def test_a_run_that_has_just_begun_is_rendered_too() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from services.launcher.display.report import write_report
 from services.launcher.display.tree_view import render_tree
@@ -12,7 +13,7 @@ from services.launcher.runs.run_dir import find_run
 from shared.errors import InvalidInput
 
 
-def show_run(runs: Path, name: str | None, which: str | None) -> int:
+def show_run(runs: Path, name: str | None, which: str | None, *, is_full: bool = False) -> int:
     """Lists a run's trees, or renders `which`: a number of the list, or a file's name."""
     run = find_run(runs, name)
     trees = load_kept_trees(run)
@@ -21,15 +22,15 @@ def show_run(runs: Path, name: str | None, which: str | None) -> int:
     console = Console()
     if which is None:
         console.print(_render_list(run.name, trees))
-        console.print(f"`ibtpo show {run.root} --tree 1` shows the first", highlight=False)
+        print(f"`ibtpo show {run.root} --tree 1` shows the first")
     else:
-        _print_tree(console, _choose(trees, which))
+        _print_tree(console, _choose(trees, which), is_full)
     return 0
 
 
-def show_file(path: Path, model: Path) -> int:
+def show_file(path: Path, model: Path, *, is_full: bool = False) -> int:
     """Renders the tree in a file."""
-    _print_tree(Console(), load_tree(path, model))
+    _print_tree(Console(), load_tree(path, model), is_full)
     return 0
 
 
@@ -39,8 +40,9 @@ def rewrite_report(runs: Path, name: str | None) -> int:
     return 0
 
 
-def _print_tree(console: Console, kept: KeptTree) -> None:
-    console.print(render_tree(kept.scored, kept.prompt, kept.bytes_of_token))
+def _print_tree(console: Console, kept: KeptTree, is_full: bool) -> None:
+    prompt = kept.prompt if is_full else kept.message
+    console.print(render_tree(kept.scored, prompt, kept.bytes_of_token, is_full=is_full))
 
 
 def _choose(trees: tuple[KeptTree, ...], which: str) -> KeptTree:
@@ -54,21 +56,20 @@ def _choose(trees: tuple[KeptTree, ...], which: str) -> KeptTree:
 
 def _render_list(name: str, trees: tuple[KeptTree, ...]) -> Table:
     table = Table(title=f"trees of {name}", title_justify="left", box=None, header_style="dim")
-    for column, width in (("", 3), ("file", 9), ("problem", 16), ("answers", 7), ("root value", 10)):
-        table.add_column(column, no_wrap=True, overflow="ellipsis", min_width=width)
-    for column, width in (("right", 5), ("IB-Score", 8), ("policy", 6)):
-        table.add_column(column, no_wrap=True, min_width=width)
+    for column in ("", "file", "answers", "root", "right", "IB-Score", "policy"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("problem", overflow="fold")  # the one column that gives way
     for number, kept in enumerate(trees, 1):
         figures = kept.scored.figures()
         table.add_row(
             str(number),
             kept.path.stem,
-            kept.prompt.replace("\n", " "),
             str(len(kept.scored.draws)),
             _format(figures.root_value),
             _format(figures.avg_rate),
             _format(figures.ib_score, "{:+.3f}"),
-            str(kept.scored.oldest_version),
+            kept.scored.oldest_version.label,
+            Text(" ".join(kept.message.split()), no_wrap=True, overflow="ellipsis"),
         )
     return table
 

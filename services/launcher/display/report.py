@@ -68,7 +68,7 @@ def _base64_of(path: Path) -> str:
 
 def _render_tree(kept: KeptTree) -> tuple[Markup, str]:
     """The tree's SVG, which escapes its own texts, and its figures in a line."""
-    svg = render_tree_svg(describe_nodes(kept.scored, kept.prompt, kept.bytes_of_token))
+    svg = render_tree_svg(describe_nodes(kept.scored, kept.message, kept.bytes_of_token))
     return Markup(svg), summarize_tree(kept.scored)  # noqa: S704
 
 

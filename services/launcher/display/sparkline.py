@@ -1,9 +1,28 @@
 """A row of numbers as one short line of text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
+from rich.text import Text
+
 BARS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True, slots=True)
+class Sparkline:
+    """A sparkline as wide as its place, at most `width`."""
+
+    values: Sequence[float]
+    width: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield Text(sparkline(self.values, min(self.width, options.max_width)))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(0, min(self.width, len(self.values)))
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

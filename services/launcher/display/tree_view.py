@@ -12,18 +12,25 @@ from shared.tree.draw import Finish
 
 LEGEND = (
     "#n: the n-th answer begins here · p̂: share of right answers below · η₁: p̂ relative to the parent's, − (1 + 1/β) · "
-    "η₂: the model's confidence in the step · IB-Score: the next answer begins where it is highest"
+    "η₂: the model's confidence in the step · IB-Score: the next answer begins where it is highest · "
+    "n: answers through the step"
 )
 
 
-def render_tree(scored: ScoredTree, prompt: str, bytes_of_token: Sequence[bytes]) -> RenderableType:
-    """The tree as a table of its nodes, with its figures below."""
-    table = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
-    table.add_column("tree", no_wrap=True, overflow="ellipsis", ratio=1)
-    for name in ("p̂", "η₁", "η₂", "IB-Score", "answers"):
+def render_tree(
+    scored: ScoredTree, prompt: str, bytes_of_token: Sequence[bytes], *, is_full: bool = False
+) -> RenderableType:
+    """The tree as a table of its nodes, with its figures below. A step's text takes the rest of its line, or, with
+    `is_full`, as many lines as it has."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
+    for name in ("p̂", "η₁", "η₂", "IB-Score", "n"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("tree", overflow="fold")  # the one column that gives way
     for node in describe_nodes(scored, prompt, bytes_of_token):
-        table.add_row(_render_step(node), *_render_figures(node))
+        step = _render_step(node)
+        if not is_full:
+            step.no_wrap, step.overflow = True, "ellipsis"
+        table.add_row(*_render_figures(node), step)
     return Group(table, Text(), Text(summarize_tree(scored)), Text(LEGEND, style="dim"))
 
 
@@ -37,7 +44,7 @@ def summarize_tree(scored: ScoredTree) -> str:
         _format("reward {:.2f}", figures.avg_rate),
         _format("IB-Score {:+.3f}", figures.ib_score),
         _format("Cov(η₁, η₂) {:+.4f}", figures.cov_eta),
-        f"policy {scored.oldest_version}",
+        f"policy {scored.oldest_version.label}",
         "" if figures.trees else "not judged",
     ]
     return " · ".join(part for part in parts if part)

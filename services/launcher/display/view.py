@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -14,13 +14,17 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from services.launcher.display.sparkline import sparkline
+from services.launcher.display.sparkline import Sparkline, sparkline
 from services.launcher.runs.history import History
 from shared.protocol.figures import Figure, Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaState
 from shared.protocol.status import Evaluation, RunState, RunStatus
 
 SPARK_WIDTH = 24
+MAX_REPLICAS = 6
+"""So many are shown one by one."""
+WAIT_SECONDS = 30.0
+"""A run that neither steps nor changes its state for so long says so."""
 _STATE_STYLE = {RunState.TRAINING: "green", RunState.EVALUATING: "cyan", RunState.FINISHED: "bold green"}
 _STATE_STYLE |= {RunState.FAILED: "bold red", RunState.STOPPING: "yellow", RunState.STOPPED: "yellow"}
 
@@ -39,10 +43,24 @@ class RunView(Protocol):
 
 
 def choose_view(console: Console, history: History, *, plain: bool) -> RunView:
-    """The live view on a terminal, unless `plain` is asked for or this is a CI system."""
-    if plain or not console.is_terminal or os.environ.get("CI"):
+    """The live view on a terminal that can redraw, unless `plain` is asked for or this is a CI system."""
+    if plain or not console.is_terminal or console.is_dumb_terminal or os.environ.get("CI"):
         return LineView(console)
     return LiveView(console, history)
+
+
+class Waiting:
+    """For how long neither the state nor the step of a run has changed."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[RunState, int] | None = None
+        self._since = 0.0
+
+    def seconds(self, status: RunStatus) -> float:
+        """As of now, when this is the run's status."""
+        if (status.state, status.step) != self._seen:
+            self._seen, self._since = (status.state, status.step), time.monotonic()
+        return time.monotonic() - self._since
 
 
 class LineView:
@@ -51,16 +69,19 @@ class LineView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._step = -1
-        self._state: RunState | None = None
+        self._waiting = Waiting()
+        self._said: tuple[RunState, str] | None = None
         self._num_evaluations = 0
 
     def say(self, text: str) -> None:
         self._print(text)
 
     def show(self, status: RunStatus) -> None:
-        if status.state != self._state:
-            self._state = status.state
-            self._print(f"{status.state}{f': {status.message}' if status.message else ''}")
+        waited_seconds = self._waiting.seconds(status) // WAIT_SECONDS * WAIT_SECONDS
+        waiting = format_wait(status, waited_seconds) if waited_seconds else status.message
+        if (status.state, waiting) != self._said:
+            self._said = (status.state, waiting)
+            self._print(f"{status.state}{f': {waiting}' if waiting else ''}")
         for evaluation in status.evaluations[self._num_evaluations :]:
             self._print(f"held out, step {evaluation.step}: {format_accuracy(evaluation)}")
         self._num_evaluations = max(self._num_evaluations, len(status.evaluations))
@@ -81,6 +102,7 @@ class LiveView:
     def __init__(self, console: Console, history: History) -> None:
         self._history = history
         self._status: RunStatus | None = None
+        self._waiting = Waiting()
         self._events: list[str] = []
         self._spinner = Spinner("dots", style="cyan")
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
@@ -103,26 +125,40 @@ class LiveView:
     def _render(self) -> RenderableType:
         if self._status is not None:
             return Group(
-                render_status(self._status, self._history), *(Text(text, style="yellow") for text in self._events[-1:])
+                render_status(self._status, self._history, self._waiting.seconds(self._status)),
+                *(Text(text, style="yellow") for text in self._events[-1:]),
             )
         before, now = self._events[:-1], self._events[-1:]
         self._spinner.update(text=Text("".join(now)))
         return Panel(Group(*(Text(f"  {text}", style="dim") for text in before), self._spinner), title="ibtpo")
 
 
-def render_status(status: RunStatus, history: History) -> RenderableType:
-    """The screen of the live view."""
-    right = Table.grid()
-    right.add_row(_render_replicas(status))
-    right.add_row(_render_tasks(status))
-    columns = Columns([_render_figures(status, history), right], padding=(0, 3))
-    parts: list[RenderableType] = [_render_progress(status), Text(), columns]
-    if status.evaluations:
-        parts += [Text(), _render_evaluations(status.evaluations)]
-    if status.message:
-        parts += [Text(), Text(status.message, style="yellow")]
+def render_status(status: RunStatus, history: History, waited_seconds: float = 0.0) -> RenderableType:
+    """The screen of the live view, the most important first: a low terminal cuts the end.
+
+    `waited_seconds`: for how long neither state nor step has changed.
+    """
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for label, text in _facts(status):
+        facts.add_row(label, text)
+    parts: list[RenderableType] = [_render_progress(status), facts]
+    if waiting := format_wait(status, waited_seconds):
+        parts.append(Text(waiting, style="yellow"))
     state = Text(status.state, style=_STATE_STYLE.get(status.state, ""))
-    return Panel(Group(*parts), title=Text.assemble("ibtpo · ", (status.run, "bold"), " · ", state), padding=(1, 2))
+    title = Text.assemble("ibtpo · ", (status.run, "bold"), " · ", state)
+    return Panel(Group(*parts, Text(), _render_figures(status, history)), title=title, padding=(0, 1))
+
+
+def format_wait(status: RunStatus, waited_seconds: float) -> str:
+    """What the run waits for and how long already; empty while it goes on."""
+    is_served = any(replica.state is ReplicaState.SERVING for replica in status.replicas)
+    is_over = status.state in (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
+    what = status.message or ("" if is_served or is_over else "no replica serves yet")
+    if waited_seconds < WAIT_SECONDS or is_over:
+        return what
+    return f"{what or f'no step has ended: {status.state}'} (for {format_duration(waited_seconds)})"
 
 
 def format_step(status: RunStatus) -> str:
@@ -159,9 +195,9 @@ def _values(status: RunStatus, where: Shown) -> Iterable[tuple[str, Figure, floa
 
 def _render_progress(status: RunStatus) -> RenderableType:
     row = Table.grid(padding=(0, 2), expand=True)
-    row.add_column(no_wrap=True)
+    row.add_column()
     row.add_column(ratio=1)
-    row.add_column(no_wrap=True, justify="right")
+    row.add_column(justify="right")
     bar = ProgressBar(total=1.0, completed=_share_done(status), complete_style="cyan")
     times = f"{format_duration(status.seconds)} elapsed · ETA {format_duration(status.eta_seconds)}"
     step = f"step {status.step}" + (f" of {status.total_steps}" if status.total_steps else "")
@@ -182,58 +218,41 @@ def _share_done(status: RunStatus) -> float:
 
 def _render_figures(status: RunStatus, history: History) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", no_wrap=True, style="bold")
-    table.add_column(style="cyan", no_wrap=True, min_width=SPARK_WIDTH)
-    for name, figure, value in _values(status, Shown.VIEW):
-        past = sparkline([past for _, past in history.series(name)], SPARK_WIDTH)
-        table.add_row(figure.title, figure.text(value), past)
-    return table
-
-
-def _render_replicas(status: RunStatus) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    for _ in range(4):
-        table.add_column(no_wrap=True)
-    table.add_row(*(Text(name, style="dim") for name in ("replica", "state", "policy", "trees")))
-    for replica in status.replicas:
-        serving = replica.state is ReplicaState.SERVING
-        newest = replica.version == status.version
-        table.add_row(
-            replica.name,
-            Text(replica.state, style="green" if serving else "yellow"),
-            Text(str(replica.version or "–"), style="" if newest else "yellow"),
-            str(replica.trees_in_flight),
-        )
-    if not status.replicas:
-        table.add_row(Text("no replica has joined yet", style="yellow"))
-    return table
-
-
-def _render_tasks(status: RunStatus) -> RenderableType:
-    accounts = status.accounts
-    lines = (
-        ("learner's policy", str(status.version or "–")),
-        ("tasks waiting", str(status.queued_tasks)),
-        ("tasks being grown", str(status.pending_tasks)),
-        ("trees waiting", str(status.queued_trees)),
-        ("tasks fed", f"{accounts.fed} = {accounts.used} used"),
-        ("", f"+ {accounts.skipped} skipped + {accounts.stale} stale"),
-        ("", f"+ {accounts.failed} failed + {accounts.outstanding} outstanding"),
-    )
-    table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_row()
-    for label, text in lines:
-        table.add_row(label, text)
+    table.add_column(style="cyan")
+    for name, figure, value in _values(status, Shown.VIEW):
+        table.add_row(
+            figure.text(value), figure.title, Sparkline([past for _, past in history.series(name)], SPARK_WIDTH)
+        )
     return table
 
 
-def _render_evaluations(evaluations: tuple[Evaluation, ...]) -> RenderableType:
-    last = evaluations[-1]
-    text = Text.assemble(("held out  ", "dim"), (format_accuracy(last), "bold"), (f"  at step {last.step}", "dim"))
-    if len(evaluations) > 1:
-        line = sparkline([one.avg_at_k for one in evaluations], SPARK_WIDTH)
-        text.append(f"\n          from {evaluations[0].avg_at_k:.3f} before  ").append(line, style="cyan")
-    return text
+def _facts(status: RunStatus) -> Iterator[tuple[str, str | Text]]:
+    """(label, text) of held-out accuracy, the books of tasks, and who grows trees."""
+    if status.evaluations:
+        first, last = status.evaluations[0], status.evaluations[-1]
+        yield "held out", Text.assemble((format_accuracy(last), "bold"), (f" at step {last.step}", "dim"))
+        if first is not last:
+            line = sparkline([one.avg_at_k for one in status.evaluations], SPARK_WIDTH)
+            yield "", Text.assemble(f"from {first.avg_at_k:.3f} before  ", (line, "cyan"))
+    books = status.accounts
+    ends = ("used", "skipped", "stale", "failed", "outstanding")
+    yield "tasks fed", f"{books.fed} = " + " + ".join(f"{getattr(books, end)} {end}" for end in ends)
+    yield (
+        "",
+        f"{status.queued_tasks} tasks wait, {status.pending_tasks} grow, {status.queued_trees} trees wait",
+    )
+    yield "policy", status.version.label if status.version else "–"
+    yield "replicas", _describe_replicas(status) or Text("none has joined yet", style="yellow")
+
+
+def _describe_replicas(status: RunStatus) -> str:
+    """Each with its policy and trees; of many, how many are in which state."""
+    if len(status.replicas) > MAX_REPLICAS:
+        counts = Counter(replica.state for replica in status.replicas)
+        return ", ".join(f"{count} {state}" for state, count in counts.items())
+    return " · ".join(
+        f"{one.name} {one.state} {one.version.label if one.version else '–'}, {one.trees_in_flight} trees"
+        for one in status.replicas
+    )

@@ -1,11 +1,13 @@
 """The trees that a run kept as files, with the tokens' texts that make them readable."""
 
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from pathlib import Path
 
-from services.launcher.runs.model_files import read_token_bytes
+from services.launcher.runs.model_files import read_special_ids, read_token_bytes
 from services.launcher.runs.run_dir import RunDirectory
 from shared.errors import InvalidInput
 from shared.protocol.tree import ScoredTree
@@ -18,12 +20,27 @@ class KeptTree:
     path: Path
     scored: ScoredTree
     bytes_of_token: Sequence[bytes]
+    special_ids: frozenset[int]
 
     @property
     def prompt(self) -> str:
-        """The problem's text; tokens that the model does not have are left out."""
-        table = self.bytes_of_token
-        known = (table[token] for token in self.scored.task.prompt_ids if token < len(table))
+        """All of the problem's text; tokens that the model does not have are left out."""
+        return self._decode(self.scored.task.prompt_ids)
+
+    @property
+    def message(self) -> str:
+        """What the user says in a chat prompt, without the template; all of the text where there is none.
+
+        A template parts its messages by special tokens and names their roles.
+        """
+        runs = groupby(self.scored.task.prompt_ids, self.special_ids.__contains__)
+        parts = [self._decode(token_ids).strip() for is_special, token_ids in runs if not is_special]
+        users = [part for role, part in pairwise(parts) if role.lower() == "user"]
+        users += [part[4:] for part in parts if re.match(r"user\s", part, re.IGNORECASE)]
+        return (users[-1] if users else max(parts, key=len, default="")).strip()
+
+    def _decode(self, token_ids: Iterable[int]) -> str:
+        known = (self.bytes_of_token[token] for token in token_ids if token < len(self.bytes_of_token))
         return b"".join(known).decode("utf-8", "replace")
 
 
@@ -32,15 +49,15 @@ def load_kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
     files = sorted(run.trees.glob("*.msgpack"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not files:
         return ()
-    bytes_of_token = read_token_bytes(find_model(run))
+    tokens = read_token_bytes(model := find_model(run)), read_special_ids(model)
     found = ((path, _read(path)) for path in files)
-    return tuple(KeptTree(path, scored, bytes_of_token) for path, scored in found if scored is not None)
+    return tuple(KeptTree(path, scored, *tokens) for path, scored in found if scored is not None)
 
 
 def load_tree(path: Path, model: Path) -> KeptTree:
     """The tree in a file; InvalidInput when the file holds none."""
     try:
-        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), read_token_bytes(model))
+        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), read_token_bytes(model), read_special_ids(model))
     except OSError as error:
         raise InvalidInput(f"cannot read the tree {path}: {error.strerror}") from error
 

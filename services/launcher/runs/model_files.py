@@ -29,6 +29,12 @@ def read_token_bytes(model: Path) -> tuple[bytes, ...]:
         ) from error
 
 
+def read_special_ids(model: Path) -> frozenset[int]:
+    """The tokens that part the messages of a chat, and others that stand for no text."""
+    added = json.loads((model / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", ())
+    return frozenset(token["id"] for token in added if token.get("special"))
+
+
 def load_prompt_encoder(model: Path) -> Encoder:
     """Encodes text and chat messages into the token ids on which the learner would train."""
     from transformers import AutoTokenizer  # takes seconds, and most commands do not need it
