@@ -47,15 +47,15 @@ def train_once(runs: Path, sampler: str, advantage: str, seed: int, tokens: int)
 
 def row(method: str, summaries: Sequence[RunSummary]) -> str:
     """One method over its seeds: mean and standard error."""
-    after = [summary.avg_at_8_after for summary in summaries]
+    after = [summary.avg_at_k_after for summary in summaries]
     error = f"{statistics.stdev(after) / len(after) ** 0.5:.3f}" if len(after) > 1 else "–"
     mean = {
         key: statistics.fmean(getattr(summary, key) for summary in summaries)
-        for key in ("pass_at_8_after", "trajectories", "eff_rate", "generated_tokens")
+        for key in ("pass_at_k_after", "trajectories", "eff_rate", "generated_tokens")
     }
     return (
         f"| {method} | {', '.join(f'{one:.3f}' for one in after)} | {statistics.fmean(after):.3f} ± {error} | "
-        f"{mean['pass_at_8_after']:.3f} | {mean['trajectories']:,.0f} | {mean['eff_rate']:.2f} | "
+        f"{mean['pass_at_k_after']:.3f} | {mean['trajectories']:,.0f} | {mean['eff_rate']:.2f} | "
         f"{mean['generated_tokens']:,.0f} |"
     )
 
@@ -72,7 +72,7 @@ def main() -> None:
     for method, (sampler, advantage) in METHODS.items():
         found = [train_once(given.runs, sampler, advantage, seed, given.tokens) for seed in given.seeds]
         print(row(method, found), flush=True)
-    print(f"\nbefore: avg@8 {found[0].avg_at_8_before:.3f} on {PROBLEMS} problems")
+    print(f"\nbefore: avg@8 {found[0].avg_at_k_before:.3f} on {PROBLEMS} problems")
 
 
 if __name__ == "__main__":

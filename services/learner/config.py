@@ -216,6 +216,12 @@ class LearnerConfig(_Table):
     straggler_seconds: float = Field(60.0, ge=0, description="How long a full batch waits for the trees of older tasks")
     total_steps: int | None = Field(None, gt=0, description="The run ends after so many training steps")
     max_generated_tokens: int | None = Field(None, gt=0, description="The run ends when so many tokens were generated")
+    max_idle_steps: int = Field(
+        50,
+        ge=0,
+        description="The run fails after so many steps in a row that change nothing (no tree whose rewards differ, or "
+        "gradients that are not finite); 0: never",
+    )
 
     publish_every: int = Field(1, gt=0, description="Updates between published versions")
     publish_seconds: float = Field(

@@ -20,6 +20,7 @@ from services.learner.record.figures import measure_trees, sampling_figures, ste
 from services.learner.record.metrics_log import MetricsLog
 from services.learner.record.progress import Progress
 from services.learner.record.state import LearnerState, SavedLedger
+from services.learner.record.step_watch import StepWatch
 from services.learner.record.tree_samples import TreeSamples
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.publisher import Publisher
@@ -78,6 +79,7 @@ class Run:
         self._parts = parts
         self._owner = owner
         self._stop = asyncio.Event()
+        self._watch = StepWatch(config.max_idle_steps)
         self._is_resumable = True
         self._lost_lease: Conflict | None = None
 
@@ -174,8 +176,8 @@ class Run:
             Phase.PUBLISH: published - learned,
         }
         sampling = sampling_figures(figures, usage, published - started)
-        staleness = sum(arrival.staleness for arrival in arrivals) / len(arrivals)
-        self._record_step(step_figures(progress.step, sampling, update, staleness, seconds), update)
+        trees = [(arrival.tree, arrival.staleness) for arrival in arrivals]
+        self._record_step(step_figures(progress.step, sampling, update, trees, seconds), update)
         await self._evaluate_if_due()
         if progress.step % self._config.checkpoint_every == 0:
             await self._checkpoint()
@@ -208,6 +210,11 @@ class Run:
         self._parts.metrics.record_step(figures, result)
         self._parts.metrics_log.append(figures)
         log.info("step", **figures.model_dump(exclude_none=True), result=result, version=str(self._progress.version))
+        self._watch.add(figures, result)
+        if self._watch.warning and not self._progress.warning:
+            log.warning("steps_come_to_nothing", reason=self._watch.warning)
+        self._progress.warning = self._watch.warning
+        self._watch.require_progress()
 
     async def _publish_if_due(self) -> None:
         behind = self._progress.unpublished_updates
@@ -281,7 +288,9 @@ class Run:
             log.warning("streams_not_cleared", error=str(error))
         result = summary(self._config, self._progress.saved)
         self._parts.metrics_log.finish(result)
-        self._progress.state = RunState.FINISHED
+        self._progress.state, self._progress.warning = RunState.FINISHED, result.warning
+        if result.warning:
+            log.warning("run_came_to_nothing", reason=result.warning)
         log.info("run_finished", **result.model_dump())
 
     async def _end_early(self) -> None:

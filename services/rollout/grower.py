@@ -100,9 +100,12 @@ class TreeGrower:
     async def _draw_one(self, growth: _Growth, branch: Branch, index: int, seed: int) -> Draw:
         prefix = () if branch.parent is None else trajectory(growth.draws, branch.parent)[: branch.cut]
         completion = await self._complete(growth, prefix, index, seed)
+        finish = completion.finish
+        if finish is Finish.LENGTH and growth.task.growth.judge_truncated:
+            finish = Finish.LENGTH_JUDGED
         token_ids = prefix + completion.token_ids
         started = time.monotonic()
-        reward = await self._judge(growth, token_ids, completion.finish)
+        reward = await self._judge(growth, token_ids, finish)
         growth.verify_seconds += time.monotonic() - started
         draw = Draw(
             parent=branch.parent,
@@ -112,7 +115,7 @@ class TreeGrower:
             sampling_logprobs=completion.sampling_logprobs,
             step_ends=growth.vocabulary.segmenter.step_ends(prefix, completion.token_ids),
             spans=completion.spans,
-            finish=completion.finish,
+            finish=finish,
             reward=reward,
         )
         if growth.on_event is not None:

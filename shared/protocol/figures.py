@@ -124,6 +124,7 @@ _PANEL = Shown.GAUGE | Shown.BALANCE
 _GRAPHS = _PANEL | Shown.PLOT
 _STEP = Shown.VIEW | Shown.LINE
 _RUN = _STEP | Shown.OUTCOME
+_LENGTHS = "Answer length"
 _TIME = (Shown.PLOT, "Time of a step")
 
 
@@ -176,6 +177,19 @@ class SamplingFigures(Message):
     tokens_per_second: float | None = _figure(
         "throughput", "tokens/s", ",.0f", "Tokens generated per second of training", _RUN | Shown.PLOT | Shown.CARD
     )
+    truncated_share: float | None = _figure(
+        "cut answers",
+        "share",
+        ".1%",
+        "Share of answers that the token limit cut; they count 0 unless growth.judge_truncated",
+        _PANEL | Shown.VIEW | Shown.PLOT | Shown.OUTCOME,
+    )
+    answer_tokens: float | None = _figure(
+        "mean answer", "tokens", ",.0f", "Mean length of an answer", _PANEL | Shown.VIEW | Shown.OUTCOME, _LENGTHS
+    )
+    answer_tokens_max: int | None = _figure(
+        "longest answer", "tokens", ",", "Length of the longest answer", _PANEL, _LENGTHS
+    )
     trees: int = _figure("trees", "", ",", "Trees that steps took", Shown.COUNTER, default=0)
     trajectories: int = _figure("trajectories", "", ",", "Judged trajectories in them", Shown.COUNTER, default=0)
     generated_tokens: int = _figure(
@@ -225,6 +239,9 @@ class StepFigures(UpdateFigures, SamplingFigures):
         "Mean number of updates by which a step's trees are behind the learner",
         Shown.GAUGE | Shown.THROUGHPUT | Shown.VIEW | Shown.PLOT,
     )
+    answer_tokens_p95: float | None = _figure(
+        "long answer (p95)", "tokens", ",.0f", "Length that 95% of a step's answers do not exceed", _PANEL, _LENGTHS
+    )
     intake_seconds: float = _figure(
         "intake", "s", ".2f", "Time spent waiting for trees", *_TIME, default=0.0, style=Style.STACK
     )
@@ -237,19 +254,39 @@ class StepFigures(UpdateFigures, SamplingFigures):
 
 
 class HeldOutFigures(Message):
-    """Accuracy on held-out problems; None unless k is 8."""
+    """Accuracy on held-out problems, of `k` answers each, with the standard errors of avg@k over problems."""
 
-    avg_at_8_before: float | None = _figure("avg@8 before", "share", ".3f", "Before the first step", Shown.CARD)
-    avg_at_8_after: float | None = _figure("avg@8 after", "share", ".3f", "After the last step", Shown.CARD)
-    pass_at_8_after: float | None = _figure("pass@8 after", "share", ".3f", "After the last step", Shown.CARD)
+    k: int = 0
+    avg_at_k_before: float | None = _figure("avg@k before", "share", ".3f", "Before the first step", Shown.CARD)
+    avg_at_k_after: float | None = _figure("avg@k after", "share", ".3f", "After the last step", Shown.CARD)
+    pass_at_k_before: float | None = _figure("pass@k before", "share", ".3f", "Before the first step", Shown.CARD)
+    pass_at_k_after: float | None = _figure("pass@k after", "share", ".3f", "After the last step", Shown.CARD)
+    standard_error_before: float | None = _figure(
+        "± before", "share", ".3f", "Standard error of avg@k before", Shown.CARD
+    )
+    standard_error_after: float | None = _figure("± after", "share", ".3f", "Standard error of avg@k after", Shown.CARD)
 
 
 class RunSummary(SamplingFigures, HeldOutFigures):
     """summary.json: what a finished run came to, over all of its trees."""
 
+    run: str
     sampler: str
+    advantage: str
+    """Its switches, as JSON."""
+    lr: float
     seed: int
+    model: str
+    data: tuple[str, ...]
+    held_out: tuple[str, ...]
+    version: str
+    """Of ibtpo."""
+    commit: str
+    """Of the source that ran; empty where it is no checkout."""
+    warning: str = ""
+    """What went wrong with the run as a whole."""
     steps: int
+    updates: int = _figure("updates", "steps", ",", "Steps that changed the policy", Shown.OUTCOME, default=0)
     wall_seconds: float = _figure("time", "s", ",.0f", "From the start to the end of the run", Shown.CARD, default=0.0)
 
 

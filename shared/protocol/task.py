@@ -36,6 +36,9 @@ class Growth(Message):
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens of this probability; 1: all")
     top_k: int = Field(0, ge=0, description="Sample from so many likeliest tokens; 0: all")
     max_tokens: int = Field(64, gt=0, description="Longest trajectory, in tokens after the prompt")
+    judge_truncated: bool = Field(
+        False, description="Have the verifier judge answers that max_tokens cut; otherwise they count 0"
+    )
     merge_equal_draws: bool = Field(False, description="Make one node of equal continuations of a node")
 
     @field_validator("sampler")

@@ -11,7 +11,7 @@ from pydantic import Field
 from shared.errors import InvalidInput
 from shared.protocol.message import PROTOCOL_VERSION, Message
 from shared.protocol.task import Task
-from shared.tree.diagnostics import TreeFigures, diagnose
+from shared.tree.diagnostics import TreeFigures, diagnose, with_lengths
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IBSampler
 from shared.tree.ib_score import IBSettings
@@ -67,7 +67,8 @@ class ScoredTree(Message):
 
     def figures(self, tree: Tree | None = None) -> TreeFigures:
         """Its diagnostics, by `ib_settings`. `tree`: already built."""
-        return diagnose(tree or self.tree(), self.ib_settings, self.task.growth.sampler.initial_draws)
+        figures = diagnose(tree or self.tree(), self.ib_settings, self.task.growth.sampler.initial_draws)
+        return with_lengths(figures, self.draws)
 
     def pack(self) -> bytes:
         """The wire form: msgpack, with token ids as little-endian int32 and log-probabilities as float32."""

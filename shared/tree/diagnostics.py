@@ -3,9 +3,10 @@
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from shared.tree.draw import Draw
 from shared.tree.ib_score import IBSettings, confidences, etas1, scores, value_ratios
 from shared.tree.node import Tree
 from shared.tree.values import node_values, root_value
@@ -47,6 +48,10 @@ class TreeFigures:
     mixed: Mean = Mean()
     fork_scores: Mean = Mean()
     covariances: Mean = Mean()
+    truncated: Mean = Mean()
+    """1 for each answer that the token limit cut, else 0."""
+    answer_tokens: Mean = Mean()
+    longest_answer: int = 0
     eta_pairs: tuple[EtaPair, ...] = ()
     """(η₁, η₂) of the draws of nodes with at least two, for a scatter plot; a sample of them after `merge`."""
 
@@ -94,6 +99,16 @@ class TreeFigures:
     def cov_eta_nodes(self) -> int:
         """How many such nodes."""
         return self.covariances.count
+
+
+def with_lengths(figures: TreeFigures, draws: Sequence[Draw]) -> TreeFigures:
+    """The figures with how long the answers of these draws are, and how many of them are cut."""
+    return replace(
+        figures,
+        truncated=Mean.of(draw.is_cut for draw in draws),
+        answer_tokens=Mean.of(draw.end for draw in draws),
+        longest_answer=max((draw.end for draw in draws), default=0),
+    )
 
 
 def diagnose(tree: Tree, settings: IBSettings, num_first: int) -> TreeFigures:
@@ -144,6 +159,9 @@ def merge(figures: Iterable[TreeFigures], max_pairs: int = 512) -> TreeFigures:
         mixed=sum((one.mixed for one in every), Mean()),
         fork_scores=sum((one.fork_scores for one in every), Mean()),
         covariances=sum((one.covariances for one in every), Mean()),
+        truncated=sum((one.truncated for one in every), Mean()),
+        answer_tokens=sum((one.answer_tokens for one in every), Mean()),
+        longest_answer=max((one.longest_answer for one in every), default=0),
         eta_pairs=tuple(pairs[::stride]),
     )
 

@@ -13,6 +13,8 @@ class Finish(StrEnum):
     """The model ended it: its last token is the stop token."""
     LENGTH = "length"
     """The token limit cut it: reward 0, never branched (METHOD, Ends)."""
+    LENGTH_JUDGED = "length_judged"
+    """The token limit cut it, and its reward is the verifier's all the same."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -107,8 +109,13 @@ class Draw:
         return self.cut + len(self.token_ids)
 
     @property
+    def is_cut(self) -> bool:
+        """Whether the token limit ended it."""
+        return self.finish is not Finish.STOP
+
+    @property
     def counted_reward(self) -> float | None:
-        """Its reward in every statistic: 0 when the limit cut it, None if there is no verdict."""
+        """Its reward in every statistic: 0 when the limit cut it and nobody judged it, None without a verdict."""
         return 0.0 if self.finish is Finish.LENGTH else self.reward
 
     @property

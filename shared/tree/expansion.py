@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from shared.tree.draw import Draw, Finish
+from shared.tree.draw import Draw
 from shared.tree.ib_score import IBSettings, ib_scores
 from shared.tree.node import Tree
 from shared.tree.vocabulary import ids_containing
@@ -197,7 +197,7 @@ class EntropySampler:
     def _forkable(self, draw: Draw) -> range:
         """Which of the draw's tokens may be drawn again: not those of a leaf that the limit cut."""
         stop = len(draw.token_ids)
-        if draw.finish is Finish.LENGTH:
+        if draw.is_cut:
             leaf_start = draw.step_ends[-2] if len(draw.step_ends) > 1 else draw.cut
             stop = leaf_start - draw.cut + 1
         closing = (nth + 1 for nth, token in enumerate(draw.token_ids) if token in self.closing_ids)

@@ -243,12 +243,12 @@ def test_the_report_stands_alone(run: RunDirectory) -> None:
 
 def test_the_report_of_a_finished_run_tells_its_summary(run: RunDirectory) -> None:
     numbers = dict.fromkeys(figures_in(RunSummary), 0.375)
-    summary = {"sampler": "ib", "seed": 3, **numbers, "avg_at_8_after": 0.625, "pass_at_8_after": None}
+    summary = {"sampler": "ib", "seed": 3, "k": 8, **numbers, "avg_at_k_after": 0.625, "pass_at_k_after": None}
     run.summary.write_text(json.dumps(summary))
     page = write_report(run).read_text()
     cards = figures_in(RunSummary, Shown.CARD)
     for name, figure in cards.items():
-        is_there = f"<b>{figure.text(numbers[name])}</b><span>{figure.title}</span>" in page
-        assert is_there == (name not in ("avg_at_8_after", "pass_at_8_after")), name
+        is_there = f"<b>{figure.text(numbers[name])}</b><span>{figure.title.replace('@k', '@8')}</span>" in page
+        assert is_there == (name not in ("avg_at_k_after", "pass_at_k_after")), name
     assert "sampler ib, seed 3" in page
     assert "0.625" in page

@@ -36,6 +36,8 @@ class FakeReplica:
         self.grow_seconds = 0.01
         self.is_overloaded = False
         self.posted = 0
+        self.reward: float | None = None
+        """Of every draw; None: random ones."""
         self.unjudged: set[int] = set()
         """Seeds of posted tasks that never get a verdict."""
         self.endless: set[int] = set()
@@ -99,7 +101,8 @@ class FakeReplica:
         if self.version is None:
             raise Unavailable("no weights yet")
         rng = random.Random(task.seed)
-        record = draws(rng, task.growth.sampler.initial_draws, 0, versions=(self.version,), max_tokens=6)
+        rewards = {} if self.reward is None else {"rewards": (self.reward,)}
+        record = draws(rng, task.growth.sampler.initial_draws, 0, versions=(self.version,), max_tokens=6, **rewards)
         return scored(task, record, replica=self.name)
 
     async def _announce(self) -> None:

@@ -138,14 +138,14 @@ def assert_whole(config: LearnerConfig) -> None:
     summary = json.loads((config.run_dir / "summary.json").read_text())
     assert summary.keys() == RunSummary.model_fields.keys()
     assert summary.keys() >= {
-        *("sampler", "seed", "generated_tokens", "trajectories", "trees", "steps", "avg_at_8_before"),
-        *("avg_at_8_after", "pass_at_8_after", "eff_rate", "avg_rate", "root_value", "ib_score", "cov_eta"),
+        *("sampler", "seed", "generated_tokens", "trajectories", "trees", "steps", "avg_at_k_before"),
+        *("avg_at_k_after", "pass_at_k_after", "eff_rate", "avg_rate", "root_value", "ib_score", "cov_eta"),
         *("trajectories_per_1k_tokens", "tokens_per_second", "cache_hit_share", "wall_seconds"),
     }
     assert summary["steps"] == config.total_steps
     assert summary["trees"] == config.batch_size * config.total_steps
     assert summary["trajectories"] == 8 * summary["trees"]
-    assert summary["avg_at_8_before"] is not None
+    assert summary["avg_at_k_before"] is not None
     AutoModelForCausalLM.from_pretrained(config.run_dir / "policy")
 
 

@@ -380,23 +380,23 @@ async def test_a_run_that_is_resumed_with_other_growth_grows_its_open_tasks_anew
 ) -> None:
     growth = {"sampler": {"kind": "independent", "initial_draws": 8}, "max_tokens": 16}
     config = configure(redis_url=redis_url, total_steps=1000, growth=growth)
-    async with replica("one"), running(config) as learner:
-        step = (await learner.when(lambda status: status.step >= 1)).step
-        learner.interrupt()
-        assert await learner.end() == ExitCode.INTERRUPTED
-    assert await streams.tasks.ids() | await streams.trees.ids()
     changed = configure(
         redis_url=redis_url,
         total_steps=1000,
         growth=growth | change.get("growth", {}),
         method=change.get("method", {}),
     )
-    async with replica("two"), running(changed) as again:
-        later = await again.when(lambda status: status.step > step + 2)
-        assert later.accounts.foreign == 0
-        assert is_balanced(later.accounts)
-        again.interrupt()
-        assert await again.end() == ExitCode.INTERRUPTED
+    async with replica("one"):
+        async with running(config) as learner:
+            step = (await learner.when(lambda status: status.step >= 1)).step
+            learner.interrupt()
+            assert await learner.end() == ExitCode.INTERRUPTED
+        assert await streams.tasks.ids() | await streams.trees.ids()
+        async with running(changed) as again:
+            later = await again.when(lambda status: status.step > step + 2)
+            assert is_balanced(later.accounts)
+            again.interrupt()
+            assert await again.end() == ExitCode.INTERRUPTED
 
 
 async def test_a_run_is_not_resumed_with_another_seed(configure: Configure, redis_url: str, replica: Replica) -> None:
@@ -422,6 +422,19 @@ async def test_a_run_whose_answers_cannot_be_judged_ends_before_anything_is_grow
     assert status.state is RunState.FAILED
     assert "problems.jsonl:8' (kind 'exact'): answer_key.gold: Field required" in status.message
     assert status.accounts.fed == 0
+
+
+async def test_a_run_that_learns_nothing_ends_and_says_why(
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams
+) -> None:
+    config = configure(redis_url=redis_url, total_steps=1000, max_idle_steps=6)
+    async with replica("one") as one, running(config) as learner:
+        one.reward = 0.0
+        assert await learner.end() == ExitCode.STARTUP_FAILED
+    status = await streams.status_keys.read()
+    assert status is not None
+    assert status.state is RunState.FAILED
+    assert "6 no tree whose rewards differ (mean reward 0.00)" in status.message
 
 
 def test_what_cannot_be_run_is_refused_at_the_start(configure: Configure, tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ import pytest
 from shared.protocol.figures import Figure, RunSummary, Shown, StepFigures, charts, figures_in
 from shared.protocol.message import Message
 
-NO_FIGURES = {"step", "steps", "sampler", "seed"}
+NO_FIGURES = {
+    *("step", "steps", "sampler", "seed", "run", "advantage", "lr", "model", "data", "held_out", "version", "commit"),
+    *("warning", "k"),
+}
 MESSAGES = (StepFigures, RunSummary)
 FIGURES = [
     pytest.param(figure, id=f"{message.__name__}.{name}")

@@ -145,6 +145,20 @@ async def test_a_task_whose_answers_are_refused_for_good_is_none_to_try_again(vo
     assert len(engine.requests) == 4
 
 
+async def test_answers_that_the_limit_cuts_count_0_or_are_judged_as_the_task_says(vocabulary: Vocabulary) -> None:
+    rewards, engine = LetterRewards(), ScriptedEngine()
+    engine.always_long = True
+    grower, cut = TreeGrower(engine, rewards, "r1"), task(IndependentSampler(initial_draws=8))
+    tree = await grower.grow(cut, vocabulary)
+    assert rewards.judged == []
+    assert {draw.counted_reward for draw in tree.draws} == {0.0}
+    judged = cut.model_copy(update={"growth": cut.growth.model_copy(update={"judge_truncated": True})})
+    tree = await grower.grow(judged, vocabulary)
+    assert len(rewards.judged) == 8
+    assert {draw.counted_reward for draw in tree.draws} == {0.0, 1.0}
+    assert tree.figures().truncated.value == 1.0
+
+
 async def test_without_a_kind_nothing_is_judged(vocabulary: Vocabulary) -> None:
     rewards = LetterRewards()
     ungraded = task().model_copy(update={"kind": ""})

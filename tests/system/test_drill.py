@@ -22,8 +22,8 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(330)
 SUMMARY_KEYS = {
-    "sampler", "seed", "generated_tokens", "trajectories", "trees", "steps", "avg_at_8_before", "avg_at_8_after",
-    "pass_at_8_after", "eff_rate", "avg_rate", "root_value", "ib_score", "cov_eta", "trajectories_per_1k_tokens",
+    "sampler", "seed", "generated_tokens", "trajectories", "trees", "steps", "avg_at_k_before", "avg_at_k_after",
+    "pass_at_k_after", "eff_rate", "avg_rate", "root_value", "ib_score", "cov_eta", "trajectories_per_1k_tokens",
     "tokens_per_second", "cache_hit_share", "wall_seconds",
 }  # fmt: skip
 

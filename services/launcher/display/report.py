@@ -34,7 +34,7 @@ def write_report(run: RunDirectory) -> Path:
             summary=summary,
             steps=history.figures[-1].step if history.figures else 0,
             cards=[
-                (figure.text(value), figure.title)
+                (figure.text(value), figure.title.replace("@k", f"@{summary.get('k', 'k')}"))
                 for name, figure in figures_in(RunSummary, Shown.CARD).items()
                 if isinstance(value := summary.get(name), int | float)
             ],

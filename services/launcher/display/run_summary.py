@@ -31,7 +31,10 @@ def render_summary(run: RunDirectory) -> RenderableType:
         value = summary.get(name) if run.is_finished else getattr(last, name)
         if isinstance(value, int | float):
             figures.add_row(figure.title, figure.text(value))
-    parts += [figures, Text(), _render_paths(run)]
+    parts.append(figures)
+    if warning := summary.get("warning"):
+        parts += [Text(), Text(f"warning: {warning}", style="yellow")]
+    parts += [Text(), _render_paths(run)]
     seconds = summary.get("wall_seconds")
     took = f" in {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
     state = f"finished{took}" if run.is_finished else f"not finished: {last.step} steps"

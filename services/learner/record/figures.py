@@ -1,13 +1,21 @@
 """The figures of a step and of a whole run, from those of their trees."""
 
+import json
+import math
+import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
 
 from services.learner.config import LearnerConfig
 from services.learner.metrics import Phase
 from services.learner.record.state import SavedProgress, sum_usage
+from services.learner.record.step_watch import warn_of_run
 from services.learner.training.trajectories import BuiltTree
 from shared.protocol.figures import RunSummary, SamplingFigures, StepFigures, UpdateFigures
-from shared.protocol.tree import TreeUsage
+from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.diagnostics import TreeFigures, merge
 
 
@@ -29,6 +37,9 @@ def sampling_figures(figures: TreeFigures, usage: TreeUsage, seconds: float) -> 
         trajectories_per_1k_tokens=_share(1000 * figures.trajectories, usage.generated_tokens),
         cache_hit_share=_share(usage.cached_tokens, usage.prompt_tokens),
         tokens_per_second=_share(usage.generated_tokens, seconds),
+        truncated_share=figures.truncated.value,
+        answer_tokens=figures.answer_tokens.value,
+        answer_tokens_max=figures.longest_answer or None,
         trees=figures.trees,
         trajectories=figures.trajectories,
         generated_tokens=usage.generated_tokens,
@@ -36,12 +47,18 @@ def sampling_figures(figures: TreeFigures, usage: TreeUsage, seconds: float) -> 
 
 
 def step_figures(
-    step: int, sampling: SamplingFigures, update: UpdateFigures, staleness: float, seconds: Mapping[Phase, float]
+    step: int,
+    sampling: SamplingFigures,
+    update: UpdateFigures,
+    trees: Sequence[tuple[ScoredTree, int]],
+    seconds: Mapping[Phase, float],
 ) -> StepFigures:
-    """The figures of a step, from those of its trees and of its update."""
+    """The figures of a step, from those of its trees and of its update, and its trees, each with its staleness."""
+    lengths = sorted(draw.end for tree, _ in trees for draw in tree.draws)
     return StepFigures(
         step=step,
-        staleness=staleness,
+        staleness=fmean(staleness for _, staleness in trees),
+        answer_tokens_p95=lengths[max(0, math.ceil(0.95 * len(lengths)) - 1)],
         **{f"{phase}_seconds": spent for phase, spent in seconds.items()},
         **dict(sampling),
         **update.model_dump(include=set(UpdateFigures.model_fields)),
@@ -50,20 +67,42 @@ def step_figures(
 
 def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
     """The figures of the whole run."""
-    totals = progress.totals
-    is_of_8 = config.evaluation.k == 8
-    before = progress.evaluation_at(0) if is_of_8 else None
-    after = progress.evaluation_at(progress.step) if is_of_8 else None
+    totals, updates = progress.totals, progress.version.number
+    before, after = progress.evaluation_at(0), progress.evaluation_at(progress.step)
+    sampling = sampling_figures(totals.figures, totals.usage, totals.training_seconds)
     return RunSummary(
+        run=config.run,
         sampler=config.growth.sampler.kind,
+        advantage=json.dumps(asdict(config.advantage)),
+        lr=config.optimizer.lr,
         seed=config.seed,
+        model=str(config.model),
+        data=tuple(map(str, config.data)),
+        held_out=tuple(map(str, config.held_out)),
+        version=version("ibtpo"),
+        commit=source_commit(),
+        warning=warn_of_run(progress.step, updates, sampling.truncated_share),
         steps=progress.step,
-        avg_at_8_before=before and before.avg_at_k,
-        avg_at_8_after=after and after.avg_at_k,
-        pass_at_8_after=after and after.pass_at_k,
+        updates=updates,
+        k=config.evaluation.k,
+        avg_at_k_before=before and before.avg_at_k,
+        avg_at_k_after=after and after.avg_at_k,
+        pass_at_k_before=before and before.pass_at_k,
+        pass_at_k_after=after and after.pass_at_k,
+        standard_error_before=before and before.standard_error,
+        standard_error_after=after and after.standard_error,
         wall_seconds=totals.wall_seconds,
-        **dict(sampling_figures(totals.figures, totals.usage, totals.training_seconds)),
+        **dict(sampling),
     )
+
+
+def source_commit() -> str:
+    """The commit of the checkout that this code is in; empty where it is none, or git is missing."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _share(part: float, whole: float) -> float | None:

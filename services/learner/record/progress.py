@@ -24,6 +24,8 @@ class Progress:
         self._started = time.monotonic()
         self.state = RunState.STARTING
         self.message = ""
+        self.warning = ""
+        """What is wrong with the last steps; shown where there is no message."""
         self.figures = StepFigures()
         """Of the last step."""
         self.published: WeightVersion | None = None

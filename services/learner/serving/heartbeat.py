@@ -75,7 +75,8 @@ class LearnerHeartbeat:
     def status(self) -> RunStatus:
         """The run's status, with replicas and queues as of the last beat."""
         status = self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
-        return status if status.message else status.model_copy(update={"message": self._complaint()})
+        message = status.message or self._complaint() or self._progress.warning
+        return status.model_copy(update={"message": message})
 
     def _complaint(self) -> str:
         """That no trees arrive, and where the tasks are; empty otherwise."""

@@ -1,5 +1,6 @@
 """The figures of a step and of a whole run."""
 
+import json
 import random
 
 import pytest
@@ -21,20 +22,25 @@ def test_a_step_shows_means_over_all_its_trees() -> None:
     trees = [scored(task(number), draws(rng, 4, 0, rewards=(number % 2, 0.0))) for number in range(4)]
     figures, usage = measure_trees([BuiltTree.of(tree) for tree in trees])
     seconds = {Phase.INTAKE: 1.0, Phase.UPDATE: 2.0, Phase.PUBLISH: 1.0}
-    shown = step_figures(3, sampling_figures(figures, usage, 4.0), Update(applied=1, learning_rate=0.1), 1.5, seconds)
+    update, aged = Update(applied=1, learning_rate=0.1), [(tree, 1) for tree in trees]
+    shown = step_figures(3, sampling_figures(figures, usage, 4.0), update, aged, seconds)
     assert (shown.step, shown.trees, shown.trajectories) == (3, 4, 16)
-    assert (shown.staleness, shown.update_seconds, shown.learning_rate) == (1.5, 2.0, 0.1)
+    assert (shown.staleness, shown.update_seconds, shown.learning_rate) == (1.0, 2.0, 0.1)
+    lengths = sorted(draw.end for tree in trees for draw in tree.draws)
+    assert (shown.answer_tokens_p95, shown.answer_tokens_max) == (lengths[15], lengths[15])
+    assert (shown.answer_tokens, shown.truncated_share) == (sum(lengths) / 16, 0.0)
     assert shown.tokens_per_second == usage.generated_tokens / 4.0
     assert (shown.eff_rate, shown.avg_rate) == (0.5, 0.25)
     assert shown.trajectories_per_1k_tokens == pytest.approx(16_000 / usage.generated_tokens)
     assert shown.loss is None
 
 
-def test_a_summary_is_over_the_whole_run(configure: Configure) -> None:
-    config = configure(total_steps=2, evaluation={"k": 8})
+@pytest.mark.parametrize("k", [8, 32])
+def test_a_summary_is_over_the_whole_run(configure: Configure, k: int) -> None:
+    config = configure(total_steps=2, evaluation={"k": k})
     progress = Progress(config, SavedProgress())
     progress.begin_generation(1)
-    progress.add_evaluation(make_evaluation([[1.0, 0.0], [0.0, 0.0]], 0, V0, 8))
+    progress.add_evaluation(make_evaluation([[1.0, 0.0], [0.0, 0.0]], 0, V0, k))
     rng = random.Random(0)
     for number in range(2):
         tree = scored(task(number), draws(rng, 4, 0, rewards=(float(number), 0.0)))
@@ -44,7 +50,10 @@ def test_a_summary_is_over_the_whole_run(configure: Configure) -> None:
     told = summary(config, progress.saved)
     assert (told.steps, told.trees, told.trajectories, told.eff_rate, told.avg_rate) == (2, 2, 8, 0.5, 0.25)
     assert told.tokens_per_second == told.generated_tokens / 4.0
-    assert (told.avg_at_8_before, told.avg_at_8_after) == (0.25, None)
-    progress.add_evaluation(make_evaluation([[1.0, 1.0], [0.0, 1.0]], 2, V0, 8))
+    assert (told.avg_at_k_before, told.avg_at_k_after) == (0.25, None)
+    progress.add_evaluation(make_evaluation([[1.0, 1.0], [0.0, 1.0]], 2, V0, k))
     after = summary(config, progress.saved)
-    assert (after.avg_at_8_after, after.pass_at_8_after) == (0.75, 1.0)
+    assert (after.avg_at_k_after, after.pass_at_k_after) == (0.75, 1.0)
+    assert (after.k, after.run, after.model, after.updates) == (k, "run", str(config.model), 1)
+    assert (after.lr, after.standard_error_after) == (config.optimizer.lr, 0.25)
+    assert json.loads(after.advantage)["global_term"] == "nodes"
