@@ -2,6 +2,7 @@
 
 import io
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,22 @@ app = typer.Typer(
     help="Post-trains language models with IB-TPO: samples answers as trees and learns from every branch.\n\n"
     "`ibtpo demo` trains a small model on this machine in a few minutes.",
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"ibtpo {version('ibtpo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Only has the options of the command itself; the help stands above."""
+
 
 TRAIN, SERVE, INSPECT = "Train on this machine", "Run one service", "Inspect"
 
@@ -150,12 +167,12 @@ def grow(
     kind: Annotated[str, typer.Option(help="How answers are judged: math, choice or exact.")] = "math",
     url: Annotated[str | None, typer.Option(help="Ask this rollout replica instead of starting one.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed grows another tree.")] = 0,
-    save: Annotated[Path | None, typer.Option(help="Save the tree in this file (.msgpack).")] = None,
+    save: Annotated[Path | None, typer.Option(help="Save the tree: FILE.svg a picture, else its record.")] = None,
     token: Token = None,
 ) -> None:
     """Grows one tree of answers and shows it: the order of its branches, and p̂, η₁, η₂, IB-Score of every step.
 
-    - `ibtpo grow "2+3*4="`
+    - `ibtpo grow "4-2*3+5*6-1=" --save tree.svg` – the demo's model reckons modulo 7
 
     - `ibtpo grow "2+3*4=" sampler=independent initial_draws=12 temperature=0.7`
 

@@ -202,7 +202,7 @@ class LearnerConfig(_Table):
         Method(), description="What sampler and credit share, unless they state their own", json_schema_extra=SHARED
     )
     growth: Annotated[Growth, BeforeValidator(_fill_score)] = Field(
-        description="How trees are grown: sampler, temperature, token limit"
+        description="How trees are grown: sampler, temperature, token limit", json_schema_extra=SHARED
     )
     advantage: Annotated[Credit, BeforeValidator(_fill_credit)] = Field(
         "ibtpo", validate_default=True, description="A credit by name, or a table of its switches"

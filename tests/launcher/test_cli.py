@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,9 @@ def test_the_launcher_loads_no_torch() -> None:
         (("eval", "--max-tokens", "500"), 2, "an answer of 500 exceed the policy's context of 256"),
         (("grow", "2+3*4=", "max_tokens=0"), 2, "growth.max_tokens = 0"),
         (("grow", "2+3*4=", "--chat"), 2, "no chat template; give text"),
+        (("grow", "2+3*4=", "seed=x"), 2, "seed = x: a seed is a whole number from 0"),
+        (("config", "batch"), 2, "batch was renamed to learner.batch_size: `ibtpo config learner.batch_size` explains"),
+        (("config", "local.rollouts"), 2, "local.rollouts was renamed to launcher.replicas"),
         (("grow", "2 plus 3"), 2, "not an expression: '2 plus 3'; write single digits joined by + - *"),
         (("grow", "hello", "--url", "http://127.0.0.1:9", "--answer", "1"), 1, "cannot be reached"),
     ],
@@ -100,6 +104,10 @@ def test_a_preset_with_settings_is_shown_as_a_file_that_can_be_used(ibtpo: Comma
     (tmp_path / "mine.toml").write_text(ibtpo("config", "--config", "demo", "sampler=random").stdout)
     done = ibtpo("config", "--config", str(tmp_path / "mine.toml"))
     assert 'kind = "random"' in done.stdout
+
+
+def test_the_version_is_that_of_the_package(ibtpo: Command) -> None:
+    assert ibtpo("--version").stdout == f"ibtpo {version('ibtpo')}\n"
 
 
 def test_one_setting_is_explained_by_its_short_name(ibtpo: Command) -> None:

@@ -56,7 +56,7 @@ def test_a_tree_is_grown_rendered_and_saved(
     monkeypatch.setenv("IBTPO_TOKEN", "of another run")
     run(monkeypatch, "grow", "2+3*4=", "rounds=2", "--save", str(tmp_path / "tree.msgpack"))
     text = capsys.readouterr().out
-    for part in ("2+3*4=", "#6 ", "ib tree of 6 answers", "root value"):
+    for part in ("2+3*4=", "#6 ", "ib tree of 6 answers", "root value", "modulo 7"):
         assert part in text, part
     run(monkeypatch, "show", str(tmp_path / "tree.msgpack"))
     assert "ib tree of 6 answers" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from services.demo.task import checkpoint_directory
 from services.launcher.commands.show import show_file, show_run
 from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.report import write_report
-from services.launcher.display.tree_svg import render_tree_svg
+from services.launcher.display.tree_svg import draw_page, render_tree_svg
 from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
 from services.launcher.runs.run_dir import RunDirectory
@@ -147,6 +147,14 @@ def test_the_picture_is_well_formed_and_holds_no_foreign_markup() -> None:
     assert not list(svg.iter("script"))
     texts = ["".join(text.itertext()) for text in svg.iter("text")]
     assert "<script> ✂" in texts
+
+
+def test_a_saved_picture_stands_alone() -> None:
+    text = draw_page(describe_nodes(TREE, "a?", VOCABULARY))
+    svg = ElementTree.fromstring(text)
+    assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "monospace" in "".join(svg.itertext())
+    assert svg[1].get("fill") == "#fff"
 
 
 def test_boxes_do_not_overlap() -> None:

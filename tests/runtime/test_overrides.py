@@ -38,6 +38,7 @@ def resolved(*overrides: str) -> list[str]:
         ("rounds=4", "learner.growth.sampler.rounds=4"),
         ("sampler.score.beta=2", "learner.growth.sampler.score.beta=2"),
         ("advantage=grpo", "learner.advantage=grpo"),
+        ("max_tokens=9", "learner.growth.max_tokens=9"),
         ("advantage.lam=0.2", "learner.advantage.lam=0.2"),
         ("lr=1e-4", "learner.optimizer.lr=1e-4"),
         ("replicas=3", "launcher.replicas=3"),

@@ -11,7 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
+from services.demo.difficulty import DEFAULT_MODULUS
 from services.demo.task import answer_of, checkpoint_directory
+from services.launcher.display.node_views import describe_nodes
+from services.launcher.display.tree_svg import draw_page
 from services.launcher.display.tree_view import render_tree
 from services.launcher.processes.temporary_services import run_replicas
 from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_token_bytes
@@ -52,10 +55,28 @@ def grow(arguments: GrowArguments) -> int:
     with _show_progress(console) as on_event:
         tree = asyncio.run(_grow_tree(arguments, model, request, on_event))
     console.print(render_tree(tree, arguments.prompt, read_token_bytes(model)))
+    if request.answer_key is None:
+        print("nothing is judged, so no branch is better than another and none is grown: give the right --answer")
+    elif model == checkpoint_directory():
+        print(f"the demo's model reckons modulo {DEFAULT_MODULUS}")
     if arguments.save is not None:
-        arguments.save.write_bytes(tree.pack())
-        console.print(f"saved: `ibtpo show {arguments.save} --model {model}` shows it again", highlight=False)
+        _save(tree, arguments, model)
     return 0
+
+
+def _save(tree: ScoredTree, arguments: GrowArguments, model: Path) -> None:
+    """The drawing in a file that ends in .svg, else the record. InvalidInput for a file that cannot be written."""
+    path = Path(arguments.save or "")
+    try:
+        if path.suffix == ".svg":
+            path.write_text(
+                draw_page(describe_nodes(tree, arguments.prompt, read_token_bytes(model))), encoding="utf-8"
+            )
+        else:
+            path.write_bytes(tree.pack())
+            print(f"saved: `ibtpo show {path} --model {model}` shows it again")
+    except OSError as error:
+        raise InvalidInput(f"cannot write {path}: {error.strerror}") from error
 
 
 async def _grow_tree(
@@ -74,7 +95,9 @@ async def _request_tree(url: str, request: GrowRequest, token: str | None, on_ev
 
 
 def _make_request(arguments: GrowArguments, model: Path) -> GrowRequest:
-    growth = load_config(Growth, "growth", None, ["sampler=ib", *arguments.settings])
+    seeds = [text for key, _, text in (one.partition("=") for one in arguments.settings) if key.strip() == "seed"]
+    settings = [one for one in arguments.settings if one.partition("=")[0].strip() != "seed"]
+    growth = load_config(Growth, "growth", None, ["sampler=ib", *settings])
     answer = arguments.answer
     if answer is None and model == checkpoint_directory():
         answer = answer_of(arguments.prompt)
@@ -82,7 +105,14 @@ def _make_request(arguments: GrowArguments, model: Path) -> GrowRequest:
     prompt: dict[str, Any] = {"prompt": arguments.prompt}
     if arguments.chat:
         prompt = {"prompt_ids": _encode_chat(arguments.prompt, model)}
-    return GrowRequest(**prompt, **judging, growth=growth, seed=arguments.seed)
+    return GrowRequest(**prompt, **judging, growth=growth, seed=_read_seed(seeds, arguments.seed))
+
+
+def _read_seed(given: list[str], option: int) -> int:
+    """The last `seed=N`, as `ibtpo train` takes it, else the option's."""
+    if given and not given[-1].strip().isdecimal():
+        raise InvalidInput(f"seed = {given[-1]}: a seed is a whole number from 0")
+    return int(given[-1]) if given else option
 
 
 def _encode_chat(message: str, model: Path) -> tuple[int, ...]:

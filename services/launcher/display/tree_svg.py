@@ -42,6 +42,14 @@ def render_tree_svg(nodes: Sequence[NodeView]) -> str:
     )
 
 
+def draw_page(nodes: Sequence[NodeView]) -> str:
+    """The element as a file of its own: with its font, and white behind it."""
+    start, end = render_tree_svg(nodes).split(">", 1)
+    style = "text{font:12px ui-monospace,monospace;white-space:pre}.small{font-size:9.5px}"
+    background = '<rect width="100%" height="100%" fill="#fff"/>'
+    return f'{start} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{background}{end}\n'
+
+
 def value_color(value: float | None) -> str:
     """Red over amber to green for 0 to 1; grey without a value."""
     return "#9aa5b1" if value is None else f"hsl({round(8 + 137 * value)} 62% 42%)"

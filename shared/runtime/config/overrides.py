@@ -7,7 +7,7 @@ from typing import Any
 from shared.runtime.config.errors import ConfigError, unknown_key
 from shared.runtime.config.keys import Key, Models, all_paths, match_paths, shared_tables, walk_keys
 from shared.runtime.config.presets import SECTIONS
-from shared.runtime.config.renamed import RENAMED_SECTIONS, old_paths, refuse_old_section
+from shared.runtime.config.renamed import RENAMED, RENAMED_SECTIONS, old_paths, refuse_old_section
 
 
 def resolve_overrides(overrides: Sequence[str], models: Models) -> dict[str, list[str]]:
@@ -33,6 +33,9 @@ def find_keys(name: str, models: Models) -> list[Key]:
     keys = [key for section, model in models.items() for key in walk_keys(section, model)]
     found = [key for key in keys if f".{name}." in f".{key.path}."]
     if not found:
+        for one in RENAMED:
+            if f".{one.old}.".endswith(f".{name}."):
+                raise ConfigError(f"{name} was renamed to {one.new}{one.note}: `ibtpo config {one.new}` explains it")
         raise ConfigError(unknown_key(name, models))
     return found
 
