@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 import httpx
 from pydantic import TypeAdapter
 
-from shared.clients.exchange import Exchange
 from shared.errors import MalformedAnswer
 from shared.protocol.status import RunStatus
+from shared.runtime.exchange import Exchange
 from shared.tree.draw import WeightVersion
 
 _STATUS = TypeAdapter(RunStatus)

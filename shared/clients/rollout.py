@@ -7,10 +7,10 @@ from contextlib import aclosing
 import httpx
 from pydantic import TypeAdapter
 
-from shared.clients.exchange import MSGPACK, Exchange
 from shared.errors import InvalidInput, MalformedAnswer, Unavailable
 from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
 from shared.protocol.tree import ScoredTree
+from shared.runtime.exchange import MSGPACK, Exchange
 from shared.weights import Snapshot, bundle_length, stream_bundle
 
 _EVENT: TypeAdapter[GrowthEvent] = TypeAdapter(GrowthEvent)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import httpx
 from pydantic import TypeAdapter
 
-from shared.clients.exchange import Exchange
 from shared.errors import IbtpoError
 from shared.protocol.verdict import Verdict, VerdictItem, VerdictRequest, VerdictResponse
+from shared.runtime.exchange import Exchange
 
 _READY_SECONDS = 2.0
 _VERDICT = TypeAdapter(Verdict)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "redis", "tokenizers", "math_verify", "sympy", "matplotlib", "numpy")
+HEAVY = ("torch", "transformers", "redis", "tokenizers", "math_verify", "sympy", "matplotlib", "numpy", "safetensors")
 
 
 def loaded_by(module: str) -> set[str]:
@@ -19,13 +19,13 @@ def loaded_by(module: str) -> set[str]:
     [
         ("shared.tree.advantage", set()),
         ("shared.protocol.tree", set()),
-        ("shared.weights", set()),
+        ("shared.weights", {"safetensors"}),
         ("shared.runtime.serve", set()),
         ("services.verifier.wiring", set()),
-        ("services.rollout.app", {"tokenizers"}),
-        ("services.rollout.harvest", {"tokenizers", "redis"}),
-        ("services.rollout.wiring", {"tokenizers", "redis"}),
-        ("services.rollout.engines.sglang", set()),
+        ("services.rollout.app", {"tokenizers", "safetensors"}),
+        ("services.rollout.harvest", {"tokenizers", "redis", "safetensors"}),
+        ("services.rollout.wiring", {"tokenizers", "redis", "safetensors"}),
+        ("services.rollout.engines.sglang", {"safetensors"}),
     ],
 )
 def test_a_room_loads_no_more_than_it_needs(module: str, allowed: set[str]) -> None:

@@ -10,10 +10,10 @@ from pydantic import TypeAdapter
 
 from services.verifier.checks.check import Case, Judgement, ReportJudgement
 from services.verifier.config import CustomKindConfig
-from shared.clients.exchange import Exchange
 from shared.errors import IbtpoError
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest, VerdictResponse
 from shared.runtime.client import http_client
+from shared.runtime.exchange import Exchange
 
 _RULE = "custom endpoint"
 _BATCH_ITEMS = 64
