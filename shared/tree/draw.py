@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 
 class Finish(StrEnum):
@@ -126,5 +126,10 @@ class Draw:
 
 def trajectory(draws: Sequence[Draw], draw_id: int) -> tuple[int, ...]:
     """The token ids of a draw's trajectory, from the prompt's end to its own."""
-    draw = draws[draw_id]
-    return draw.token_ids if draw.parent is None else trajectory(draws, draw.parent)[: draw.cut] + draw.token_ids
+    pieces, end, ancestor = [], draws[draw_id].end, draw_id
+    while True:
+        draw = draws[ancestor]
+        pieces.append(draw.token_ids[: max(0, end - draw.cut)])
+        if draw.parent is None:
+            return tuple(chain.from_iterable(reversed(pieces)))
+        ancestor, end = draw.parent, min(end, draw.cut)

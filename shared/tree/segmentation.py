@@ -12,13 +12,13 @@ class _State(IntEnum):
     """Nothing but white space."""
     TEXT = 1
     NEWLINE = 2
-    """Text, and one newline after it."""
+    """Text, and after it one newline and perhaps blanks."""
     CLOSED = 3
     """Text, and a blank line after it; the rest of the token belongs to the closed step."""
 
 
 _WHITE_SPACE = b" \t\n\r\v\f"
-_NEWLINE, _RETURN = b"\n\r"
+_NEWLINE = ord("\n")
 
 
 def _after_byte(state: _State, byte: int) -> _State:
@@ -30,7 +30,7 @@ def _after_byte(state: _State, byte: int) -> _State:
         case _State.NEWLINE if byte == _NEWLINE:
             return _State.CLOSED
         case _State.NEWLINE:
-            return _State.NEWLINE if byte == _RETURN else _State.TEXT
+            return _State.NEWLINE if byte in _WHITE_SPACE else _State.TEXT
         case _State.CLOSED:
             return _State.CLOSED
 
@@ -46,8 +46,8 @@ def _after_token(state: _State, token: bytes) -> _State:
 class Segmenter:
     """Finds step ends with a table over one tokenizer's tokens; it decodes and encodes nothing.
 
-    A step closes at the token in which a blank line follows its text, at a token of `eos_ids`, and at the end. Ids
-    beyond the table (rows that pad an embedding) count as text.
+    A step closes at the token in which a blank line, of nothing or of blanks, follows its text, at a token of
+    `eos_ids`, and at the end. Ids beyond the table (rows that pad an embedding) count as text.
     """
 
     def __init__(self, bytes_of_token: Sequence[bytes], eos_ids: frozenset[int]) -> None:

@@ -73,6 +73,12 @@ def test_a_trajectory_is_what_its_ancestors_and_it_sampled() -> None:
     assert trajectory(draws, 2) == (A, B, B, A, EOS)
 
 
+def test_a_trajectory_may_have_a_hundred_thousand_forks() -> None:
+    spans = (VersionSpan(VERSION, 0, 1),)
+    draws = [Draw(i - 1 if i else None, i, (i,), (-1.0,), (i + 1,), spans, Finish.STOP, 1.0) for i in range(100_000)]
+    assert trajectory(draws, 99_999) == tuple(range(100_000))
+
+
 @given(st.builds(WeightVersion, st.integers(0, 10**6), st.integers(0, 10**6)))
 @quick
 def test_versions_read_as_they_are_written(version: WeightVersion) -> None:
