@@ -60,9 +60,9 @@ class OnDemandTrees:
         finally:
             self._num_growing -= 1
 
-    def task(self, request: GrowRequest) -> Task:
+    async def task(self, request: GrowRequest) -> Task:
         """The task that a request describes."""
-        prompt_ids = request.prompt_ids or self._policy.vocabulary.encode(request.prompt or "")
+        prompt_ids = request.prompt_ids or await self._policy.encode(request.prompt or "")
         if not prompt_ids:
             raise InvalidInput("the prompt has no tokens")
         return Task(
@@ -121,7 +121,7 @@ def build_router(trees: OnDemandTrees, policy: PolicyReceiver, replica: str) -> 
     @router.post("/v1/trees", response_model=TreeGrown)
     async def grow_tree(body: GrowRequest, request: Request) -> Response:
         """Grows one tree. `stream` sends its growth as JSON lines; `Accept: application/msgpack` the packed tree."""
-        task = trees.task(body)
+        task = await trees.task(body)
         if body.stream:
             return StreamedAnswer(trees.stream(task), NDJSON)
         async with trees.admit():

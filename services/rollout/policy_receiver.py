@@ -10,12 +10,15 @@ from services.rollout.engines.engine import Engine
 from services.rollout.metrics import LoadResult, RolloutMetrics
 from services.rollout.vocabulary import Vocabulary
 from shared.clients import LearnerClient
-from shared.errors import Conflict, IbtpoError, Unavailable
+from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
 from shared.weights import Snapshot, SnapshotStore
 
 log = event_logger(__name__)
+_MOST_CHARACTERS_PER_TOKEN = 16
+"""On average over a prompt: text has about 4."""
+_SHORT_CHARACTERS = 4096
 
 
 class PolicyReceiver:
@@ -28,6 +31,7 @@ class PolicyReceiver:
         self._metrics = metrics
         self._max_bytes = max_bytes
         self._receiving = asyncio.Lock()
+        self._encoding = asyncio.Lock()
         self._pinned = AsyncExitStack()  # the served snapshot: an engine that restarts reads it again
         self._vocabulary: Vocabulary | None = None
         self._content_hash = ""
@@ -53,6 +57,20 @@ class PolicyReceiver:
         if self._vocabulary is None:
             raise Unavailable("no weights yet: the learner pushes them, or start with rollout.model=DIRECTORY")
         return self._vocabulary
+
+    async def encode(self, text: str) -> tuple[int, ...]:
+        """The ids of a text. A long one is encoded beside the loop, one at a time; InvalidInput for one that is far too
+        long for the context."""
+        vocabulary, context = self.vocabulary, self._engine.limits.context_length
+        if len(text) > context * _MOST_CHARACTERS_PER_TOKEN:
+            raise InvalidInput(
+                f"a prompt of {len(text)} characters cannot fit the context of {context} tokens: shorten it to "
+                f"{context * _MOST_CHARACTERS_PER_TOKEN} characters at most"
+            )
+        if len(text) <= _SHORT_CHARACTERS:
+            return vocabulary.encode(text)
+        async with self._encoding:
+            return await asyncio.to_thread(vocabulary.encode, text)
 
     @property
     def content_hash(self) -> str:

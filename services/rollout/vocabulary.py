@@ -46,7 +46,8 @@ class Vocabulary:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text, without special tokens added."""
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        # a batch of one: unlike `encode` it lets other threads run meanwhile
+        return tuple(self.tokenizer.encode_batch([text], add_special_tokens=False)[0].ids)
 
     def decode(self, token_ids: tuple[int, ...]) -> str:
         """The text of the tokens without stop tokens; bytes that are not UTF-8 become U+FFFD."""

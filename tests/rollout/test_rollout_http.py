@@ -1,11 +1,14 @@
 """A replica's HTTP surface, with the real engine: weights in, trees out, and whatever a stranger may send."""
 
+import asyncio
 import base64
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from services.rollout.config import RolloutConfig
+from services.rollout.vocabulary import Vocabulary
 from services.rollout.wiring import build
 from shared.protocol.tree import ScoredTree
 from shared.protocol.weights import Manifest
@@ -147,6 +151,39 @@ async def test_a_bad_request_is_refused_with_its_reason(
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"]
     assert (await replica.post("/v1/trees", json=UNGRADED)).status_code == 200
+
+
+async def test_a_prompt_of_millions_of_characters_is_refused_before_it_is_encoded(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path
+) -> None:
+    await push(replica, manifest, bundle)
+    started = time.monotonic()
+    answer = await replica.post("/v1/trees", json={**UNGRADED, "prompt": "2+" * 3_900_000})
+    assert answer.status_code == 422
+    assert "7800000 characters cannot fit the context" in answer.json()["detail"]
+    assert time.monotonic() - started < 5
+
+
+async def test_while_a_long_prompt_is_encoded_the_loop_runs(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path
+) -> None:
+    """A stand-in for a slow tokenizer waits until the replica has answered a probe meanwhile."""
+    await push(replica, manifest, bundle)
+    probed, begun = threading.Event(), threading.Event()
+
+    def encode(_: Vocabulary, text: str) -> tuple[int, ...]:
+        begun.set()
+        assert probed.wait(10)
+        return (6,) * 100_000
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Vocabulary, "encode", encode)
+        patch.setattr("services.rollout.policy_receiver._SHORT_CHARACTERS", 10)
+        growing = asyncio.create_task(replica.post("/v1/trees", json={**UNGRADED, "prompt": "2+" * 20}))
+        await wait_until_async(begun.is_set)
+        assert (await replica.get("/healthz")).status_code == 200
+        probed.set()
+        assert (await growing).status_code == 422
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"prompt": "\xff"}', b"[]", b"null"])
