@@ -13,6 +13,7 @@ from services.rollout.vocabulary import Vocabulary
 from shared.errors import IbtpoError, InvalidInput, Unavailable
 from shared.protocol.grow import BranchesChosen, DrawGrown
 from shared.protocol.task import Task
+from shared.protocol.thought import find_opened_thought
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish
 from shared.tree.expansion import Branch
@@ -33,6 +34,7 @@ class _Growth:
     vocabulary: Vocabulary
     on_event: OnEvent | None
     rng: Random
+    opened_thought: str
     draws: list[Draw] = field(default_factory=list)
     missing_verdicts: list[NoVerdict] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -58,7 +60,8 @@ class TreeGrower:
         Unavailable if the engine cannot serve now or too few draws have a verdict.
         """
         self._check(task)
-        growth = _Growth(task, vocabulary, on_event, Random(task.seed))
+        opened_thought = find_opened_thought(vocabulary.decode(task.prompt_ids))
+        growth = _Growth(task, vocabulary, on_event, Random(task.seed), opened_thought)
         sampler = vocabulary.prepare(task.growth.sampler)
         branches: tuple[Branch, ...] = (Branch(None, 0, sampler.initial_draws),)
         for round_number in count(1):
@@ -147,8 +150,9 @@ class TreeGrower:
             return 0.0
         if not task.kind:
             return None
+        response = growth.opened_thought + growth.vocabulary.decode(token_ids)
         try:
-            return await self._rewards.reward(task.kind, growth.vocabulary.decode(token_ids), task.answer_key)
+            return await self._rewards.reward(task.kind, response, task.answer_key)
         except NoVerdict as missing:
             growth.missing_verdicts.append(missing)
             return None

@@ -9,8 +9,9 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic_core import to_json
 
 from services.verifier.checks.check import Judgement
-from services.verifier.json_body import describe_body, read_body
+from services.verifier.json_body import describe_body, read_batch
 from services.verifier.judge import AdmittedBatch, Judge
+from services.verifier.surrogates import make_text
 from shared.protocol.verdict import Outcome, VerdictItem, VerdictRequest, VerdictResponse
 
 NDJSON = "application/x-ndjson"
@@ -28,8 +29,8 @@ def build_router(judge: Judge, deadline_seconds: float) -> APIRouter:
     )
     async def verdicts(request: Request) -> Response:
         """Judges a batch. With `Accept: application/x-ndjson` each verdict is sent as soon as it is known."""
-        body = await read_body(request, VerdictRequest)
-        batch = judge.admit(body.items)
+        body, unreadable = await read_batch(request)
+        batch = await judge.admit(body.items, unreadable)
         deadline = body.deadline_seconds or deadline_seconds
         if NDJSON in request.headers.get("accept", ""):
             return StreamingResponse(_stream_lines(judge, batch, deadline, body.items), media_type=NDJSON)
@@ -95,7 +96,7 @@ def _to_json(item: VerdictItem, judgement: Judgement) -> _VerdictJson:
         "id": item.id,
         "reward": judgement.reward,
         "outcome": judgement.outcome,
-        "reason": judgement.reason,
+        "reason": make_text(judgement.reason),  # it may quote what a program raised
         "rule": judgement.rule,
         "seconds": judgement.seconds,
         "cpu_seconds": judgement.cpu_seconds,

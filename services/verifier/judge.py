@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement
+from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, yielding
 from services.verifier.judgement_cache import JudgementCache
 from services.verifier.metrics import BatchRefusal, VerifierMetrics
+from services.verifier.surrogates import NOT_TEXT
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.verdict import Outcome, VerdictItem
 from shared.runtime.logs import event_logger
@@ -32,6 +33,7 @@ class AdmittedBatch:
 
     num_items: int
     groups: tuple[KindGroup, ...]
+    unreadable: frozenset[int]
     arrived: float
 
 
@@ -62,28 +64,43 @@ class Judge:
         kinds = {kind: {"refusal": check.refusal(), **check.health()} for kind, check in self._check_of_kind.items()}
         return {"pending_items": self._num_pending, "kinds": kinds}
 
-    def admit(self, items: Sequence[VerdictItem]) -> AdmittedBatch:
-        """Prepares the items. Raises InvalidInput, Unavailable or Overloaded for the batch as a whole."""
+    async def admit(self, items: Sequence[VerdictItem], unreadable: frozenset[int] = frozenset()) -> AdmittedBatch:
+        """Prepares the items; those at the positions `unreadable` will have no reward.
+
+        Raises InvalidInput, Unavailable or Overloaded for the batch as a whole.
+        """
         if self._num_pending + len(items) > self._max_pending_items:
             self._metrics.refused_batches.labels(BatchRefusal.OVERLOADED).inc()
             raise Overloaded(
                 f"{self._num_pending} items are pending and {len(items)} more would exceed {self._max_pending_items}; "
                 "try again later or send smaller batches"
             )
+        arrived = time.monotonic()
+        self._add_pending(len(items))
+        try:
+            batch = AdmittedBatch(len(items), await self._prepare(items, unreadable), unreadable, arrived)
+        except BaseException:
+            self._add_pending(-len(items))
+            raise
+        self._batches[id(batch)] = batch
+        return batch
+
+    async def _prepare(self, items: Sequence[VerdictItem], unreadable: frozenset[int]) -> tuple[KindGroup, ...]:
         groups: dict[str, KindGroup] = {}
-        for position, item in enumerate(items):
+        async for position, item in yielding(items):
             group = groups.get(item.kind)
             if group is None:
                 group = groups[item.kind] = KindGroup(self._find_check(item))
+            if position in unreadable:
+                continue
             group.positions.append(position)
             group.cases.append(group.check.prepare(item))
-        batch = AdmittedBatch(len(items), tuple(groups.values()), time.monotonic())
-        self._batches[id(batch)] = batch
-        self._add_pending(len(items))
-        return batch
+        return tuple(groups.values())
 
     async def judge(self, batch: AdmittedBatch, deadline_seconds: float, report: ReportJudgement) -> None:
         """Reports one judgement for every item, by its position, before the deadline ends."""
+        for position in batch.unreadable:
+            report(position, Judgement.failure(NOT_TEXT))
         try:
             async with asyncio.TaskGroup() as tasks:
                 for group in batch.groups:

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from services.verifier.config import VerifierConfig
+from services.verifier.surrogates import NOT_TEXT, is_text, make_text
 from services.verifier.wiring import build
 from shared.clients import VerifierClient
 from shared.errors import (
@@ -52,7 +54,7 @@ def judge_file(
 async def _judge_file(
     input: Path, output: Path, opening: AbstractAsyncContextManager[VerifierClient], console: Console
 ) -> int:
-    num_rows = sum(1 for _ in _read_items(input))  # every row is read before the first is judged
+    num_rows = sum(1 for _ in _read_rows(input))  # every row is read before the first is judged
     if num_rows == 0:
         raise InvalidInput(f"{input} has no rows; it should have one JSON object a line")
     tally: Counter[str] = Counter()
@@ -91,15 +93,29 @@ async def _open_client(url: str | None, token: str | None) -> AsyncIterator[Veri
 # --- rows
 
 
-def _read_items(path: Path) -> Iterator[VerdictItem]:
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A row that is no text."""
+
+    id: str
+    response: str = ""
+
+    def to_row(self) -> dict[str, Any]:
+        return {"id": self.id, "reward": None, "error": NOT_TEXT}
+
+
+_Row = VerdictItem | _Unreadable
+
+
+def _read_rows(path: Path) -> Iterator[_Row]:
     for where, row in read_json_lines(path):
         yield _to_item(where, row)
 
 
-def _make_batches(path: Path) -> Iterator[list[VerdictItem]]:
-    batch: list[VerdictItem] = []
+def _make_batches(path: Path) -> Iterator[list[_Row]]:
+    batch: list[_Row] = []
     size = 0
-    for item in _read_items(path):
+    for item in _read_rows(path):
         if batch and (len(batch) == _MAX_BATCH_ITEMS or size + len(item.response) > _MAX_BATCH_CHARACTERS):
             yield batch
             batch, size = [], 0
@@ -109,16 +125,17 @@ def _make_batches(path: Path) -> Iterator[list[VerdictItem]]:
         yield batch
 
 
-def _to_item(where: str, row: dict[str, Any]) -> VerdictItem:
+def _to_item(where: str, row: dict[str, Any]) -> _Row:
     """The item of a row. Test sets may have `payload` for the response, and `gold` or `tests` instead of a key."""
     try:
         key = (
             row["answer_key"] if "answer_key" in row else {name: row[name] for name in ("gold", "tests") if name in row}
         )
         response = row["response"] if "response" in row else row["payload"]
-        return VerdictItem(
-            id=str(row.get("id", where.rpartition(":")[2])), kind=row["kind"], response=response, answer_key=key
-        )
+        row_id = str(row.get("id", where.rpartition(":")[2]))
+        if not is_text(row):
+            return _Unreadable(make_text(row_id))
+        return VerdictItem(id=row_id, kind=row["kind"], response=response, answer_key=key)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise InvalidInput(f"{where}: {reason}; a row is a JSON object with id, kind, response, answer_key") from error
@@ -127,9 +144,7 @@ def _to_item(where: str, row: dict[str, Any]) -> VerdictItem:
 # --- requests
 
 
-async def _judge_in_order(
-    client: VerifierClient, batches: Iterator[list[VerdictItem]]
-) -> AsyncIterator[list[dict[str, Any]]]:
+async def _judge_in_order(client: VerifierClient, batches: Iterator[list[_Row]]) -> AsyncIterator[list[dict[str, Any]]]:
     """The rows of each batch, in order, with a few requests in flight."""
     in_flight: list[asyncio.Task[list[dict[str, Any]]]] = []
     try:
@@ -149,14 +164,20 @@ class _BatchRefused(Exception):
     """The verifier answered that it will not judge this batch."""
 
 
-async def _judge_batch(client: VerifierClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
+async def _judge_batch(client: VerifierClient, batch: Sequence[_Row]) -> list[dict[str, Any]]:
+    items = [row for row in batch if isinstance(row, VerdictItem)]
+    judged = iter(await _judge_items(client, items) if items else ())
+    return [row.to_row() if isinstance(row, _Unreadable) else next(judged) for row in batch]
+
+
+async def _judge_items(client: VerifierClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
     """The verdicts of a batch. If it is refused, its items are sent one by one, so that only the cause is unjudged."""
     try:
         return [verdict.model_dump(mode="json") for verdict in await _judge_with_retries(client, batch)]
     except _BatchRefused as error:
         if len(batch) == 1:
             return [{"id": batch[0].id, "reward": None, "error": str(error)}]
-        return [row for item in batch for row in await _judge_batch(client, [item])]
+        return [row for item in batch for row in await _judge_items(client, [item])]
 
 
 async def _judge_with_retries(client: VerifierClient, batch: Sequence[VerdictItem]) -> Sequence[Verdict]:

@@ -55,7 +55,7 @@ class VerifierService:
     def _open_checks(self) -> Iterator[AbstractAsyncContextManager[Check[Any]]]:
         """The checks that must be started. A user's own kind may replace a built-in one: it comes last."""
         yield open_math_check(self._config.math, self._metrics)
-        yield open_code_check(self._config.code)
+        yield open_code_check(self._config.code, self._metrics)
         for kind, config in self._config.kinds.items():
             if config.function is not None:
                 yield open_custom_function_check(kind, config, self._metrics)

@@ -118,6 +118,15 @@ async def test_the_verifier_reads_the_whole_answer_without_the_stop_token(vocabu
     assert all("<eos>" not in text for text in rewards.judged)
 
 
+async def test_an_answer_to_a_prompt_that_opens_a_thought_is_judged_with_its_tag() -> None:
+    table, stop = (*TABLE, b"<think>"), frozenset({EOS})
+    vocabulary = Vocabulary(table, stop, Segmenter(table, stop), tokenizer=None)  # type: ignore[arg-type]
+    engine, rewards = ScriptedEngine(limits=EngineLimits(vocab_size=6, context_length=64)), LetterRewards()
+    asked = task(IndependentSampler(initial_draws=3), prompt=(2, 5, BREAK))
+    tree = await TreeGrower(engine, rewards, "r1").grow(asked, vocabulary)
+    assert sorted(rewards.judged) == sorted("<think>" + vocabulary.decode(draw.token_ids) for draw in tree.draws)
+
+
 async def test_an_answer_cut_by_length_is_wrong_unjudged_and_never_branched(vocabulary: Vocabulary) -> None:
     rewards = LetterRewards()
     tree = await TreeGrower(ScriptedEngine(always_long=True), rewards, "r1").grow(task(), vocabulary)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.final_answer import extract_final_answer, strip_thinking
+from services.verifier.checks.final_answer import extract_final_answer
+from shared.protocol.thought import strip_thinking
 
 LONGEST = 1_000
 

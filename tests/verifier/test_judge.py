@@ -56,7 +56,7 @@ def _item(response: str, kind: str = "echo", limits: ItemLimits | None = None) -
 
 async def _rewards(judge: Judge, *items: VerdictItem) -> list[float | None]:
     judgements: dict[int, Judgement] = {}
-    await judge.judge(judge.admit(items), 10, judgements.__setitem__)
+    await judge.judge(await judge.admit(items), 10, judgements.__setitem__)
     return [judgements[position].reward for position in range(len(items))]
 
 
@@ -111,12 +111,12 @@ def test_a_cache_of_no_entries_keeps_none() -> None:
     assert cache.get("k", Case("a", None)) is None
 
 
-def test_a_kind_that_cannot_be_judged_here_refuses_its_batch_alone() -> None:
+async def test_a_kind_that_cannot_be_judged_here_refuses_its_batch_alone() -> None:
     judge, metrics = _judge(EchoCheck(), EchoCheck("jailed", reason="no seccomp"))
     with pytest.raises(Unavailable, match="kind 'jailed' cannot be judged here: no seccomp"):
-        judge.admit([_item("a"), _item("a", "jailed")])
+        await judge.admit([_item("a"), _item("a", "jailed")])
     with pytest.raises(InvalidInput, match="kind 'poetry' is none of: echo, jailed"):
-        judge.admit([_item("a", "poetry")])
+        await judge.admit([_item("a", "poetry")])
     assert judge.health() == {
         "pending_items": 0,
         "kinds": {"echo": {"refusal": None, "workers": 3}, "jailed": {"refusal": "no seccomp", "workers": 3}},
@@ -138,7 +138,7 @@ async def test_the_age_of_the_oldest_batch_is_shown_while_it_waits() -> None:
         return metrics.registry.get_sample_value("ibtpo_verifier_queue_age_seconds") or 0.0
 
     assert age() == 0.0
-    batch = judge.admit([_item("a")])
+    batch = await judge.admit([_item("a")])
     assert age() > 0.0
     await judge.judge(batch, 10, lambda *_: None)
     assert age() == 0.0

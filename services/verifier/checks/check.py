@@ -1,7 +1,8 @@
 """What the judge and the checks share: a check judges the answers of one kind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -9,6 +10,9 @@ from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
+
+_YIELD_SECONDS = 0.005
+_TURNS = 8  # a request takes several turns of the event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ class Check(Protocol[Key]):
     def prepare(self, item: VerdictItem) -> Case[Key]:
         """Reads the key. Raises InvalidInput if it can never be judged, or if the response is too long.
 
-        Called on the event loop for each item before any is judged: it must be linear in the item's size.
+        Called on the event loop for each item before any is judged: it must be linear in the item's size. The loop
+        runs other tasks between two items.
         """
         ...
 
@@ -82,6 +87,17 @@ class Check(Protocol[Key]):
     def health(self) -> Mapping[str, Any]:
         """What /healthz says about this check: workers, isolation layers."""
         ...
+
+
+async def yielding(items: Sequence[Item]) -> AsyncIterator[tuple[int, Item]]:
+    """The items with their indices; other tasks of the event loop run every few milliseconds."""
+    last_yield = time.perf_counter()
+    for index, item in enumerate(items):
+        if time.perf_counter() - last_yield > _YIELD_SECONDS:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            last_yield = time.perf_counter()
+        yield index, item
 
 
 async def judge_concurrently(

@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, ReportJudgement
-from services.verifier.checks.final_answer import extract_final_answer, strip_thinking
+from services.verifier.checks.check import Case, Judgement, ReportJudgement, yielding
+from services.verifier.checks.final_answer import extract_final_answer
 from shared.errors import InvalidInput
+from shared.protocol.thought import strip_thinking
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _RULE = "choice"
@@ -20,8 +21,8 @@ _STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|bf|rm)(?![a-z
 _OPTION = re.compile(r"\s*(?:option\s+|choice\s+)?(?:\(([a-z])\)|([a-z])\s*(?:[.:)]|\Z))", re.IGNORECASE)
 # A second letter behind the first: "(A) or (B)", "A. or B"
 _ANOTHER = re.compile(r"\([a-z]\)|(?:\bor\b|\band\b|[,;/])\s*(?:option\s+)?[a-z]\s*(?:[.:),;]|\Z)", re.IGNORECASE)
-_SEVERAL = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|and|)\s*\(?[A-Z]\)?)*\s*\.?")
-_ANSWER_LINE = re.compile(r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*(\S+)\s*\Z", re.IGNORECASE)
+_SEVERAL = re.compile(r"\(?[A-Z]\)?(?:\s*+(?:(?:,|;|and)\s*+)?\(?[A-Z]\)?)*+\s*+\.?")
+_ANSWER_LINE = re.compile(r"(?:answer|option|choice)(?:\s++is)?\s*+:?\s*+(\S++)\s*+\Z", re.IGNORECASE)
 
 
 class ChoiceKey(AnswerKey):
@@ -50,7 +51,7 @@ class ChoiceCheck:
         return Case(item.response, gold, item.limits)
 
     async def judge(self, cases: Sequence[Case[frozenset[str]]], report: ReportJudgement) -> None:
-        for position, case in enumerate(cases):
+        async for position, case in yielding(cases):
             report(position, _judge(case))
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, ReportJudgement
-from services.verifier.checks.final_answer import strip_thinking
+from services.verifier.checks.check import Case, Judgement, ReportJudgement, yielding
+from shared.protocol.thought import strip_thinking
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _RULE = "exact"
@@ -36,19 +36,21 @@ class ExactCheck:
         return Case(item.response, read_key(ExactKey, item), item.limits)
 
     async def judge(self, cases: Sequence[Case[ExactKey]], report: ReportJudgement) -> None:
-        for position, case in enumerate(cases):
+        async for position, case in yielding(cases):
             report(position, _judge(case))
 
 
 def _judge(case: Case[ExactKey]) -> Judgement:
-    answer = _words(strip_thinking(case.response), case.key.ignore_case)
+    gold = case.key.gold.split()
+    # at most one word more than the gold has: the rest of a longer response is one word
+    answer = (strip_thinking(case.response) or "").split(maxsplit=len(gold))
     if not answer:
         return Judgement(0.0, Outcome.NO_ANSWER, "the response is empty after its thinking part", _RULE)
-    if answer == _words(case.key.gold, case.key.ignore_case):
+    if len(answer) == len(gold) and _join(answer, case.key) == _join(gold, case.key):
         return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
     return Judgement(0.0, Outcome.WRONG, "the text differs from the gold", _RULE)
 
 
-def _words(text: str | None, ignore_case: bool) -> list[str]:
-    words = (text or "").split()
-    return [word.casefold() for word in words] if ignore_case else words
+def _join(words: list[str], key: ExactKey) -> str:
+    text = " ".join(words)
+    return text.casefold() if key.ignore_case else text

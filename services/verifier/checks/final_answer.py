@@ -1,17 +1,19 @@
 r"""Extracts a response's final answer: the boxes after its last thinking part.
 
-All of this is linear in the response, and only the last `_MAX_BOXES` boxes are read.
+All of this is linear in the response; only the last `_MAX_BOXES` boxes in the last `_MAX_CHARACTERS` are read.
 """
 
 import re
 from dataclasses import dataclass
 
-_THINK_START, _THINK_END = "<think>", "</think>"
+from shared.protocol.thought import strip_thinking
+
 _MAX_BOXES = 64
+_MAX_CHARACTERS = 1 << 18
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"[-+]?[0-9A-Za-z]+(?:\.[0-9]+)?")
-_PERCENT = re.compile(r"\s*\$?\s*(?:\\?%|percent\b|pct\b)")
+_PERCENT = re.compile(r"\s{0,8}\$?\s{0,8}(?:\\?%|percent\b|pct\b)")
 _SENTENCE_END = re.compile(r"[.!?]\s*\$?\s+\S|\n\s*\n|[.!?]\**\s*\n")
 _WORD = re.compile(r"[^\W\d_]")
 _MAX_GAP_CHARACTERS = 120
@@ -29,15 +31,6 @@ class FinalAnswer:
     boxes: tuple[str, ...]
 
 
-def strip_thinking(response: str) -> str | None:
-    """What follows the last `</think>`; None if the response is still thinking."""
-    closed = response.rfind(_THINK_END)
-    opened = response.find(_THINK_START, closed + 1 if closed >= 0 else 0)
-    if opened >= 0:
-        return None
-    return response[closed + len(_THINK_END) :] if closed >= 0 else response
-
-
 def extract_final_answer(response: str, max_characters: int) -> FinalAnswer | None:
     r"""The boxes of `response`, or else its last line `#### 18`; None if it has neither.
 
@@ -46,6 +39,7 @@ def extract_final_answer(response: str, max_characters: int) -> FinalAnswer | No
     text = strip_thinking(response)
     if text is None:
         return None
+    text = text[-_MAX_CHARACTERS:]
     spans = _find_boxes(text, max_characters)
     if spans is None:
         return None

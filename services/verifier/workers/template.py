@@ -18,7 +18,7 @@ from shared.errors import Unavailable
 
 _START_SECONDS = 60.0
 _FORK_SECONDS = 10.0
-_LONGEST_LINE = 1 << 20
+_LONGEST_LINE = 4 << 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

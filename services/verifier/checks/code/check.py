@@ -1,20 +1,22 @@
 """Judges code in the sandbox: programs by their output, functions by tests."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from services.verifier.checks.check import Case, Judgement, ReportJudgement, judge_concurrently
-from services.verifier.checks.code.extraction import Language, find_program
+from services.verifier.checks.code.extraction import Language, find_program, find_program_in
 from services.verifier.checks.code.function import judge_function
 from services.verifier.checks.code.key import PreparedStdio, PreparedTests, prepare_tests
 from services.verifier.checks.code.stdio import judge_stdio
 from services.verifier.config import CodeConfig
+from services.verifier.metrics import VerifierMetrics
 from services.verifier.sandbox.jail_sandbox import open_jail
 from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import Limits, Program, Sandbox
 from services.verifier.sandbox.service_side.javascript import javascript_program
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
+from services.verifier.workers.pool import PoolSettings, ReplyStatus, WorkerPool, open_worker_pool
 from shared.errors import InvalidInput
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 
@@ -22,21 +24,31 @@ _MAX_RESPONSE_CHARACTERS = 1 << 20
 _MAX_PROGRAM_BYTES = 1 << 18
 # Below this, not even an empty program runs.
 _MIN_MEMORY_BYTES = 16 << 20
+# A longer response is read by a worker: parsing it would hold up the event loop.
+_MAX_READ_HERE = 2_000
+_FINDER = f"{find_program_in.__module__}:{find_program_in.__name__}"
+_FINDER_SECONDS = 5.0
+_FINDER_BYTES = 1 << 29
+_CALLS_PER_FINDER = 1_000
 
 
 @asynccontextmanager
-async def open_code_check(config: CodeConfig) -> AsyncIterator["CodeCheck"]:
-    """The check, with a sandbox that has tested itself; `refusal` says what is missing."""
-    if config.unsafe:
-        yield CodeCheck(UnsafeSandbox(config.concurrency), config)
-        return
-    options = JailOptions(
-        concurrency=config.concurrency,
-        uses_namespaces=config.namespaces,
-        executable=(config.node,) if config.node else (),
-    )
-    async with open_jail(options) as sandbox:
-        yield CodeCheck(sandbox, config)
+async def open_code_check(config: CodeConfig, metrics: VerifierMetrics | None = None) -> AsyncIterator["CodeCheck"]:
+    """The check, with a sandbox that has tested itself; `refusal` says what is missing.
+
+    With `metrics` it has workers that find the programs in long responses.
+    """
+    async with AsyncExitStack() as stack:
+        sandbox: Sandbox = UnsafeSandbox(config.concurrency)
+        if not config.unsafe:
+            executable = (config.node,) if config.node else ()
+            options = JailOptions(config.concurrency, config.namespaces, executable=executable)
+            sandbox = await stack.enter_async_context(open_jail(options))
+        finders = None
+        if metrics is not None:
+            settings = PoolSettings("code", _FINDER, config.concurrency, _FINDER_BYTES, _CALLS_PER_FINDER)
+            finders = await stack.enter_async_context(open_worker_pool(settings, metrics))
+        yield CodeCheck(sandbox, config, finders)
 
 
 class CodeCheck:
@@ -45,9 +57,10 @@ class CodeCheck:
     kind = "code"
     is_repeatable = False
 
-    def __init__(self, sandbox: Sandbox, config: CodeConfig) -> None:
+    def __init__(self, sandbox: Sandbox, config: CodeConfig, finders: WorkerPool | None = None) -> None:
         self._sandbox = sandbox
         self._config = config
+        self._finders = finders
 
     def refusal(self) -> str | None:
         return self._sandbox.refusal
@@ -77,7 +90,10 @@ class CodeCheck:
 
     async def _judge(self, case: Case[PreparedTests]) -> Judgement:
         tests = case.key
-        source = find_program(case.response, tests.entry_point, tests.language).encode("utf-8", "replace")
+        found = await self._find_program(case.response, tests)
+        if isinstance(found, Judgement):
+            return found
+        source = found.encode("utf-8", "replace")
         if not source.strip():
             return self._without_running(Outcome.NO_ANSWER, "the response holds no program", tests)
         if len(source) > _MAX_PROGRAM_BYTES:
@@ -89,6 +105,22 @@ class CodeCheck:
             program, limits = javascript_program(self._config.node, source, limits)
             return await judge_stdio(self._sandbox, program, tests, limits, item_seconds)
         return await judge_function(self._sandbox, source, tests, limits)
+
+    async def _find_program(self, response: str, tests: PreparedTests) -> str | Judgement:
+        if self._finders is None or len(response) <= _MAX_READ_HERE:
+            return find_program(response, tests.entry_point, tests.language)
+        longest = _MAX_PROGRAM_BYTES + 1
+        arguments = (response, tests.entry_point, tests.language.name, longest)
+        reply = await self._finders.call(arguments, _FINDER_SECONDS)
+        match reply.status:
+            case ReplyStatus.ANSWERED if isinstance(reply.value, str):
+                return reply.value
+            case ReplyStatus.TIMED_OUT:
+                return self._without_running(Outcome.TIMED_OUT, "its program was not found in time", tests)
+            case ReplyStatus.MEMORY:
+                return self._without_running(Outcome.MEMORY, "its program was not found in bounded memory", tests)
+            case _:
+                return Judgement.failure(f"its program was not found: {reply.detail}", tests.rule)
 
     def _without_running(self, outcome: Outcome, reason: str, tests: PreparedTests) -> Judgement:
         return Judgement(0.0, outcome, reason, tests.rule, isolated=self._sandbox.is_isolated)

@@ -6,12 +6,12 @@ import warnings
 from dataclasses import dataclass
 from enum import Enum
 
-from services.verifier.checks.final_answer import strip_thinking
+from shared.protocol.thought import strip_thinking
 
 # Parsing takes time: only the last blocks are parsed, and no long ones.
 _MAX_BLOCKS = 8
 _MAX_PARSED_CHARACTERS = 65_536
-_OPENING = re.compile(r"^(?P<indent> {0,3})(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^\n`]*$")
+_OPENING = re.compile(r"^(?P<indent> {0,3})(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+#.-]*+)[^\n`]*+$")
 
 
 class Language(Enum):
@@ -48,6 +48,11 @@ def find_program(response: str, entry_point: str | None = None, language: Langua
         if rank == _MAX_RANK:
             break
     return best
+
+
+def find_program_in(response: str, entry_point: str | None, language: str, max_characters: int) -> str:
+    """For workers: the first `max_characters` of the program in the language of this name."""
+    return find_program(response, entry_point, Language[language])[:max_characters]
 
 
 def find_code_blocks(text: str) -> list[CodeBlock]:

@@ -3,6 +3,7 @@
 import ast
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -121,20 +122,26 @@ def _require_assertions(item_id: str, script: JudgeScript) -> None:
         raise InvalidInput(
             f"item {item_id!r}: its tests have more than {_MAX_TEST_CHARACTERS} characters; shorten them"
         )
-    trees = [_parse(item_id, piece) for piece in pieces]
+    fault = _find_fault(script)
+    if fault:
+        raise InvalidInput(f"item {item_id!r}: {fault}")
+
+
+@lru_cache(maxsize=64)  # the leaves of a tree share their tests
+def _find_fault(script: JudgeScript) -> str:
+    trees = []
+    for code in (script.setup, *script.tests):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                trees.append(ast.parse(code))
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+            return f"its tests are no Python ({error}): {code[:80]!r}"
     if not any(map(has_assertion, trees[1:])):
-        raise InvalidInput(f"item {item_id!r}: its tests assert nothing, so that anything would pass; add assertions")
-    if script.calls_check and not any(_defines_check(tree) for tree in trees):
-        raise InvalidInput(f"item {item_id!r}: its test defines no function check(candidate); HumanEval's form has one")
-
-
-def _parse(item_id: str, code: str) -> ast.Module:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(code)
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise InvalidInput(f"item {item_id!r}: its tests are no Python ({error}): {code[:80]!r}") from None
+        return "its tests assert nothing, so that anything would pass; add assertions"
+    if script.calls_check and not any(map(_defines_check, trees)):
+        return "its test defines no function check(candidate); HumanEval's form has one"
+    return ""
 
 
 def _defines_check(tree: ast.Module) -> bool:

@@ -11,6 +11,7 @@ _OUTCOME_OF_ENDING = {
     EndReason.LOST: Outcome.INFRASTRUCTURE,
 }
 _MAX_REASON = 300
+_MAX_READ = 4_096
 
 
 def outcome_of(run: ProgramRun) -> Outcome | None:
@@ -22,7 +23,7 @@ def outcome_of(run: ProgramRun) -> Outcome | None:
 
 def reason_of(run: ProgramRun) -> str:
     """How the process ended, and its last line of stderr."""
-    lines = run.stderr.decode("utf-8", "replace").strip().splitlines()
+    lines = run.stderr[-_MAX_READ:].decode("utf-8", "replace").strip().splitlines()
     last_line = f": {lines[-1].strip()}" if lines else ""
     if run.signal is not None:
         how = f"{run.end_reason.value} (signal {run.signal})"
@@ -35,4 +36,4 @@ def reason_of(run: ProgramRun) -> str:
 
 def shorten(reason: str) -> str:
     """The text in one line of bounded length."""
-    return " ".join(reason.split())[:_MAX_REASON]
+    return " ".join(reason[:_MAX_READ].split())[:_MAX_REASON]

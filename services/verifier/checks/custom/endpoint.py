@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from pydantic import TypeAdapter
+from pydantic import ValidationError
 
 from services.verifier.checks.check import Case, Judgement, ReportJudgement
 from services.verifier.config import CustomKindConfig
-from shared.errors import IbtpoError
-from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest, VerdictResponse
+from services.verifier.surrogates import load_json
+from shared.errors import IbtpoError, MalformedAnswer, first_reason
+from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest
 from shared.runtime.client import http_client
 from shared.runtime.exchange import Exchange
 
 _RULE = "custom endpoint"
 _BATCH_ITEMS = 64
-_RESPONSE = TypeAdapter(VerdictResponse)
 
 
 @asynccontextmanager
@@ -68,16 +68,28 @@ class CustomEndpointCheck:
         for n in range(start, start + len(cases)):
             report(n, _to_judgement(verdicts.get(str(n))))
 
-    async def _request(self, items: tuple[VerdictItem, ...]) -> dict[str, Verdict]:
+    async def _request(self, items: tuple[VerdictItem, ...]) -> dict[str, Verdict | str]:
+        """The verdict of each item that has one, or why it cannot be read."""
         seconds = self._config.seconds
         request = VerdictRequest(items=items, deadline_seconds=seconds)
         body = await self._exchange.request("POST", str(self._config.url), seconds, message=request)
-        return {verdict.id: verdict for verdict in self._exchange.read(_RESPONSE, body).verdicts}
+        try:
+            rows = {str(row["id"]): row for row in load_json(body)["verdicts"]}
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise MalformedAnswer(f"{self._exchange.name} answered with what cannot be read: {error!r:.200}") from error
+        return {row_id: _read_verdict(row) for row_id, row in rows.items()}
 
 
-def _to_judgement(verdict: Verdict | None) -> Judgement:
-    if verdict is None:
-        return Judgement.failure("the endpoint gave no verdict", _RULE)
+def _read_verdict(row: Any) -> Verdict | str:
+    try:
+        return Verdict.model_validate(row)
+    except ValidationError as error:
+        return f"the endpoint's verdict cannot be read: {first_reason(error)}"
+
+
+def _to_judgement(verdict: Verdict | str | None) -> Judgement:
+    if not isinstance(verdict, Verdict):
+        return Judgement.failure(verdict or "the endpoint gave no verdict", _RULE)
     if verdict.reward is None or verdict.outcome is Outcome.INFRASTRUCTURE:
         return Judgement.failure(verdict.reason or "the endpoint gave no reward", _RULE)
     return Judgement(

@@ -1,6 +1,5 @@
 """Judges mathematical answers: in this process if exact and numeric comparison decide, else in workers."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, ReportJudgement, judge_concurrently
+from services.verifier.checks.check import Case, Judgement, ReportJudgement, judge_concurrently, yielding
 from services.verifier.checks.final_answer import FinalAnswer, extract_final_answer
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.decision import Decision, decide
@@ -29,8 +28,6 @@ log = event_logger(__name__)
 _NO_ANSWER = Judgement(0.0, Outcome.NO_ANSWER, "no boxed answer after the last thinking part", "extraction")
 _RULE = "math-verify"
 _WORKER_FUNCTION = "services.verifier.checks.math.math_verify_function:are_same"
-# Other tasks of the event loop run at least this often.
-_YIELD_SECONDS = 0.005
 
 
 class MathKey(AnswerKey):
@@ -100,16 +97,12 @@ class MathCheck:
 
     async def judge(self, cases: Sequence[Case[GoldAndAnswer]], report: ReportJudgement) -> None:
         undecided: list[_Undecided] = []
-        last_yield = time.perf_counter()
-        for position, case in enumerate(cases):
+        async for position, case in yielding(cases):
             decision = _decide_or_fail(position, case.key)
             if isinstance(decision, Judgement):
                 report(position, decision)
             else:
                 undecided.append(_Undecided(position, case, decision.text))
-            if time.perf_counter() - last_yield > _YIELD_SECONDS:
-                await asyncio.sleep(0)
-                last_yield = time.perf_counter()
 
         def report_undecided(index: int, judgement: Judgement) -> None:
             report(undecided[index].position, judgement)

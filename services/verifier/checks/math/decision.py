@@ -9,7 +9,7 @@ from services.verifier.checks.math.comparing.equivalence import Equivalence, any
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated_token
 from services.verifier.checks.math.reading.forms import FiniteSet, Text, ValueList
 from services.verifier.checks.math.reading.number import parse_number
-from services.verifier.checks.math.reading.parsed_answer import ParsedAnswer, parse_answer
+from services.verifier.checks.math.reading.parsed_answer import MAX_PARSED_CHARACTERS, ParsedAnswer, parse_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ def _candidates(gold: ParsedAnswer, answer: FinalAnswer) -> list[str]:
 
 def _decide_repeated(gold: ParsedAnswer, texts: Sequence[str]) -> Decision:
     r"""One value in several boxes, as \boxed{1.5} or \boxed{\frac{3}{2}}: each of them must be right."""
-    same = all(_decide_text(gold, text).equivalence is Equivalence.SAME for text in texts)
+    is_short = sum(map(len, texts)) <= MAX_PARSED_CHARACTERS  # so that many boxes cost no more than one
+    same = is_short and all(_decide_text(gold, text).equivalence is Equivalence.SAME for text in texts)
     return Decision(Equivalence.of(same), "form", "" if same else "several answers, not all of them right")
 
 

@@ -14,10 +14,10 @@ MAX_DIGITS = 4_000  # below Python's own limit for int(text)
 _DIGITS = r"[0-9]+"
 _INTEGER = rf"(?:[0-9]{{1,3}}(?:(?:,|\{{,\}}|,\\!\s*|\\,|\\ )[0-9]{{3}})+|[0-9]{{1,3}}(?:[ ][0-9]{{3}})+|{_DIGITS})"
 _NUMBER = re.compile(
-    rf"""(?P<sign>[-+]?)\s*(?:\\?\$\s*)?(?:
-      (?P<whole>{_INTEGER})?\s*\\[dtc]?frac\s*(?:
-          \{{\s*(?P<minus>-?)\s*(?P<over>{_INTEGER})\s*\}}\s*\{{\s*(?P<under>{_INTEGER})\s*\}}
-        | \s*(?P<over1>[0-9])\s*(?P<under1>[0-9])
+    rf"""(?P<sign>[-+]?)\s*+(?:\\?\$\s*+)?(?:
+      (?P<whole>{_INTEGER})?\s*+\\[dtc]?frac\s*(?:
+          \{{\s*+(?P<minus>-?)\s*+(?P<over>{_INTEGER})\s*\}}\s*+\{{\s*+(?P<under>{_INTEGER})\s*\}}
+        | \s*+(?P<over1>[0-9])\s*+(?P<under1>[0-9])
         | \{{(?P<over2>[0-9]+)\}}\s*(?P<under2>[0-9])
         | \s*(?P<over3>[0-9])\s*\{{(?P<under3>[0-9]+)\}} )
     | (?P<integer>{_INTEGER})?(?P<decimals>\.[0-9]*)?

@@ -12,7 +12,7 @@ from services.verifier.checks.math.reading.tokens import Token, normalize_notati
 # 1,234 is a number, or the two values 1 and 234.
 _THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
 # A longer text is compared as written, or by workers: parsing it would block the event loop.
-_MAX_PARSED_CHARACTERS = 2_000
+MAX_PARSED_CHARACTERS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def parse_answer(text: str) -> ParsedAnswer:
     tokens = tuple(tokenize(spelling))
     if number is not None and "," not in text:
         return ParsedAnswer(text, tokens, (number,))
-    if len(text) > _MAX_PARSED_CHARACTERS:
-        return ParsedAnswer(text, tokens, (), f"longer than {_MAX_PARSED_CHARACTERS} characters")
+    if len(text) > MAX_PARSED_CHARACTERS:
+        return ParsedAnswer(text, tokens, (), f"longer than {MAX_PARSED_CHARACTERS} characters")
     forms: dict[Form, None] = {}
     reasons = []
     joined = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), spelling)

@@ -1,6 +1,7 @@
 """Units after a value: which words are units, and which are synonyms."""
 
 import re
+from itertools import pairwise
 
 from services.verifier.checks.math.reading.forms import UnreadableAnswer
 
@@ -73,9 +74,14 @@ def scale_and_unit(text: str) -> tuple[int, str]:
     more = [word for word in words if word in _NOT_UNITS or word in _SCALES]
     if more or len(words) > _MAX_WORDS:
         raise UnreadableAnswer(f"{' '.join(more or words)!r} behind a value is no unit")
-    named = [_ALIASES.get(word, word) for word in words if word not in _FILLER]
+    named = [_ALIASES.get(word, word) for word, after in pairwise([*words, ""]) if not _is_filler(word, after)]
     exponents = [_POWERS.get(word, word) for word in named if word in _POWERS or word.isdigit()]
     return scale, " ".join([word for word in named if word not in _POWERS and not word.isdigit()] + exponents)
+
+
+def _is_filler(word: str, after: str) -> bool:
+    """`in` is an inch unless words follow it, other than its power: "in total", but "in" and "in squared"."""
+    return word in _FILLER and (word != "in" or (after.isalpha() and after not in _POWERS))
 
 
 def units_differ(gold: str, answer: str) -> bool:
