@@ -112,6 +112,9 @@ class ObjectiveConfig(_Table):
 
     clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio π_θ/π_old is clipped below at 1 − this")
     clip_high: float = Field(0.2, gt=0, description="The ratio is clipped above at 1 + this")
+    dual_clip: float | None = Field(
+        None, gt=1, description="Where the advantage is negative, the ratio counts up to this; None: without bound"
+    )
     kl_coef: float = Field(0.001, ge=0, description="Weight of the KL (k3) to the first model; 0: off")
     old_policy: OldPolicy = Field(
         OldPolicy.RECOMPUTED, description="π_old: the learner's weights, or the engine's log-probabilities"

@@ -209,6 +209,9 @@ class UpdateFigures(Message):
     clip_share: float | None = _figure(
         "clipped tokens", "share", ".1%", "Share of tokens that the clip left without a gradient", _GRAPHS
     )
+    ratio_max: float | None = _figure(
+        "largest ratio", "", ".3f", "Largest π_θ/π_old of a token; 1 where a step is one update", Shown.GAUGE
+    )
     grad_norm: float | None = _figure("gradient norm", "", ".3f", "Norm of the gradient before clipping", _PANEL)
     advantage_global: float | None = _figure(
         "|A_GL|", "", ".3f", "Mean size over nodes of trees with a signal", _PANEL, "Parts of the advantage"

@@ -91,6 +91,13 @@ class ProcessGroup:
             dist.all_reduce(values)
         return values
 
+    def all_reduce_max(self, value: Tensor) -> Tensor:
+        """The largest of all ranks' `value`, on the CPU. Collective."""
+        value = value.cpu()
+        if self._mesh is not None:
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return value
+
     def broadcast(self, message: bytes) -> None:
         """Sends rank 0's `message`, which is not empty, to all others, which wait in `receive_broadcast`."""
         if self._broadcasts is not None:

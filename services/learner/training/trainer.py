@@ -3,6 +3,7 @@
 Shapes: B trajectories, T tokens of the longest answer.
 """
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +14,14 @@ import torch
 from torch import Tensor
 
 from services.learner.config import LearnerConfig, OldPolicy
-from services.learner.training.loss import Clip, clipped_surrogate, importance_weights, is_clipped, k3_divergence
+from services.learner.training.loss import (
+    Clip,
+    clipped_surrogate,
+    importance_weights,
+    is_clipped,
+    k3_divergence,
+    ratios,
+)
 from services.learner.training.packing import MicroBatch, pack, unpad
 from services.learner.training.policy import LanguageModel, Policy
 from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -53,7 +61,7 @@ class Trainer:
         self._reference = reference
         self._credit = config.advantage
         self._objective = objective = config.objective
-        self._clip = Clip(objective.clip_low, objective.clip_high)
+        self._clip = Clip(objective.clip_low, objective.clip_high, objective.dual_clip or math.inf)
         self._max_answer_tokens = config.growth.max_tokens
         self._updates_per_step = objective.epochs * objective.minibatches
 
@@ -65,7 +73,7 @@ class Trainer:
         groups = [self._assign_credit(tree, group, sums) for tree, group in zip(trees, groups, strict=True)]
         groups = self._add_old_logprobs(groups)
         norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
-        return Update.of(sums, self._process_group.all_reduce, norms, lr)
+        return Update.of(sums, self._process_group, norms, lr)
 
     def engine_gap(self, scored: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         """Mean |learner's − engine's log-probability| over the tokens that the present weights, `version`, sampled."""
@@ -136,6 +144,7 @@ class Trainer:
             sums.add_kl(kl_BT.detach())
         loss = (batch.weights_BT * loss_BT).sum()
         sums.add_loss(loss.detach(), batch.is_answer_BT, batch.of_answers(statistics.entropies_RS))
+        sums.add_ratios(ratios(logprobs_BT.detach(), old_BT).where(batch.is_answer_BT, 0.0))
         sums.add_clipped(is_clipped(logprobs_BT.detach(), old_BT, batch.advantages_BT, self._clip))
         sums.add_gap(present_BT - batch.engine_logprobs_BT, batch.is_current_BT)
         return loss

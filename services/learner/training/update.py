@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from services.learner.training.process_group import ProcessGroup
 from shared.protocol.figures import UpdateFigures
 from shared.tree.advantage import Advantages
 from shared.tree.diagnostics import Mean
@@ -34,6 +35,7 @@ class StepSums:
     def __init__(self, device: torch.device = _CPU) -> None:
         self.advantage_global = Mean()
         self.advantage_local = Mean()
+        self.largest_ratio = torch.zeros((), dtype=torch.float64, device=device)
         self._sums = {field.name: torch.zeros((), dtype=torch.float64, device=device) for field in fields(TokenSums)}
 
     def add_advantages(self, of_nodes: Advantages) -> None:
@@ -55,6 +57,10 @@ class StepSums:
     def add_clipped(self, is_clipped_BT: Tensor) -> None:
         """The tokens that the clip left without a gradient."""
         self._sums["clipped"] += is_clipped_BT.sum()
+
+    def add_ratios(self, ratios_BT: Tensor) -> None:
+        """π_θ/π_old, 0 at the padding; the largest is kept."""
+        self.largest_ratio = torch.maximum(self.largest_ratio, ratios_BT.max().double())
 
     def add_gap(self, gap_BT: Tensor, is_current_BT: Tensor) -> None:
         """|learner − engine| log-probability where both had the same weights."""
@@ -78,12 +84,13 @@ class Update(UpdateFigures):
     def of(
         cls,
         sums: StepSums,
-        all_reduce: Callable[[Tensor], Tensor],
+        process_group: ProcessGroup,
         norms: Sequence[float | None],
         learning_rate: float,
     ) -> "Update":
         """Of a step with these gradient norms, None for each that was refused."""
-        tokens = sums.token_sums(all_reduce)
+        tokens = sums.token_sums(process_group.all_reduce)
+        largest_ratio = float(process_group.all_reduce_max(sums.largest_ratio))
         finite = [norm for norm in norms if norm is not None]
         return cls(
             applied=len(finite),
@@ -94,6 +101,7 @@ class Update(UpdateFigures):
             entropy=_mean(tokens.entropy, tokens.tokens),
             kl=_mean(tokens.kl, tokens.tokens),
             clip_share=_mean(tokens.clipped, tokens.tokens),
+            ratio_max=_mean(largest_ratio, bool(tokens.tokens)),
             engine_gap=_mean(tokens.gap, tokens.current_tokens),
             advantage_global=_mean(sums.advantage_global.total, sums.advantage_global.count),
             advantage_local=_mean(sums.advantage_local.total, sums.advantage_local.count),

@@ -14,6 +14,7 @@ from services.learner.training.loss import (
     importance_weights,
     is_clipped,
     k3_divergence,
+    ratios,
 )
 
 logprobs = st.floats(-12, 0)
@@ -50,9 +51,35 @@ def test_a_token_pulls_with_its_ratio_times_advantage_unless_it_is_clipped(
 def test_k3_is_never_negative_and_zero_only_at_equality(new: float, reference: float) -> None:
     d = reference - new
     divergence = k3_divergence(one(new), one(reference)).item()
-    assert divergence == pytest.approx(math.exp(d) - d - 1, abs=1e-9, rel=1e-9)
+    assert divergence == pytest.approx(min(math.exp(d) - d - 1, 10.0), abs=1e-9, rel=1e-9)
     assert divergence >= 0.0
     assert (divergence == 0.0) == (d == 0.0) or abs(d) < 1e-7
+
+
+@pytest.mark.parametrize("d", [7.6, 1e3, math.inf])
+def test_one_token_cannot_outweigh_a_step(d: float) -> None:
+    theta = one(-d).requires_grad_()
+    divergence = k3_divergence(theta, one(0.0))
+    divergence.sum().backward()
+    assert divergence.item() == 10.0
+    assert theta.grad is not None
+    assert theta.grad.item() == 0.0
+
+
+def test_a_ratio_without_bound_times_no_advantage_is_nothing() -> None:
+    assert clipped_surrogate(one(0.0), one(-1e4), one(0.0), CLIP).item() == 0.0
+    assert ratios(one(0.0), one(-1e4)).item() == pytest.approx(math.exp(20))
+
+
+@given(logprobs, logprobs, advantages)
+def test_the_dual_clip_bounds_what_a_negative_advantage_costs(new: float, old: float, advantage: float) -> None:
+    dual = Clip(low=0.2, high=0.28, dual=3.0)
+    plain = clipped_surrogate(one(new), one(old), one(advantage), CLIP).item()
+    expected = min(plain, -3.0 * advantage) if advantage < 0 else plain
+    assert clipped_surrogate(one(new), one(old), one(advantage), dual).item() == pytest.approx(expected)
+    is_beyond = advantage < 0 and math.exp(new - old) > 3.0
+    held = is_clipped(one(new), one(old), one(advantage), CLIP).item()
+    assert is_clipped(one(new), one(old), one(advantage), dual).item() == (held or is_beyond)
 
 
 def test_k3_is_an_unbiased_estimate_of_the_divergence() -> None:
