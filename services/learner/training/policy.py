@@ -175,6 +175,7 @@ class Policy:
         self.model.module.save_pretrained(directory, state_dict=weights)
         self.tokenizer.save_pretrained(directory)
         _record_dtype(directory / "config.json", next(iter(weights.values())).dtype)
+        _share_permissions(directory)
 
     def save(self, directory: Path) -> None:
         """Writes the policy in the precision of training. For one rank only."""
@@ -211,6 +212,15 @@ def _layers_of(module: PreTrainedModel) -> list[nn.Module]:
 
 def _gather(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _share_permissions(directory: Path) -> None:
+    """Gives every file the permissions that the umask leaves, as a file of this process's own making has them:
+    safetensors writes for the owner alone, and another user could not read the policy."""
+    mode = (directory / "config.json").stat().st_mode & 0o777
+    for path in directory.iterdir():
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _record_dtype(path: Path, dtype: torch.dtype) -> None:

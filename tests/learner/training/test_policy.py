@@ -1,5 +1,6 @@
 """The policy: log-probabilities as METHOD defines them, its layout on disk, and what it refuses."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,14 @@ def test_asking_for_the_optimizers_state_changes_nothing(configure: Configure) -
         policy.apply_gradients(0.01)
     for name, tensor in left.model.module.state_dict().items():
         assert torch.equal(tensor, asked.model.module.state_dict()[name]), name
+
+
+def test_every_file_of_a_policy_has_the_permissions_of_the_umask(policy_dir: Path, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        Policy(policy_dir, 1.0, OptimizerConfig()).save(tmp_path / "saved")
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "saved").iterdir()} == {
+        path.name: 0o644 for path in (tmp_path / "saved").iterdir()
+    }
