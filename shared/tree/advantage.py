@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
+from shared.tree.draw import rewards_differ
 from shared.tree.ib_score import Estimation, confidences, etas1, value_ratios
 from shared.tree.node import Tree
 from shared.tree.values import ValueEstimator, node_values
@@ -34,6 +35,13 @@ class Prior(StrEnum):
 
     SAMPLING = "sampling"
     REFERENCE = "reference"
+
+
+class Deviation(StrEnum):
+    """std({R}) of n rewards: the mean square deviation is over n, or over n − 1."""
+
+    POPULATION = "population"
+    SAMPLE = "sample"
 
 
 class NodeWeight(StrEnum):
@@ -69,6 +77,10 @@ class Credit(Method):
     global_term: Annotated[GlobalTerm, "A_GL: what a node, or a trajectory, is compared with"] = GlobalTerm.NODES
     prior: Annotated[Prior, "Whose confidence in a step is π in A-2"] = Prior.SAMPLING
     ib_on_ties: Annotated[bool, "Learn from λ·A_IB alone where all rewards of a tree are equal"] = False
+    keep_ties: Annotated[
+        bool, "Trees whose rewards are all equal stay in the step with advantage 0: in the loss's divisor and in the KL"
+    ] = False
+    std: Annotated[Deviation, "Which standard deviation of the rewards divides A_GL"] = Deviation.POPULATION
     node_weight: Annotated[NodeWeight, "The weight of a node on m of a tree's trajectories"] = NodeWeight.LEAVES
     epsilon: Annotated[float, "ε, added to the standard deviation of the rewards"] = 1e-6
 
@@ -94,8 +106,8 @@ _NAMED: dict[str, dict[str, Any]] = {
 
 
 def has_signal(rewards: Sequence[float], credit: Credit) -> bool:
-    """Whether there is something to learn: rewards that differ or, with `ib_on_ties`, any reward."""
-    return len(set(rewards)) > 1 or (credit.ib_on_ties and bool(rewards))
+    """Whether a step takes the tree: its rewards differ or, with `ib_on_ties` or `keep_ties`, it has any."""
+    return rewards_differ(rewards) or ((credit.ib_on_ties or credit.keep_ties) and bool(rewards))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +124,7 @@ def advantages(tree: Tree, credit: Credit, reference: Sequence[float] | None = N
     `reference` are the nodes' confidences under the reference policy: `confidences` of its log-probabilities.
     """
     zeros = (0.0,) * len(tree.nodes)
-    if not has_signal(tree.rewards, credit):
+    if not (tree.is_mixed or (credit.ib_on_ties and tree.rewards)):
         return Advantages(zeros, zeros)
     global_ = _global_advantages(tree, credit) if tree.is_mixed else zeros
     if credit.lam == 0:
@@ -170,11 +182,12 @@ def _global_advantages(tree: Tree, credit: Credit) -> tuple[float, ...]:
 
 
 def _scale(tree: Tree, credit: Credit) -> float:
-    """std({R}) + ε, of the population; 1 where a term is not scaled."""
+    """std({R}) + ε; 1 where a term is not scaled."""
     if credit.global_term is GlobalTerm.DR_GRPO:
         return 1.0
     mean = math.fsum(tree.rewards) / len(tree.rewards)
-    variance = math.fsum((reward - mean) ** 2 for reward in tree.rewards) / len(tree.rewards)
+    divisor = len(tree.rewards) - (credit.std is Deviation.SAMPLE)
+    variance = math.fsum((reward - mean) ** 2 for reward in tree.rewards) / divisor
     return math.sqrt(variance) + credit.epsilon
 
 

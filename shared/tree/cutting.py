@@ -1,6 +1,7 @@
 """Where draws are cut into nodes: at step ends, and where another draw forks."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 
 from shared.tree.draw import Draw, trajectory
@@ -9,7 +10,8 @@ from shared.tree.draw import Draw, trajectory
 def node_ends(draws: Sequence[Draw], merge: bool) -> list[list[int]]:
     """For every draw, the ascending positions at which its nodes end, as far as draws that count run through it.
 
-    Of a draw without a verdict only the part before a draw with one is kept, and it cuts nothing. With `merge`, a fork
+    Of a draw without a verdict only the part before a draw with one is kept, and it cuts nothing: where one draw alone
+    continues that part, the node goes on from the one draw into the other. With `merge`, a fork
     inside a step cuts every trajectory that begins with the same tokens, so that equal ones stay equal.
     """
     forks: list[set[int]] = [set() for _ in draws]
@@ -21,6 +23,7 @@ def node_ends(draws: Sequence[Draw], merge: bool) -> list[list[int]]:
             if reach[draw_id] > draw.cut:
                 forks[draw.parent].add(draw.cut)
                 reach[draw.parent] = max(reach[draw.parent], draw.cut)
+    _join_only_continuations(draws, forks, reach)
     if merge:
         _share_forks(draws, forks)
     return [
@@ -43,6 +46,14 @@ def _check_fork(draws: Sequence[Draw], draw_id: int, parent_id: int) -> None:
             f"draw {draw_id} forks at {cut}, but draw {parent_id} itself sampled ({parent.cut}, {parent.end}): "
             "name the draw that sampled the last token before the fork, and fork before its end"
         )
+
+
+def _join_only_continuations(draws: Sequence[Draw], forks: list[set[int]], reach: Sequence[int]) -> None:
+    """Removes the cut at the end of what is kept of an unjudged draw, where a single draw continues it there."""
+    continuations = Counter((draw.parent, draw.cut) for draw, end in zip(draws, reach, strict=True) if end > draw.cut)
+    for draw_id, draw in enumerate(draws):
+        if draw.counted_reward is None and continuations[draw_id, reach[draw_id]] == 1:
+            forks[draw_id].discard(reach[draw_id])
 
 
 def _share_forks(draws: Sequence[Draw], forks: list[set[int]]) -> None:

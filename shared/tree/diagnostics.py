@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from shared.tree.draw import Draw
+from shared.tree.draw import Draw, is_full_reward
 from shared.tree.ib_score import IBSettings, confidences, etas1, scores, value_ratios
 from shared.tree.node import Tree
 from shared.tree.values import node_values, root_value
@@ -185,7 +185,7 @@ def measure_accuracy(rewards_of_problem: Iterable[Sequence[float]]) -> Accuracy 
     if not judged:
         return None
     means = [statistics.fmean(rewards) for rewards in judged]
-    passes = [float(max(rewards) >= 1.0) for rewards in judged]
+    passes = [float(is_full_reward(max(rewards))) for rewards in judged]
     return Accuracy(
         num_problems=len(judged),
         avg_at_k=statistics.fmean(means),

@@ -1,9 +1,22 @@
 """The record of growth: draws, each a continuation sampled from a prefix to its end."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate, chain, pairwise
+
+_SAME_REWARD = 1e-6
+
+
+def rewards_differ(rewards: Iterable[float]) -> bool:
+    """Whether some do, by more than rounding: 0.1 + 0.2 is 0.3."""
+    known = tuple(rewards)
+    return bool(known) and max(known) - min(known) > _SAME_REWARD
+
+
+def is_full_reward(reward: float) -> bool:
+    """Whether it is 1, but for rounding."""
+    return reward > 1.0 - _SAME_REWARD
 
 
 class Finish(StrEnum):

@@ -7,6 +7,7 @@ from enum import StrEnum
 from itertools import accumulate
 from typing import Annotated, ClassVar
 
+from shared.tree.draw import Draw
 from shared.tree.node import Tree
 from shared.tree.values import ValueEstimator, node_values
 
@@ -115,13 +116,21 @@ def _step_logprobs(tree: Tree, logprobs_of_draw: Sequence[Sequence[float]] | Non
         sums = [draw.cumulative_logprobs for draw in tree.draws]
     else:
         sums = [tuple(accumulate(logprobs, initial=0.0)) for logprobs in logprobs_of_draw]
-    cuts = [draw.cut for draw in tree.draws]
     return [
-        0.0
-        if node.draw is None
-        else sums[node.draw][node.end - cuts[node.draw]] - sums[node.draw][node.start - cuts[node.draw]]
+        0.0 if node.draw is None else _sum_between(tree.draws, sums, node.draw, node.start, node.end)
         for node in tree.nodes
     ]
+
+
+def _sum_between(draws: Sequence[Draw], sums: Sequence[Sequence[float]], draw_id: int, start: int, end: int) -> float:
+    """Σ over positions [start, end) of a draw's trajectory, given the running sums over every draw's new tokens."""
+    total = 0.0
+    at: int | None = draw_id
+    while at is not None:
+        draw, of_draw = draws[at], sums[at]
+        total += of_draw[end - draw.cut] - of_draw[max(0, start - draw.cut)]
+        at, end = (draw.parent, draw.cut) if start < draw.cut else (None, start)
+    return total
 
 
 def _normalize_over_siblings(tree: Tree, logs: Sequence[float]) -> tuple[float, ...]:

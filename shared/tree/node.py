@@ -1,13 +1,15 @@
 """Builds the tree of a record of draws, as a flat tuple of nodes."""
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from shared.tree.cutting import node_ends
-from shared.tree.draw import Draw, WeightVersion, trajectory
+from shared.tree.draw import Draw, WeightVersion, rewards_differ, trajectory
+
+T = TypeVar("T")
 
 __all__ = ["Node", "Tree", "build_tree", "trajectory"]
 
@@ -21,7 +23,8 @@ class Node(NamedTuple):
     parent: int | None
     children: tuple[int, ...]
     draw: int | None
-    """The draw that sampled its tokens; the first of them where equal ones are merged."""
+    """The draw that sampled its last token; the first of them where equal ones are merged. Tokens before that draw's
+    cut are of the unjudged draws that it continues."""
     start: int
     end: int
     multiplicity: int
@@ -61,7 +64,7 @@ class Tree:
     @property
     def is_mixed(self) -> bool:
         """Whether rewards differ: only then do they show what was better."""
-        return len(set(self.rewards)) > 1
+        return rewards_differ(self.rewards)
 
     def path(self, draw_id: int) -> tuple[int, ...]:
         """The nodes of a draw's trajectory, from below the root to its leaf; none when it does not count."""
@@ -77,16 +80,14 @@ class Tree:
         node = self.nodes[node_id]
         if node.draw is None:
             return ()
-        draw = self.draws[node.draw]
-        return draw.token_ids[node.start - draw.cut : node.end - draw.cut]
+        return _segment(self.draws, node.draw, node.start, node.end, lambda draw: draw.token_ids)
 
     def logprobs(self, node_id: int) -> tuple[float, ...]:
         """The log-probabilities of the node's tokens; none at the root."""
         node = self.nodes[node_id]
         if node.draw is None:
             return ()
-        draw = self.draws[node.draw]
-        return draw.logprobs[node.start - draw.cut : node.end - draw.cut]
+        return _segment(self.draws, node.draw, node.start, node.end, lambda draw: draw.logprobs)
 
     def mean_over_draws(self, of_node: Sequence[float]) -> tuple[float | None, ...]:
         """1/n Σ_c x(c) of every node, over the n draws c that continue it; None at leaves."""
@@ -118,6 +119,7 @@ class _Columns:
         self._ends_of_draw = ends_of_draw
         self._merge = merge
         self._nodes_of_draw: list[list[int]] = []
+        self._fork_of_draw: list[int] = []
         self._parents = [0]
         self._children: list[list[int]] = [[]]
         self._draw_ids: list[int | None] = [None]
@@ -127,22 +129,26 @@ class _Columns:
 
     def add(self, draw_id: int) -> None:
         """Adds a draw below the node where it forks: along equal nodes as far as they go, then as new nodes."""
-        draw, ends = self._draws[draw_id], self._ends_of_draw[draw_id]
-        path = [self._fork(draw)] if ends else [0]
+        ends = self._ends_of_draw[draw_id]
+        fork = self._fork(self._draws[draw_id])
+        positions = [self._ends[fork], *ends]
+        path = [fork]
         if self._merge:
-            self._follow_equal(path, draw, ends)
+            self._follow_equal(path, draw_id, positions)
         equal = path[1:]
         for node in equal:
             self._multiplicities[node] += 1
-        chain = self._chain(path[-1], draw_id, [draw.cut, *ends][len(equal) :])
+        chain = self._chain(path[-1], draw_id, positions[len(equal) :])
+        self._fork_of_draw.append(fork)
         self._nodes_of_draw.append([*equal, *chain])
 
     def _fork(self, draw: Draw) -> int:
-        """The node at whose end the draw starts."""
+        """The node after which the draw's first one comes: it ends where the draw starts, or before, where the draw
+        alone continues an unjudged one."""
         if draw.parent is None:
             return 0
-        nth = bisect_left(self._ends_of_draw[draw.parent], draw.cut)
-        return self._nodes_of_draw[draw.parent][nth]
+        count = bisect_right(self._ends_of_draw[draw.parent], draw.cut)
+        return self._nodes_of_draw[draw.parent][count - 1] if count else self._fork_of_draw[draw.parent]
 
     def _chain(self, above: int, draw_id: int, positions: list[int]) -> range:
         """Adds nodes of the draw in a row, the first below `above`, each from one position to the next."""
@@ -157,20 +163,20 @@ class _Columns:
         self._multiplicities += [1] * len(chain)
         return chain
 
-    def _follow_equal(self, path: list[int], draw: Draw, ends: list[int]) -> None:
+    def _follow_equal(self, path: list[int], draw_id: int, positions: list[int]) -> None:
         """Extends the path by the nodes below it that equal the draw's first segments."""
-        for start, end in pairwise([draw.cut, *ends]):
-            equal = (child for child in self._children[path[-1]] if self._equals(child, draw, start, end))
+        for start, end in pairwise(positions):
+            equal = (child for child in self._children[path[-1]] if self._equals(child, draw_id, start, end))
             if (node := next(equal, None)) is None:
                 return
             path.append(node)
 
-    def _equals(self, node: int, draw: Draw, start: int, end: int) -> bool:
+    def _equals(self, node: int, draw_id: int, start: int, end: int) -> bool:
         """Whether the node equals the draw's segment [start, end)."""
-        draw_id = self._draw_ids[node]
-        if draw_id is None or self._ends[node] != end:
+        other_id = self._draw_ids[node]
+        if other_id is None or self._ends[node] != end:
             return False
-        return _content(self._draws[draw_id], start, end) == _content(draw, start, end)
+        return _content(self._draws, other_id, start, end) == _content(self._draws, draw_id, start, end)
 
     def tree(self) -> Tree:
         """The finished tree: counts are summed from children to parents."""
@@ -210,10 +216,27 @@ class _Columns:
         return rewards
 
 
-def _content(draw: Draw, start: int, end: int) -> tuple[tuple[int, ...], tuple[tuple[WeightVersion, int], ...], bool]:
-    """What equal segments have in common: tokens, the versions that sampled them, and whether the draw ends there."""
-    first, last = start - draw.cut, end - draw.cut
-    versions = tuple(
-        (span.version, min(span.end, last) - first) for span in draw.spans if span.end > first and span.start < last
-    )
-    return draw.token_ids[first:last], versions, end == draw.end
+_Content: TypeAlias = tuple[tuple[int, ...], tuple[WeightVersion, ...], bool]
+
+
+def _content(draws: Sequence[Draw], draw_id: int, start: int, end: int) -> _Content:
+    """What equal segments have in common: tokens, the version that sampled each, and whether the draw ends there."""
+    token_ids = _segment(draws, draw_id, start, end, lambda draw: draw.token_ids)
+    return token_ids, _segment(draws, draw_id, start, end, _version_of_tokens), end == draws[draw_id].end
+
+
+def _version_of_tokens(draw: Draw) -> tuple[WeightVersion, ...]:
+    return tuple(span.version for span in draw.spans for _ in range(span.start, span.end))
+
+
+def _segment(
+    draws: Sequence[Draw], draw_id: int, start: int, end: int, of_new_tokens: Callable[[Draw], tuple[T, ...]]
+) -> tuple[T, ...]:
+    """Positions [start, end) of the draw's trajectory, of something that each draw has for its new tokens."""
+    parts: list[tuple[T, ...]] = []
+    at: int | None = draw_id
+    while at is not None:
+        draw = draws[at]
+        parts.append(of_new_tokens(draw)[max(0, start - draw.cut) : end - draw.cut])
+        at, end = (draw.parent, draw.cut) if start < draw.cut else (None, start)
+    return parts[0] if len(parts) == 1 else tuple(value for part in reversed(parts) for value in part)

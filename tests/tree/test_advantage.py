@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from statistics import fmean, pstdev
+from statistics import fmean, pstdev, stdev
 
 import pytest
 from hypothesis import assume, given
@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from shared.tree.advantage import (
     Credit,
+    Deviation,
     GlobalTerm,
     NodeWeight,
     Prior,
     advantages,
+    has_signal,
     node_weights,
     path_advantages,
 )
@@ -217,3 +219,27 @@ def test_an_unknown_method_is_refused_with_those_that_are_known() -> None:
 def test_switches_that_mean_nothing_are_refused(switch: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(switch))):
         Credit(**switch)
+
+
+def test_the_sample_deviation_divides_as_trl_and_verl_do() -> None:
+    rewards = [1.0, 0.0, 0.0, 0.25]
+    tree = build_tree([draw([A, EOS], reward) for reward in rewards])
+    expected = [(reward - fmean(rewards)) / (stdev(rewards) + 1e-6) for reward in rewards]
+    credit = Credit.by_name("grpo")
+    assert [path[-1] for path in of_paths(tree, replace(credit, std=Deviation.SAMPLE))] == pytest.approx(expected)
+    assert [path[-1] for path in of_paths(tree, credit)] == pytest.approx(grpo(rewards))
+
+
+def test_ties_can_stay_in_the_step_with_no_advantage() -> None:
+    tree = build_tree([draw([A, EOS]), draw([B, EOS])])
+    credit = Credit(keep_ties=True)
+    assert has_signal(tree.rewards, credit)
+    assert not has_signal(tree.rewards, Credit())
+    assert not has_signal((), credit)
+    assert set(advantages(tree, credit).total) == {0.0}
+
+
+@pytest.mark.parametrize("rewards", [(0.1 + 0.2, 0.3), (sum([0.1] * 10), 1.0)])
+def test_rounding_is_no_signal(rewards: tuple[float, ...]) -> None:
+    assert not has_signal(rewards, Credit())
+    assert has_signal((0.0, *rewards), Credit())

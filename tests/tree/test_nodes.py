@@ -1,5 +1,6 @@
 """Draws, cut into nodes."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
+from shared.tree.ib_score import Confidence, IBSettings, confidences, ib_scores
 from shared.tree.node import build_tree, trajectory
 from tests.tree.definitions import Definitions, states_of
 from tests.tree.records import BLANK_LINE, EOS, VERSION, A, B, draw, quick, records
@@ -85,6 +87,41 @@ def test_a_judged_branch_keeps_the_unjudged_prefix_that_it_continues() -> None:
     assert tree.rewards == (1.0,)
     assert tree.path(0) == ()
     assert tree.path(1) == (1, 2, 3)
+
+
+def test_a_judged_branch_inside_a_step_of_an_unjudged_draw_cuts_nothing() -> None:
+    unjudged = draw([A, BLANK_LINE, B, B, A, EOS], None)
+    branch = draw([A, EOS], 1.0, before=[unjudged], parent=0, cut=3)
+    tree, whole = build_tree([unjudged, branch]), build_tree([draw([A, BLANK_LINE, B, A, EOS], 1.0)])
+    assert [(node.draw, node.start, node.end) for node in tree.nodes[1:]] == [(0, 0, 2), (1, 2, 5)]
+    assert [tree.token_ids(node) for node in (1, 2)] == [whole.token_ids(node) for node in (1, 2)]
+    assert tree.logprobs(2) == (*unjudged.logprobs[2:3], *branch.logprobs)
+    assert confidences(tree, Confidence.JOINT)[2] == pytest.approx(math.exp(sum(tree.logprobs(2))))
+    assert ib_scores(tree, IBSettings())[:1] == pytest.approx(ib_scores(whole, IBSettings())[:1])
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_chain_of_unjudged_draws_is_one_step_of_the_draw_that_ends_it(merge: bool) -> None:
+    first = draw([A, B, A, EOS], None)
+    second = draw([B, A, B, EOS], None, before=[first], parent=0, cut=1)
+    judged = draw([A, EOS], 1.0, before=[first, second], parent=1, cut=3)
+    tree = build_tree([first, second, judged], merge)
+    assert [(node.draw, node.start, node.end) for node in tree.nodes[1:]] == [(2, 0, 5)]
+    assert tree.token_ids(1) == trajectory(tree.draws, 2)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_two_judged_branches_at_the_end_of_what_is_kept_do_cut(merge: bool) -> None:
+    unjudged = draw([A, B, B, A, EOS], None)
+    first = draw([A, EOS], 1.0, before=[unjudged], parent=0, cut=3)
+    second = draw([B, EOS], 0.0, before=[unjudged], parent=0, cut=3)
+    tree = build_tree([unjudged, first, second], merge)
+    assert [(node.draw, node.start, node.end) for node in tree.nodes[1:]] == [(0, 0, 3), (1, 3, 5), (2, 3, 5)]
+
+
+def test_rewards_that_differ_by_rounding_are_equal() -> None:
+    assert not build_tree([draw([A, EOS], 0.1 + 0.2), draw([B, EOS], 0.3)]).is_mixed
+    assert build_tree([draw([A, EOS], 0.3), draw([B, EOS], 0.301)]).is_mixed
 
 
 def test_an_unjudged_draw_may_fork_from_where_no_judged_one_runs() -> None:

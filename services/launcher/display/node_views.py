@@ -68,7 +68,7 @@ def _describe(tree: Tree, node_id: int, guide: str, text: str, figures: _Figures
         id=node_id,
         parent=node.parent,
         text=text,
-        draw=node.draw if draw is not None and node.start == draw.cut else None,
+        draw=node.draw if draw is not None and node.start <= draw.cut else None,
         value=figures.values[node_id] if is_judged else None,
         eta1=figures.etas1[node_id] if is_judged and draw is not None else None,
         eta2=figures.etas2[node_id] if draw is not None else None,
