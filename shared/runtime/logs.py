@@ -11,12 +11,14 @@ import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import isfinite
+from urllib.parse import quote, quote_plus
 
 _MAX_CHARACTERS = 4000
 _COLORS = {logging.DEBUG: 2, logging.INFO: 32, logging.WARNING: 33, logging.ERROR: 31}
 _SECRET_FIELDS = frozenset({"token", "authorization", "password", "secret"})
-_PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/@:]*):[^\s/@]+@")
-_BEARER = re.compile(r"(?i)\b(bearer)\s+[^\s\"',]+")
+# up to the last "@": a password may hold "/", "?" or quotes where nobody percent-encoded it
+_PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/@:]*):\S+@")
+_BEARER = re.compile(r"(?i)\b(bearer)\s+\S+")
 
 
 class EventLogger:
@@ -79,7 +81,7 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, service: str, secrets: tuple[str, ...] = ()) -> None:
         super().__init__()
         self._service = service
-        self._secrets = secrets
+        self._secrets = spellings(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of one record."""
@@ -88,11 +90,11 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "service": self._service,
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": blank_secrets(record.getMessage(), self._secrets),
         }
-        for name, value in _fields_of(record).items():
-            line[f"{name}_" if name in line else name] = _to_json(value)
-        return blank_secrets(json.dumps(line, default=_to_text, ensure_ascii=False), self._secrets)
+        for name, value in _fields_of(record, self._secrets).items():
+            line[f"{name}_" if name in line else name] = value
+        return json.dumps(line, ensure_ascii=False)
 
 
 class TextFormatter(logging.Formatter):
@@ -101,32 +103,41 @@ class TextFormatter(logging.Formatter):
     def __init__(self, service: str, secrets: tuple[str, ...] = (), *, colored: bool = False) -> None:
         super().__init__()
         self._service = service
-        self._secrets = secrets
+        self._secrets = spellings(secrets)
         self._colored = colored
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of one record; a traceback follows on lines of its own."""
-        fields = _fields_of(record)
+        fields = _fields_of(record, self._secrets)
         trace = fields.pop("traceback", None)
         clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         level = f"{record.levelname.lower():7}"
         if self._colored:
             level = f"\x1b[{_COLORS.get(record.levelno, 0)}m{level}\x1b[0m"
-        pairs = "".join(f" {name}={_to_json(value)}" for name, value in fields.items())
-        line = f"{clock} {level} {self._service} {record.getMessage()}{pairs}"
-        return blank_secrets(line if trace is None else f"{line}\n{trace}", self._secrets)
+        pairs = "".join(f" {name}={value}" for name, value in fields.items())
+        line = f"{clock} {level} {self._service} {blank_secrets(record.getMessage(), self._secrets)}{pairs}"
+        return line if trace is None else f"{line}\n{trace}"
 
 
-def _fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """An event's fields, those with secret names blanked, and its traceback where it has one."""
+def _fields_of(record: logging.LogRecord, secrets: tuple[str, ...]) -> dict[str, object]:
+    """An event's fields as JSON can hold them, with secrets blanked, and its traceback where it has one."""
     given = getattr(record, "fields", None)
     fields = dict(given) if isinstance(given, dict) else {}
-    for name in fields:
-        if name.lower() in _SECRET_FIELDS:
-            fields[name] = "***"
     if record.exc_info and record.exc_info[0] is not None:
         fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
-    return fields
+    return {
+        name: "***" if name.lower() in _SECRET_FIELDS else _to_json(value, secrets) for name, value in fields.items()
+    }
+
+
+def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
+    """The secrets as they are and as texts quote them: in reprs, in JSON, in URLs and as bytes. The longest first."""
+    found: set[str] = set()
+    for secret in secrets:
+        found |= {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+        found |= {repr(secret)[1:-1], ascii(secret)[1:-1], repr(secret.encode())[2:-1], repr(f"{secret}'\"")[1:-4]}
+        found |= {quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    return tuple(sorted(filter(None, found), key=len, reverse=True))
 
 
 def blank_secrets(text: str, secrets: tuple[str, ...] = ()) -> str:
@@ -136,19 +147,19 @@ def blank_secrets(text: str, secrets: tuple[str, ...] = ()) -> str:
     return _BEARER.sub(r"\1 ***", _PASSWORD_IN_URL.sub(r"\1:***@", text))
 
 
-def _to_json(value: object) -> object:
-    """A value that JSON can hold, cut where it is long."""
+def _to_json(value: object, secrets: tuple[str, ...]) -> object:
+    """A value that JSON can hold, cut where it is long. Secrets are blanked here, before anything quotes them."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if isfinite(value) else str(value)
     if isinstance(value, dict):
-        return {str(key): _to_json(item) for key, item in value.items()}
+        return {_to_text(key, secrets): _to_json(item, secrets) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_to_json(item) for item in value]
-    return _to_text(value)
+        return [_to_json(item, secrets) for item in value]
+    return _to_text(value, secrets)
 
 
-def _to_text(value: object) -> str:
-    text = str(value).encode("utf-8", "backslashreplace").decode()
+def _to_text(value: object, secrets: tuple[str, ...]) -> str:
+    text = blank_secrets(str(value).encode("utf-8", "backslashreplace").decode(), secrets)
     return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}… ({len(text)} characters)"

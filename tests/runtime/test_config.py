@@ -15,6 +15,7 @@ from shared.runtime.config import (
     load_sections,
     preset_names,
 )
+from shared.runtime.config.token import check_token
 
 
 class Kind(StrEnum):
@@ -198,6 +199,14 @@ def test_the_token_may_lie_in_a_file(tmp_path: Path, no_environment: pytest.Monk
     path.write_text("from-file\n")
     no_environment.setenv("IBTPO_TOKEN_FILE", str(path))
     assert load_config(Rollout, "rollout", None).token == "from-file"
+    path.write_text("from-file", encoding="utf-8-sig")
+    assert load_config(Rollout, "rollout", None).token == "from-file"
+    path.write_text("from-file", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"IBTPO_TOKEN_FILE=.* is not UTF-8"):
+        load_config(Rollout, "rollout", None)
+    path.write_text("from-file", encoding="utf-16-le")
+    with pytest.raises(ConfigError, match=r"is its file UTF-16"):
+        load_config(Guarded, "rollout", None)
     no_environment.setenv("IBTPO_TOKEN", "first")
     assert load_config(Rollout, "rollout", None).token == "first"
     no_environment.setenv("IBTPO_TOKEN", "")
@@ -239,6 +248,12 @@ def test_a_word_that_stands_in_for_a_token_is_none(
             with pytest.raises(ConfigError, match=r"rollout\.token = \*\*\*: .*openssl rand -hex 32") as caught:
                 load_config(Guarded, "rollout", None)
             assert word.strip() in ("", "***", "placeholder") or word.strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["schlüssel", "two\nlines", "nul\0"])
+def test_a_token_that_no_header_can_carry_is_refused(word: str) -> None:
+    with pytest.raises(ValueError, match="HTTP header cannot carry"):
+        check_token(word)
 
 
 @pytest.mark.parametrize("word", ["t", "secret", "0" * 31 + "1", "a-token-of-32-characters-or-more", "Pa$${ss}w<o>rd"])

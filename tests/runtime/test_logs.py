@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -79,6 +80,23 @@ def test_no_line_holds_a_secret(output: io.StringIO, text: str) -> None:
     log.error("failed", what=text, token="s3cret-word", Authorization="s3cret-word")
     assert "s3cret" not in output.getvalue()
     assert "***" in output.getvalue()
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter, TextFormatter])
+@pytest.mark.parametrize(
+    "secret", ['qu"ote', "apo'strophe", "bo'th\"", "back\\slash", "schlüssel", "a/b+c d=", "plain"]
+)
+def test_a_secret_of_any_letters_is_blanked_however_it_is_quoted(secret: str, formatter: type[JsonFormatter]) -> None:
+    quoted = [secret, repr(secret), ascii(secret), json.dumps(secret), repr(secret.encode()), quote(secret, safe="")]
+    fields = {"given": quoted, "named": {secret: 1}, "error": repr(ValueError(f"no: {secret}")), "long": secret * 2000}
+    record = logging.makeLogRecord({"msg": f"with {secret}", "fields": fields})
+    text = formatter("x", (secret,)).format(record)
+    assert not any(spelled.strip("b'\"") in text for spelled in quoted)
+
+
+def test_a_redis_password_with_reserved_letters_is_blanked(output: io.StringIO) -> None:
+    log.error("failed", what='redis://:12/s3cret?"x=@host:6380/0 is away', urls=["redis://u:s3cret#@h/1"])
+    assert "s3cret" not in output.getvalue()
 
 
 VALUES = st.recursive(

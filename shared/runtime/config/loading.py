@@ -76,7 +76,9 @@ def _token() -> str | None:
     if os.environ.get("IBTPO_TOKEN") or not path:
         return os.environ.get("IBTPO_TOKEN") or None
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return Path(path).read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"IBTPO_TOKEN_FILE={path} is not UTF-8; save it as UTF-8 text") from error
     except OSError as error:
         raise ConfigError(
             f"cannot read IBTPO_TOKEN_FILE={path}: {error.strerror}; is it readable for this user?"

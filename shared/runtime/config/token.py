@@ -18,6 +18,8 @@ def check_token(token: str) -> str:
     token = token.strip()
     if not token:
         raise ValueError(f"is empty; {_REMEDY}, or leave it out where the service listens on loopback only")
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(f"has letters that an HTTP header cannot carry: is its file UTF-16? {_REMEDY}")
     letters = re.sub(r"[^a-z0-9]", "", token.lower())
     is_one_letter = len(token) > 2 and len(set(token)) == 1
     if is_one_letter or _BRACKETS.fullmatch(token) or any(word in letters for word in _STANDS_IN):
