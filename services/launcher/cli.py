@@ -188,14 +188,17 @@ def grow(
 def evaluate(
     model: Annotated[Path | None, typer.Option(help="A model directory; by default the demo's.")] = None,
     data: Annotated[Path | None, typer.Option(help="Problems, JSON lines; by default the demo's.")] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Independent answers per problem.")] = 8,
-    problems: Annotated[int, typer.Option(min=1, help="Number of problems, from the first.")] = 200,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Token limit of an answer.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature.")] = 1.0,
+    config: Annotated[str | None, typer.Option("--config", "-c", help="Of kinds, growth and evaluation.")] = None,
+    k: Annotated[int | None, typer.Option("--k", min=1, help="Independent answers per problem.")] = None,
+    problems: Annotated[int | None, typer.Option(min=1, help="Number of problems, from the first.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Token limit of an answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Rollout replicas to start.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Another seed samples other answers.")] = 0,
 ) -> None:
     """Measures avg@k and pass@k of a model, through the same rollout and verifier services that train it.
+
+    What is not given is as in --config: by default the config.toml beside the model, as a run has it, or the demo.
 
     The rows of --data are those of training: {"id", "prompt", "kind", "answer_key"}, the prompt text or chat messages.
 
@@ -208,7 +211,9 @@ def evaluate(
     from services.launcher.commands.evaluate import evaluate as evaluate_model
 
     where = model or checkpoint_directory()
-    _exit(evaluate_model(EvaluateArguments(where, data, k, problems, max_tokens, temperature, seed, replicas)))
+    given = {"evaluation.k": k, "evaluation.problems": problems, "evaluation.max_tokens": max_tokens}
+    settings = tuple(f"learner.{key}={value}" for key, value in given.items() if value is not None)
+    _exit(evaluate_model(EvaluateArguments(where, data, config, settings, temperature, seed, replicas)))
 
 
 @app.command(rich_help_panel=INSPECT)

@@ -1,6 +1,7 @@
 """One tree and one evaluation through real services."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,24 @@ def test_a_chat_model_is_evaluated_on_the_rows_that_training_takes(
     data.write_text("\n".join(map(json.dumps, rows)))
     run(monkeypatch, "eval", "--model", str(chat_model), "--data", str(data), "--problems", "2", "--k", "2")
     assert "2 problems" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_model_is_evaluated_as_its_configuration_says_with_kinds_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "judges.py").write_text("def judge(response, key):\n    return 1.0\n")
+    data = tmp_path / "mine.jsonl"
+    data.write_text('{"id": "1", "prompt": "1+1=", "kind": "own", "answer_key": {}}\n' * 2)
+    (tmp_path / "mine.toml").write_text(
+        "[verifier.kinds.own]\nfunction = 'judges:judge'\n[learner]\ntotal_steps = 1\n"
+        "[learner.growth]\nsampler = 'ib'\nmax_tokens = 9\n[learner.evaluation]\nk = 3\nproblems = 1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parents[2]), str(tmp_path))))
+    run(monkeypatch, "eval", "--config", "mine.toml", "--data", str(data))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "avg@3 1.000" in text
+    assert "1 problems" in text
 
 
 def test_a_message_is_put_to_a_chat_model(

@@ -14,6 +14,7 @@ from services.demo.data import write_data
 from services.demo.difficulty import Difficulty
 from services.launcher.processes.temporary_services import run_replicas
 from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_limits
+from services.learner.config import LearnerConfig
 from services.learner.queue.problems import EncodedProblem, read_problems
 from shared.clients import RolloutClient
 from shared.errors import IbtpoError, Unavailable
@@ -21,6 +22,7 @@ from shared.protocol.grow import GrowRequest
 from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
 from shared.runtime.client import http_client
+from shared.runtime.config import load_config
 from shared.tree.diagnostics import measure_accuracy
 from shared.tree.expansion import IndependentSampler
 
@@ -34,22 +36,39 @@ class EvaluateArguments:
 
     model: Path
     data: Path | None
-    k: int
-    problems: int
-    max_tokens: int
-    temperature: float
+    preset: str | None
+    settings: tuple[str, ...]
+    """What is given of the learner's settings."""
+    temperature: float | None
     seed: int
     replicas: int
+
+    @property
+    def config(self) -> str | Path:
+        """The preset or file, else the config.toml of the run whose policy the model is, else the demo's preset."""
+        beside = self.model.resolve().parent / "config.toml"
+        return self.preset or (beside if beside.is_file() else "demo")
+
+    def load(self) -> LearnerConfig:
+        """How the run of this configuration evaluates."""
+        data = str(self.data or "unused")
+        fixed = (f"learner.model={self.model}", f"learner.data={data}")
+        return load_config(LearnerConfig, "learner", self.config, (*fixed, *self.settings))
 
 
 def evaluate(arguments: EvaluateArguments) -> int:
     """Answers every problem k times and prints the accuracy; returns the exit code."""
     console = Console()
     check_model(arguments.model)
+    config = arguments.load()
+    probe = {"sampler": IndependentSampler(initial_draws=config.evaluation.k), "merge_equal_draws": False}
+    probe |= {"max_tokens": config.evaluation.max_tokens} if config.evaluation.max_tokens else {}
+    probe |= {"temperature": arguments.temperature} if arguments.temperature is not None else {}
+    growth = config.growth.model_copy(update=probe)
     with tempfile.TemporaryDirectory(prefix="ibtpo-eval-") as folder:
-        problems = _load_problems(arguments, Path(folder))
-        trees = asyncio.run(_answer_problems(arguments, problems, Path(folder), console))
-    console.print(summarize_answers(trees, arguments.k), highlight=False)
+        problems = _load_problems(arguments, config, growth, Path(folder))
+        trees = asyncio.run(_answer_problems(arguments, growth, problems, Path(folder), console))
+    console.print(summarize_answers(trees, config.evaluation.k), highlight=False)
     return 0
 
 
@@ -68,10 +87,10 @@ def summarize_answers(trees: Sequence[ScoredTree], k: int) -> str:
 
 
 async def _answer_problems(
-    arguments: EvaluateArguments, problems: Sequence[EncodedProblem], folder: Path, console: Console
+    arguments: EvaluateArguments, growth: Growth, problems: Sequence[EncodedProblem], folder: Path, console: Console
 ) -> list[ScoredTree]:
     async with (
-        run_replicas(arguments.model, arguments.replicas, folder) as urls,
+        run_replicas(arguments.model, arguments.replicas, folder, arguments.config) as urls,
         http_client(None, ANSWER_SECONDS) as http,
     ):
         capacity = asyncio.Semaphore(PROBLEMS_PER_REPLICA * len(urls))
@@ -84,7 +103,7 @@ async def _answer_problems(
                 progress.advance(bar)
                 return tree
 
-            requests = [_make_request(arguments, problem, index) for index, problem in enumerate(problems)]
+            requests = [_make_request(arguments, growth, problem, index) for index, problem in enumerate(problems)]
             try:
                 async with asyncio.TaskGroup() as group:
                     pairs = zip(cycle(urls), requests, strict=False)
@@ -94,12 +113,7 @@ async def _answer_problems(
     return [task.result() for task in tasks]
 
 
-def _make_request(arguments: EvaluateArguments, problem: EncodedProblem, index: int) -> GrowRequest:
-    growth = Growth(
-        sampler=IndependentSampler(initial_draws=arguments.k),
-        temperature=arguments.temperature,
-        max_tokens=arguments.max_tokens,
-    )
+def _make_request(arguments: EvaluateArguments, growth: Growth, problem: EncodedProblem, index: int) -> GrowRequest:
     return GrowRequest(
         prompt_ids=problem.prompt_ids,
         kind=problem.kind,
@@ -109,9 +123,12 @@ def _make_request(arguments: EvaluateArguments, problem: EncodedProblem, index: 
     )
 
 
-def _load_problems(arguments: EvaluateArguments, folder: Path) -> tuple[EncodedProblem, ...]:
-    data = arguments.data
-    if data is None:
-        data = write_data(folder, Difficulty(), 1, arguments.problems, arguments.seed).heldout
-    limits = read_limits(arguments.model, arguments.max_tokens)
-    return read_problems((data,), load_prompt_encoder(arguments.model), limits, arguments.problems)
+def _load_problems(
+    arguments: EvaluateArguments, config: LearnerConfig, growth: Growth, folder: Path
+) -> tuple[EncodedProblem, ...]:
+    num_problems = config.evaluation.problems
+    paths = (arguments.data,) if arguments.data else config.held_out
+    if not paths:
+        paths = (write_data(folder, Difficulty(), 1, num_problems, arguments.seed).heldout,)
+    limits = read_limits(arguments.model, growth.max_tokens)
+    return read_problems(paths, load_prompt_encoder(arguments.model), limits, num_problems)

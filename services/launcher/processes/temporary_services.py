@@ -15,10 +15,15 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "REDIS_URL": "", "IBTPO_TOKEN": "", "IBT
 
 
 @asynccontextmanager
-async def run_replicas(model: Path, num_replicas: int, folder: Path) -> AsyncIterator[tuple[str, ...]]:
-    """Yields the URLs of replicas that serve the model, once all are ready. Logs and weights lie in `folder`."""
+async def run_replicas(
+    model: Path, num_replicas: int, folder: Path, config: str | Path | None = None
+) -> AsyncIterator[tuple[str, ...]]:
+    """Yields the URLs of replicas that serve the model, once all are ready. Logs and weights lie in `folder`.
+
+    The verifier knows the kinds of `config`, a preset or a file.
+    """
     async with _TemporaryServices.open(folder) as services:
-        (verifier,) = await services.start("verifier")
+        (verifier,) = await services.start("verifier", options=("--config", str(config)) if config else ())
         names = [f"rollout-{number}" for number in range(1, num_replicas + 1)]
         yield await services.start(*names, settings=_replica_settings(model, verifier, folder))
 
@@ -55,9 +60,9 @@ class _TemporaryServices:
             await stop_in_order(services._services)
             await guard.close()
 
-    async def start(self, *names: str, settings: Sequence[str] = ()) -> tuple[str, ...]:
+    async def start(self, *names: str, settings: Sequence[str] = (), options: Sequence[str] = ()) -> tuple[str, ...]:
         """Starts these services; returns their URLs once they are ready."""
-        started = [Service(self._make_spec(name, settings), self._guard, _ignore) for name in names]
+        started = [Service(self._make_spec(name, settings, options), self._guard, _ignore) for name in names]
         self._services += started
         for service in started:
             await service.start()
@@ -65,10 +70,10 @@ class _TemporaryServices:
             await service.wait_ready(READY_SECONDS)
         return tuple(service.url for service in started)
 
-    def _make_spec(self, name: str, settings: Sequence[str]) -> ServiceSpec:
+    def _make_spec(self, name: str, settings: Sequence[str], options: Sequence[str]) -> ServiceSpec:
         command, url_file = name.partition("-")[0], self._folder / f"{name}.url"
         every = ("host=127.0.0.1", "port={port}", f"url_file={url_file}", *settings)
-        arguments = (command, *(f"{command}.{setting}" for setting in every))
+        arguments = (command, *options, *(f"{command}.{setting}" for setting in every))
         return ServiceSpec(
             name=name,
             command=(sys.executable, "-m", "services.launcher.cli", *arguments),
