@@ -153,6 +153,8 @@ def _render_graph(panel: Panel) -> timeseries.Panel:
     picture = picture.unit("short").axis_label(word) if word != panel.unit else picture.unit(panel.unit)
     if panel.style is Style.STACK or panel.unit != "none":
         picture = picture.axis_soft_min(0)
+    if panel.unit == "percentunit":
+        picture = picture.axis_soft_max(0.01)  # where all are 0, Grafana would draw up to 10,000%
     if panel.style is Style.POINTS:
         return picture.draw_style(kinds.GraphDrawStyle.POINTS).point_size(4)
     if panel.style is Style.STACK:

@@ -1,7 +1,6 @@
 """The drills, in this order, on one composed system: it is brought up once and taken down at the end."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,14 +150,6 @@ def test_every_panel_is_answered_with_data() -> None:
         elif all(one["value"][1] == "NaN" for one in found):
             failed.append((panel, expression))
     assert (empty, failed) == ([], [])
-
-
-@pytest.mark.skipif("IBTPO_PICTURES" not in os.environ, reason="IBTPO_PICTURES names no directory for pictures")
-def test_the_dashboards_are_drawn_for_the_docs() -> None:
-    from tests.containers.pictures import draw_all
-
-    drawn = draw_all(stack.ROOT / os.environ["IBTPO_PICTURES"])
-    assert {path.stem for path in drawn} >= {"balance", "throughput", "verifier"}
 
 
 def test_every_series_that_an_alert_reads_is_there() -> None:

@@ -11,17 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from services.learner.metrics import LearnerMetrics, StepResult
-from services.rollout.engines.embedded.metrics import EmbeddedCounters, EmbeddedMetrics
-from services.rollout.engines.sglang import SglangMetrics
-from services.rollout.metrics import RolloutMetrics
-from services.verifier.metrics import VerifierMetrics
 from shared.protocol.figures import Shown, StepFigures, charts, figures_in
-from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
-from shared.tree.draw import WeightVersion
+from tests.manifests.exported import evaluation, metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
@@ -247,13 +241,10 @@ def _values_of_labels() -> dict[tuple[str, str], set[str]]:
     """The values of each label of each series, of services that have just started; an accuracy has none before it is
     measured."""
     learner = LearnerMetrics()
-    version = WeightVersion(1, 0)
-    learner.record_evaluation(
-        Evaluation(step=0, version=version, k=1, avg_at_k=1, pass_at_k=1, problems=1, standard_error=0)
-    )
+    learner.record_evaluation(evaluation())
     accuracy = [metric for metric in learner.registry.collect() if metric.name == "ibtpo_learner_held_out_accuracy"]
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for metric in [*_metrics(LearnerMetrics()), *accuracy]:
+    for metric in [*metrics_of(LearnerMetrics()), *accuracy]:
         for sample in metric.samples:
             for label, value in sample.labels.items():
                 values[sample.name, label].add(value)
@@ -265,20 +256,7 @@ def _exported() -> set[str]:
     learner = LearnerMetrics()
     learner.record_step(StepFigures(**dict.fromkeys(StepFigures.model_fields, 1)), StepResult.UPDATED)
     requests = {f"ibtpo_{name}_http_requests_total" for name in ("rollout", "learner", "verifier")}
-    return requests | {name for metric in _metrics(learner) for name in _names(metric)}
-
-
-def _metrics(learner: LearnerMetrics) -> Iterator[Metric]:
-    """The series of the services, except those of their HTTP middleware."""
-    learner.show_accounts(Accounts)
-    learner.show_status(lambda: RunStatus(run="r", state=RunState.STARTING))
-    verifier, sglang = VerifierMetrics(CollectorRegistry()), CollectorRegistry()
-    verifier.add_kind("math")
-    verifier.add_pool("math")
-    SglangMetrics(sglang)
-    for registry in (RolloutMetrics().registry, learner.registry, verifier.registry, sglang):
-        yield from registry.collect()
-    yield from EmbeddedMetrics(EmbeddedCounters()).collect()
+    return requests | {name for metric in metrics_of(learner) for name in _names(metric)}
 
 
 def _names(metric: Metric) -> set[str]:
