@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
 from shared.runtime.config import SHARED, OptionalUrl, Token
@@ -138,7 +139,7 @@ class EvaluationConfig(_Table):
 
     every: int = Field(0, ge=0, description="Steps between evaluations; 0: only before and after")
     k: int = Field(8, gt=0, description="Independent answers per problem")
-    problems: int = Field(128, gt=0, description="How many of the held-out problems, from the first on")
+    problems: int = Field(128, gt=0, description="How many problems of each held-out file, from the first on")
     max_tokens: int | None = Field(None, gt=0, description="None: as in training")
     problems_per_replica: int = Field(8, gt=0, description="Problems in flight on one replica")
     deadline_seconds: float = Field(600.0, gt=0, description="Problems without an answer by then are left out")
@@ -199,6 +200,10 @@ class LearnerConfig(_Table):
     )
     held_out: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = Field(
         (), description="Problems to evaluate on; none: no evaluation"
+    )
+
+    chat_template_kwargs: JsonObject = Field(
+        {}, description="Given to the chat template with the messages, such as {enable_thinking = false}"
     )
 
     method: Method = Field(

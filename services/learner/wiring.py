@@ -22,7 +22,7 @@ from services.learner.metrics import LearnerMetrics
 from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Intake
-from services.learner.queue.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
+from services.learner.queue.problems import ProblemLimits, ProblemSet, fingerprint, prompt_encoder, read_problems
 from services.learner.queue.task_sequence import TaskSequence
 from services.learner.queue.vetting import KeyVetting
 from services.learner.ranks import RankWorkers
@@ -67,12 +67,14 @@ class LearnerService:
         checkpoints = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
         self._checkpoint = checkpoint = _starting_point(config, checkpoints)
         self.ranks = ranks = _load_rank0(config, checkpoint, process_group)
-        train, held_out = _read_problems(config, ranks.policy)
+        train_set, held_out_set = _read_problems(config, ranks.policy)
+        train, held_out = train_set.problems, held_out_set.problems
         sequence = TaskSequence(config.run, config.seed, train, config.growth, config.score)
         state = _initial_state(checkpoint, fingerprint(train), config.seed)
         growth = sequence.growth_fingerprint
         self._has_new_growth = state.progress.growth not in ("", growth)
         self._progress = progress = Progress(config, state.progress.model_copy(update={"growth": growth}))
+        progress.note = "; ".join(filter(None, (train_set.note, held_out_set.note)))
         ledger = state.ledger.load()
         feed = Feed(streams, sequence, ledger, lambda: progress.capacity)
         intake = Intake(
@@ -217,8 +219,8 @@ def _initial_state(checkpoint: Checkpoint | None, data: str, seed: int) -> Learn
         )
     if state.progress.data != data:
         raise InvalidInput(
-            f"checkpoint {checkpoint.directory} was trained on other problems than those in learner.data, so it cannot "
-            "be resumed on these: give the earlier data, or another run_dir for a new run"
+            f"checkpoint {checkpoint.directory} was trained on other problems, "
+            "so it cannot be resumed on these: give the earlier data, or another run_dir for a new run"
         )
     return state
 
@@ -246,14 +248,12 @@ def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_gro
     return RankWorkers(process_group, policy, Trainer(policy, reference, config, process_group))
 
 
-def _read_problems(
-    config: LearnerConfig, policy: Policy
-) -> tuple[tuple[EncodedProblem, ...], tuple[EncodedProblem, ...]]:
+def _read_problems(config: LearnerConfig, policy: Policy) -> tuple[ProblemSet, ProblemSet]:
     """Training problems and held-out problems."""
-    encode = prompt_encoder(policy.tokenizer)
+    encode = prompt_encoder(policy.tokenizer, config.chat_template_kwargs)
     max_answer = max(config.growth.max_tokens, config.evaluation.max_tokens or 0)
     limits = ProblemLimits(policy.model.vocab_size, policy.model.context_length, max_answer)
-    held_out = read_problems(config.held_out, encode, limits) if config.held_out else ()
+    held_out = read_problems(config.held_out, encode, limits) if config.held_out else ProblemSet()
     return read_problems(config.data, encode, limits), held_out
 
 

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from shared.errors import InvalidInput
 from shared.tree.expansion import AnySampler, for_vocabulary
+from shared.tree.prompt import prompt_ids
 from shared.tree.segmentation import Segmenter
 from shared.tree.vocabulary import bytes_of_tokens
 from shared.weights import stop_token_ids
@@ -45,9 +46,12 @@ class Vocabulary:
         return self._prepared[sampler]
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """The ids of a text, without special tokens added."""
-        # a batch of one: unlike `encode` it lets other threads run meanwhile
-        return tuple(self.tokenizer.encode_batch([text], add_special_tokens=False)[0].ids)
+        """The ids of a text as a prompt, by the rule of `prompt_ids`."""
+        # batches of one: unlike `encode` they let other threads run meanwhile
+        plain, with_specials = (
+            self.tokenizer.encode_batch([text], add_special_tokens=add)[0].ids for add in (False, True)
+        )
+        return prompt_ids(plain, with_specials)
 
     def decode(self, token_ids: tuple[int, ...]) -> str:
         """The text of the tokens without stop tokens; bytes that are not UTF-8 become U+FFFD."""

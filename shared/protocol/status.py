@@ -33,6 +33,16 @@ class Accounts(Message):
     foreign: int = 0
 
 
+class FileAccuracy(Message):
+    """Held-out accuracy on the problems of one file."""
+
+    file: str
+    avg_at_k: float
+    pass_at_k: float
+    problems: int
+    standard_error: float
+
+
 class Evaluation(Message):
     """Held-out accuracy of one policy version: avg@k and pass@k over `problems`."""
 
@@ -43,6 +53,8 @@ class Evaluation(Message):
     pass_at_k: float
     problems: int
     standard_error: float
+    files: tuple[FileAccuracy, ...] = ()
+    """Of each file, where there are several."""
     engine_gap: float | None = None
     """Mean |learner − engine| log-probability over answers that this version alone sampled."""
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from shared.protocol.message import JsonObject, Message
 from shared.protocol.names import Kind
@@ -17,10 +17,18 @@ def _by_name(value: object) -> object:
     return {"kind": value} if isinstance(value, str) else value
 
 
-class Problem(Message):
-    """One row of a data set: a prompt (text, or chat messages for the template) and how its answers are judged."""
+def _id_as_text(value: object) -> object:
+    """Lets ids be integers, as many data sets have them."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    id: str = Field(max_length=256)
+
+class Problem(Message):
+    """One row of a data set: a prompt (text, or chat messages for the template) and how its answers are judged. It may
+    have other columns, which nobody reads."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: Annotated[str, BeforeValidator(_id_as_text)] = Field(max_length=256)
     prompt: str | tuple[dict[str, str], ...] = Field(min_length=1)
     kind: Kind
     answer_key: JsonObject

@@ -1,15 +1,23 @@
 """The problems of a run: read from JSON lines, with their prompts as token ids."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
+
+from jinja2 import TemplateError
 
 from shared.errors import InvalidInput
 from shared.files import read_rows
 from shared.protocol.task import Problem
+from shared.runtime.logs import event_logger
+from shared.tree.prompt import prompt_ids
+
+log = event_logger(__name__)
 
 Prompt: TypeAlias = str | tuple[dict[str, str], ...]
 Encoder: TypeAlias = Callable[[Prompt], tuple[int, ...]]
@@ -23,8 +31,15 @@ class EncodedProblem:
     prompt_ids: tuple[int, ...]
     kind: str
     answer_key: dict[str, Any]
+    source: str = ""
+    """A hash of the prompt as the row has it; a template may render it otherwise on another day."""
     where: str = ""
     """`file:line`."""
+
+    @property
+    def file(self) -> str:
+        """The file that it is from."""
+        return self.where.rpartition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +50,96 @@ class ProblemLimits:
     context_length: int
     max_answer_tokens: int
 
+    def refusal(self, problem: EncodedProblem) -> str:
+        """Why a problem is too long; empty if it is not."""
+        tokens, answer = len(problem.prompt_ids), self.max_answer_tokens
+        if tokens + answer <= self.context_length:
+            return ""
+        return (
+            f"a prompt of {tokens} tokens and an answer of {answer} exceed the policy's context of "
+            f"{self.context_length}; shorten it or lower growth.max_tokens"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSet:
+    """The problems of some files, and what is to be said of the rows that were left out."""
+
+    problems: tuple[EncodedProblem, ...] = ()
+    note: str = ""
+
 
 def read_problems(
     paths: Iterable[Path], encode: Encoder, limits: ProblemLimits, at_most: int | None = None
-) -> tuple[EncodedProblem, ...]:
-    """The rows of the files, or the first `at_most`. InvalidInput names file and line of the first that is unusable."""
-    rows = islice(((where, problem) for path in paths for where, problem in read_rows(path, Problem)), at_most)
-    problems = tuple(_encode(problem, where, encode, limits) for where, problem in rows)
+) -> ProblemSet:
+    """The rows of the files, or the first `at_most` of each. A row that is too long for the policy is left out.
+
+    InvalidInput names file and line of the first row that is unusable otherwise.
+    """
+    paths = tuple(paths)
+    problems: list[EncodedProblem] = []
+    too_long: list[str] = []
+    for path in paths:
+        for problem in _read_file(path, encode, limits, at_most):
+            reason = limits.refusal(problem)
+            if reason:
+                too_long.append(f"{problem.where}: {reason}")
+            else:
+                problems.append(problem)
+    if not problems and too_long:
+        raise InvalidInput(f"{too_long[0]} ({len(too_long)} problems, all too long)")
     if not problems:
         raise InvalidInput(f"no problems in {', '.join(map(str, paths))}: one JSON object per line is expected")
-    return problems
+    if not too_long:
+        return ProblemSet(tuple(problems))
+    note = f"{len(too_long)} of {len(too_long) + len(problems)} problems are left out, the first {too_long[0]}"
+    log.warning("problems_left_out", problems=len(too_long), first=too_long[0])
+    return ProblemSet(tuple(problems), note)
 
 
-def prompt_encoder(tokenizer: Any) -> Encoder:
-    """Encodes text as the tokenizer does, and chat messages by its template, up to where the answer begins."""
+def _read_file(path: Path, encode: Encoder, limits: ProblemLimits, at_most: int | None) -> Iterator[EncodedProblem]:
+    """The problems of a file. Columns that a problem has no use for are named in the log."""
+    where_of_id: dict[str, str] = {}
+    ignored: set[str] = set()
+    for where, problem in islice(read_rows(path, Problem), at_most):
+        if problem.id in where_of_id:
+            raise InvalidInput(
+                f"{where}: the id {problem.id!r} is that of {where_of_id[problem.id]}; give every row one of its own"
+            )
+        where_of_id[problem.id] = where
+        ignored |= (problem.model_extra or {}).keys()
+        yield _encode(problem, where, encode, limits)
+    if ignored:
+        log.info("columns_ignored", file=str(path), columns=sorted(ignored))
+
+
+def first_of_each_file(problems: Iterable[EncodedProblem], at_most: int) -> tuple[EncodedProblem, ...]:
+    """The first `at_most` problems of each file."""
+    taken: Counter[str] = Counter()
+    chosen = []
+    for problem in problems:
+        taken[problem.file] += 1
+        if taken[problem.file] <= at_most:
+            chosen.append(problem)
+    return tuple(chosen)
+
+
+def prompt_encoder(tokenizer: Any, settings: Mapping[str, Any] = MappingProxyType({})) -> Encoder:
+    """Encodes text by the rule of `prompt_ids`, and chat messages by the tokenizer's template, up to where the answer
+    begins."""
 
     def encode(prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
-            return tuple(tokenizer(prompt)["input_ids"])
+            plain = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            return prompt_ids(plain, tokenizer(prompt)["input_ids"])
         if tokenizer.chat_template is None:
             raise ValueError("the prompt is chat messages, but the policy's tokenizer has no chat template; give text")
-        text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+        try:
+            text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True, **settings)
+        except (TemplateError, TypeError, LookupError, AttributeError) as error:
+            raise ValueError(
+                f"the chat template refuses these messages: {error}; change them, or learner.chat_template_kwargs"
+            ) from error
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     return encode
@@ -65,7 +149,8 @@ def fingerprint(problems: Sequence[EncodedProblem]) -> str:
     """A hash of the problems: a run can only be resumed on the same ones."""
     digest = hashlib.sha256()
     for problem in problems:
-        digest.update(repr((problem.id, problem.prompt_ids, problem.kind, sorted(problem.answer_key.items()))).encode())
+        prompt, key = problem.source or problem.prompt_ids, sorted(problem.answer_key.items())
+        digest.update(repr((problem.id, prompt, problem.kind, key)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -73,19 +158,15 @@ def _encode(problem: Problem, where: str, encode: Encoder, limits: ProblemLimits
     if not problem.kind:
         raise InvalidInput(f"{where}: kind is empty: nobody would judge the answers; give math, code or your own")
     try:
-        prompt_ids = encode(problem.prompt)
+        token_ids = encode(problem.prompt)
     except ValueError as error:
         raise InvalidInput(f"{where}: {error}") from error
-    if not prompt_ids:
+    if not token_ids:
         raise InvalidInput(f"{where}: the prompt of problem {problem.id!r} has no tokens")
-    if max(prompt_ids) >= limits.vocab_size:
+    if max(token_ids) >= limits.vocab_size:
         raise InvalidInput(
-            f"{where}: the tokenizer gives token {max(prompt_ids)}, but the model has {limits.vocab_size} tokens: "
+            f"{where}: the tokenizer gives token {max(token_ids)}, but the model has {limits.vocab_size} tokens: "
             "take the tokenizer of this model"
         )
-    if len(prompt_ids) + limits.max_answer_tokens > limits.context_length:
-        raise InvalidInput(
-            f"{where}: a prompt of {len(prompt_ids)} tokens and an answer of {limits.max_answer_tokens} exceed the "
-            f"policy's context of {limits.context_length}; drop the row or lower growth.max_tokens"
-        )
-    return EncodedProblem(problem.id, prompt_ids, problem.kind, problem.answer_key, where)
+    source = hashlib.sha256(repr(problem.prompt).encode()).hexdigest()[:16]
+    return EncodedProblem(problem.id, token_ids, problem.kind, problem.answer_key, source, where)

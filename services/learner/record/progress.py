@@ -26,6 +26,8 @@ class Progress:
         self.message = ""
         self.warning = ""
         """What is wrong with the last steps; shown where there is no message."""
+        self.note = ""
+        """What is to be said of the whole run; shown where there is nothing else to say."""
         self.figures = StepFigures()
         """Of the last step."""
         self.published: WeightVersion | None = None

@@ -3,19 +3,19 @@
 import asyncio
 import contextlib
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
 
 from services.learner.config import EvaluationConfig
-from services.learner.queue.problems import EncodedProblem
+from services.learner.queue.problems import EncodedProblem, first_of_each_file
 from shared.clients import RolloutClient
 from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.protocol.grow import GrowRequest
 from shared.protocol.replica import ReplicaInfo, ReplicaState
-from shared.protocol.status import Evaluation
+from shared.protocol.status import Evaluation, FileAccuracy
 from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
@@ -52,7 +52,7 @@ class Evaluator:
         config: EvaluationConfig,
     ) -> None:
         self._http = http
-        self._problems = problems[: config.problems]
+        self._problems = first_of_each_file(problems, config.problems)
         self._growth = probe_growth(growth, config)
         self._config = config
         self._streams = streams
@@ -74,7 +74,11 @@ class Evaluator:
         if missing := len(self._problems) - len(answers):
             log.error("evaluation_incomplete", version=str(version), problems=len(self._problems), missing=missing)
         trees = tuple(answers[number] for number in sorted(answers))
-        return Probe(make_evaluation((tree.rewards for tree in trees), step, version, self._config.k), trees)
+        rewards_of_file: dict[str, list[Sequence[float]]] = defaultdict(list)
+        for number in sorted(answers):
+            rewards_of_file[self._problems[number].file].append(answers[number].rewards)
+        evaluation = make_evaluation((tree.rewards for tree in trees), step, version, self._config.k)
+        return Probe(evaluation.model_copy(update={"files": _accuracy_of_files(rewards_of_file)}), trees)
 
     async def _answer(
         self, number: int, version: WeightVersion, replicas: "_ReplicaPool", answers: dict[int, ScoredTree]
@@ -178,6 +182,24 @@ def probe_growth(growth: Growth, config: EvaluationConfig) -> Growth:
             "max_tokens": config.max_tokens or growth.max_tokens,
             "merge_equal_draws": False,
         }
+    )
+
+
+def _accuracy_of_files(rewards_of_file: Mapping[str, Sequence[Sequence[float]]]) -> tuple[FileAccuracy, ...]:
+    """Empty for one file: its accuracy is the evaluation's."""
+    if len(rewards_of_file) < 2:
+        return ()
+    measured = ((file, measure_accuracy(rewards)) for file, rewards in rewards_of_file.items())
+    return tuple(
+        FileAccuracy(
+            file=file,
+            avg_at_k=accuracy.avg_at_k,
+            pass_at_k=accuracy.pass_at_k,
+            problems=accuracy.num_problems,
+            standard_error=accuracy.avg_error,
+        )
+        for file, accuracy in measured
+        if accuracy is not None
     )
 
 

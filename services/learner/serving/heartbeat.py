@@ -75,7 +75,7 @@ class LearnerHeartbeat:
     def status(self) -> RunStatus:
         """The run's status, with replicas and queues as of the last beat."""
         status = self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
-        message = status.message or self._complaint() or self._progress.warning
+        message = status.message or self._complaint() or self._progress.warning or self._progress.note
         return status.model_copy(update={"message": message})
 
     def _complaint(self) -> str:

@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from services.learner.queue.problems import EncodedProblem, ProblemLimits, fingerprint, prompt_encoder, read_problems
+from services.learner.queue.problems import (
+    EncodedProblem,
+    ProblemLimits,
+    fingerprint,
+    first_of_each_file,
+    prompt_encoder,
+    read_problems,
+)
 from shared.errors import InvalidInput
 from tests.learner.policies import VOCAB_SIZE, write_policy
 
@@ -19,7 +27,7 @@ TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}{% if add_gene
 def read(tmp_path: Path, policy_dir: Path, *lines: Any, limits: ProblemLimits = LIMITS) -> tuple[EncodedProblem, ...]:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
-    return read_problems([path], prompt_encoder(AutoTokenizer.from_pretrained(policy_dir)), limits)
+    return read_problems([path], prompt_encoder(AutoTokenizer.from_pretrained(policy_dir)), limits).problems
 
 
 def test_prompts_are_read_in_the_policys_tokens(tmp_path: Path, policy_dir: Path) -> None:
@@ -38,15 +46,12 @@ def test_messages_go_through_the_chat_template_up_to_the_answer(tmp_path: Path) 
     ("line", "complaint"),
     [
         ("{", r"rows.jsonl:2: not JSON: "),
-        (ROW | {"promt": "x"}, r"rows.jsonl:2: promt: Extra inputs"),
         ({"id": "a"}, r"rows.jsonl:2: prompt: Field required"),
         (ROW | {"prompt": ""}, r"rows.jsonl:2: prompt"),
-        (ROW | {"prompt": " "}, r"rows.jsonl:2: the prompt of problem 'a' has no tokens"),
-        (
-            ROW | {"prompt": "w0 " * 60},
-            r"60 tokens and an answer of 16 exceed .* context of 64; drop the row",
-        ),
-        (ROW | {"prompt": [{"role": "user", "content": "w1"}]}, r"no chat template; give text"),
+        (ROW | {"id": "b", "prompt": " "}, r"rows.jsonl:2: the prompt of problem 'b' has no tokens"),
+        (ROW, r"rows.jsonl:2: the id 'a' is that of .*rows.jsonl:1; give every row one of its own"),
+        (ROW | {"id": "b", "kind": ""}, r"rows.jsonl:2: kind is empty"),
+        (ROW | {"id": "b", "prompt": [{"role": "user", "content": "w1"}]}, r"no chat template; give text"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_told_by_file_and_line(
@@ -54,6 +59,63 @@ def test_a_row_that_cannot_be_used_is_told_by_file_and_line(
 ) -> None:
     with pytest.raises(InvalidInput, match=complaint):
         read(tmp_path, policy_dir, ROW, line)
+
+
+def test_columns_and_integer_ids_of_other_tools_are_no_hindrance(tmp_path: Path, policy_dir: Path) -> None:
+    problems = read(tmp_path, policy_dir, ROW | {"id": 0, "source": "gsm8k"}, ROW | {"id": 1, "level": 3})
+    assert [one.id for one in problems] == ["0", "1"]
+
+
+def test_a_row_that_is_too_long_is_left_out_and_said(tmp_path: Path, policy_dir: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [ROW, ROW | {"id": "b", "prompt": "w0 " * 60}, ROW | {"id": "c"}, ROW | {"id": "d", "prompt": "w0 " * 49}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    encode = prompt_encoder(AutoTokenizer.from_pretrained(policy_dir))
+    found = read_problems([path], encode, LIMITS)
+    assert [one.id for one in found.problems] == ["a", "c"]
+    assert "2 of 4 problems are left out, the first" in found.note
+    assert "rows.jsonl:2: a prompt of 60 tokens and an answer of 16 exceed" in found.note
+    with pytest.raises(InvalidInput, match="1 problems, all too long"):
+        read(tmp_path, policy_dir, rows[1])
+
+
+def test_the_first_of_each_file_are_taken_and_files_may_share_ids(tmp_path: Path, policy_dir: Path) -> None:
+    paths = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    for path in paths:
+        path.write_text("".join(json.dumps(ROW | {"id": number}) + "\n" for number in range(5)))
+    encode = prompt_encoder(AutoTokenizer.from_pretrained(policy_dir))
+    problems = first_of_each_file(read_problems(paths, encode, LIMITS).problems, 3)
+    assert [(Path(one.file).name, one.id) for one in problems] == [
+        (path.name, str(number)) for path in paths for number in range(3)
+    ]
+
+
+def test_a_template_gets_its_settings_and_does_not_make_other_problems(tmp_path: Path) -> None:
+    directory = write_policy(tmp_path / "chat", chat_template="{% if thinks %}w7{% else %}w8{% endif %}")
+    tokenizer, path = AutoTokenizer.from_pretrained(directory), tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(ROW | {"prompt": [{"role": "user", "content": "w1"}]}))
+    thinking, plain = (read_problems([path], prompt_encoder(tokenizer, {"thinks": on}), LIMITS) for on in (True, False))
+    assert [one.problems[0].prompt_ids for one in (thinking, plain)] == [(10,), (11,)]
+    assert fingerprint(thinking.problems) == fingerprint(plain.problems)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('no system role') }}", "{{ messages[0].name.first }}", "{{ messages[0]['content'] + 1 }}"],
+)
+def test_a_template_that_refuses_is_told_by_file_and_line(template: str, tmp_path: Path) -> None:
+    directory = write_policy(tmp_path / "chat", chat_template=template)
+    with pytest.raises(InvalidInput, match=r"rows.jsonl:1: the chat template refuses these messages: "):
+        read(tmp_path, directory, ROW | {"prompt": [{"role": "system", "content": "w0"}]})
+
+
+def test_a_text_has_the_tokenizers_beginning_once_and_never_its_end(tmp_path: Path, policy_dir: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(policy_dir)
+    specials = [("w9", 12), ("<eos>", 1)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("w9 $A <eos>", special_tokens=specials)
+    encode = prompt_encoder(tokenizer)
+    assert encode("w0 w1") == (12, 3, 4)
+    assert encode("w9 w0 w1") == (12, 3, 4)
 
 
 def test_a_row_that_is_not_utf8_is_refused(tmp_path: Path, policy_dir: Path) -> None:

@@ -14,7 +14,7 @@ from shared.errors import InvalidInput, Unavailable
 from shared.runtime.client import http_client
 from shared.runtime.serve import open_listener, serve_in_background
 
-TOKEN = "a" * 32
+TOKEN = "3f9c1b7e5a2d48069cb1e7f0d4a86253"
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ async def url() -> AsyncIterator[str]:
 
 
 def problems(*keys: dict[str, Any], kind: str = "math") -> list[EncodedProblem]:
-    return [EncodedProblem(f"p{row}", (3,), kind, key, f"rows.jsonl:{row}") for row, key in enumerate(keys, start=1)]
+    return [
+        EncodedProblem(f"p{row}", (3,), kind, key, where=f"rows.jsonl:{row}") for row, key in enumerate(keys, start=1)
+    ]
 
 
 async def vet(url: str, rows: list[EncodedProblem], token: str = TOKEN) -> None:
@@ -67,6 +69,6 @@ async def test_the_first_rows_of_many_are_named(url: str) -> None:
 
 async def test_a_wrong_token_is_said_and_a_verifier_that_is_away_is_waited_for(url: str) -> None:
     with pytest.raises(InvalidInput, match="the verifier refuses the learner's token"):
-        await vet(url, problems({"gold": "1"}), token="b" * 32)
+        await vet(url, problems({"gold": "1"}), token=TOKEN[::-1])
     with pytest.raises(Unavailable):
         await vet("http://127.0.0.1:9", problems({"gold": "1"}))
