@@ -14,6 +14,16 @@ from shared.tree.vocabulary import bytes_of_tokens
 from shared.weights import stop_token_ids
 
 _MAX_PREPARED = 64
+VOCABULARY_FILES = frozenset(
+    {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+        "config.json",
+    }
+)
+"""Of equal files the vocabularies are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +40,14 @@ class Vocabulary:
     def load(cls, bundle: Path) -> "Vocabulary":
         """Reads tokenizer.json and the stop tokens of an HF-layout directory; InvalidInput if they are missing."""
         try:
-            table = bytes_of_tokens(json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8")))
-            tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-        except (OSError, ValueError, KeyError) as error:
-            raise InvalidInput(f"the bundle in {bundle} has no usable tokenizer.json: {error}") from error
+            text = (bundle / "tokenizer.json").read_text(encoding="utf-8")
+            table = bytes_of_tokens(json.loads(text))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise InvalidInput(f"the bundle in {bundle} has no usable tokenizer.json: {error!r}") from error
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # the library raises nothing narrower
+            raise InvalidInput(f"the tokenizer.json in {bundle} makes no tokenizer: {error}") from error
         stop_ids = stop_token_ids(bundle, len(table), tokenizer.token_to_id)
         return cls(table, stop_ids, Segmenter(table, stop_ids), tokenizer)
 

@@ -4,16 +4,24 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+_MAX_TOKENS = 1 << 24
+"""Many times the largest vocabulary in use; what is made of a table takes memory by its highest id."""
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def bytes_of_tokens(tokenizer_json: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """The bytes of every token by its id, special and added tokens included; ids that no token has are empty."""
+    """The bytes of every token by its id, special and added tokens included; ids that no token has are empty.
+
+    ValueError, LookupError, TypeError or AttributeError for what is no tokenizer.
+    """
     model = tokenizer_json["model"]
     to_bytes = _byte_rule(tokenizer_json)
     token_of_id = {token_id: to_bytes(token) for token, token_id in _vocabulary(model)}
     for added in tokenizer_json.get("added_tokens") or ():
         token_of_id[added["id"]] = added["content"].encode()
+    for token_id in token_of_id:
+        if not 0 <= token_id < _MAX_TOKENS:
+            raise ValueError(f"token id {token_id} lies outside [0, {_MAX_TOKENS})")
     return tuple(token_of_id.get(token_id, b"") for token_id in range(max(token_of_id, default=-1) + 1))
 
 
