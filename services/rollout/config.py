@@ -93,7 +93,10 @@ class RolloutConfig(BaseModel):
     )
     grace_seconds: float = Field(20.0, ge=0, description="How long a drain waits for growing trees")
 
-    snapshots: Path = Field(Path("/dev/shm/ibtpo"), description="Directory for received weights")  # noqa: S108
+    snapshots: Path = Field(
+        Path("/dev/shm/ibtpo-{uid}"),  # noqa: S108
+        description="Directory for received weights, this user's alone; {uid} stands for the user's number",
+    )
     max_bundle_bytes: int = Field(64 * 2**30, gt=0, description="Largest policy bundle to accept")
     max_body_bytes: int = Field(8 * 2**20, gt=0, description="Largest request body to accept, weights aside")
     log_level: str = Field("info", description="debug, info, warning or error")
