@@ -1,16 +1,19 @@
 """The wire format of a bundle: magic, length of the manifest, manifest, then the files in its order."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, Unavailable
 from shared.protocol.weights import Manifest
 
 MAGIC = b"IBTPOW01"
 MAX_MANIFEST_BYTES = 1 << 20
 _LENGTH_BYTES = 8
 _CHUNK_BYTES = 1 << 20
+PATIENCE_SECONDS = 20.0
+_SLOWEST_BYTES_PER_SECOND = 1 << 20
 
 
 async def stream_bundle(manifest: Manifest, directory: Path) -> AsyncGenerator[bytes, None]:
@@ -37,11 +40,18 @@ def bundle_length(manifest: Manifest) -> int:
 
 
 class FrameReader:
-    """Reads a framed bundle from chunks of any size; holds at most one chunk and the header."""
+    """Reads a framed bundle from chunks of any size; holds at most one chunk and the header.
 
-    def __init__(self, stream: AsyncIterator[bytes]) -> None:
+    Whoever receives takes one bundle at a time, so no sender may be slower than 1 MiB a second for long: all waits for
+    chunks together take `patience_seconds`, and a second for each MiB that came. Unavailable beyond.
+    """
+
+    def __init__(self, stream: AsyncIterator[bytes], patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._stream = stream
         self._buffer = b""
+        self._patience_seconds = patience_seconds
+        self._waited_seconds = 0.0
+        self._num_bytes = 0
 
     async def manifest(self) -> Manifest:
         """The manifest in the header; InvalidInput when these bytes are no bundle."""
@@ -68,12 +78,12 @@ class FrameReader:
 
     async def end(self) -> None:
         """InvalidInput unless the stream ends here."""
-        async for chunk in self._stream:
-            self._buffer += chunk
-            if self._buffer:
-                break
-        if self._buffer:
-            raise InvalidInput("the bundle has bytes after its last file; it was not framed by its own manifest")
+        try:
+            while not self._buffer:
+                self._buffer = await self._receive_chunk()
+        except StopAsyncIteration:
+            return
+        raise InvalidInput("the bundle has bytes after its last file; it was not framed by its own manifest")
 
     async def _read(self, num_bytes: int, what: str) -> bytes:
         return b"".join([chunk async for chunk in self.chunks(num_bytes, what)])
@@ -82,7 +92,23 @@ class FrameReader:
         """A chunk of at least one byte."""
         while not self._buffer:
             try:
-                self._buffer = await anext(self._stream)
+                self._buffer = await self._receive_chunk()
             except StopAsyncIteration:
                 raise InvalidInput(f"the bundle ends within {what}; send it again") from None
         return self._buffer
+
+    async def _receive_chunk(self) -> bytes:
+        """The next chunk; StopAsyncIteration at the end."""
+        allowed_seconds = self._patience_seconds + self._num_bytes / _SLOWEST_BYTES_PER_SECOND
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(allowed_seconds - self._waited_seconds):
+                chunk = await anext(self._stream)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the bundle comes too slowly: {self._num_bytes} bytes in {allowed_seconds:.0f} s of waiting; "
+                "another sender has its turn"
+            ) from error
+        self._waited_seconds += time.monotonic() - started
+        self._num_bytes += len(chunk)
+        return chunk

@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 20
 def write_manifest(run: str, directory: Path, version: WeightVersion) -> Manifest:
     """Hashes the files of a snapshot directory (flat, as `transformers` saves a model) and writes their manifest
     beside them. InvalidInput when the directory holds no files or anything but plain files."""
-    files = tuple(_bundle_file(path) for path in _files_of(directory))
+    files = files_of(directory)
     manifest = Manifest(run=run, version=version, files=files, content_hash=content_hash(files))
     atomic_write(directory / MANIFEST_NAME, manifest.model_dump_json(), durable=True)
     return manifest
@@ -49,7 +49,13 @@ def check_manifest(manifest: Manifest) -> None:
         raise InvalidInput(f"content_hash is {manifest.content_hash}, but that of the listed files is {expected}")
 
 
-def _files_of(directory: Path) -> list[Path]:
+def files_of(directory: Path) -> tuple[BundleFile, ...]:
+    """The files of a snapshot directory with their checksums. InvalidInput when it holds none, or anything but plain
+    files. Blocking: reads them."""
+    return tuple(_bundle_file(path) for path in _paths_of(directory))
+
+
+def _paths_of(directory: Path) -> list[Path]:
     paths = sorted(path for path in directory.iterdir() if path.name != MANIFEST_NAME)
     for path in paths:
         if path.is_symlink() or not path.is_file():
