@@ -40,7 +40,7 @@ class End(StrEnum):
     SKIPPED = "skipped"
     """All rewards are equal: there is nothing to learn."""
     STALE = "stale"
-    """A token of its tree is more than `max_staleness` updates away."""
+    """A token of its tree is more than `max_staleness` updates away, or of weights that are not this run's."""
     FAILED = "failed"
     """The replicas gave it up (a dead letter), or its tree cannot be used."""
 

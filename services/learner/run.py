@@ -115,8 +115,9 @@ class Run:
         if reason := await self._retry(self._parts.streams.vet):
             log.warning("redis_may_lose_entries", reason=reason)
         at_least = self._progress.version.generation + 1
-        generation = await self._retry(lambda: self._parts.streams.lease.acquire(self._owner, at_least))
-        self._progress.begin_generation(generation)
+        lease = self._parts.streams.lease
+        generation = await self._retry(lambda: lease.acquire(self._owner, at_least))
+        self._progress.begin_generation(generation, lease.origin)
         log.info("lease_acquired", run=self._config.run, generation=generation, step=self._progress.step)
 
     async def execute(self, *, is_new: bool, has_new_growth: bool = False) -> None:

@@ -83,6 +83,7 @@ class LearnerService:
             ledger,
             feed,
             metrics,
+            origins=lambda: progress.origins,
             max_staleness=config.max_staleness,
             vocab_size=ranks.policy.model.vocab_size,
         )
@@ -107,7 +108,14 @@ class LearnerService:
         )
         self.run = run = Run(config, progress, parts, owner=f"{socket.gethostname()}:{config.run_dir.resolve()}")
         self._heartbeat = LearnerHeartbeat(
-            streams, progress, ledger, self._url, run.stop, run.lose_lease, lambda: parts.batches.silent_seconds
+            streams,
+            progress,
+            ledger,
+            self._url,
+            run.stop,
+            run.lose_lease,
+            lambda: parts.batches.silent_seconds,
+            lambda: intake.complaint,
         )
         metrics.show_accounts(lambda: ledger.accounts)
         metrics.show_status(self._heartbeat.status)

@@ -13,7 +13,7 @@ from shared.clients import LearnerClient
 from shared.errors import Unavailable
 from shared.protocol.replica import ReplicaInfo
 from shared.runtime.config import with_port
-from shared.runtime.loops import Periodic
+from shared.runtime.loops import Backoff, Periodic
 from shared.runtime.middleware import is_loopback
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
@@ -21,6 +21,7 @@ from shared.tree.draw import WeightVersion
 ANNOUNCE_SECONDS = 1.0
 _EXPIRE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 2.0
+_PULL_PAUSES = Backoff(first_seconds=_CATCH_UP_SECONDS, most_seconds=15.0)
 
 
 class ReplicaHeartbeat:
@@ -45,7 +46,7 @@ class ReplicaHeartbeat:
         """The loops to run while the service lives."""
         return (
             Periodic("announce", self.announce, every_seconds=ANNOUNCE_SECONDS),
-            Periodic("catch_up", self.catch_up, every_seconds=_CATCH_UP_SECONDS),
+            Periodic("catch_up", self.catch_up, every_seconds=_CATCH_UP_SECONDS, backoff=_PULL_PAUSES),
         )
 
     async def leave(self) -> None:
@@ -58,20 +59,26 @@ class ReplicaHeartbeat:
         await self._streams.replicas.announce(self._describe(), _EXPIRE_SECONDS)
 
     async def catch_up(self) -> None:
-        """Pulls the learner's weights if there are none yet, or if newer ones were published before the previous call
-        and have not arrived since. Does nothing while a bundle is arriving."""
+        """Pulls the learner's weights if there are none yet, or if newer ones, or those of a run that began again, were
+        published before the previous call and have not arrived since. Does nothing while a bundle is arriving, and
+        asks no second time for one that can never be served here."""
         if self._policy.is_receiving:
             self._missing = None
             return
         status = await self._streams.status_keys.read()
-        latest = status.version if status else None
-        if latest is None or (self._policy.version is not None and latest <= self._policy.version):
+        latest, served = status.version if status else None, self._policy.version
+        if status is not None and latest is not None:
+            self._policy.note_run(latest, status.max_staleness)
+        if latest is None or (served is not None and served >= latest and served.origin == latest.origin):
             self._missing = None
             return
-        if self._policy.version is None or self._missing is not None:
+        if latest == self._policy.refused:
+            return
+        is_published_before = self._missing is not None and self._missing.origin == latest.origin
+        if served is None or is_published_before:
             url = self._learner_url or await self._streams.status_keys.learner_url()
             if url:
-                await self._policy.pull(LearnerClient(self._http, url))
+                await self._policy.pull(LearnerClient(self._http, url), latest.origin)
         self._missing = latest
 
 

@@ -94,6 +94,7 @@ class RolloutMetrics:
         )
         self.generation = gauge(named("weight_generation"), "Generation of the weights")
         self.number = gauge(named("weight_number"), "Number of the weights served")
+        self.weights_stale = gauge(named("weights_stale"), "1 while the run would use no tree of the weights served")
         self.ib_score = Histogram(
             named("ib_score"),
             "Mean IB-Score of a tree's nodes with two draws or more",

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from services.rollout.engines.engine import Engine
 from services.rollout.metrics import LoadResult, RolloutMetrics
-from services.rollout.vocabulary import Vocabulary
+from services.rollout.vocabulary import VOCABULARY_FILES, Vocabulary
 from shared.clients import LearnerClient
-from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
+from shared.errors import Conflict, IbtpoError, InvalidInput, TooLarge, Unavailable
+from shared.protocol.weights import BundleFile
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
 from shared.weights import Snapshot, SnapshotStore
@@ -23,7 +24,7 @@ _SHORT_CHARACTERS = 4096
 
 class PolicyReceiver:
     """Versions only increase: a newer generation replaces an older one, and numbers grow within a generation
-    (docs/architecture.md)."""
+    (docs/architecture.md). Only where the run itself says that it began again do they begin again here."""
 
     def __init__(self, engine: Engine, store: SnapshotStore, metrics: RolloutMetrics, max_bytes: int) -> None:
         self._engine = engine
@@ -34,7 +35,12 @@ class PolicyReceiver:
         self._encoding = asyncio.Lock()
         self._pinned = AsyncExitStack()  # the served snapshot: an engine that restarts reads it again
         self._vocabulary: Vocabulary | None = None
+        self._vocabulary_files: frozenset[BundleFile] = frozenset()
         self._content_hash = ""
+        self._run_version: WeightVersion | None = None
+        self._max_staleness: int | None = None
+        self._problem = ""
+        self._refused: WeightVersion | None = None
 
     @property
     def version(self) -> WeightVersion | None:
@@ -43,8 +49,36 @@ class PolicyReceiver:
 
     @property
     def is_serving(self) -> bool:
-        """Whether a tree could be grown now."""
-        return self._vocabulary is not None and self._engine.version is not None
+        """Whether a tree could be grown now that the run would use."""
+        return self._vocabulary is not None and self._engine.version is not None and self.why_stale is None
+
+    @property
+    def why_stale(self) -> str | None:
+        """Why the run would use no tree of the served weights; None where it would, as far as is known."""
+        served, wanted = self.version, self._run_version
+        if served is None or wanted is None:
+            return None
+        if served.origin == wanted.origin and (
+            self._max_staleness is None or wanted.number - served.number <= self._max_staleness
+        ):
+            return None
+        reason = f"its weights are {served}, the run is at {wanted}"
+        return f"{reason}: {self._problem}" if self._problem else f"{reason}; they are on their way"
+
+    @property
+    def problem(self) -> str:
+        """Why the last weights that were sent are not served; empty when they are."""
+        return self._problem
+
+    @property
+    def refused(self) -> WeightVersion | None:
+        """The last version whose bundle came whole and can never be served here."""
+        return self._refused
+
+    def note_run(self, version: WeightVersion, max_staleness: int | None) -> None:
+        """Takes note of the version that the run has published, and of how much older its trees may be."""
+        self._run_version, self._max_staleness = version, max_staleness
+        self._metrics.weights_stale.set(self.why_stale is not None)
 
     @property
     def is_receiving(self) -> bool:
@@ -77,33 +111,48 @@ class PolicyReceiver:
         """Of the served bundle; empty before the first one arrived over HTTP."""
         return self._content_hash
 
-    async def receive(self, stream: AsyncIterator[bytes], expected: WeightVersion | None = None) -> WeightVersion:
-        """Stages, verifies and serves the bundle in `stream`; Conflict unless it is newer than the served one.
+    async def receive(
+        self, stream: AsyncIterator[bytes], expected: WeightVersion, run_origin: str | None = None
+    ) -> WeightVersion:
+        """Stages, verifies and serves the bundle of version `expected` in `stream`; Conflict unless it is newer than
+        the served one, or of `run_origin`, the origin of the run's weights, while the served one is not.
 
         The served bundle itself, sent again, is accepted.
         """
         # one bundle at a time: the disk has room for the served one and one more
         async with self._receiving:
-            if expected is not None:
-                self._refuse_older(expected)
-            snapshot = await self._store.receive(stream, self._max_bytes)
-            version = snapshot.version
-            if expected is not None and version != expected:
-                raise Conflict(f"the request announces version {expected}, its manifest says {version}")
-            if version == self.version and snapshot.manifest.content_hash == self._content_hash:
-                return version
-            self._refuse_older(version)
-            if version == self.version:
-                raise Conflict(f"version {version} is served with different contents: two learners share a generation")
-            await self._load(snapshot)
-        return version
+            self._refuse_older(expected, run_origin)
+            try:
+                await self._receive(stream, expected)
+            except IbtpoError as error:
+                self._metrics.weight_loads.labels(LoadResult.REFUSED).inc()
+                self._problem = str(error)
+                log.error("weights_refused", version=str(expected), reason=str(error))
+                raise
+            self._problem = ""
+            self._metrics.weights_stale.set(self.why_stale is not None)
+        return expected
 
-    async def pull(self, learner: LearnerClient) -> WeightVersion | None:
-        """Fetches the learner's latest bundle; None if it is no newer than the served one."""
+    async def _receive(self, stream: AsyncIterator[bytes], expected: WeightVersion) -> None:
+        try:
+            snapshot = await self._store.receive(stream, self._max_bytes)
+        except TooLarge:
+            self._refused = expected
+            raise
+        if snapshot.version != expected:
+            raise Conflict(f"the request announces version {expected}, its manifest says {snapshot.version}")
+        if expected != self.version:
+            await self._load(snapshot)
+        elif snapshot.manifest.content_hash != self._content_hash:
+            raise Conflict(f"version {expected} is served with different contents: two learners share a generation")
+
+    async def pull(self, learner: LearnerClient, run_origin: str | None = None) -> WeightVersion | None:
+        """Fetches the learner's latest bundle; None where `receive` finds a Conflict."""
         async with learner.latest_weights() as (version, bundle):
             try:
-                return await self.receive(bundle, version)
-            except Conflict:
+                return await self.receive(bundle, version, run_origin)
+            except Conflict as error:
+                log.warning("pulled_weights_refused", version=str(version), reason=str(error))
                 return None
 
     async def load_directory(self, directory: Path) -> None:
@@ -112,11 +161,19 @@ class PolicyReceiver:
         await self._engine.load(directory, WeightVersion(0, 0))
         self._vocabulary = vocabulary
 
-    def _refuse_older(self, version: WeightVersion) -> None:
+    def _refuse_older(self, version: WeightVersion, run_origin: str | None) -> None:
         served = self.version
-        if served is not None and version < served:
+        if served is None:
+            return
+        if served.origin == version.origin:
+            if version < served:
+                raise Conflict(
+                    f"version {version} is older than {served}, which is served: this replica follows a newer learner"
+                )
+        elif version.generation <= served.generation and version.origin != run_origin:
             raise Conflict(
-                f"version {version} is older than {served}, which is served: this replica follows a newer learner"
+                f"version {version} does not follow {served}, which is served and of another learner: it is taken once "
+                "the run's status names it"
             )
 
     async def _load(self, snapshot: Snapshot) -> None:
@@ -124,14 +181,17 @@ class PolicyReceiver:
         async with AsyncExitStack() as pinned:
             await pinned.enter_async_context(self._store.pin(snapshot))
             try:
-                vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
+                files = frozenset(file for file in snapshot.manifest.files if file.name in VOCABULARY_FILES)
+                vocabulary = self._vocabulary
+                if vocabulary is None or files != self._vocabulary_files:
+                    vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
                 await self._engine.load(snapshot.directory, snapshot.version)
-            except IbtpoError:
-                self._metrics.weight_loads.labels(LoadResult.REFUSED).inc()
+            except InvalidInput:
+                self._refused = snapshot.version
                 raise
             self._pinned, before = pinned.pop_all(), self._pinned
         await before.aclose()
-        self._vocabulary = vocabulary
+        self._vocabulary, self._vocabulary_files = vocabulary, files
         self._content_hash = snapshot.manifest.content_hash
         self._metrics.record_load(snapshot.version, time.monotonic() - started)
         log.info("weights_loaded", version=str(snapshot.manifest.version), seconds=time.monotonic() - started)

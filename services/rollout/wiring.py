@@ -1,10 +1,8 @@
 """Builds the rollout service from its configuration; only this module names concrete parts."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -14,10 +12,11 @@ from services.rollout.engines.engine import Engine
 from services.rollout.engines.sglang import ExternalServer, ManagedServer, SglangEngine, SglangMetrics
 from services.rollout.grower import TreeGrower
 from services.rollout.harvest import Harvest
-from services.rollout.heartbeat import ReplicaHeartbeat, choose_name, choose_url, is_abandoned
+from services.rollout.heartbeat import ReplicaHeartbeat, choose_name, choose_url
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
+from services.rollout.snapshot_directory import SnapshotDirectory, resolve_user
 from shared.clients import VerifierClient
 from shared.errors import Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
@@ -39,8 +38,8 @@ class RolloutService:
         self.name = choose_name(config.name)
         self.metrics = RolloutMetrics()
         self.engine = _build_engine(config, self.metrics)
-        self._snapshots = _prepare_directory(config.snapshots / config.run, self.name)
-        store = SnapshotStore(self._snapshots, keep=1, run=config.run)
+        self._snapshots = SnapshotDirectory(resolve_user(config.snapshots), config.run, self.name)
+        store = SnapshotStore(self._snapshots.path, keep=1, run=config.run)
         self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes)
         self.http = http_client(config.token, _HTTP_SECONDS)
         limits = BatchingLimits(verdict_seconds=config.verdict_seconds)
@@ -63,6 +62,10 @@ class RolloutService:
     def _why_not_ready(self) -> str | None:
         if self.policy.is_serving:
             return None
+        if (stale := self.policy.why_stale) is not None:
+            return stale
+        if self.policy.problem and self.policy.version is None:
+            return f"no weights yet: {self.policy.problem}"
         try:
             self.engine.limits  # noqa: B018 - raises before the first weights
         except Unavailable:
@@ -72,7 +75,7 @@ class RolloutService:
     @asynccontextmanager
     async def _run(self, app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(asyncio.to_thread, shutil.rmtree, self._snapshots, ignore_errors=True)
+            stack.push_async_callback(asyncio.to_thread, self._snapshots.remove)
             stack.push_async_callback(self.engine.close)
             await stack.enter_async_context(self.http)
             await stack.enter_async_context(self.rewards)
@@ -125,15 +128,8 @@ class RolloutService:
             state=ReplicaState.DRAINING if draining else serving,
             version=self.policy.version,
             trees_in_flight=in_flight,
+            problem=self.policy.problem,
         )
-
-
-def _prepare_directory(parent: Path, name: str) -> Path:
-    """Where this replica stages weights. Removes what killed replicas of this host left there: it may be memory."""
-    for directory in parent.glob("*"):
-        if is_abandoned(directory.name):
-            shutil.rmtree(directory, ignore_errors=True)
-    return parent / name
 
 
 def _build_engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:

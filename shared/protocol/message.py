@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 _MAX_DEPTH = 32
 
 

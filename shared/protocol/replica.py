@@ -8,16 +8,17 @@ from shared.tree.draw import WeightVersion
 
 class ReplicaState(StrEnum):
     WAITING = "waiting"
-    """No weights yet, or its engine is restarting: not ready."""
+    """No weights of the run yet, or too old ones, or its engine is restarting: not ready."""
     SERVING = "serving"
     DRAINING = "draining"
 
 
 class ReplicaInfo(Message):
-    """One live replica. `url` is where the learner pushes weights."""
+    """One live replica. `url` is where the learner pushes weights; `problem` is why it does not get them."""
 
     name: str
     url: str
     state: ReplicaState
     version: WeightVersion | None
     trees_in_flight: int = 0
+    problem: str = ""

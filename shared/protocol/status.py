@@ -65,6 +65,8 @@ class RunStatus(Message):
     run: str
     state: RunState
     version: WeightVersion | None = None
+    max_staleness: int | None = None
+    """How many updates older than `version` the weights of a tree may be."""
     step: int = 0
     total_steps: int = 0
     seconds: float = 0.0

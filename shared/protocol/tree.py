@@ -46,6 +46,11 @@ class ScoredTree(Message):
         return min(draw.oldest_version for draw in self.draws)
 
     @property
+    def versions(self) -> frozenset[WeightVersion]:
+        """The weights that sampled its tokens."""
+        return frozenset(span.version for draw in self.draws for span in draw.spans)
+
+    @property
     def rewards(self) -> tuple[float, ...]:
         """Of the draws that count."""
         return tuple(reward for draw in self.draws if (reward := draw.counted_reward) is not None)
@@ -53,7 +58,7 @@ class ScoredTree(Message):
     def staleness(self, version: WeightVersion) -> int:
         """How many updates lie between `version` and the farthest version that sampled one of its tokens: the oldest,
         or one of an abandoned generation that was ahead."""
-        return max(abs(version.number - span.version.number) for draw in self.draws for span in draw.spans)
+        return max(abs(version.number - sampled.number) for sampled in self.versions)
 
     def tree(self) -> Tree:
         """The tree of its draws."""
@@ -123,7 +128,7 @@ def _pack_draw(draw: Draw) -> dict[str, Any]:
         "logprobs": _pack("f", draw.logprobs),
         "sampling_logprobs": None if draw.sampling_logprobs is None else _pack("f", draw.sampling_logprobs),
         "step_ends": _pack("i", draw.step_ends),
-        "spans": [[span.version.generation, span.version.number, span.start, span.end] for span in draw.spans],
+        "spans": [_pack_span(span) for span in draw.spans],
         "finish": draw.finish.value,
         "reward": draw.reward,
     }
@@ -138,13 +143,22 @@ def _unpack_draw(body: dict[str, Any]) -> Draw:
         logprobs=_finite(_unpack("f", body["logprobs"])),
         sampling_logprobs=None if sampling is None else _finite(_unpack("f", sampling)),
         step_ends=_unpack("i", body["step_ends"]),
-        spans=tuple(
-            VersionSpan(WeightVersion(_natural(generation), _natural(number)), _natural(start), _natural(end))
-            for generation, number, start, end in body["spans"]
-        ),
+        spans=tuple(map(_unpack_span, body["spans"])),
         finish=Finish(body["finish"]),
         reward=body["reward"],
     )
+
+
+def _pack_span(span: VersionSpan) -> list[int | str]:
+    version = span.version
+    return [version.generation, version.number, version.origin, span.start, span.end]
+
+
+def _unpack_span(packed: list[Any]) -> VersionSpan:
+    generation, number, origin, start, end = packed
+    if not isinstance(origin, str):
+        raise ValueError(f"an origin is text, not {origin!r}")
+    return VersionSpan(WeightVersion(_natural(generation), _natural(number), origin), _natural(start), _natural(end))
 
 
 def _natural(value: Any) -> int:

@@ -1,5 +1,7 @@
 """Who owns a run: a lease whose generation shuts out every earlier owner."""
 
+import secrets
+
 from shared.errors import Conflict
 from shared.streams.connection import Connection
 from shared.streams.keys import RunKeys
@@ -11,29 +13,32 @@ from shared.streams.keys import RunKeys
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
 if held then
-  local owner = string.match(held, '^%d+ (.*)$')
+  local owner = string.match(held, '^%d+ %x+ (.*)$') or held
   if owner ~= ARGV[1] then return {0, owner, redis.call('PTTL', KEYS[1])} end
 end
 redis.call('DEL', KEYS[1])
 local generation = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, tonumber(ARGV[2]))
 redis.call('SET', KEYS[2], string.format('%.0f', generation))
-redis.call('SET', KEYS[1], string.format('%.0f', generation) .. ' ' .. ARGV[1], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], string.format('%.0f', generation) .. ' ' .. ARGV[4] .. ' ' .. ARGV[1], 'PX', ARGV[3])
 return {generation}
 """
 
-# the highest generation; it is ours when the lease is still, or again, ours
+# {1} when the lease is still, or again, ours; else {0, the highest generation}. Where the server lost its data, another
+# owner may have begun again at our generation: the lease is whose that took it first.
 _RENEW = """
 local mine = tonumber(ARGV[2])
 local highest = tonumber(redis.call('GET', KEYS[2]) or '0')
-if highest > mine then return highest end
+local ours = ARGV[2] .. ' ' .. ARGV[4] .. ' ' .. ARGV[1]
+local held = redis.call('GET', KEYS[1])
+if highest > mine or (held and held ~= ours) then return {0, highest} end
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], ARGV[2])
-redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. ARGV[1], 'PX', ARGV[3])
-return mine
+redis.call('SET', KEYS[1], ours, 'PX', ARGV[3])
+return {1}
 """
 
 _RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[2] .. ' ' .. ARGV[1] then redis.call('DEL', KEYS[1]) end
+if redis.call('GET', KEYS[1]) == ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
 
 
@@ -47,12 +52,15 @@ class OwnerLease:
         self._ttl_milliseconds = int(ttl_seconds * 1000)
         self._owner = ""
         self._generation = 0
+        self.origin = secrets.token_hex(4)
+        """Of the versions that this process makes under the lease; no other lease of any run has it."""
 
     async def acquire(self, owner: str, at_least: int) -> int:
         """Takes the lease and returns its generation: higher than any before, and at least `at_least` (one more than
         the checkpoint's, since Redis may have lost its count). The same `owner` gets it at once; Conflict while
         another has it."""
-        reply = await self._connection.script(_ACQUIRE, self._keys, [owner, at_least, self._ttl_milliseconds])
+        words = [owner, at_least, self._ttl_milliseconds, self.origin]
+        reply = await self._connection.script(_ACQUIRE, self._keys, words)
         if reply[0] == 0:
             raise Conflict(
                 f"run {self._run!r} belongs to {reply[1].decode()!r}, whose lease ends in {reply[2] / 1000:.1f} s "
@@ -65,17 +73,18 @@ class OwnerLease:
         """Renews the lease, also one that expired or that Redis lost, unless another process took it. Then Conflict:
         this process must not change the run any more."""
         self._require_held()
-        words = [self._owner, self._generation, self._ttl_milliseconds]
-        highest = int(await self._connection.script(_RENEW, self._keys, words))
-        if highest != self._generation:
+        words = [self._owner, self._generation, self._ttl_milliseconds, self.origin]
+        is_held, *highest = await self._connection.script(_RENEW, self._keys, words)
+        if not is_held:
             raise Conflict(
-                f"run {self._run!r} was taken over: its generation is {highest}, this process has {self._generation}"
+                f"run {self._run!r} was taken over: its generation is {highest[0]}, this process has "
+                f"{self._generation}; give one of the two learners another run name"
             )
 
     async def release(self) -> None:
         """Gives the lease back, so that another process can take it at once; nothing where this one lost it."""
         if self._generation:
-            await self._connection.script(_RELEASE, self._keys, [self._owner, self._generation])
+            await self._connection.script(_RELEASE, self._keys, [self._owner, self._generation, self.origin])
             self._generation = 0
 
     def _require_held(self) -> None:

@@ -1,11 +1,15 @@
 """The record of growth: draws, each a continuation sampled from a prefix to its end."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate, chain, pairwise
 
 _SAME_REWARD = 1e-6
+_VERSION = re.compile(r"([0-9]{1,16})\.([0-9]{1,16})(?:-([0-9a-f]{1,16}))?")
+_MAX_NUMBER = 2**53 - 1
+"""Every encoding on the way carries such an integer unchanged, also one that counts in doubles."""
 
 
 def rewards_differ(rewards: Iterable[float]) -> bool:
@@ -32,13 +36,26 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class WeightVersion:
-    """Which weights: the learner's generation (its lease on the run), and the number of its update."""
+    """Which weights: the learner's generation (its lease on the run), and the number of its update.
+
+    Generations may begin again where a run's data was lost. `origin`, random for every lease, tells the weights of two
+    such histories apart; it is empty for weights of no run. Only versions of one origin, or of one run's successive
+    generations, are in order.
+    """
 
     generation: int
     number: int
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.generation <= _MAX_NUMBER and 0 <= self.number <= _MAX_NUMBER):
+            raise ValueError(f"a weight version has numbers from 0 to 2^53 - 1: {self.generation}.{self.number}")
+        if self.origin and not _VERSION.fullmatch(str(self)):
+            raise ValueError(f"an origin has 1 to 16 hexadecimal digits, not {self.origin!r}")
 
     def __str__(self) -> str:
-        return f"{self.generation}.{self.number}"
+        text = f"{self.generation}.{self.number}"
+        return f"{text}-{self.origin}" if self.origin else text
 
     @property
     def label(self) -> str:
@@ -47,11 +64,11 @@ class WeightVersion:
 
     @classmethod
     def parse(cls, text: str) -> "WeightVersion":
-        """The inverse of `str`; ValueError when `text` is not `<generation>.<number>`."""
-        generation, dot, number = text.partition(".")
-        if not (dot and generation.isdecimal() and number.isdecimal()):
-            raise ValueError(f"a weight version reads <generation>.<number>, not {text!r}")
-        return cls(int(generation), int(number))
+        """The inverse of `str`; ValueError when `text` is not `<generation>.<number>` or that with `-<origin>`."""
+        match = _VERSION.fullmatch(text)
+        if match is None:
+            raise ValueError(f"a weight version reads <generation>.<number>, or that with -<origin>, not {text!r}")
+        return cls(int(match[1]), int(match[2]), match[3] or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from shared.errors import Conflict, InvalidInput, TooLarge, Unavailable
 from shared.files import atomic_write, sync_directory
 from shared.protocol.weights import BundleFile, Manifest
 from shared.tree.draw import WeightVersion
-from shared.weights.framing import FrameReader
-from shared.weights.manifest import MANIFEST_NAME, check_manifest, read_manifest
+from shared.weights.framing import PATIENCE_SECONDS, FrameReader
+from shared.weights.manifest import MANIFEST_NAME, check_manifest, files_of, read_manifest
 
 _STAGING_PREFIX = ".staging-"
 _WRITE_BYTES = 1 << 20
@@ -42,32 +42,39 @@ class SnapshotStore:
     """The snapshots under `root`, one directory per version: the newest `keep` and those in use. An arriving one
     counts among the `keep`: the oldest is deleted before its first byte is stored.
 
-    A root belongs to one process; incomplete snapshots of an earlier process are deleted. With `run`, bundles of
-    another run are refused.
+    A root belongs to one process; of an earlier process, complete snapshots are kept if their checksums are still
+    right, and the rest is deleted. With `run`, bundles of another run are refused.
     """
 
-    def __init__(self, root: Path, keep: int, *, run: str | None = None) -> None:
+    def __init__(
+        self, root: Path, keep: int, *, run: str | None = None, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         if keep < 1:
             raise ValueError(f"a store keeps at least the newest snapshot, not {keep}")
         self._root = root
         self._keep = keep
         self._run = run
+        self._patience_seconds = patience_seconds
         self._pins: Counter[WeightVersion] = Counter()
         self._aside: list[Path] = []
+        self._origins: dict[str, int] = {}  # the later an origin arrived, the newer are its versions
         self._lock = threading.Lock()  # adopt runs in one thread, pin in the event loop's, prune in a third
         root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob(f"{_STAGING_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         found = sorted(_find_snapshots(root), key=lambda snapshot: snapshot.version)
         self._snapshots = {snapshot.version: snapshot for snapshot in found}
+        for version in self._snapshots:
+            self._note_origin(version)
 
     async def receive(self, stream: AsyncIterator[bytes], max_bytes: int) -> Snapshot:
         """Stores a framed bundle as it streams in; of a version that is already here, only the manifest is read.
 
-        InvalidInput when it is not as its manifest says, TooLarge when its files exceed `max_bytes`, Conflict when
-        other content has the same version. After an error nothing is left behind.
+        InvalidInput when it is not as its manifest says, TooLarge when its files exceed `max_bytes` or can never fit
+        here, Unavailable when it comes too slowly, Conflict when other content has the same version. After an error
+        nothing is left behind.
         """
-        reader = FrameReader(stream)
+        reader = FrameReader(stream, self._patience_seconds)
         manifest = await reader.manifest()
         self._check(manifest)
         known = self._known(manifest)
@@ -104,7 +111,7 @@ class SnapshotStore:
     def latest(self) -> Snapshot | None:
         """The newest snapshot, None before the first."""
         with self._lock:
-            return max(self._snapshots.values(), key=lambda snapshot: snapshot.version, default=None)
+            return self._snapshots[max(self._snapshots, key=self._age)] if self._snapshots else None
 
     def get(self, version: WeightVersion) -> Snapshot:
         """The snapshot of one version; InvalidInput when it is not here."""
@@ -136,6 +143,12 @@ class SnapshotStore:
         num_bytes = sum(file.num_bytes for file in manifest.files)
         if num_bytes > max_bytes:
             raise TooLarge(f"the bundle has {num_bytes} bytes, over the {max_bytes} that are taken here")
+        disk = shutil.disk_usage(self._root)
+        if num_bytes * (self._keep + 1) > disk.total:
+            raise TooLarge(
+                f"the bundle has {num_bytes} bytes, and {self._root} with its {disk.total} bytes in all cannot hold "
+                f"{self._keep} of them beside the next one; make it larger, or keep snapshots elsewhere"
+            )
         await asyncio.to_thread(self._prune, self._keep - 1)
         free_bytes = shutil.disk_usage(self._root).free
         if num_bytes > free_bytes:
@@ -181,6 +194,7 @@ class SnapshotStore:
                 self._put_aside(directory)
             staged.rename(directory)
             snapshot = self._snapshots[manifest.version] = Snapshot(manifest, directory)
+            self._note_origin(manifest.version)
         return snapshot
 
     def _settle(self) -> None:
@@ -191,12 +205,19 @@ class SnapshotStore:
         """Deletes all but the newest `keep`, the last to arrive, and those in use. Blocking: disk."""
         with self._lock:
             last = next(reversed(self._snapshots), None) if keep else None
-            for version in sorted(self._snapshots, reverse=True)[keep:]:
+            for version in sorted(self._snapshots, key=self._age, reverse=True)[keep:]:
                 if not self._pins[version] and version != last:
                     self._put_aside(self._snapshots.pop(version).directory)
             gone, self._aside = self._aside, []
         for directory in gone:
             shutil.rmtree(directory, ignore_errors=True)
+
+    def _note_origin(self, version: WeightVersion) -> None:
+        self._origins.setdefault(version.origin, len(self._origins))
+
+    def _age(self, version: WeightVersion) -> tuple[int, WeightVersion]:
+        """Greater for newer ones."""
+        return self._origins[version.origin], version
 
     def _put_aside(self, directory: Path) -> None:
         """Moves a directory away to be deleted, so that a crash leaves no half snapshot under its name."""
@@ -206,13 +227,13 @@ class SnapshotStore:
 
 
 def _find_snapshots(root: Path) -> Iterator[Snapshot]:
-    """The complete snapshots of an earlier process."""
+    """The complete snapshots of an earlier process; reads every byte of them, as anything may have happened since."""
     for directory in root.iterdir():
         with suppress(ValueError, InvalidInput):
             version = WeightVersion.parse(directory.name)
             manifest = read_manifest(directory)
             check_manifest(manifest)
-            _check_lengths(directory, manifest)
+            _check_contents(directory, manifest)
             if manifest.version == version:
                 yield Snapshot(manifest, directory)
 
@@ -223,6 +244,15 @@ def _check_lengths(directory: Path, manifest: Manifest) -> None:
         num_bytes = path.stat().st_size if path.is_file() else -1
         if num_bytes != file.num_bytes:
             raise InvalidInput(f"{path} has {num_bytes} bytes (-1: missing), its manifest says {file.num_bytes}")
+
+
+def _check_contents(directory: Path, manifest: Manifest) -> None:
+    """InvalidInput unless the directory holds the manifest's files as they were announced, and nothing else."""
+    names = {path.name for path in directory.iterdir()}
+    if directory.is_symlink() or names != {MANIFEST_NAME, *(file.name for file in manifest.files)}:
+        raise InvalidInput(f"{directory} holds other files than its manifest says: {sorted(names)}")
+    if files_of(directory) != manifest.files:
+        raise InvalidInput(f"{directory} holds other content than its manifest says")
 
 
 async def _write_file(reader: FrameReader, file: BundleFile, staging: Path) -> None:

@@ -109,6 +109,19 @@ async def test_a_run_of_some_steps(
     assert len(list((config.run_dir / "trees").glob("*.msgpack"))) == 16
 
 
+async def test_no_tree_is_trained_on_whose_weights_this_run_never_made(
+    configure: Configure, redis_url: str, replica: Replica
+) -> None:
+    async with replica("lives-on") as other:
+        other.version, other.push_error = WeightVersion(1, 0, "dead"), Unavailable("it serves another run's weights")
+        async with running(configure(redis_url=redis_url)) as learner:
+            status = await learner.when(lambda status: status.accounts.stale >= 12)
+            assert status.accounts.used == status.accounts.skipped == 0
+            assert "lives-on grew the last with 1.0-dead, the learner is at 1.0-" in status.message
+            other.version = other.push_error = None  # now it fetches the run's
+            assert await learner.end() == 0
+
+
 async def test_a_finished_run_is_not_run_again(
     configure: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:

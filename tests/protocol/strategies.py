@@ -23,7 +23,8 @@ json_values = st.recursive(
 )
 json_objects = st.dictionaries(texts, json_values, max_size=4)
 samplers = st.sampled_from([IBSampler(), IndependentSampler(initial_draws=3), RandomSampler()])
-versions = st.builds(WeightVersion, counts, counts)
+origins = st.just("") | st.text("0123456789abcdef", min_size=1, max_size=16)
+versions = st.builds(WeightVersion, counts, counts, origins)
 float32s = st.floats(-1000, 0, width=32).map(lambda value: struct.unpack("f", struct.pack("f", value))[0])
 
 tasks = st.builds(

@@ -123,7 +123,7 @@ def test_a_damaged_tree_is_refused_or_is_still_a_tree(tree: ScoredTree, data: st
 @pytest.mark.parametrize(
     "body",
     [
-        packed(protocol=2),
+        packed(protocol=1),
         packed(draws=[]),
         packed(draws=3),
         packed(draws={"0": {}}),
@@ -154,7 +154,7 @@ def test_a_damaged_tree_is_refused_or_is_still_a_tree(tree: ScoredTree, data: st
         spoilt(0, reward="1"),
         [],
         None,
-        {"protocol": 1},
+        {"protocol": 2},
     ],
 )
 def test_a_tree_with_something_wrong_is_refused(body: object) -> None:
@@ -232,7 +232,10 @@ def test_messages_do_not_change() -> None:
         verdict.reward = 1.0  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("text", ["", "1", "1.", ".1", "1.2.3", "-1.2", "1.x", "①.2", " 1.2", "1.2\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "1", "1.", ".1", "1.2.3", "-1.2", "1.x", "①.2", " 1.2", "1.2\n", "1.2-", "1.2-x", "1.2-a.b", "9" * 17 + ".0"],
+)
 def test_what_is_no_version_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match="generation"):
         WeightVersion.parse(text)

@@ -1,6 +1,7 @@
 """A replica's heartbeat in its run, on a real Redis and with a learner over real HTTP."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -19,13 +20,14 @@ from services.rollout.heartbeat import ReplicaHeartbeat, choose_name, choose_url
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from shared.clients import LearnerClient
+from shared.errors import Conflict, InvalidInput
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import RunState, RunStatus
 from shared.protocol.weights import Manifest
 from shared.runtime.client import http_client
 from shared.streams import RunStreams, connect
 from shared.tree.draw import WeightVersion
-from shared.weights import SnapshotStore, stream_bundle
+from shared.weights import SnapshotStore, stream_bundle, write_manifest
 from tests.redis_process import RedisProcess
 from tests.serving import serve_router
 from tests.waiting import wait_until_async
@@ -123,6 +125,56 @@ async def test_weights_that_are_on_their_way_are_not_fetched_too(replica: Replic
     await push
     await replica.heartbeat.catch_up()
     assert (learner.num_asked, replica.policy.version) == (0, learner.manifest.version)
+
+
+async def test_a_replica_that_outlived_its_run_follows_the_one_that_began_again(
+    replica: Replica, manifest: Manifest, bundle: Path
+) -> None:
+    replica.engine.may_load.set()
+    served = write_manifest("r", bundle, WeightVersion(1, 4, "dead"))
+    await replica.policy.receive(stream_bundle(served, bundle), served.version)
+    assert replica.policy.is_serving
+    begun_again = replica.learner.manifest = write_manifest("r", bundle, WeightVersion(1, 0, "beef"))
+    with pytest.raises(Conflict, match=r"1\.0-beef does not follow 1\.4-dead"):
+        await replica.policy.receive(stream_bundle(begun_again, bundle), begun_again.version)
+    status = RunStatus(run="r", state=RunState.TRAINING, version=begun_again.version, max_staleness=1)
+    await replica.streams.status_keys.publish(status)
+    await replica.heartbeat.catch_up()
+    assert not replica.policy.is_serving  # for the run: it would take no tree of these weights
+    assert replica.policy.why_stale == "its weights are 1.4-dead, the run is at 1.0-beef; they are on their way"
+    await replica.heartbeat.catch_up()
+    assert (replica.policy.version, replica.policy.is_serving) == (begun_again.version, True)
+    late = write_manifest("r", bundle, WeightVersion(1, 5, "dead"))
+    with pytest.raises(Conflict, match="does not follow"):
+        await replica.policy.receive(stream_bundle(late, bundle), late.version)
+
+
+async def test_a_replica_is_no_longer_ready_once_the_run_has_passed_its_weights_by(
+    replica: Replica, manifest: Manifest, bundle: Path
+) -> None:
+    replica.engine.may_load.set()
+    await replica.heartbeat.catch_up()
+    for number, is_serving in ((2, True), (3, False)):
+        version = WeightVersion(1, number)
+        status = RunStatus(run="r", state=RunState.TRAINING, version=version, max_staleness=1)
+        await replica.streams.status_keys.publish(status)
+        replica.learner.manifest = manifest.model_copy(update={"content_hash": "0" * 64, "version": version})
+        with contextlib.suppress(InvalidInput):
+            await replica.heartbeat.catch_up()
+        assert replica.policy.is_serving == is_serving
+    assert "its weights are 1.1, the run is at 1.3: content_hash is 0000" in (replica.policy.why_stale or "")
+
+
+async def test_a_version_that_can_never_be_served_is_fetched_once(replica: Replica, bundle: Path) -> None:
+    (bundle / "tokenizer.json").write_text("[]")
+    unfit = replica.learner.manifest = write_manifest("r", bundle, WeightVersion(1, 2, "beef"))
+    await replica.streams.status_keys.publish(RunStatus(run="r", state=RunState.TRAINING, version=unfit.version))
+    with pytest.raises(InvalidInput, match=r"tokenizer\.json"):
+        await replica.heartbeat.catch_up()
+    for _ in range(3):
+        await replica.heartbeat.catch_up()
+    assert replica.learner.num_asked == 1
+    assert "tokenizer.json" in replica.policy.problem
 
 
 async def test_a_replica_leaves_in_good_order_while_redis_is_away(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ async def push(replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, ver
 
 
 async def served_version(replica: httpx.AsyncClient) -> Any:
-    return (await replica.get("/v1/policy")).json()["version"]
+    version = (await replica.get("/v1/policy")).json()["version"]
+    return version and WeightVersion(**version)
 
 
 async def test_a_replica_is_not_ready_before_it_has_weights(replica: httpx.AsyncClient) -> None:
@@ -50,7 +51,8 @@ async def test_a_replica_is_not_ready_before_it_has_weights(replica: httpx.Async
 
 
 async def test_pushed_weights_are_served(replica: httpx.AsyncClient, manifest: Manifest, bundle: Path) -> None:
-    assert (await push(replica, manifest, bundle)).json()["version"] == {"generation": 1, "number": 1}
+    assert (await push(replica, manifest, bundle)).status_code == 200
+    assert await served_version(replica) == WeightVersion(1, 1)
     assert (await replica.get("/readyz")).status_code == 200
     answer = await replica.post("/v1/trees", json=UNGRADED, headers={"accept": "application/msgpack"})
     tree = ScoredTree.unpack(answer.content)
@@ -207,7 +209,7 @@ async def test_a_push_that_stops_half_way_changes_nothing(
                 return
 
     assert (await replica.put("/v1/weights/1.2", content=half())).status_code == 422
-    assert await served_version(replica) == {"generation": 1, "number": 1}
+    assert await served_version(replica) == WeightVersion(1, 1)
     assert (await push(replica, newer, bundle)).status_code == 200
 
 
@@ -243,8 +245,35 @@ def _not_safetensors(bundle: Path) -> None:
     (bundle / "model.safetensors").write_bytes(b"not tensors")
 
 
+def _write(name: str, content: str) -> Callable[[Path], None]:
+    def spoil(bundle: Path) -> None:
+        (bundle / name).write_text(content)
+
+    return spoil
+
+
+def _edit(name: str, **changes: Any) -> Callable[[Path], None]:
+    def spoil(bundle: Path) -> None:
+        path = bundle / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return spoil
+
+
+NO_VOCABULARY = [
+    _no_tokenizer,
+    *(_write("tokenizer.json", text) for text in ("[]", "{}", "null", '{"model": 1}', "[" * 5000)),
+    _edit("tokenizer.json", model={"type": "BPE", "vocab": {"a": "b"}, "merges": []}),
+    _edit("tokenizer.json", added_tokens=[{"id": 10**12, "content": "x"}]),
+    _edit("tokenizer.json", pre_tokenizer={"type": "unheard of"}),
+    *(_write("generation_config.json", text) for text in ("{", "[]", "\x00")),
+    *(_edit("generation_config.json", eos_token_id=eos) for eos in (9999, -1, [1, 9999], "2", [True], 1.5, {"a": 1})),
+    _write("tokenizer_config.json", "[]"),
+]
+
+
 @pytest.mark.parametrize(
-    "spoil", [_not_a_number, _other_shape, _missing_tensor, _no_tokenizer, _broken_config, _not_safetensors]
+    "spoil", [_not_a_number, _other_shape, _missing_tensor, _broken_config, _not_safetensors, *NO_VOCABULARY]
 )
 async def test_an_unfit_bundle_is_refused_and_the_old_weights_serve(
     replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, spoil: Any
@@ -253,8 +282,40 @@ async def test_an_unfit_bundle_is_refused_and_the_old_weights_serve(
     spoil(bundle)
     answer = await push(replica, write_manifest("r", bundle, WeightVersion(1, 2)), bundle)
     assert answer.status_code == 422, answer.text
-    assert await served_version(replica) == {"generation": 1, "number": 1}
+    assert await served_version(replica) == WeightVersion(1, 1)
     assert (await replica.post("/v1/trees", json=UNGRADED)).status_code == 200
+    assert 'ibtpo_rollout_weight_loads_total{result="refused"} 1.0' in (await replica.get("/metrics")).text
+
+
+async def test_a_version_that_no_counter_carries_is_refused(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path
+) -> None:
+    assert (await push(replica, manifest, bundle, version=f"1.{10**39}")).status_code == 422
+
+
+async def test_both_the_models_and_the_tokenizers_end_token_end_an_answer(bundle: Path) -> None:
+    tokens = json.loads((bundle / "tokenizer.json").read_text())["model"]["vocab"]
+    before = Vocabulary.load(bundle).stop_ids
+    token, token_id = next((token, token_id) for token, token_id in tokens.items() if token_id not in before)
+    _edit("tokenizer_config.json", eos_token={"content": token})(bundle)
+    assert Vocabulary.load(bundle).stop_ids >= {
+        token_id,
+        json.loads((bundle / "config.json").read_text())["eos_token_id"],
+    }
+
+
+async def test_the_tokenizer_is_read_once_for_versions_that_share_it(
+    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    load = Vocabulary.load
+    monkeypatch.setattr(Vocabulary, "load", lambda directory: read.append(directory) or load(directory))
+    for number in (1, 2, 3):
+        assert (await push(replica, write_manifest("r", bundle, WeightVersion(1, number)), bundle)).status_code == 200
+    assert len(read) == 1
+    _edit("tokenizer_config.json", model_max_length=77)(bundle)
+    await push(replica, write_manifest("r", bundle, WeightVersion(1, 4)), bundle)
+    assert len(read) == 2
 
 
 async def test_the_served_snapshot_stays_and_every_other_makes_room(
@@ -296,7 +357,7 @@ async def test_versions_only_move_forward(replica: httpx.AsyncClient, bundle: Pa
     for version, status in [((1, 5), 200), ((1, 4), 409), ((1, 5), 200), ((2, 0), 200), ((1, 9), 409)]:
         answer = await push(replica, write_manifest("r", bundle, WeightVersion(*version)), bundle)
         assert answer.status_code == status, (version, answer.text)
-    assert await served_version(replica) == {"generation": 2, "number": 0}
+    assert await served_version(replica) == WeightVersion(2, 0)
 
 
 async def test_another_runs_weights_are_refused(replica: httpx.AsyncClient, bundle: Path) -> None:

@@ -49,7 +49,7 @@ async def test_probes_tell_whether_it_lives_and_whether_it_is_ready() -> None:
         assert (await client.get("/healthz")).json() == {
             "service": "small",
             "status": "alive",
-            "protocol": 1,
+            "protocol": 2,
             "rows": 4,
         }
         assert problem_of(await client.get("/readyz"), 503)["detail"] == "not ready: no weights yet"

@@ -161,3 +161,17 @@ async def test_forgetting_a_run_leaves_its_lease_alone(run: RunStreams, connecti
 def test_a_run_has_a_plain_name(connection: Connection, name: str) -> None:
     with pytest.raises(InvalidInput, match="a run's name"):
         RunStreams(connection, name)
+
+
+async def test_of_two_owners_that_begin_again_at_one_generation_the_first_keeps_the_run(
+    connection: Connection, run: RunStreams
+) -> None:
+    lives_on, began_again = RunStreams(connection, run.run).lease, RunStreams(connection, run.run).lease
+    assert await lives_on.acquire("learner", 1) == 1
+    await connection.command("FLUSHALL")
+    assert await began_again.acquire("learner", 1) == 1
+    assert began_again.origin != lives_on.origin
+    with pytest.raises(Conflict, match="was taken over"):
+        await lives_on.renew()
+    await lives_on.release()
+    await began_again.renew()

@@ -93,3 +93,16 @@ def test_what_is_no_version_is_refused(text: str) -> None:
 
 def test_a_newer_generation_is_newer_than_any_number() -> None:
     assert WeightVersion(1, 0) > WeightVersion(0, 99)
+
+
+@pytest.mark.parametrize(
+    ("generation", "number", "origin"), [(-1, 0, ""), (0, 2**53, ""), (10**40, 0, ""), (1, 0, "x")]
+)
+def test_a_version_that_could_not_be_sent_on_is_none(generation: int, number: int, origin: str) -> None:
+    with pytest.raises(ValueError, match=r"has numbers|hexadecimal"):
+        WeightVersion(generation, number, origin)
+
+
+def test_equal_numbers_of_two_origins_are_two_versions() -> None:
+    assert WeightVersion(1, 1, "a1") != WeightVersion(1, 1, "b2") != WeightVersion(1, 1)
+    assert str(WeightVersion(1, 1, "a1")) == "1.1-a1"

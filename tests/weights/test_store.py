@@ -237,12 +237,22 @@ async def test_a_bundle_over_the_bound_is_refused_by_its_manifest(learner: Learn
     assert sent < 2000
 
 
-async def test_a_bundle_that_does_not_fit_on_the_disk_is_unavailable_at_once(learner: Learner, root: Path) -> None:
+async def test_a_bundle_that_can_never_fit_beside_the_served_one_is_refused_at_once(
+    learner: Learner, root: Path
+) -> None:
     manifest, _ = learner.write(files={"a": b"1"})
     huge = manifest.files[0].model_copy(update={"num_bytes": 10**17})
     manifest = manifest.model_copy(update={"files": (huge,), "content_hash": content_hash([huge])})
-    with pytest.raises(Unavailable, match="make room"):
+    with pytest.raises(TooLarge, match=r"bytes in all cannot hold 1 of them beside the next one; make it larger"):
         await SnapshotStore(root, keep=1).receive(chunked(framed(manifest, b"1")), 10**18)
+
+
+async def test_a_history_that_began_again_is_newer_than_the_one_before(learner: Learner, root: Path) -> None:
+    store = SnapshotStore(root, keep=1)
+    for version in (WeightVersion(1, 4, "dead"), WeightVersion(1, 0, "beef"), WeightVersion(1, 1, "beef")):
+        _, directory = learner.write()
+        await store.receive(stream_bundle(write_manifest("r", directory, version), directory), PLENTY)
+    assert names(root) == {"1.1-beef"}
 
 
 async def test_a_version_comes_once_and_never_changes(learner: Learner, root: Path) -> None:
@@ -344,6 +354,39 @@ async def test_a_restart_finds_what_was_complete_and_removes_what_was_not(learne
     assert not (root / ".staging-abc").exists()
     (root / "1.1" / "config.json").write_bytes(b"")
     assert SnapshotStore(root, keep=3).latest() is None
+
+
+async def test_a_snapshot_that_is_found_is_not_trusted_by_its_length(learner: Learner, root: Path) -> None:
+    manifest, directory = learner.write()
+    snapshot = await SnapshotStore(root, keep=3).receive(stream_bundle(manifest, directory), PLENTY)
+    model = snapshot.directory / "model.safetensors"
+    model.write_bytes(b"\1\2\3\4" + model.read_bytes()[4:])
+    store = SnapshotStore(root, keep=3)
+    assert store.latest() is None
+    again = await store.receive(stream_bundle(manifest, directory), PLENTY)
+    assert contents(again.directory) == FILES
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", ".hidden"])
+async def test_a_snapshot_that_is_found_with_one_more_file_is_not_served(
+    learner: Learner, root: Path, name: str
+) -> None:
+    snapshot = await SnapshotStore(root, keep=3).receive(stream_bundle(*learner.write()), PLENTY)
+    (snapshot.directory / name).write_text("{}")
+    assert SnapshotStore(root, keep=3).latest() is None
+
+
+async def test_a_sender_that_dribbles_loses_its_place(learner: Learner, root: Path) -> None:
+    data = await bytes_of(*learner.write())
+
+    async def dribble() -> AsyncIterator[bytes]:
+        for byte in data:
+            yield bytes([byte])
+            await asyncio.sleep(0.02)
+
+    with pytest.raises(Unavailable, match=r"comes too slowly: \d+ bytes in 0 s"):
+        await SnapshotStore(root, keep=1, patience_seconds=0.2).receive(dribble(), PLENTY)
+    assert names(root) == set()
 
 
 async def test_a_damaged_snapshot_is_replaced_by_a_fresh_one(learner: Learner, root: Path) -> None:

@@ -1,6 +1,6 @@
 """Takes in what the replicas return: scored trees are held for a batch, all other results are counted."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from services.learner.ledger import End, Ledger, Standing, TaskId
@@ -22,6 +22,8 @@ _MAX_LETTERS = 64
 _MAX_TREES = 8
 """One reply must arrive well within a command's deadline."""
 _MAX_FAILURES_IN_ROW = 100
+_MAX_STALE_IN_ROW = 200
+_FEW_STALE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Intake:
         feed: Feed,
         metrics: LearnerMetrics,
         *,
+        origins: Callable[[], Collection[str]],
         max_staleness: int,
         vocab_size: int,
     ) -> None:
@@ -62,6 +65,7 @@ class Intake:
         self._ledger = ledger
         self._feed = feed
         self._metrics = metrics
+        self._origins = origins
         self._max_staleness = max_staleness
         self._vocab_size = vocab_size
         self._redelivered: list[str] = []
@@ -70,6 +74,15 @@ class Intake:
         self._settled_letters: list[str] = []
         self._must_recover = False
         self._failures_in_row = 0
+        self._stale_in_row = 0
+        self._stale_reason = ""
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the trees that come, where nothing else comes; empty otherwise."""
+        if self._stale_in_row < _FEW_STALE:
+            return ""
+        return f"the last {self._stale_in_row} trees were stale: {self._stale_reason}"
 
     @property
     def held(self) -> Collection[TaskId]:
@@ -108,7 +121,7 @@ class Intake:
     def drop_stale(self, version: WeightVersion) -> None:
         """Drops held trees that have become stale."""
         for task_id, delivery in tuple(self._held.items()):
-            if delivery.item.staleness(version) > self._max_staleness:
+            if self._is_stale(delivery.item, version):
                 del self._held[task_id]
                 self._drop(task_id, delivery.entry_id, delivery.item)
 
@@ -150,10 +163,19 @@ class Intake:
             self._refuse(task_id, entry_id, reason)
         else:
             self._failures_in_row = 0
-            if tree.staleness(version) > self._max_staleness:
+            if self._is_stale(tree, version):
                 self._drop(task_id, entry_id, tree)
+                self._count_stale(tree, version)
             else:
+                self._stale_in_row = 0
                 self._held[task_id] = Delivery(entry_id, tree)
+
+    def _is_stale(self, tree: ScoredTree, version: WeightVersion) -> bool:
+        """Whether weights too many updates away, or weights of no generation of this run, sampled one of its tokens."""
+        foreign = {str(sampled) for sampled in tree.versions if sampled.origin not in self._origins()}
+        if foreign:
+            log.warning("tree_of_foreign_weights", replica=tree.replica, versions=sorted(foreign))
+        return bool(foreign) or tree.staleness(version) > self._max_staleness
 
     def _drop(self, task_id: TaskId, entry_id: str, tree: ScoredTree) -> None:
         self._settled_trees.append(entry_id)
@@ -177,6 +199,16 @@ class Intake:
             self._ledger.settle(task_id, End.FAILED)
             log.error("task_failed", task=str(task_id), reason=letter.reason)
             self._count_failure(letter.reason)
+
+    def _count_stale(self, tree: ScoredTree, version: WeightVersion) -> None:
+        self._stale_in_row += 1
+        self._stale_reason = (
+            f"{tree.replica} grew the last with {tree.oldest_version}, the learner is at {version}; see in that "
+            "replica's log why newer weights do not reach it, or raise learner.max_staleness"
+        )
+        # after a restart, all that was outstanding may rightly be stale
+        if self._stale_in_row >= max(_MAX_STALE_IN_ROW, 3 * len(self._ledger.outstanding)):
+            raise InvalidInput(self.complaint)
 
     def _count_failure(self, reason: str) -> None:
         self._failures_in_row += 1

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from services.learner.config import LearnerConfig
 from services.learner.record.state import SavedProgress
@@ -12,6 +13,9 @@ from shared.protocol.tree import TreeUsage
 from shared.streams import Depth
 from shared.tree.diagnostics import TreeFigures
 from shared.tree.draw import WeightVersion
+
+_MAX_ORIGINS = 64
+"""Trees of earlier generations are long stale."""
 
 
 class Progress:
@@ -49,6 +53,11 @@ class Progress:
     def version(self) -> WeightVersion:
         """The policy as it is now."""
         return self._saved.version
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Of the weights of this run."""
+        return self._saved.origins
 
     @property
     def num_trees(self) -> int:
@@ -94,16 +103,17 @@ class Progress:
         """Whether the policy was evaluated after this step."""
         return self._saved.evaluation_at(self.step) is not None
 
-    def begin_generation(self, generation: int) -> None:
+    def begin_generation(self, generation: int, origin: str) -> None:
         """Continues the policy's versions under a new generation."""
-        self._change(version=WeightVersion(generation, self.version.number))
+        origins = (*self._saved.origins, origin)[-_MAX_ORIGINS:]
+        self._change(version=WeightVersion(generation, self.version.number, origin), origins=origins)
 
     def add_step(self, figures: TreeFigures, usage: TreeUsage, *, is_updated: bool, seconds: float) -> None:
         """Counts a step that took `seconds`; a changed policy is a new version."""
         totals = self._saved.totals.plus(figures, usage)
         self._change(
             step=self.step + 1,
-            version=WeightVersion(self.version.generation, self.version.number + is_updated),
+            version=replace(self.version, number=self.version.number + is_updated),
             totals=totals.model_copy(update={"training_seconds": totals.training_seconds + seconds}),
         )
 
@@ -118,6 +128,7 @@ class Progress:
             run=self._config.run,
             state=self.state,
             version=self.published,
+            max_staleness=self._config.max_staleness,
             step=saved.step,
             total_steps=self._config.total_steps or 0,
             seconds=saved.totals.wall_seconds,

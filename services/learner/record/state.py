@@ -51,6 +51,8 @@ class SavedProgress(Message):
 
     step: int = 0
     version: WeightVersion = WeightVersion(0, 0)
+    origins: tuple[str, ...] = ()
+    """Of the generations so far, the latest last: trees of other weights are not of this run."""
     data: str = ""
     """The fingerprint of the problems that the ledger's cursor counts in."""
     seed: int | None = None

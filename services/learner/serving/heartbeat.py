@@ -1,13 +1,13 @@
 """Shows that the learner is alive: renews the lease, publishes URL and status, polls for stop requests."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from services.learner.ledger import Ledger
 from services.learner.record.progress import Progress
 from shared.errors import Conflict, IbtpoError
-from shared.protocol.replica import ReplicaInfo
-from shared.protocol.status import RunStatus
+from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.protocol.status import RunState, RunStatus
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Periodic
 from shared.streams import Depth, RunStreams
@@ -26,9 +26,18 @@ def describe_silence(seconds: float, outstanding: int, tasks: Depth, trees: Dept
     return f"no tree has come for {seconds:.0f} s; {outstanding} tasks are out, {where}"
 
 
+def why_nothing_comes(replicas: Sequence[ReplicaInfo]) -> str:
+    """Names the replicas' problems where none of them serves the run; empty where one does, or none says a problem."""
+    if any(replica.state is ReplicaState.SERVING for replica in replicas):
+        return ""
+    problems = [f"{replica.name}: {replica.problem}" for replica in replicas if replica.problem]
+    return f"no replica serves this run's weights; {'; '.join(problems)}" if problems else ""
+
+
 class LearnerHeartbeat:
     """Beats while the learner holds the lease. Calls `on_stop` when a stop is requested, `on_loss` when another learner
-    has taken the run. `silent_seconds` says how long it has waited for trees of which none came."""
+    has taken the run. `silent_seconds` says how long it has waited for trees of which none came, `stale_trees` what is
+    wrong where stale ones alone come."""
 
     def __init__(
         self,
@@ -39,6 +48,7 @@ class LearnerHeartbeat:
         on_stop: Callable[[], None],
         on_loss: Callable[[Conflict], None],
         silent_seconds: Callable[[], float],
+        stale_trees: Callable[[], str] = str,
     ) -> None:
         self._streams = streams
         self._progress = progress
@@ -47,6 +57,7 @@ class LearnerHeartbeat:
         self._on_stop = on_stop
         self._on_loss = on_loss
         self._silent_seconds = silent_seconds
+        self._stale_trees = stale_trees
         self._is_silent = False
         self._replicas: list[ReplicaInfo] = []
         self._tasks = Depth(0, 0)
@@ -79,7 +90,12 @@ class LearnerHeartbeat:
         return status.model_copy(update={"message": message})
 
     def _complaint(self) -> str:
-        """That no trees arrive, and where the tasks are; empty otherwise."""
+        """Why no usable trees arrive, and where the tasks are; empty otherwise."""
+        if stale := self._stale_trees():
+            return stale
+        is_waiting = self._progress.state in (RunState.TRAINING, RunState.EVALUATING)
+        if is_waiting and (reason := why_nothing_comes(self._replicas)):
+            return reason
         seconds = self._silent_seconds()
         if seconds < _SILENT_SECONDS:
             return ""

@@ -61,7 +61,9 @@ class LearnerQueue:
         metrics = LearnerMetrics()
         metrics.show_accounts(lambda: ledger.accounts)
         feed = Feed(streams, sequence, ledger, lambda: 2 * BATCH)
-        intake = Intake(streams, sequence, ledger, feed, metrics, max_staleness=1, vocab_size=VOCAB_SIZE)
+        intake = Intake(
+            streams, sequence, ledger, feed, metrics, origins=lambda: {""}, max_staleness=1, vocab_size=VOCAB_SIZE
+        )
         batches = BatchCollector(ledger, feed, intake, metrics, straggler_seconds=straggler_seconds)
         return cls(streams, ledger, sequence, feed, intake, batches, metrics)
 
@@ -161,6 +163,17 @@ async def test_a_stale_tree_is_dropped_by_length_and_its_task_fed_again_at_most_
     assert is_balanced(queue.ledger.accounts)
     assert queue.ledger.accounts.stale >= 2
     assert queue.scrape("ibtpo_learner_stale_trajectory_tokens_count") == 4 * queue.ledger.accounts.stale
+
+
+async def test_a_run_whose_trees_are_all_stale_ends_with_the_reason(queue: LearnerQueue) -> None:
+    async def grow_stale() -> None:
+        while True:
+            await queue.grow(1, WeightVersion(2, NOW.number - 5))
+
+    growing = asyncio.create_task(grow_stale())
+    with pytest.raises(InvalidInput, match=r"the last 200 trees were stale: replica grew the last with 2\."):
+        await queue.batch()
+    await cancel(growing)
 
 
 async def test_a_tree_that_is_quick_to_grow_overtakes_none_that_is_slow(queue: LearnerQueue) -> None:

@@ -39,14 +39,14 @@ def test_a_step_shows_means_over_all_its_trees() -> None:
 def test_a_summary_is_over_the_whole_run(configure: Configure, k: int) -> None:
     config = configure(total_steps=2, evaluation={"k": k})
     progress = Progress(config, SavedProgress())
-    progress.begin_generation(1)
+    progress.begin_generation(1, "a1")
     progress.add_evaluation(make_evaluation([[1.0, 0.0], [0.0, 0.0]], 0, V0, k))
     rng = random.Random(0)
     for number in range(2):
         tree = scored(task(number), draws(rng, 4, 0, rewards=(float(number), 0.0)))
         progress.add_step(*measure_trees([BuiltTree.of(tree)]), is_updated=number == 1, seconds=2.0)
     assert progress.is_done
-    assert progress.version == WeightVersion(1, 1)
+    assert progress.version == WeightVersion(1, 1, "a1")
     told = summary(config, progress.saved)
     assert (told.steps, told.trees, told.trajectories, told.eff_rate, told.avg_rate) == (2, 2, 8, 0.5, 0.25)
     assert told.tokens_per_second == told.generated_tokens / 4.0

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -114,4 +115,4 @@ async def test_while_its_server_restarts_the_replica_is_not_ready_and_trees_wait
     assert (await client.get("/readyz")).status_code == 503
     assert {(await tree).status_code for tree in growing} == {200}
     assert (await client.get("/readyz")).status_code == 200
-    assert (await client.get("/v1/policy")).json()["version"] == {"generation": 1, "number": 1}
+    assert (await client.get("/v1/policy")).json()["version"] == asdict(WeightVersion(1, 1))

@@ -109,7 +109,7 @@ class Supervisor:
         async with self._changing:
             wanted, running = self._wanted, self.running
             if wanted is not None:
-                if bundle.version < wanted.version:
+                if bundle.version < wanted.version and bundle.version.origin == wanted.version.origin:
                     raise Conflict(
                         f"version {bundle.version} is older than {wanted.version}, which is served or loading"
                     )
