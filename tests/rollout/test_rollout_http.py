@@ -117,7 +117,7 @@ async def test_a_graded_tree_without_a_verifier_fails_in_time_with_the_reason(
     answer = await replica.post("/v1/trees", json=graded)
     assert answer.status_code == 503
     assert "is the verifier up" in answer.json()["detail"]
-    assert 'ibtpo_rollout_trees_total{result="discarded"} 1.0' in (await replica.get("/metrics")).text
+    assert 'ibtpo_rollout_trees_total{result="discarded",run="r"} 1.0' in (await replica.get("/metrics")).text
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ async def test_an_unfit_bundle_is_refused_and_the_old_weights_serve(
     assert answer.status_code == 422, answer.text
     assert await served_version(replica) == WeightVersion(1, 1)
     assert (await replica.post("/v1/trees", json=UNGRADED)).status_code == 200
-    assert 'ibtpo_rollout_weight_loads_total{result="refused"} 1.0' in (await replica.get("/metrics")).text
+    assert 'ibtpo_rollout_weight_loads_total{result="refused",run="r"} 1.0' in (await replica.get("/metrics")).text
 
 
 async def test_a_version_that_no_counter_carries_is_refused(
