@@ -12,7 +12,7 @@ MAGIC = b"IBTPOW01"
 MAX_MANIFEST_BYTES = 1 << 20
 _LENGTH_BYTES = 8
 _CHUNK_BYTES = 1 << 20
-PATIENCE_SECONDS = 20.0
+PAUSES_SECONDS = 20.0
 _SLOWEST_BYTES_PER_SECOND = 1 << 20
 
 
@@ -43,13 +43,13 @@ class FrameReader:
     """Reads a framed bundle from chunks of any size; holds at most one chunk and the header.
 
     Whoever receives takes one bundle at a time, so no sender may be slower than 1 MiB a second for long: all waits for
-    chunks together take `patience_seconds`, and a second for each MiB that came. Unavailable beyond.
+    chunks together take `pauses_seconds`, and a second for each MiB that came. Unavailable beyond.
     """
 
-    def __init__(self, stream: AsyncIterator[bytes], patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, stream: AsyncIterator[bytes], pauses_seconds: float = PAUSES_SECONDS) -> None:
         self._stream = stream
         self._buffer = b""
-        self._patience_seconds = patience_seconds
+        self._pauses_seconds = pauses_seconds
         self._waited_seconds = 0.0
         self._num_bytes = 0
 
@@ -99,7 +99,7 @@ class FrameReader:
 
     async def _receive_chunk(self) -> bytes:
         """The next chunk; StopAsyncIteration at the end."""
-        allowed_seconds = self._patience_seconds + self._num_bytes / _SLOWEST_BYTES_PER_SECOND
+        allowed_seconds = self._pauses_seconds + self._num_bytes / _SLOWEST_BYTES_PER_SECOND
         started = time.monotonic()
         try:
             async with asyncio.timeout(allowed_seconds - self._waited_seconds):

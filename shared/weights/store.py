@@ -18,7 +18,7 @@ from shared.errors import Conflict, InvalidInput, TooLarge, Unavailable
 from shared.files import atomic_write, sync_directory
 from shared.protocol.weights import BundleFile, Manifest
 from shared.tree.draw import WeightVersion
-from shared.weights.framing import PATIENCE_SECONDS, FrameReader
+from shared.weights.framing import PAUSES_SECONDS, FrameReader
 from shared.weights.manifest import MANIFEST_NAME, check_manifest, files_of, read_manifest
 
 _STAGING_PREFIX = ".staging-"
@@ -47,14 +47,14 @@ class SnapshotStore:
     """
 
     def __init__(
-        self, root: Path, keep: int, *, run: str | None = None, patience_seconds: float = PATIENCE_SECONDS
+        self, root: Path, keep: int, *, run: str | None = None, pauses_seconds: float = PAUSES_SECONDS
     ) -> None:
         if keep < 1:
             raise ValueError(f"a store keeps at least the newest snapshot, not {keep}")
         self._root = root
         self._keep = keep
         self._run = run
-        self._patience_seconds = patience_seconds
+        self._pauses_seconds = pauses_seconds
         self._pins: Counter[WeightVersion] = Counter()
         self._aside: list[Path] = []
         self._origins: dict[str, int] = {}  # the later an origin arrived, the newer are its versions
@@ -74,7 +74,7 @@ class SnapshotStore:
         here, Unavailable when it comes too slowly, Conflict when other content has the same version. After an error
         nothing is left behind.
         """
-        reader = FrameReader(stream, self._patience_seconds)
+        reader = FrameReader(stream, self._pauses_seconds)
         manifest = await reader.manifest()
         self._check(manifest)
         known = self._known(manifest)

@@ -385,7 +385,7 @@ async def test_a_sender_that_dribbles_loses_its_place(learner: Learner, root: Pa
             await asyncio.sleep(0.02)
 
     with pytest.raises(Unavailable, match=r"comes too slowly: \d+ bytes in 0 s"):
-        await SnapshotStore(root, keep=1, patience_seconds=0.2).receive(dribble(), PLENTY)
+        await SnapshotStore(root, keep=1, pauses_seconds=0.2).receive(dribble(), PLENTY)
     assert names(root) == set()
 
 

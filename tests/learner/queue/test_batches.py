@@ -165,13 +165,17 @@ async def test_a_stale_tree_is_dropped_by_length_and_its_task_fed_again_at_most_
     assert queue.scrape("ibtpo_learner_stale_trajectory_tokens_count") == 4 * queue.ledger.accounts.stale
 
 
-async def test_a_run_whose_trees_are_all_stale_ends_with_the_reason(queue: LearnerQueue) -> None:
+async def test_a_run_whose_trees_are_all_stale_ends_with_the_reason(
+    queue: LearnerQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.learner.queue.intake._MAX_STALE_IN_ROW", 30)
+
     async def grow_stale() -> None:
         while True:
             await queue.grow(1, WeightVersion(2, NOW.number - 5))
 
     growing = asyncio.create_task(grow_stale())
-    with pytest.raises(InvalidInput, match=r"the last 200 trees were stale: replica grew the last with 2\."):
+    with pytest.raises(InvalidInput, match=r"the last 30 trees were stale: fake grew the last with 2\.5"):
         await queue.batch()
     await cancel(growing)
 
