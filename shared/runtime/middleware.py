@@ -117,23 +117,31 @@ class BearerGuard:
 
 
 class CrossOriginGuard:
-    """For a service without a token: refuses what a web page of another site makes a local browser send."""
+    """For a service without a token: refuses what a web page of another site makes a local browser send, also under a
+    name of its own that it lets point to this machine."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin = b"".join(value for name, value in scope.get("headers", ()) if name == b"origin").decode("latin-1")
-        if not origin or _is_local(origin):
+        origin, host = _header(scope, b"origin"), _header(scope, b"host")
+        if (not origin or _is_local(origin)) and (not host or _is_local(f"//{host}")):
             await self._app(scope, receive, send)
             return
-        error = Unauthorized("a page of another site sent this; start the service with a token to use it from there")
+        error = Unauthorized(
+            "a page of another site sent this, or under a name that is not of this machine; start the service with a "
+            "token to use it so, or call it by 127.0.0.1 or localhost"
+        )
         await _refuse(scope, receive, send, error_response(error))
 
 
-def _is_local(origin: str) -> bool:
+def _header(scope: Scope, wanted: bytes) -> str:
+    return b"".join(value for name, value in scope.get("headers", ()) if name == wanted).decode("latin-1")
+
+
+def _is_local(url: str) -> bool:
     try:
-        return is_loopback(urlsplit(origin).hostname or "")
+        return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
 

@@ -215,6 +215,19 @@ async def test_without_a_token_pages_of_this_machine_do(client: httpx.AsyncClien
     assert (await client.post("/v1/orders", json={"count": 1}, headers={"Origin": origin})).is_success
 
 
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8001", "127.0.0.1.evil.example", "10.0.0.7", "[::1"])
+@pytest.mark.parametrize("path", ["/v1/slow/1", "/metrics", "/openapi.json"])
+async def test_without_a_token_no_name_that_points_here_gets_in(
+    client: httpx.AsyncClient, path: str, host: str
+) -> None:
+    problem_of(await client.get(path, headers={"Host": host}), 401)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:8001", "[::1]:8001"])
+async def test_without_a_token_names_of_this_machine_do(client: httpx.AsyncClient, host: str) -> None:
+    assert (await client.get("/v1/slow/1", headers={"Host": host})).is_success
+
+
 async def test_the_api_describes_itself(client: httpx.AsyncClient) -> None:
     document = json.loads((await client.get("/openapi.json")).text)
     assert {"/healthz", "/readyz", "/metrics", "/v1/orders"} <= document["paths"].keys()
@@ -225,7 +238,7 @@ async def test_a_caller_that_leaves_half_way_is_no_internal_error(caplog: pytest
     app = small_app()
     async with client_of(app) as client:
         _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
-        writer.write(b"PUT /v1/blobs/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+        writer.write(b"PUT /v1/blobs/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf")
         await writer.drain()
         await wait_until_async(lambda: app.state.drain.num_requests == 1, 5)
         writer.close()

@@ -13,9 +13,9 @@ from shared.runtime.serve import open_listener, serve_in_background
 from tests.runtime.small_service import small_app
 from tests.waiting import wait_until_async
 
-GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
-PUT = b"PUT /v1/blobs/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf"
-CHUNKED = b"PUT /v1/blobs/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+PUT = b"PUT /v1/blobs/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf"
+CHUNKED = b"PUT /v1/blobs/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
 
 
 def memory_bytes() -> int:
@@ -145,13 +145,13 @@ async def test_a_connection_without_a_byte_is_closed() -> None:
 
 async def test_requests_sent_far_ahead_of_their_answers_end_the_connection() -> None:
     async with serving() as service:
-        answer = await (await service.call(b"GET /v1/slow/1 HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)).answer()
+        answer = await (await service.call(b"GET /v1/slow/1 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)).answer()
         assert answer.count(b"HTTP/1.1 200 ") <= 17
 
 
 async def test_an_answer_that_nobody_reads_ends_its_connection() -> None:
     async with serving(unread_seconds=0.2) as service:
-        await service.call(b"GET /v1/endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await service.call(b"GET /v1/endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         drain = service.app.state.drain
         await wait_until_async(lambda: drain.num_requests == 1, 5)
         await wait_until_async(lambda: drain.num_requests == 0, 10)
@@ -168,7 +168,7 @@ async def test_however_many_half_sent_requests_there_are_a_probe_gets_in(half: b
 
 async def test_where_every_caller_waits_for_its_answer_another_is_refused() -> None:
     async with serving(connections=3) as service:
-        slow = [await service.call(b"GET /v1/slow/1000 HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(3)]
+        slow = [await service.call(b"GET /v1/slow/1000 HTTP/1.1\r\nHost: localhost\r\n\r\n") for _ in range(3)]
         refused = await (await service.call(GET + b"\r\n")).answer()
         assert refused.startswith(b"HTTP/1.1 503 ")
         for caller in slow:

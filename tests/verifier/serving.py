@@ -18,7 +18,7 @@ async def open_verifier(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(service.app)
     async with (
         service.app.router.lifespan_context(service.app),
-        httpx.AsyncClient(transport=transport, base_url="http://verifier") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         yield client
 
