@@ -91,12 +91,11 @@ class ProcessGroup:
             dist.all_reduce(values)
         return values
 
-    def all_reduce_max(self, value: Tensor) -> Tensor:
-        """The largest of all ranks' `value`, on the CPU. Collective."""
-        value = value.cpu()
-        if self._mesh is not None:
-            dist.all_reduce(value, dist.ReduceOp.MAX)
-        return value
+    def all_reduce_max(self, value: Tensor) -> float:
+        """The largest of all ranks' `value`, which is not negative. Collective."""
+        of_ranks = torch.zeros(self.size, dtype=value.dtype, device=value.device)
+        of_ranks[self.rank] = value
+        return float(self.all_reduce(of_ranks).max())
 
     def broadcast(self, message: bytes) -> None:
         """Sends rank 0's `message`, which is not empty, to all others, which wait in `receive_broadcast`."""

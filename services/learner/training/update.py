@@ -90,7 +90,7 @@ class Update(UpdateFigures):
     ) -> "Update":
         """Of a step with these gradient norms, None for each that was refused."""
         tokens = sums.token_sums(process_group.all_reduce)
-        largest_ratio = float(process_group.all_reduce_max(sums.largest_ratio))
+        largest_ratio = process_group.all_reduce_max(sums.largest_ratio)
         finite = [norm for norm in norms if norm is not None]
         return cls(
             applied=len(finite),
