@@ -134,7 +134,7 @@ def test_what_all_services_share_is_not_set_for_one(tmp_path: Path, setting: str
     ("row", "message"),
     [
         ('{"id": "1", "prompt": "1+1=", "kind": "math"}', r"mine.jsonl:2: answer_key: Field required"),
-        ('{"id": 1}', r"mine.jsonl:2: id: .*; prompt: .*; kind: .*; answer_key: .*"),
+        ('{"id": 1}', r"mine.jsonl:2: prompt: .*; kind: .*; answer_key: .*"),
         ('{"id"', r"mine.jsonl:2: not JSON"),
     ],
 )

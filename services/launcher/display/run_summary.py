@@ -28,7 +28,7 @@ def render_summary(run: RunDirectory) -> RenderableType:
     figures.add_column(style="dim")
     figures.add_column(style="bold", justify="right")
     for name, figure in figures_in(RunSummary, Shown.OUTCOME).items():
-        value = summary.get(name) if run.is_finished else getattr(last, name)
+        value = summary.get(name) if run.is_finished else getattr(last, name, None)
         if isinstance(value, int | float):
             figures.add_row(figure.title, figure.text(value))
     parts.append(figures)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
@@ -101,7 +102,7 @@ async def test_one_scrape_has_the_series_of_the_replica_and_of_its_server(replic
     await service.engine.scrape()
     text = (await client.get("/metrics")).text
     assert "sglang:realtime_tokens_total" in text
-    assert "ibtpo_rollout_engine_up 1.0" in text
+    assert re.search(r'^ibtpo_rollout_engine_up\{run=".*"\} 1.0$', text, re.MULTILINE)
     assert "ibtpo_rollout_trees_total" in text
 
 
