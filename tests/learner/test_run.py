@@ -140,7 +140,7 @@ async def test_an_ended_run_is_served_for_a_while_unless_a_signal_ends_it(
 ) -> None:
     async with replica("one"), running(configure(redis_url=redis_url, linger_seconds=60.0)) as learner:
         await learner.when(lambda status: status.state is RunState.FINISHED)
-        assert await learner.metric('ibtpo_learner_run_state{state="finished"}') == 1.0
+        assert await learner.metric('ibtpo_learner_run_state{run="run",state="finished"}') == 1.0
         learner.interrupt()
         assert await learner.end() == ExitCode.DONE
 
@@ -204,7 +204,7 @@ async def test_a_stop_requested_through_redis_ends_the_run_and_keeps_its_account
     async with replica("one"):
         async with running(config) as learner:
             await learner.when(lambda status: status.step >= 3)
-            fed = await learner.metric("ibtpo_learner_tasks_fed_total")
+            fed = await learner.metric('ibtpo_learner_tasks_fed_total{run="run"}')
             await streams.status_keys.request_stop()
             assert await learner.end() == 0
         status = await streams.status_keys.read()
@@ -309,7 +309,7 @@ async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
         slow.load_seconds, bad.push_error = 5.0, Unavailable("no room")
         assert await learner.end() == 0
         text = (await learner.client.get("/metrics")).text
-    assert 'ibtpo_learner_weight_pushes_total{result="unreachable"} 0.0' not in text
+    assert 'ibtpo_learner_weight_pushes_total{result="unreachable",run="run"} 0.0' not in text
     assert bad.loaded == slow.loaded == []
 
 
