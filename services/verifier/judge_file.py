@@ -87,7 +87,7 @@ async def _open_client(url: str | None, token: str | None) -> AsyncIterator[Veri
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http,
     ):
-        yield VerifierClient(http, "http://verifier")
+        yield VerifierClient(http, "http://localhost")
 
 
 # --- rows
