@@ -455,7 +455,7 @@ def test_what_cannot_be_run_is_refused_at_the_start(configure: Configure, tmp_pa
         build(configure(resume="require"))
     with pytest.raises(InvalidInput, match="exceed the policy's context"):
         build(configure(growth={"sampler": "independent", "max_tokens": 100}))
-    with pytest.raises(InvalidInput, match="transformers cannot read this policy"):
+    with pytest.raises(InvalidInput, match="no tokenizer that transformers can read"):
         build(configure(model=tmp_path))
 
 
