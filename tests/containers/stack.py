@@ -47,10 +47,10 @@ def inspect(container: str) -> dict[str, Any]:
     return found
 
 
-def addresses(service: str) -> list[str]:
-    """The addresses of a service's first container, one per network."""
-    networks = inspect(containers(service)[0])["NetworkSettings"]["Networks"]
-    return [network["IPAddress"] for network in networks.values()]
+def networks(service: str) -> dict[str, str]:
+    """The networks of a service's first container, each with the container's address in it."""
+    found = inspect(containers(service)[0])["NetworkSettings"]["Networks"]
+    return {name: network["IPAddress"] for name, network in found.items()}
 
 
 def kill(container: str) -> int:
