@@ -100,14 +100,14 @@ class StreamGroup:
         words = ("XCLAIM", self.stream, self.group, consumer, 0, *entry_ids)
         return parse_entries(await self._with_group(lambda: self._connection.command(*words)))
 
-    async def acknowledge(self, entry_ids: list[str]) -> None:
-        """Removes entries from the group and the stream."""
+    async def acknowledge(self, entry_ids: Sequence[str]) -> None:
+        """Removes entries from the group and the stream: their effect is in a checkpoint, or they have none."""
         if entry_ids:
             await self.script(_ACKNOWLEDGE, [self.stream], [self.group, *entry_ids])
 
     async def ids(self) -> set[tuple[str, int]]:
-        """The (id, attempt) of every entry on the stream, without its body. The server reads the whole stream: call it
-        seldom."""
+        """The (id, attempt) of every entry on the stream, taken or not, without its body. The server reads the whole
+        stream: call it seldom."""
         found: set[tuple[str, int]] = set()
         start = "-"
         while True:

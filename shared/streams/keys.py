@@ -1,7 +1,6 @@
 """The names of a run's keys in Redis."""
 
 import re
-from dataclasses import dataclass
 
 from shared.errors import InvalidInput
 from shared.protocol.names import RUN_NAME
@@ -11,77 +10,28 @@ ROLLOUT_GROUP = "rollout"
 LEARNER_GROUP = "learner"
 
 
-@dataclass(frozen=True, slots=True)
 class RunKeys:
     """The keys of one run. They share a hash tag, so that a script may use several of them on a cluster too."""
 
-    run: str
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(RUN_NAME, self.run):
+    def __init__(self, run: str) -> None:
+        if not re.fullmatch(RUN_NAME, run):
             raise InvalidInput(
-                f"a run's name has 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit, "
-                f"not {self.run!r}"
+                f"a run's name has 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit, not {run!r}"
             )
-
-    def _key(self, name: str) -> str:
-        return f"ibtpo:{{{self.run}}}:{name}"
-
-    @property
-    def tasks(self) -> str:
-        """Stream: tasks to grow."""
-        return self._key("tasks")
-
-    @property
-    def trees(self) -> str:
-        """Stream: grown trees."""
-        return self._key("trees")
-
-    @property
-    def dead_letters(self) -> str:
-        """Stream: tasks given up, until the learner has counted them."""
-        return self._key("dead-letters")
-
-    @property
-    def handled_dead_letters(self) -> str:
-        """List: the newest dead letters that the learner has counted, for people to read."""
-        return self._key("handled-dead-letters")
-
-    @property
-    def replicas(self) -> str:
-        """Set: names of replicas that may be alive."""
-        return self._key("replicas")
+        self.run = run
+        self._prefix = prefix = f"ibtpo:{{{run}}}:"
+        self.tasks = prefix + "tasks"  # stream: tasks to grow
+        self.trees = prefix + "trees"  # stream: grown trees
+        self.dead_letters = prefix + "dead-letters"  # stream: tasks given up, until the learner has counted them
+        self.handled_dead_letters = prefix + "handled-dead-letters"  # list: the newest counted ones, to be read
+        self.replicas = prefix + "replicas"  # set: names of replicas that may be alive
+        self.lease = prefix + "lease"  # string with expiry: `<generation> <origin> <owner>`
+        self.generation = prefix + "generation"  # number: the highest so far
+        self.status = prefix + "status"  # string: the run's RunStatus
+        self.stop = prefix + "stop"  # string: exists when the run was asked to stop
+        self.learner = prefix + "learner"  # string: the learner's URL
+        self.incarnation = prefix + "incarnation"  # string: random; another one after Redis lost its data
 
     def replica(self, name: str) -> str:
-        """String with expiry: one replica's ReplicaInfo."""
-        return self._key(f"replica:{name}")
-
-    @property
-    def lease(self) -> str:
-        """String with expiry: `<generation> <owner>`."""
-        return self._key("lease")
-
-    @property
-    def generation(self) -> str:
-        """Number: the highest generation so far."""
-        return self._key("generation")
-
-    @property
-    def status(self) -> str:
-        """String: the run's RunStatus."""
-        return self._key("status")
-
-    @property
-    def stop(self) -> str:
-        """String: exists when the run was asked to stop."""
-        return self._key("stop")
-
-    @property
-    def learner(self) -> str:
-        """String: the learner's URL."""
-        return self._key("learner")
-
-    @property
-    def incarnation(self) -> str:
-        """String: random; another one after Redis lost its data."""
-        return self._key("incarnation")
+        """String with expiry: the ReplicaInfo of one replica."""
+        return f"{self._prefix}replica:{name}"

@@ -72,7 +72,8 @@ class OwnerLease:
     async def renew(self) -> None:
         """Renews the lease, also one that expired or that Redis lost, unless another process took it. Then Conflict:
         this process must not change the run any more."""
-        self._require_held()
+        if not self._generation:
+            raise Conflict(f"the lease of run {self._run!r} is not held: acquire it first")
         words = [self._owner, self._generation, self._ttl_milliseconds, self.origin]
         is_held, *highest = await self._connection.script(_RENEW, self._keys, words)
         if not is_held:
@@ -86,7 +87,3 @@ class OwnerLease:
         if self._generation:
             await self._connection.script(_RELEASE, self._keys, [self._owner, self._generation, self.origin])
             self._generation = 0
-
-    def _require_held(self) -> None:
-        if not self._generation:
-            raise Conflict(f"the lease of run {self._run!r} is not held: acquire it first")

@@ -8,7 +8,7 @@ from shared.errors import Overloaded
 from shared.protocol.task import DeadLetter, Task
 from shared.protocol.tree import ScoredTree
 from shared.streams.connection import Connection
-from shared.streams.group import Depth, Entry, StreamGroup, parse_entries
+from shared.streams.group import Entry, StreamGroup, parse_entries
 from shared.streams.keys import ROLLOUT_GROUP, RunKeys
 from shared.streams.reading import Unreadable, read
 
@@ -75,7 +75,7 @@ class Claim:
     consumer: str
 
 
-class TaskQueue:
+class TaskQueue(StreamGroup):
     """The run's tasks: the learner puts them, the rollout replicas take them.
 
     A claim without a heartbeat for `claim_after_seconds` counts as abandoned. The stream holds `max_tasks` at most.
@@ -84,10 +84,10 @@ class TaskQueue:
     def __init__(self, connection: Connection, keys: RunKeys, claim_after_seconds: float, max_tasks: int) -> None:
         if claim_after_seconds <= 0 or max_tasks < 1:
             raise ValueError(f"both are positive: {claim_after_seconds=} {max_tasks=}")
+        super().__init__(connection, keys.tasks, ROLLOUT_GROUP)
         self._keys = keys
         self._abandoned_milliseconds = max(1, int(claim_after_seconds * 1000))
         self._max_tasks = max_tasks
-        self._group = StreamGroup(connection, keys.tasks, ROLLOUT_GROUP)
 
     async def put(self, tasks: Iterable[Task]) -> None:
         """Appends the tasks, all or none. Overloaded when the stream would exceed its bound."""
@@ -96,7 +96,7 @@ class TaskQueue:
             words += [task.id, task.attempt, task.model_dump_json()]
         if not words:
             return
-        reply = await self._group.script(_PUT, [self._keys.tasks], [self._max_tasks, *words])
+        reply = await self.script(_PUT, [self.stream], [self._max_tasks, *words])
         if reply < 0:
             raise Overloaded(f"the stream of tasks holds at most {self._max_tasks}; wait until some have been grown")
 
@@ -110,7 +110,7 @@ class TaskQueue:
             left_seconds = deadline - time.monotonic()
             if len(claims) < count:
                 wait = 0.0 if claims else left_seconds
-                entries = await self._group.read_new(consumer, count - len(claims), wait)
+                entries = await self.read_new(consumer, count - len(claims), wait)
                 claims += [_claim(entry, 1, consumer) for entry in entries]
             if claims or left_seconds <= 0:
                 return claims
@@ -141,31 +141,21 @@ class TaskQueue:
             text = dead_letter.model_dump_json()
         return await self._end(claim, self._keys.dead_letters, "letter", text.encode())
 
-    async def ids(self) -> set[tuple[str, int]]:
-        """The (id, attempt) of every task on the stream, taken or not."""
-        return await self._group.ids()
-
-    async def depth(self) -> Depth:
-        """Tasks that wait, and tasks that are being grown."""
-        return await self._group.depth()
-
     async def _end(self, claim: Claim, stream: str, field: str, value: bytes) -> bool:
         task = claim.task
-        words = [self._group.group, claim.entry_id, task.id, task.attempt, field, value]
-        return bool(await self._group.script(_END, [self._keys.tasks, stream], words))
+        words = [self.group, claim.entry_id, task.id, task.attempt, field, value]
+        return bool(await self.script(_END, [self.stream, stream], words))
 
     async def _touch(self, consumer: str, words: list[tuple[str, str]], idle_milliseconds: int) -> frozenset[str]:
         if not words:
             return frozenset()
         flat = [word for pair in words for word in pair]
-        arguments = [self._group.group, consumer, idle_milliseconds, *flat]
-        kept = await self._group.script(_TOUCH, [self._keys.tasks], arguments)
+        kept = await self.script(_TOUCH, [self.stream], [self.group, consumer, idle_milliseconds, *flat])
         return frozenset(entry_id.decode() for entry_id in kept)
 
     async def _take_abandoned(self, consumer: str, count: int) -> list[Claim]:
-        reply = await self._group.script(
-            _TAKE_ABANDONED, [self._keys.tasks], [self._group.group, consumer, self._abandoned_milliseconds, count]
-        )
+        arguments = [self.group, consumer, self._abandoned_milliseconds, count]
+        reply = await self.script(_TAKE_ABANDONED, [self.stream], arguments)
         return [_claim(entry, deliveries + 1, consumer) for raw, deliveries in reply for entry in parse_entries([raw])]
 
 
