@@ -170,7 +170,7 @@ class _StatusCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """One gauge per state of the run, queue lengths as last seen, live replicas by state."""
+        """One gauge per state of the run, queue lengths as last seen, live replicas by state, silence of ranks."""
         status = self._status()
         states = GaugeMetricFamily("ibtpo_learner_run_state", "1 for the run's state, else 0", labels=["state"])
         for state in RunState:
@@ -189,3 +189,9 @@ class _StatusCollector(Collector):
             count = sum(replica.state is state_of_replica for replica in status.replicas)
             replicas.add_metric([state_of_replica.value], count)
         yield replicas
+        silent = GaugeMetricFamily(
+            "ibtpo_learner_rank_silent_seconds", "Since a rank of several gave a sign of life", labels=["rank"]
+        )
+        for rank, seconds in enumerate(status.rank_silent_seconds):
+            silent.add_metric([str(rank)], seconds)
+        yield silent

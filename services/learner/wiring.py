@@ -61,6 +61,7 @@ class LearnerService:
         torch.set_num_threads(config.threads)
         disable_progress_bar()  # the log is for machines
         self._config = config
+        self._process_group = process_group
         metrics = LearnerMetrics()
         self._http = http_client(config.token, config.publish_seconds)
         self._streams = streams = RunStreams(connect(config.redis_url), config.run)
@@ -116,6 +117,7 @@ class LearnerService:
             run.lose_lease,
             lambda: parts.batches.silent_seconds,
             lambda: intake.complaint,
+            process_group,
         )
         metrics.show_accounts(lambda: ledger.accounts)
         metrics.show_status(self._heartbeat.status)
@@ -129,12 +131,19 @@ class LearnerService:
             token=config.token,
             max_body_bytes=_MAX_BODY_BYTES,
         )
+        self.app.state.health = self._health
 
     def _url(self) -> str:
         return self._config.url or str(self.app.state.url)
 
+    def _health(self) -> dict[str, str]:
+        complaint = self._process_group.complaint
+        return {"problem": complaint} if complaint else {}
+
     def _not_ready(self) -> str | None:
-        return None if self._progress.published else "no version of the policy is published yet"
+        if not self._progress.published:
+            return "no version of the policy is published yet"
+        return self._process_group.complaint or None
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:

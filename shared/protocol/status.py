@@ -78,5 +78,7 @@ class RunStatus(Message):
     queued_tasks: int = 0
     pending_tasks: int = 0
     queued_trees: int = 0
+    rank_silent_seconds: tuple[float, ...] = ()
+    """How long ago each rank of a learner of several gave a sign of life."""
     message: str = ""
     time: float = 0.0

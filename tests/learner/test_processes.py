@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from transformers import AutoModelForCausalLM
 
@@ -197,12 +198,23 @@ async def test_sigterm_finishes_the_step_writes_a_checkpoint_and_a_later_life_go
 @pytest.mark.usefixtures("replicas")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
-async def test_when_a_rank_dies_all_end_and_a_restart_goes_on(
+async def test_a_frozen_rank_is_named_and_when_one_dies_all_end_and_a_restart_goes_on(
     rank: int, learner: LearnerProcess, config: LearnerConfig, streams: RunStreams
 ) -> None:
     learner.start(size=2)
     await status_when(streams, lambda status: status.step >= 7)
-    os.kill(learner.rank_pids()[rank], signal.SIGKILL)
+    frozen = learner.rank_pids()[rank]
+    if rank:  # a frozen rank 0 can say nothing of itself; its lease runs out
+        os.kill(frozen, signal.SIGSTOP)
+        seen = await status_when(streams, lambda status: "rank 1 does not answer" in status.message)
+        assert seen.rank_silent_seconds[0] < 4 < seen.rank_silent_seconds[1]
+        async with httpx.AsyncClient(base_url=await streams.status_keys.learner_url() or "") as http:
+            assert "rank 1 does not answer" in (await http.get("/readyz")).text
+            assert "rank 1 does not answer" in (await http.get("/healthz")).json()["problem"]
+            assert 'ibtpo_learner_rank_silent_seconds{rank="1"' in (await http.get("/metrics")).text
+        os.kill(frozen, signal.SIGCONT)
+        await status_when(streams, lambda status: not status.message and status.step > seen.step)
+    os.kill(frozen, signal.SIGKILL)
     assert await learner.exit_code() != 0
     learner.start(size=2)
     assert await learner.exit_code() == 0, learner.log

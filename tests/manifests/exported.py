@@ -56,7 +56,7 @@ def metrics_of(learner: LearnerMetrics) -> Iterator[Metric]:
 
 def _by_job(learner: LearnerMetrics) -> dict[str, list[Metric]]:
     learner.show_accounts(Accounts)
-    learner.show_status(lambda: RunStatus(run="r", state=RunState.TRAINING))
+    learner.show_status(lambda: RunStatus(run="r", state=RunState.TRAINING, rank_silent_seconds=(0.0, 0.0)))
     verifier, sglang = VerifierMetrics(CollectorRegistry()), CollectorRegistry()
     verifier.add_kind("math")
     verifier.add_pool("math")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from services.learner.ledger import Ledger
 from services.learner.record.progress import Progress
+from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from shared.errors import Conflict, IbtpoError
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import RunState, RunStatus
@@ -49,6 +50,7 @@ class LearnerHeartbeat:
         on_loss: Callable[[Conflict], None],
         silent_seconds: Callable[[], float],
         stale_trees: Callable[[], str] = str,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._streams = streams
         self._progress = progress
@@ -58,6 +60,7 @@ class LearnerHeartbeat:
         self._on_loss = on_loss
         self._silent_seconds = silent_seconds
         self._stale_trees = stale_trees
+        self._process_group = process_group
         self._is_silent = False
         self._replicas: list[ReplicaInfo] = []
         self._tasks = Depth(0, 0)
@@ -87,12 +90,12 @@ class LearnerHeartbeat:
         """The run's status, with replicas and queues as of the last beat."""
         status = self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
         message = status.message or self._complaint() or self._progress.warning or self._progress.note
-        return status.model_copy(update={"message": message})
+        return status.model_copy(update={"message": message, "rank_silent_seconds": self._process_group.silent_seconds})
 
     def _complaint(self) -> str:
-        """Why no usable trees arrive, and where the tasks are; empty otherwise."""
-        if stale := self._stale_trees():
-            return stale
+        """Why the run stands still: a rank does, or no usable trees arrive, and where the tasks are; else empty."""
+        if known := self._process_group.complaint or self._stale_trees():
+            return known
         is_waiting = self._progress.state in (RunState.TRAINING, RunState.EVALUATING)
         if is_waiting and (reason := why_nothing_comes(self._replicas)):
             return reason
@@ -115,7 +118,7 @@ class LearnerHeartbeat:
         """Once, when it begins."""
         complaint = self._complaint()
         if complaint and not self._is_silent:
-            log.warning("no_trees_arrive", reason=complaint)
+            log.warning("run_stands_still", reason=complaint)
         self._is_silent = bool(complaint)
 
     async def _renew(self) -> None:

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from services.learner.config import Device, Precision
+from services.learner.training.rank_watch import RankWatch
 from shared.errors import InvalidInput, Unavailable
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class ProcessGroup:
         self.precision = precision
         self._mesh: DeviceMesh | None = None
         self._broadcasts: dist.ProcessGroup | None = None
+        self._watch: RankWatch | None = None
 
     @classmethod
     def join(cls, device: Device, precision: Precision) -> "ProcessGroup":
@@ -54,11 +56,22 @@ class ProcessGroup:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._mesh = init_device_mesh(self.device.type, (self.size,))
         self._broadcasts = dist.new_group(backend="gloo", timeout=_IDLE_TIMEOUT)
+        self._watch = RankWatch(self.rank, self.size)
 
     @property
     def is_rank0(self) -> bool:
         """Whether this process leads: rank 0 alone takes trees in, publishes and writes files."""
         return self.rank == 0
+
+    @property
+    def silent_seconds(self) -> tuple[float, ...]:
+        """For rank 0: how long ago each of several ranks gave a sign of life."""
+        return self._watch.silent_seconds if self._watch else ()
+
+    @property
+    def complaint(self) -> str:
+        """For rank 0: which ranks give no sign of life; empty if all do."""
+        return self._watch.complaint if self._watch else ""
 
     def distribute(self, model: nn.Module, layers: Iterable[nn.Module]) -> None:
         """Moves `model` to the device. Several ranks shard every weight (FSDP) and gather them layer by layer, so
