@@ -17,6 +17,8 @@ from shared.runtime.counters import preset_counter
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_MEASURES = ("avg_at_k", "standard_error", "pass_at_k")
+"""Of an accuracy; the standard error is that of avg@k."""
 _GAUGES = figures_in(StepFigures, Shown.GAUGE)
 
 
@@ -89,6 +91,7 @@ class LearnerMetrics:
         self.version_number = gauge(named("version_number"), "Number of the policy's version")
         self.generation = gauge(named("generation"), "Generation of the policy's version")
         self.accuracy = gauge(named("held_out_accuracy"), "Held-out accuracy of the last evaluation", ["measure"])
+        self.file_accuracy = gauge(named("held_out_file_accuracy"), "The same of each file", ["file", "measure"])
         self.evaluations = preset(named("evaluations_total"), "Evaluations by result", result=EvaluationResult)
         self.checkpoint_seconds = seconds(named("checkpoint_seconds"), "Time to write a checkpoint")
         # registered with its first value: a 0 before that would be taken for one
@@ -130,8 +133,10 @@ class LearnerMetrics:
         """Records a held-out accuracy, and the engine gap on its answers."""
         self.evaluations.labels(EvaluationResult.DONE).inc()
         self._set("engine_gap", evaluation.engine_gap)
-        self.accuracy.labels("avg_at_k").set(evaluation.avg_at_k)
-        self.accuracy.labels("pass_at_k").set(evaluation.pass_at_k)
+        for measure in _MEASURES:
+            self.accuracy.labels(measure).set(getattr(evaluation, measure))
+            for accuracy in evaluation.files:
+                self.file_accuracy.labels(accuracy.file, measure).set(getattr(accuracy, measure))
 
     def _set(self, name: str, value: float | None) -> None:
         if value is None:

@@ -34,7 +34,9 @@ class Shown(Flag):
     PLOT = auto()
     """A plot of the report."""
     CARD = auto()
-    """A headline of the report."""
+    """A card at the head of the report."""
+    HEADLINE = auto()
+    """In the report's table of accuracy before and after."""
 
 
 EVERYWHERE = ~Shown(0)
@@ -257,17 +259,20 @@ class StepFigures(UpdateFigures, SamplingFigures):
 
 
 class HeldOutFigures(Message):
-    """Accuracy on held-out problems, of `k` answers each, with the standard errors of avg@k over problems."""
+    """Accuracy on held-out problems, with the standard errors of avg@k over problems."""
 
-    k: int = 0
-    avg_at_k_before: float | None = _figure("avg@k before", "share", ".3f", "Before the first step", Shown.CARD)
-    avg_at_k_after: float | None = _figure("avg@k after", "share", ".3f", "After the last step", Shown.CARD)
-    pass_at_k_before: float | None = _figure("pass@k before", "share", ".3f", "Before the first step", Shown.CARD)
-    pass_at_k_after: float | None = _figure("pass@k after", "share", ".3f", "After the last step", Shown.CARD)
-    standard_error_before: float | None = _figure(
-        "± before", "share", ".3f", "Standard error of avg@k before", Shown.CARD
-    )
-    standard_error_after: float | None = _figure("± after", "share", ".3f", "Standard error of avg@k after", Shown.CARD)
+    avg_at_k_before: float | None = _figure("avg@k before", "share", ".3f", "Before the first step", Shown.HEADLINE)
+    avg_at_k_after: float | None = _figure("avg@k after", "share", ".3f", "After the last step", Shown.HEADLINE)
+    pass_at_k_before: float | None = _figure("pass@k before", "share", ".3f", "Before the first step", Shown.HEADLINE)
+    pass_at_k_after: float | None = _figure("pass@k after", "share", ".3f", "After the last step", Shown.HEADLINE)
+    standard_error_before: float | None = _figure("± before", "share", ".3f", "Of avg@k before", Shown.HEADLINE)
+    standard_error_after: float | None = _figure("± after", "share", ".3f", "Of avg@k after", Shown.HEADLINE)
+
+
+class FileFigures(HeldOutFigures):
+    """That of one held-out file."""
+
+    file: str
 
 
 class RunSummary(SamplingFigures, HeldOutFigures):
@@ -275,6 +280,8 @@ class RunSummary(SamplingFigures, HeldOutFigures):
 
     run: str
     sampler: str
+    method: str
+    """The advantage, by its name."""
     advantage: str
     """Its switches, as JSON."""
     lr: float
@@ -288,6 +295,10 @@ class RunSummary(SamplingFigures, HeldOutFigures):
     """Of the source that ran; empty where it is no checkout."""
     warning: str = ""
     """What went wrong with the run as a whole."""
+    k: int
+    """Answers to each held-out problem."""
+    files: tuple[FileFigures, ...] = ()
+    """Of each held-out file."""
     steps: int
     updates: int = _figure("updates", "steps", ",", "Steps that changed the policy", Shown.OUTCOME, default=0)
     wall_seconds: float = _figure("time", "s", ",.0f", "From the start to the end of the run", Shown.CARD, default=0.0)

@@ -33,28 +33,29 @@ class Accounts(Message):
     foreign: int = 0
 
 
-class FileAccuracy(Message):
-    """Held-out accuracy on the problems of one file."""
+class AccuracyFigures(Message):
+    """Held-out accuracy over `problems`, with the standard error of avg@k."""
 
-    file: str
     avg_at_k: float
     pass_at_k: float
     problems: int
     standard_error: float
 
 
-class Evaluation(Message):
-    """Held-out accuracy of one policy version: avg@k and pass@k over `problems`."""
+class FileAccuracy(AccuracyFigures):
+    """That of one file, by its name, or by its path where two have one name."""
+
+    file: str
+
+
+class Evaluation(AccuracyFigures):
+    """Held-out accuracy of one policy version, over the problems of all files."""
 
     step: int
     version: WeightVersion
     k: int
-    avg_at_k: float
-    pass_at_k: float
-    problems: int
-    standard_error: float
     files: tuple[FileAccuracy, ...] = ()
-    """Of each file, where there are several."""
+    """Of each file with an answer."""
     engine_gap: float | None = None
     """Mean |learner − engine| log-probability over answers that this version alone sampled."""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -95,6 +95,12 @@ class Credit(Method):
         if name not in _NAMED:
             raise ValueError(f"no credit is named {name!r}: choose from {', '.join(_NAMED)}")
         return cls(**(asdict(method) | _NAMED[name]))
+
+    @property
+    def name(self) -> str:
+        """The name of the published method that has these switches; "custom" where none has."""
+        method = Method(**{field.name: getattr(self, field.name) for field in fields(Method)})
+        return next((name for name in _NAMED if Credit.by_name(name, method) == self), "custom")
 
 
 _NAMED: dict[str, dict[str, Any]] = {

@@ -18,6 +18,7 @@ from services.launcher.display.tree_svg import draw_page, render_tree_svg
 from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
 from services.launcher.runs.run_dir import RunDirectory
+from services.learner.serving.evaluation import make_evaluation
 from shared.errors import InvalidInput
 from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 from shared.protocol.task import Growth, Task
@@ -251,12 +252,30 @@ def test_the_report_stands_alone(run: RunDirectory) -> None:
 
 def test_the_report_of_a_finished_run_tells_its_summary(run: RunDirectory) -> None:
     numbers = dict.fromkeys(figures_in(RunSummary), 0.375)
-    summary = {"sampler": "ib", "seed": 3, "k": 8, **numbers, "avg_at_k_after": 0.625, "pass_at_k_after": None}
+    facts = {"sampler": "ib", "method": "grpo", "lr": 5e-4, "data": ["a.jsonl", "b.jsonl"], "commit": "abc123"}
+    summary = {"seed": 3, "k": 8, **numbers, **facts}
     run.summary.write_text(json.dumps(summary))
     page = write_report(run).read_text()
     cards = figures_in(RunSummary, Shown.CARD)
     for name, figure in cards.items():
-        is_there = f"<b>{figure.text(numbers[name])}</b><span>{figure.title.replace('@k', '@8')}</span>" in page
-        assert is_there == (name not in ("avg_at_k_after", "pass_at_k_after")), name
-    assert "sampler ib, seed 3" in page
-    assert "0.625" in page
+        assert f"<b>{figure.text(numbers[name])}</b><span>{figure.title}</span>" in page, name
+    facts = page.partition("How it went")[0]
+    for name, shown in (("method", "grpo"), ("lr", "0.0005"), ("data", "a.jsonl, b.jsonl"), ("commit", "abc123")):
+        assert f"<tr><th>{name}</th><td>{shown}</td></tr>" in facts
+
+
+def test_the_report_begins_with_accuracy_before_and_after_of_each_file(run: RunDirectory) -> None:
+    version = WeightVersion(1, 0)
+    lines = [
+        make_evaluation({"a.jsonl": [[1.0, 0.0], [0.0, 0.0]], "b.jsonl": [[0.0, 0.0]]}, 0, version, 2),
+        make_evaluation({"a.jsonl": [[1.0, 1.0], [1.0, 0.0]], "b.jsonl": [[1.0, 0.0]]}, 9, version, 2),
+    ]
+    run.metrics.write_text("".join(f"{line.model_dump_json()}\n" for line in lines))
+    table = re.sub(r"\s*\n\s*", "", write_report(run).read_text().partition("<h2>Evaluations")[0])
+    for name, average, passed, problems in (
+        ("held out", "0.167 ± 0.167 → 0.667 ± 0.167", "0.333 → 1.000", 3),
+        ("a.jsonl", "0.250 ± 0.250 → 0.750 ± 0.250", "0.500 → 1.000", 2),
+        ("b.jsonl", "0.000 ± 0.000 → 0.500 ± 0.000", "0.000 → 1.000", 1),
+    ):
+        cells = f"<th>{name}</th><td>{average}</td><td>{passed}</td><td>{problems}</td><td>0 → 9</td>"
+        assert f"<tr>{cells}</tr>" in table

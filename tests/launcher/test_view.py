@@ -17,7 +17,7 @@ from services.launcher.display.view import (
 from services.launcher.runs.history import History
 from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaInfo, ReplicaState
-from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
+from shared.protocol.status import Accounts, Evaluation, FileAccuracy, RunState, RunStatus
 from shared.tree.draw import WeightVersion
 
 
@@ -91,6 +91,24 @@ def test_the_status_shows_what_is_watched() -> None:
         assert part in text, part
 
 
+def with_files(accuracy: float) -> Evaluation:
+    measured = {"avg_at_k": accuracy, "pass_at_k": 0.75, "problems": 100, "standard_error": 0.05}
+    files = tuple(FileAccuracy(file=name, **measured) for name in ("easy.jsonl", "hard.jsonl"))
+    return evaluation(int(100 * accuracy), accuracy).model_copy(update={"files": files})
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_each_held_out_file_is_shown(width: int) -> None:
+    text = render(status(2, evaluations=(with_files(0.25), with_files(0.5))), width=width).replace("│", " ")
+    for name in ("easy", "hard"):
+        shown = f"{name}.jsonl avg@8 0.500 ± 0.050, pass@8 0.750 (100 problems) from 0.250 at step 25"
+        assert shown in " ".join(text.split())
+    console = Console(file=io.StringIO(), width=width)
+    LineView(console).show(status(1, evaluations=(with_files(0.5),)))
+    line = "hard.jsonl, step 50: avg@8 0.500 ± 0.050, pass@8 0.750 (100 problems)\n"
+    assert line in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_every_figure_declared_for_the_terminal_is_in_it() -> None:
     values = dict.fromkeys(figures_in(StepFigures), 0.5)
     shown = status(1, figures=StepFigures.model_construct(step=1, **values))
@@ -106,7 +124,7 @@ def test_the_status_fits_any_terminal(width: int) -> None:
     assert max(map(len, render(status(1), width=width).splitlines())) <= width
 
 
-@pytest.mark.parametrize("width", [50, 80])
+@pytest.mark.parametrize("width", [40, 50, 80])
 def test_a_small_terminal_shows_accuracy_and_the_books_first(width: int) -> None:
     text = " ".join(render(status(1), status(2), width=width).replace("│", " ").split("root value")[0].split())
     for part in ("avg@8 0.500 ± 0.020, pass@8 0.900 (200 problems)", "0 failed + 24 outstanding"):

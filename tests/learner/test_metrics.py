@@ -21,5 +21,19 @@ def test_the_engine_gap_is_shown_though_evaluations_alone_have_one() -> None:
     metrics = LearnerMetrics()
     metrics.record_step(StepFigures(step=1), StepResult.UPDATED)
     assert metrics.registry.get_sample_value("ibtpo_learner_engine_gap") is None
-    metrics.record_evaluation(make_evaluation([[1.0, 0.0]], 1, V0, 2).model_copy(update={"engine_gap": 0.25}))
+    evaluation = make_evaluation({"held_out.jsonl": [[1.0, 0.0]]}, 1, V0, 2)
+    metrics.record_evaluation(evaluation.model_copy(update={"engine_gap": 0.25}))
     assert metrics.registry.get_sample_value("ibtpo_learner_engine_gap") == 0.25
+
+
+def test_every_held_out_file_has_its_accuracy() -> None:
+    metrics = LearnerMetrics()
+    metrics.record_evaluation(make_evaluation({"a.jsonl": [[1.0, 0.0], [1.0, 1.0]], "b.jsonl": [[0.0, 0.0]]}, 1, V0, 2))
+    for labels, value in (
+        ({"file": "a.jsonl", "measure": "avg_at_k"}, 0.75),
+        ({"file": "a.jsonl", "measure": "standard_error"}, 0.25),
+        ({"file": "a.jsonl", "measure": "pass_at_k"}, 1.0),
+        ({"file": "b.jsonl", "measure": "avg_at_k"}, 0.0),
+    ):
+        assert metrics.registry.get_sample_value("ibtpo_learner_held_out_file_accuracy", labels) == value
+    assert metrics.registry.get_sample_value("ibtpo_learner_held_out_accuracy", {"measure": "avg_at_k"}) == 0.5

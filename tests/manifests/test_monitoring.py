@@ -242,7 +242,7 @@ def _values_of_labels() -> dict[tuple[str, str], set[str]]:
     measured."""
     learner = LearnerMetrics()
     learner.record_evaluation(evaluation())
-    accuracy = [metric for metric in learner.registry.collect() if metric.name == "ibtpo_learner_held_out_accuracy"]
+    accuracy = [metric for metric in learner.registry.collect() if metric.name.startswith("ibtpo_learner_held_out_")]
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
     for metric in [*metrics_of(LearnerMetrics()), *accuracy]:
         for sample in metric.samples:

@@ -7,7 +7,7 @@ from shared.protocol.message import Message
 
 NO_FIGURES = {
     *("step", "steps", "sampler", "seed", "run", "advantage", "lr", "model", "data", "held_out", "version", "commit"),
-    *("warning", "k"),
+    *("warning", "k", "method", "files"),
 }
 MESSAGES = (StepFigures, RunSummary)
 FIGURES = [

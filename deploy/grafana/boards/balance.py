@@ -18,7 +18,7 @@ _GLANCE = row(
         "percentunit",
         "avg@k and pass@k on held-out problems, answered by the replicas that train.",
         METHOD,
-        ("ibtpo:held_out_accuracy:last", "{{measure}}"),
+        ('ibtpo:held_out_accuracy:last{measure!="standard_error"}', "{{measure}}"),
     ),
     *_FIGURES.take("root_value"),
     STEP_TIME,
@@ -85,6 +85,13 @@ _DIAGNOSTICS = row(
 )
 _TASKS = row(
     "Tasks and rewards",
+    lines(
+        "Held-out accuracy by file",
+        "percentunit",
+        "avg@k and pass@k on the problems of each held-out file.",
+        METHOD,
+        ('ibtpo:held_out_file_accuracy:last{measure!="standard_error"}', "{{file}} {{measure}}"),
+    ),
     lines(
         "Reward by kind",
         "none",

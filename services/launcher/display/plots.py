@@ -3,15 +3,15 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from services.launcher.runs.history import History
+from services.launcher.runs.history import AccuracySeries, History, accuracies_by_file
 from shared.protocol.figures import Shown, Style, charts
-from shared.protocol.status import Evaluation
 
 INK, GREY = "#1f2933", "#9aa5b1"
 BLUE, ORANGE, GREEN, PURPLE = COLORS = ("#2f6fde", "#e07b24", "#1d9a6c", "#8a4fcf")
@@ -52,8 +52,14 @@ def write_plots(history: History, directory: Path) -> list[tuple[str, Path]]:
 def _write_plots(history: History, directory: Path) -> Iterator[tuple[str, Path]]:
     if history.evaluations:
         caption = "Mean over k independent answers, and share of problems with a right one, on held-out problems."
-        plot = partial(_plot_accuracy, evaluations=history.evaluations)
-        yield caption, _write_plot(directory, "Held-out accuracy", "share right", plot)
+        every, *of_files = accuracies_by_file(history.evaluations)
+        yield caption, _write_plot(directory, "Held-out accuracy", "share right", partial(_plot_accuracy, series=every))
+        if of_files:
+            plot = partial(_plot_files, files=of_files)
+            yield (
+                "Mean over k independent answers to the problems of each held-out file.",
+                _write_plot(directory, "Held-out accuracy by file", "share right", plot),
+            )
     for chart in charts(Shown.PLOT):
         series = {declared.label: history.series(name) for name, declared in chart.figures.items()}
         if any(series.values()):
@@ -94,17 +100,27 @@ def _plot_stack(axes: Axes, series: Mapping[str, Series]) -> None:
     axes.legend(loc="upper right", ncols=3)
 
 
-def _plot_accuracy(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
-    k, steps = evaluations[0].k, [one.step for one in evaluations]
-    average = [one.avg_at_k for one in evaluations]
-    errors = [2 * one.standard_error for one in evaluations]
-    axes.errorbar(
-        steps, average, yerr=errors, color=BLUE, marker="o", linewidth=2, capsize=3, label=f"avg@{k} ± 2 s.e."
-    )
-    axes.plot(steps, [one.pass_at_k for one in evaluations], color=GREEN, marker="s", linewidth=2, label=f"pass@{k}")
-    for step, value in ((steps[0], average[0]), (steps[-1], average[-1])):
+def _plot_accuracy(axes: Axes, series: AccuracySeries) -> None:
+    average = _plot_average(axes, series, BLUE, f"avg@{series.k} ± 2 s.e.")
+    passed = [one.pass_at_k for one in series.values]
+    axes.plot(series.steps, passed, color=GREEN, marker="s", linewidth=2, label=f"pass@{series.k}")
+    for step, value in ((series.steps[0], average[0]), (series.steps[-1], average[-1])):
         axes.annotate(
             f"{value:.2f}", (step, value), xytext=(0, -16), textcoords="offset points", ha="center", color=BLUE
         )
     axes.set_ylim(0, 1)
     axes.legend(loc="lower right")
+
+
+def _plot_files(axes: Axes, files: Sequence[AccuracySeries]) -> None:
+    for series, color in zip(files, cycle(COLORS), strict=False):
+        _plot_average(axes, series, color, f"{series.file}, avg@{series.k} ± 2 s.e.")
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize="small")
+
+
+def _plot_average(axes: Axes, series: AccuracySeries, color: str, label: str) -> list[float]:
+    average = [one.avg_at_k for one in series.values]
+    errors = [2 * one.standard_error for one in series.values]
+    axes.errorbar(series.steps, average, yerr=errors, color=color, marker="o", linewidth=2, capsize=3, label=label)
+    return average

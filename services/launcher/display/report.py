@@ -2,7 +2,10 @@
 
 import base64
 import re
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -11,7 +14,7 @@ from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.plots import write_plots
 from services.launcher.display.tree_svg import render_tree_svg
 from services.launcher.display.tree_view import summarize_tree
-from services.launcher.runs.history import History
+from services.launcher.runs.history import History, accuracies_by_file
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees
 from services.launcher.runs.run_dir import RunDirectory
 from shared.files import atomic_write
@@ -19,6 +22,7 @@ from shared.protocol.figures import RunSummary, Shown, figures_in
 
 NUM_TREES = 4
 _TEMPLATE = "report.html"
+_FACTS = ("run", "method", "sampler", "lr", "seed", "model", "data", "held_out", "version", "commit")
 _SECRET = re.compile(r"^(token|password) = .*$", re.MULTILINE)
 
 
@@ -33,8 +37,10 @@ def write_report(run: RunDirectory) -> Path:
             name=run.name,
             summary=summary,
             steps=history.figures[-1].step if history.figures else 0,
+            facts=_facts(run, summary),
+            accuracies=accuracies_by_file(history.evaluations),
             cards=[
-                (figure.text(value), figure.title.replace("@k", f"@{summary.get('k', 'k')}"))
+                (figure.text(value), figure.title)
                 for name, figure in figures_in(RunSummary, Shown.CARD).items()
                 if isinstance(value := summary.get(name), int | float)
             ],
@@ -46,6 +52,18 @@ def write_report(run: RunDirectory) -> Path:
     )
     atomic_write(run.report, page)
     return run.report
+
+
+def _facts(run: RunDirectory, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run trained, on what and how: as its summary says or, without one, its settings."""
+    if summary:
+        return {name: summary[name] for name in _FACTS if summary.get(name) not in (None, "", [])}
+    try:
+        learner = tomllib.loads(run.config.read_text(encoding="utf-8"))["learner"]
+        lr, sampler = learner["optimizer"]["lr"], learner["growth"]["sampler"]["kind"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {"sampler": sampler, "lr": lr} | {name: learner[name] for name in _FACTS if name in learner}
 
 
 def _environment() -> Environment:
@@ -72,7 +90,9 @@ def _render_tree(kept: KeptTree) -> tuple[Markup, str]:
     return Markup(svg), summarize_tree(kept.scored)  # noqa: S704
 
 
-def _format_number(value: float | int | str | None) -> str:
+def _format_number(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_format_number, value))
     return "–" if value is None else f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from services.launcher.display.sparkline import sparkline
 from services.launcher.display.view import format_duration
-from services.launcher.runs.history import History
+from services.launcher.runs.history import History, accuracies_by_file
 from services.launcher.runs.run_dir import RunDirectory
 from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 
@@ -43,16 +43,17 @@ def render_summary(run: RunDirectory) -> RenderableType:
 
 
 def _render_accuracy(history: History) -> RenderableType:
-    first, last = history.evaluations[0], history.evaluations[-1]
-    k = last.k
     table = Table.grid(padding=(0, 2))
-    for label, before, after, values in (
-        (f"held-out avg@{k}", first.avg_at_k, last.avg_at_k, [one.avg_at_k for one in history.evaluations]),
-        (f"held-out pass@{k}", first.pass_at_k, last.pass_at_k, [one.pass_at_k for one in history.evaluations]),
-    ):
-        change = Text.assemble(f"{before:.3f} → ", (f"{after:.3f}", "bold green" if after > before else "bold yellow"))
-        table.add_row(Text(label, style="dim"), change, Text(sparkline(values, SPARK_WIDTH), style="cyan"))
-    table.add_row(Text(f"{last.problems} problems", style="dim"), f"± {last.standard_error:.3f}")
+    every, *of_files = accuracies_by_file(history.evaluations)
+    for series in (every, *of_files):
+        averages, passes = [[getattr(one, name) for one in series.values] for name in ("avg_at_k", "pass_at_k")]
+        error = f" ± {series.values[-1].standard_error:.3f}"
+        table.add_row(Text(series.label, style="dim"), f"{series.values[-1].problems} problems")
+        for label, values, ending in ((f"  avg@{series.k}", averages, error), (f"  pass@{series.k}", passes, "")):
+            style = "bold green" if values[-1] > values[0] else "bold yellow"
+            change = Text.assemble(f"{values[0]:.3f} → ", (f"{values[-1]:.3f}", style), ending)
+            table.add_row(Text(label, style="dim"), change, Text(sparkline(values, SPARK_WIDTH), style="cyan"))
+    first, last = every.values[0], every.values[-1]
     if first.avg_at_k < last.avg_at_k and last.pass_at_k < first.pass_at_k:
         return Group(table, Text(SHARPENING, style="dim"))
     return table

@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from services.launcher.display.sparkline import Sparkline, sparkline
-from services.launcher.runs.history import History
+from services.launcher.runs.history import History, accuracies_by_file
 from shared.protocol.figures import Figure, Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaState
-from shared.protocol.status import Evaluation, RunState, RunStatus
+from shared.protocol.status import AccuracyFigures, RunState, RunStatus
 
 SPARK_WIDTH = 24
-MAX_REPLICAS = 6
+MAX_REPLICAS = MAX_FILES = 6
 """So many are shown one by one."""
 WAIT_SECONDS = 30.0
 """A run that neither steps nor changes its state for so long says so."""
@@ -83,7 +83,9 @@ class LineView:
             self._said = (status.state, waiting)
             self._print(f"{status.state}{f': {waiting}' if waiting else ''}")
         for evaluation in status.evaluations[self._num_evaluations :]:
-            self._print(f"held out, step {evaluation.step}: {format_accuracy(evaluation)}")
+            self._print(f"held out, step {evaluation.step}: {format_accuracy(evaluation, evaluation.k)}")
+            for one in evaluation.files if len(evaluation.files) > 1 else ():
+                self._print(f"{one.file}, step {evaluation.step}: {format_accuracy(one, evaluation.k)}")
         self._num_evaluations = max(self._num_evaluations, len(status.evaluations))
         if status.figures.step != self._step and status.figures.trees:
             self._step = status.figures.step
@@ -169,12 +171,11 @@ def format_step(status: RunStatus) -> str:
     return " · ".join(part for part in (step, *figures, stale, f"ETA {format_duration(status.eta_seconds)}") if part)
 
 
-def format_accuracy(evaluation: Evaluation) -> str:
+def format_accuracy(accuracy: AccuracyFigures, k: int) -> str:
     """avg@k and pass@k, with what they were measured on."""
-    k = evaluation.k
     return (
-        f"avg@{k} {evaluation.avg_at_k:.3f} ± {evaluation.standard_error:.3f}, pass@{k} {evaluation.pass_at_k:.3f} "
-        f"({evaluation.problems} problems)"
+        f"avg@{k} {accuracy.avg_at_k:.3f} ± {accuracy.standard_error:.3f}, pass@{k} {accuracy.pass_at_k:.3f} "
+        f"({accuracy.problems} problems)"
     )
 
 
@@ -219,7 +220,7 @@ def _share_done(status: RunStatus) -> float:
 def _render_figures(status: RunStatus, history: History) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True, style="bold")
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim")
     table.add_column(style="cyan")
     for name, figure, value in _values(status, Shown.VIEW):
         table.add_row(
@@ -230,12 +231,7 @@ def _render_figures(status: RunStatus, history: History) -> RenderableType:
 
 def _facts(status: RunStatus) -> Iterator[tuple[str, str | Text]]:
     """(label, text) of held-out accuracy, the books of tasks, and who grows trees."""
-    if status.evaluations:
-        first, last = status.evaluations[0], status.evaluations[-1]
-        yield "held out", Text.assemble((format_accuracy(last), "bold"), (f" at step {last.step}", "dim"))
-        if first is not last:
-            line = sparkline([one.avg_at_k for one in status.evaluations], SPARK_WIDTH)
-            yield "", Text.assemble(f"from {first.avg_at_k:.3f} before  ", (line, "cyan"))
+    yield from _describe_accuracy(status)
     books = status.accounts
     ends = ("used", "skipped", "stale", "failed", "outstanding")
     yield "tasks fed", f"{books.fed} = " + " + ".join(f"{getattr(books, end)} {end}" for end in ends)
@@ -245,6 +241,23 @@ def _facts(status: RunStatus) -> Iterator[tuple[str, str | Text]]:
     )
     yield "policy", status.version.label if status.version else "–"
     yield "replicas", _describe_replicas(status) or Text("none has joined yet", style="yellow")
+
+
+def _describe_accuracy(status: RunStatus) -> Iterator[tuple[str, Text]]:
+    for number, series in enumerate(accuracies_by_file(status.evaluations)):
+        if number > MAX_FILES:
+            yield "", Text("more files are in report.html", style="dim")
+            return
+        accuracy = (format_accuracy(series.values[-1], series.k), "bold")
+        first = f"from {series.values[0].avg_at_k:.3f} {f'at step {step}' if (step := series.steps[0]) else 'before'}"
+        change = first if len(series.steps) > 1 else ""
+        if series.file:
+            yield "", Text.assemble((f"{series.file} ", "dim"), accuracy, f" {change}")
+            continue
+        yield series.label, Text.assemble(accuracy, (f" at step {series.steps[-1]}", "dim"))
+        if change:
+            line = sparkline([one.avg_at_k for one in series.values], SPARK_WIDTH)
+            yield "", Text.assemble(f"{change}  ", (line, "cyan"))
 
 
 def _describe_replicas(status: RunStatus) -> str:

@@ -1,13 +1,46 @@
 """The figures of a run over its steps, read from metrics.jsonl or collected from status reports."""
 
 import contextlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from shared.files import read_json_lines
 from shared.protocol.figures import StepFigures
-from shared.protocol.status import Evaluation, RunStatus
+from shared.protocol.status import AccuracyFigures, Evaluation, RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracySeries:
+    """The accuracies with `k` answers on the problems of one file, or of all, by step."""
+
+    file: str
+    """Empty: all."""
+    k: int
+    steps: tuple[int, ...]
+    values: tuple[AccuracyFigures, ...]
+
+    @property
+    def label(self) -> str:
+        """The file's name."""
+        return self.file or "held out"
+
+
+def accuracies_by_file(evaluations: Sequence[Evaluation]) -> tuple[AccuracySeries, ...]:
+    """That of all files, and that of each where there are several; of evaluations with the k of the last."""
+    found: dict[str, dict[int, AccuracyFigures]] = defaultdict(dict)
+    for evaluation in evaluations:
+        if evaluation.k == evaluations[-1].k:
+            found[""][evaluation.step] = evaluation
+            for one in evaluation.files:
+                found[one.file][evaluation.step] = one
+    shown = list(found.items())[: None if len(found) > 2 else 1]
+    return tuple(
+        AccuracySeries(file, evaluations[-1].k, tuple(values), tuple(values.values())) for file, values in shown
+    )
 
 
 class History:

@@ -14,7 +14,8 @@ from services.learner.metrics import Phase
 from services.learner.record.state import SavedProgress, sum_usage
 from services.learner.record.step_watch import warn_of_run
 from services.learner.training.trajectories import BuiltTree
-from shared.protocol.figures import RunSummary, SamplingFigures, StepFigures, UpdateFigures
+from shared.protocol.figures import FileFigures, RunSummary, SamplingFigures, StepFigures, UpdateFigures
+from shared.protocol.status import AccuracyFigures, Evaluation
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.diagnostics import TreeFigures, merge
 
@@ -69,10 +70,13 @@ def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
     """The figures of the whole run."""
     totals, updates = progress.totals, progress.version.number
     before, after = progress.evaluation_at(0), progress.evaluation_at(progress.step)
+    if before and before.k != config.evaluation.k:
+        before = None  # pass@k of another k is another figure
     sampling = sampling_figures(totals.figures, totals.usage, totals.training_seconds)
     return RunSummary(
         run=config.run,
         sampler=config.growth.sampler.kind,
+        method=config.advantage.name,
         advantage=json.dumps(asdict(config.advantage)),
         lr=config.optimizer.lr,
         seed=config.seed,
@@ -85,15 +89,26 @@ def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
         steps=progress.step,
         updates=updates,
         k=config.evaluation.k,
-        avg_at_k_before=before and before.avg_at_k,
-        avg_at_k_after=after and after.avg_at_k,
-        pass_at_k_before=before and before.pass_at_k,
-        pass_at_k_after=after and after.pass_at_k,
-        standard_error_before=before and before.standard_error,
-        standard_error_after=after and after.standard_error,
+        files=_files(before, after),
         wall_seconds=totals.wall_seconds,
+        **_held_out(before, after),
         **dict(sampling),
     )
+
+
+def _held_out(before: AccuracyFigures | None, after: AccuracyFigures | None) -> dict[str, float | None]:
+    """The fields of HeldOutFigures."""
+    return {
+        f"{measure}_{when}": getattr(accuracy, measure, None)
+        for measure in ("avg_at_k", "standard_error", "pass_at_k")
+        for when, accuracy in (("before", before), ("after", after))
+    }
+
+
+def _files(before: Evaluation | None, after: Evaluation | None) -> tuple[FileFigures, ...]:
+    of_file = [{one.file: one for one in evaluation.files} if evaluation else {} for evaluation in (before, after)]
+    names = dict.fromkeys((*of_file[0], *of_file[1]))
+    return tuple(FileFigures(file=name, **_held_out(*(files.get(name) for files in of_file))) for name in names)
 
 
 def source_commit() -> str:

@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -73,12 +76,11 @@ class Evaluator:
                     group.create_task(self._answer(number, version, replicas, answers))
         if missing := len(self._problems) - len(answers):
             log.error("evaluation_incomplete", version=str(version), problems=len(self._problems), missing=missing)
-        trees = tuple(answers[number] for number in sorted(answers))
-        rewards_of_file: dict[str, list[Sequence[float]]] = defaultdict(list)
+        rewards_of_file: dict[str, list[Sequence[float]]] = {problem.file: [] for problem in self._problems}
         for number in sorted(answers):
             rewards_of_file[self._problems[number].file].append(answers[number].rewards)
-        evaluation = make_evaluation((tree.rewards for tree in trees), step, version, self._config.k)
-        return Probe(evaluation.model_copy(update={"files": _accuracy_of_files(rewards_of_file)}), trees)
+        evaluation = make_evaluation(rewards_of_file, step, version, self._config.k)
+        return Probe(evaluation, tuple(answers[number] for number in sorted(answers)))
 
     async def _answer(
         self, number: int, version: WeightVersion, replicas: "_ReplicaPool", answers: dict[int, ScoredTree]
@@ -185,37 +187,35 @@ def probe_growth(growth: Growth, config: EvaluationConfig) -> Growth:
     )
 
 
-def _accuracy_of_files(rewards_of_file: Mapping[str, Sequence[Sequence[float]]]) -> tuple[FileAccuracy, ...]:
-    """Empty for one file: its accuracy is the evaluation's."""
-    if len(rewards_of_file) < 2:
-        return ()
-    measured = ((file, measure_accuracy(rewards)) for file, rewards in rewards_of_file.items())
-    return tuple(
-        FileAccuracy(
-            file=file,
-            avg_at_k=accuracy.avg_at_k,
-            pass_at_k=accuracy.pass_at_k,
-            problems=accuracy.num_problems,
-            standard_error=accuracy.avg_error,
-        )
-        for file, accuracy in measured
-        if accuracy is not None
-    )
+def make_evaluation(
+    rewards_of_file: Mapping[str, Sequence[Sequence[float]]], step: int, version: WeightVersion, k: int
+) -> Evaluation:
+    """The accuracy over the problems of all files, and of each. Unavailable when none was judged.
 
-
-def make_evaluation(rewards: Iterable[Sequence[float]], step: int, version: WeightVersion, k: int) -> Evaluation:
-    """avg@k with its standard error over problems, and pass@k, of each problem's rewards. Unavailable without any."""
-    accuracy = measure_accuracy(rewards)
+    The rewards are those of each problem's answers, by the file that it is from.
+    """
+    accuracy = _accuracy_figures(chain.from_iterable(rewards_of_file.values()))
     if accuracy is None:
         raise Unavailable(
             f"no answer of version {version} was judged in time: do live replicas have it, and is the verifier up?"
         )
-    return Evaluation(
-        step=step,
-        version=version,
-        k=k,
-        avg_at_k=accuracy.avg_at_k,
-        pass_at_k=accuracy.pass_at_k,
-        problems=accuracy.num_problems,
-        standard_error=accuracy.avg_error,
+    names = Counter(Path(file).name for file in rewards_of_file)
+    measured = (
+        (Path(file).name if names[Path(file).name] == 1 else file, _accuracy_figures(rewards))
+        for file, rewards in rewards_of_file.items()
     )
+    files = tuple(FileAccuracy(file=name, **figures) for name, figures in measured if figures)
+    return Evaluation(step=step, version=version, k=k, files=files, **accuracy)
+
+
+def _accuracy_figures(rewards: Iterable[Sequence[float]]) -> dict[str, Any] | None:
+    """The fields of an AccuracyFigures; None when no problem was judged."""
+    measured = measure_accuracy(rewards)
+    if measured is None:
+        return None
+    return {
+        "avg_at_k": measured.avg_at_k,
+        "pass_at_k": measured.pass_at_k,
+        "problems": measured.num_problems,
+        "standard_error": measured.avg_error,
+    }

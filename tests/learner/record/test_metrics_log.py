@@ -15,7 +15,7 @@ def test_lines_after_the_checkpoint_and_broken_ones_are_dropped(tmp_path: Path) 
     for step in range(1, 6):
         metrics_log.append(StepFigures(step=step))
         if step % 2 == 0:
-            metrics_log.append(make_evaluation([[1.0, 0.0]], step, V0, 2))
+            metrics_log.append(make_evaluation({"held_out.jsonl": [[1.0, 0.0]]}, step, V0, 2))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "cut ha')
     MetricsLog(tmp_path).drop_after(3)
