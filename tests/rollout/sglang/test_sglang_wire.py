@@ -14,7 +14,7 @@ from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import EngineLimits
 from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.client import UnsupportedRelease, check_release
+from services.rollout.engines.sglang.client import check_release
 from services.rollout.engines.sglang.connections import Address
 from services.rollout.engines.sglang.launch import build_command, build_environment
 from services.rollout.engines.sglang.nonfinite import has_nonfinite
@@ -161,13 +161,14 @@ def test_known_releases_are_taken(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["0.5.20", "0.5.9", "0.4.99", "0.6.0", "1.0.0", "dev", None, 5])
 def test_other_releases_are_refused(version: object) -> None:
-    with pytest.raises(UnsupportedRelease, match=r"0\.5\.21 to 0\.5\.23"):
+    with pytest.raises(Unavailable, match=r"0\.5\.21 to 0\.5\.23"):
         check_release(version)
 
 
 def test_a_servers_url_is_read_or_refused() -> None:
     assert Address.parse("http://sglang:30000") == Address("sglang", 30000, is_tls=False)
     assert Address.parse("https://sglang/") == Address("sglang", 443, is_tls=True)
+    assert str(Address.parse("http://[::1]:30000")) == "[::1]:30000"
     for url in ("", "sglang:30000", "ftp://sglang", "http://sglang/v1"):
         with pytest.raises(InvalidInput):
             Address.parse(url)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.rollout.engines.sglang import wire_format as wire
-from services.rollout.engines.sglang.connections import Answer, Connections
+from services.rollout.engines.sglang.connections import Connections, OnPiece
 from shared.errors import DeadlineExceeded, Unavailable
 from shared.tree.draw import WeightVersion
 
@@ -24,19 +24,10 @@ _PAUSE_SECONDS = 60.0
 _ABORT_SECONDS = 5.0
 
 
-class UnsupportedRelease(Unavailable):
-    """This SGLang lacks what the engine needs."""
-
-
-class NotLoaded(Unavailable):
-    """A weight update did not clearly succeed: the server's weights and cache are unknown."""
-
-
 class SglangClient:
     """One server. Nothing is retried here: the callers know what is safe to repeat."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
         self._connections = Connections(url)
 
     def close(self) -> None:
@@ -49,31 +40,24 @@ class SglangClient:
         Raises InvalidInput if the server refuses it, Overloaded if its queue is full, Unreachable or
         DeadlineExceeded.
         """
-        async with _deadline("a completion", seconds):
-            if on_first_token is None:
-                return wire.parse_object((await self._request("POST", "/generate", body)).body)
-            answer = await self._request("POST", "/generate", body, lambda _: on_first_token())
-        return (
-            wire.parse_last_event(answer.body) if answer.body.startswith(b"data:") else wire.parse_object(answer.body)
-        )
+        on_piece = None if on_first_token is None else lambda _: on_first_token()
+        answer = await self._request("a completion", seconds, "POST", "/generate", body, on_piece)
+        return wire.parse_last_event(answer) if answer.startswith(b"data:") else wire.parse_object(answer)
 
     async def abort(self, rid: str) -> None:
         """Drops a request that nobody waits for. Succeeds for unknown ids as well."""
-        async with _deadline("an abort", _ABORT_SECONDS):
-            await self._post("/abort_request", {"rid": rid})
+        await self._post("an abort", _ABORT_SECONDS, "/abort_request", {"rid": rid})
 
     async def pause(self) -> None:
         """Moves every running request back to the queue, where it keeps its tokens and waits for `resume`."""
-        async with _deadline("a pause", _PAUSE_SECONDS):
-            await self._post("/pause_generation", {"mode": "retract"})
+        await self._post("a pause", _PAUSE_SECONDS, "/pause_generation", {"mode": "retract"})
 
     async def resume(self) -> None:
         """Continues; the prefix of every request is recomputed."""
-        async with _deadline("a resume", _PAUSE_SECONDS):
-            await self._post("/continue_generation", {})
+        await self._post("a resume", _PAUSE_SECONDS, "/continue_generation", {})
 
     async def update_weights(self, directory: Path, version: WeightVersion, seconds: float) -> None:
-        """Loads the weights and empties the cache. NotLoaded unless the server confirms both."""
+        """Loads the weights and empties the cache. Unavailable unless the server confirms both."""
         body = {
             "model_path": str(directory),
             "weight_version": str(version),
@@ -84,7 +68,7 @@ class SglangClient:
             content = json.dumps(body).encode()
             answer = await self._connections.request("POST", "/update_weights_from_disk", content)
         if not answer.is_success or wire.parse_object(answer.body).get("success") is not True:
-            raise NotLoaded(f"SGLang did not load {version}: {wire.read_message(answer.body)}")
+            raise Unavailable(f"SGLang did not load {version}: {wire.read_message(answer.body)}")
 
     async def replace_weights(self, directory: Path, version: WeightVersion, load_seconds: float) -> float:
         """Replaces the weights between two tokens of the requests in flight: pause, load, flush, check, resume.
@@ -97,49 +81,46 @@ class SglangClient:
         await self.update_weights(directory, version, load_seconds)
         loaded = (await self.model_info()).get("weight_version")
         if loaded != str(version):
-            raise NotLoaded(f"SGLang reports weights {loaded!r} after it loaded {version}")
+            raise Unavailable(f"SGLang reports weights {loaded!r} after it loaded {version}")
         await self.resume()
         return time.monotonic() - started
 
     async def model_info(self) -> dict[str, Any]:
         """Contains `weight_version` and `model_path`."""
-        async with _deadline("model_info", _INFO_SECONDS):
-            return wire.parse_object((await self._request("GET", "/model_info")).body)
+        return wire.parse_object(await self._request("model_info", _INFO_SECONDS, "GET", "/model_info"))
 
     async def server_info(self) -> dict[str, Any]:
         """Contains `version` and `max_req_input_len`."""
-        async with _deadline("server_info", _INFO_SECONDS):
-            return wire.parse_object((await self._request("GET", "/server_info")).body)
+        return wire.parse_object(await self._request("server_info", _INFO_SECONDS, "GET", "/server_info"))
 
     async def check_release(self) -> None:
-        """Raises UnsupportedRelease unless the server's release is known to work."""
+        """Unavailable unless the server's release is known to work."""
         check_release((await self.server_info()).get("version"))
 
     async def check_listening(self, seconds: float) -> None:
         """Returns if the server has loaded its model and listens."""
-        async with _deadline("health", seconds):
-            await self._request("GET", "/health")
+        await self._request("health", seconds, "GET", "/health")
 
     async def check_generating(self, seconds: float) -> None:
         """Returns once a token has passed through every process of the server."""
-        async with _deadline("a health check", seconds):
-            await self._request("GET", "/health_generate")
+        await self._request("a health check", seconds, "GET", "/health_generate")
 
     async def metrics(self, seconds: float) -> str:
         """The server's own series, in Prometheus' text format."""
-        async with _deadline("metrics", seconds):
-            return (await self._request("GET", "/metrics")).body.decode("utf-8", "replace")
+        return (await self._request("metrics", seconds, "GET", "/metrics")).decode("utf-8", "replace")
 
-    async def _post(self, path: str, body: dict[str, Any]) -> Answer:
-        return await self._request("POST", path, json.dumps(body).encode())
+    async def _post(self, what: str, seconds: float, path: str, body: dict[str, Any]) -> None:
+        await self._request(what, seconds, "POST", path, json.dumps(body).encode())
 
     async def _request(
-        self, method: str, path: str, body: bytes = b"", on_piece: Callable[[bytes], None] | None = None
-    ) -> Answer:
-        answer = await self._connections.request(method, path, body, on_piece)
+        self, what: str, seconds: float, method: str, path: str, body: bytes = b"", on_piece: OnPiece | None = None
+    ) -> bytes:
+        """The body of a success."""
+        async with _deadline(what, seconds):
+            answer = await self._connections.request(method, path, body, on_piece)
         if not answer.is_success:
             raise wire.error_for_status(answer.status, answer.body)
-        return answer
+        return answer.body
 
 
 @asynccontextmanager
@@ -154,13 +135,12 @@ async def _deadline(what: str, seconds: float) -> AsyncIterator[None]:
 
 
 def check_release(reported: object) -> None:
-    """Raises UnsupportedRelease, naming the supported ones, unless the version the server reports is known to work."""
+    """Unavailable, naming the supported ones, unless the version the server reports is known to work."""
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", reported if isinstance(reported, str) else "")
     version = tuple(map(int, match.groups())) if match else None
     if version is None or version < OLDEST or version[:2] != OLDEST[:2]:
         oldest, newest = (".".join(map(str, each)) for each in (OLDEST, NEWEST_SEEN))
-        raise UnsupportedRelease(
-            f"this is SGLang {reported}; supported are {oldest} to {newest} and later "
-            f"{OLDEST[0]}.{OLDEST[1]} releases, "
-            "which replace weights under load and name the weights of every token: install one of these"
+        raise Unavailable(
+            f"this is SGLang {reported}; supported are {oldest} to {newest} and later {OLDEST[0]}.{OLDEST[1]} releases,"
+            " which replace weights under load and name the weights of every token: install one of these"
         )

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from shared.errors import InvalidInput, Unreachable
+from shared.runtime.config import with_port
 
 _CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 3.0
@@ -54,7 +55,7 @@ class Address:
         return cls(parts.hostname, parts.port or (443 if is_tls else 80), is_tls)
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return with_port(self.host, self.port)
 
 
 @dataclass(slots=True)

@@ -1,10 +1,9 @@
 """The SGLang engine: completions over HTTP, from a server that is kept running with the wanted weights."""
 
 import asyncio
-import contextlib
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -58,8 +57,10 @@ class SglangEngine:
     async def complete(self, request: Request) -> Completion:
         self._supervisor.check_open()
         wire.check_request(request, self.limits)
-        async with self._call(), self._prefill_once.lead_or_wait(request.token_ids) as leader, self._occupy_server():
-            return await self._sample(request, leader)
+        with self._admit():
+            async with self._prefill_once.lead_or_wait(request.token_ids) as leader, self._concurrency:
+                with self._metrics.in_flight.track_inprogress():
+                    return await self._sample(request, leader)
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         self._supervisor.check_open()
@@ -75,43 +76,33 @@ class SglangEngine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    @asynccontextmanager
-    async def _call(self) -> AsyncIterator[None]:
+    @contextmanager
+    def _admit(self) -> Iterator[None]:
         """Counts one completion; Overloaded if `max_waiting` are in progress."""
         if self._num_calls >= self._config.max_waiting:
             raise Overloaded(
                 f"{self._num_calls} completions are in progress, the most that max_waiting allows: try later"
             )
         self._num_calls += 1
-        self._metrics.calls.inc()
         try:
-            yield
+            with self._metrics.calls.track_inprogress():
+                yield
         finally:
             self._num_calls -= 1
-            self._metrics.calls.dec()
-
-    @asynccontextmanager
-    async def _occupy_server(self) -> AsyncIterator[None]:
-        """Counts one request at the server; waits while there are `max_requests`."""
-        async with self._concurrency:
-            self._metrics.in_flight.inc()
-            try:
-                yield
-            finally:
-                self._metrics.in_flight.dec()
 
     async def _sample(self, request: Request, leader: Leader | None) -> Completion:
         """Retries if the server went away or dropped the request: none of its tokens has been used then."""
-        for number in count(1):
+        num_lost = 0
+        while True:
             running = await self._supervisor.wait_until_up()
             try:
                 return await self._try_once(running, request, leader)
             except (Unreachable, wire.Aborted) as error:
                 self._supervisor.check_open()
-                if number == _MAX_TRIES:
+                num_lost += 1
+                if num_lost == _MAX_TRIES:
                     raise Unavailable(f"{_MAX_TRIES} tries of one completion were lost, the last: {error}") from error
                 await self._supervisor.probe(running)
-        raise AssertionError("count ended")
 
     async def _try_once(self, running: RunningServer, request: Request, leader: Leader | None) -> Completion:
         rid = f"{self._name}-{next(self._numbers)}"
@@ -144,7 +135,7 @@ class SglangEngine:
         """Updates `series` from the server, a loop of this engine's; there are none while it does not answer."""
         running, text = self._supervisor.running, ""
         if running is not None:
-            with contextlib.suppress(Unavailable):
+            with suppress(Unavailable):
                 text = await running.client.metrics(_SCRAPE_SECONDS)
         self.series.show(text)
 

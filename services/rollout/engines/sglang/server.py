@@ -21,13 +21,10 @@ _PROBE_SECONDS = 2.0
 class Server(Protocol):
     """An SGLang server that can be brought to a known state."""
 
-    @property
-    def url(self) -> str:
-        """Where it listens; empty before the first start."""
-
-    @property
-    def refusal(self) -> str | None:
-        """Why it cannot take weights from this replica; None if it can."""
+    url: str
+    """Where it listens; empty before the first start."""
+    refusal: str | None
+    """Why it cannot take weights from this replica; None if it can."""
 
     async def start(self, bundle: Bundle) -> SglangClient:
         """Makes the server serve this bundle with an empty cache, whatever its state was.
@@ -49,15 +46,8 @@ class ManagedServer:
         check_command(config)
         self._config = config
         self._process: ServerProcess | None = None
-        self._url = ""
-
-    @property
-    def url(self) -> str:
-        return self._url
-
-    @property
-    def refusal(self) -> str | None:
-        return None
+        self.url = ""
+        self.refusal: str | None = None
 
     @property
     def pid(self) -> int | None:
@@ -68,11 +58,11 @@ class ManagedServer:
         if self._process is not None:
             await self._process.stop(grace_seconds=0.0)
         port = find_free_port()
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         process = self._process = await ServerProcess.start(
             build_command(self._config, bundle, port), build_environment(os.environ)
         )
-        client = SglangClient(self._url)
+        client = SglangClient(self.url)
         async with _close_on_error(client):
             try:
                 async with asyncio.timeout(self._config.start_seconds):
@@ -99,27 +89,21 @@ class ExternalServer:
     """A server at a URL, which must read this replica's snapshots under the same path to take weights."""
 
     def __init__(self, config: SglangConfig) -> None:
-        self._config = config
-
-    @property
-    def url(self) -> str:
-        return self._config.url
-
-    @property
-    def refusal(self) -> str | None:
-        if self._config.reads_snapshots:
-            return None
-        return (
-            f"the SGLang server at {self._config.url} may not see this replica's snapshots: mount rollout.snapshots "
-            "under the same path for both, then set rollout.sglang.reads_snapshots=true"
-        )
+        self._load_seconds = config.load_seconds
+        self.url = config.url
+        self.refusal: str | None = None
+        if not config.reads_snapshots:
+            self.refusal = (
+                f"the SGLang server at {config.url} may not see this replica's snapshots: mount rollout.snapshots "
+                "under the same path for both, then set rollout.sglang.reads_snapshots=true"
+            )
 
     async def start(self, bundle: Bundle) -> SglangClient:
-        client = SglangClient(self._config.url)
+        client = SglangClient(self.url)
         async with _close_on_error(client):
             await client.check_listening(_PROBE_SECONDS)
             await client.check_release()
-            await client.replace_weights(bundle.directory, bundle.version, self._config.load_seconds)
+            await client.replace_weights(bundle.directory, bundle.version, self._load_seconds)
         return client
 
     async def wait_until_lost(self) -> str:

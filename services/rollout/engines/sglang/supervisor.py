@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import EngineLimits
 from services.rollout.engines.sglang.bundle import Bundle
-from services.rollout.engines.sglang.client import SglangClient, UnsupportedRelease
+from services.rollout.engines.sglang.client import SglangClient
 from services.rollout.engines.sglang.metrics import SglangMetrics, StartCause
 from services.rollout.engines.sglang.server import Server
 from shared.errors import Conflict, IbtpoError, Unavailable, Unreachable
@@ -27,7 +27,6 @@ class RunningServer:
 
     client: SglangClient
     bundle: Bundle
-    limits: EngineLimits
 
 
 class UnexpectedAnswer(Unavailable):
@@ -158,7 +157,7 @@ class Supervisor:
             client.close()
             raise
         self._wanted = bundle
-        self.running = RunningServer(client, bundle, self._limits)
+        self.running = RunningServer(client, bundle)
         self._metrics.up.set(1)
         self._down.clear()
         self._up.set()
@@ -236,5 +235,5 @@ async def _limits(client: SglangClient, bundle: Bundle) -> EngineLimits:
     info = await client.server_info()
     longest = info.get("max_req_input_len")
     if not isinstance(longest, int):
-        raise UnsupportedRelease(f"this SGLang, {info.get('version')}, does not report its max_req_input_len")
+        raise Unavailable(f"this SGLang, {info.get('version')}, does not report its max_req_input_len")
     return EngineLimits(bundle.vocab_size, longest)

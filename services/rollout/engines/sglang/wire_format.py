@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from services.rollout.engines.engine import Completion, EngineLimits, Request, Sampling
-from shared.errors import IbtpoError, InvalidInput, MalformedAnswer, Overloaded, Unavailable
+from shared.errors import IbtpoError, InvalidInput, MalformedAnswer, Overloaded, Unavailable, shorten
 from shared.tree.draw import Finish, VersionSpan, WeightVersion
 
 GREEDY_BELOW = 1e-6
@@ -17,7 +17,6 @@ MASK_TOKENS = 4096
 """The largest top_k for which the server returns renormalised log-probabilities (its --sampling-mask-max-tokens)."""
 ONLY_FIRST_AND_LAST = 1 << 30
 """A stream interval with two events: the first token and the end."""
-_MAX_TEXT = 500
 
 
 class Aborted(Unavailable):
@@ -97,7 +96,7 @@ def decode_completion(answer: Mapping[str, Any], request: Request) -> Completion
             cached_tokens=int(meta["cached_tokens"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedAnswer(f"SGLang's answer cannot be read: {error!r} in {shorten(answer)}") from error
+        raise MalformedAnswer(f"SGLang's answer cannot be read: {error!r} in {shorten(str(answer))}") from error
 
 
 def _finish(reason: Mapping[str, Any]) -> Finish:
@@ -169,7 +168,7 @@ def read_message(body: bytes) -> str:
         found = error.get("message") if isinstance(error, dict) else error
         found = found or read.get("message") or read.get("detail")
         if found:
-            return shorten(found)
+            return shorten(str(found))
     return shorten(body.decode("utf-8", "replace")) or "nothing"
 
 
@@ -186,16 +185,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
     except ValueError as error:
-        raise MalformedAnswer(f"SGLang's answer is not JSON: {shorten(body)}") from error
+        raise MalformedAnswer(f"SGLang's answer is not JSON: {shorten(str(body))}") from error
     if not isinstance(answer, dict):
-        raise MalformedAnswer(f"SGLang's answer is not an object: {shorten(answer)}")
+        raise MalformedAnswer(f"SGLang's answer is not an object: {shorten(str(answer))}")
     if "error" in answer:
         code = answer["error"].get("code") if isinstance(answer["error"], dict) else None
         raise error_for_status(code if isinstance(code, int) else HTTPStatus.INTERNAL_SERVER_ERROR, body)
     return answer
-
-
-def shorten(value: object) -> str:
-    """The value as text of bounded length."""
-    text = str(value)
-    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
