@@ -112,7 +112,7 @@ async def main(rounds: int) -> None:
         open_jail(JailOptions(concurrency=NUM_AT_ONCE)) as jail,
         open_jail(JailOptions(concurrency=NUM_AT_ONCE, uses_namespaces=False)) as bare,
     ):
-        print(f"layers: {dict(jail.layers())}\n")
+        print(f"layers: {dict(jail.layers)}\n")
         ways = {
             "plain `python -I -c`": (60, run_plain_interpreters),
             "jailed run": (240, make_script_round(jail)),

@@ -25,6 +25,7 @@ from services.verifier.sandbox.messages import (
     ProcessEnded,
     ProcessStarted,
     Ready,
+    pack_message,
 )
 
 # The lower numbers stay occupied, so that no descriptor received here has a number that a child uses (0..4).
@@ -44,7 +45,7 @@ class ForkServer:
         self._pid = os.getpid()
 
     def serve(self) -> None:
-        self._control.send(Ready(self._jail.layers).pack())
+        self._control.send(pack_message(Ready(self._jail.layers)))
         while True:
             for descriptor, _ in self._poll.poll():
                 if descriptor == self._control.fileno():
@@ -72,7 +73,7 @@ class ForkServer:
         try:
             pid = kernel.fork()
         except OSError as error:
-            self._control.send(ForkFailed(launch.job_id, error.errno or 0).pack())
+            self._control.send(pack_message(ForkFailed(launch.job_id, error.errno or 0)))
             return
         if pid == 0:
             self._become_child(launch, descriptors)
@@ -80,7 +81,7 @@ class ForkServer:
         self._children[pidfd] = (launch.job_id, pid)
         self._poll.register(pidfd, select.EPOLLIN)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
-        self._control.sendmsg([ProcessStarted(launch.job_id).pack()], rights)
+        self._control.sendmsg([pack_message(ProcessStarted(launch.job_id))], rights)
 
     def _become_child(self, launch: LaunchRequest, descriptors: list[int]) -> NoReturn:
         """Enters the jail and runs the job, in the child."""
@@ -101,7 +102,7 @@ class ForkServer:
         os.close(pidfd)
         _, status, usage = os.wait4(pid, 0)
         cpu_seconds = usage.ru_utime + usage.ru_stime
-        self._control.send(ProcessEnded(job_id, status, cpu_seconds, usage.ru_maxrss * 1024).pack())
+        self._control.send(pack_message(ProcessEnded(job_id, status, cpu_seconds, usage.ru_maxrss * 1024)))
 
 
 def _occupy_low_descriptors(control: int) -> int:

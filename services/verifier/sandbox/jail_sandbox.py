@@ -2,11 +2,11 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from services.verifier.sandbox.messages import JailOptions
-from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
+from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun, Sandbox
 from services.verifier.sandbox.self_test import find_gap
 from services.verifier.sandbox.service_side.fork_server_client import ForkServerClient, ForkServerGone
 from services.verifier.sandbox.service_side.process_runner import Stop, run_programs, stop_when_cancelled
@@ -31,10 +31,16 @@ async def open_jail(
         sandbox.close()
 
 
-class JailSandbox:
+class JailSandbox(Sandbox):
     """Runs programs in the jail. Made by `open_jail`."""
 
+    is_isolated = True
+
     def __init__(self, options: JailOptions, interpreter: str, answer_seconds: float) -> None:
+        self.concurrency = options.concurrency
+        self.refusal = "it has not been tested"
+        self.layers = {}
+        self.num_starts = 0
         self._options = options
         self._interpreter = interpreter
         self._answer_seconds = answer_seconds
@@ -42,44 +48,24 @@ class JailSandbox:
         self._free_users = list(range(0, options.max_processes, 2))
         self._server: ForkServerClient | None = None
         self._starting = asyncio.Lock()
-        self._layers: Mapping[str, str] = {}
-        self._refusal: str | None = "it has not been tested"
         self._is_closed = False
-        self.num_starts = 0
-
-    @property
-    def is_isolated(self) -> bool:
-        return True
-
-    @property
-    def refusal(self) -> str | None:
-        return self._refusal
-
-    @property
-    def concurrency(self) -> int:
-        return self._options.concurrency
 
     @property
     def fork_server_pid(self) -> int | None:
         return self._server.pid if self._server is not None and self._server.is_alive else None
 
-    def layers(self) -> Mapping[str, str]:
-        return dict(self._layers)
-
     async def test_itself(self) -> None:
         """Tries, as model code would, what the jail must not allow; sets `refusal`."""
-        self._refusal = await find_gap(self._run_untested, self.layers)
 
-    async def run(self, program: Program, limits: Limits) -> ProgramRun:
-        """Runs one program. Raises Unavailable if the self-test found a gap."""
-        self._require_jail()
-        return await self._run_untested(program, limits)
+        async def run(program: Program, limits: Limits) -> ProgramRun:
+            return (await self._run((program,), limits))[0]
 
-    async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[ProgramRun, ProgramRun]:
-        """Runs a solution until its judge ends. Raises Unavailable if the self-test found a gap."""
-        self._require_jail()
-        solution_run, judge_run = await self._run((solution, judge), limits)
-        return solution_run, judge_run
+        self.refusal = await find_gap(run, lambda: self.layers)
+
+    async def run_together(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
+        if self.refusal is not None:
+            raise Unavailable(f"code cannot be run here: {self.refusal}")
+        return await self._run(programs, limits)
 
     def close(self) -> None:
         """Kills everything that runs here, for good."""
@@ -87,15 +73,8 @@ class JailSandbox:
         if self._server is not None:
             self._server.close("the sandbox was closed")
 
-    def _require_jail(self) -> None:
-        if self._refusal is not None:
-            raise Unavailable(f"code cannot be run here: {self._refusal}")
-
-    async def _run_untested(self, program: Program, limits: Limits) -> ProgramRun:
-        return (await self._run((program,), limits))[0]
-
     async def _run(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
-        """Runs a program, or a solution and its judge, as users of their own."""
+        """Runs them as users of their own."""
         async with self._may_run:
             first_user = self._free_users.pop()
             try:
@@ -127,9 +106,9 @@ class JailSandbox:
                 raise ForkServerGone("the sandbox was closed")
             if self._server is None or not self._server.is_alive:
                 server = await ForkServerClient.start(self._options, self._interpreter, self._answer_seconds)
-                if self._layers and server.layers != self._layers:
+                if self.layers and server.layers != self.layers:
                     server.close("its layers changed")
                     raise ForkServerGone(f"a restarted fork-server has other layers: {server.layers}")
-                self._server, self._layers = server, server.layers
+                self._server, self.layers = server, server.layers
                 self.num_starts += 1
             return self._server

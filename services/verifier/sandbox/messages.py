@@ -4,7 +4,8 @@ import fcntl
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from typing import NamedTuple
 
 from services.verifier.sandbox.sandbox import Limits
 
@@ -18,9 +19,6 @@ EXIT_MEMORY = 112
 EXIT_NO_JAIL = 113
 
 _LAUNCH = struct.Struct("<QIIdddQQI")
-_STARTED = struct.Struct("<BQ")
-_ENDED = struct.Struct("<BQidQ")
-_FORK_FAILED = struct.Struct("<BQi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +52,7 @@ class LaunchRequest:
     limits: Limits
 
     def pack(self) -> bytes:
-        limits = self.limits
-        return _LAUNCH.pack(
-            self.job_id,
-            self.role,
-            self.user_index,
-            limits.wall_seconds,
-            limits.starved_seconds,
-            limits.cpu_seconds,
-            limits.memory_bytes,
-            limits.output_bytes,
-            limits.num_threads,
-        )
+        return _LAUNCH.pack(self.job_id, self.role, self.user_index, *astuple(self.limits))
 
     @classmethod
     def unpack(cls, data: bytes) -> "LaunchRequest":
@@ -73,28 +60,19 @@ class LaunchRequest:
         return cls(job_id, role, user_index, Limits(*limits))
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """The fork-server is ready, with these layers."""
 
     layers: Mapping[str, str]
 
-    def pack(self) -> bytes:
-        return b"\x00" + json.dumps(dict(self.layers)).encode()
 
-
-@dataclass(frozen=True, slots=True)
-class ProcessStarted:
+class ProcessStarted(NamedTuple):
     """The process runs; its pidfd comes with this message."""
 
     job_id: int
 
-    def pack(self) -> bytes:
-        return _STARTED.pack(1, self.job_id)
 
-
-@dataclass(frozen=True, slots=True)
-class ProcessEnded:
+class ProcessEnded(NamedTuple):
     """The process is gone and reaped; `status` is that of wait(2)."""
 
     job_id: int
@@ -102,32 +80,24 @@ class ProcessEnded:
     cpu_seconds: float
     peak_memory_bytes: int
 
-    def pack(self) -> bytes:
-        return _ENDED.pack(2, self.job_id, self.status, self.cpu_seconds, self.peak_memory_bytes)
 
-
-@dataclass(frozen=True, slots=True)
-class ForkFailed:
+class ForkFailed(NamedTuple):
     """The process could not be made."""
 
     job_id: int
     error_number: int
 
-    def pack(self) -> bytes:
-        return _FORK_FAILED.pack(3, self.job_id, self.error_number)
-
 
 ForkServerMessage = Ready | ProcessStarted | ProcessEnded | ForkFailed
+_TYPES = (Ready, ProcessStarted, ProcessEnded, ForkFailed)
+
+
+def pack_message(message: ForkServerMessage) -> bytes:
+    """JSON: the number of the message's type, then its fields."""
+    return json.dumps([_TYPES.index(type(message)), *message]).encode()
 
 
 def unpack_message(data: bytes) -> ForkServerMessage:
     """Any message of the fork-server."""
-    match data[0]:
-        case 0:
-            return Ready(json.loads(data[1:]))
-        case 1:
-            return ProcessStarted(*_STARTED.unpack(data)[1:])
-        case 2:
-            return ProcessEnded(*_ENDED.unpack(data)[1:])
-        case _:
-            return ForkFailed(*_FORK_FAILED.unpack(data)[1:])
+    number, *fields = json.loads(data)
+    return _TYPES[number](*fields)

@@ -1,9 +1,9 @@
 """What a sandbox runs, what a program may use, and how it ended."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Protocol
 
 
 class Role(IntEnum):
@@ -104,32 +104,27 @@ class ProgramRun:
         return cls(EndReason.LOST, stderr=reason.encode())
 
 
-class Sandbox(Protocol):
-    """Runs programs, a bounded number at once. Time spent waiting to start does not count against a program."""
+class Sandbox(ABC):
+    """Runs programs, a bounded number at once. Time spent waiting to start does not count against a program.
 
-    @property
-    def is_isolated(self) -> bool:
-        """Whether programs are kept away from the machine."""
-        ...
+    `is_isolated`: whether programs are kept away from the machine. `refusal`: why nothing may run here (the missing
+    layer and the remedy), or None. `layers`: each layer of isolation and its state.
+    """
 
-    @property
-    def refusal(self) -> str | None:
-        """Why nothing may run here (the missing layer and the remedy), or None."""
-        ...
-
-    @property
-    def concurrency(self) -> int:
-        """How many programs, or solutions with their judge, can run at once."""
-        ...
-
-    def layers(self) -> Mapping[str, str]:
-        """Each layer of isolation and its state."""
-        ...
+    is_isolated: bool
+    refusal: str | None = None
+    layers: Mapping[str, str]
+    concurrency: int
 
     async def run(self, program: Program, limits: Limits) -> ProgramRun:
         """Runs one program to its end. Cancelling kills it."""
-        ...
+        return (await self.run_together((program,), limits))[0]
 
     async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[ProgramRun, ProgramRun]:
         """Runs both, connected by a socket, until the judge ends. Each may use all of `limits`."""
-        ...
+        solution_run, judge_run = await self.run_together((solution, judge), limits)
+        return solution_run, judge_run
+
+    @abstractmethod
+    async def run_together(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
+        """Runs a program, or a solution and its judge. Raises Unavailable if there is a refusal."""

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
 
@@ -68,24 +67,14 @@ ctypes.CDLL(None).syscall({0} if os.uname().machine == "x86_64" else {1}, 0, 0, 
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """A program that must end for one reason."""
-
-    layer: str
-    name: str
-    source: str
-    end_reason: EndReason
-    limits: Limits = _LIMITS
-
-
+# (layer, name, source, the one reason for which it must end, limits)
 _TRIALS = (
     *(
-        _Trial("system calls", name, _VIOLATION.format(*numbers), EndReason.VIOLATION)
+        ("system calls", name, _VIOLATION.format(*numbers), EndReason.VIOLATION, _LIMITS)
         for name, numbers in _VIOLATIONS.items()
     ),
-    _Trial("limits", "print without end", "while True: print('x' * 65536)", EndReason.OUTPUT_LIMIT),
-    _Trial("wall clock", "sleep", "import time; time.sleep(60)", EndReason.TIMED_OUT, Limits(wall_seconds=0.2)),
+    ("limits", "print without end", "while True: print('x' * 65536)", EndReason.OUTPUT_LIMIT, _LIMITS),
+    ("wall clock", "sleep", "import time; time.sleep(60)", EndReason.TIMED_OUT, Limits(wall_seconds=0.2)),
 )
 
 
@@ -100,10 +89,10 @@ async def find_gap(
     if not survey.is_clean or not findings:
         errors = survey.stderr.decode(errors="replace").strip()[-500:]
         return f"the self-test did not run ({survey.end_reason.value}, exit code {survey.exit_code}): {errors}"
-    for trial in _TRIALS:
-        end_reason = (await run(Program(trial.source.encode()), trial.limits)).end_reason
-        if end_reason is not trial.end_reason:
-            return _describe_gap(trial.layer, f"{trial.name} (it {end_reason.value})", layers())
+    for layer, name, source, expected, limits in _TRIALS:
+        end_reason = (await run(Program(source.encode()), limits)).end_reason
+        if end_reason is not expected:
+            return _describe_gap(layer, f"{name} (it {end_reason.value})", layers())
     return None
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from services.verifier.sandbox.messages import ProcessEnded
-from services.verifier.sandbox.sandbox import Limits, Program, ProgramRun
+from services.verifier.sandbox.sandbox import Limits, Program, ProgramRun, Sandbox
 from services.verifier.sandbox.service_side.process_runner import RunningProcess, run_programs, stop_when_cancelled
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
@@ -20,36 +20,17 @@ _BOOT = (
 )
 
 
-class UnsafeSandbox:
+class UnsafeSandbox(Sandbox):
     """Runs programs that can do whatever the service can, within limits of time, memory and output."""
 
+    is_isolated = False
+    layers: Mapping[str, str] = {"isolation": "none: switched off by the operator"}
+
     def __init__(self, concurrency: int) -> None:
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._may_run = asyncio.Semaphore(concurrency)
 
-    @property
-    def is_isolated(self) -> bool:
-        return False
-
-    @property
-    def refusal(self) -> str | None:
-        return None
-
-    @property
-    def concurrency(self) -> int:
-        return self._concurrency
-
-    def layers(self) -> Mapping[str, str]:
-        return {"isolation": "none: switched off by the operator"}
-
-    async def run(self, program: Program, limits: Limits) -> ProgramRun:
-        return (await self._run((program,), limits))[0]
-
-    async def run_pair(self, solution: Program, judge: Program, limits: Limits) -> tuple[ProgramRun, ProgramRun]:
-        solution_run, judge_run = await self._run((solution, judge), limits)
-        return solution_run, judge_run
-
-    async def _run(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
+    async def run_together(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
         async with self._may_run:
             return await stop_when_cancelled(lambda stop: run_programs(_UnjailedStarter(), programs, 0, limits, stop))
 

@@ -26,10 +26,8 @@ class RecordedSandbox:
     is_isolated: bool = True
     refusal: str | None = None
     concurrency: int = 1
+    layers: Mapping[str, str] = field(default_factory=dict)
     asked: list[tuple[Program, Limits]] = field(default_factory=list)
-
-    def layers(self) -> Mapping[str, str]:
-        return {}
 
     async def run(self, program: Program, limits: Limits) -> ProgramRun:
         self.asked.append((program, limits))

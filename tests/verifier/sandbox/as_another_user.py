@@ -18,7 +18,7 @@ async def main() -> None:
     request = json.load(sys.stdin)
     limits = Limits(wall_seconds=10.0, memory_bytes=256 << 20, output_bytes=1 << 20)
     async with open_jail(JailOptions(uses_namespaces=request["namespaces"])) as sandbox:
-        answer = {"refusal": sandbox.refusal, "layers": dict(sandbox.layers()), "uid": os.geteuid()}
+        answer = {"refusal": sandbox.refusal, "layers": dict(sandbox.layers), "uid": os.geteuid()}
         if sandbox.refusal is None:
             runs = [
                 await sandbox.run(Program(source.encode(), stdin=b"21\n"), limits) for source in request["programs"]

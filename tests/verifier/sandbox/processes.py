@@ -23,7 +23,7 @@ def find_serving_pid(sandbox: JailSandbox) -> int:
     """The process that forks: the one started, or its first child when there are namespaces."""
     pid = sandbox.fork_server_pid
     assert pid is not None, "no fork-server runs"
-    return pid if sandbox.layers()["namespaces"] != "on" else find_descendants(pid)[0]
+    return pid if sandbox.layers["namespaces"] != "on" else find_descendants(pid)[0]
 
 
 def is_running(pid: int) -> bool:

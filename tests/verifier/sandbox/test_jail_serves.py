@@ -58,7 +58,7 @@ async def test_sets_have_one_order_in_all_runs(jail: JailSandbox) -> None:
 async def test_a_process_sees_no_other_by_its_number(jail: JailSandbox) -> None:
     program = Program(b"import os\nprint([n for n in range(1, 400) if os.path.exists(f'/proc/{n}')], os.getpid())")
     run = await jail.run(program, Limits())
-    if jail.layers()["namespaces"] == "on":
+    if jail.layers["namespaces"] == "on":
         seen, _, own = run.stdout.decode().strip().rpartition(" ")
         assert seen == f"[{own}]"
 
@@ -76,7 +76,7 @@ async def test_a_child_holds_the_sandbox_and_the_standard_library_alone(jail: Ja
 async def test_without_namespaces_the_other_layers_hold() -> None:
     async with open_jail(JailOptions(uses_namespaces=False)) as sandbox:
         assert sandbox.refusal is None
-        assert (sandbox.layers()["namespaces"], sandbox.layers()["system calls"]) == ("switched off", "on")
+        assert (sandbox.layers["namespaces"], sandbox.layers["system calls"]) == ("switched off", "on")
         assert (await sandbox.run(Program(HONEST["input"].encode(), stdin=b"21\n"), Limits())).stdout == b"42\n"
 
 

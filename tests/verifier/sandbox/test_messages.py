@@ -11,6 +11,7 @@ from services.verifier.sandbox.messages import (
     ProcessEnded,
     ProcessStarted,
     Ready,
+    pack_message,
     unpack_message,
 )
 from services.verifier.sandbox.sandbox import Limits, Program, Role
@@ -27,7 +28,7 @@ from services.verifier.sandbox.sandbox import Limits, Program, Role
     ids=lambda message: type(message).__name__,
 )
 def test_a_message_of_the_fork_server_comes_back(message: ForkServerMessage) -> None:
-    assert unpack_message(message.pack()) == message
+    assert unpack_message(pack_message(message)) == message
 
 
 def test_a_request_carries_all_limits() -> None:

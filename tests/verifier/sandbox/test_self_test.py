@@ -9,7 +9,7 @@ from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 
 async def test_processes_without_a_jail_are_found_out() -> None:
     unsafe = UnsafeSandbox(1)
-    gap = await find_gap(unsafe.run, unsafe.layers)
+    gap = await find_gap(unsafe.run, lambda: unsafe.layers)
     assert gap is not None
     assert "the sandbox lacks the layer 'landlock or a namespace': model code could read /etc/passwd" in gap
     assert "isolation: none" in gap
@@ -24,7 +24,7 @@ async def test_a_missing_system_call_filter_is_named() -> None:
             return ProgramRun(EndReason.EXITED, 0, stdout=b"[]\n")
         return await unsafe.run(program, limits)
 
-    gap = await find_gap(run, unsafe.layers)
+    gap = await find_gap(run, lambda: unsafe.layers)
     assert gap is not None
     assert "lacks the layer 'system calls': model code could ptrace (it exited)" in gap
 

@@ -28,7 +28,7 @@ async def test_a_program_runs_as_in_the_jail() -> None:
 async def test_it_says_that_it_isolates_nothing() -> None:
     sandbox = UnsafeSandbox(3)
     assert (sandbox.is_isolated, sandbox.refusal, sandbox.concurrency) == (False, None, 3)
-    assert sandbox.layers() == {"isolation": "none: switched off by the operator"}
+    assert sandbox.layers == {"isolation": "none: switched off by the operator"}
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class CodeCheck:
             "ready": self._sandbox.refusal is None,
             "refusal": self._sandbox.refusal,
             "isolated": self._sandbox.is_isolated,
-            "layers": dict(self._sandbox.layers()),
+            "layers": dict(self._sandbox.layers),
             "concurrency": self._sandbox.concurrency,
         }
 

@@ -6,7 +6,7 @@ Ours, not libseccomp's: slim images lack that library, and the tests run this pr
 import ctypes
 import errno
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.verifier.sandbox import kernel
@@ -44,118 +44,89 @@ def refuse(error_number: int) -> int:
     return _REFUSE | error_number
 
 
-def _return(action: int) -> Instructions:
-    return (Instruction(_RETURN, action),)
-
-
 def _load_argument(index: int) -> Instruction:
     return Instruction(_LOAD, 16 + 8 * index)
 
 
-def _allow_if_one_of(index: int, values: Sequence[int], otherwise: int) -> Instructions:
+_ALLOW, _KILL = Instruction(_RETURN, ALLOW), Instruction(_RETURN, KILL)
+_NOT_PERMITTED, _MISSING, _NO_TERMINAL = (
+    Instruction(_RETURN, refuse(number)) for number in (errno.EPERM, errno.ENOSYS, errno.ENOTTY)
+)
+
+
+def _allow_if_one_of(index: int, values: Sequence[int], otherwise: Instruction) -> Instructions:
     """Allows the call when the argument is one of the values."""
     tests = (Instruction(_IF_EQUAL, value, len(values) - position) for position, value in enumerate(values))
-    return (_load_argument(index), *tests, *_return(otherwise), *_return(ALLOW))
+    return (_load_argument(index), *tests, otherwise, _ALLOW)
 
 
-def _check_mmap() -> Instructions:
-    """Refuses executable memory that is writable or that comes from no file."""
-    return (
+_STACK, _OPEN_FILES, _ADDRESS_SPACE = 3, 7, 9
+
+_CHECKS: dict[str, Instructions] = {
+    # No executable memory that is writable or that comes from no file.
+    "mmap": (
         _load_argument(2),
         Instruction(_IF_ANY_BIT, 0x4, 0, 3),  # PROT_EXEC
         Instruction(_IF_ANY_BIT, 0x2, 3, 0),  # PROT_WRITE
         _load_argument(3),
         Instruction(_IF_ANY_BIT, 0x20, 1, 0),  # MAP_ANONYMOUS
-        *_return(ALLOW),
-        *_return(refuse(errno.EPERM)),
-    )
-
-
-def _check_mprotect() -> Instructions:
-    return (_load_argument(2), Instruction(_IF_ANY_BIT, 0x4, 1), *_return(ALLOW), *_return(refuse(errno.EPERM)))
-
-
-def _check_clone() -> Instructions:
-    """Threads only: CLONE_VM and CLONE_THREAD set, no new namespace, no CLONE_PTRACE."""
-    return (
+        _ALLOW,
+        _NOT_PERMITTED,
+    ),
+    "mprotect": (_load_argument(2), Instruction(_IF_ANY_BIT, 0x4, 1), _ALLOW, _NOT_PERMITTED),
+    # Threads only: CLONE_VM and CLONE_THREAD set, no new namespace, no CLONE_PTRACE.
+    "clone": (
         _load_argument(0),
-        Instruction(_IF_ANY_BIT, 0x7E022000, 4, 0),
+        Instruction(_IF_ANY_BIT, 0x7E022000, 3, 0),
         Instruction(_AND, 0x10100),
         Instruction(_IF_EQUAL, 0x10100, 0, 1),
-        *_return(ALLOW),
-        *_return(refuse(errno.EPERM)),
-        *_return(refuse(errno.EPERM)),
-    )
-
-
-def _check_prlimit64() -> Instructions:
-    """The process's own limits only: by its pid it could reach others of its user.
-
-    It may not lower its processor time: its death would then look like a failure of ours.
-    """
-    stack, open_files, address_space = 3, 7, 9
-    return (
+        _ALLOW,
+        _NOT_PERMITTED,
+    ),
+    # The process's own limits only: by its pid it could reach others of its user. It may not lower its processor
+    # time: its death would then look like a failure of ours.
+    "prlimit64": (
         _load_argument(0),
         Instruction(_IF_EQUAL, 0, 1, 0),
-        *_return(refuse(errno.EPERM)),
+        _NOT_PERMITTED,
         _load_argument(2),
         Instruction(_IF_EQUAL, 0, 0, 2),
         Instruction(_LOAD, 20 + 8 * 2),
         Instruction(_IF_EQUAL, 0, 5, 0),  # no new limit: a question
         _load_argument(1),
-        Instruction(_IF_EQUAL, stack, 3),
-        Instruction(_IF_EQUAL, open_files, 2),
-        Instruction(_IF_EQUAL, address_space, 1),
-        *_return(refuse(errno.EPERM)),
-        *_return(ALLOW),
-    )
-
-
-def _check_socketpair() -> Instructions:
-    """Unix stream pairs, which reach no other process; event loops wake themselves with one."""
-    return (
+        Instruction(_IF_EQUAL, _STACK, 3),
+        Instruction(_IF_EQUAL, _OPEN_FILES, 2),
+        Instruction(_IF_EQUAL, _ADDRESS_SPACE, 1),
+        _NOT_PERMITTED,
+        _ALLOW,
+    ),
+    # Unix stream pairs, which reach no other process; event loops wake themselves with one.
+    "socketpair": (
         _load_argument(0),
         Instruction(_IF_EQUAL, 1, 0, 4),
         _load_argument(1),
         Instruction(_AND, 0xF),
         Instruction(_IF_EQUAL, 1, 0, 1),
-        *_return(ALLOW),
-        *_return(refuse(errno.EPERM)),
-    )
-
-
-def _check_fcntl() -> Instructions:
-    """Descriptor flags, duplicates and seals; not the receiver of signals, which may be another process."""
-    return _allow_if_one_of(1, (0, 1, 2, 3, 4, 1030, 1033, 1034), refuse(errno.EPERM))
-
-
-def _check_ioctl() -> Instructions:
-    """Questions about terminals, FIONREAD, FIONBIO and the close-on-exec flag."""
-    return _allow_if_one_of(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), refuse(errno.ENOTTY))
-
-
-_CHECKS: dict[str, Callable[[], Instructions]] = {
-    "mmap": _check_mmap,
-    "mprotect": _check_mprotect,
-    "clone": _check_clone,
-    "prlimit64": _check_prlimit64,
-    "socketpair": _check_socketpair,
-    "fcntl": _check_fcntl,
-    "ioctl": _check_ioctl,
+        _ALLOW,
+        _NOT_PERMITTED,
+    ),
+    # Descriptor flags, duplicates and seals; not the receiver of signals, which may be another process.
+    "fcntl": _allow_if_one_of(1, (0, 1, 2, 3, 4, 1030, 1033, 1034), _NOT_PERMITTED),
+    # Questions about terminals, FIONREAD, FIONBIO and the close-on-exec flag.
+    "ioctl": _allow_if_one_of(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), _NO_TERMINAL),
 }
 
 
 def _split_into_intervals(policy: SyscallPolicy) -> list[tuple[int, Instructions]]:
     """Splits the call numbers into intervals with one action: the first number of each, with its instructions."""
-    actions: dict[int, Instructions] = {number: _return(ALLOW) for number in policy.allowed.values()}
-    actions |= {number: _return(refuse(errno.ENOSYS)) for number in policy.absent.values()}
-    actions |= {number: _return(KILL) for number in policy.violations.values()}
-    actions |= {number: _CHECKS[name]() for name, number in policy.checked.items()}
-    default = _return(refuse(errno.EPERM))
+    actions: dict[int, Instructions] = dict.fromkeys(policy.allowed.values(), (_ALLOW,))
+    actions |= dict.fromkeys(policy.absent.values(), (_MISSING,))
+    actions |= dict.fromkeys(policy.violations.values(), (_KILL,))
+    actions |= {number: _CHECKS[name] for name, number in policy.checked.items()}
     borders = sorted({0, *actions, *(number + 1 for number in actions)})
     intervals: list[tuple[int, Instructions]] = []
     for border in borders:
-        action = actions.get(border, default)
+        action = actions.get(border, (_NOT_PERMITTED,))
         if not intervals or intervals[-1][1] != action:
             intervals.append((border, action))
     return intervals
@@ -176,11 +147,11 @@ def _check_machine(machine: Machine) -> Iterable[Instruction]:
     """Kills calls by the numbers of another machine type, which mean something else."""
     yield Instruction(_LOAD, _ARCHITECTURE)
     yield Instruction(_IF_EQUAL, machine.audit_number, 1)
-    yield from _return(KILL)
+    yield _KILL
     yield Instruction(_LOAD, _NUMBER)
     if machine.has_x32:
         yield Instruction(_IF_ABOVE_OR_EQUAL, _X32_BIT, 0, 1)
-        yield from _return(KILL)
+        yield _KILL
 
 
 def compile_filter(policy: SyscallPolicy) -> Instructions:
