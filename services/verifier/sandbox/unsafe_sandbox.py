@@ -32,11 +32,7 @@ class UnsafeSandbox(Sandbox):
 
     async def run_together(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
         async with self._may_run:
-            return await stop_when_cancelled(lambda stop: run_programs(_UnjailedStarter(), programs, 0, limits, stop))
-
-
-class _UnjailedStarter:
-    """Starts ordinary processes."""
+            return await stop_when_cancelled(lambda stop: run_programs(self, programs, 0, limits, stop))
 
     async def start_process(
         self, role: int, user_index: int, limits: Limits, descriptors: Sequence[int]

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 
 from services.verifier.sandbox.jail.jail_user import JailUser, probe_jail_user
 from services.verifier.sandbox.jail.landlock import LandlockRuleset, landlock_version
-from services.verifier.sandbox.jail.namespaces import (
-    RootDirectory,
-    build_root,
-    enter_namespaces,
-    fork_first_process,
-    try_namespaces,
-)
+from services.verifier.sandbox.jail.namespaces import build_root, enter_namespaces, fork_first_process, try_namespaces
 from services.verifier.sandbox.jail.resource_limits import apply_common_limits, apply_limits, read_address_space
 from services.verifier.sandbox.jail.syscall_filter import SyscallFilter, compile_filter
 from services.verifier.sandbox.jail.syscall_policy import AARCH64, X86_64, Machine, build_syscall_policy
@@ -46,18 +40,8 @@ def _find_readable_paths() -> tuple[str, ...]:
     return tuple(dict.fromkeys(p for p in candidates if os.path.isdir(p) and p not in ("/usr/lib", "/lib")))
 
 
-@dataclass(frozen=True, slots=True)
-class Confinement:
-    """Which files may be opened and which system calls made; a layer that this machine lacks is None."""
-
-    ruleset: LandlockRuleset | None
-    filter: SyscallFilter | None
-
-    def apply(self) -> None:
-        if self.ruleset is not None:
-            self.ruleset.apply()
-        if self.filter is not None:
-            self.filter.apply()
+# Which files may be opened and which system calls made, as far as this machine can bind them.
+Confinement = tuple[LandlockRuleset | SyscallFilter, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +59,8 @@ class Jail:
         """Binds this process for good, then sets READY_SEAL. Raises OSError when a layer fails that worked here."""
         apply_limits(launch.limits, self.own_bytes, self.num_other_processes)
         self.user.become(launch.user_index, parent)
-        (self.for_commands if launch.role == Role.COMMAND else self.for_python).apply()
+        for layer in self.for_commands if launch.role == Role.COMMAND else self.for_python:
+            layer.apply()
         fcntl.fcntl(1, fcntl.F_ADD_SEALS, READY_SEAL)
 
 
@@ -86,8 +71,9 @@ def enter_jail(options: JailOptions) -> Jail:
     """
     readable = (*_find_readable_paths(), *_DEVICES, *options.readable)
     version = landlock_version()
-    root = RootDirectory((*readable, *options.executable), shows_proc=version > 0)
-    namespaces = _enter_namespaces(root) if options.uses_namespaces else "switched off"
+    namespaces = "switched off"
+    if options.uses_namespaces:
+        namespaces = _enter_namespaces((*readable, *options.executable), shows_proc=version > 0)
     user = probe_jail_user(options.max_processes, os.__file__)
     machine = next((m for m in (X86_64, AARCH64) if m.name == os.uname().machine), None)
     apply_common_limits()
@@ -109,23 +95,21 @@ def enter_jail(options: JailOptions) -> Jail:
 
 
 def _confine(readable: Sequence[str], executable: Sequence[str], machine: Machine | None) -> Confinement:
-    return Confinement(
-        LandlockRuleset(readable, _WRITABLE, (*executable, *_LOADERS) if executable else ())
-        if landlock_version()
-        else None,
-        SyscallFilter(compile_filter(build_syscall_policy(machine, is_for_commands=bool(executable))))
-        if machine
-        else None,
-    )
+    layers: list[LandlockRuleset | SyscallFilter] = []
+    if landlock_version():
+        layers.append(LandlockRuleset(readable, _WRITABLE, (*executable, *_LOADERS) if executable else ()))
+    if machine:
+        layers.append(SyscallFilter(compile_filter(build_syscall_policy(machine, is_for_commands=bool(executable)))))
+    return tuple(layers)
 
 
-def _enter_namespaces(root: RootDirectory) -> str:
+def _enter_namespaces(paths: Sequence[str], *, shows_proc: bool) -> str:
     """The obstacle; "" when this is now the first process of the new namespaces."""
-    obstacle = try_namespaces(root)
+    obstacle = try_namespaces(paths, shows_proc)
     if not obstacle:
         enter_namespaces()
         fork_first_process()
-        build_root(root)
+        build_root(paths, shows_proc)
     return obstacle
 
 

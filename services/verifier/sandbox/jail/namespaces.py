@@ -4,18 +4,11 @@ import ctypes
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from services.verifier.sandbox import kernel
 
-_NEW_MOUNTS, _NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_PIDS, _NEW_NETWORK = (
-    0x00020000,
-    0x04000000,
-    0x08000000,
-    0x10000000,
-    0x20000000,
-    0x40000000,
-)
+_NEW_MOUNTS, _NEW_UTS, _NEW_IPC = 0x00020000, 0x04000000, 0x08000000
+_NEW_USER, _NEW_PIDS, _NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 _DETACH = 2
 _PIVOT_ROOT_OF_MACHINE = {"x86_64": 155, "aarch64": 41}
@@ -27,15 +20,7 @@ _READ_ONLY, _NO_SETUID = 0x1, 0x2
 _MOUNT_POINTS = ("/tmp", "/run", "/mnt", "/var/tmp")  # noqa: S108 - nothing is written to the directory itself
 
 
-@dataclass(frozen=True, slots=True)
-class RootDirectory:
-    """What the new root directory shows, read-only: these paths, and /proc if wanted."""
-
-    paths: Sequence[str]
-    shows_proc: bool
-
-
-def try_namespaces(root: RootDirectory) -> str:
+def try_namespaces(paths: Sequence[str], shows_proc: bool) -> str:
     """Tries everything in another process. Returns the obstacle, "" if it worked."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -45,7 +30,7 @@ def try_namespaces(root: RootDirectory) -> str:
             enter_namespaces()
             grandchild = os.fork()
             if grandchild == 0:
-                build_root(root)
+                build_root(paths, shows_proc)
                 os._exit(0)
             os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
         except OSError as error:
@@ -81,18 +66,18 @@ def fork_first_process() -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def build_root(root: RootDirectory) -> None:
-    """Replaces the root directory by one that shows only `root`."""
+def build_root(paths: Sequence[str], shows_proc: bool) -> None:
+    """Replaces the root directory by one that shows, read-only, only these paths, and /proc if wanted."""
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     target = next(
-        point for point in _MOUNT_POINTS if os.path.isdir(point) and not any(p.startswith(point) for p in root.paths)
+        point for point in _MOUNT_POINTS if os.path.isdir(point) and not any(p.startswith(point) for p in paths)
     )
     _mount("tmpfs", target, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
-    for path in root.paths:
+    for path in paths:
         if os.path.exists(path):
             _show(path, target + path)
     os.makedirs(f"{target}/dev", exist_ok=True)
-    if root.shows_proc:
+    if shows_proc:
         os.mkdir(f"{target}/proc")
         # There each process sees only itself.
         _mount("proc", f"{target}/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "hidepid=2,subset=pid")
