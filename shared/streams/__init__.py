@@ -1,6 +1,6 @@
 """All that goes through Redis: a run's queues, its replicas, its lease and its status."""
 
-from shared.streams.connection import Connection, StreamsFull, connect
+from shared.streams.connection import CommandRefused, Connection, StreamsFull, connect
 from shared.streams.group import Depth
 from shared.streams.reading import Unreadable
 from shared.streams.run import RunStreams, list_runs
@@ -9,6 +9,7 @@ from shared.streams.trees import Delivery
 
 __all__ = [
     "Claim",
+    "CommandRefused",
     "Connection",
     "Delivery",
     "Depth",

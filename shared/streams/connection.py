@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
     ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
@@ -42,16 +43,21 @@ _CODE_OF_ERROR: dict[type[RedisError], str] = {
     ClusterCrossSlotError: "CROSSSLOT",
 }
 # Redis before 7 wraps the error of a command in a script: "ERR Error running script …: -OOM command not allowed …"
-_WRAPPED = re.compile(r"(?:ERR )?Error running script .*?-([A-Z]+) ", re.DOTALL)
+_WRAPPED = re.compile(r"(?:ERR )?Error running script .*?: -?([A-Z]{2,}) ", re.DOTALL)
 _OF_A_REPLICA = frozenset({"READONLY", "MASTERDOWN", "UNBLOCKED"})
 _OF_A_CLUSTER = frozenset({"MOVED", "ASK", "CROSSSLOT"})
-_PASSING = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", *_OF_A_REPLICA})
+# "Protocol error: unauthenticated …" answers a long command where a password is wanted
+_PASSING = frozenset({"Protocol", "BUSY", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", *_OF_A_REPLICA})
 
 
 class CommandRefused(IbtpoError):
-    """Redis understood a command and refuses it."""
+    """Redis understood a command and refuses it: no later try helps before somebody changes something there."""
 
     title = "refused by Redis"
+
+
+class PasswordRefused(Unavailable):
+    """The password is missing or wrong; while it is being changed, a later try may succeed."""
 
 
 class StreamsFull(Unavailable):
@@ -81,13 +87,19 @@ class Connection:
         try:
             async with asyncio.timeout(self._timeout_seconds + waits_seconds):
                 reply = await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+        except AuthenticationError as error:
+            self._note_failure()
+            raise PasswordRefused(
+                f"Redis at {self.address} refuses the password: {error}; give the right one as "
+                "redis://:PASSWORD@host:port/0, percent-encoded"
+            ) from error
         except (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError) as error:
             self._note_failure()
             reason = str(error) or type(error).__name__
             raise Unavailable(f"Redis at {self.address} does not answer: {reason}; is it running there?") from error
         except RedisError as error:
             self._note_success()
-            raise await self._refusal(error, words[0]) from error
+            raise await self._refusal(error, words) from error
         self._note_success()
         return reply
 
@@ -100,8 +112,12 @@ class Connection:
         return (await self._info()).get("run_id", "unknown")
 
     async def vet(self) -> str:
-        """Why this server may lose entries; empty where it does not. InvalidInput for one that is too old."""
-        info = await self._info()
+        """Why this server may lose entries; empty where it does not. InvalidInput for one that is too old, or refuses
+        the password."""
+        try:
+            info = await self._info()
+        except PasswordRefused as error:
+            raise InvalidInput(str(error)) from error
         version = info.get("redis_version", "")
         if re.match(r"\d+\.\d+", version) and tuple(map(int, version.split(".")[:2])) < _OLDEST_VERSION:
             raise InvalidInput(f"Redis at {self.address} is version {version}; use 6.2 or later, or Valkey")
@@ -117,7 +133,7 @@ class Connection:
         info: str = (await self.command("INFO")).decode()
         return dict(line.strip().split(":", 1) for line in info.splitlines() if ":" in line)
 
-    async def _refusal(self, error: RedisError, command: object) -> IbtpoError:
+    async def _refusal(self, error: RedisError, words: tuple[Any, ...]) -> IbtpoError:
         """What an error reply means; connections to a server that is no master any more are dropped."""
         code = _code_of(error)
         if code in _OF_A_REPLICA:
@@ -127,12 +143,18 @@ class Connection:
             return StreamsFull(f"Redis at {self.address} is at its maxmemory: {error}")
         if code in _PASSING:
             return Unavailable(f"Redis at {self.address} cannot do this now: {error}")
+        if code == "WRONGTYPE":
+            keys = " or ".join(word for word in words if isinstance(word, str) and word.startswith("ibtpo:"))
+            return CommandRefused(
+                f"Redis at {self.address} holds something else under {keys} (WRONGTYPE): delete the key, or give ibtpo "
+                "a database that no other program writes to"
+            )
         if code in _OF_A_CLUSTER:
-            return InvalidInput(
+            return CommandRefused(
                 f"Redis at {self.address} is one node of a Redis Cluster ({code} {error}), which ibtpo does not use: "
                 "give the URL of a single server, or of its primary"
             )
-        return CommandRefused(f"Redis at {self.address} refused {command}: {error}")
+        return CommandRefused(f"Redis at {self.address} refused {words[0]}: {error}")
 
     async def close(self) -> None:
         """Closes all sockets."""

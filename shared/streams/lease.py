@@ -9,15 +9,16 @@ from shared.streams.keys import RunKeys
 # Each script frees memory before it writes, so that it works where Redis is full: only a learner with the lease can
 # empty it.
 
-# {generation} when acquired, else {0, holder, milliseconds left}
+# {generation} when acquired, else {0, holder, milliseconds left}; a lease without an end is nobody's
 _ACQUIRE = """
 local held = redis.call('GET', KEYS[1])
 if held then
   local owner = string.match(held, '^%d+ %x+ (.*)$') or held
-  if owner ~= ARGV[1] then return {0, owner, redis.call('PTTL', KEYS[1])} end
+  local left = redis.call('PTTL', KEYS[1])
+  if owner ~= ARGV[1] and left > 0 then return {0, owner, left} end
 end
 redis.call('DEL', KEYS[1])
-local generation = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, tonumber(ARGV[2]))
+local generation = math.max((tonumber(redis.call('GET', KEYS[2]) or '') or 0) + 1, tonumber(ARGV[2]))
 redis.call('SET', KEYS[2], string.format('%.0f', generation))
 redis.call('SET', KEYS[1], string.format('%.0f', generation) .. ' ' .. ARGV[4] .. ' ' .. ARGV[1], 'PX', ARGV[3])
 return {generation}
@@ -27,7 +28,7 @@ return {generation}
 # owner may have begun again at our generation: the lease is whose that took it first.
 _RENEW = """
 local mine = tonumber(ARGV[2])
-local highest = tonumber(redis.call('GET', KEYS[2]) or '0')
+local highest = tonumber(redis.call('GET', KEYS[2]) or '') or 0
 local ours = ARGV[2] .. ' ' .. ARGV[4] .. ' ' .. ARGV[1]
 local held = redis.call('GET', KEYS[1])
 if highest > mine or (held and held ~= ours) then return {0, highest} end
@@ -63,8 +64,8 @@ class OwnerLease:
         reply = await self._connection.script(_ACQUIRE, self._keys, words)
         if reply[0] == 0:
             raise Conflict(
-                f"run {self._run!r} belongs to {reply[1].decode()!r}, whose lease ends in {reply[2] / 1000:.1f} s "
-                "unless it is renewed; stop that learner, or give this run another name"
+                f"run {self._run!r} belongs to {reply[1].decode(errors='replace')!r}, whose lease ends in "
+                f"{reply[2] / 1000:.1f} s unless it is renewed; stop that learner, or give this run another name"
             )
         self._owner, self._generation = owner, int(reply[0])
         return self._generation

@@ -43,7 +43,7 @@ class RunStreams:
     async def incarnation(self) -> str:
         """Changes when the server restarted or lost this run's data: outstanding tasks may then be on no stream."""
         marker = await self._connection.script(_MARK, [self._keys.incarnation], [uuid.uuid4().hex])
-        return f"{await self._connection.incarnation()}:{marker.decode()}"
+        return f"{await self._connection.incarnation()}:{marker.decode(errors='replace')}"
 
     async def vet(self) -> str:
         """Why the server may lose entries; empty where it does not. InvalidInput for one that cannot be used."""
@@ -65,11 +65,11 @@ class RunStreams:
             "DEL",
             *(keys.tasks, keys.trees, keys.dead_letters, keys.handled_dead_letters, keys.replicas, keys.status),
             *(keys.stop, keys.learner, keys.incarnation),
-            *(keys.replica(name.decode()) for name in names),
+            *(keys.replica(name.decode(errors="replace")) for name in names),
         )
         await self._connection.command("ZREM", RUNS, self.run)
 
 
 async def list_runs(connection: Connection) -> list[str]:
     """The runs on the server, the latest to publish its status first."""
-    return [name.decode() for name in await connection.command("ZREVRANGE", RUNS, 0, -1)]
+    return [name.decode(errors="replace") for name in await connection.command("ZREVRANGE", RUNS, 0, -1)]

@@ -53,4 +53,4 @@ class RunStatusKeys:
     async def learner_url(self) -> str | None:
         """The latest learner's URL; None before the first."""
         url = await self._connection.command("GET", self._keys.learner)
-        return None if url is None else url.decode()
+        return None if url is None else url.decode(errors="replace")
