@@ -42,23 +42,19 @@ class OnDemandTrees:
         self._policy = policy
         self._metrics = metrics
         self._max_trees = max_trees
-        self._num_growing = 0
-
-    @property
-    def trees_in_flight(self) -> int:
-        """Requested trees that are growing now."""
-        return self._num_growing
+        self.trees_in_flight = 0
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
         """Counts one tree as growing while the block runs; Overloaded if `max_trees` are growing already."""
-        if self._num_growing >= self._max_trees:
-            raise Overloaded(f"{self._num_growing} requested trees are growing, the most this replica takes: try later")
-        self._num_growing += 1
+        num_growing = self.trees_in_flight
+        if num_growing >= self._max_trees:
+            raise Overloaded(f"{num_growing} requested trees are growing, the most this replica takes: try later")
+        self.trees_in_flight += 1
         try:
             yield
         finally:
-            self._num_growing -= 1
+            self.trees_in_flight -= 1
 
     async def task(self, request: GrowRequest) -> Task:
         """The task that a request describes."""

@@ -15,9 +15,9 @@ from shared.protocol.grow import BranchesChosen, DrawGrown
 from shared.protocol.task import Task
 from shared.protocol.thought import find_opened_thought
 from shared.protocol.tree import ScoredTree, TreeUsage
-from shared.tree.draw import Draw, Finish
+from shared.tree.draw import Draw, Finish, trajectory
 from shared.tree.expansion import Branch
-from shared.tree.node import build_tree, trajectory
+from shared.tree.node import build_tree
 
 OnEvent = Callable[[BranchesChosen | DrawGrown], None]
 
@@ -59,7 +59,6 @@ class TreeGrower:
         Raises InvalidInput for a task that this policy can never serve, or whose answers the verifier refuses to judge;
         Unavailable if the engine cannot serve now or too few draws have a verdict.
         """
-        self._check(task)
         opened_thought = find_opened_thought(vocabulary.decode(task.prompt_ids))
         growth = _Growth(task, vocabulary, on_event, Random(task.seed), opened_thought)
         sampler = vocabulary.prepare(task.growth.sampler)
@@ -73,18 +72,6 @@ class TreeGrower:
             if on_event is not None:
                 on_event(_describe_branches(round_number, branches))
         return self._finish(growth)
-
-    def _check(self, task: Task) -> None:
-        limits = self._engine.limits
-        longest = len(task.prompt_ids) + task.growth.max_tokens
-        if longest > limits.context_length:
-            raise InvalidInput(
-                f"{len(task.prompt_ids)} prompt tokens + max_tokens {task.growth.max_tokens} exceed the context of "
-                f"{limits.context_length}: shorten the prompt or lower growth.max_tokens"
-            )
-        outside = [i for i in task.prompt_ids if not 0 <= i < limits.vocab_size]
-        if outside:
-            raise InvalidInput(f"token id {outside[0]} is outside the vocabulary of {limits.vocab_size}")
 
     async def _draw(self, growth: _Growth, branches: tuple[Branch, ...]) -> list[Draw]:
         """Draws all branches at once. The order of the result depends on the branches alone, so that the seed decides

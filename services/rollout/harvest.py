@@ -10,7 +10,7 @@ from services.rollout.reward_batcher import RewardBatcher
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
-from shared.runtime.loops import Backoff, Periodic
+from shared.runtime.loops import Backoff, Periodic, cancel
 from shared.streams import Claim, RunStreams, Unreadable
 
 log = event_logger(__name__)
@@ -68,10 +68,8 @@ class Harvest:
         self._has_capacity.set()
         if self._growing:
             await asyncio.wait(self._growing, timeout=grace_seconds)
-        unfinished = dict(self._growing)
-        for growing in unfinished:
-            growing.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
+        unfinished = tuple(self._growing)
+        await cancel(unfinished)
         log.info("drained", released=len(unfinished))
 
     async def _claim_tasks(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from services.rollout.policy_receiver import PolicyReceiver
 from shared.clients import LearnerClient
 from shared.errors import Unavailable
 from shared.protocol.replica import ReplicaInfo
+from shared.runtime.child_process import is_alive
 from shared.runtime.config import with_port
 from shared.runtime.loops import Backoff, Periodic
 from shared.runtime.middleware import is_loopback
@@ -21,6 +23,7 @@ from shared.tree.draw import WeightVersion
 ANNOUNCE_SECONDS = 1.0
 _EXPIRE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 2.0
+_PROCESS_ID = re.compile("[0-9]{1,9}")
 _PULL_PAUSES = Backoff(first_seconds=_CATCH_UP_SECONDS, most_seconds=15.0)
 
 
@@ -90,15 +93,7 @@ def choose_name(configured: str) -> str:
 def is_abandoned(name: str) -> bool:
     """Whether `choose_name` gave this name to a process of this host that has ended."""
     host, _, process_id = name.rpartition("-")
-    if host != socket.gethostname() or not process_id.isdecimal():
-        return False
-    try:
-        os.kill(int(process_id), 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        pass
-    return False
+    return host == socket.gethostname() and bool(_PROCESS_ID.fullmatch(process_id)) and not is_alive(int(process_id))
 
 
 def choose_url(configured: str, listening: str, host: str, toward: str = "") -> str:

@@ -36,11 +36,14 @@ class PolicyReceiver:
         self._pinned = AsyncExitStack()  # the served snapshot: an engine that restarts reads it again
         self._vocabulary: Vocabulary | None = None
         self._vocabulary_files: frozenset[BundleFile] = frozenset()
-        self._content_hash = ""
         self._run_version: WeightVersion | None = None
         self._max_staleness: int | None = None
-        self._problem = ""
-        self._refused: WeightVersion | None = None
+        self.problem = ""
+        """Why the last weights that were sent are not served; empty when they are."""
+        self.refused: WeightVersion | None = None
+        """The last version whose bundle came whole and can never be served here."""
+        self.content_hash = ""
+        """Of the served bundle; empty before the first one arrived over HTTP."""
 
     @property
     def version(self) -> WeightVersion | None:
@@ -63,17 +66,7 @@ class PolicyReceiver:
         ):
             return None
         reason = f"its weights are {served}, the run is at {wanted}"
-        return f"{reason}: {self._problem}" if self._problem else f"{reason}; they are on their way"
-
-    @property
-    def problem(self) -> str:
-        """Why the last weights that were sent are not served; empty when they are."""
-        return self._problem
-
-    @property
-    def refused(self) -> WeightVersion | None:
-        """The last version whose bundle came whole and can never be served here."""
-        return self._refused
+        return f"{reason}: {self.problem}" if self.problem else f"{reason}; they are on their way"
 
     def note_run(self, version: WeightVersion, max_staleness: int | None) -> None:
         """Takes note of the version that the run has published, and of how much older its trees may be."""
@@ -106,11 +99,6 @@ class PolicyReceiver:
         async with self._encoding:
             return await asyncio.to_thread(vocabulary.encode, text)
 
-    @property
-    def content_hash(self) -> str:
-        """Of the served bundle; empty before the first one arrived over HTTP."""
-        return self._content_hash
-
     async def receive(
         self, stream: AsyncIterator[bytes], expected: WeightVersion, run_origin: str | None = None
     ) -> WeightVersion:
@@ -126,10 +114,10 @@ class PolicyReceiver:
                 await self._receive(stream, expected)
             except IbtpoError as error:
                 self._metrics.weight_loads.labels(LoadResult.REFUSED).inc()
-                self._problem = str(error)
+                self.problem = str(error)
                 log.error("weights_refused", version=str(expected), reason=str(error))
                 raise
-            self._problem = ""
+            self.problem = ""
             self._metrics.weights_stale.set(self.why_stale is not None)
         return expected
 
@@ -137,13 +125,13 @@ class PolicyReceiver:
         try:
             snapshot = await self._store.receive(stream, self._max_bytes)
         except TooLarge:
-            self._refused = expected
+            self.refused = expected
             raise
         if snapshot.version != expected:
             raise Conflict(f"the request announces version {expected}, its manifest says {snapshot.version}")
         if expected != self.version:
             await self._load(snapshot)
-        elif snapshot.manifest.content_hash != self._content_hash:
+        elif snapshot.manifest.content_hash != self.content_hash:
             raise Conflict(f"version {expected} is served with different contents: two learners share a generation")
 
     async def pull(self, learner: LearnerClient, run_origin: str | None = None) -> WeightVersion | None:
@@ -187,11 +175,11 @@ class PolicyReceiver:
                     vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
                 await self._engine.load(snapshot.directory, snapshot.version)
             except InvalidInput:
-                self._refused = snapshot.version
+                self.refused = snapshot.version
                 raise
             self._pinned, before = pinned.pop_all(), self._pinned
         await before.aclose()
         self._vocabulary, self._vocabulary_files = vocabulary, files
-        self._content_hash = snapshot.manifest.content_hash
+        self.content_hash = snapshot.manifest.content_hash
         self._metrics.record_load(snapshot.version, time.monotonic() - started)
         log.info("weights_loaded", version=str(snapshot.manifest.version), seconds=time.monotonic() - started)

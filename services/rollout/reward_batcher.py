@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 
 from services.rollout.metrics import RolloutMetrics, VerdictResult, VerifierFailure
@@ -12,7 +11,7 @@ from services.rollout.rewards import NoVerdict
 from shared.clients import VerifierClient
 from shared.errors import DeadlineExceeded, IbtpoError, InvalidInput, MalformedAnswer, Overloaded, TooLarge, Unreachable
 from shared.protocol.verdict import Verdict, VerdictItem
-from shared.runtime.loops import run_until_cancelled
+from shared.runtime.loops import Periodic, cancel
 
 _RETRY_SECONDS = 0.2
 
@@ -63,16 +62,11 @@ class RewardBatcher:
         self._num_answers = 0
 
     async def __aenter__(self) -> Self:
-        senders = [run_until_cancelled("verdicts", self._send_batch) for _ in range(self._limits.max_requests)]
-        self._senders = [asyncio.create_task(sender) for sender in senders]
+        self._senders = [Periodic("verdicts", self._send_batch).start() for _ in range(self._limits.max_requests)]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for sender in self._senders:
-            sender.cancel()
-        await asyncio.gather(*self._senders, return_exceptions=True)
+    async def __aexit__(self, *_: object) -> None:
+        await cancel(self._senders)
         for pending in self._unsent:
             pending.resolve(NoVerdict("the replica is ending"))
         self._unsent.clear()

@@ -23,6 +23,7 @@ from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
 from shared.runtime.logs import configure_logs
+from shared.runtime.loops import cancel
 from shared.runtime.serve import serve
 from shared.streams import RunStreams, connect
 from shared.weights import SnapshotStore
@@ -106,14 +107,11 @@ class RolloutService:
             streams, self.policy, self.http, lambda: self._describe(app, url), config.learner_url
         )
         app.state.drain.before_exit(lambda: harvest.drain(config.grace_seconds * 0.8))
-        periodics = (*heartbeat.loops(), *harvest.loops())
-        loops = [asyncio.create_task(loop.run(), name=loop.name) for loop in periodics]
+        loops = [loop.start() for loop in (*heartbeat.loops(), *harvest.loops())]
         try:
             yield
         finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await cancel(loops)
             await harvest.drain(0.0)
             await heartbeat.leave()
             await streams.close()
@@ -139,11 +137,11 @@ def _build_engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:
         engine = SglangEngine(config.sglang, server, SglangMetrics(metrics.registry))
         metrics.registry.register(engine.series)
         return engine
-    from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedMetrics, EmbeddedSettings
+    from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
 
     settings = EmbeddedSettings(max_running_requests=config.max_running_requests, cache_bytes=config.cache_bytes)
     embedded = EmbeddedEngine(settings)
-    metrics.registry.register(EmbeddedMetrics(embedded.counters))
+    metrics.registry.register(embedded.counters)
     return embedded
 
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from enum import IntEnum
 
 from shared.runtime.logs import event_logger
+from shared.runtime.loops import cancel
 
 log = event_logger(__name__)
 
@@ -63,8 +64,7 @@ class Drain:
 
     async def finish(self, grace_seconds: float) -> int:
         """Waits until all in flight has finished or the grace ends; returns the exit code."""
-        finishing = asyncio.ensure_future(self._finish())
-        hurry = asyncio.ensure_future(self.hurry.wait())
+        finishing, hurry = asyncio.create_task(self._finish()), asyncio.create_task(self.hurry.wait())
         try:
             await asyncio.wait({finishing, hurry}, timeout=grace_seconds, return_when=asyncio.FIRST_COMPLETED)
             if finishing.done():
@@ -72,9 +72,7 @@ class Drain:
             log.warning("grace_exceeded", grace_seconds=grace_seconds, requests_in_flight=self._num_requests)
             return ExitCode.GRACE_EXCEEDED
         finally:
-            hurry.cancel()
-            finishing.cancel()
-            await asyncio.gather(hurry, finishing, return_exceptions=True)
+            await cancel([hurry, finishing])
 
     async def _finish(self) -> None:
         results = await asyncio.gather(*(finish() for finish in self._finishers), return_exceptions=True)

@@ -1,8 +1,9 @@
 """Background loops that survive failures: each is logged, counted and followed by a growing pause."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import Counter
 
@@ -55,6 +56,10 @@ class Periodic:
         while not self._stop.is_set():
             await self._pause(await self._once())
 
+    def start(self) -> asyncio.Task[None]:
+        """Runs the loop in a task of its own."""
+        return asyncio.create_task(self.run(), name=self.name)
+
     async def _once(self) -> float:
         """Does the step; returns the seconds to pause after it."""
         try:
@@ -87,8 +92,8 @@ class Periodic:
             return
 
 
-async def run_until_cancelled(
-    name: str, step: Step, *, failures: Counter | None = None, stop: asyncio.Event | None = None
-) -> None:
-    """Repeats `step`, which waits by itself; failures are logged, counted and paused after."""
-    await Periodic(name, step, failures=failures, stop=stop).run()
+async def cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Ends the tasks; whatever they raise is dropped."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

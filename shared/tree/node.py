@@ -7,11 +7,9 @@ from itertools import pairwise
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from shared.tree.cutting import node_ends
-from shared.tree.draw import Draw, WeightVersion, rewards_differ, trajectory
+from shared.tree.draw import Draw, WeightVersion, rewards_differ
 
 T = TypeVar("T")
-
-__all__ = ["Node", "Tree", "build_tree", "trajectory"]
 
 
 class Node(NamedTuple):

@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.learner.metrics import LearnerMetrics, StepResult
-from services.rollout.engines.embedded.metrics import EmbeddedCounters, EmbeddedMetrics
+from services.rollout.engines.embedded.metrics import EmbeddedCounters
 from services.rollout.engines.sglang import SglangMetrics
 from services.rollout.metrics import RolloutMetrics
 from services.verifier.metrics import VerifierMetrics
@@ -62,7 +62,7 @@ def _by_job(learner: LearnerMetrics) -> dict[str, list[Metric]]:
     verifier.add_kind("math")
     verifier.add_pool("math")
     SglangMetrics(sglang)
-    rollout = [*RolloutMetrics().registry.collect(), *sglang.collect(), *EmbeddedMetrics(EmbeddedCounters()).collect()]
+    rollout = [*RolloutMetrics().registry.collect(), *sglang.collect(), *EmbeddedCounters().collect()]
     return {"learner": [*learner.registry.collect()], "rollout": rollout, "verifier": [*verifier.registry.collect()]}
 
 

@@ -14,9 +14,9 @@ from services.rollout.vocabulary import Vocabulary
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.grow import BranchesChosen, DrawGrown
 from shared.protocol.task import Growth, Task
-from shared.tree.draw import Finish, VersionSpan, WeightVersion
+from shared.tree.draw import Finish, VersionSpan, WeightVersion, trajectory
 from shared.tree.expansion import IBSampler, IndependentSampler
-from shared.tree.node import build_tree, trajectory
+from shared.tree.node import build_tree
 from shared.tree.segmentation import Segmenter
 
 TABLE = (b"<eos>", b"\n\n", b"a", b"b", b"c")
@@ -35,6 +35,7 @@ class ScriptedEngine:
 
     async def complete(self, request: Request) -> Completion:
         await asyncio.sleep(0)
+        self.limits.check(request)
         if self.failure:
             raise self.failure
         self.requests.append(request)
@@ -179,8 +180,8 @@ async def test_without_a_kind_nothing_is_judged(vocabulary: Vocabulary) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (task(max_tokens=63), "exceed the context of 64"),
-        (task(prompt=(2, 5)), "token id 5 is outside the vocabulary of 5"),
+        (task(max_tokens=63), "over the context of 64: shorten the prompt or lower growth.max_tokens"),
+        (task(prompt=(2, 5)), r"token id 5 is outside the vocabulary \[0, 5\)"),
     ],
 )
 async def test_a_task_that_can_never_be_served_is_refused_with_its_values(

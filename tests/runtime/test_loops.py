@@ -6,7 +6,7 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from shared.runtime.loops import Backoff, Periodic, run_until_cancelled
+from shared.runtime.loops import Backoff, Periodic, cancel
 from tests.waiting import wait_until_async
 
 FAST = Backoff(0.001, 0.004)
@@ -42,7 +42,7 @@ async def test_a_loop_ends_when_it_is_cancelled() -> None:
         started.set()
         await never.wait()
 
-    task = asyncio.create_task(run_until_cancelled("idle", step))
+    task = Periodic("idle", step).start()
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -65,10 +65,9 @@ async def test_a_step_that_never_waits_lets_others_run() -> None:
         nonlocal steps
         steps += 1
 
-    task = asyncio.create_task(run_until_cancelled("busy", step))
+    task = Periodic("busy", step).start()
     await wait_until_async(lambda: steps > 3, 5)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await cancel([task])
 
 
 def test_pauses_grow_to_a_bound() -> None:

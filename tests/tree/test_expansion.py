@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from shared.tree.draw import Draw, Finish
+from shared.tree.draw import Draw, Finish, trajectory
 from shared.tree.expansion import (
     AnySampler,
     Branch,
@@ -21,7 +21,7 @@ from shared.tree.expansion import (
     for_vocabulary,
 )
 from shared.tree.ib_score import Confidence, IBSettings, ScoreForm, ib_scores
-from shared.tree.node import build_tree, trajectory
+from shared.tree.node import build_tree
 from tests.tree.records import BLANK_LINE, EOS, A, B, draw, quick, records
 from tests.tree.worlds import World, grow
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
+from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion, trajectory
 from shared.tree.ib_score import Confidence, IBSettings, confidences, ib_scores
-from shared.tree.node import build_tree, trajectory
+from shared.tree.node import build_tree
 from tests.tree.definitions import Definitions, states_of
 from tests.tree.records import BLANK_LINE, EOS, VERSION, A, B, draw, quick, records
 

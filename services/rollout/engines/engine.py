@@ -10,19 +10,12 @@ from shared.tree.draw import Finish, VersionSpan, WeightVersion
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a token is chosen. `top_p` 1 and `top_k` 0 leave the whole support; `temperature` 0 is greedy."""
+    """How a token is chosen, within Growth's bounds. `top_p` 1 and `top_k` 0 leave the whole support; `temperature` 0
+    is greedy."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature <= 100.0:
-            raise ValueError(f"temperature lies in [0, 100]: {self.temperature}")
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p lies in (0, 1]: {self.top_p}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k is 0 (off) or positive: {self.top_k}")
 
     @property
     def cuts_support(self) -> bool:
@@ -82,7 +75,7 @@ class EngineLimits:
         if (length := len(request.token_ids) + request.max_tokens) > self.context_length:
             raise InvalidInput(
                 f"{len(request.token_ids)} tokens and up to {request.max_tokens} new ones make {length}, "
-                f"over the context of {self.context_length}: shorten the prompt or lower max_tokens"
+                f"over the context of {self.context_length}: shorten the prompt or lower growth.max_tokens"
             )
 
 

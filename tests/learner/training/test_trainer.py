@@ -19,8 +19,7 @@ from services.learner.training.trainer import Trainer
 from services.learner.training.update import Update
 from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Credit, NodeWeight, Prior, advantages, has_signal
-from shared.tree.draw import Draw, Finish, WeightVersion
-from shared.tree.node import trajectory
+from shared.tree.draw import Draw, Finish, WeightVersion, trajectory
 from tests.learner.conftest import Configure
 from tests.learner.synthetic import V0, build_all, draws, scored, task, trie_of, with_logprobs
 

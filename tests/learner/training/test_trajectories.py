@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from services.learner.config import LossNormalization
 from services.learner.training.trajectories import assign_credit, extract_trajectories, normalize_weights
 from shared.tree.advantage import Advantages, Credit, NodeWeight, advantages, node_weights
-from shared.tree.node import build_tree, trajectory
+from shared.tree.draw import trajectory
+from shared.tree.node import build_tree
 from tests.learner.synthetic import V0, V1, credited_trajectories, draws, scored, task
 
 seeds = st.integers(0, 10_000)

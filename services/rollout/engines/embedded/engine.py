@@ -66,7 +66,9 @@ class EmbeddedEngine:
 
     @property
     def limits(self) -> EngineLimits:
-        return self._loaded_batch().model.limits
+        if self._batch is None:
+            raise Unavailable("no weights are loaded yet: wait until the replica is ready")
+        return self._batch.model.limits
 
     async def complete(self, request: Request) -> Completion:
         self._check_open()
@@ -129,11 +131,6 @@ class EmbeddedEngine:
     def _check_open(self) -> None:
         if self._is_closed:
             raise Unavailable("the engine is closed: ask another replica")
-
-    def _loaded_batch(self) -> DecodeBatch:
-        if self._batch is None:
-            raise Unavailable("no weights are loaded yet: wait until the replica is ready")
-        return self._batch
 
     async def _run(self, batch: DecodeBatch) -> None:
         """Decodes while there is work, and lets the event loop run between any two decodes."""

@@ -7,8 +7,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 
-@dataclass(slots=True)
-class EmbeddedCounters:
+@dataclass(slots=True, eq=False)
+class EmbeddedCounters(Collector):
     """Totals since the start, and two gauges: `rows_in_flight` and `waiting`.
 
     A request's tokens are `cached` (copied from the prefix cache) or `prefilled` (computed before the first token);
@@ -29,39 +29,23 @@ class EmbeddedCounters:
     rows_in_flight: int = 0
     waiting: int = 0
 
-
-class EmbeddedMetrics(Collector):
-    """One per engine. Series that the SGLang engine has too have the same names."""
-
-    def __init__(self, counters: EmbeddedCounters) -> None:
-        self._counters = counters
-
     def collect(self) -> Iterator[Metric]:
-        """The counters' present values."""
-        counters = self._counters
-        yield GaugeMetricFamily(
-            "ibtpo_rollout_engine_requests_in_flight", "Completions that the engine decodes", counters.rows_in_flight
-        )
-        yield GaugeMetricFamily("ibtpo_rollout_engine_requests_waiting", "Completions that wait", counters.waiting)
-        requests = CounterMetricFamily(
-            "ibtpo_rollout_engine_requests", "Tries of completions by result", labels=["result"]
-        )
-        requests.add_metric(["finished"], counters.finished_requests)
-        requests.add_metric(["cancelled"], counters.cancelled_requests)
+        """The present values. Series that the SGLang engine has too have the same names."""
+        named = "ibtpo_rollout_engine_{}".format
+        yield GaugeMetricFamily(named("requests_in_flight"), "Completions that the engine decodes", self.rows_in_flight)
+        yield GaugeMetricFamily(named("requests_waiting"), "Completions that wait", self.waiting)
+        requests = CounterMetricFamily(named("requests"), "Tries of completions by result", labels=["result"])
+        for result in ("finished", "cancelled"):
+            requests.add_metric([result], getattr(self, f"{result}_requests"))
         yield requests
-        tokens = CounterMetricFamily(
-            "ibtpo_rollout_engine_tokens", "Tokens by what the engine did with them", labels=["mode"]
-        )
+        tokens = CounterMetricFamily(named("tokens"), "Tokens by what the engine did with them", labels=["mode"])
         for mode in ("generated", "prefilled", "cached", "evicted", "recomputed"):
-            tokens.add_metric([mode], getattr(counters, f"{mode}_tokens"))
+            tokens.add_metric([mode], getattr(self, f"{mode}_tokens"))
         yield tokens
-        yield CounterMetricFamily(
-            "ibtpo_rollout_engine_weight_changes", "Changes of the weights", value=counters.weight_changes
-        )
-        yield CounterMetricFamily("ibtpo_rollout_engine_decodes", "Decodes of the batch", value=counters.decodes)
-        yield CounterMetricFamily(
-            "ibtpo_rollout_engine_failed_decodes", "Decodes whose batch failed", value=counters.failed_decodes
-        )
-        yield CounterMetricFamily(
-            "ibtpo_rollout_engine_decode_seconds", "Time in decodes", value=counters.decode_seconds
-        )
+        for name, text in (
+            ("weight_changes", "Changes of the weights"),
+            ("decodes", "Decodes of the batch"),
+            ("failed_decodes", "Decodes whose batch failed"),
+            ("decode_seconds", "Time in decodes"),
+        ):
+            yield CounterMetricFamily(named(name), text, value=getattr(self, name))

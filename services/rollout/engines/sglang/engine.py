@@ -18,7 +18,7 @@ from services.rollout.engines.sglang.server import Server
 from services.rollout.engines.sglang.supervisor import RunningServer, Supervisor
 from shared.errors import DeadlineExceeded, IbtpoError, Overloaded, Unavailable, Unreachable
 from shared.runtime.logs import event_logger
-from shared.runtime.loops import Periodic
+from shared.runtime.loops import Periodic, cancel
 from shared.tree.draw import WeightVersion
 
 log = event_logger(__name__)
@@ -66,15 +66,11 @@ class SglangEngine:
         self._supervisor.check_open()
         await self._supervisor.load(await asyncio.to_thread(Bundle.read, snapshot, version))
         if self._scraping is None:
-            scrape = Periodic("sglang_scrape", self.scrape, every_seconds=_SCRAPE_SECONDS)
-            self._scraping = asyncio.create_task(scrape.run(), name=scrape.name)
+            self._scraping = Periodic("sglang_scrape", self.scrape, every_seconds=_SCRAPE_SECONDS).start()
 
     async def close(self) -> None:
         await self._supervisor.close()
-        tasks = [*self._aborts, *([self._scraping] if self._scraping else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel([*self._aborts, *([self._scraping] if self._scraping else [])])
 
     @contextmanager
     def _admit(self) -> Iterator[None]:

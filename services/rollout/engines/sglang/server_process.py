@@ -11,6 +11,7 @@ from shared.errors import Unavailable
 from shared.runtime import child_process
 from shared.runtime.child_process import describe_exit
 from shared.runtime.logs import event_logger
+from shared.runtime.loops import cancel
 
 log = event_logger(__name__)
 
@@ -71,8 +72,7 @@ class ServerProcess:
     async def stop(self, grace_seconds: float = _GRACE_SECONDS) -> None:
         """Terminates it, and kills what is left of its group after `grace_seconds`."""
         await child_process.stop(self._process, grace_seconds)
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+        await cancel([self._reading])
 
     async def _read_output(self) -> None:
         assert self._process.stdout is not None

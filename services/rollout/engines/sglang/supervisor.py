@@ -11,7 +11,7 @@ from services.rollout.engines.sglang.metrics import SglangMetrics, StartCause
 from services.rollout.engines.sglang.server import Server
 from shared.errors import Conflict, IbtpoError, Unavailable, Unreachable
 from shared.runtime.logs import event_logger
-from shared.runtime.loops import Backoff, Periodic
+from shared.runtime.loops import Backoff, Periodic, cancel
 
 log = event_logger(__name__)
 
@@ -95,10 +95,7 @@ class Supervisor:
     async def close(self) -> None:
         """Stops the server, which ends every request."""
         self._is_closed = True
-        tasks = [*self._changes, *([self._supervision] if self._supervision else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel([*self._changes, *([self._supervision] if self._supervision else [])])
         if self.running is not None:
             self._mark_lost(self.running, "closed")
         self._up.set()  # wakes `wait_until_up`, which finds it closed
@@ -163,8 +160,7 @@ class Supervisor:
         self._up.set()
         log.info("engine_up", version=str(bundle.version), cause=cause.value)
         if self._supervision is None:
-            supervise = Periodic("sglang_supervisor", self._supervise, backoff=_RESTART_PAUSES)
-            self._supervision = asyncio.create_task(supervise.run(), name=supervise.name)
+            self._supervision = Periodic("sglang_supervisor", self._supervise, backoff=_RESTART_PAUSES).start()
 
     async def _supervise(self) -> None:
         """Waits until the server is lost, and restarts it with the wanted weights."""
