@@ -176,7 +176,7 @@ def grow(
 
     - `ibtpo grow "2+3*4=" sampler=independent initial_draws=12 temperature=0.7`
 
-    - `ibtpo grow "…" --model models/mine --answer 42 max_tokens=512 rounds=4`
+    - `ibtpo grow "…" --model models/mine --chat --answer 42 max_tokens=512 chat_template_kwargs='{thinking = false}'`
     """
     from services.launcher.commands.grow import GrowArguments
     from services.launcher.commands.grow import grow as grow_one

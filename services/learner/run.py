@@ -156,7 +156,11 @@ class Run:
         await self._retry(self._parts.streams.clear)
         outstanding = self._parts.ledger.outstanding
         self._parts.feed.resend(outstanding)
-        log.warning("tasks_replaced", tasks=len(outstanding), reason="growth or method changed since the checkpoint")
+        log.warning(
+            "tasks_replaced",
+            tasks=len(outstanding),
+            reason="growth, method or chat template changed since the checkpoint",
+        )
         await self._checkpoint()  # which knows from now on how the tasks on the streams are grown
 
     async def _step(self) -> None:

@@ -6,9 +6,12 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -35,6 +38,7 @@ from services.learner.run import Parts, Run, Stopped
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.heartbeat import LearnerHeartbeat
 from services.learner.serving.publisher import Publisher
+from services.learner.training.model_files import read_tokenizer
 from services.learner.training.policy import LanguageModel, Policy
 from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.trainer import Trainer
@@ -62,76 +66,77 @@ class LearnerService:
         disable_progress_bar()  # the log is for machines
         self._config = config
         self._process_group = process_group
-        metrics = LearnerMetrics()
         self._http = http_client(config.token, config.publish_seconds)
-        self._streams = streams = RunStreams(connect(config.redis_url), config.run)
+        self._streams = RunStreams(connect(config.redis_url), config.run)
+        self._torch_thread = ThreadPoolExecutor(1, "torch", torch.set_num_threads, (config.threads,))
         checkpoints = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
-        self._checkpoint = checkpoint = _starting_point(config, checkpoints)
-        self.ranks = ranks = _load_rank0(config, checkpoint, process_group)
-        train_set, held_out_set = _read_problems(config, ranks.policy)
-        train, held_out = train_set.problems, held_out_set.problems
-        sequence = TaskSequence(config.run, config.seed, train, config.growth, config.score)
-        state = _initial_state(checkpoint, fingerprint(train), config.seed)
-        growth = sequence.growth_fingerprint
-        self._has_new_growth = state.progress.growth not in ("", growth)
-        self._progress = progress = Progress(config, state.progress.model_copy(update={"growth": growth}))
-        progress.note = "; ".join(filter(None, (train_set.note, held_out_set.note)))
-        ledger = state.ledger.load()
-        feed = Feed(streams, sequence, ledger, lambda: progress.capacity)
+        self._start = start = Start.read(config, checkpoints, process_group)
+        self.ranks = start.ranks
+        self._progress = Progress(config, start.progress)
+        self._progress.note = start.note
+        self._parts = parts = self._create_parts(checkpoints)
+        self.run = Run(config, self._progress, parts, owner=f"{socket.gethostname()}:{config.run_dir.resolve()}")
+        self._heartbeat = LearnerHeartbeat(
+            self._streams,
+            self._progress,
+            parts.ledger,
+            self._url,
+            self.run.stop,
+            self.run.lose_lease,
+            lambda: parts.batches.silent_seconds,
+            lambda: parts.intake.complaint,
+            process_group,
+        )
+        parts.metrics.show_accounts(lambda: parts.ledger.accounts)
+        parts.metrics.show_status(self._heartbeat.status)
+        self.app = self._create_app()
+
+    def _create_parts(self, checkpoints: CheckpointStore) -> Parts:
+        config, start, streams, metrics = self._config, self._start, self._streams, LearnerMetrics()
+        ledger = start.state.ledger.load()
+        feed = Feed(streams, start.sequence, ledger, lambda: self._progress.capacity)
         intake = Intake(
             streams,
-            sequence,
+            start.sequence,
             ledger,
             feed,
             metrics,
-            origins=lambda: progress.origins,
+            origins=lambda: self._progress.origins,
             max_staleness=config.max_staleness,
-            vocab_size=ranks.policy.model.vocab_size,
+            vocab_size=start.ranks.policy.model.vocab_size,
         )
-        publisher = _create_publisher(config, streams, self._http, metrics)
-        self._torch_thread = ThreadPoolExecutor(1, "torch", torch.set_num_threads, (config.threads,))
         verifier = VerifierClient(self._http, config.verifier_url) if config.verifier_url else None
-        parts = Parts(
+        return Parts(
             streams=streams,
-            vetting=KeyVetting(verifier, (*train, *held_out)),
-            ranks=ranks,
+            vetting=KeyVetting(verifier, (*start.train.problems, *start.held_out.problems)),
+            ranks=start.ranks,
             ledger=ledger,
             feed=feed,
             intake=intake,
             batches=BatchCollector(ledger, feed, intake, metrics, straggler_seconds=config.straggler_seconds),
-            publisher=publisher,
-            evaluator=Evaluator(streams, self._http, held_out, config.growth, config.evaluation),
+            publisher=_create_publisher(config, streams, self._http, metrics),
+            evaluator=Evaluator(streams, self._http, start.held_out.problems, config.growth, config.evaluation),
             checkpoints=checkpoints,
             tree_samples=TreeSamples(config.run_dir / "trees", config.keep_trees, config.seed),
             metrics_log=MetricsLog(config.run_dir),
             metrics=metrics,
             torch_thread=self._torch_thread,
         )
-        self.run = run = Run(config, progress, parts, owner=f"{socket.gethostname()}:{config.run_dir.resolve()}")
-        self._heartbeat = LearnerHeartbeat(
-            streams,
-            progress,
-            ledger,
-            self._url,
-            run.stop,
-            run.lose_lease,
-            lambda: parts.batches.silent_seconds,
-            lambda: intake.complaint,
-            process_group,
-        )
-        metrics.show_accounts(lambda: ledger.accounts)
-        metrics.show_status(self._heartbeat.status)
-        self.app = create_app(
+
+    def _create_app(self) -> FastAPI:
+        config, parts = self._config, self._parts
+        app = create_app(
             "learner",
-            build_router(publisher, self._heartbeat.status, run.stop),
+            build_router(parts.publisher, self._heartbeat.status, self.run.stop),
             lifespan=self._lifespan,
             ready=self._not_ready,
-            registry=metrics.registry,
+            registry=parts.metrics.registry,
             run=config.run,
             token=config.token,
             max_body_bytes=_MAX_BODY_BYTES,
         )
-        self.app.state.health = self._health
+        app.state.health = self._health
+        return app
 
     def _url(self) -> str:
         return self._config.url or str(self.app.state.url)
@@ -173,7 +178,7 @@ class LearnerService:
         try:
             await self.run.acquire_lease()
             self._heartbeat.start()
-            await self.run.execute(is_new=self._checkpoint is None, has_new_growth=self._has_new_growth)
+            await self.run.execute(is_new=self._start.checkpoint is None, has_new_growth=self._start.has_new_growth)
             code = self._exit_code()
         except Stopped:
             code = self._exit_code()
@@ -210,7 +215,50 @@ def _exit(drain: Drain, code: int) -> None:
         drain.begin(code)
 
 
-def _starting_point(config: LearnerConfig, checkpoints: CheckpointStore) -> Checkpoint | None:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a run begins with, or goes on with from its checkpoint."""
+
+    checkpoint: Checkpoint | None
+    state: LearnerState
+    ranks: RankWorkers
+    train: ProblemSet
+    held_out: ProblemSet
+    sequence: TaskSequence
+    note: str
+
+    @classmethod
+    def read(cls, config: LearnerConfig, checkpoints: CheckpointStore, process_group: ProcessGroup) -> "Start":
+        """InvalidInput where model, data or checkpoint cannot be used, or do not belong together."""
+        checkpoint = _latest_checkpoint(config, checkpoints)
+        state = checkpoint.state() if checkpoint else None
+        began = (state and state.progress.began) or time.time()
+        ranks = _load_rank0(config, checkpoint, process_group)
+        train, held_out = _read_problems(config, ranks.policy, began)
+        data, template = fingerprint(train.problems), ranks.policy.tokenizer.chat_template
+        if checkpoint is None or state is None:
+            progress = SavedProgress(data=data, seed=config.seed, began=began)
+            state = LearnerState(progress=progress, ledger=SavedLedger())
+        else:
+            _refuse_other_problems(checkpoint, state.progress, data, config.seed)
+        rendering = repr((template, config.chat_template_kwargs)) if template else ""
+        sequence = TaskSequence(config.run, config.seed, train.problems, config.growth, config.score, rendering)
+        changed = _template_note(config.model, template) if checkpoint else ""
+        note = "; ".join(filter(None, (train.note, held_out.note, changed)))
+        return cls(checkpoint, state, ranks, train, held_out, sequence, note)
+
+    @property
+    def progress(self) -> SavedProgress:
+        """The checkpoint's, with what holds from now on."""
+        return self.state.progress.model_copy(update={"growth": self.sequence.growth_fingerprint})
+
+    @property
+    def has_new_growth(self) -> bool:
+        """Whether tasks were grown otherwise before."""
+        return self.state.progress.growth not in ("", self.sequence.growth_fingerprint)
+
+
+def _latest_checkpoint(config: LearnerConfig, checkpoints: CheckpointStore) -> Checkpoint | None:
     latest = checkpoints.latest()
     if latest is not None and config.resume is Resume.NEVER:
         raise Conflict(
@@ -224,22 +272,30 @@ def _starting_point(config: LearnerConfig, checkpoints: CheckpointStore) -> Chec
     return latest
 
 
-def _initial_state(checkpoint: Checkpoint | None, data: str, seed: int) -> LearnerState:
-    """The checkpoint's state, else an empty one. InvalidInput when the checkpoint is of other data or another seed."""
-    if checkpoint is None:
-        return LearnerState(progress=SavedProgress(data=data, seed=seed), ledger=SavedLedger())
-    state = checkpoint.state()
-    if state.progress.seed not in (None, seed):
+def _refuse_other_problems(checkpoint: Checkpoint, progress: SavedProgress, data: str, seed: int) -> None:
+    """InvalidInput when the checkpoint is of other data or another seed."""
+    if progress.seed not in (None, seed):
         raise InvalidInput(
-            f"checkpoint {checkpoint.directory} counts its problems in the order of seed {state.progress.seed}, so it "
-            f"cannot be resumed with seed {seed}: give seed={state.progress.seed}, or another run_dir for a new run"
+            f"checkpoint {checkpoint.directory} counts its problems in the order of seed {progress.seed}, so it "
+            f"cannot be resumed with seed {seed}: give seed={progress.seed}, or another run_dir for a new run"
         )
-    if state.progress.data != data:
+    if progress.data != data:
         raise InvalidInput(
             f"checkpoint {checkpoint.directory} was trained on other problems, "
             "so it cannot be resumed on these: give the earlier data, or another run_dir for a new run"
         )
-    return state
+
+
+def _template_note(model: Path, template: object) -> str:
+    """That the model's chat template is not the run's, which checkpoints keep; empty if it is, or the model gone."""
+    with contextlib.suppress(InvalidInput):
+        if read_tokenizer(model).chat_template != template:
+            log.warning("chat_template_kept", model=str(model))
+            return (
+                f"the chat template of {model} changed; the run goes on with the one that it began with: give another "
+                "run_dir for the new one"
+            )
+    return ""
 
 
 def _load_rank0(config: LearnerConfig, checkpoint: Checkpoint | None, process_group: ProcessGroup) -> RankWorkers:
@@ -265,9 +321,9 @@ def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_gro
     return RankWorkers(process_group, policy, Trainer(policy, reference, config, process_group))
 
 
-def _read_problems(config: LearnerConfig, policy: Policy) -> tuple[ProblemSet, ProblemSet]:
-    """Training problems and held-out problems."""
-    encode = prompt_encoder(policy.tokenizer, config.chat_template_kwargs)
+def _read_problems(config: LearnerConfig, policy: Policy, began: float) -> tuple[ProblemSet, ProblemSet]:
+    """Training problems and held-out problems, as on the day on which the run began."""
+    encode = prompt_encoder(policy.tokenizer, config.chat_template_kwargs, datetime.fromtimestamp(began))
     max_answer = max(config.growth.max_tokens, config.evaluation.max_tokens or 0)
     limits = ProblemLimits(policy.model.vocab_size, policy.model.context_length, max_answer)
     held_out = read_problems(config.held_out, encode, limits) if config.held_out else ProblemSet()

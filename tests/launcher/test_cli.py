@@ -77,7 +77,7 @@ def test_the_launcher_loads_no_torch() -> None:
         (("eval", "--max-tokens", "500"), 2, "an answer of 500 exceed the policy's context of 256"),
         (("grow", "2+3*4=", "max_tokens=0"), 2, "growth.max_tokens = 0"),
         (("grow", "2+3*4=", "--chat"), 2, "no chat template; give text"),
-        (("grow", "2+3*4=", "seed=x"), 2, "seed = x: a seed is a whole number from 0"),
+        (("grow", "2+3*4=", "seed=x"), 2, "learner.seed = 'x': input should be a valid integer"),
         (("config", "batch"), 2, "batch was renamed to learner.batch_size: `ibtpo config learner.batch_size` explains"),
         (("config", "local.rollouts"), 2, "local.rollouts was renamed to launcher.replicas"),
         (("grow", "2 plus 3"), 2, "not an expression: '2 plus 3'; write single digits joined by + - *"),

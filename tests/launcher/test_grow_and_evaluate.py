@@ -10,6 +10,7 @@ import pytest
 from services.demo.task import checkpoint_directory
 from services.launcher.cli import main
 from services.launcher.commands.evaluate import summarize_answers
+from services.launcher.runs.model_files import load_prompt_encoder
 from shared.errors import Unavailable
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
@@ -65,11 +66,11 @@ def test_a_tree_is_grown_rendered_and_saved(
 
 @pytest.fixture
 def chat_model(tmp_path: Path) -> Path:
-    """The demo's model, with a chat template that puts `=` after a message, as its prompts need it."""
+    """The demo's model, with a chat template that fails unless it is given what ends a message."""
     model = tmp_path / "model"
     shutil.copytree(checkpoint_directory(), model)
     settings = json.loads((model / "tokenizer_config.json").read_text())
-    settings["chat_template"] = "{% for message in messages %}{{ message.content }}{% endfor %}="
+    settings["chat_template"] = "{% for message in messages %}{{ message.content }}{% endfor %}{{ end + '' }}"
     (model / "tokenizer_config.json").write_text(json.dumps(settings))
     return model
 
@@ -82,7 +83,13 @@ def test_a_chat_model_is_evaluated_on_the_rows_that_training_takes(
             for prompt in (message, "2+3*4=", "1+1=")]  # fmt: skip
     data = tmp_path / "problems.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
-    run(monkeypatch, "eval", "--model", str(chat_model), "--data", str(data), "--problems", "2", "--k", "2")
+    config = tmp_path / "config.toml"
+    config.write_text(
+        "[learner]\ntotal_steps = 1\nchat_template_kwargs = {end = '='}\n"
+        "[learner.growth]\nsampler = 'ib'\nmax_tokens = 9\n"
+    )
+    run(monkeypatch, "eval", "--model", str(chat_model), "--data", str(data), "--problems", "2", "--k", "2",
+        "--config", str(config))  # fmt: skip
     assert "2 problems" in " ".join(capsys.readouterr().out.split())
 
 
@@ -105,10 +112,13 @@ def test_a_model_is_evaluated_as_its_configuration_says_with_kinds_of_ones_own(
 
 
 def test_a_message_is_put_to_a_chat_model(
-    chat_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(monkeypatch, "grow", "2+3*4", "--chat", "--model", str(chat_model), "--answer", "0", "sampler=independent")
+    run(monkeypatch, "grow", "2+3*4", "--chat", "--model", str(chat_model), "--answer", "0",
+        "sampler=independent", "chat_template_kwargs={end = '='}", "--save", str(tmp_path / "tree"))  # fmt: skip
     assert "independent tree of 8 answers" in capsys.readouterr().out
+    prompt_ids = ScoredTree.unpack((tmp_path / "tree").read_bytes()).task.prompt_ids
+    assert prompt_ids == load_prompt_encoder(chat_model, {})("2+3*4=")
 
 
 @pytest.mark.slow

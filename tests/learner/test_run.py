@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -13,8 +15,10 @@ import pytest
 from fastapi import FastAPI
 
 from services.learner.config import LearnerConfig, Resume
+from services.learner.ledger import FIRST_TASK
 from services.learner.record.checkpoint import CheckpointStore
-from services.learner.wiring import build
+from services.learner.training.process_group import SINGLE_PROCESS
+from services.learner.wiring import Start, build
 from services.verifier.config import MathConfig, VerifierConfig
 from services.verifier.wiring import build as build_verifier
 from shared.errors import Conflict, InvalidInput, Unavailable
@@ -28,8 +32,11 @@ from shared.weights import SnapshotStore
 from tests.accounts import is_balanced
 from tests.learner.conftest import Configure
 from tests.learner.fake_replica import Replica
+from tests.learner.policies import write_policy
 from tests.redis_process import RedisProcess
 from tests.waiting import wait_until_async
+
+DAY = 1.5e9
 
 
 class RunningLearner:
@@ -410,6 +417,33 @@ async def test_a_run_that_is_resumed_with_other_growth_grows_its_open_tasks_anew
             assert is_balanced(later.accounts)
             again.interrupt()
             assert await again.end() == ExitCode.INTERRUPTED
+
+
+async def test_a_chat_template_writes_the_date_on_which_the_run_began_and_a_changed_one_is_said(
+    configure: Configure, redis_url: str, replica: Replica, problems_file: Path, tmp_path: Path
+) -> None:
+    model = write_policy(tmp_path / "chat", chat_template="w{{ strftime_now('%d') | int % 9 }} {{ more or 'w1' }}")
+    message = [{"role": "user", "content": "w1"}]
+    rows = [json.loads(line) | {"prompt": message} for line in problems_file.read_text().splitlines()]
+    problems_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = configure(redis_url=redis_url, model=model, total_steps=1)
+    async with replica("one"), running(config) as learner:
+        assert await learner.end() == 0
+    state = config.run_dir / "checkpoints/1/state.json"
+    saved = json.loads(state.read_text())
+    state.write_text(json.dumps(saved | {"progress": saved["progress"] | {"began": DAY}}))
+
+    def resume(**changes: object) -> Start:
+        changed = configure(redis_url=redis_url, model=model, total_steps=2, **changes)
+        return Start.read(changed, CheckpointStore(config.run_dir / "checkpoints", 2), SINGLE_PROCESS)
+
+    then = datetime.fromtimestamp(DAY).day % 9
+    assert resume().sequence.task(FIRST_TASK).prompt_ids == (3 + then, 4)
+    assert not resume().note
+    changed = resume(chat_template_kwargs={"more": "w2"})
+    assert (changed.sequence.task(FIRST_TASK).prompt_ids, changed.has_new_growth) == ((3 + then, 5), True)
+    (model / "chat_template.jinja").write_text("w4")
+    assert f"the chat template of {model} changed; the run goes on with the one" in resume().note
 
 
 async def test_a_run_is_not_resumed_with_another_seed(configure: Configure, redis_url: str, replica: Replica) -> None:

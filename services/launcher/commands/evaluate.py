@@ -131,4 +131,5 @@ def _load_problems(
     if not paths:
         paths = (write_data(folder, Difficulty(), 1, num_problems, arguments.seed).heldout,)
     limits = read_limits(arguments.model, growth.max_tokens)
-    return read_problems(paths, load_prompt_encoder(arguments.model), limits, num_problems).problems
+    encode = load_prompt_encoder(arguments.model, config.chat_template_kwargs)
+    return read_problems(paths, encode, limits, num_problems).problems

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.status import Status
 
@@ -21,10 +22,11 @@ from services.launcher.runs.model_files import check_model, load_prompt_encoder,
 from shared.clients import RolloutClient
 from shared.errors import InvalidInput
 from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent
+from shared.protocol.message import JsonObject
 from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
 from shared.runtime.client import http_client
-from shared.runtime.config import load_config
+from shared.runtime.config import load_sections
 
 GROW_SECONDS = 600.0
 EventListener = Callable[[GrowthEvent], None]
@@ -94,30 +96,32 @@ async def _request_tree(url: str, request: GrowRequest, token: str | None, on_ev
         return await RolloutClient(http, url).watch(request, GROW_SECONDS, on_event)
 
 
+class _Prompting(BaseModel):
+    """What is given of the learner's settings, beside those of growth."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int = Field(0, ge=0, description="Another seed grows another tree")
+    chat_template_kwargs: JsonObject = Field({}, description="Given to the chat template with the message")
+
+
 def _make_request(arguments: GrowArguments, model: Path) -> GrowRequest:
-    seeds = [text for key, _, text in (one.partition("=") for one in arguments.settings) if key.strip() == "seed"]
-    settings = [one for one in arguments.settings if one.partition("=")[0].strip() != "seed"]
-    growth = load_config(Growth, "growth", None, ["sampler=ib", *settings])
+    overrides = (f"seed={arguments.seed}", "sampler=ib", *arguments.settings)
+    loaded = load_sections({"growth": Growth, "learner": _Prompting}, None, overrides)
+    growth, prompting = cast(Growth, loaded["growth"]), cast(_Prompting, loaded["learner"])
     answer = arguments.answer
     if answer is None and model == checkpoint_directory():
         answer = answer_of(arguments.prompt)
     judging: dict[str, Any] = {} if answer is None else {"kind": arguments.kind, "answer_key": {"gold": answer}}
     prompt: dict[str, Any] = {"prompt": arguments.prompt}
     if arguments.chat:
-        prompt = {"prompt_ids": _encode_chat(arguments.prompt, model)}
-    return GrowRequest(**prompt, **judging, growth=growth, seed=_read_seed(seeds, arguments.seed))
+        prompt = {"prompt_ids": _encode_chat(arguments.prompt, model, prompting.chat_template_kwargs)}
+    return GrowRequest(**prompt, **judging, growth=growth, seed=prompting.seed)
 
 
-def _read_seed(given: list[str], option: int) -> int:
-    """The last `seed=N`, as `ibtpo train` takes it, else the option's."""
-    if given and not given[-1].strip().isdecimal():
-        raise InvalidInput(f"seed = {given[-1]}: a seed is a whole number from 0")
-    return int(given[-1]) if given else option
-
-
-def _encode_chat(message: str, model: Path) -> tuple[int, ...]:
+def _encode_chat(message: str, model: Path, settings: JsonObject) -> tuple[int, ...]:
     try:
-        return load_prompt_encoder(model)(({"role": "user", "content": message},))
+        return load_prompt_encoder(model, settings)(({"role": "user", "content": message},))
     except ValueError as error:
         raise InvalidInput(str(error)) from error
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from services.learner.queue.problems import Encoder, ProblemLimits, prompt_encoder
 from shared.errors import InvalidInput
+from shared.protocol.message import JsonObject
 from shared.tree.vocabulary import bytes_of_tokens
 from shared.weights import ContextBounds
 
@@ -35,12 +36,13 @@ def read_special_ids(model: Path) -> frozenset[int]:
     return frozenset(token["id"] for token in added if token.get("special"))
 
 
-def load_prompt_encoder(model: Path) -> Encoder:
-    """Encodes text and chat messages into the token ids on which the learner would train."""
+def load_prompt_encoder(model: Path, settings: JsonObject) -> Encoder:
+    """Encodes text and chat messages into the token ids on which the learner would train with these
+    `chat_template_kwargs`."""
     from transformers import AutoTokenizer  # takes seconds, and most commands do not need it
 
     try:
-        return prompt_encoder(AutoTokenizer.from_pretrained(model, local_files_only=True))
+        return prompt_encoder(AutoTokenizer.from_pretrained(model, local_files_only=True), settings)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"{model} has no tokenizer that transformers can read: {error}") from error
 

@@ -15,13 +15,21 @@ class TaskSequence:
     """Makes tasks from their ids: a pure function of run, seed and problems, so only ids have to be stored."""
 
     def __init__(
-        self, run: str, seed: int, problems: Sequence[EncodedProblem], growth: Growth, score: IBSettings
+        self,
+        run: str,
+        seed: int,
+        problems: Sequence[EncodedProblem],
+        growth: Growth,
+        score: IBSettings,
+        rendering: str = "",
     ) -> None:
+        """`rendering`: how chat messages become prompts."""
         self._run = run
         self._seed = seed
         self._problems = problems
         self._growth = growth
         self._score = score
+        self._rendering = rendering
         self._order = lru_cache(maxsize=4)(self._shuffle)
 
     def task(self, task_id: TaskId, attempt: int = 0) -> Task:
@@ -43,7 +51,7 @@ class TaskSequence:
     @property
     def growth_fingerprint(self) -> str:
         """A hash of all in a task that is neither its problem nor its seed."""
-        parts = (self._run, self._growth.model_dump_json(), self._score)
+        parts = (self._run, self._growth.model_dump_json(), self._score, *filter(None, [self._rendering]))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def successor(self, task_id: TaskId) -> TaskId:

@@ -57,6 +57,8 @@ class SavedProgress(Message):
     """The fingerprint of the problems that the ledger's cursor counts in."""
     seed: int | None = None
     """Of the order of these problems."""
+    began: float | None = None
+    """When the run began, in seconds since the epoch: a chat template that writes the date writes this one."""
     growth: str = ""
     """The fingerprint of how the tasks on the streams are grown."""
     totals: RunTotals = Field(default_factory=RunTotals)

@@ -1,6 +1,7 @@
 """Data sets: what is read, and what is refused with file and line."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ def test_a_template_gets_its_settings_and_does_not_make_other_problems(tmp_path:
     thinking, plain = (read_problems([path], prompt_encoder(tokenizer, {"thinks": on}), LIMITS) for on in (True, False))
     assert [one.problems[0].prompt_ids for one in (thinking, plain)] == [(10,), (11,)]
     assert fingerprint(thinking.problems) == fingerprint(plain.problems)
+
+
+def test_a_template_writes_the_date_that_it_is_given(tmp_path: Path) -> None:
+    directory = write_policy(tmp_path / "chat", chat_template="w{{ strftime_now('%d') | int }}")
+    encode = prompt_encoder(AutoTokenizer.from_pretrained(directory), {}, datetime(2026, 2, 7, tzinfo=UTC))
+    assert encode(({"role": "user", "content": "w1"},)) == (10,)
 
 
 @pytest.mark.parametrize(
