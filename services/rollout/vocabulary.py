@@ -70,6 +70,5 @@ class Vocabulary:
     def decode(self, token_ids: tuple[int, ...]) -> str:
         """The text of the tokens without stop tokens; bytes that are not UTF-8 become U+FFFD."""
         table, stop_ids = self.bytes_of_token, self.stop_ids
-        return b"".join(table[i] for i in token_ids if 0 <= i < len(table) and i not in stop_ids).decode(
-            "utf-8", "replace"
-        )
+        known = (table[i] for i in token_ids if 0 <= i < len(table) and i not in stop_ids)
+        return b"".join(known).decode("utf-8", "replace")
