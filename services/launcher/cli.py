@@ -48,6 +48,7 @@ Plain = Annotated[bool, typer.Option("--plain", help="Print a line per step inst
 RedisUrl = Annotated[str | None, typer.Option(envvar="REDIS_URL", help="Use this Redis instead of starting one.")]
 RunRedis = Annotated[str | None, typer.Option("--redis-url", envvar="REDIS_URL", help="The Redis of the run.")]
 Token = Annotated[str | None, typer.Option(envvar="IBTPO_TOKEN", help="The services' token.", show_envvar=True)]
+Model = Annotated[Path | None, typer.Option(help="A model directory; by default the demo's.")]
 RunArgument = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A run's name or directory; default: the latest.")
 ]
@@ -159,9 +160,11 @@ def learner(settings: Settings = None, config: Config = None) -> None:
 
 @app.command(rich_help_panel=INSPECT)
 def grow(
-    prompt: Annotated[str, typer.Argument(help="The problem, as the model gets it.")],
+    prompt: Annotated[str | None, typer.Argument(help="The problem, as the model gets it.")] = None,
     settings: Settings = None,
-    model: Annotated[Path | None, typer.Option(help="A model directory; by default the demo's.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Take the problem from this file, as training has it.")] = None,
+    row: Annotated[int, typer.Option(min=1, help="Which one of --data, counted from 1.")] = 1,
+    model: Model = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt to the model as a chat message.")] = False,
     answer: Annotated[str | None, typer.Option(help="The right answer; the demo computes its own.")] = None,
     kind: Annotated[str, typer.Option(help="How answers are judged: math, choice or exact.")] = "math",
@@ -177,16 +180,22 @@ def grow(
     - `ibtpo grow "2+3*4=" sampler=independent initial_draws=12 temperature=0.7`
 
     - `ibtpo grow "…" --model models/mine --chat --answer 42 max_tokens=512 chat_template_kwargs='{thinking = false}'`
+
+    - `ibtpo grow --data problems.jsonl --row 3 --model models/mine max_tokens=512`
     """
     from services.launcher.commands.grow import GrowArguments
     from services.launcher.commands.grow import grow as grow_one
 
-    _exit(grow_one(GrowArguments(prompt, chat, model, url, kind, answer, tuple(settings or ()), seed, token, save)))
+    given = tuple(settings or ())
+    if data is not None and prompt is not None:
+        given, prompt = (prompt, *given), None
+    problem = ({"role": "user", "content": prompt},) if chat and prompt else prompt
+    _exit(grow_one(GrowArguments(problem, data, row, model, url, kind, answer, given, seed, token, save)))
 
 
 @app.command("eval", rich_help_panel=INSPECT)
 def evaluate(
-    model: Annotated[Path | None, typer.Option(help="A model directory; by default the demo's.")] = None,
+    model: Model = None,
     data: Annotated[Path | None, typer.Option(help="Problems, JSON lines; by default the demo's.")] = None,
     config: Annotated[str | None, typer.Option("--config", "-c", help="Of kinds, growth and evaluation.")] = None,
     k: Annotated[int | None, typer.Option("--k", min=1, help="Independent answers per problem.")] = None,

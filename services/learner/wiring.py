@@ -25,7 +25,7 @@ from services.learner.metrics import LearnerMetrics
 from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Intake
-from services.learner.queue.problems import ProblemLimits, ProblemSet, fingerprint, prompt_encoder, read_problems
+from services.learner.queue.problems import ProblemLimits, ProblemSet, fingerprint, read_problems
 from services.learner.queue.task_sequence import TaskSequence
 from services.learner.queue.vetting import KeyVetting
 from services.learner.ranks import RankWorkers
@@ -50,7 +50,7 @@ from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.logs import configure_logs, event_logger
 from shared.runtime.serve import serve
 from shared.streams import CommandRefused, RunStreams, connect
-from shared.weights import SnapshotStore
+from shared.weights import SnapshotStore, prompt_encoder
 
 log = event_logger(__name__)
 _FAILED = 1

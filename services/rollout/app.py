@@ -58,7 +58,8 @@ class OnDemandTrees:
 
     async def task(self, request: GrowRequest) -> Task:
         """The task that a request describes."""
-        prompt_ids = request.prompt_ids or await self._policy.encode(request.prompt or "")
+        prompt = request.messages or request.prompt or ""
+        prompt_ids = request.prompt_ids or await self._policy.encode(prompt, request.chat_template_kwargs)
         if not prompt_ids:
             raise InvalidInput("the prompt has no tokens")
         return Task(

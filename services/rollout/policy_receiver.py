@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from services.rollout.engines.engine import Engine
 from services.rollout.metrics import LoadResult, RolloutMetrics
@@ -14,23 +15,35 @@ from shared.errors import Conflict, IbtpoError, InvalidInput, TooLarge, Unavaila
 from shared.protocol.weights import BundleFile
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
-from shared.weights import Snapshot, SnapshotStore
+from shared.weights import Messages, Prompt, Snapshot, SnapshotStore, prompt_encoder
 
 log = event_logger(__name__)
 _MOST_CHARACTERS_PER_TOKEN = 16
 """On average over a prompt: text has about 4."""
 _SHORT_CHARACTERS = 4096
+TokenizerLoader: TypeAlias = Callable[[Path], Any]
+"""Loads the tokenizer, with its chat template, of a policy's directory."""
 
 
 class PolicyReceiver:
     """Versions only increase: a newer generation replaces an older one, and numbers grow within a generation
     (docs/architecture.md). Only where the run itself says that it began again do they begin again here."""
 
-    def __init__(self, engine: Engine, store: SnapshotStore, metrics: RolloutMetrics, max_bytes: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: SnapshotStore,
+        metrics: RolloutMetrics,
+        max_bytes: int,
+        load_tokenizer: TokenizerLoader,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._metrics = metrics
         self._max_bytes = max_bytes
+        self._load_tokenizer = load_tokenizer
+        self._chat_tokenizer: tuple[Vocabulary, Any] | None = None
+        self._directory = Path()
         self._receiving = asyncio.Lock()
         self._encoding = asyncio.Lock()
         self._pinned = AsyncExitStack()  # the served snapshot: an engine that restarts reads it again
@@ -85,19 +98,35 @@ class PolicyReceiver:
             raise Unavailable("no weights yet: the learner pushes them, or start with rollout.model=DIRECTORY")
         return self._vocabulary
 
-    async def encode(self, text: str) -> tuple[int, ...]:
-        """The ids of a text. A long one is encoded beside the loop, one at a time; InvalidInput for one that is far too
-        long for the context."""
+    async def encode(self, prompt: Prompt, template_settings: Mapping[str, Any]) -> tuple[int, ...]:
+        """The ids of a text, or of messages in the policy's chat template, which gets the settings. What may take long
+        is done beside the loop, one at a time; InvalidInput for what is far too long for the context."""
         vocabulary, context = self.vocabulary, self._engine.limits.context_length
-        if len(text) > context * _MOST_CHARACTERS_PER_TOKEN:
+        texts = (prompt,) if isinstance(prompt, str) else [text for message in prompt for text in message.values()]
+        num_characters, most = sum(map(len, texts)), context * _MOST_CHARACTERS_PER_TOKEN
+        if num_characters > most:
             raise InvalidInput(
-                f"a prompt of {len(text)} characters cannot fit the context of {context} tokens: shorten it to "
-                f"{context * _MOST_CHARACTERS_PER_TOKEN} characters at most"
+                f"a prompt of {num_characters} characters cannot fit the context of {context} tokens: shorten it to "
+                f"{most} characters at most"
             )
-        if len(text) <= _SHORT_CHARACTERS:
-            return vocabulary.encode(text)
+        if isinstance(prompt, str) and num_characters <= _SHORT_CHARACTERS:
+            return vocabulary.encode(prompt)
         async with self._encoding:
-            return await asyncio.to_thread(vocabulary.encode, text)
+            if isinstance(prompt, str):
+                return await asyncio.to_thread(vocabulary.encode, prompt)
+            return await asyncio.to_thread(self._encode_messages, vocabulary, prompt, template_settings)
+
+    def _encode_messages(
+        self, vocabulary: Vocabulary, messages: Messages, template_settings: Mapping[str, Any]
+    ) -> tuple[int, ...]:
+        try:
+            if self._chat_tokenizer is None or self._chat_tokenizer[0] is not vocabulary:
+                self._chat_tokenizer = vocabulary, self._load_tokenizer(self._directory)
+            return prompt_encoder(self._chat_tokenizer[1], template_settings)(messages)
+        except ImportError as error:
+            raise InvalidInput(f"this replica cannot apply chat templates ({error}): give prompt_ids") from error
+        except (ValueError, OSError) as error:
+            raise InvalidInput(str(error)) from error
 
     async def receive(
         self, stream: AsyncIterator[bytes], expected: WeightVersion, run_origin: str | None = None
@@ -147,7 +176,7 @@ class PolicyReceiver:
         """Serves a bundle of this host as version 0.0, which any learner's version replaces."""
         vocabulary = await asyncio.to_thread(Vocabulary.load, directory)
         await self._engine.load(directory, WeightVersion(0, 0))
-        self._vocabulary = vocabulary
+        self._vocabulary, self._directory = vocabulary, directory
 
     def _refuse_older(self, version: WeightVersion, run_origin: str | None) -> None:
         served = self.version
@@ -180,6 +209,7 @@ class PolicyReceiver:
             self._pinned, before = pinned.pop_all(), self._pinned
         await before.aclose()
         self._vocabulary, self._vocabulary_files = vocabulary, files
+        self._directory = snapshot.directory
         self.content_hash = snapshot.manifest.content_hash
         self._metrics.record_load(snapshot.version, time.monotonic() - started)
         log.info("weights_loaded", version=str(snapshot.manifest.version), seconds=time.monotonic() - started)

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -41,7 +43,7 @@ class RolloutService:
         self.engine = _build_engine(config, self.metrics)
         self._snapshots = SnapshotDirectory(resolve_user(config.snapshots), config.run, self.name)
         store = SnapshotStore(self._snapshots.path, keep=1, run=config.run)
-        self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes)
+        self.policy = PolicyReceiver(self.engine, store, self.metrics, config.max_bundle_bytes, _load_tokenizer)
         self.http = http_client(config.token, _HTTP_SECONDS)
         limits = BatchingLimits(verdict_seconds=config.verdict_seconds)
         self.rewards = RewardBatcher(VerifierClient(self.http, config.verifier_url), limits, self.metrics)
@@ -128,6 +130,12 @@ class RolloutService:
             trees_in_flight=in_flight,
             problem=self.policy.problem,
         )
+
+
+def _load_tokenizer(directory: Path) -> Any:
+    from transformers import AutoTokenizer  # takes seconds, and most replicas are never sent messages
+
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True)
 
 
 def _build_engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:

@@ -10,9 +10,14 @@ from shared.protocol.task import Growth
 
 
 class GrowRequest(Message):
-    """A problem and how to grow it. Without `kind` and `answer_key` nothing is judged and every reward is null."""
+    """A problem and how to grow it. Without `kind` and `answer_key` nothing is judged and every reward is null.
+
+    The problem is a text, chat messages for the policy's template, which gets `chat_template_kwargs`, or token ids.
+    """
 
     prompt: str | None = Field(None, min_length=1)
+    messages: tuple[dict[str, str], ...] | None = Field(None, min_length=1)
+    chat_template_kwargs: JsonObject = Field(default_factory=dict)
     prompt_ids: tuple[int, ...] | None = Field(None, min_length=1)
     kind: Kind | None = None
     answer_key: JsonObject | None = None
@@ -22,8 +27,10 @@ class GrowRequest(Message):
 
     @model_validator(mode="after")
     def _one_prompt(self) -> "GrowRequest":
-        if (self.prompt is None) == (self.prompt_ids is None):
-            raise ValueError("give either prompt (text) or prompt_ids (token ids)")
+        if sum(given is not None for given in (self.prompt, self.messages, self.prompt_ids)) != 1:
+            raise ValueError("give one of prompt (text), messages (a chat) and prompt_ids (token ids)")
+        if self.chat_template_kwargs and (self.messages is None or "chat_template" in self.chat_template_kwargs):
+            raise ValueError("chat_template_kwargs are variables of the policy's own template for messages")
         if (self.kind is None) != (self.answer_key is None):
             raise ValueError("kind and answer_key come together")
         return self

@@ -1,6 +1,7 @@
 """The `ibtpo` command."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -76,6 +77,9 @@ def test_the_launcher_loads_no_torch() -> None:
         (("eval", "--data", "nowhere.jsonl"), 2, "cannot read nowhere.jsonl: No such file or directory"),
         (("eval", "--max-tokens", "500"), 2, "an answer of 500 exceed the policy's context of 256"),
         (("grow", "2+3*4=", "max_tokens=0"), 2, "growth.max_tokens = 0"),
+        (("grow",), 2, "give a problem, or --data FILE with problems"),
+        (("grow", "--data", "nowhere.jsonl"), 2, "cannot read nowhere.jsonl"),
+        (("grow", "--data", os.devnull, "--row", "2"), 2, "has no problem 2: --row counts them from 1"),
         (("grow", "2+3*4=", "--chat"), 2, "no chat template; give text"),
         (("grow", "2+3*4=", "seed=x"), 2, "learner.seed = 'x': input should be a valid integer"),
         (("config", "batch"), 2, "batch was renamed to learner.batch_size: `ibtpo config learner.batch_size` explains"),

@@ -121,6 +121,20 @@ def test_a_message_is_put_to_a_chat_model(
     assert prompt_ids == load_prompt_encoder(chat_model, {})("2+3*4=")
 
 
+def test_a_tree_is_grown_of_a_row_of_chat_problems(
+    chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = [{"role": "user", "content": "2+3*4"}]
+    row = {"id": "b", "prompt": messages, "kind": "math", "answer_key": {"gold": "0"}}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row | {"id": "a", "prompt": "1+1="}) + "\n" + json.dumps(row))
+    given = ("--data", str(tmp_path / "rows.jsonl"), "--model", str(chat_model))
+    run(monkeypatch, "grow", *given, "--row", "2", "rounds=1")
+    text = capsys.readouterr().out
+    assert "ib tree of 5 answers" in text
+    assert "2+3*4" in text
+    assert "root value" in text
+
+
 @pytest.mark.slow
 def test_the_demos_model_is_evaluated(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, "eval", "--problems", "40", "--k", "4")

@@ -81,7 +81,7 @@ class Replica:
 
     def __post_init__(self) -> None:
         engine: Any = self.engine
-        self.policy = PolicyReceiver(engine, SnapshotStore(self.root, keep=1), RolloutMetrics(), 10**9)
+        self.policy = PolicyReceiver(engine, SnapshotStore(self.root, keep=1), RolloutMetrics(), 10**9, str)
         self.http = http_client(None, 5.0)
         self.heartbeat = ReplicaHeartbeat(self.streams, self.policy, self.http, lambda: ME, self.learner.url)
 

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from services.rollout.config import RolloutConfig
 from services.rollout.vocabulary import Vocabulary
@@ -24,10 +25,12 @@ from shared.protocol.tree import ScoredTree
 from shared.protocol.weights import Manifest
 from shared.runtime.serve import open_listener, serve_in_background
 from shared.tree.draw import WeightVersion
-from shared.weights import stream_bundle, write_manifest
+from shared.weights import prompt_encoder, stream_bundle, write_manifest
 from tests.waiting import wait_until_async
 
 UNGRADED = {"prompt": "2+3*4=", "growth": {"sampler": "ib"}, "seed": 3}
+
+CHAT = [{"role": "user", "content": "2+3*4"}]
 
 
 async def push(replica: httpx.AsyncClient, manifest: Manifest, bundle: Path, version: str = "") -> httpx.Response:
@@ -130,6 +133,11 @@ async def test_a_graded_tree_without_a_verifier_fails_in_time_with_the_reason(
         {"prompt": None, "prompt_ids": [-1]},
         {"prompt": None, "prompt_ids": [6] * 100_000},
         {"prompt": "2+", "prompt_ids": [6]},
+        {"messages": CHAT},
+        {"prompt": None, "messages": []},
+        {"prompt": None, "messages": CHAT},
+        {"chat_template_kwargs": {"thinks": True}},
+        {"prompt": None, "messages": CHAT, "chat_template_kwargs": {"chat_template": "="}},
         {"growth": {"sampler": "unknown"}},
         {"growth": {"sampler": {"kind": "ib", "initial_draws": 0}}},
         {"growth": {"sampler": {"kind": "independent", "initial_draws": 10**9}}},
@@ -153,6 +161,21 @@ async def test_a_bad_request_is_refused_with_its_reason(
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"]
     assert (await replica.post("/v1/trees", json=UNGRADED)).status_code == 200
+
+
+async def test_messages_are_encoded_as_training_rows_are(replica: httpx.AsyncClient, bundle: Path) -> None:
+    """By the template of the served policy, whichever it was before."""
+    (bundle / "chat_template.jinja").write_text("{% for one in messages %}{{ one.content }}{% endfor %}{{ end }}")
+    asked = {**UNGRADED, "prompt": None, "messages": CHAT, "chat_template_kwargs": {"end": "="}}
+    tokenizer = AutoTokenizer.from_pretrained(bundle)
+    for number, template in ((1, ""), (2, "1+")):
+        (bundle / "chat_template.jinja").write_text(template + (bundle / "chat_template.jinja").read_text())
+        tokenizer.chat_template = (bundle / "chat_template.jinja").read_text()
+        await push(replica, write_manifest("r", bundle, WeightVersion(1, number)), bundle)
+        answer = await replica.post("/v1/trees", json=asked, headers={"accept": "application/msgpack"})
+        trained_on = prompt_encoder(tokenizer, {"end": "="})(tuple(CHAT))
+        assert ScoredTree.unpack(answer.content).task.prompt_ids == trained_on
+        assert tokenizer.decode(trained_on).replace(" ", "") == f"{template}2+3*4="
 
 
 async def test_a_prompt_of_millions_of_characters_is_refused_before_it_is_encoded(

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,12 +22,14 @@ from services.launcher.processes.temporary_services import run_replicas
 from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_token_bytes
 from shared.clients import RolloutClient
 from shared.errors import InvalidInput
+from shared.files import read_rows
 from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent
 from shared.protocol.message import JsonObject
-from shared.protocol.task import Growth
+from shared.protocol.task import Growth, Problem
 from shared.protocol.tree import ScoredTree
 from shared.runtime.client import http_client
 from shared.runtime.config import load_sections
+from shared.weights import Messages, Prompt
 
 GROW_SECONDS = 600.0
 EventListener = Callable[[GrowthEvent], None]
@@ -36,9 +39,10 @@ EventListener = Callable[[GrowthEvent], None]
 class GrowArguments:
     """The command's arguments. Without `url`, a verifier and a replica are started for this tree."""
 
-    prompt: str
-    chat: bool
-    """The prompt is a user's message, for the model's chat template."""
+    prompt: Prompt | None
+    """None: that of a row of `data`."""
+    data: Path | None
+    row: int
     model: Path | None
     url: str | None
     kind: str
@@ -53,27 +57,43 @@ def grow(arguments: GrowArguments) -> int:
     """Grows the tree and prints it; returns the exit code."""
     console = Console()
     model = check_model(arguments.model or checkpoint_directory())
-    request = _make_request(arguments, model)
+    problem = _read_problem(arguments, model)
+    request = _make_request(arguments, problem, model)
+    prompt = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1].get("content", "")
     with _show_progress(console) as on_event:
         tree = asyncio.run(_grow_tree(arguments, model, request, on_event))
-    console.print(render_tree(tree, arguments.prompt, read_token_bytes(model)))
+    console.print(render_tree(tree, prompt, read_token_bytes(model)))
     if request.answer_key is None:
         print("nothing is judged, so no branch is better than another and none is grown: give the right --answer")
     elif model == checkpoint_directory():
         print(f"the demo's model reckons modulo {DEFAULT_MODULUS}")
     if arguments.save is not None:
-        _save(tree, arguments, model)
+        _save(tree, prompt, arguments.save, model)
     return 0
 
 
-def _save(tree: ScoredTree, arguments: GrowArguments, model: Path) -> None:
+def _read_problem(arguments: GrowArguments, model: Path) -> Problem:
+    """The problem that is given, or the row; its kind is empty where nothing is to be judged."""
+    if (arguments.prompt is None) == (arguments.data is None):
+        raise InvalidInput("give a problem, or --data FILE with problems")
+    if arguments.data is not None:
+        rows = islice(read_rows(arguments.data, Problem), arguments.row - 1, None)
+        found = next(rows, None)
+        if found is None:
+            raise InvalidInput(f"{arguments.data} has no problem {arguments.row}: --row counts them from 1")
+        return found[1]
+    answer, prompt = arguments.answer, arguments.prompt
+    if answer is None and model == checkpoint_directory() and isinstance(prompt, str):
+        answer = answer_of(prompt)
+    kind, key = ("", {}) if answer is None else (arguments.kind, {"gold": answer})
+    return Problem(id="given", prompt=prompt, kind=kind, answer_key=key)
+
+
+def _save(tree: ScoredTree, prompt: str, path: Path, model: Path) -> None:
     """The drawing in a file that ends in .svg, else the record. InvalidInput for a file that cannot be written."""
-    path = Path(arguments.save or "")
     try:
         if path.suffix == ".svg":
-            path.write_text(
-                draw_page(describe_nodes(tree, arguments.prompt, read_token_bytes(model))), encoding="utf-8"
-            )
+            path.write_text(draw_page(describe_nodes(tree, prompt, read_token_bytes(model))), encoding="utf-8")
         else:
             path.write_bytes(tree.pack())
             print(f"saved: `ibtpo show {path} --model {model}` shows it again")
@@ -102,26 +122,23 @@ class _Prompting(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: int = Field(0, ge=0, description="Another seed grows another tree")
-    chat_template_kwargs: JsonObject = Field({}, description="Given to the chat template with the message")
+    chat_template_kwargs: JsonObject = Field({}, description="Given to the chat template with the messages")
 
 
-def _make_request(arguments: GrowArguments, model: Path) -> GrowRequest:
+def _make_request(arguments: GrowArguments, problem: Problem, model: Path) -> GrowRequest:
     overrides = (f"seed={arguments.seed}", "sampler=ib", *arguments.settings)
     loaded = load_sections({"growth": Growth, "learner": _Prompting}, None, overrides)
     growth, prompting = cast(Growth, loaded["growth"]), cast(_Prompting, loaded["learner"])
-    answer = arguments.answer
-    if answer is None and model == checkpoint_directory():
-        answer = answer_of(arguments.prompt)
-    judging: dict[str, Any] = {} if answer is None else {"kind": arguments.kind, "answer_key": {"gold": answer}}
-    prompt: dict[str, Any] = {"prompt": arguments.prompt}
-    if arguments.chat:
-        prompt = {"prompt_ids": _encode_chat(arguments.prompt, model, prompting.chat_template_kwargs)}
+    prompt: dict[str, Any] = {"prompt": problem.prompt}
+    if not isinstance(problem.prompt, str):
+        prompt = {"prompt_ids": _encode_chat(problem.prompt, model, prompting.chat_template_kwargs)}
+    judging: dict[str, Any] = {"kind": problem.kind, "answer_key": problem.answer_key} if problem.kind else {}
     return GrowRequest(**prompt, **judging, growth=growth, seed=prompting.seed)
 
 
-def _encode_chat(message: str, model: Path, settings: JsonObject) -> tuple[int, ...]:
+def _encode_chat(messages: Messages, model: Path, settings: JsonObject) -> tuple[int, ...]:
     try:
-        return load_prompt_encoder(model, settings)(({"role": "user", "content": message},))
+        return load_prompt_encoder(model, settings)(messages)
     except ValueError as error:
         raise InvalidInput(str(error)) from error
 

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from services.learner.queue.problems import Encoder, ProblemLimits, prompt_encoder
+from services.learner.queue.problems import ProblemLimits
 from shared.errors import InvalidInput
 from shared.protocol.message import JsonObject
 from shared.tree.vocabulary import bytes_of_tokens
-from shared.weights import ContextBounds
+from shared.weights import ContextBounds, Encoder, prompt_encoder
 
 
 def check_model(model: Path) -> Path:

@@ -1,29 +1,20 @@
 """The problems of a run: read from JSON lines, with their prompts as token ids."""
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, TypeAlias
-
-from jinja2 import TemplateError
+from typing import Any
 
 from shared.errors import InvalidInput
 from shared.files import read_rows
 from shared.protocol.task import Problem
 from shared.runtime.logs import event_logger
-from shared.tree.prompt import prompt_ids
+from shared.weights import Encoder
 
 log = event_logger(__name__)
-_NOW = re.compile(r"""strftime_now\(\s*(["'])(?P<format>[^"']*)\1\s*\)""")
-
-Prompt: TypeAlias = str | tuple[dict[str, str], ...]
-Encoder: TypeAlias = Callable[[Prompt], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,39 +116,6 @@ def first_of_each_file(problems: Iterable[EncodedProblem], at_most: int) -> tupl
         if taken[problem.file] <= at_most:
             chosen.append(problem)
     return tuple(chosen)
-
-
-def prompt_encoder(
-    tokenizer: Any, settings: Mapping[str, Any] = MappingProxyType({}), today: datetime | None = None
-) -> Encoder:
-    """Encodes text by the rule of `prompt_ids`, and chat messages by the tokenizer's template, up to where the answer
-    begins. A template that writes the date writes `today`."""
-    template = (
-        None if tokenizer.chat_template is None else _date(tokenizer.get_chat_template(), today or datetime.now())
-    )
-
-    def encode(prompt: Prompt) -> tuple[int, ...]:
-        if isinstance(prompt, str):
-            plain = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            return prompt_ids(plain, tokenizer(prompt)["input_ids"])
-        if template is None:
-            raise ValueError("the prompt is chat messages, but the policy's tokenizer has no chat template; give text")
-        try:
-            text = tokenizer.apply_chat_template(
-                list(prompt), chat_template=template, tokenize=False, add_generation_prompt=True, **settings
-            )
-        except (TemplateError, TypeError, LookupError, AttributeError) as error:
-            raise ValueError(
-                f"the chat template refuses these messages: {error}; change them, or learner.chat_template_kwargs"
-            ) from error
-        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    return encode
-
-
-def _date(template: str, today: datetime) -> str:
-    """The template with `today` for each date that it would look up."""
-    return _NOW.sub(lambda call: repr(today.strftime(call["format"])), template)
 
 
 def fingerprint(problems: Sequence[EncodedProblem]) -> str:

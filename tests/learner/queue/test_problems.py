@@ -14,10 +14,10 @@ from services.learner.queue.problems import (
     ProblemLimits,
     fingerprint,
     first_of_each_file,
-    prompt_encoder,
     read_problems,
 )
 from shared.errors import InvalidInput
+from shared.weights import prompt_encoder
 from tests.learner.policies import VOCAB_SIZE, write_policy
 
 LIMITS = ProblemLimits(vocab_size=VOCAB_SIZE, context_length=64, max_answer_tokens=16)
