@@ -11,8 +11,7 @@ from services.verifier.app import build_router
 from services.verifier.checks.check import Check
 from services.verifier.checks.choice import ChoiceCheck
 from services.verifier.checks.code.check import open_code_check
-from services.verifier.checks.custom.endpoint import open_custom_endpoint_check
-from services.verifier.checks.custom.function import open_custom_function_check
+from services.verifier.checks.custom import open_custom_endpoint_check, open_custom_function_check
 from services.verifier.checks.exact import ExactCheck
 from services.verifier.checks.math.check import open_math_check
 from services.verifier.config import VerifierConfig

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 
@@ -50,43 +51,52 @@ class Case(Generic[Key]):
 ReportJudgement = Callable[[int, Judgement], None]
 
 
-class Check(Protocol[Key]):
+class Check(ABC, Generic[Key]):
     """Judges answers of one kind.
 
     A check bounds its own concurrency: `judge` may be called for many batches at once. A case's time starts when it
     runs, not while it waits. If `judge` is cancelled (the batch's deadline), it stops everything it started; cases
     that it has not reported become failures of the verifier.
+
+    `is_repeatable`: equal (response, answer_key, limits) always get equal judgements, so that they may be cached.
     """
 
-    @property
-    def kind(self) -> str:
-        """The `kind` of the items that this check judges."""
-        ...
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether equal (response, answer_key, limits) always get equal judgements, so that they may be cached."""
-        ...
+    kind: str
+    is_repeatable = False
 
     def refusal(self) -> str | None:
         """Why this check cannot judge on this machine (the service answers 503 with it), or None."""
-        ...
+        return None
 
+    def health(self) -> Mapping[str, Any]:
+        """What /healthz says about this check: workers, isolation layers."""
+        return {"ready": True}
+
+    @abstractmethod
     def prepare(self, item: VerdictItem) -> Case[Key]:
         """Reads the key. Raises InvalidInput if it can never be judged, or if the response is too long.
 
         Called on the event loop for each item before any is judged: it must be linear in the item's size. The loop
         runs other tasks between two items.
         """
-        ...
 
+    @abstractmethod
     async def judge(self, cases: Sequence[Case[Key]], report: ReportJudgement) -> None:
         """Judges every case and reports each as soon as it is known. An exception fails only the unreported ones."""
-        ...
 
-    def health(self) -> Mapping[str, Any]:
-        """What /healthz says about this check: workers, isolation layers."""
-        ...
+
+class TextCheck(Check[Key]):
+    """Judges on the event loop, by a look at the text."""
+
+    is_repeatable = True
+
+    async def judge(self, cases: Sequence[Case[Key]], report: ReportJudgement) -> None:
+        async for position, case in yielding(cases):
+            report(position, self.judge_text(case))
+
+    @abstractmethod
+    def judge_text(self, case: Case[Key]) -> Judgement:
+        """The judgement of one answer."""
 
 
 async def yielding(items: Sequence[Item]) -> AsyncIterator[tuple[int, Item]]:

@@ -1,13 +1,11 @@
 """Multiple choice: which letters a response chooses."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, ReportJudgement, yielding
+from services.verifier.checks.check import Case, Judgement, TextCheck
 from services.verifier.checks.final_answer import extract_final_answer
 from shared.errors import InvalidInput
 from shared.protocol.thought import strip_thinking
@@ -31,17 +29,10 @@ class ChoiceKey(AnswerKey):
     gold: str = Field(min_length=1, max_length=64)
 
 
-class ChoiceCheck:
+class ChoiceCheck(TextCheck[frozenset[str]]):
     """Right if the response chooses exactly the gold's letters."""
 
     kind = "choice"
-    is_repeatable = True
-
-    def refusal(self) -> str | None:
-        return None
-
-    def health(self) -> Mapping[str, Any]:
-        return {"ready": True}
 
     def prepare(self, item: VerdictItem) -> Case[frozenset[str]]:
         key = read_key(ChoiceKey, item)
@@ -50,21 +41,16 @@ class ChoiceCheck:
             raise InvalidInput(f"item {item.id!r}: gold {key.gold!r} is no choice; give letters as 'B' or 'A, C'")
         return Case(item.response, gold, item.limits)
 
-    async def judge(self, cases: Sequence[Case[frozenset[str]]], report: ReportJudgement) -> None:
-        async for position, case in yielding(cases):
-            report(position, _judge(case))
-
-
-def _judge(case: Case[frozenset[str]]) -> Judgement:
-    choice = _extract_choice(case.response)
-    if choice is None:
-        return Judgement(0.0, Outcome.NO_ANSWER, "no boxed letter and no last line 'Answer: X'", _RULE)
-    chosen = _parse_letters(choice)
-    if not chosen:
-        return Judgement(0.0, Outcome.WRONG, "the final answer is not a letter", _RULE)
-    if chosen == case.key:
-        return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
-    return Judgement(0.0, Outcome.WRONG, f"chose {', '.join(sorted(chosen))}", _RULE)
+    def judge_text(self, case: Case[frozenset[str]]) -> Judgement:
+        choice = _extract_choice(case.response)
+        if choice is None:
+            return Judgement(0.0, Outcome.NO_ANSWER, "no boxed letter and no last line 'Answer: X'", _RULE)
+        chosen = _parse_letters(choice)
+        if not chosen:
+            return Judgement(0.0, Outcome.WRONG, "the final answer is not a letter", _RULE)
+        if chosen == case.key:
+            return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
+        return Judgement(0.0, Outcome.WRONG, f"chose {', '.join(sorted(chosen))}", _RULE)
 
 
 def _extract_choice(response: str) -> str | None:

@@ -1,12 +1,9 @@
 """Answers that must equal the gold text."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, ReportJudgement, yielding
+from services.verifier.checks.check import Case, Judgement, TextCheck
 from shared.protocol.thought import strip_thinking
 from shared.protocol.verdict import Outcome, VerdictItem
 
@@ -20,35 +17,23 @@ class ExactKey(AnswerKey):
     ignore_case: bool = False
 
 
-class ExactCheck:
+class ExactCheck(TextCheck[ExactKey]):
     """Right if the response, without its thinking part, is the gold text."""
 
     kind = "exact"
-    is_repeatable = True
-
-    def refusal(self) -> str | None:
-        return None
-
-    def health(self) -> Mapping[str, Any]:
-        return {"ready": True}
 
     def prepare(self, item: VerdictItem) -> Case[ExactKey]:
         return Case(item.response, read_key(ExactKey, item), item.limits)
 
-    async def judge(self, cases: Sequence[Case[ExactKey]], report: ReportJudgement) -> None:
-        async for position, case in yielding(cases):
-            report(position, _judge(case))
-
-
-def _judge(case: Case[ExactKey]) -> Judgement:
-    gold = case.key.gold.split()
-    # at most one word more than the gold has: the rest of a longer response is one word
-    answer = (strip_thinking(case.response) or "").split(maxsplit=len(gold))
-    if not answer:
-        return Judgement(0.0, Outcome.NO_ANSWER, "the response is empty after its thinking part", _RULE)
-    if len(answer) == len(gold) and _join(answer, case.key) == _join(gold, case.key):
-        return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
-    return Judgement(0.0, Outcome.WRONG, "the text differs from the gold", _RULE)
+    def judge_text(self, case: Case[ExactKey]) -> Judgement:
+        gold = case.key.gold.split()
+        # at most one word more than the gold has: the rest of a longer response is one word
+        answer = (strip_thinking(case.response) or "").split(maxsplit=len(gold))
+        if not answer:
+            return Judgement(0.0, Outcome.NO_ANSWER, "the response is empty after its thinking part", _RULE)
+        if len(answer) == len(gold) and _join(answer, case.key) == _join(gold, case.key):
+            return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
+        return Judgement(0.0, Outcome.WRONG, "the text differs from the gold", _RULE)
 
 
 def _join(words: list[str], key: ExactKey) -> str:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from services.verifier.checks.check import Case, Judgement, ReportJudgement, judge_concurrently
+from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, judge_concurrently
 from services.verifier.checks.code.extraction import Language, find_program, find_program_in
 from services.verifier.checks.code.function import judge_function
 from services.verifier.checks.code.key import PreparedStdio, PreparedTests, prepare_tests
@@ -51,11 +51,10 @@ async def open_code_check(config: CodeConfig, metrics: VerifierMetrics | None = 
         yield CodeCheck(sandbox, config, finders)
 
 
-class CodeCheck:
+class CodeCheck(Check[PreparedTests]):
     """Runs the program of each response against its key's tests."""
 
     kind = "code"
-    is_repeatable = False
 
     def __init__(self, sandbox: Sandbox, config: CodeConfig, finders: WorkerPool | None = None) -> None:
         self._sandbox = sandbox
@@ -68,7 +67,6 @@ class CodeCheck:
     def health(self) -> Mapping[str, Any]:
         return {
             "ready": self._sandbox.refusal is None,
-            "refusal": self._sandbox.refusal,
             "isolated": self._sandbox.is_isolated,
             "layers": dict(self._sandbox.layers),
             "concurrency": self._sandbox.concurrency,

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, ReportJudgement, judge_concurrently, yielding
+from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, judge_concurrently, yielding
 from services.verifier.checks.final_answer import FinalAnswer, extract_final_answer
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.decision import Decision, decide
@@ -67,7 +67,7 @@ async def open_math_check(config: MathConfig, metrics: VerifierMetrics) -> Async
         yield MathCheck(config, pool)
 
 
-class MathCheck:
+class MathCheck(Check[GoldAndAnswer]):
     """Right if the final answer says what the gold says (docs/verifier.md has the rules)."""
 
     kind = "math"
@@ -77,9 +77,6 @@ class MathCheck:
         self._config = config
         self._pool = pool
         self._read_gold = lru_cache(maxsize=1_024)(self._parse_gold)  # the leaves of a tree share their gold
-
-    def refusal(self) -> str | None:
-        return None
 
     def health(self) -> Mapping[str, Any]:
         return {"workers": self._config.workers, "live": self._pool.num_live if self._pool else 0}

@@ -52,7 +52,9 @@ def _append(out: bytearray, value: Any, depth: int) -> None:
     kind = type(value)
     if kind not in _TYPES:
         kind = next((base for base in _BASES if isinstance(value, base)), kind)
-    if kind in _BYTES:
+    if kind is float:
+        out += b"d" + _FLOAT.pack(value)
+    elif kind in _BYTES:
         tag, to_bytes, _ = _BYTES[kind]
         data = to_bytes(value)
         out += tag + _SIZE.pack(len(data)) + data
@@ -88,6 +90,8 @@ def _decode_at(data: bytes, offset: int, depth: int) -> tuple[Any, int]:
     offset += 1
     if tag in _CONSTANTS:
         return _CONSTANTS[tag], offset
+    if tag == b"d":
+        return _FLOAT.unpack_from(data, offset)[0], offset + _FLOAT.size
     (size,) = _SIZE.unpack_from(data, offset)
     offset += _SIZE.size
     if size > len(data) - offset:
@@ -121,7 +125,6 @@ _TAG_OF_CONSTANT = {constant: tag for tag, constant in _CONSTANTS.items()}
 # The tag of each type, the bytes of a value, and the value of such bytes.
 _BYTES: dict[type, tuple[bytes, Callable[[Any], bytes], Callable[[bytes], Any]]] = {
     int: (b"i", _int_to_bytes, lambda data: int.from_bytes(data, "little", signed=True)),
-    float: (b"d", _FLOAT.pack, lambda data: _FLOAT.unpack(data)[0]),
     complex: (b"c", lambda value: _COMPLEX.pack(value.real, value.imag), lambda data: complex(*_COMPLEX.unpack(data))),
     str: (
         b"s",
@@ -155,7 +158,7 @@ _ITEMS: dict[type, tuple[bytes, Callable[[Any], Iterable[Any]], Callable[[list[A
     Iterator: (b"I", _run_iterator, iter),
 }
 
-_TYPES = {*map(type, _TAG_OF_CONSTANT), *_BYTES, *_ITEMS}
+_TYPES = {*map(type, _TAG_OF_CONSTANT), float, *_BYTES, *_ITEMS}
 # A value of another type is encoded as the first of these that it is an instance of.
 _BASES = (int, float, str, bytes, list, tuple, set, frozenset, dict, Iterator)
 _FROM_BYTES = {tag: read for tag, _, read in _BYTES.values()}
