@@ -1,11 +1,17 @@
 """Fixtures of the whole suite: a real Redis-compatible server, as a process that a test may kill."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.redis_process import RedisProcess
+
+# what the tests call listens on this machine, where no proxy of the environment leads
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
+    filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1", "localhost", "::1"))
+)
 
 
 @pytest.fixture

@@ -92,7 +92,10 @@ async def test_a_peer_that_accepts_and_says_nothing_does_not_hang_the_caller() -
         await asyncio.wait_for(left.wait(), 5)
 
 
-async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"])
+async def test_proxies_of_the_environment_are_not_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for direct in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(direct)
     async with client_of(small_app()) as client:
         assert (await client.get("/healthz")).is_success

@@ -154,6 +154,12 @@ def test_the_server_does_not_hear_our_secrets() -> None:
     assert not {"IBTPO_TOKEN", "REDIS_URL"} & given_to_it.keys()
 
 
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_the_server_calls_itself_through_no_proxy(name: str) -> None:
+    given_to_it = build_environment({"HTTP_PROXY": "http://127.0.0.1:1", name: "a.example"})
+    assert given_to_it["NO_PROXY"] == given_to_it["no_proxy"] == "a.example,127.0.0.1,localhost"
+
+
 @pytest.mark.parametrize("version", ["0.5.21", "0.5.23", "0.5.23.post1", "0.5.31"])
 def test_known_releases_are_taken(version: str) -> None:
     check_release(version)

@@ -48,6 +48,9 @@ def die_with_parent(command: tuple[str, ...], parent: int) -> tuple[str, ...]:
 
 
 def build_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Ours without the replica's secrets, with a health endpoint that answers at once and unbuffered output."""
+    """Ours without the replica's secrets, with a health endpoint that answers at once and unbuffered output. The server
+    calls itself while it starts, which it must not do through a proxy."""
     kept = {name: value for name, value in inherited.items() if name not in _SECRETS}
+    direct = ",".join(filter(None, (kept.get("NO_PROXY"), kept.get("no_proxy"), "127.0.0.1", "localhost")))
+    kept |= {"NO_PROXY": direct, "no_proxy": direct}
     return {**kept, "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0", "PYTHONUNBUFFERED": "1"}
