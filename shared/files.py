@@ -1,5 +1,6 @@
 """Reads and writes files: whole replacements, and JSON lines with their line numbers."""
 
+import codecs
 import json
 import os
 from collections.abc import Iterator
@@ -49,24 +50,41 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 behind its byte order mark; UnicodeDecodeError for any other."""
+    return path.read_text(encoding="utf-16" if _is_utf16(path) else "utf-8-sig")
+
+
+def _is_utf16(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def _lines(path: Path) -> Iterator[bytes | str]:
+    """The lines of a file, decoded where it is UTF-16."""
+    with path.open(encoding="utf-16") if _is_utf16(path) else path.open("rb") as lines:
+        yield from lines
+
+
 def read_json_lines(path: Path, *, skip_broken: bool = False) -> Iterator[tuple[str, Any]]:
-    """(`file:line`, value) of every line that is not blank. A byte order mark is ignored.
+    """(`file:line`, value) of every line that is not blank. A file is encoded as `read_text` has it.
 
     InvalidInput for a file that cannot be read and, unless `skip_broken`, for a line that is not JSON.
     """
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if not text.strip():
+        for number, line in enumerate(_lines(path), start=1):
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 and isinstance(line, bytes) else line
+            if not text.strip():
+                continue
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                if skip_broken:
                     continue
-                try:
-                    value = json.loads(text)
-                except (ValueError, RecursionError) as error:
-                    if skip_broken:
-                        continue
-                    raise InvalidInput(f"{path}:{number}: not JSON: {error}; give one JSON object a line") from error
-                yield f"{path}:{number}", value
+                raise InvalidInput(f"{path}:{number}: not JSON: {error}; give one JSON object a line") from error
+            yield f"{path}:{number}", value
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not UTF-16, as its first bytes say: {error}; save it as UTF-8") from error
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
 

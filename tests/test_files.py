@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from shared.errors import InvalidInput
-from shared.files import atomic_write, atomic_writer, read_json_lines, read_rows
+from shared.files import atomic_write, atomic_writer, read_json_lines, read_rows, read_text
 
 
 class Row(BaseModel):
@@ -45,6 +45,17 @@ def test_json_lines_are_read_with_file_and_line_behind_a_byte_order_mark(tmp_pat
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"id": "a"}\r\n\n  \n[1, "\xc3\xa9"]')
     assert list(read_json_lines(path)) == [(f"{path}:1", {"id": "a"}), (f"{path}:4", [1, "é"])]
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_utf16_is_read_behind_its_byte_order_mark(tmp_path: Path, order: str) -> None:
+    path, text = tmp_path / "rows.jsonl", '{"id": "é"}\n\n[1, "猫"]\n'
+    path.write_bytes(f"\ufeff{text}".encode(f"utf-16-{order}"))
+    assert read_text(path) == text
+    assert list(read_json_lines(path)) == [(f"{path}:1", {"id": "é"}), (f"{path}:3", [1, "猫"])]
+    path.write_bytes(path.read_bytes() + b"\x00")
+    with pytest.raises(InvalidInput, match=r"rows.jsonl is not UTF-16, as its first bytes say: .* save it as UTF-8"):
+        list(read_json_lines(path))
 
 
 @pytest.mark.parametrize("broken", [b'{"id"', b"\xff\xfe", b"[" * 100_000, b"1 2"])

@@ -32,7 +32,7 @@ def write_data(directory: Path, difficulty: Difficulty, num_train: int, num_held
     for path, split, count in ((files.train, Split.TRAIN, num_train), (files.heldout, Split.HELD_OUT, num_heldout)):
         rng = random.Random(f"{seed} {split}")
         lines = [problem.model_dump_json() + "\n" for problem in _generate_problems(split, rng, difficulty, count)]
-        path.write_text("".join(lines))
+        path.write_text("".join(lines), encoding="utf-8")
     return files
 
 

@@ -42,4 +42,4 @@ def write_tokenizer(directory: Path) -> None:
         "padding_side": "left",
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

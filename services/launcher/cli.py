@@ -1,6 +1,7 @@
 """The `ibtpo` command. Each command imports its service only when it runs, so that it needs only its own extra."""
 
 import io
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -327,6 +328,9 @@ def config(settings: Settings = None, config: Config = None) -> None:
 
 def main() -> None:
     """The script's entry: prints our errors as one line on standard error, without a traceback."""
+    if sys.getfilesystemencoding() != "utf-8":  # the locale's, in which names of files may be no text
+        terminal = {"PYTHONIOENCODING": sys.stdout.encoding}
+        os.execve(sys.executable, sys.orig_argv, os.environ | terminal | {"PYTHONUTF8": "1"})  # noqa: S606
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a locale without our letters

@@ -97,7 +97,7 @@ def _holder(directory: Path) -> str:
     found = directory.stat()
     inode = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     with suppress(OSError):
-        for words in map(str.split, _LOCKS.read_text().splitlines()):
+        for words in map(str.split, _LOCKS.read_text(encoding="utf-8").splitlines()):
             if inode in words and "FLOCK" in words and int(words[4]) > 0:
                 return f"process {words[4]}"
     return "another process"

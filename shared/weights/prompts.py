@@ -19,18 +19,17 @@ def prompt_encoder(
 ) -> Encoder:
     """Encodes text by the rule of `prompt_ids`, and chat messages by the tokenizer's template, up to where the answer
     begins. A template that writes the date writes `today`."""
-    template = (
-        None if tokenizer.chat_template is None else _date(tokenizer.get_chat_template(), today or datetime.now())
-    )
+    today = today or datetime.now()
 
     def encode(prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
             plain = tokenizer(prompt, add_special_tokens=False)["input_ids"]
             return prompt_ids(plain, tokenizer(prompt)["input_ids"])
-        if template is None:
+        if tokenizer.chat_template is None:
             raise ValueError("the prompt is chat messages, but the policy's tokenizer has no chat template; give text")
         from jinja2 import TemplateError  # those who encode text need no jinja2
 
+        template = _date(tokenizer.get_chat_template(), today)
         try:
             text = tokenizer.apply_chat_template(
                 list(prompt), chat_template=template, tokenize=False, add_generation_prompt=True, **settings

@@ -31,6 +31,15 @@ def modules_of(*arguments: str) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
+def test_a_name_is_text_in_every_locale() -> None:
+    locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", "from services.launcher.cli import main; main()", "config", "key ü"]
+    done = subprocess.run(command, env=locale, capture_output=True, timeout=60)
+    assert done.returncode == 2
+    assert b"key ?" in done.stderr
+    assert b"key ??" not in done.stderr
+
+
 def test_the_help_names_every_command(ibtpo: Command) -> None:
     done = ibtpo("--help")
     assert done.code == 0

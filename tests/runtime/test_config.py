@@ -161,7 +161,7 @@ def test_a_key_below_a_plain_value_is_refused() -> None:
         ("[rollout]\nseed = ", "is not TOML: Invalid value"),
         ("[rollout]\nsede = 1", r"unknown key rollout\.sede; did you mean seed"),
         ("[rollout]\nengine = 3", r"rollout\.engine = 3"),
-        ('[rollout]\nrun = "\udcff"', "is not TOML"),
+        ('[rollout]\nrun = "\udcff"', "is not UTF-8: .* save it as UTF-8 text"),
     ],
 )
 def test_a_wrong_preset_is_explained(tmp_path: Path, text: str, said: str) -> None:
@@ -169,6 +169,12 @@ def test_a_wrong_preset_is_explained(tmp_path: Path, text: str, said: str) -> No
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigError, match=said):
         load_config(Rollout, "rollout", path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_preset_is_read_behind_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "mine.toml").write_text("[rollout]\nrun = 'mine'", encoding=encoding)
+    assert load_config(Rollout, "rollout", tmp_path / "mine.toml").run == "mine"
 
 
 def test_a_preset_that_is_not_there_is_told_with_what_there_is(tmp_path: Path) -> None:
@@ -199,9 +205,10 @@ def test_the_token_may_lie_in_a_file(tmp_path: Path, no_environment: pytest.Monk
     path.write_text("from-file\n")
     no_environment.setenv("IBTPO_TOKEN_FILE", str(path))
     assert load_config(Rollout, "rollout", None).token == "from-file"
-    path.write_text("from-file", encoding="utf-8-sig")
-    assert load_config(Rollout, "rollout", None).token == "from-file"
-    path.write_text("from-file", encoding="utf-16")
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text("from-file", encoding=encoding)
+        assert load_config(Rollout, "rollout", None).token == "from-file"
+    path.write_text("ä", encoding="latin-1")
     with pytest.raises(ConfigError, match=r"IBTPO_TOKEN_FILE=.* is not UTF-8"):
         load_config(Rollout, "rollout", None)
     path.write_text("from-file", encoding="utf-16-le")

@@ -25,7 +25,8 @@ def main(words: Sequence[str] | None = None) -> None:
     model.save_pretrained(output)
     write_tokenizer(output)
     accuracies = measure(model, tokenizer, tuple(arguments.lengths), arguments.problems, _EVALUATION_SEED)
-    (output / "README.md").write_text(model_card(recipe, arguments.seed, model.num_parameters(), accuracies))
+    card = model_card(recipe, arguments.seed, model.num_parameters(), accuracies)
+    (output / "README.md").write_text(card, encoding="utf-8")
     print(accuracy_table(accuracies), end="")
     print(f"written to {output}")
 

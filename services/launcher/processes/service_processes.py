@@ -27,7 +27,7 @@ STABLE_SECONDS = 60.0
 MAX_BACKOFF_SECONDS = 8.0
 BAD_CONFIGURATION = 2
 """A service's exit code for a configuration that cannot work: a restart would not help."""
-PYTHON_ENVIRONMENT = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
+PYTHON_ENVIRONMENT = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONIOENCODING": ""}
 """For every Python that we start: packages of the working directory cannot take the place of ours, and files are UTF-8
 whatever the locale."""
 

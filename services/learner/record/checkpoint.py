@@ -94,7 +94,7 @@ class CheckpointStore:
         shutil.rmtree(draft, ignore_errors=True)
         policy.save(draft / _POLICY)
         torch.save(policy.optimizer_state(), draft / _OPTIMIZER)
-        (draft / _STATE).write_text(state.model_dump_json(indent=1))
+        (draft / _STATE).write_text(state.model_dump_json(indent=1), encoding="utf-8")
         _sync(draft)
         self._replace(final, draft)
         for step in self._steps()[: -self._keep]:

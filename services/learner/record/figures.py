@@ -115,7 +115,8 @@ def source_commit() -> str:
     """The commit of the checkout that this code is in; empty where it is none, or git is missing."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+        ran = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=10)  # noqa: S603
+        return ran.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -29,7 +29,7 @@ class MetricsLog:
 
     def append(self, line: StepFigures | Evaluation) -> None:
         """Appends a line."""
-        with self._lines.open("a") as file:
+        with self._lines.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json() + "\n")
 
     def finish(self, summary: RunSummary) -> None:

@@ -225,5 +225,6 @@ def _share_permissions(directory: Path) -> None:
 
 def _record_dtype(path: Path, dtype: torch.dtype) -> None:
     """Corrects the dtype that transformers wrote, the module's: an engine serves in the dtype it finds there."""
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | {"dtype": str(dtype).removeprefix("torch.")}, indent=2))
+    config = json.loads(path.read_text(encoding="utf-8"))
+    text = json.dumps(config | {"dtype": str(dtype).removeprefix("torch.")}, indent=2)
+    path.write_text(text, encoding="utf-8")

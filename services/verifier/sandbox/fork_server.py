@@ -121,7 +121,7 @@ def _occupy_low_descriptors(control: int) -> int:
 
 def _offer_to_oom_killer() -> None:
     """If the machine runs out of memory, the kernel should kill a jailed process, not the service."""
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("800")
 
 

@@ -62,7 +62,7 @@ class Worker:
     def cpu_seconds(self) -> float:
         """The processor time it has used; 0 if it has ended."""
         try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{self.pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         except OSError:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / _TICKS

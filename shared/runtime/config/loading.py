@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from shared.files import read_text
 from shared.runtime.config.errors import ConfigError, error_path, explain
 from shared.runtime.config.keys import Models
 from shared.runtime.config.overrides import parse_value, resolve_overrides, set_value, split_override
@@ -76,7 +77,7 @@ def _token() -> str | None:
     if os.environ.get("IBTPO_TOKEN") or not path:
         return os.environ.get("IBTPO_TOKEN") or None
     try:
-        return Path(path).read_text(encoding="utf-8-sig").strip()
+        return read_text(Path(path)).strip()
     except UnicodeDecodeError as error:
         raise ConfigError(f"IBTPO_TOKEN_FILE={path} is not UTF-8; save it as UTF-8 text") from error
     except OSError as error:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from shared.files import read_text
 from shared.runtime.config.errors import ConfigError, suggest
 from shared.runtime.config.renamed import refuse_old_section
 
@@ -35,10 +36,12 @@ def read_preset(preset: str | Path, sections: Iterable[str]) -> dict[str, dict[s
     """The tables of a preset by section. ConfigError unless all are `sections`, or sections of another service."""
     path = preset_path(preset)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigError(f"cannot read the preset {str(path)!r}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error}; save it as UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     known = {*SECTIONS, *sections}
     for name, table in tables.items():

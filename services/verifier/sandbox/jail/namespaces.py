@@ -118,5 +118,5 @@ def _mount(source: str, target: str, file_system: str | None, flags: int, option
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
+    with open(path, "w", encoding="ascii") as file:
         file.write(text)

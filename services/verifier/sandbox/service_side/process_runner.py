@@ -131,9 +131,9 @@ async def _wait_or_kill(process: RunningProcess, limits: Limits, stop: Stop) -> 
 def _measure_starvation(pidfd: int) -> float:
     """Seconds that the process was ready to run but had no processor (most of its threads' counts); 0 if unknown."""
     try:
-        fields = dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines())
+        fields = dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines())
         tasks = Path(f"/proc/{int(fields['Pid'])}/task")
-        waits = [int((task / "schedstat").read_text().split()[1]) for task in tasks.iterdir()]
+        waits = [int((task / "schedstat").read_text("ascii").split()[1]) for task in tasks.iterdir()]
     except (OSError, KeyError, ValueError, IndexError):
         return 0.0
     return max(waits, default=0) / _NANOSECONDS
