@@ -120,7 +120,11 @@ class Harvest:
             await self._fail(claim, error)
 
     async def _fail(self, claim: Claim, error: Exception) -> None:
-        """Releases the claim for another try, here or elsewhere, unless it has had `max_deliveries`."""
+        """Releases the claim for another try, here or elsewhere, unless it has had `max_deliveries`. What fails in a
+        drain does not count: another replica can grow it."""
+        if self._draining.is_set():
+            await self._release(claim, failed=False)
+            return
         self._metrics.record_failure(is_discarded=isinstance(error, TooFewVerdicts))
         if not isinstance(error, Unavailable | Overloaded):
             log.exception("tree_failed", task=claim.task.id, error=repr(error))

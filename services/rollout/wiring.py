@@ -77,6 +77,7 @@ class RolloutService:
 
     @asynccontextmanager
     async def _run(self, app: FastAPI) -> AsyncIterator[None]:
+        app.state.drain.before_exit(self._give_up_start)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, self._snapshots.remove)
             stack.push_async_callback(self.engine.close)
@@ -87,6 +88,11 @@ class RolloutService:
             if self.config.redis_url is not None:
                 await stack.enter_async_context(self._join(app, self.config.redis_url))
             yield
+
+    async def _give_up_start(self) -> None:
+        """Ends an engine that serves nothing: a server that starts or restarts would only use up the grace."""
+        if self.engine.version is None:
+            await self.engine.close()
 
     @asynccontextmanager
     async def _join(self, app: FastAPI, redis_url: str) -> AsyncIterator[None]:

@@ -6,9 +6,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 _POLL_SECONDS = 0.05
+_GONE_SECONDS = 2.0
+"""How long the kernel may take to free what killed processes held."""
 
 
 def find_free_port() -> int:
@@ -48,8 +51,22 @@ def kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
+def processes_of(group: int) -> Iterator[int]:
+    """The processes of a group, where there is /proc; none elsewhere."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getpgid(int(entry.name)) == group:
+                yield int(entry.name)
+
+
+def _wait_until_gone(group: int) -> None:
+    deadline = time.monotonic() + _GONE_SECONDS
+    while any(processes_of(group)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+
+
 async def stop(process: asyncio.subprocess.Process, grace_seconds: float) -> None:
-    """Terminates the leader, waits at most `grace_seconds`, then kills what is left of its group."""
+    """Terminates the leader, waits at most `grace_seconds`, then kills what is left of its group and waits for that."""
     if process.returncode is None and grace_seconds > 0:
         terminate(process.pid)
         with contextlib.suppress(TimeoutError):
@@ -57,6 +74,7 @@ async def stop(process: asyncio.subprocess.Process, grace_seconds: float) -> Non
                 await process.wait()
     kill_group(process.pid)
     await process.wait()
+    await asyncio.to_thread(_wait_until_gone, process.pid)
 
 
 def stop_groups(groups: Sequence[int], grace_seconds: float) -> tuple[int, ...]:

@@ -63,11 +63,12 @@ class ManagedServer:
             build_command(self._config, bundle, port), build_environment(os.environ)
         )
         client = SglangClient(self.url)
-        async with _close_on_error(client):
+        async with _close_on_error(client, process):
             try:
                 async with asyncio.timeout(self._config.start_seconds):
                     await _wait_until_listening(process, client)
                 await client.check_release()
+                process.note_shared_files()
             except TimeoutError as error:
                 raise Unavailable(
                     f"SGLang does not listen after {self._config.start_seconds:g} s (rollout.sglang.start_seconds); "
@@ -115,11 +116,13 @@ class ExternalServer:
 
 
 @asynccontextmanager
-async def _close_on_error(client: SglangClient) -> AsyncIterator[None]:
+async def _close_on_error(client: SglangClient, process: ServerProcess | None = None) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
         client.close()
+        if process is not None:
+            await process.stop(grace_seconds=0.0)  # it has nothing yet that could end well
         raise
 
 

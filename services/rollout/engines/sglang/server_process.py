@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import re
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 from services.rollout.engines.sglang.launch import die_with_parent
@@ -20,6 +23,7 @@ _MAX_LINE_BYTES = 1 << 16
 _LAST_OUTPUT_SECONDS = 1.0
 _GRACE_SECONDS = 8.0
 """SGLang takes about 4 s to end after SIGTERM."""
+_SHARED_FILE = re.compile(r"/\S+/shm/sglang_\S+")
 
 
 class ServerProcess:
@@ -28,6 +32,7 @@ class ServerProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._shared_files: set[str] = set()
         self._reading = asyncio.create_task(self._read_output(), name="sglang-output")
 
     @classmethod
@@ -69,9 +74,22 @@ class ServerProcess:
         """The last lines that it wrote."""
         return "\n".join(self._lines)
 
+    def note_shared_files(self) -> None:
+        """Takes note of the files in shared memory that its processes have mapped: killed, they leave them there."""
+        for pid in child_process.processes_of(self.pid):
+            with suppress(OSError):
+                self._shared_files.update(_SHARED_FILE.findall(Path(f"/proc/{pid}/maps").read_text()))
+
+    def _delete_shared_files(self) -> None:
+        for path in self._shared_files:
+            with suppress(OSError):
+                Path(path).unlink(missing_ok=True)
+
     async def stop(self, grace_seconds: float = _GRACE_SECONDS) -> None:
-        """Terminates it, and kills what is left of its group after `grace_seconds`."""
+        """Terminates it, kills what is left of its group after `grace_seconds`, and deletes its shared memory."""
+        self.note_shared_files()
         await child_process.stop(self._process, grace_seconds)
+        self._delete_shared_files()
         await cancel([self._reading])
 
     async def _read_output(self) -> None:

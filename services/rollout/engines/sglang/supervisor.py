@@ -89,8 +89,13 @@ class Supervisor:
         change = asyncio.create_task(self._change(bundle), name="sglang-change")
         self._changes.add(change)
         change.add_done_callback(self._changes.discard)
-        # a cancelled caller must not interrupt the change: the server would stay paused
-        await asyncio.shield(change)
+        try:
+            # a cancelled caller must not interrupt the change: the server would stay paused
+            await asyncio.shield(change)
+        except asyncio.CancelledError:
+            if change.cancelled():
+                self.check_open()
+            raise
 
     async def close(self) -> None:
         """Stops the server, which ends every request."""
