@@ -100,11 +100,12 @@ class MathCheck(Check[GoldAndAnswer]):
                 report(position, decision)
             else:
                 undecided.append(_Undecided(position, case, decision.text))
-
-        def report_undecided(index: int, judgement: Judgement) -> None:
-            report(undecided[index].position, judgement)
-
-        await judge_concurrently(undecided, max(self._config.workers, 1), self._judge_by_worker, report_undecided)
+        await judge_concurrently(
+            undecided,
+            max(self._config.workers, 1),
+            self._judge_by_worker,
+            lambda index, judgement: report(undecided[index].position, judgement),
+        )
 
     async def _judge_by_worker(self, undecided: _Undecided) -> Judgement:
         if self._pool is None:
@@ -131,21 +132,18 @@ def _decide_or_fail(position: int, key: GoldAndAnswer) -> Judgement | Decision:
     if decision.equivalence is Equivalence.UNKNOWN:
         return decision
     seconds = time.perf_counter() - start
-    if decision.equivalence is Equivalence.SAME:
-        return Judgement(1.0, Outcome.RIGHT, decision.reason, decision.rule, seconds, seconds)
-    return Judgement(0.0, Outcome.WRONG, decision.reason, decision.rule, seconds, seconds)
+    is_right = decision.equivalence is Equivalence.SAME
+    outcome = Outcome.RIGHT if is_right else Outcome.WRONG
+    return Judgement(float(is_right), outcome, decision.reason, decision.rule, seconds, seconds)
 
 
 def _to_judgement(reply: Reply, seconds: float) -> Judgement:
-    match reply.status:
-        case ReplyStatus.ANSWERED if reply.value:
-            return Judgement(1.0, Outcome.RIGHT, "", _RULE, seconds, reply.cpu_seconds)
-        case ReplyStatus.ANSWERED:
-            reason = f"not shown to be the gold {reply.detail}".strip()
-            return Judgement(0.0, Outcome.WRONG, reason, _RULE, seconds, reply.cpu_seconds)
-        case ReplyStatus.TIMED_OUT:
-            return Judgement(0.0, Outcome.TIMED_OUT, reply.detail, _RULE, seconds, reply.cpu_seconds)
-        case ReplyStatus.MEMORY:
-            return Judgement(0.0, Outcome.MEMORY, reply.detail, _RULE, seconds, reply.cpu_seconds)
-        case _:
-            return Judgement.failure(reply.detail, _RULE)
+    ended_early = {ReplyStatus.TIMED_OUT: Outcome.TIMED_OUT, ReplyStatus.MEMORY: Outcome.MEMORY}
+    if reply.status is ReplyStatus.ANSWERED and reply.value:
+        return Judgement(1.0, Outcome.RIGHT, "", _RULE, seconds, reply.cpu_seconds)
+    if reply.status is ReplyStatus.ANSWERED:
+        reason = f"not shown to be the gold {reply.detail}".strip()
+        return Judgement(0.0, Outcome.WRONG, reason, _RULE, seconds, reply.cpu_seconds)
+    if reply.status in ended_early:
+        return Judgement(0.0, ended_early[reply.status], reply.detail, _RULE, seconds, reply.cpu_seconds)
+    return Judgement.failure(reply.detail, _RULE)

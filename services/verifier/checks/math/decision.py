@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.verifier.checks.final_answer import FinalAnswer
 from services.verifier.checks.math.comparing.compare import compare
-from services.verifier.checks.math.comparing.equivalence import Equivalence, any_of
+from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated_token
 from services.verifier.checks.math.reading.forms import FiniteSet, Text, ValueList
 from services.verifier.checks.math.reading.number import parse_number
@@ -35,11 +35,7 @@ def decide(gold: ParsedAnswer, answer: FinalAnswer) -> Decision:
     decisions = [_decide_text(gold, text) for text in _candidates(gold, answer)]
     if len(answer.stated) > 1:
         decisions.append(_decide_repeated(gold, answer.stated))
-    for equivalence in (Equivalence.SAME, Equivalence.UNKNOWN):
-        for decision in decisions:
-            if decision.equivalence is equivalence:
-                return decision
-    return decisions[0]
+    return max(decisions, key=lambda decision: decision.equivalence)
 
 
 def _candidates(gold: ParsedAnswer, answer: FinalAnswer) -> list[str]:
@@ -75,7 +71,7 @@ def _decide_text(gold: ParsedAnswer, text: str) -> Decision:
         )
     if not answer.forms or not gold.forms:
         return Decision(Equivalence.UNKNOWN, "math-verify", text=text)
-    equivalence = any_of(compare(gold_form, form) for gold_form in gold.forms for form in answer.forms)
+    equivalence = max(compare(gold_form, form) for gold_form in gold.forms for form in answer.forms)
     if equivalence is Equivalence.UNKNOWN:
         return Decision(equivalence, "math-verify", text=text)
     return Decision(equivalence, "form", "" if equivalence is Equivalence.SAME else "not the same as the gold")

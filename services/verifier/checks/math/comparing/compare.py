@@ -4,7 +4,6 @@ from fractions import Fraction
 
 from services.verifier.checks.math.comparing.equivalence import (
     Equivalence,
-    any_of,
     compare_in_any_order,
     compare_in_order,
 )
@@ -102,9 +101,8 @@ def _compare_structures(gold: Form, answer: Form) -> Equivalence:
 
 def _to_union(items: tuple[Form, ...]) -> Form | None:
     """x < 1 or x > 3 as a union of intervals; None if it is none."""
-    intervals = [to_interval(item) if isinstance(item, Relation) else None for item in items]
-    found = [interval for interval in intervals if interval is not None]
-    if len(found) < len(intervals) or len({variable for variable, _ in found}) > 1:
+    found = [interval for item in items if isinstance(item, Relation) and (interval := to_interval(item))]
+    if len(found) < len(items) or len({variable for variable, _ in found}) > 1:
         return None
     return SetOperation("cup", tuple(interval for _, interval in found))
 
@@ -151,12 +149,12 @@ def _compare_to_relation(gold: Relation, answer: Form) -> Equivalence:
         return _compare_to_equation(gold, answer)
     if gold.relators == (Relator.IN,):
         return _compare_to_membership(gold, answer)
-    interval = to_interval(gold)
     if isinstance(answer, Relation):
         return _compare_inequalities(gold, answer)
-    if interval is None:
-        return Equivalence.UNKNOWN if _is_set(answer) else Equivalence.DIFFERENT
-    return compare(interval[1], answer) if _is_set(answer) else Equivalence.DIFFERENT
+    if not _is_set(answer):
+        return Equivalence.DIFFERENT
+    interval = to_interval(gold)
+    return Equivalence.UNKNOWN if interval is None else compare(interval[1], answer)
 
 
 def _compare_to_equation(gold: Relation, answer: Form) -> Equivalence:
@@ -175,11 +173,10 @@ def _compare_to_equation(gold: Relation, answer: Form) -> Equivalence:
 
 def _compare_to_membership(gold: Relation, answer: Form) -> Equivalence:
     variable, expected = gold.sides
-    if isinstance(answer, Relation):
-        if answer.relators != (Relator.IN,) or answer.sides[0] != variable:
-            return Equivalence.DIFFERENT
-        return compare(expected, answer.sides[1])
-    return compare(expected, answer)
+    if not isinstance(answer, Relation):
+        return compare(expected, answer)
+    is_of_variable = answer.relators == (Relator.IN,) and answer.sides[0] == variable
+    return compare(expected, answer.sides[1]) if is_of_variable else Equivalence.DIFFERENT
 
 
 def _compare_inequalities(gold: Relation, answer: Relation) -> Equivalence:
@@ -219,7 +216,7 @@ def _compare_quantities(gold: Form, answer: Form) -> Equivalence:
             if gold_unit
             else compare(gold_value, Product((value, _DEGREE)))
         )
-        return any_of((compare(gold_value, value), in_radians))
+        return max(compare(gold_value, value), in_radians)
     return compare(gold_value, value)
 
 
@@ -252,8 +249,8 @@ def _words_of(form: Form) -> str | None:
         case Symbol(name):
             return name
         case Product(factors):
-            names = [factor.name if isinstance(factor, Symbol) else None for factor in factors]
-            return "".join(name for name in names if name) if all(names) else None
+            names = [factor.name for factor in factors if isinstance(factor, Symbol)]
+            return "".join(names) if len(names) == len(factors) else None
         case _:
             return None
 

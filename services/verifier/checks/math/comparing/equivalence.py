@@ -1,45 +1,23 @@
 """The result of comparing two forms, and how results combine."""
 
-from collections.abc import Callable, Iterable, Sequence
-from enum import Enum, auto
+from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import TypeVar
 
 Item = TypeVar("Item")
 _MAX_UNORDERED = 40
 
 
-class Equivalence(Enum):
-    """UNKNOWN if exact and numeric comparison cannot decide."""
+class Equivalence(IntEnum):
+    """UNKNOWN if exact and numeric comparison cannot decide; it stands between the other two."""
 
-    SAME = auto()
-    DIFFERENT = auto()
-    UNKNOWN = auto()
+    SAME = 2
+    DIFFERENT = 0
+    UNKNOWN = 1
 
     @staticmethod
     def of(is_same: bool) -> "Equivalence":
         return Equivalence.SAME if is_same else Equivalence.DIFFERENT
-
-
-def all_of(equivalences: Iterable[Equivalence]) -> Equivalence:
-    """SAME if all are, DIFFERENT if any is, else UNKNOWN."""
-    found = Equivalence.SAME
-    for equivalence in equivalences:
-        if equivalence is Equivalence.DIFFERENT:
-            return equivalence
-        if equivalence is Equivalence.UNKNOWN:
-            found = equivalence
-    return found
-
-
-def any_of(equivalences: Iterable[Equivalence]) -> Equivalence:
-    """SAME if any is, DIFFERENT if all are, else UNKNOWN."""
-    found = Equivalence.DIFFERENT
-    for equivalence in equivalences:
-        if equivalence is Equivalence.SAME:
-            return equivalence
-        if equivalence is Equivalence.UNKNOWN:
-            found = equivalence
-    return found
 
 
 def compare_in_order(
@@ -48,7 +26,7 @@ def compare_in_order(
     """Compares first with first, second with second, and so on."""
     if len(golds) != len(answers):
         return Equivalence.DIFFERENT
-    return all_of(compare(gold, answer) for gold, answer in zip(golds, answers, strict=True))
+    return min(map(compare, golds, answers), default=Equivalence.SAME)
 
 
 def compare_in_any_order(
@@ -60,13 +38,14 @@ def compare_in_any_order(
     if len(golds) > _MAX_UNORDERED:  # the work would grow with the square
         found = compare_in_order(golds, answers, compare)
         return found if found is Equivalence.SAME else Equivalence.UNKNOWN
-    left, unsure = list(answers), 0
+    left, found = list(answers), Equivalence.SAME
     for gold in golds:
         equivalences = [compare(gold, answer) for answer in left]
-        if Equivalence.SAME in equivalences:
-            del left[equivalences.index(Equivalence.SAME)]
-        elif Equivalence.UNKNOWN in equivalences:
-            unsure += 1
+        best = max(equivalences)
+        if best is Equivalence.SAME:
+            del left[equivalences.index(best)]
+        elif best is Equivalence.DIFFERENT:
+            return best
         else:
-            return Equivalence.DIFFERENT
-    return Equivalence.UNKNOWN if unsure else Equivalence.SAME
+            found = best
+    return found

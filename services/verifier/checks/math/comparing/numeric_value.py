@@ -31,11 +31,10 @@ CONSTANTS: Mapping[str, Value] = {
 
 
 class Unevaluable(ValueError):
-    """The form has no numeric value, or one that is not computed here."""
+    """The form has no numeric value, or one that is not computed here.
 
-
-class Negligible(ValueError):
-    """A part of the form is so small that it would be rounded away: such forms are made to cheat."""
+    Nor is a form with a part so small that it would be rounded away: such forms are made to cheat.
+    """
 
 
 def are_close(left: Value, right: Value) -> bool:
@@ -56,7 +55,7 @@ class SamplePoint:
         self._cost = 0
 
     def evaluate(self, form: Form) -> Value:
-        """The form's value at this point. Raises Unevaluable or Negligible."""
+        """The form's value at this point. Raises Unevaluable."""
         self._spend(1)
         match form:
             case Number(value):
@@ -96,7 +95,7 @@ class SamplePoint:
     def _total(self, values: list[Value]) -> Value:
         largest = max(map(abs, values))
         if any(self._is_negligible(value, largest) for value in values):
-            raise Negligible("a term next to nothing beside the others")
+            raise Unevaluable("a term next to nothing beside the others")
         total = _require_bounded(sum(values[1:], values[0]))
         return _CONTEXT.mpf(0) if abs(total) <= _SAME * largest else total
 
@@ -112,7 +111,7 @@ class SamplePoint:
     def _power(self, base: Value, exponent: Value) -> Value:
         self._spend(_FUNCTION_COST)
         if self._is_negligible(exponent, 1):
-            raise Negligible("an exponent next to nothing")
+            raise Unevaluable("an exponent next to nothing")
         if base == 0:
             if _CONTEXT.re(exponent) <= 0:
                 raise Unevaluable("a power of zero")
@@ -125,7 +124,7 @@ class SamplePoint:
         self._spend(_FUNCTION_COST)
         values = [self.evaluate(argument) for argument in arguments]
         if any(self._is_negligible(value, 1) for value in values):
-            raise Negligible("an argument next to nothing")
+            raise Unevaluable("an argument next to nothing")
         if any(abs(value) > _MAX_ARGUMENT for value in values):
             raise Unevaluable("an argument too large")
         function = FUNCTIONS.get(name)

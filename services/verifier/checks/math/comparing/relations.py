@@ -1,6 +1,5 @@
 """Relations: the value that an equation assigns, the interval that an inequality describes, and their comparison."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -8,7 +7,6 @@ from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.comparing.numeric_value import (
     CONSTANTS,
     FUNCTIONS,
-    Negligible,
     SamplePoint,
     Unevaluable,
     Value,
@@ -85,7 +83,7 @@ def _is_near(left: Form, right: Form) -> bool:
     """Whether the right side is the left one, rounded: within one percent."""
     try:
         exact, rounded = SamplePoint(0).evaluate(left), SamplePoint(0).evaluate(right)
-    except (Unevaluable, Negligible):
+    except Unevaluable:
         return False
     return bool(abs(exact - rounded) * 100 <= abs(exact))
 
@@ -112,27 +110,25 @@ def _is_name(form: Form, value: Form) -> bool:
 
 def to_interval(relation: Relation) -> tuple[Form, Form] | None:
     """(variable, interval) of an inequality such as x <= 2, 5 >= x or 1 < x <= 3; None for others."""
-    if not all(relator in ORDERS for relator in relation.relators):
+    orders = [ORDERS[relator] for relator in relation.relators if relator in ORDERS]
+    if len(orders) < len(relation.relators) or len({rises for rises, _ in orders}) > 1:
         return None
-    sides, relators = relation.sides, relation.relators
-    if len(sides) == 3:
-        return _to_double_interval(sides, [ORDERS[relator] for relator in relators])
-    if len(sides) != 2 or is_constant(sides[0]) == is_constant(sides[1]):
-        return None
-    left_is_smaller, is_closed = ORDERS[relators[0]]
-    bound, variable = sides if is_constant(sides[0]) else sides[::-1]
-    if left_is_smaller == (bound is sides[1]):
-        return variable, Bracket("(", "]" if is_closed else ")", (negate(_INFINITY), bound))
-    return variable, Bracket("[" if is_closed else "(", ")", (bound, _INFINITY))
+    sides, closed = relation.sides, [is_closed for _, is_closed in orders]
+    if not orders[0][0]:
+        sides, closed = sides[::-1], closed[::-1]
+    match [is_constant(side) for side in sides]:
+        case [False, True]:
+            return sides[0], _interval(negate(_INFINITY), False, sides[1], closed[0])
+        case [True, False]:
+            return sides[1], _interval(sides[0], closed[0], _INFINITY, False)
+        case [True, _, True]:
+            return sides[1], _interval(sides[0], closed[0], sides[2], closed[1])
+        case _:
+            return None
 
 
-def _to_double_interval(sides: Sequence[Form], orders: Sequence[tuple[bool, bool]]) -> tuple[Form, Form] | None:
-    (first_rises, first_closed), (second_rises, second_closed) = orders
-    if first_rises != second_rises or not (is_constant(sides[0]) and is_constant(sides[2])):
-        return None
-    low, high = (sides[0], sides[2]) if first_rises else (sides[2], sides[0])
-    low_closed, high_closed = (first_closed, second_closed) if first_rises else (second_closed, first_closed)
-    return sides[1], Bracket("[" if low_closed else "(", "]" if high_closed else ")", (low, high))
+def _interval(low: Form, low_closed: bool, high: Form, high_closed: bool) -> Bracket:
+    return Bracket("[" if low_closed else "(", "]" if high_closed else ")", (low, high))
 
 
 def compare_by_ratio(gold: Relation, answer: Relation) -> Equivalence:
@@ -141,7 +137,7 @@ def compare_by_ratio(gold: Relation, answer: Relation) -> Equivalence:
         return Equivalence.DIFFERENT
     try:
         ratios = [_difference(answer, number) / _difference(gold, number) for number in (0, 1, 3)]
-    except (Unevaluable, Negligible, ZeroDivisionError):
+    except (Unevaluable, ZeroDivisionError):
         return Equivalence.UNKNOWN
     if ratios[0] == 0 or not all(are_close(ratios[0], ratio) for ratio in ratios[1:]):
         return Equivalence.DIFFERENT if is_equation(gold) else Equivalence.UNKNOWN

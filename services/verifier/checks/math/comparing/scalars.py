@@ -6,7 +6,6 @@ from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.comparing.exact_value import exact_value
 from services.verifier.checks.math.comparing.numeric_value import (
     CONSTANTS,
-    Negligible,
     SamplePoint,
     Unevaluable,
     Value,
@@ -26,7 +25,7 @@ def compare_scalars(gold: Form, answer: Form) -> Equivalence:
         return Equivalence.SAME
     exact_gold, exact_answer = exact_value(gold), exact_value(answer)
     if exact_gold is not None and exact_answer is not None:
-        return Equivalence.SAME if exact_gold == exact_answer else Equivalence.DIFFERENT
+        return Equivalence.of(exact_gold == exact_answer)
     if _is_boundless(gold) or _is_boundless(answer):
         return Equivalence.DIFFERENT
     if any(value is not None and value.denominator > _LARGEST_DENOMINATOR for value in (exact_gold, exact_answer)):
@@ -43,7 +42,7 @@ def _compare_at(number: int, gold: Form, answer: Form) -> Equivalence:
         return Equivalence.UNKNOWN
     if answer_value is None:
         return Equivalence.DIFFERENT
-    return Equivalence.SAME if are_close(gold_value, answer_value) else Equivalence.DIFFERENT
+    return Equivalence.of(are_close(gold_value, answer_value))
 
 
 def _is_boundless(form: Form) -> bool:
@@ -55,7 +54,7 @@ def _is_boundless(form: Form) -> bool:
 def _evaluate(form: Form, number: int, allow_negligible: bool) -> Value | None:
     try:
         return SamplePoint(number, allow_negligible=allow_negligible).evaluate(form)
-    except (Unevaluable, Negligible):
+    except Unevaluable:
         return None
 
 

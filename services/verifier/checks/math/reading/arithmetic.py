@@ -10,7 +10,6 @@ from services.verifier.checks.math.reading.forms import (
     Product,
     Scientific,
     Sum,
-    TooDeep,
     UnreadableAnswer,
 )
 from services.verifier.checks.math.reading.number import times_power_of_ten
@@ -63,11 +62,11 @@ def scale(form: Form, factor: int) -> Form:
 
 
 def scientific(digits: str, exponent: str) -> Form:
-    """digits · 10^exponent; `digits` may have a decimal point. Raises TooDeep."""
+    """digits · 10^exponent; `digits` may have a decimal point. Raises UnreadableAnswer."""
     whole, _, decimals = digits.partition(".")
     found = times_power_of_ten(int(whole + decimals), exponent, len(decimals))
     if found is None:
-        raise TooDeep("an exponent too long to compare")
+        raise UnreadableAnswer("an exponent too long to compare")
     return found
 
 

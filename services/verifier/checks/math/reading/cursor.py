@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from services.verifier.checks.math.reading.forms import Form, TooDeep, UnreadableAnswer
+from services.verifier.checks.math.reading.forms import Form, UnreadableAnswer
 from services.verifier.checks.math.reading.tokens import Token, TokenKind
 
 MAX_DEPTH = 60
@@ -58,10 +58,10 @@ class TokenCursor:
             raise UnreadableAnswer(f"{self.peek().text!r} is left over")
 
     def read_nested(self, read: Callable[[], Form]) -> Form:
-        """Calls `read` one level deeper. Raises TooDeep."""
+        """Calls `read` one level deeper. Raises UnreadableAnswer."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise TooDeep(f"nested deeper than {MAX_DEPTH}")
+            raise UnreadableAnswer(f"nested deeper than {MAX_DEPTH}")
         form = read()
         self._depth -= 1
         return form

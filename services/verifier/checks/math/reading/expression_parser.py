@@ -18,7 +18,6 @@ from services.verifier.checks.math.reading.forms import (
     Sum,
     Symbol,
     Text,
-    TooDeep,
     UnreadableAnswer,
     ValueList,
 )
@@ -40,9 +39,7 @@ _MATRICES = frozenset({"pmatrix", "bmatrix", "matrix", "Bmatrix", "vmatrix", "ar
 _HALF = Number(Fraction(1, 2))
 _MINUS_ONE = Number(Fraction(-1))
 _TEN = Number(Fraction(10))
-_ATOM_COMMANDS = frozenset(
-    r"\frac \sqrt \binom \lfloor \lceil \langle \overline \begin".split()  # noqa: SIM905
-)
+_ATOM_COMMANDS = frozenset({"\\frac", "\\sqrt", "\\binom", "\\lfloor", "\\lceil", "\\langle", "\\overline", "\\begin"})
 
 
 class ExpressionParser:
@@ -72,8 +69,7 @@ class ExpressionParser:
             return self._product()
         if self._cursor.accept("-"):
             return negate(self._product())
-        if self._cursor.is_at("\\pm", "\\mp"):
-            self._cursor.next()
+        if self._cursor.accept("\\pm", "\\mp"):
             return PlusMinus(Number(Fraction(0)), self._product(), False)
         return self._product()
 
@@ -113,12 +109,11 @@ class ExpressionParser:
         for _ in range(MAX_DEPTH):
             if self._cursor.accept("^"):
                 form = self._raise_to_exponent(form)
-            elif self._cursor.is_at("!"):
-                self._cursor.next()
+            elif self._cursor.accept("!"):
                 form = Apply("factorial", (form,))
             else:
                 return form
-        raise TooDeep(f"more than {MAX_DEPTH} powers of one another")
+        raise UnreadableAnswer(f"more than {MAX_DEPTH} powers of one another")
 
     def _raise_to_exponent(self, form: Form) -> Form:
         if self._cursor.accept("\\circ"):
@@ -172,7 +167,7 @@ class ExpressionParser:
 
     def _number(self, token: Token) -> Form:
         if len(token.text) > MAX_DIGITS:
-            raise TooDeep("a number too long to compare")
+            raise UnreadableAnswer("a number too long to compare")
         value = Fraction(token.text)
         if self._cursor.accept("_"):
             return in_base(token.text, self.group())

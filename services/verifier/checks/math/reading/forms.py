@@ -7,11 +7,7 @@ from typing import TypeAlias
 
 
 class UnreadableAnswer(ValueError):
-    """The text has no form that is known here."""
-
-
-class TooDeep(UnreadableAnswer):
-    """The text is nested deeper, or longer, than any answer needs to be."""
+    """The text has no form that is known here, or is nested deeper or longer than any answer needs to be."""
 
 
 @dataclass(frozen=True, slots=True)
