@@ -160,16 +160,15 @@ class _OpenCases:
         self._cache = cache
         self._observe_seconds = metrics.judge_seconds.labels(group.check.kind).observe
         self.num_of_outcome: Counter[Outcome] = Counter()
-        self._indices = [index for index, case in enumerate(group.cases) if not self._is_cached(index, case)]
-        self._is_open = [True] * len(self._indices)
-        self.cases = [group.cases[index] for index in self._indices]
+        indices = [index for index, case in enumerate(group.cases) if not self._is_cached(index, case)]
+        self.cases = [group.cases[index] for index in indices]
+        self._open = dict(enumerate(indices))
 
     def report(self, position: int, judgement: Judgement) -> None:
         """Takes the judgement of `cases[position]`; only the first one counts."""
-        if not self._is_open[position]:
+        index = self._open.pop(position, None)
+        if index is None:
             return
-        self._is_open[position] = False
-        index = self._indices[position]
         self._observe_seconds(judgement.seconds)
         self._close(index, judgement)
         if self._cache is not None:
@@ -177,9 +176,8 @@ class _OpenCases:
 
     def fail(self, reason: str) -> None:
         """Reports every open case as the verifier's failure."""
-        for position, is_open in enumerate(self._is_open):
-            if is_open:
-                self.report(position, Judgement.failure(reason))
+        for position in list(self._open):
+            self.report(position, Judgement.failure(reason))
 
     def _is_cached(self, index: int, case: Case[Any]) -> bool:
         """Reports the judgement if the cache knows it."""

@@ -38,6 +38,7 @@ _DEADLINE_SECONDS = 600.0
 _MAX_ATTEMPTS = 30
 _RETRY_SECONDS = 1.0
 _NOT_JUDGED = "not judged"
+_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def judge_file(
@@ -59,7 +60,7 @@ async def _judge_file(
         raise InvalidInput(f"{input} has no rows; it should have one JSON object a line")
     tally: Counter[str] = Counter()
     async with opening as client:
-        with _progress(console) as progress, atomic_writer(output) as file:
+        with Progress(*_COLUMNS, console=console) as progress, atomic_writer(output) as file:
             bar = progress.add_task("judging", total=num_rows)
             async for rows in _judge_in_order(client, _make_batches(input)):
                 file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
@@ -68,11 +69,6 @@ async def _judge_file(
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(tally.items()))
     console.print(f"{num_rows} rows: {counts}", highlight=False)
     return 1 if tally.keys() & {_NOT_JUDGED, Outcome.INFRASTRUCTURE.value} else 0
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)
 
 
 @asynccontextmanager
@@ -160,10 +156,6 @@ async def _judge_in_order(client: VerifierClient, batches: Iterator[list[_Row]])
         await asyncio.gather(*in_flight, return_exceptions=True)
 
 
-class _BatchRefused(Exception):
-    """The verifier answered that it will not judge this batch."""
-
-
 async def _judge_batch(client: VerifierClient, batch: Sequence[_Row]) -> list[dict[str, Any]]:
     items = [row for row in batch if isinstance(row, VerdictItem)]
     judged = iter(await _judge_items(client, items) if items else ())
@@ -174,7 +166,9 @@ async def _judge_items(client: VerifierClient, batch: Sequence[VerdictItem]) -> 
     """The verdicts of a batch. If it is refused, its items are sent one by one, so that only the cause is unjudged."""
     try:
         return [verdict.model_dump(mode="json") for verdict in await _judge_with_retries(client, batch)]
-    except _BatchRefused as error:
+    except (Unreachable, DeadlineExceeded, MalformedAnswer):
+        raise
+    except (InvalidInput, TooLarge, Unavailable) as error:
         if len(batch) == 1:
             return [{"id": batch[0].id, "reward": None, "error": str(error)}]
         return [row for item in batch for row in await _judge_items(client, [item])]
@@ -186,8 +180,4 @@ async def _judge_with_retries(client: VerifierClient, batch: Sequence[VerdictIte
             return await client.judge(batch, _DEADLINE_SECONDS + 10, _DEADLINE_SECONDS)
         except Overloaded:
             await asyncio.sleep(_RETRY_SECONDS)
-        except (Unreachable, DeadlineExceeded, MalformedAnswer):
-            raise
-        except (InvalidInput, TooLarge, Unavailable) as error:
-            raise _BatchRefused(str(error)) from error
     raise IbtpoError(f"the verifier was overloaded for {_MAX_ATTEMPTS * _RETRY_SECONDS:g} s; try again later")

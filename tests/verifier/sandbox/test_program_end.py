@@ -17,7 +17,7 @@ LIMITS = Limits(cpu_seconds=2.0, memory_bytes=100 << 20, output_bytes=1000)
 
 @pytest.fixture
 def files() -> Iterator[JobFiles]:
-    files = JobFiles.create(Program(b"print(1)", stdin=b"input"), None)
+    files = JobFiles(Program(b"print(1)", stdin=b"input"), None)
     yield files
     files.close()
 

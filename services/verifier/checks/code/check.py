@@ -7,7 +7,7 @@ from typing import Any
 from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, judge_concurrently
 from services.verifier.checks.code.extraction import Language, find_program, find_program_in
 from services.verifier.checks.code.function import judge_function
-from services.verifier.checks.code.key import PreparedStdio, PreparedTests, prepare_tests
+from services.verifier.checks.code.key import PreparedFunction, PreparedTests, prepare_tests
 from services.verifier.checks.code.stdio import judge_stdio
 from services.verifier.config import CodeConfig
 from services.verifier.metrics import VerifierMetrics
@@ -97,28 +97,25 @@ class CodeCheck(Check[PreparedTests]):
         if len(source) > _MAX_PROGRAM_BYTES:
             return self._without_running(Outcome.RUNTIME_ERROR, f"a program of {len(source)} bytes is too long", tests)
         limits, item_seconds = self._limits(case.limits)
-        if isinstance(tests, PreparedStdio):
-            if tests.language is Language.PYTHON or self._config.node is None:
-                return await judge_stdio(self._sandbox, Program(source), tests, limits, item_seconds)
-            program, limits = javascript_program(self._config.node, source, limits)
-            return await judge_stdio(self._sandbox, program, tests, limits, item_seconds)
-        return await judge_function(self._sandbox, source, tests, limits)
+        if isinstance(tests, PreparedFunction):
+            return await judge_function(self._sandbox, source, tests, limits)
+        program = Program(source)
+        if tests.language is Language.JAVASCRIPT:
+            program, limits = javascript_program(str(self._config.node), source, limits)
+        return await judge_stdio(self._sandbox, program, tests, limits, item_seconds)
 
     async def _find_program(self, response: str, tests: PreparedTests) -> str | Judgement:
         if self._finders is None or len(response) <= _MAX_READ_HERE:
             return find_program(response, tests.entry_point, tests.language)
-        longest = _MAX_PROGRAM_BYTES + 1
-        arguments = (response, tests.entry_point, tests.language.name, longest)
+        arguments = (response, tests.entry_point, tests.language.name, _MAX_PROGRAM_BYTES + 1)
         reply = await self._finders.call(arguments, _FINDER_SECONDS)
-        match reply.status:
-            case ReplyStatus.ANSWERED if isinstance(reply.value, str):
-                return reply.value
-            case ReplyStatus.TIMED_OUT:
-                return self._without_running(Outcome.TIMED_OUT, "its program was not found in time", tests)
-            case ReplyStatus.MEMORY:
-                return self._without_running(Outcome.MEMORY, "its program was not found in bounded memory", tests)
-            case _:
-                return Judgement.failure(f"its program was not found: {reply.detail}", tests.rule)
+        if reply.status is ReplyStatus.ANSWERED and isinstance(reply.value, str):
+            return reply.value
+        if reply.status is ReplyStatus.TIMED_OUT:
+            return self._without_running(Outcome.TIMED_OUT, "its program was not found in time", tests)
+        if reply.status is ReplyStatus.MEMORY:
+            return self._without_running(Outcome.MEMORY, "its program was not found in bounded memory", tests)
+        return Judgement.failure(f"its program was not found: {reply.detail}", tests.rule)
 
     def _without_running(self, outcome: Outcome, reason: str, tests: PreparedTests) -> Judgement:
         return Judgement(0.0, outcome, reason, tests.rule, isolated=self._sandbox.is_isolated)
@@ -126,8 +123,7 @@ class CodeCheck(Check[PreparedTests]):
     def _limits(self, asked: ItemLimits | None) -> tuple[Limits, float]:
         """The limits of each process, and the seconds that all cases of the item share."""
         config = self._config
-        if asked is None:
-            asked = ItemLimits()
+        asked = asked or ItemLimits()
         limits = Limits(
             wall_seconds=asked.wall_seconds or config.wall_seconds,
             starved_seconds=0.0 if asked.wall_seconds else config.starved_seconds,

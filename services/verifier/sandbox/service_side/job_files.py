@@ -3,7 +3,6 @@
 import fcntl
 import os
 import socket
-from dataclasses import dataclass
 
 from services.verifier.sandbox.sandbox import Program
 
@@ -11,37 +10,26 @@ _INPUT_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcn
 _MAX_STDERR_BYTES = 8192
 
 
-@dataclass(frozen=True, slots=True)
 class JobFiles:
-    """The descriptors of one process, in the order of their numbers there."""
+    """The descriptors of one process."""
 
-    stdin: int
-    stdout: int
-    stderr: int
-    job: int
-    channel: socket.socket | None
-
-    @classmethod
-    def create(cls, program: Program, channel: socket.socket | None) -> "JobFiles":
+    def __init__(self, program: Program, channel: socket.socket | None) -> None:
         """Owns the channel from now on."""
         arguments = "".join(f"{argument}\0" for argument in (*program.command, *program.argv)).encode() + b"\n"
         contents = {"stdin": program.stdin, "stdout": None, "stderr": None, "job": arguments + program.source}
-        opened: list[int] = []
+        self._channel = channel
+        self._files: list[int] = []
         try:
             for name, data in contents.items():
-                opened.append(_create_file(name, data))
+                self._files.append(_create_file(name, data))
         except OSError:
-            for descriptor in opened:
-                os.close(descriptor)
-            if channel is not None:
-                channel.close()
+            self.close()
             raise
-        stdin, stdout, stderr, job = opened
-        return cls(stdin, stdout, stderr, job, channel)
+        self.stdin, self.stdout, self.stderr, self.job = self._files
 
     def descriptors(self) -> list[int]:
-        files = [self.stdin, self.stdout, self.stderr, self.job]
-        return files if self.channel is None else [*files, self.channel.fileno()]
+        """In the order of their numbers in the process."""
+        return self._files if self._channel is None else [*self._files, self._channel.fileno()]
 
     def is_sealed(self, seal: int) -> bool:
         """Whether the child sealed its standard output so."""
@@ -59,11 +47,11 @@ class JobFiles:
 
     def close_channel(self) -> None:
         """Closes the service's copy once the child has its own, so that the partner notices the child's end."""
-        if self.channel is not None:
-            self.channel.close()
+        if self._channel is not None:
+            self._channel.close()
 
     def close(self) -> None:
-        for descriptor in (self.stdin, self.stdout, self.stderr, self.job):
+        for descriptor in self._files:
             os.close(descriptor)
         self.close_channel()
 

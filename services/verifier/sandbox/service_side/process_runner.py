@@ -93,7 +93,7 @@ async def stop_when_cancelled(work: Callable[[Stop], Awaitable[_Result]]) -> _Re
 
 
 async def _run_process(starter: ProcessStarter, part: _Part, limits: Limits, stop: Stop) -> ProgramRun:
-    files = JobFiles.create(part.program, part.channel)
+    files = JobFiles(part.program, part.channel)
     try:
         process = await starter.start_process(part.program.role, part.user_index, limits, files.descriptors())
         try:
