@@ -15,8 +15,7 @@ from services.verifier.checks.custom import open_custom_endpoint_check, open_cus
 from services.verifier.checks.exact import ExactCheck
 from services.verifier.checks.math.check import open_math_check
 from services.verifier.config import VerifierConfig
-from services.verifier.judge import Judge
-from services.verifier.judgement_cache import JudgementCache
+from services.verifier.judge import Judge, JudgementCache
 from services.verifier.metrics import VerifierMetrics
 from shared.runtime.app import create_app
 from shared.runtime.logs import configure_logs

@@ -8,8 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.verifier.checks.check import Case, Judgement, ReportJudgement, judge_concurrently
-from services.verifier.judge import Judge
-from services.verifier.judgement_cache import JudgementCache
+from services.verifier.judge import Judge, JudgementCache
 from services.verifier.metrics import VerifierMetrics
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem

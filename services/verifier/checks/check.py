@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.errors import InvalidInput
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
+Model = TypeVar("Model", bound=BaseModel)
 
 _YIELD_SECONDS = 0.005
 _TURNS = 8  # a request takes several turns of the event loop
@@ -97,6 +101,25 @@ class TextCheck(Check[Key]):
     @abstractmethod
     def judge_text(self, case: Case[Key]) -> Judgement:
         """The judgement of one answer."""
+
+
+class AnswerKey(BaseModel):
+    """Base of every key: hashable, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def read_key(model: type[Model], item: VerdictItem) -> Model:
+    """The item's answer key as `model`. InvalidInput names the item and the wrong field."""
+    try:
+        return model.model_validate(item.answer_key)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(map(str, ("answer_key", *first["loc"])))
+        fields = ", ".join(model.model_fields)
+        raise InvalidInput(
+            f"item {item.id!r} (kind {item.kind!r}): {field}: {first['msg']}; its answer_key has the fields {fields}"
+        ) from None
 
 
 async def yielding(items: Sequence[Item]) -> AsyncIterator[tuple[int, Item]]:

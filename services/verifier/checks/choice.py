@@ -4,8 +4,7 @@ import re
 
 from pydantic import Field
 
-from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, TextCheck
+from services.verifier.checks.check import AnswerKey, Case, Judgement, TextCheck, read_key
 from services.verifier.checks.final_answer import extract_final_answer
 from shared.errors import InvalidInput
 from shared.protocol.thought import strip_thinking

@@ -2,8 +2,7 @@
 
 from pydantic import Field
 
-from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Judgement, TextCheck
+from services.verifier.checks.check import AnswerKey, Case, Judgement, TextCheck, read_key
 from shared.protocol.thought import strip_thinking
 from shared.protocol.verdict import Outcome, VerdictItem
 

@@ -145,7 +145,10 @@ class WorkerPool:
             self._end_dead_workers()
             try:
                 while len(self._live) < self._settings.num_workers + 1:
-                    await self._add_worker()
+                    worker = await self._template.fork()
+                    self._live.add(worker)
+                    self._metrics.worker_starts.labels(self._settings.kind).inc()
+                    self._idle.put_nowait(worker)
                     num_failures = 0
             except Exception as error:  # noqa: BLE001 - a loop's border: without its supervisor the pool is lost
                 num_failures += 1
@@ -160,12 +163,6 @@ class WorkerPool:
         for worker in self._live:
             worker.kill()
         await self._template.stop()
-
-    async def _add_worker(self) -> None:
-        worker = await self._template.fork()
-        self._live.add(worker)
-        self._metrics.worker_starts.labels(self._settings.kind).inc()
-        self._idle.put_nowait(worker)
 
     def _end_dead_workers(self) -> None:
         """Removes idle workers that have died, so that the next call finds a live one."""

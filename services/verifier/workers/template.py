@@ -124,7 +124,11 @@ class WorkerTemplate:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env=_environment(),
+                env={  # the import path of this process, and none of its secrets
+                    "PATH": os.environ.get("PATH", ""),
+                    "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                },
             )
         try:
             async with asyncio.timeout(_START_SECONDS):
@@ -145,12 +149,3 @@ class WorkerTemplate:
                 self._process.kill()
             await self._process.wait()
             self._process = None
-
-
-def _environment() -> dict[str, str]:
-    """The import path of this process, and none of its secrets."""
-    return {
-        "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }

@@ -10,7 +10,7 @@ import pytest
 from services.verifier.sandbox.messages import EXIT_MEMORY, READY_SEAL, ProcessEnded
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program
 from services.verifier.sandbox.service_side.job_files import JobFiles
-from services.verifier.sandbox.service_side.program_end import read_run
+from services.verifier.sandbox.service_side.process_runner import read_run
 
 LIMITS = Limits(cpu_seconds=2.0, memory_bytes=100 << 20, output_bytes=1000)
 

@@ -13,7 +13,8 @@ async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunctio
     solution = Program(source, Role.SOLUTION)
     judge = Program(tests.script.pack(), Role.JUDGE)
     solved, judged = await sandbox.run_pair(solution, judge, limits)
-    report = _read_report(judged)
+    # the judge's process runs the key's tests, never the answer
+    report = JudgeReport.unpack(judged.stdout) if judged.stdout else None
     outcome, reason = _find_outcome(solved, judged, report)
     reward: float | None = float(outcome is Outcome.RIGHT)
     if outcome is Outcome.INFRASTRUCTURE:
@@ -23,11 +24,6 @@ async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunctio
         reason = reason and f"{reason} ({report.num_passed} of {report.num_tests} tests passed)"
     cpu_seconds = solved.cpu_seconds + judged.cpu_seconds
     return Judgement(reward, outcome, shorten(reason), tests.rule, judged.seconds, cpu_seconds, sandbox.is_isolated)
-
-
-def _read_report(judged: ProgramRun) -> JudgeReport | None:
-    """The judge's report: its process runs the key's tests, never the answer."""
-    return JudgeReport.unpack(judged.stdout) if judged.stdout else None
 
 
 def _find_outcome(solved: ProgramRun, judged: ProgramRun, report: JudgeReport | None) -> tuple[Outcome, str]:

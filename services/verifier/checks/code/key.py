@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from services.verifier.checks.answer_key import read_key
+from services.verifier.checks.check import read_key
 from services.verifier.checks.code.extraction import Language
 from services.verifier.sandbox.judge_script import JudgeScript, has_assertion
 from shared.errors import InvalidInput

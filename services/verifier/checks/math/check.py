@@ -10,8 +10,16 @@ from typing import Any
 
 from pydantic import Field
 
-from services.verifier.checks.answer_key import AnswerKey, read_key
-from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, judge_concurrently, yielding
+from services.verifier.checks.check import (
+    AnswerKey,
+    Case,
+    Check,
+    Judgement,
+    ReportJudgement,
+    judge_concurrently,
+    read_key,
+    yielding,
+)
 from services.verifier.checks.final_answer import FinalAnswer, extract_final_answer
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.decision import Decision, decide

@@ -115,8 +115,7 @@ def _compare_sets(gold: Form, answer: Form) -> Equivalence:
     """SAME if both are unions of the same parts, else UNKNOWN: different parts may be the same set."""
     if not (isinstance(gold, SetOperation) and isinstance(answer, SetOperation) and gold.name == answer.name == "cup"):
         return Equivalence.UNKNOWN
-    found = compare_in_any_order(gold.parts, answer.parts, compare)
-    return Equivalence.SAME if found is Equivalence.SAME else Equivalence.UNKNOWN
+    return max(compare_in_any_order(gold.parts, answer.parts, compare), Equivalence.UNKNOWN)
 
 
 def _compare_brackets(gold: Bracket, answer: Bracket) -> Equivalence:
@@ -131,10 +130,9 @@ def _compare_lists(golds: tuple[Form, ...], answers: tuple[Form, ...]) -> Equiva
     named = len({item.sides[0] for item in golds if isinstance(item, Relation) and is_equation(item)})
     if named > 1 and not any(isinstance(item, Relation) for item in answers):
         return compare_in_order(golds, answers, compare)
-    if any(isinstance(item, Relation) and not is_equation(item) for item in golds):
-        found = compare_in_any_order(golds, answers, compare)
-        return found if found is Equivalence.SAME else Equivalence.UNKNOWN
-    return compare_in_any_order(golds, answers, compare)
+    found = compare_in_any_order(golds, answers, compare)
+    has_inequality = any(isinstance(item, Relation) and not is_equation(item) for item in golds)
+    return max(found, Equivalence.UNKNOWN) if has_inequality else found
 
 
 def _deduplicate(items: tuple[Form, ...]) -> tuple[Form, ...]:

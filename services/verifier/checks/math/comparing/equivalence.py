@@ -36,8 +36,7 @@ def compare_in_any_order(
     if len(golds) != len(answers):
         return Equivalence.DIFFERENT
     if len(golds) > _MAX_UNORDERED:  # the work would grow with the square
-        found = compare_in_order(golds, answers, compare)
-        return found if found is Equivalence.SAME else Equivalence.UNKNOWN
+        return max(compare_in_order(golds, answers, compare), Equivalence.UNKNOWN)
     left, found = list(answers), Equivalence.SAME
     for gold in golds:
         equivalences = [compare(gold, answer) for answer in left]

@@ -135,12 +135,7 @@ def _words(is_text: bool, words: str, after_space: bool) -> Token:
     return Token(TokenKind.TEXT if is_text else TokenKind.WORD, words, after_space)
 
 
-_KIND_OF_GROUP = {
-    "number": TokenKind.NUMBER,
-    "command": TokenKind.COMMAND,
-    "word": TokenKind.WORD,
-    "sign": TokenKind.SIGN,
-}
+_KIND_OF_GROUP = {kind.name.lower(): kind for kind in TokenKind}
 _PLAIN_NUMBER = re.compile(r"\(?([0-9]+(?:\.[0-9]+)?)\)?")
 # \mathrm{cm}, \mathrm{m/s}, \mathrm{p.m.}: words or units in upright letters
 _UPRIGHT = re.compile(r"\s*[a-zA-Z]+(?:[/ .^]+[a-zA-Z0-9]+)*\.?\s*")
