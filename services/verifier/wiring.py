@@ -62,7 +62,6 @@ class VerifierService:
 
 
 def build(config: VerifierConfig) -> FastAPI:
-    """The service's app."""
     return VerifierService(config).app
 
 

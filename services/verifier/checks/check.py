@@ -99,8 +99,7 @@ class TextCheck(Check[Key]):
             report(position, self.judge_text(case))
 
     @abstractmethod
-    def judge_text(self, case: Case[Key]) -> Judgement:
-        """The judgement of one answer."""
+    def judge_text(self, case: Case[Key]) -> Judgement: ...
 
 
 class AnswerKey(BaseModel):

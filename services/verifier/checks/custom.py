@@ -40,7 +40,6 @@ class _CustomCheck(Check[dict[str, Any]]):
 async def open_custom_function_check(
     kind: str, config: CustomKindConfig, metrics: VerifierMetrics
 ) -> AsyncIterator["CustomFunctionCheck"]:
-    """The check, with its workers."""
     target = str(config.function)
     settings = PoolSettings(kind, target, config.workers, config.memory_bytes, config.items_per_worker)
     async with open_worker_pool(settings, metrics) as pool:
@@ -83,7 +82,6 @@ def _judgement_of_reply(reply: Reply, seconds: float) -> Judgement:
 
 @asynccontextmanager
 async def open_custom_endpoint_check(kind: str, config: CustomKindConfig) -> AsyncIterator["CustomEndpointCheck"]:
-    """The check, with its HTTP client."""
     async with http_client(config.token, config.seconds) as client:
         yield CustomEndpointCheck(kind, config, client)
 

@@ -3,7 +3,6 @@
 It never reads a job: each child reads its own from a descriptor, inside the jail.
 """
 
-import array
 import gc
 import os
 import select
@@ -30,7 +29,6 @@ from services.verifier.sandbox.messages import (
 
 # The lower numbers stay occupied, so that no descriptor received here has a number that a child uses (0..4).
 _FIRST_RECEIVED = 10
-_ANCILLARY_BYTES = socket.CMSG_LEN(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
 class ForkServer:
@@ -56,14 +54,11 @@ class ForkServer:
 
     def _handle_request(self) -> bool:
         """False when the service has closed its end."""
-        data, ancillary, _, _ = self._control.recvmsg(MAX_MESSAGE_BYTES, _ANCILLARY_BYTES)
+        data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS)
         if not data:
             return False
-        descriptors = array.array("i")
-        for _, _, received in ancillary:
-            descriptors.frombytes(received)
         try:
-            self._launch(LaunchRequest.unpack(data), list(descriptors))
+            self._launch(LaunchRequest.unpack(data), descriptors)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -80,8 +75,7 @@ class ForkServer:
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = (launch.job_id, pid)
         self._poll.register(pidfd, select.EPOLLIN)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
-        self._control.sendmsg([pack_message(ProcessStarted(launch.job_id))], rights)
+        socket.send_fds(self._control, [pack_message(ProcessStarted(launch.job_id))], [pidfd])
 
     def _become_child(self, launch: LaunchRequest, descriptors: list[int]) -> NoReturn:
         """Enters the jail and runs the job, in the child."""

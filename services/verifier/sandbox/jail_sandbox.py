@@ -74,7 +74,6 @@ class JailSandbox(Sandbox):
             self._server.close("the sandbox was closed")
 
     async def _run(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
-        """Runs them as users of their own."""
         async with self._may_run:
             first_user = self._free_users.pop()
             try:

@@ -98,6 +98,5 @@ def pack_message(message: ForkServerMessage) -> bytes:
 
 
 def unpack_message(data: bytes) -> ForkServerMessage:
-    """Any message of the fork-server."""
     number, *fields = json.loads(data)
     return _TYPES[number](*fields)

@@ -34,9 +34,7 @@ class UnsafeSandbox(Sandbox):
         async with self._may_run:
             return await stop_when_cancelled(lambda stop: run_programs(self, programs, 0, limits, stop))
 
-    async def start_process(
-        self, role: int, user_index: int, limits: Limits, descriptors: Sequence[int]
-    ) -> RunningProcess:
+    async def start_process(self, role: int, user_index: int, limits: Limits, descriptors: list[int]) -> RunningProcess:
         stdin, stdout, stderr, *others = descriptors
         options = {"role": role, "descriptors": others, "limits": asdict(limits)}
         process = subprocess.Popen(  # noqa: S603, ASYNC220 - the operator asked for it; returns at once
@@ -58,7 +56,6 @@ class UnsafeSandbox(Sandbox):
 
 
 def _reap(process: "subprocess.Popen[bytes]", running: RunningProcess) -> None:
-    """Reports the end of a process that has ended."""
     running.ended.get_loop().remove_reader(running.pidfd)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # else Popen would wait for it

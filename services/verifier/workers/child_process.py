@@ -82,7 +82,6 @@ def _die_with_parent() -> None:
 
 
 def load_function(target: str) -> Function:
-    """The function `package.module:name`."""
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
     if not callable(function):

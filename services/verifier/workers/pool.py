@@ -159,7 +159,6 @@ class WorkerPool:
                     await asyncio.sleep(_RESTART_SECONDS)
 
     async def stop(self) -> None:
-        """Kills every worker, and the template."""
         for worker in self._live:
             worker.kill()
         await self._template.stop()

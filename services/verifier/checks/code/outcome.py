@@ -35,5 +35,4 @@ def reason_of(run: ProgramRun) -> str:
 
 
 def shorten(reason: str) -> str:
-    """The text in one line of bounded length."""
     return " ".join(reason[:_MAX_READ].split())[:_MAX_REASON]

@@ -64,7 +64,6 @@ async def judge_stdio(
 
 
 def _limit_wall_seconds(limits: Limits, seconds: float) -> Limits:
-    """The limits, with at most `seconds` of wall clock."""
     wall_seconds = min(limits.wall_seconds, seconds)
     return replace(
         limits, wall_seconds=wall_seconds, starved_seconds=min(limits.starved_seconds, seconds - wall_seconds)

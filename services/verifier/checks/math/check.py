@@ -52,18 +52,12 @@ class GoldAndAnswer:
     answer: FinalAnswer | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Undecided:
-    """A case for the workers."""
-
-    position: int
-    case: Case[GoldAndAnswer]
-    answer_text: str
+# A case for the workers: its position, and the text of its answer.
+_Undecided = tuple[int, Case[GoldAndAnswer], str]
 
 
 @asynccontextmanager
 async def open_math_check(config: MathConfig, metrics: VerifierMetrics) -> AsyncIterator["MathCheck"]:
-    """The check, with its workers."""
     if find_spec("gmpy2") is not None:
         raise InvalidInput(
             "gmpy2 can be imported, and with it some answers never end, not even by a signal: uninstall gmpy2 "
@@ -107,23 +101,23 @@ class MathCheck(Check[GoldAndAnswer]):
             if isinstance(decision, Judgement):
                 report(position, decision)
             else:
-                undecided.append(_Undecided(position, case, decision.text))
+                undecided.append((position, case, decision.text))
         await judge_concurrently(
             undecided,
             max(self._config.workers, 1),
             self._judge_by_worker,
-            lambda index, judgement: report(undecided[index].position, judgement),
+            lambda index, judgement: report(undecided[index][0], judgement),
         )
 
     async def _judge_by_worker(self, undecided: _Undecided) -> Judgement:
         if self._pool is None:
             return Judgement.failure("not decided without workers, and math.workers is 0", _RULE)
-        limits = undecided.case.limits
+        _, case, answer = undecided
         seconds = self._config.item_seconds
-        if limits is not None and limits.wall_seconds is not None:
-            seconds = min(seconds, limits.wall_seconds)
+        if case.limits is not None and case.limits.wall_seconds is not None:
+            seconds = min(seconds, case.limits.wall_seconds)
         start = time.perf_counter()
-        reply = await self._pool.call((undecided.case.key.gold.text, undecided.answer_text), seconds)
+        reply = await self._pool.call((case.key.gold.text, answer), seconds)
         return _to_judgement(reply, time.perf_counter() - start)
 
 

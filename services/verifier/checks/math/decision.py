@@ -27,7 +27,6 @@ _DIFFERENT_NUMBER = Decision(Equivalence.DIFFERENT, "number", "another number th
 
 
 def decide(gold: ParsedAnswer, answer: FinalAnswer) -> Decision:
-    """Compares the final answer with the gold."""
     if len(answer.stated) == 1 and len(gold.forms) == 1:
         number = parse_number(answer.stated[0])
         if number is not None and (gold_number := parse_number(gold.text)) is not None:

@@ -28,7 +28,6 @@ def apply_common_limits() -> None:
 
 
 def read_address_space() -> int:
-    """The bytes of address space that this process has."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * resource.getpagesize()

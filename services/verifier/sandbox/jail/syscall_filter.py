@@ -55,7 +55,6 @@ _NOT_PERMITTED, _MISSING, _NO_TERMINAL = (
 
 
 def _allow_if_one_of(index: int, values: Sequence[int], otherwise: Instruction) -> Instructions:
-    """Allows the call when the argument is one of the values."""
     tests = (Instruction(_IF_EQUAL, value, len(values) - position) for position, value in enumerate(values))
     return (_load_argument(index), *tests, otherwise, _ALLOW)
 
@@ -155,7 +154,6 @@ def _check_machine(machine: Machine) -> Iterable[Instruction]:
 
 
 def compile_filter(policy: SyscallPolicy) -> Instructions:
-    """The BPF program that enforces the policy."""
     return (*_check_machine(policy.machine), *_compile_search(_split_into_intervals(policy)))
 
 

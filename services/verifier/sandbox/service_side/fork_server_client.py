@@ -1,12 +1,11 @@
 """One fork-server, as the service sees it: started, asked for processes, killed when it fails."""
 
-import array
 import asyncio
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,6 @@ _BOOT = (
 )
 # Sets have one order in all runs and after all restarts: equal answers get equal verdicts.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
-_ONE_DESCRIPTOR = socket.CMSG_LEN(array.array("i").itemsize)
 
 
 class ForkServerGone(Exception):
@@ -107,18 +105,15 @@ class ForkServerClient:
     def is_alive(self) -> bool:
         return self._control.fileno() >= 0
 
-    async def start_process(
-        self, role: int, user_index: int, limits: Limits, descriptors: Sequence[int]
-    ) -> RunningProcess:
+    async def start_process(self, role: int, user_index: int, limits: Limits, descriptors: list[int]) -> RunningProcess:
         """Starts a jailed process. It and its end raise ForkServerGone when the fork-server goes."""
         if not self.is_alive:
             raise ForkServerGone("the fork-server is gone")
         self._num_jobs += 1
         job = self._jobs[self._num_jobs] = _Job(self._loop.create_future(), self._loop.create_future())
         request = LaunchRequest(self._num_jobs, role, user_index, limits)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
-            self._control.sendmsg([request.pack()], rights)
+            socket.send_fds(self._control, [request.pack()], descriptors)
         except OSError as error:
             self.close(f"it takes no message: {error}")
         await self._wait_for_answer(job.started)
@@ -147,7 +142,7 @@ class ForkServerClient:
     def _read(self) -> None:
         while self.is_alive:
             try:
-                data, ancillary, _, _ = self._control.recvmsg(MAX_MESSAGE_BYTES, _ONE_DESCRIPTOR)
+                data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, 1)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -156,10 +151,7 @@ class ForkServerClient:
             if not data:
                 self.close("the fork-server ended")
                 return
-            descriptors = array.array("i")
-            for _, _, received in ancillary:
-                descriptors.frombytes(received)
-            self._handle(unpack_message(data), list(descriptors))
+            self._handle(unpack_message(data), descriptors)
 
     def _handle(self, message: ForkServerMessage, descriptors: list[int]) -> None:
         match message:

@@ -53,9 +53,7 @@ class _Part:
 class ProcessStarter(Protocol):
     """Starts child processes, in a jail or without one."""
 
-    async def start_process(
-        self, role: int, user_index: int, limits: Limits, descriptors: Sequence[int]
-    ) -> RunningProcess:
+    async def start_process(self, role: int, user_index: int, limits: Limits, descriptors: list[int]) -> RunningProcess:
         """Starts a process with these as its descriptors 0, 1, 2, …"""
         ...
 

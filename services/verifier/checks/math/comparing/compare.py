@@ -77,23 +77,17 @@ def _compare_structures(gold: Form, answer: Form) -> Equivalence:
             return compare(only, answer)
         case _, FiniteSet((only,)) if isinstance(gold, SCALARS):
             return compare(gold, only)
-        case Bracket("(" | "langle", ")" | "rangle", golds), ValueList(answers, _):
+        case Bracket(_, _, golds), Bracket(_, _, answers) if _edges(gold) == _edges(answer):
             return compare_in_order(golds, answers, compare)
-        case Bracket(), Bracket():
-            return _compare_brackets(gold, answer)
+        case (Bracket("(" | "langle", ")" | "rangle", golds), ValueList(answers, _)) | (Ratio(golds), Ratio(answers)):
+            return compare_in_order(golds, answers, compare)
         case Matrix(golds), Matrix(answers):
             return compare_in_order(golds, answers, lambda gold_row, row: compare_in_order(gold_row, row, compare))
-        case Ratio(golds), Ratio(answers):
-            return compare_in_order(golds, answers, compare)
-        case Numeral(_, 10), Number():
-            return Equivalence.of(int(gold.digits) == answer.value)
-        case Number(), Numeral(_, 10):
-            return Equivalence.of(int(answer.digits) == gold.value)
+        case (Numeral(digits, 10), Number(value)) | (Number(value), Numeral(digits, 10)):
+            return Equivalence.of(int(digits) == value)
         case ValueList(golds, True), _ if _is_set(answer) and (union := _to_union(golds)) is not None:
             return compare(union, answer)
-        case SetOperation(), _ if _is_set(answer):
-            return _compare_sets(gold, answer)
-        case _, SetOperation() if _is_set(gold):
+        case (SetOperation(), other) | (other, SetOperation()) if _is_set(other):
             return _compare_sets(gold, answer)
         case _:
             return Equivalence.DIFFERENT
@@ -118,11 +112,8 @@ def _compare_sets(gold: Form, answer: Form) -> Equivalence:
     return max(compare_in_any_order(gold.parts, answer.parts, compare), Equivalence.UNKNOWN)
 
 
-def _compare_brackets(gold: Bracket, answer: Bracket) -> Equivalence:
-    edges = [_ROUND.get(edge, edge) for edge in (gold.opening, gold.closing, answer.opening, answer.closing)]
-    if edges[:2] != edges[2:]:
-        return Equivalence.DIFFERENT
-    return compare_in_order(gold.items, answer.items, compare)
+def _edges(bracket: Bracket) -> list[str]:
+    return [_ROUND.get(edge, edge) for edge in (bracket.opening, bracket.closing)]
 
 
 def _compare_lists(golds: tuple[Form, ...], answers: tuple[Form, ...]) -> Equivalence:

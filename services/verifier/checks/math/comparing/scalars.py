@@ -66,5 +66,4 @@ def free_symbols(form: Form) -> frozenset[str]:
 
 
 def is_constant(form: Form) -> bool:
-    """Whether a form has no variables."""
     return not free_symbols(form)

@@ -42,10 +42,7 @@ def parse_form(tokens: Sequence[Token]) -> Form:
     return form
 
 
-_RELATORS = {
-    "=": Relator.EQUAL, "<": Relator.LESS, ">": Relator.GREATER, "\\le": Relator.LESS_EQUAL,
-    "\\ge": Relator.GREATER_EQUAL, "\\ne": Relator.UNEQUAL, "\\in": Relator.IN, "\\approx": Relator.ABOUT,
-}  # fmt: skip
+_RELATORS = frozenset(map(str, Relator))
 _SET_OPERATIONS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "setminus"}
 _CURRENCIES = frozenset({"\\$", "$", "€", "£", "¥", "₹"})
 _UNIT_SIGNS = _CURRENCIES | {"%", "\\%"}
@@ -97,7 +94,7 @@ class _AnswerParser:
         sign = self._cursor.next().text
         if sign in "<>" and self._cursor.accept("="):
             sign = {"<": "\\le", ">": "\\ge"}[sign]
-        return _RELATORS[sign]
+        return Relator(sign)
 
     def _side(self) -> Form:
         token = self._cursor.peek()

@@ -19,7 +19,6 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def negate(form: Form) -> Form:
-    """-form."""
     match form:
         case Number(value):
             return Number(-value)
@@ -41,7 +40,6 @@ def _factors(form: Form) -> tuple[Form, ...]:
 
 
 def multiply(left: Form, right: Form) -> Form:
-    """left · right."""
     return Product((*_factors(left), *_factors(right)))
 
 

@@ -48,7 +48,6 @@ def preload() -> None:
 
 
 def run_role(role: int) -> NoReturn:
-    """Does the role's work and ends the process."""
     code = _EXIT_ERROR
     try:
         argv, source = _read_job()
