@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +88,8 @@ async def _open_client(url: str | None, token: str | None) -> AsyncIterator[Veri
 # --- rows
 
 
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """A row that is no text."""
-
-    id: str
-    response: str = ""
-
-    def to_row(self) -> dict[str, Any]:
-        return {"id": self.id, "reward": None, "error": NOT_TEXT}
-
-
-_Row = VerdictItem | _Unreadable
+# An item, or the output of a row that is no text.
+_Row = VerdictItem | dict[str, Any]
 
 
 def _read_rows(path: Path) -> Iterator[_Row]:
@@ -112,11 +101,12 @@ def _make_batches(path: Path) -> Iterator[list[_Row]]:
     batch: list[_Row] = []
     size = 0
     for item in _read_rows(path):
-        if batch and (len(batch) == _MAX_BATCH_ITEMS or size + len(item.response) > _MAX_BATCH_CHARACTERS):
+        length = len(item.response) if isinstance(item, VerdictItem) else 0
+        if batch and (len(batch) == _MAX_BATCH_ITEMS or size + length > _MAX_BATCH_CHARACTERS):
             yield batch
             batch, size = [], 0
         batch.append(item)
-        size += len(item.response)
+        size += length
     if batch:
         yield batch
 
@@ -130,7 +120,7 @@ def _to_item(where: str, row: dict[str, Any]) -> _Row:
         response = row["response"] if "response" in row else row["payload"]
         row_id = str(row.get("id", where.rpartition(":")[2]))
         if not is_text(row):
-            return _Unreadable(make_text(row_id))
+            return {"id": make_text(row_id), "reward": None, "error": NOT_TEXT}
         return VerdictItem(id=row_id, kind=row["kind"], response=response, answer_key=key)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
@@ -159,7 +149,7 @@ async def _judge_in_order(client: VerifierClient, batches: Iterator[list[_Row]])
 async def _judge_batch(client: VerifierClient, batch: Sequence[_Row]) -> list[dict[str, Any]]:
     items = [row for row in batch if isinstance(row, VerdictItem)]
     judged = iter(await _judge_items(client, items) if items else ())
-    return [row.to_row() if isinstance(row, _Unreadable) else next(judged) for row in batch]
+    return [next(judged) if isinstance(row, VerdictItem) else row for row in batch]
 
 
 async def _judge_items(client: VerifierClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:

@@ -7,6 +7,12 @@ from services.verifier.sandbox.judge_script import JudgeReport
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun, Role, Sandbox
 from shared.protocol.verdict import Outcome
 
+_OUTCOME_OF_FAILURE = {
+    "AssertionError": Outcome.WRONG,
+    "UnsupportedTest": Outcome.UNSUPPORTED,
+    "MemoryError": Outcome.MEMORY,
+}
+
 
 async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunction, limits: Limits) -> Judgement:
     """Loads the solution in one process, runs the tests in another."""
@@ -27,34 +33,19 @@ async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunctio
 
 
 def _find_outcome(solved: ProgramRun, judged: ProgramRun, report: JudgeReport | None) -> tuple[Outcome, str]:
-    if EndReason.LOST in (solved.end_reason, judged.end_reason):
-        lost = solved if solved.end_reason is EndReason.LOST else judged
-        return Outcome.INFRASTRUCTURE, reason_of(lost)
+    for run in (solved, judged):
+        if run.end_reason is EndReason.LOST:
+            return Outcome.INFRASTRUCTURE, reason_of(run)
     if report is None or not report.is_done:
-        return _find_outcome_without_report(solved, judged)
+        # The solution took too much time or memory, or else the tests themselves are broken.
+        if judged.end_reason in (EndReason.TIMED_OUT, EndReason.OUT_OF_MEMORY):
+            return outcome_of(judged) or Outcome.RUNTIME_ERROR, reason_of(judged)
+        return Outcome.UNSUPPORTED, f"the tests themselves failed: {reason_of(judged)}"
     if not report.failure:
-        if not report.num_answers:
-            return Outcome.UNSUPPORTED, "the tests never call the solution"
-        return Outcome.RIGHT, ""
+        return (Outcome.RIGHT, "") if report.num_answers else (Outcome.UNSUPPORTED, "the tests never call the solution")
     if report.failure == "SolutionGone":
-        return _find_outcome_of_gone(solved, report)
+        if solved.is_clean or solved.end_reason is EndReason.STOPPED:
+            return Outcome.RUNTIME_ERROR, f"the program left its tests: {report.message}"
+        return outcome_of(solved) or Outcome.RUNTIME_ERROR, reason_of(solved)
     reason = f"{report.failure}: {report.message}" if report.message else report.failure
-    known = {
-        "AssertionError": Outcome.WRONG,
-        "UnsupportedTest": Outcome.UNSUPPORTED,
-        "MemoryError": Outcome.MEMORY,
-    }
-    return known.get(report.failure, Outcome.RUNTIME_ERROR), reason
-
-
-def _find_outcome_without_report(solved: ProgramRun, judged: ProgramRun) -> tuple[Outcome, str]:
-    """The tests did not finish: the solution took too much time or memory, or else the tests themselves are broken."""
-    if judged.end_reason in (EndReason.TIMED_OUT, EndReason.OUT_OF_MEMORY):
-        return outcome_of(judged) or Outcome.RUNTIME_ERROR, reason_of(judged)
-    return Outcome.UNSUPPORTED, f"the tests themselves failed: {reason_of(judged)}"
-
-
-def _find_outcome_of_gone(solved: ProgramRun, report: JudgeReport) -> tuple[Outcome, str]:
-    if solved.is_clean or solved.end_reason is EndReason.STOPPED:
-        return Outcome.RUNTIME_ERROR, f"the program left its tests: {report.message}"
-    return outcome_of(solved) or Outcome.RUNTIME_ERROR, reason_of(solved)
+    return _OUTCOME_OF_FAILURE.get(report.failure, Outcome.RUNTIME_ERROR), reason

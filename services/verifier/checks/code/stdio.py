@@ -55,19 +55,15 @@ async def judge_stdio(
         if left <= 0:
             tally.fail(Outcome.TIMED_OUT, f"case {number}: the item's {item_seconds:g} seconds are over")
             break
-        run = await sandbox.run(replace(program, stdin=stdin), _limit_wall_seconds(limits, left))
+        wall_seconds = min(limits.wall_seconds, left)
+        starved_seconds = min(limits.starved_seconds, left - wall_seconds)
+        bounded = replace(limits, wall_seconds=wall_seconds, starved_seconds=starved_seconds)
+        run = await sandbox.run(replace(program, stdin=stdin), bounded)
         spent += run.seconds
         await tally.add(number, run, expected)
         if tally.outcome is Outcome.INFRASTRUCTURE or (tally.outcome is not Outcome.RIGHT and not tests.is_partial):
             break
     return _to_judgement(tally, tests, time.monotonic() - started, sandbox.is_isolated)
-
-
-def _limit_wall_seconds(limits: Limits, seconds: float) -> Limits:
-    wall_seconds = min(limits.wall_seconds, seconds)
-    return replace(
-        limits, wall_seconds=wall_seconds, starved_seconds=min(limits.starved_seconds, seconds - wall_seconds)
-    )
 
 
 def _to_judgement(tally: _Tally, tests: PreparedStdio, seconds: float, is_isolated: bool) -> Judgement:

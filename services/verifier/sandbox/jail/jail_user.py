@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import struct
 from dataclasses import dataclass
 
 from services.verifier.sandbox import kernel
@@ -40,16 +41,13 @@ class JailUser:
             os._exit(1)
 
 
-class _CapabilityHeader(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
-
-
+# As capset(2) wants them: the version and the thread itself; three empty sets, twice.
+_HEADER = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
 _NO_CAPABILITIES = ctypes.create_string_buffer(24)
-_HEADER = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
 
 
 def _drop_capabilities() -> None:
-    kernel.checked(kernel.LIBC.capset(ctypes.byref(_HEADER), _NO_CAPABILITIES), "capset")
+    kernel.checked(kernel.LIBC.capset(_HEADER, _NO_CAPABILITIES), "capset")
 
 
 def probe_jail_user(max_processes: int, must_read: str) -> JailUser:

@@ -1,7 +1,7 @@
 """Landlock: which files jailed code may open."""
 
-import ctypes
 import os
+import struct
 from collections.abc import Iterable
 
 from services.verifier.sandbox import kernel
@@ -15,15 +15,6 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 <
 _NUM_FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _BOTH_NETWORK_RIGHTS = 0b11
 _BOTH_SCOPES = 0b11  # abstract sockets and signals stay inside the domain
-
-
-class _RulesetAttributes(ctypes.Structure):
-    _fields_ = [("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scopes", ctypes.c_uint64)]
-
-
-class _PathBeneath(ctypes.Structure):
-    _pack_ = 1
-    _fields_ = [("rights", ctypes.c_uint64), ("directory", ctypes.c_int32)]
 
 
 def landlock_version() -> int:
@@ -40,9 +31,9 @@ class LandlockRuleset:
     def __init__(self, readable: Iterable[str], writable: Iterable[str] = (), executable: Iterable[str] = ()) -> None:
         version = landlock_version()
         files = (1 << _NUM_FILE_RIGHTS.get(version, 16)) - 1
-        attributes = _RulesetAttributes(files, _BOTH_NETWORK_RIGHTS, _BOTH_SCOPES)
+        attributes = struct.pack("=QQQ", files, _BOTH_NETWORK_RIGHTS, _BOTH_SCOPES)
         size = 24 if version >= 6 else 16 if version >= 4 else 8
-        self._ruleset = kernel.system_call(_CREATE_RULESET, ctypes.c_void_p(ctypes.addressof(attributes)), size, 0)
+        self._ruleset = kernel.system_call(_CREATE_RULESET, attributes, size, 0)
         for path in readable:
             self._allow(path, _READ_FILE | _READ_DIRECTORY)
         for path in writable:
@@ -57,9 +48,9 @@ class LandlockRuleset:
             return
         if not os.path.isdir(path):
             rights &= ~_READ_DIRECTORY
-        rule = _PathBeneath(rights, directory)
+        rule = struct.pack("=Qi", rights, directory)
         try:
-            kernel.system_call(_ADD_RULE, self._ruleset, _RULE_PATH_BENEATH, ctypes.c_void_p(ctypes.addressof(rule)), 0)
+            kernel.system_call(_ADD_RULE, self._ruleset, _RULE_PATH_BENEATH, rule, 0)
         finally:
             os.close(directory)
 

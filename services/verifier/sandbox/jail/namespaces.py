@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import struct
 from collections.abc import Sequence
 
 from services.verifier.sandbox import kernel
@@ -100,15 +101,8 @@ def _show(path: str, target: str) -> None:
 
 
 def _make_read_only(target: str) -> None:
-    attributes = (ctypes.c_uint64 * 4)(_READ_ONLY | _NO_SETUID, 0, 0, 0)
-    kernel.system_call(
-        _MOUNT_SETATTR,
-        _AT_FDCWD,
-        target.encode(),
-        _AT_RECURSIVE,
-        ctypes.c_void_p(ctypes.addressof(attributes)),
-        ctypes.sizeof(attributes),
-    )
+    attributes = struct.pack("=4Q", _READ_ONLY | _NO_SETUID, 0, 0, 0)
+    kernel.system_call(_MOUNT_SETATTR, _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes))
 
 
 def _mount(source: str, target: str, file_system: str | None, flags: int, options: str | None = None) -> None:

@@ -6,11 +6,11 @@ Ours, not libseccomp's: slim images lack that library, and the tests run this pr
 import ctypes
 import errno
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.verifier.sandbox import kernel
-from services.verifier.sandbox.jail.syscall_policy import Machine, SyscallPolicy
+from services.verifier.sandbox.jail.syscall_policy import SyscallPolicy
 
 ALLOW = 0x7FFF0000
 KILL = 0x80000000
@@ -142,19 +142,16 @@ def _compile_search(intervals: Sequence[tuple[int, Instructions]]) -> Instructio
     return (Instruction(_IF_ABOVE_OR_EQUAL, intervals[middle][0], len(below)), *below, *above)
 
 
-def _check_machine(machine: Machine) -> Iterable[Instruction]:
-    """Kills calls by the numbers of another machine type, which mean something else."""
-    yield Instruction(_LOAD, _ARCHITECTURE)
-    yield Instruction(_IF_EQUAL, machine.audit_number, 1)
-    yield _KILL
-    yield Instruction(_LOAD, _NUMBER)
-    if machine.has_x32:
-        yield Instruction(_IF_ABOVE_OR_EQUAL, _X32_BIT, 0, 1)
-        yield _KILL
-
-
 def compile_filter(policy: SyscallPolicy) -> Instructions:
-    return (*_check_machine(policy.machine), *_compile_search(_split_into_intervals(policy)))
+    return (
+        # Numbers of another machine type mean other calls.
+        Instruction(_LOAD, _ARCHITECTURE),
+        Instruction(_IF_EQUAL, policy.machine.audit_number, 1),
+        _KILL,
+        Instruction(_LOAD, _NUMBER),
+        *((Instruction(_IF_ABOVE_OR_EQUAL, _X32_BIT, 0, 1), _KILL) if policy.machine.has_x32 else ()),
+        *_compile_search(_split_into_intervals(policy)),
+    )
 
 
 class _Program(ctypes.Structure):

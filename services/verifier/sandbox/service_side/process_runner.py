@@ -41,15 +41,6 @@ class RunningProcess:
     ended: asyncio.Future[ProcessEnded]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A program, the index of the jail user that it runs as, and its end of the channel of a pair."""
-
-    program: Program
-    user_index: int
-    channel: socket.socket | None
-
-
 class ProcessStarter(Protocol):
     """Starts child processes, in a jail or without one."""
 
@@ -67,17 +58,14 @@ async def run_programs(
 ) -> list[ProgramRun]:
     """Runs a program, or a solution and its judge; kills the solution when the judge ends, all when `stop` is set."""
     if len(programs) == 1:
-        return [await _run_process(starter, _Part(programs[0], first_user, None), limits, stop)]
-    ends = socket.socketpair()
+        return [await _run_process(starter, programs[0], first_user, None, limits, stop)]
+    solution_end, judge_end = socket.socketpair()
     solution_stop: Stop = asyncio.get_running_loop().create_future()
-    solution_part, judge_part = (
-        _Part(program, first_user + index, end) for index, (program, end) in enumerate(zip(programs, ends, strict=True))
-    )
-    solution = asyncio.create_task(_run_process(starter, solution_part, limits, solution_stop))
+    solution = asyncio.create_task(_run_process(starter, programs[0], first_user, solution_end, limits, solution_stop))
     # The judge waits for its solution, and so for all the time that the solution may be given back.
     longest = replace(limits, wall_seconds=limits.wall_seconds + limits.starved_seconds, starved_seconds=0.0)
     try:
-        judge_run = await _run_process(starter, judge_part, longest, stop)
+        judge_run = await _run_process(starter, programs[1], first_user + 1, judge_end, longest, stop)
     finally:
         solution_stop.set_result(None)
         await asyncio.wait([solution])
@@ -99,10 +87,17 @@ async def stop_when_cancelled(work: Callable[[Stop], Awaitable[_Result]]) -> _Re
         raise
 
 
-async def _run_process(starter: ProcessStarter, part: _Part, limits: Limits, stop: Stop) -> ProgramRun:
-    files = JobFiles(part.program, part.channel)
+async def _run_process(
+    starter: ProcessStarter,
+    program: Program,
+    user_index: int,
+    channel: socket.socket | None,
+    limits: Limits,
+    stop: Stop,
+) -> ProgramRun:
+    files = JobFiles(program, channel)
     try:
-        process = await starter.start_process(part.program.role, part.user_index, limits, files.descriptors())
+        process = await starter.start_process(program.role, user_index, limits, files.descriptors())
         try:
             files.close_channel()
             started = time.monotonic()
