@@ -4,8 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
-# The tests of single parts, which `make coverage` runs.
+# The tests of single parts, which `make coverage` runs, but for those that start processes: their lines do not count.
 PARTS := $(addprefix tests/,tree protocol runtime streams weights clients learner rollout verifier launcher demo)
+PROCESSES := $(addprefix tests/,learner/test_ranks.py learner/test_processes.py launcher/test_grow_and_evaluate.py \
+	launcher/test_processes.py launcher/test_temporary_services.py launcher/test_working_directory.py \
+	verifier/test_endurance.py verifier/sandbox/test_fork_server_faults.py verifier/sandbox/test_ordinary_user.py)
 VENV := .venv
 BIN := $(VENV)/bin
 # The real SGLang for tests on a plain CPU, in an environment of its own: its pins are not ours.
@@ -45,7 +48,8 @@ test-full: install  ## The quick suite and every longer one that this machine ca
 # here 1, some failed, is no failure, because the slower pace may be the reason.
 coverage: install  ## How much of services and shared the tests of single parts run; subprocesses do not count
 	@mkdir -p build
-	@$(BIN)/pytest -q -n 2 -m "not slow and not sglang and not gpu" --tb=no --cov --cov-report= $(PARTS) $(ARGS) || [ $$? -eq 1 ]
+	@$(BIN)/pytest -q -n 2 -m "not slow and not sglang and not gpu" --tb=no --cov --cov-report= \
+		$(PARTS) $(addprefix --ignore=,$(PROCESSES)) $(ARGS) || [ $$? -eq 1 ]
 	@echo "coverage of services and shared: $$($(BIN)/coverage report --format=total)%"
 
 test-verifier-long: install  ## The verifier under a hundred thousand items and kills
