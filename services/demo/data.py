@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from services.demo.difficulty import Difficulty
@@ -14,26 +13,16 @@ from shared.protocol.task import Problem
 _TRIES_PER_PROBLEM = 200
 
 
-@dataclass(frozen=True, slots=True)
-class DataFiles:
-    """The two files that were written."""
-
-    train: Path
-    heldout: Path
-
-
-def write_data(directory: Path, difficulty: Difficulty, num_train: int, num_heldout: int, seed: int) -> DataFiles:
-    """Writes train.jsonl and heldout.jsonl: all problems differ, and equal arguments give equal files.
+def write_data(directory: Path, difficulty: Difficulty, num_train: int, num_heldout: int, seed: int) -> None:
+    """Writes train.jsonl and heldout.jsonl there: all problems differ, and equal arguments give equal files.
 
     InvalidInput when the difficulty has too few different expressions.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    files = DataFiles(directory / "train.jsonl", directory / "heldout.jsonl")
-    for path, split, count in ((files.train, Split.TRAIN, num_train), (files.heldout, Split.HELD_OUT, num_heldout)):
+    for split, count in ((Split.TRAIN, num_train), (Split.HELD_OUT, num_heldout)):
         rng = random.Random(f"{seed} {split}")
         lines = [problem.model_dump_json() + "\n" for problem in _generate_problems(split, rng, difficulty, count)]
-        path.write_text("".join(lines), encoding="utf-8")
-    return files
+        (directory / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def _generate_problems(split: Split, rng: random.Random, difficulty: Difficulty, count: int) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
 """Worked answers with a beginner's mistakes, for the supervised warm start."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from services.demo.expressions import Expression, invalid_redexes, reduce_at, render, result_at, valid_redexes
 
@@ -22,12 +22,9 @@ class Noise:
     skip: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("naive", "sloppy", "slip", "skip"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is a probability: {getattr(self, name)}")
-
-
-NO_NOISE = Noise(naive=0.0, sloppy=0.0, slip=0.0, skip=0.0)
+        for name, value in asdict(self).items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} is a probability: {value}")
 
 
 def demonstrate(expression: Expression, modulus: int, noise: Noise, rng: random.Random) -> str:

@@ -14,6 +14,11 @@ from shared.protocol.verdict import Verdict, VerdictItem
 from shared.runtime.loops import Periodic, cancel
 
 _RETRY_SECONDS = 0.2
+_FAILURE_OF: dict[type[IbtpoError], VerifierFailure] = {
+    Unreachable: VerifierFailure.UNREACHABLE,
+    DeadlineExceeded: VerifierFailure.TIMED_OUT,
+    MalformedAnswer: VerifierFailure.UNREADABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ class RewardBatcher:
                 await self._request(batch, seconds_left)
             except IbtpoError as error:
                 self._last_succeeded = False
-                self._metrics.verifier_failures.labels(_failure_of(error)).inc()
+                self._metrics.verifier_failures.labels(_FAILURE_OF.get(type(error), VerifierFailure.REFUSED)).inc()
                 if error.status < 500 and not isinstance(error, Overloaded):  # no retry can succeed
                     await self._judge_halves(batch, error)
                     return
@@ -162,18 +167,6 @@ class RewardBatcher:
         self._metrics.verdicts.labels(VerdictResult.NULL if reward is None else VerdictResult.JUDGED).inc()
         reason = "the verifier left it out" if verdict is None else f"the verifier failed: {verdict.reason}"
         pending.resolve(NoVerdict(reason) if reward is None else reward)
-
-
-def _failure_of(error: IbtpoError) -> VerifierFailure:
-    match error:
-        case Unreachable():
-            return VerifierFailure.UNREACHABLE
-        case DeadlineExceeded():
-            return VerifierFailure.TIMED_OUT
-        case MalformedAnswer():
-            return VerifierFailure.UNREADABLE
-        case _:
-            return VerifierFailure.REFUSED
 
 
 def _unresolved(batch: list[_Pending]) -> list[_Pending]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from shared.errors import InvalidInput
 from shared.protocol.message import PROTOCOL_VERSION, Message
 from shared.protocol.task import Task
+from shared.tree.cutting import check_fork
 from shared.tree.diagnostics import TreeFigures, diagnose, with_lengths
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import IBSampler
@@ -99,7 +100,9 @@ class ScoredTree(Message):
                 usage=TreeUsage.model_validate(body["usage"]),
                 draws=tuple(_unpack_draw(draw) for draw in body["draws"]),
             )
-            _check_record(tree.draws)
+            for draw_id, draw in enumerate(tree.draws):
+                if draw.parent is not None:
+                    check_fork(tree.draws, draw_id, draw.parent)
         except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
             raise InvalidInput(f"not a scored tree: {str(error)[:500]}") from error
         return tree
@@ -177,17 +180,3 @@ def _finite(values: tuple[float, ...]) -> tuple[float, ...]:
     if not all(map(isfinite, values)):
         raise ValueError("a log-probability is a finite number, here one is not")
     return values
-
-
-def _check_record(draws: tuple[Draw, ...]) -> None:
-    """ValueError unless each draw continues an earlier one, from inside the tokens that this one sampled itself."""
-    for index, draw in enumerate(draws):
-        if draw.parent is None:
-            continue
-        if draw.parent >= index:
-            raise ValueError(f"draw {index} continues draw {draw.parent}, which does not come before it")
-        parent = draws[draw.parent]
-        if not parent.cut < draw.cut < parent.end:
-            raise ValueError(
-                f"draw {index} forks at {draw.cut}, but its parent can fork only inside ({parent.cut}, {parent.end})"
-            )

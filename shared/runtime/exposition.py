@@ -27,10 +27,6 @@ class _OfRun(Collector):
         self._process = ProcessCollector(registry=None)
         self._labels = {} if run is None else {"run": run}
 
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: series come and go while the service runs."""
-        return iter(())
-
     def collect(self) -> Iterator[Metric]:
         """Copies: a collector may keep what it gives."""
         for source in (self._registry, self._process):

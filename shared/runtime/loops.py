@@ -1,11 +1,9 @@
-"""Background loops that survive failures: each is logged, counted and followed by a growing pause."""
+"""Background loops that survive failures: each is logged and followed by a growing pause."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
-
-from prometheus_client import Counter
 
 from shared.runtime.logs import event_logger
 
@@ -39,7 +37,6 @@ class Periodic:
         step: Step,
         *,
         every_seconds: float = 0.0,
-        failures: Counter | None = None,
         backoff: Backoff = Backoff(),
         stop: asyncio.Event | None = None,
     ) -> None:
@@ -47,7 +44,6 @@ class Periodic:
         self.num_failures_in_row = 0
         self._step = step
         self._every_seconds = every_seconds
-        self._failures = failures
         self._backoff = backoff
         self._stop = stop or asyncio.Event()
 
@@ -66,8 +62,6 @@ class Periodic:
             await self._step()
         except Exception as error:  # noqa: BLE001 - the next step may succeed
             self.num_failures_in_row += 1
-            if self._failures is not None:
-                self._failures.inc()
             self._log_failure(error)
             return max(self._backoff.pause_seconds(self.num_failures_in_row), self._every_seconds)
         if self.num_failures_in_row:

@@ -19,7 +19,7 @@ def node_ends(draws: Sequence[Draw], merge: bool) -> list[list[int]]:
     for draw_id in range(len(draws) - 1, -1, -1):
         draw = draws[draw_id]
         if draw.parent is not None:
-            _check_fork(draws, draw_id, draw.parent)
+            check_fork(draws, draw_id, draw.parent)
             if reach[draw_id] > draw.cut:
                 forks[draw.parent].add(draw.cut)
                 reach[draw.parent] = max(reach[draw.parent], draw.cut)
@@ -35,7 +35,8 @@ def _up_to(positions: list[int], end: int) -> list[int]:
     return positions[: bisect_right(positions, end)]
 
 
-def _check_fork(draws: Sequence[Draw], draw_id: int, parent_id: int) -> None:
+def check_fork(draws: Sequence[Draw], draw_id: int, parent_id: int) -> None:
+    """ValueError unless a draw continues an earlier one, from inside the tokens that this one sampled itself."""
     if not 0 <= parent_id < draw_id:
         raise ValueError(
             f"draw {draw_id} comes before the draw that it continues, {parent_id}: keep the order of growth"

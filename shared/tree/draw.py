@@ -120,15 +120,8 @@ class Draw:
         ends = self.step_ends
         if not ends or ends[-1] != self.end or ends[0] <= self.cut or any(a >= b for a, b in pairwise(ends)):
             raise ValueError(f"step_ends ascend within ({self.cut}, {self.end}] and end at {self.end}: {ends}")
-        edges = [self.spans[0].start, *(span.end for span in self.spans)] if self.spans else []
-        if (
-            not edges
-            or edges[0] != 0
-            or edges[-1] != num_tokens
-            or any(
-                span.start != before or span.end <= span.start for span, before in zip(self.spans, edges, strict=False)
-            )
-        ):
+        edges = [0, *(span.end for span in self.spans)]
+        if edges != [*(span.start for span in self.spans), num_tokens] or any(a >= b for a, b in pairwise(edges)):
             raise ValueError(f"spans partition the {num_tokens} new tokens: {self.spans}")
         if self.reward is not None and not 0.0 <= self.reward <= 1.0:
             raise ValueError(f"a reward lies in [0, 1]: {self.reward}")

@@ -51,19 +51,16 @@ class IndependentSampler:
 
 
 @dataclass(frozen=True, slots=True)
-class IBSampler:
-    """IBTree(B₀, L, K, B): each of L − 1 rounds draws B times from each of the K nodes of the highest IB-Score."""
+class _NodeSampler:
+    """A sampler of IBTree's size: each of some rounds draws B times from each of K nodes."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    kind: Annotated[Literal["ib"], _KIND] = "ib"
+    kind: Annotated[str, _KIND]
     initial_draws: Annotated[int, _INITIAL_DRAWS] = 4
     rounds: Annotated[int, _ROUNDS] = 8
     nodes_per_round: Annotated[int, "K: nodes that are continued in a round"] = 1
     draws_per_node: Annotated[int, "B: draws from each of them"] = 1
-    score: Annotated[IBSettings, "How nodes are scored; from [learner.method] what it does not state"] = field(
-        default_factory=IBSettings
-    )
 
     def __post_init__(self) -> None:
         _at_least(0, rounds=self.rounds)
@@ -73,6 +70,16 @@ class IBSampler:
     @property
     def num_draws(self) -> int:
         return self.initial_draws + self.rounds * self.nodes_per_round * self.draws_per_node
+
+
+@dataclass(frozen=True, slots=True)
+class IBSampler(_NodeSampler):
+    """IBTree(B₀, L, K, B): each of L − 1 rounds draws B times from each of the K nodes of the highest IB-Score."""
+
+    kind: Annotated[Literal["ib"], _KIND] = "ib"
+    score: Annotated[IBSettings, "How nodes are scored; from [learner.method] what it does not state"] = field(
+        default_factory=IBSettings
+    )
 
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         if round > self.rounds:
@@ -89,25 +96,10 @@ class IBSampler:
 
 
 @dataclass(frozen=True, slots=True)
-class RandomSampler:
+class RandomSampler(_NodeSampler):
     """As IBTree, at nodes drawn uniformly from all that are not leaves."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     kind: Annotated[Literal["random"], _KIND] = "random"
-    initial_draws: Annotated[int, _INITIAL_DRAWS] = 4
-    rounds: Annotated[int, _ROUNDS] = 8
-    nodes_per_round: Annotated[int, "K: nodes that are continued in a round"] = 1
-    draws_per_node: Annotated[int, "B: draws from each of them"] = 1
-
-    def __post_init__(self) -> None:
-        _at_least(0, rounds=self.rounds)
-        _at_least(1, initial_draws=self.initial_draws)
-        _at_least(1, nodes_per_round=self.nodes_per_round, draws_per_node=self.draws_per_node)
-
-    @property
-    def num_draws(self) -> int:
-        return self.initial_draws + self.rounds * self.nodes_per_round * self.draws_per_node
 
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         if round > self.rounds:

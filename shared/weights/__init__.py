@@ -4,7 +4,7 @@ from shared.weights.context import ContextBounds
 from shared.weights.framing import bundle_length, stream_bundle
 from shared.weights.manifest import read_manifest, write_manifest
 from shared.weights.prompts import Encoder, Messages, Prompt, prompt_encoder
-from shared.weights.stop_tokens import stop_token_ids
+from shared.weights.stop_tokens import read_json_object, stop_token_ids
 from shared.weights.store import Snapshot, SnapshotStore
 from shared.weights.tensors import TensorShape, require_same_tensors, tensor_shapes
 
@@ -18,6 +18,7 @@ __all__ = [
     "TensorShape",
     "bundle_length",
     "prompt_encoder",
+    "read_json_object",
     "read_manifest",
     "require_same_tensors",
     "stop_token_ids",

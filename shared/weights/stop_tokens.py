@@ -30,7 +30,7 @@ def stop_token_ids(directory: Path, num_tokens: int, id_of_token: Callable[[str]
 
 def _named_ids(directory: Path, num_tokens: int) -> frozenset[int]:
     for name in ("generation_config.json", "config.json"):
-        config = _read_object(directory / name)
+        config = read_json_object(directory / name)
         text_config = config.get("text_config")
         for table in (config, text_config if isinstance(text_config, dict) else {}):
             eos = table.get(_KEY)
@@ -60,15 +60,15 @@ def _checked(values: list[Any], num_tokens: int, path: Path) -> Iterator[int]:
 def _end_token(directory: Path) -> str | None:
     """The tokenizer's own end token, as its configuration writes it: text, or a table with the text."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = _read_object(directory / name).get("eos_token")
+        token = read_json_object(directory / name).get("eos_token")
         text = token.get("content") if isinstance(token, dict) else token
         if isinstance(text, str):
             return text
     return None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """Empty where there is no such file."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a policy; empty where there is none."""
     if not path.exists():
         return {}
     try:

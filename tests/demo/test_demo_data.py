@@ -41,8 +41,9 @@ def test_one_expression_in_eight_is_held_out() -> None:
 
 
 def test_written_sets_are_distinct_disjoint_and_right(tmp_path: Path) -> None:
-    files = write_data(tmp_path / "new" / "data", Difficulty(), num_train=400, num_heldout=100, seed=3)
-    train, held_out = problems_in(files.train), problems_in(files.heldout)
+    directory = tmp_path / "new" / "data"
+    write_data(directory, Difficulty(), num_train=400, num_heldout=100, seed=3)
+    train, held_out = problems_in(directory / "train.jsonl"), problems_in(directory / "heldout.jsonl")
     assert (len(train), len(held_out)) == (400, 100)
     prompts = [problem.prompt for problem in train + held_out]
     assert len(set(prompts)) == len(prompts)
@@ -54,16 +55,16 @@ def test_written_sets_are_distinct_disjoint_and_right(tmp_path: Path) -> None:
 
 
 def test_equal_seeds_write_equal_files_and_other_seeds_others(tmp_path: Path) -> None:
-    texts = [
-        write_data(tmp_path / str(index), Difficulty(), 50, 10, seed).train.read_text()
-        for index, seed in enumerate((1, 1, 2))
-    ]
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_data(tmp_path / name, Difficulty(), 50, 10, seed)
+    texts = [(tmp_path / name / "train.jsonl").read_text() for name in ("a", "b", "c")]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_held_out_problems_do_not_depend_on_the_number_of_train_problems(tmp_path: Path) -> None:
-    few = write_data(tmp_path / "few", Difficulty(), 5, 20, seed=1).heldout.read_text()
-    many = write_data(tmp_path / "many", Difficulty(), 50, 20, seed=1).heldout.read_text()
+    for name, num_train in (("few", 5), ("many", 50)):
+        write_data(tmp_path / name, Difficulty(), num_train, 20, seed=1)
+    few, many = ((tmp_path / name / "heldout.jsonl").read_text() for name in ("few", "many"))
     assert few == many
 
 

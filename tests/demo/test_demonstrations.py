@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.demo.demonstrations import NO_NOISE, Noise, demonstrate
+from services.demo.demonstrations import Noise, demonstrate
 from services.demo.difficulty import Difficulty
 from services.demo.expressions import Expression, evaluate, generate, parse
 from services.demo.tokenizer import build_tokenizer
 
 MODULUS = 7
+NO_NOISE = Noise(naive=0.0, sloppy=0.0, slip=0.0, skip=0.0)
 
 
 def steps_of(answer: str) -> list[str]:

@@ -129,7 +129,8 @@ def _load_problems(
     num_problems = config.evaluation.problems
     paths = (arguments.data,) if arguments.data else config.held_out
     if not paths:
-        paths = (write_data(folder, Difficulty(), 1, num_problems, arguments.seed).heldout,)
+        write_data(folder, Difficulty(), 1, num_problems, arguments.seed)
+        paths = (folder / "heldout.jsonl",)
     limits = read_limits(arguments.model, growth.max_tokens)
     encode = load_prompt_encoder(arguments.model, config.chat_template_kwargs)
     return read_problems(paths, encode, limits, num_problems).problems

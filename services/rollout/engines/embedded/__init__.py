@@ -1,7 +1,7 @@
 """A small CPU engine over transformers models: continuous batching, a radix prefix cache, live weights."""
 
+from services.rollout.engines.embedded.batch import EmbeddedSettings
 from services.rollout.engines.embedded.engine import EmbeddedEngine
 from services.rollout.engines.embedded.metrics import EmbeddedCounters
-from services.rollout.engines.embedded.settings import EmbeddedSettings
 
 __all__ = ["EmbeddedCounters", "EmbeddedEngine", "EmbeddedSettings"]

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from services.rollout.engines.embedded.kv import KVPool, RowKV
@@ -9,7 +10,6 @@ from services.rollout.engines.embedded.metrics import EmbeddedCounters
 from services.rollout.engines.embedded.model import PolicyModel
 from services.rollout.engines.embedded.radix import RadixTree
 from services.rollout.engines.embedded.row import Row
-from services.rollout.engines.embedded.settings import EmbeddedSettings
 from services.rollout.engines.embedded.token_sampling import sample_tokens
 from services.rollout.engines.engine import Completion
 from shared.tree.draw import WeightVersion
@@ -17,6 +17,21 @@ from shared.tree.draw import WeightVersion
 WORTH_WAITING_TOKENS = 32
 """A request waits one pass for the same prompt of another if that saves it so many tokens, or all it needs; fewer are
 not worth the wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSettings:
+    """Bounds: requests decoded together, requests that may wait, memory of the prefix cache, tokens of a prefill pass.
+
+    `context_length` lowers the model's own. `trace` costs half a second at the first load and makes decodes faster.
+    """
+
+    max_running_requests: int = 64
+    max_waiting: int = 4096
+    cache_bytes: int = 256 * 2**20
+    prefill_tokens: int = 2048
+    context_length: int | None = None
+    trace: bool = True
 
 
 class DecodeBatch:

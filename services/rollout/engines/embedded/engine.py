@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.rollout.engines.embedded.batch import DecodeBatch
+from services.rollout.engines.embedded.batch import DecodeBatch, EmbeddedSettings
 from services.rollout.engines.embedded.metrics import EmbeddedCounters
 from services.rollout.engines.embedded.model import PolicyModel, load_model
 from services.rollout.engines.embedded.row import Row
-from services.rollout.engines.embedded.settings import EmbeddedSettings
 from services.rollout.engines.engine import Completion, EngineLimits, Request
 from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.runtime.logs import event_logger

@@ -1,15 +1,13 @@
 """A policy bundle on the disk, checked before SGLang loads it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from services.rollout.engines.sglang.nonfinite import refuse_nonfinite
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion
-from shared.weights import TensorShape, require_same_tensors, tensor_shapes
+from shared.weights import TensorShape, read_json_object, require_same_tensors, tensor_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class Bundle:
     def read(cls, directory: Path, version: WeightVersion) -> "Bundle":
         """InvalidInput for a bundle that no server should load. Blocking: reads all weights once."""
         directory = directory.resolve()
-        config = _config(directory)
+        config = read_json_object(directory / "config.json")
         text_config = config.get("text_config", config)
         vocab_size = text_config.get("vocab_size") if isinstance(text_config, dict) else None
         if not isinstance(vocab_size, int) or vocab_size < 1:
@@ -42,14 +40,3 @@ class Bundle:
                 f"vocab_size is {new.vocab_size}, that of the served model {self.vocab_size}: a run has one model"
             )
         require_same_tensors(self.shapes, new.shapes)
-
-
-def _config(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise InvalidInput(f"{path} is not a JSON object")
-    return config

@@ -73,10 +73,6 @@ class SglangSeries(Collector):
             if family.name.startswith("sglang:")
         )
 
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: the series are unknown until the server runs."""
-        return iter(())
-
     def collect(self) -> Iterator[Metric]:
         """The server's own series."""
         return iter(self._families)
