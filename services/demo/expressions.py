@@ -27,12 +27,10 @@ class Expression:
 
     @property
     def length(self) -> int:
-        """The count of its numbers."""
         return len(self.numbers)
 
 
 def generate(rng: random.Random, difficulty: Difficulty) -> Expression:
-    """A random expression."""
     length = rng.choice(difficulty.lengths)
     numbers = tuple(rng.randrange(difficulty.modulus) for _ in range(length))
     operators = rng.choices(difficulty.operators, difficulty.operator_weights, k=length - 1)

@@ -13,8 +13,6 @@ _MAX_TRIES = 1000  # with one in eight held out, all of these miss with probabil
 
 
 class Split(StrEnum):
-    """One of the two sets of expressions."""
-
     TRAIN = "train"
     HELD_OUT = "heldout"
 

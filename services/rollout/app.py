@@ -57,7 +57,6 @@ class OnDemandTrees:
             self.trees_in_flight -= 1
 
     async def task(self, request: GrowRequest) -> Task:
-        """The task that a request describes."""
         prompt = request.messages or request.prompt or ""
         prompt_ids = request.prompt_ids or await self._policy.encode(prompt, request.chat_template_kwargs)
         if not prompt_ids:
@@ -112,7 +111,6 @@ class OnDemandTrees:
 
 
 def build_router(trees: OnDemandTrees, policy: PolicyReceiver, replica: str) -> APIRouter:
-    """The service's routes."""
     router = APIRouter()
 
     @router.post("/v1/trees", response_model=TreeGrown)

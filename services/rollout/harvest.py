@@ -50,7 +50,6 @@ class Harvest:
 
     @property
     def trees_in_flight(self) -> int:
-        """Trees that are growing for the stream now."""
         return len(self._growing)
 
     def loops(self) -> tuple[Periodic, ...]:

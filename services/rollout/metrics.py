@@ -14,8 +14,6 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 
 
 class TreeResult(StrEnum):
-    """How a tree ended."""
-
     GROWN = "grown"
     DISCARDED = "discarded"
     """Too few of its leaves had a verdict (METHOD, Ends)."""
@@ -47,8 +45,6 @@ class VerdictResult(StrEnum):
 
 
 class VerifierFailure(StrEnum):
-    """How a request to the verifier failed."""
-
     UNREACHABLE = "unreachable"
     TIMED_OUT = "timed_out"
     REFUSED = "refused"
@@ -56,8 +52,6 @@ class VerifierFailure(StrEnum):
 
 
 class LoadResult(StrEnum):
-    """How the load of a version ended."""
-
     LOADED = "loaded"
     REFUSED = "refused"
 
@@ -104,7 +98,6 @@ class RolloutMetrics:
         self.mixed = counter(named("mixed_trees_total"), "Trees whose rewards are not all equal (Eff-Rate's numerator)")
 
     def record_tree(self, tree: ScoredTree, figures: TreeFigures) -> None:
-        """Counts a finished tree: its draws, tokens, prefix reuse and figures."""
         usage = tree.usage
         self.trees.labels(TreeResult.GROWN).inc()
         for draw in tree.draws:
@@ -123,7 +116,6 @@ class RolloutMetrics:
         self.trees.labels(TreeResult.DISCARDED if is_discarded else TreeResult.FAILED).inc()
 
     def record_load(self, version: WeightVersion, seconds: float) -> None:
-        """Counts a version that is now served."""
         self.weight_loads.labels(LoadResult.LOADED).inc()
         self.weight_load_seconds.observe(seconds)
         self.generation.set(version.generation)

@@ -160,7 +160,6 @@ def _build_engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:
 
 
 def build(config: RolloutConfig) -> FastAPI:
-    """The service's app."""
     return RolloutService(config).app
 
 

@@ -52,12 +52,10 @@ class Drain:
         return self._num_requests
 
     def request_started(self) -> None:
-        """Counts a request in."""
         self._num_requests += 1
         self._idle.clear()
 
     def request_ended(self) -> None:
-        """Counts a request out."""
         self._num_requests -= 1
         if self._num_requests == 0:
             self._idle.set()

@@ -22,8 +22,6 @@ _BEARER = re.compile(r"(?i)\b(bearer)\s+\S+")
 
 
 class EventLogger:
-    """Logs events by name, with fields."""
-
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
@@ -84,7 +82,6 @@ class JsonFormatter(logging.Formatter):
         self._secrets = spellings(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of one record."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -24,7 +24,6 @@ class Backoff:
             raise ValueError(f"0 < first_seconds <= most_seconds: {self.first_seconds}, {self.most_seconds}")
 
     def pause_seconds(self, num_failures: int) -> float:
-        """The pause after `num_failures` in a row."""
         return float(min(self.first_seconds * 2 ** min(num_failures - 1, 30), self.most_seconds))
 
 

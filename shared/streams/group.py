@@ -33,8 +33,6 @@ return #ARGV - 1
 
 
 class Entry(NamedTuple):
-    """One entry of a stream."""
-
     id: str
     fields: dict[bytes, bytes]
 

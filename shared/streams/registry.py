@@ -28,8 +28,6 @@ return out
 
 
 class ReplicaRegistry:
-    """The run's live replicas."""
-
     def __init__(self, connection: Connection, keys: RunKeys) -> None:
         self._connection = connection
         self._keys = keys
@@ -40,7 +38,6 @@ class ReplicaRegistry:
         await self._connection.script(_ANNOUNCE, keys, [info.name, info.model_dump_json(), int(ttl_seconds * 1000)])
 
     async def withdraw(self, name: str) -> None:
-        """Removes this replica at once."""
         await self._connection.script(_WITHDRAW, [self._keys.replicas, self._keys.replica(name)], [name])
 
     async def live(self) -> list[ReplicaInfo]:

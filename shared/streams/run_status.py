@@ -39,7 +39,6 @@ class RunStatusKeys:
         await self._connection.command("SET", self._keys.stop, "1")
 
     async def is_stop_requested(self) -> bool:
-        """Whether the run was asked to stop."""
         return bool(await self._connection.command("EXISTS", self._keys.stop))
 
     async def clear_stop(self) -> None:

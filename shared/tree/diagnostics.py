@@ -44,8 +44,10 @@ class TreeFigures:
     """The figures of trees as means that add (METHOD, Diagnostics); `merge` adds those of many trees."""
 
     rewards: Mean = Mean()
+    """Over the trajectories that count."""
     root_values: Mean = Mean()
     mixed: Mean = Mean()
+    """Eff-Rate: the share of trees whose rewards differ."""
     fork_scores: Mean = Mean()
     covariances: Mean = Mean()
     truncated: Mean = Mean()
@@ -66,11 +68,6 @@ class TreeFigures:
         return int(self.mixed.total)
 
     @property
-    def trajectories(self) -> int:
-        """How many draws count."""
-        return self.rewards.count
-
-    @property
     def avg_rate(self) -> float | None:
         """Avg-Rate: mean reward of leaves; biased on trees."""
         return self.rewards.value
@@ -81,11 +78,6 @@ class TreeFigures:
         return self.root_values.value
 
     @property
-    def eff_rate(self) -> float | None:
-        """Eff-Rate: share of trees whose rewards are not all equal."""
-        return self.mixed.value
-
-    @property
     def ib_score(self) -> float | None:
         """IB-Score: mean J over the nodes with at least two draws."""
         return self.fork_scores.value
@@ -94,11 +86,6 @@ class TreeFigures:
     def cov_eta(self) -> float | None:
         """Balance: mean Cov(η₁, η₂) over the nodes of at least two draws whose values differ."""
         return self.covariances.value
-
-    @property
-    def cov_eta_nodes(self) -> int:
-        """How many such nodes."""
-        return self.covariances.count
 
 
 def with_lengths(figures: TreeFigures, draws: Sequence[Draw]) -> TreeFigures:

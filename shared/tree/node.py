@@ -50,11 +50,6 @@ class Tree:
     """None for a draw that does not count."""
 
     @property
-    def leaves(self) -> tuple[int, ...]:
-        """The ids of the nodes that have a reward."""
-        return tuple(node_id for node_id, node in enumerate(self.nodes) if node.reward is not None)
-
-    @property
     def rewards(self) -> tuple[float, ...]:
         """{R}: the rewards of the trajectories that count, in the order of their draws."""
         return tuple(reward for draw in self.draws if (reward := draw.counted_reward) is not None)
@@ -79,13 +74,6 @@ class Tree:
         if node.draw is None:
             return ()
         return _segment(self.draws, node.draw, node.start, node.end, lambda draw: draw.token_ids)
-
-    def logprobs(self, node_id: int) -> tuple[float, ...]:
-        """The log-probabilities of the node's tokens; none at the root."""
-        node = self.nodes[node_id]
-        if node.draw is None:
-            return ()
-        return _segment(self.draws, node.draw, node.start, node.end, lambda draw: draw.logprobs)
 
     def mean_over_draws(self, of_node: Sequence[float]) -> tuple[float | None, ...]:
         """1/n Σ_c x(c) of every node, over the n draws c that continue it; None at leaves."""

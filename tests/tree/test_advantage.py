@@ -168,7 +168,8 @@ def test_leaves_weighed_by_draws_give_the_backed_up_root(draws: tuple[Draw, ...]
     tree = build_tree(draws, merge)
     assume(tree.rewards)
     weights, num_leaves = node_weights(tree, NodeWeight.DRAWS), tree.nodes[0].num_leaves
-    rewards = [(weights[leaf] / num_leaves, tree.nodes[leaf].reward or 0.0) for leaf in tree.leaves]
+    leaves = [(weight, node.reward) for weight, node in zip(weights, tree.nodes, strict=True)]
+    rewards = [(weight / num_leaves, reward) for weight, reward in leaves if reward is not None]
     assert sum(share for share, _ in rewards) == pytest.approx(1.0)
     backed_up = node_values(tree, ValueEstimator.BACKUP)[0]
     assert sum(share * reward for share, reward in rewards) == pytest.approx(backed_up)

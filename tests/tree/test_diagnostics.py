@@ -38,11 +38,11 @@ def test_figures_are_as_defined(draws: tuple[Draw, ...], merged: bool, chosen: I
             covs.append(covariance(eta1, eta2) * (len(draws_of) - 1) / len(draws_of))
     assert figures.ib_score == mean([scores[s] for s in forks])
     assert figures.cov_eta == mean(covs)
-    assert figures.cov_eta_nodes == len(covs)
+    assert figures.covariances.count == len(covs)
     assert figures.avg_rate == mean(slow.reward)
     assert figures.root_value == mean(slow.reward[:2])
-    assert figures.eff_rate == float(len(set(slow.reward)) > 1)
-    assert (figures.trees, figures.trajectories) == (1, len(draws))
+    assert figures.mixed.value == float(len(set(slow.reward)) > 1)
+    assert (figures.trees, figures.rewards.count) == (1, len(draws))
 
 
 @given(st.tuples(*[records(unjudged=True)] * 3))
@@ -64,15 +64,15 @@ def test_means_are_over_trees_and_over_their_nodes() -> None:
     mixed = build_tree([draw([A, EOS], 1.0), draw([B, EOS], 0.0)])
     solved = build_tree([draw([A, EOS], 1.0)])
     both = merge(diagnose(tree, IBSettings(), 2) for tree in (mixed, solved))
-    assert (both.trees, both.mixed_trees, both.trajectories) == (2, 1, 3)
-    assert (both.eff_rate, both.root_value, both.avg_rate) == (0.5, 0.75, pytest.approx(2 / 3))
-    assert both.cov_eta_nodes == 1
+    assert (both.trees, both.mixed_trees, both.rewards.count) == (2, 1, 3)
+    assert (both.mixed.value, both.root_value, both.avg_rate) == (0.5, 0.75, pytest.approx(2 / 3))
+    assert both.covariances.count == 1
 
 
 def test_a_tree_without_verdicts_has_no_figures() -> None:
     figures = diagnose(build_tree([draw([A, EOS], None)]), IBSettings(), 1)
     assert figures == TreeFigures()
-    assert (figures.avg_rate, figures.root_value, figures.eff_rate, figures.ib_score, figures.cov_eta) == (None,) * 5
+    assert (figures.avg_rate, figures.root_value, figures.mixed.value, figures.ib_score, figures.cov_eta) == (None,) * 5
 
 
 def test_eta_pairs_are_of_draws_that_have_rivals() -> None:

@@ -60,7 +60,6 @@ class LossReport:
 
 
 def new_model(seed: int) -> Qwen3ForCausalLM:
-    """The untrained model."""
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(model_config())
     model.generation_config = generation_config()

@@ -31,18 +31,18 @@ def sampling_figures(figures: TreeFigures, usage: TreeUsage, seconds: float) -> 
     return SamplingFigures(
         root_value=figures.root_value,
         avg_rate=figures.avg_rate,
-        eff_rate=figures.eff_rate,
+        eff_rate=figures.mixed.value,
         ib_score=figures.ib_score,
         cov_eta=figures.cov_eta,
-        cov_eta_nodes=figures.cov_eta_nodes,
-        trajectories_per_1k_tokens=_share(1000 * figures.trajectories, usage.generated_tokens),
+        cov_eta_nodes=figures.covariances.count,
+        trajectories_per_1k_tokens=_share(1000 * figures.rewards.count, usage.generated_tokens),
         cache_hit_share=_share(usage.cached_tokens, usage.prompt_tokens),
         tokens_per_second=_share(usage.generated_tokens, seconds),
         truncated_share=figures.truncated.value,
         answer_tokens=figures.answer_tokens.value,
         answer_tokens_max=figures.longest_answer or None,
         trees=figures.trees,
-        trajectories=figures.trajectories,
+        trajectories=figures.rewards.count,
         generated_tokens=usage.generated_tokens,
     )
 

@@ -31,12 +31,10 @@ class Key:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
         return self.path.rpartition(".")[2]
 
     @property
     def is_required(self) -> bool:
-        """Whether it has no default."""
         return self.default is PydanticUndefined
 
 

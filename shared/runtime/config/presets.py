@@ -16,7 +16,6 @@ _FOLDERS = (_ROOT / "deploy" / "config", _ROOT / "services" / "presets")
 
 
 def preset_names() -> list[str]:
-    """The names of the presets that come with ibtpo."""
     return sorted(path.stem for folder in _FOLDERS if folder.is_dir() for path in folder.glob("*.toml"))
 
 

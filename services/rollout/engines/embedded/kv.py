@@ -45,7 +45,6 @@ class RowKV:
         return self.kv_MRHTD.shape[3]
 
     def reserve(self, length: int) -> None:
-        """Makes room for rows of `length` tokens."""
         if length > self.time:
             old_MRHTD, old_time = self.kv_MRHTD, self.time
             self.kv_MRHTD = self._allocate(max(length, 2 * old_time))

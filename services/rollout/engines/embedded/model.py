@@ -44,7 +44,6 @@ class PolicyModel:
 
     @property
     def is_traced(self) -> bool:
-        """Whether decodes run as a trace."""
         return not isinstance(self._decode_pass, EagerPass)
 
     def trace(self) -> None:

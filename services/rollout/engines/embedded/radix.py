@@ -38,7 +38,6 @@ class RadixTree:
 
     @property
     def num_cached(self) -> int:
-        """Tokens in the tree."""
         return self.num_slots - len(self._free)
 
     def match(self, token_ids: tuple[int, ...]) -> tuple[RadixNode, list[int]]:
@@ -68,7 +67,6 @@ class RadixTree:
             ancestor.pins += 1
 
     def unpin(self, node: RadixNode) -> None:
-        """Undoes one `pin`."""
         for ancestor in self._path(node):
             ancestor.pins -= 1
 

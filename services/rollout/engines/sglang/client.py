@@ -94,7 +94,6 @@ class SglangClient:
         return wire.parse_object(await self._request("server_info", _INFO_SECONDS, "GET", "/server_info"))
 
     async def check_release(self) -> None:
-        """Unavailable unless the server's release is known to work."""
         check_release((await self.server_info()).get("version"))
 
     async def check_listening(self, seconds: float) -> None:

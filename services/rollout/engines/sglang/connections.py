@@ -26,21 +26,16 @@ OnPiece = Callable[[bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete HTTP answer."""
-
     status: int
     body: bytes
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is a 2xx."""
         return 200 <= self.status < 300
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The server's host and port."""
-
     host: str
     port: int
     is_tls: bool

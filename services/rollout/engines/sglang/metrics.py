@@ -13,8 +13,6 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 
 
 class StartCause(StrEnum):
-    """Why the server was started."""
-
     FIRST = "first"
     LOST = "lost"
     """It exited, hung, or served weights that were not loaded from here."""
@@ -23,8 +21,6 @@ class StartCause(StrEnum):
 
 
 class RequestResult(StrEnum):
-    """How one try of a completion ended."""
-
     DONE = "done"
     FAILED = "failed"
     """Refused, or the answer cannot be read."""
@@ -35,8 +31,6 @@ class RequestResult(StrEnum):
 
 
 class SglangMetrics:
-    """One set per engine, in the replica's registry."""
-
     def __init__(self, registry: CollectorRegistry) -> None:
         self.up = Gauge("ibtpo_rollout_engine_up", "Whether the engine's server serves now", registry=registry)
         self.starts = preset_counter(
@@ -74,7 +68,6 @@ class SglangSeries(Collector):
         )
 
     def collect(self) -> Iterator[Metric]:
-        """The server's own series."""
         return iter(self._families)
 
 

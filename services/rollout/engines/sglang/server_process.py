@@ -60,7 +60,6 @@ class ServerProcess:
 
     @property
     def has_exited(self) -> bool:
-        """Whether the leading process has ended."""
         return self._process.returncode is not None
 
     async def wait(self) -> str:
@@ -71,7 +70,6 @@ class ServerProcess:
         return describe_exit(code)
 
     def last_output(self) -> str:
-        """The last lines that it wrote."""
         return "\n".join(self._lines)
 
     def note_shared_files(self) -> None:

@@ -58,7 +58,6 @@ class Supervisor:
         return self._limits
 
     def check_open(self) -> None:
-        """Raises Unavailable once the supervisor is closed."""
         if self._is_closed:
             raise Unavailable("the engine is closed: ask another replica")
 

@@ -148,7 +148,6 @@ def _spans(entries: Sequence[Mapping[str, Any]], num_tokens: int) -> tuple[Versi
 
 
 def error_for_status(status: int, body: bytes) -> IbtpoError:
-    """Our error for an error status."""
     message = f"SGLang answered {status}: {read_message(body)}"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Overloaded(message)
