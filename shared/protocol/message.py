@@ -36,13 +36,11 @@ def _check_portable(value: Any, depth: int = 0) -> Any:
     match value:
         case str():
             _check_text(value)
-        case bool() | None:
-            pass
         case int() if not -(2**63) <= value < 2**63:
             raise ValueError("an integer beyond 64 bits; give it as text")
         case float() if not isfinite(value):
             raise ValueError(f"{value} is no number in JSON; give it as text")
-        case int() | float():
+        case None | int() | float():
             pass
         case list():
             for item in value:

@@ -29,7 +29,8 @@ class Drain:
         self.begun = asyncio.Event()
         self.hurry = asyncio.Event()
         self.exit_code: int = ExitCode.DONE
-        self._num_requests = 0
+        self.num_requests = 0
+        """Requests in flight, without probes."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._finishers: list[Callable[[], Awaitable[None]]] = []
@@ -46,18 +47,13 @@ class Drain:
         """Awaits `finish` within the grace once the drain has begun (release claims, finish trees)."""
         self._finishers.append(finish)
 
-    @property
-    def num_requests(self) -> int:
-        """Requests in flight, without probes."""
-        return self._num_requests
-
     def request_started(self) -> None:
-        self._num_requests += 1
+        self.num_requests += 1
         self._idle.clear()
 
     def request_ended(self) -> None:
-        self._num_requests -= 1
-        if self._num_requests == 0:
+        self.num_requests -= 1
+        if self.num_requests == 0:
             self._idle.set()
 
     async def finish(self, grace_seconds: float) -> int:
@@ -67,7 +63,7 @@ class Drain:
             await asyncio.wait({finishing, hurry}, timeout=grace_seconds, return_when=asyncio.FIRST_COMPLETED)
             if finishing.done():
                 return self.exit_code
-            log.warning("grace_exceeded", grace_seconds=grace_seconds, requests_in_flight=self._num_requests)
+            log.warning("grace_exceeded", grace_seconds=grace_seconds, requests_in_flight=self.num_requests)
             return ExitCode.GRACE_EXCEEDED
         finally:
             await cancel([hurry, finishing])

@@ -4,6 +4,7 @@ Shapes: B rows of a batch, T tokens, V vocabulary.
 """
 
 import random
+from itertools import chain
 
 import torch
 from tokenizers import Tokenizer
@@ -23,15 +24,12 @@ def measure(
     model: Qwen3ForCausalLM, tokenizer: Tokenizer, lengths: tuple[int, ...], num_problems: int, seed: int
 ) -> dict[str, Accuracy]:
     """The accuracy at each length, then over all of them; `num_problems` of each length, 8 answers, temperature 1."""
-    rewards_of_length = {
-        length: grade_samples(model, tokenizer, Difficulty(lengths=(length,)), num_problems, seed) for length in lengths
+    groups = {
+        f"length {length}": grade_samples(model, tokenizer, Difficulty(lengths=(length,)), num_problems, seed)
+        for length in lengths
     }
-    groups = {f"length {length}": rewards for length, rewards in rewards_of_length.items()}
-    groups["lengths " + " and ".join(map(str, lengths))] = [
-        rewards for of_length in rewards_of_length.values() for rewards in of_length
-    ]
-    accuracies = {name: measure_accuracy(rewards) for name, rewards in groups.items()}
-    return {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
+    groups["lengths " + " and ".join(map(str, lengths))] = list(chain.from_iterable(groups.values()))
+    return {name: accuracy for name, rewards in groups.items() if (accuracy := measure_accuracy(rewards))}
 
 
 def grade_samples(

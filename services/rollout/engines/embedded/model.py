@@ -18,7 +18,7 @@ from services.rollout.engines.embedded.forward import EagerPass, ForwardPass, tr
 from services.rollout.engines.embedded.kv import KVShape, RowKV
 from services.rollout.engines.engine import EngineLimits
 from shared.errors import InvalidInput
-from shared.weights import ContextBounds
+from shared.weights import ContextBounds, TensorShape, require_same_tensors
 
 PROBE_TOKENS = 12
 PROBE_TOLERANCE = 1e-3
@@ -54,13 +54,7 @@ class PolicyModel:
 
     def check_successor(self, new: "PolicyModel") -> None:
         """Raises InvalidInput unless `new` is the same model with other weights: it must serve the same requests."""
-        old_shapes, new_shapes = _weight_shapes(self._model), _weight_shapes(new._model)
-        for name in sorted(old_shapes.keys() | new_shapes.keys()):
-            old_shape, new_shape = old_shapes.get(name), new_shapes.get(name)
-            if old_shape != new_shape:
-                raise InvalidInput(
-                    f"{name} has shape {new_shape}, the model that is served {old_shape}: one run, one model"
-                )
+        require_same_tensors(_shapes(self._model), _shapes(new._model))
         if (new.limits, new.kv_shape) != (self.limits, self.kv_shape):
             raise InvalidInput(f"{new.limits}, served are {self.limits}: one run, one model")
 
@@ -130,8 +124,8 @@ def _context_length(config: PreTrainedConfig, wanted: int | None) -> int:
     return length
 
 
-def _weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+def _shapes(model: PreTrainedModel) -> dict[str, TensorShape]:
+    return {name: TensorShape(str(weight.dtype), tuple(weight.shape)) for name, weight in model.state_dict().items()}
 
 
 def _computation(model: PreTrainedModel) -> dict[str, Any]:

@@ -212,8 +212,9 @@ class Supervisor:
         await running.client.check_generating(_CHECK_SECONDS)
         expected = self.running
         reported = (await running.client.model_info()).get("weight_version")
-        is_unchanged = expected is not None and expected is self.running and not self._changing.locked()
-        if is_unchanged and expected is not None and reported != str(expected.bundle.version):
+        if expected is None or expected is not self.running or self._changing.locked():
+            return  # replaced meanwhile
+        if reported != str(expected.bundle.version):
             raise UnexpectedAnswer(f"the server reports weights {reported!r}, not {expected.bundle.version}")
 
     def _mark_lost(self, running: RunningServer, reason: str) -> None:

@@ -28,10 +28,7 @@ def check_request(request: Request, limits: EngineLimits) -> None:
     limits.check(request)
     if any(not 0 <= token < limits.vocab_size for token in request.stop_ids):
         raise InvalidInput(f"stop ids {sorted(request.stop_ids)} exceed the vocabulary [0, {limits.vocab_size})")
-    _check_sampling(request.sampling)
-
-
-def _check_sampling(sampling: Sampling) -> None:
+    sampling = request.sampling
     if 0 < sampling.temperature < GREEDY_BELOW:
         raise InvalidInput(
             f"SGLang samples greedily at temperature {sampling.temperature}: use 0, or at least {GREEDY_BELOW}"
