@@ -123,20 +123,22 @@ class RewardBatcher:
     async def _judge(self, batch: list[_Pending]) -> None:
         """Repeats a failed request for the answers it left open, until their last deadline: judging is idempotent."""
         deadline = max(pending.deadline for pending in batch)
-        while (seconds_left := deadline - time.monotonic()) > 0 and (batch := _unresolved(batch)):
-            try:
-                await self._request(batch, seconds_left)
-            except IbtpoError as error:
-                self._last_succeeded = False
-                self._metrics.verifier_failures.labels(_FAILURE_OF.get(type(error), VerifierFailure.REFUSED)).inc()
-                if error.status < 500 and not isinstance(error, Overloaded):  # no retry can succeed
-                    await self._judge_halves(batch, error)
-                    return
-                for pending in batch:
-                    pending.last_failure = f": {error}"
-                await asyncio.sleep(min(_RETRY_SECONDS, seconds_left))
-        for pending in batch:
-            pending.resolve(NoVerdict(f"none came in time{pending.last_failure}"))
+        try:
+            while (seconds_left := deadline - time.monotonic()) > 0 and (batch := _unresolved(batch)):
+                try:
+                    await self._request(batch, seconds_left)
+                except IbtpoError as error:
+                    self._last_succeeded = False
+                    self._metrics.verifier_failures.labels(_FAILURE_OF.get(type(error), VerifierFailure.REFUSED)).inc()
+                    if error.status < 500 and not isinstance(error, Overloaded):  # no retry can succeed
+                        await self._judge_halves(batch, error)
+                        return
+                    for pending in batch:
+                        pending.last_failure = f": {error}"
+                    await asyncio.sleep(min(_RETRY_SECONDS, seconds_left))
+        finally:  # also where the replica ends meanwhile
+            for pending in batch:
+                pending.resolve(NoVerdict(f"none came in time{pending.last_failure}"))
 
     async def _judge_halves(self, batch: list[_Pending], error: IbtpoError) -> None:
         """Isolates the answer that had its batch refused, so that the others get their rewards."""

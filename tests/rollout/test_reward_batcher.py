@@ -16,6 +16,7 @@ from shared.clients import VerifierClient
 from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
 from shared.runtime.client import http_client
 from tests.serving import serve_router
+from tests.waiting import wait_until_async
 
 
 @dataclass
@@ -135,6 +136,16 @@ async def test_an_answer_does_not_wait_for_a_slow_neighbour() -> None:
         judge.slow_may_end.set()
         assert await slow == 0.0
     assert judge.batches == [2]
+
+
+async def test_an_answer_in_flight_does_not_outwait_the_replica() -> None:
+    judge = Judge()
+    async with client_of(judge) as client:
+        asked = asyncio.create_task(no_verdict(client, "slow"))
+        await wait_until_async(lambda: judge.batches, 5)
+        await client.__aexit__()
+        assert "none came in time" in str(await asyncio.wait_for(asked, 5))
+        judge.slow_may_end.set()
 
 
 async def test_only_what_a_broken_connection_left_open_is_asked_again() -> None:
