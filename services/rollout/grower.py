@@ -70,7 +70,8 @@ class TreeGrower:
             if not branches:
                 break
             if on_event is not None:
-                on_event(_describe_branches(round_number, branches))
+                chosen = tuple((branch.parent, branch.cut, branch.count) for branch in branches)
+                on_event(BranchesChosen(round=round_number, branches=chosen))
         return self._finish(growth)
 
     async def _draw(self, growth: _Growth, branches: tuple[Branch, ...]) -> list[Draw]:
@@ -168,10 +169,6 @@ def _too_few_verdicts(growth: _Growth, unjudged: int) -> IbtpoError:
     if 2 * len(refused) > num_draws:
         return InvalidInput(f"{len(refused)} of {num_draws} draws cannot be judged: {refused[-1]}")
     return TooFewVerdicts(f"{unjudged} of {num_draws} draws have no verdict: {growth.missing_verdicts[-1]}")
-
-
-def _describe_branches(round_number: int, branches: tuple[Branch, ...]) -> BranchesChosen:
-    return BranchesChosen(round=round_number, branches=tuple((b.parent, b.cut, b.count) for b in branches))
 
 
 def _describe_draw(index: int, draw: Draw, vocabulary: Vocabulary) -> DrawGrown:

@@ -2,34 +2,23 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 
-class Exposition:
-    """The text of /metrics. `run` becomes a label of every series, so that two runs are never added up; a service that
-    works for any run has none."""
+class Exposition(Collector):
+    """`run` becomes a label of every series, so that two runs are never added up; a service that works for any run has
+    none."""
 
     def __init__(self, registry: CollectorRegistry, run: str | None) -> None:
-        self._shown = CollectorRegistry()
-        self._shown.register(_OfRun(registry, run))
-
-    def text(self) -> bytes:
-        """In Prometheus' format."""
-        return generate_latest(self._shown)
-
-
-class _OfRun(Collector):
-    def __init__(self, registry: CollectorRegistry, run: str | None) -> None:
-        self._registry = registry
-        # reads /proc; where there is none, it has no series
-        self._process = ProcessCollector(registry=None)
+        # the second reads /proc; where there is none, it has no series
+        self._sources: tuple[Collector, ...] = (registry, ProcessCollector(registry=None))
         self._labels = {} if run is None else {"run": run}
 
     def collect(self) -> Iterator[Metric]:
         """Copies: a collector may keep what it gives."""
-        for source in (self._registry, self._process):
+        for source in self._sources:
             for metric in source.collect():
                 labelled = Metric(metric.name, metric.documentation, metric.type, metric.unit)
                 labelled.samples = [

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import partialmethod
 from math import isfinite
 from urllib.parse import quote, quote_plus
 
@@ -26,20 +25,29 @@ class EventLogger:
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
-    def _log(self, level: int, event: str, /, *, with_traceback: bool = False, **fields: object) -> None:
+    def debug(self, event: str, **fields: object) -> None:
+        """Of use to a developer alone."""
+        self._log(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Something normal happened."""
+        self._log(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Something failed, and the service goes on by itself."""
+        self._log(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Something failed that needs a person."""
+        self._log(logging.ERROR, event, fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """An error, with the traceback of the exception that is being handled."""
+        self._log(logging.ERROR, event, fields, with_traceback=True)
+
+    def _log(self, level: int, event: str, fields: dict[str, object], *, with_traceback: bool = False) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, event, extra={"fields": fields}, exc_info=with_traceback)
-
-    debug = partialmethod(_log, logging.DEBUG)
-    """Of use to a developer alone."""
-    info = partialmethod(_log, logging.INFO)
-    """Something normal happened."""
-    warning = partialmethod(_log, logging.WARNING)
-    """Something failed, and the service goes on by itself."""
-    error = partialmethod(_log, logging.ERROR)
-    """Something failed that needs a person."""
-    exception = partialmethod(_log, logging.ERROR, with_traceback=True)
-    """An error, with the traceback of the exception that is being handled."""
 
 
 def event_logger(name: str) -> EventLogger:
