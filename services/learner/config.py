@@ -93,7 +93,7 @@ class _Table(BaseModel):
 class OptimizerConfig(_Table):
     """AdamW, its learning rate over the run, and the limit on its gradients."""
 
-    lr: float = Field(5e-4, gt=0, description="Learning rate after the warm-up")
+    lr: float = Field(1e-6, gt=0, description="Learning rate after the warm-up")
     schedule: Schedule = Field(Schedule.CONSTANT, description="The learning rate after the warm-up")
     warmup_steps: int = Field(0, ge=0, description="Steps in which the learning rate rises from 0")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(

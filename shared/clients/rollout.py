@@ -38,7 +38,8 @@ class RolloutClient:
                 event = self._exchange.read(_EVENT, line)
                 on_event(event)
                 if isinstance(event, GrowthFailed):
-                    raise Unavailable(f"the tree could not be grown: {event.title}: {event.detail}")
+                    error = InvalidInput if event.title == InvalidInput.title else Unavailable
+                    raise error(f"the tree could not be grown: {event.detail}")
                 if isinstance(event, TreeGrown):
                     return self._unpack(event.tree)
         raise MalformedAnswer(f"{self._exchange.name} ended its answer before the tree was complete; see its log")

@@ -57,6 +57,9 @@ async def _serve_until_drained(
                 raise
             log.info("ended_while_starting")
             return ExitCode.INTERRUPTED
+        except (InvalidInput, Conflict) as error:
+            log.error("cannot_start", error=str(error))
+            return ExitCode.STARTUP_FAILED
         except Exception:
             log.exception("service_failed")
             return ExitCode.STARTUP_FAILED

@@ -84,7 +84,7 @@ async def test_a_failed_growth_is_unavailable_with_its_reason(
 ) -> None:
     client = RolloutClient(*served)
     await client.push_weights(snapshot(tmp_path, 1), 60)
-    with pytest.raises(Unavailable, match=r"could not be grown: invalid input: .*token id 1000000"):
+    with pytest.raises(InvalidInput, match=r"could not be grown: .*token id 1000000"):
         await client.watch(NO_TOKENS, 60, lambda event: None)
 
 

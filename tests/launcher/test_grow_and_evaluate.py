@@ -37,7 +37,8 @@ def make_tree(*rewards: float | None) -> ScoredTree:
 
 def test_answers_are_summarized_with_those_without_a_verdict_counted_apart() -> None:
     text = summarize_answers([make_tree(1, None), make_tree(0, 1), make_tree(None, None)], 2)
-    assert text == "avg@2 0.750 ± 0.250   pass@2 1.000   (2 problems, 2 tokens per answer, 3 not judged)"
+    shown = "2 problems, 2 tokens per answer, 0 of 6 cut at 64, 3 not judged"
+    assert text == f"avg@2 0.750 ± 0.250   pass@2 1.000   ({shown})"
 
 
 def test_an_evaluation_without_a_verdict_is_an_error() -> None:

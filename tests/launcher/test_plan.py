@@ -103,11 +103,30 @@ def test_a_finished_run_that_is_resumed_is_not_finished_any_more(tmp_path: Path)
 ROW = '{"id": "1", "prompt": "1+1=", "kind": "math", "answer_key": {"gold": "2"}}\n'
 
 
-@pytest.mark.parametrize("preset", ["demo", "grpo", "ibtpo-paper"])
+def test_a_method_has_no_budget_and_gets_the_demos_with_its_task(tmp_path: Path) -> None:
+    demo, grpo = (make_run_plan(tmp_path, RunRequest("mine", name, ())).learner for name in ("demo", "grpo"))
+    changed = {"advantage": grpo.advantage, "growth": demo.growth.model_copy(update={"sampler": grpo.growth.sampler})}
+    assert grpo == demo.model_copy(update=changed)
+    own = (f"learner.model={checkpoint_directory()}", "data=mine.jsonl")
+    with pytest.raises(InvalidInput, match="say when the run ends"):
+        make_run_plan(tmp_path, RunRequest("mine", "grpo", own))
+    plan = make_run_plan(tmp_path, RunRequest("mine", "grpo", (*own, "total_steps=5")))
+    assert (plan.learner.optimizer.lr, plan.learner.growth.max_tokens) == (1e-6, 64), "the keys' own defaults"
+
+
+def test_data_beside_the_demos_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"take a method .*launcher\.task=files"):
+        make_run_plan(tmp_path, RunRequest("mine", "demo", ("data=mine.jsonl",)))
+    begin(tmp_path, RunRequest("mine", "demo", ()))
+    with pytest.raises(InvalidInput, match="the task is demo"):
+        make_run_plan(tmp_path, RunRequest("mine", "", ("data=mine.jsonl",), StartMode.RESUME))
+
+
+@pytest.mark.parametrize("preset", ["grpo", "ibtpo-paper"])
 def test_a_preset_is_a_method_and_own_data_are_the_task(tmp_path: Path, preset: str) -> None:
     data = tmp_path / "mine.jsonl"
     data.write_text(ROW)
-    settings = (f"learner.model={checkpoint_directory()}", f"data={data}")
+    settings = (f"learner.model={checkpoint_directory()}", f"data={data}", "total_steps=5")
     plan = begin(tmp_path, RunRequest("mine", preset, settings))
     assert (plan.launcher.task, plan.learner.data, plan.learner.held_out) == ("files", (data,), ())
     assert not (plan.run.root / "data").exists()
@@ -143,11 +162,11 @@ def test_problems_that_cannot_be_used_are_refused_before_anything_is_written(
 ) -> None:
     data = tmp_path / "mine.jsonl"
     data.write_text(ROW + row)
-    settings = (f"learner.model={checkpoint_directory()}", f"data={data}")
+    settings = (f"learner.model={checkpoint_directory()}", f"data={data}", "total_steps=5")
     with pytest.raises(InvalidInput, match=message):
         begin(tmp_path, RunRequest("mine", "grpo", settings))
     with pytest.raises(InvalidInput, match="is no model directory"):
-        begin(tmp_path, RunRequest("mine", "grpo", ("learner.model=nowhere", f"data={data}")))
+        begin(tmp_path, RunRequest("mine", "grpo", ("learner.model=nowhere", *settings[1:])))
     assert not (tmp_path / "mine").exists()
 
 
@@ -190,7 +209,8 @@ def test_a_free_name_is_not_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_can_be_used(preset: str) -> None:
-    assert "[learner" in preview(preset, ("learner.model=models/mine", "learner.data=problems.jsonl"))
+    own = ("learner.model=models/mine", "learner.data=problems.jsonl", "total_steps=5", "launcher.task=files")
+    assert "[learner" in preview(preset, own)
 
 
 @pytest.mark.parametrize("sampler", ["ib", "independent", "random", "entropy", "fixed-width"])

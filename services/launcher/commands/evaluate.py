@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -12,11 +13,12 @@ from rich.progress import Progress
 
 from services.demo.data import write_data
 from services.demo.difficulty import Difficulty
-from services.launcher.processes.temporary_services import run_replicas
+from services.launcher.processes.temporary_services import run_replicas, run_verifier
 from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_limits
 from services.learner.config import LearnerConfig
 from services.learner.queue.problems import EncodedProblem, read_problems
-from shared.clients import RolloutClient
+from services.learner.queue.vetting import KeyVetting
+from shared.clients import RolloutClient, VerifierClient
 from shared.errors import IbtpoError, Unavailable
 from shared.protocol.grow import GrowRequest
 from shared.protocol.task import Growth
@@ -24,6 +26,7 @@ from shared.protocol.tree import ScoredTree
 from shared.runtime.client import http_client
 from shared.runtime.config import load_config
 from shared.tree.diagnostics import measure_accuracy
+from shared.tree.draw import Finish
 from shared.tree.expansion import IndependentSampler
 
 ANSWER_SECONDS = 600.0
@@ -52,7 +55,7 @@ class EvaluateArguments:
     def load(self) -> LearnerConfig:
         """How the run of this configuration evaluates."""
         data = str(self.data or "unused")
-        fixed = (f"learner.model={self.model}", f"learner.data={data}")
+        fixed = (f"learner.model={self.model}", f"learner.data={data}", "learner.total_steps=1")
         return load_config(LearnerConfig, "learner", self.config, (*fixed, *self.settings))
 
 
@@ -80,19 +83,23 @@ def summarize_answers(trees: Sequence[ScoredTree], k: int) -> str:
     draws = [draw for tree in trees for draw in tree.draws]
     tokens_per_answer = sum(len(draw.token_ids) for draw in draws) / len(draws)
     num_unjudged = sum(draw.counted_reward is None for draw in draws)
+    num_cut = sum(draw.finish is Finish.LENGTH for draw in draws)
     return (
         f"avg@{k} {accuracy.avg_at_k:.3f} ± {accuracy.avg_error:.3f}   pass@{k} {accuracy.pass_at_k:.3f}   "
-        f"({accuracy.num_problems} problems, {tokens_per_answer:.0f} tokens per answer, {num_unjudged} not judged)"
+        f"({accuracy.num_problems} problems, {tokens_per_answer:.0f} tokens per answer, {num_cut} of "
+        f"{len(draws)} cut at {trees[0].task.growth.max_tokens}, {num_unjudged} not judged)"
     )
 
 
 async def _answer_problems(
     arguments: EvaluateArguments, growth: Growth, problems: Sequence[EncodedProblem], folder: Path, console: Console
 ) -> list[ScoredTree]:
-    async with (
-        run_replicas(arguments.model, arguments.replicas, folder, arguments.config) as urls,
-        http_client(None, ANSWER_SECONDS) as http,
-    ):
+    async with AsyncExitStack() as services:
+        http = await services.enter_async_context(http_client(None, ANSWER_SECONDS))
+        verifier = await services.enter_async_context(run_verifier(folder, arguments.config))
+        await KeyVetting(VerifierClient(http, verifier), problems).vet()
+        replicas = run_replicas(arguments.model, arguments.replicas, folder, verifier)
+        urls = await services.enter_async_context(replicas)
         capacity = asyncio.Semaphore(PROBLEMS_PER_REPLICA * len(urls))
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task("answering", total=len(problems))

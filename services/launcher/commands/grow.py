@@ -18,7 +18,7 @@ from services.demo.task import answer_of, checkpoint_directory
 from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.tree_svg import draw_page
 from services.launcher.display.tree_view import render_tree
-from services.launcher.processes.temporary_services import run_replicas
+from services.launcher.processes.temporary_services import run_replicas, run_verifier
 from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_token_bytes
 from shared.clients import RolloutClient
 from shared.errors import InvalidInput
@@ -107,7 +107,10 @@ async def _grow_tree(
     if arguments.url is not None:
         return await _request_tree(arguments.url, request, arguments.token, on_event)
     with tempfile.TemporaryDirectory(prefix="ibtpo-grow-") as folder:
-        async with run_replicas(model, 1, Path(folder)) as (url,):
+        async with (
+            run_verifier(Path(folder)) as verifier,
+            run_replicas(model, 1, Path(folder), verifier) as (url,),
+        ):
             return await _request_tree(url, request, None, on_event)
 
 

@@ -38,7 +38,7 @@ def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool
     try:
         view.say(f"{'resuming' if plan.resumes else 'beginning'} run {plan.run.name} in {plan.run.root}/")
         if plan.launcher.task == "demo":
-            view.say("no data are given: the problems are the demo's")
+            view.say("task demo: the problems, and the settings that are not given, are the demo's")
         elif not plan.learner.held_out:
             view.say("no held-out problems are given (held_out=FILE): nothing is evaluated")
         result = asyncio.run(_launch(plan, redis_url, view))

@@ -11,15 +11,29 @@ _HIDDEN_FIELDS = ("time", "timestamp", "level", "service", "event", "logger", "e
 
 def tail(path: Path, num_lines: int = 12) -> str:
     """At most the last `num_lines` lines of the log at `path`, indented, JSON events as `level event key=value`."""
+    readable = "\n".join(_format_line(line) for line in _read_lines(path)[-num_lines:]) or "(the log is empty)"
+    return "\n".join(f"  {line}" for line in readable.splitlines()[-2 * num_lines :])
+
+
+def read_refusal(path: Path) -> str:
+    """Why the service refused to start, or to go on, if its log ends with that; else empty."""
+    last = _read_lines(path)[-1:]
+    try:
+        event = json.loads("".join(last))
+    except ValueError:
+        return ""
+    is_refusal = isinstance(event, dict) and event.get("event") in ("cannot_start", "run_failed")
+    return str(event.get("error", "")) if is_refusal else ""
+
+
+def _read_lines(path: Path) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - READ_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
+            return file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
-        return f"  (no log at {path})"
-    readable = "\n".join(_format_line(line) for line in lines[-num_lines:]) or "(the log is empty)"
-    return "\n".join(f"  {line}" for line in readable.splitlines()[-2 * num_lines :])
+        return [f"(no log at {path})"]
 
 
 def _format_line(line: str) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 
 from services.launcher.processes.guard_process import GuardProcess
-from services.launcher.processes.log_tail import tail
-from shared.errors import Unavailable
+from services.launcher.processes.log_tail import read_refusal, tail
+from shared.errors import InvalidInput, Unavailable
 from shared.runtime import child_process
 from shared.runtime.child_process import describe_exit
 from shared.runtime.drain import ExitCode
@@ -72,6 +72,10 @@ class RestartPolicy:
 
 class ServiceFailed(Unavailable):
     """A service did not become ready, or died too often; the message shows the end of its log."""
+
+
+class ServiceRefused(InvalidInput):
+    """A service ended because of its configuration, model or data; the message is its reason."""
 
 
 class Service:
@@ -151,7 +155,7 @@ class Service:
             await self.start()
             try:
                 await self.wait_ready(policy.ready_seconds)
-            except ServiceFailed:
+            except (ServiceFailed, ServiceRefused):
                 if self.exit_code is None:
                     raise
 
@@ -184,8 +188,10 @@ class Service:
         except FileNotFoundError:
             return self.url
 
-    def _failure(self, what: str) -> ServiceFailed:
+    def _failure(self, what: str) -> ServiceFailed | ServiceRefused:
         log = self.spec.log
+        if self.exit_code == ExitCode.STARTUP_FAILED and (reason := read_refusal(log)):
+            return ServiceRefused(f"{self.spec.name} {what}: {reason}")
         return ServiceFailed(f"{self.spec.name} {what}. The end of {log}:\n{tail(log)}")
 
 

@@ -16,27 +16,20 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "REDIS_URL": "", "IBTPO_TOKEN": "", "IBT
 
 @asynccontextmanager
 async def run_replicas(
-    model: Path, num_replicas: int, folder: Path, config: str | Path | None = None
+    model: Path, num_replicas: int, folder: Path, verifier_url: str
 ) -> AsyncIterator[tuple[str, ...]]:
-    """Yields the URLs of replicas that serve the model, once all are ready. Logs and weights lie in `folder`.
-
-    The verifier knows the kinds of `config`, a preset or a file.
-    """
+    """Yields the URLs of replicas that serve the model, once all are ready. Logs and weights lie in `folder`."""
+    settings = f"model={model}", f"verifier_url={verifier_url}", f"snapshots={folder / 'snapshots'}"
     async with _TemporaryServices.open(folder) as services:
-        (verifier,) = await services.start("verifier", options=("--config", str(config)) if config else ())
-        names = [f"rollout-{number}" for number in range(1, num_replicas + 1)]
-        yield await services.start(*names, settings=_replica_settings(model, verifier, folder))
-
-
-def _replica_settings(model: Path, verifier_url: str, folder: Path) -> tuple[str, ...]:
-    return f"model={model.resolve()}", f"verifier_url={verifier_url}", f"snapshots={folder / 'snapshots'}"
+        yield await services.start(*(f"rollout-{number}" for number in range(1, num_replicas + 1)), settings=settings)
 
 
 @asynccontextmanager
-async def run_verifier(folder: Path) -> AsyncIterator[str]:
-    """Yields the URL of a verifier, once it is ready. Its log lies in `folder`."""
+async def run_verifier(folder: Path, config: str | Path | None = None) -> AsyncIterator[str]:
+    """Yields the URL of a verifier with the kinds of `config`, a preset or a file, once it is ready. Its log lies in
+    `folder`."""
     async with _TemporaryServices.open(folder) as services:
-        (url,) = await services.start("verifier")
+        (url,) = await services.start("verifier", options=("--config", str(config)) if config else ())
         yield url
 
 

@@ -30,6 +30,8 @@ class LauncherConfig(BaseModel):
     max_restarts: int = Field(5, ge=0, description="Restarts of one service within a minute before the run ends")
     refresh_seconds: float = Field(0.5, gt=0, description="Seconds between two reads of the run's status for the view")
     task: Literal["files", "demo"] | None = Field(
-        None, description="files: the learner's model and data; demo: its own; none: demo unless data are given"
+        None,
+        description="files: the learner's model and data; demo: its own, and what is not given as in the preset demo; "
+        "none: demo unless data are given",
     )
     demo: DemoTask = Field(DemoTask(), description="The problems of task=demo")

@@ -167,10 +167,12 @@ def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str
     launcher = load_config(LauncherConfig, "launcher", source, given["launcher"])
     launcher = launcher.model_copy(update={"task": _choose_task(launcher, source, given["learner"])})
     fixed = [f"learner.run={run.name}", f"learner.run_dir={run.root.resolve()}"]
+    base = None
     if launcher.task == "demo":
         fixed += _demo_settings(run)
-    learner = _resolve_paths(load_config(LearnerConfig, "learner", source, [*fixed, *given["learner"]]))
-    rollout = load_config(RolloutConfig, "rollout", source, [f"rollout.run={run.name}", *given["rollout"]])
+        base = None if resumes else "demo"  # a run's own configuration is whole
+    learner = _resolve_paths(load_config(LearnerConfig, "learner", source, [*fixed, *given["learner"]], base=base))
+    rollout = load_config(RolloutConfig, "rollout", source, [f"rollout.run={run.name}", *given["rollout"]], base=base)
     verifier = load_config(VerifierConfig, "verifier", source, given["verifier"])
     tables = {"launcher": launcher, "learner": learner, "rollout": rollout, "verifier": verifier}
     text = tomli_w.dumps({name: _dump(table) for name, table in tables.items()})
@@ -187,12 +189,15 @@ def _demo_settings(run: RunDirectory) -> list[str]:
 
 
 def _choose_task(launcher: LauncherConfig, source: str | Path, given: list[str]) -> str:
-    """The task that is named, or demo if no data are. A preset is a method: own data replace a demo that it names."""
-    keys = {override.partition("=")[0].strip() for override in given}
+    """The task that is named, or demo if no data are given. InvalidInput for data beside the demo's."""
+    names_data = "learner.data" in {override.partition("=")[0].strip() for override in given}
+    if names_data and launcher.task == "demo":
+        raise InvalidInput(
+            "data are given, and the task is demo, which has its own: take a method for yours, such as --config grpo "
+            "or ibtpo-paper, or launcher.task=files with the demo's settings"
+        )
     in_preset = read_preset(source, SECTIONS).get("learner", {})
-    if "learner.data" in keys:
-        return "files"
-    return launcher.task or ("files" if "data" in in_preset else "demo")
+    return launcher.task or ("files" if names_data or "data" in in_preset else "demo")
 
 
 def _resolve_paths(learner: LearnerConfig) -> LearnerConfig:

@@ -53,6 +53,8 @@ def explain(
             lines.append(unknown_key(key, models))
         elif item["type"] == "missing":
             lines.append(f"{key} is missing; give it in [{section}] of the preset or as {key}=…")
+        elif item["type"] == "value_error" and not path:
+            lines.append(f"{section}: {item['ctx']['error']}")
         else:
             shown = "***" if _SECRET_KEYS.intersection(path) else shorten(repr(item["input"]))
             lines.append(f"{key} = {shown}: {item['msg'][0].lower()}{item['msg'][1:]}")

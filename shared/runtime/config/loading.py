@@ -11,23 +11,33 @@ from shared.files import read_text
 from shared.runtime.config.errors import ConfigError, error_path, explain
 from shared.runtime.config.keys import Models
 from shared.runtime.config.overrides import parse_value, resolve_overrides, set_value, split_override
-from shared.runtime.config.presets import read_preset
+from shared.runtime.config.presets import merge_tables, read_preset
 from shared.runtime.config.renamed import refuse_old_keys
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_config(model: type[Model], section: str, preset: str | Path | None, overrides: Sequence[str] = ()) -> Model:
-    """The configuration of one service: the model's defaults, then the environment, the preset's table `section`,
-    and `key=value` overrides. ConfigError for anything that does not fit."""
-    loaded = load_sections({section: model}, preset, overrides)[section]
+def load_config(
+    model: type[Model],
+    section: str,
+    preset: str | Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    base: str | None = None,
+) -> Model:
+    """The configuration of one service: the model's defaults, then the environment, the table `section` of the preset
+    `base` and of `preset`, and `key=value` overrides. ConfigError for anything that does not fit."""
+    loaded = load_sections({section: model}, preset, overrides, base=base)[section]
     assert isinstance(loaded, model)
     return loaded
 
 
-def load_sections(models: Models, preset: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, BaseModel]:
-    """Several sections from the same preset and overrides."""
-    tables = read_preset(preset, models) if preset is not None else {}
+def load_sections(
+    models: Models, preset: str | Path | None, overrides: Sequence[str] = (), *, base: str | None = None
+) -> dict[str, BaseModel]:
+    """Several sections from the same presets and overrides."""
+    below, above = ({} if one is None else read_preset(one, models) for one in (base, preset))
+    tables = merge_tables(below, above)
     resolved = resolve_overrides(overrides, models)
     return {section: _load(section, models, dict(tables.get(section, {})), resolved[section]) for section in models}
 

@@ -50,3 +50,14 @@ def read_preset(preset: str | Path, sections: Iterable[str]) -> dict[str, dict[s
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {name} is a section, write [{name}] and its keys below, not {name} = …")
     return tables
+
+
+def merge_tables(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """All of `above`, and what it does not state as in `below`; a table of another kind is not filled."""
+    merged = below | above
+    for name in below.keys() & above.keys():
+        lower, upper = below[name], above[name]
+        if isinstance(lower, dict) and isinstance(upper, dict):
+            is_other = upper.get("kind", lower.get("kind")) != lower.get("kind")
+            merged[name] = upper if is_other else merge_tables(lower, upper)
+    return merged

@@ -148,7 +148,9 @@ def load_model(snapshot: Path, context_length: int | None) -> PolicyModel:
             output_loading_info=True,
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InvalidInput(f"{snapshot} cannot be read as a causal LM: {error}; push a whole bundle again") from error
+        raise InvalidInput(
+            f"{snapshot} cannot be read as a causal LM: {error}; save or push the whole model again"
+        ) from error
     for finding in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if found := report[finding]:
             raise InvalidInput(
