@@ -113,7 +113,7 @@ class OnDemandTrees:
 def build_router(trees: OnDemandTrees, policy: PolicyReceiver, replica: str) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/v1/trees", response_model=TreeGrown)
+    @router.post("/v1/trees", response_model=TreeGrown, responses={429: {}})
     async def grow_tree(body: GrowRequest, request: Request) -> Response:
         """Grows one tree. `stream` sends its growth as JSON lines; `Accept: application/msgpack` the packed tree."""
         task = await trees.task(body)
@@ -125,7 +125,7 @@ def build_router(trees: OnDemandTrees, policy: PolicyReceiver, replica: str) -> 
             return Response(tree.pack(), media_type=MSGPACK)
         return Response(_describe_tree(tree, figures).model_dump_json(), media_type="application/json")
 
-    @router.put("/v1/weights/{version}")
+    @router.put("/v1/weights/{version}", responses={409: {}})
     async def put_weights(version: Annotated[str, Path(max_length=64)], request: Request) -> PolicyState:
         """Receives a policy bundle (docs/protocol.md), verifies all of it, and serves it."""
         try:

@@ -15,8 +15,9 @@ from services.verifier.surrogates import make_text
 from shared.protocol.verdict import Outcome, VerdictItem, VerdictRequest, VerdictResponse
 
 NDJSON = "application/x-ndjson"
-_STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {NDJSON: {"schema": {"type": "string", "description": "one Verdict a line, first done first"}}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {NDJSON: {"schema": {"type": "string", "description": "one Verdict a line, first done first"}}}},
+    429: {},
 }
 
 
@@ -25,7 +26,7 @@ def build_router(judge: Judge, deadline_seconds: float) -> APIRouter:
     router = APIRouter()
 
     @router.post(
-        "/v1/verdicts", response_model=VerdictResponse, responses=_STREAMED, openapi_extra=describe_body(VerdictRequest)
+        "/v1/verdicts", response_model=VerdictResponse, responses=_ANSWERS, openapi_extra=describe_body(VerdictRequest)
     )
     async def verdicts(request: Request) -> Response:
         """Judges a batch. With `Accept: application/x-ndjson` each verdict is sent as soon as it is known."""

@@ -13,10 +13,19 @@ from shared.errors import Unavailable
 from shared.protocol.message import PROTOCOL_VERSION
 from shared.runtime.drain import Drain
 from shared.runtime.exposition import Exposition
-from shared.runtime.http_errors import error_response, install_error_handlers
+from shared.runtime.http_errors import describe_errors, error_response, install_error_handlers
 from shared.runtime.middleware import BearerGuard, BodyLimit, CrossOriginGuard, RequestMetrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class _ServiceApp(FastAPI):
+    """Describes its error answers, too."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            describe_errors(super().openapi())
+        return super().openapi()
 
 
 def create_app(
@@ -38,7 +47,7 @@ def create_app(
     metrics and the API's description. `max_body_bytes_of_prefix` raises the bound for paths that begin so.
     `app.state.drain` is the service's Drain; `app.state.health` may be set to a function whose result /healthz adds.
     """
-    app = FastAPI(title=f"ibtpo {name}", lifespan=lifespan, redoc_url=None)
+    app = _ServiceApp(title=f"ibtpo {name}", lifespan=lifespan, redoc_url=None)
     app.state.drain = drain = Drain()
     app.state.health = dict
     app.include_router(_probes(app, name, ready, Exposition(registry, run)))

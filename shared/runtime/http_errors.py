@@ -7,12 +7,67 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from shared.errors import IbtpoError, shorten
 
 MEDIA_TYPE = "application/problem+json"
 _MAX_ERRORS = 20
+_REASONS = {
+    400: "This is not HTTP, or the body is not JSON in UTF-8",
+    401: "No token, or a wrong one; without tokens, a request from another site or machine",
+    408: "The head of the request took too long",
+    409: "It contradicts what is there already",
+    413: "The body is over the bound of this route",
+    422: "It can never succeed as it is",
+    429: "A bounded queue is full: try again later",
+    431: "The head of the request is too large",
+    500: "An unexpected error, which the log shows",
+    503: "Not now: a later try may succeed",
+}
+_OF_EVERY_ROUTE = (400, 401, 408, 431, 500, 503)
+_OF_INPUT = (413, 422)
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """Problem details (RFC 9457): the answer to every request that fails."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    title: str = Field(description="The kind of error")
+    status: int = Field(description="The HTTP status")
+    detail: str = Field(description="What is wrong, and what to do")
+    errors: tuple[FieldError, ...] | None = Field(None, description="Each wrong field, with status 422")
+
+
+def describe_errors(document: dict[str, Any]) -> None:
+    """Adds the error answers to an OpenAPI document: those of every route, those of routes with input, and those whose
+    status a route declares itself."""
+    reference = "#/components/schemas/"
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):  # what FastAPI would answer
+        schemas.pop(name, None)
+    model = ProblemDetails.model_json_schema(ref_template=f"{reference}{{model}}")
+    schemas.update({**model.pop("$defs"), "ProblemDetails": model})
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"{reference}ProblemDetails"}}}
+    for path in document["paths"].values():
+        for operation in path.values():
+            answers = operation["responses"]
+            declared = [int(status) for status in answers if int(status) >= HTTPStatus.BAD_REQUEST]
+            has_input = "requestBody" in operation or "parameters" in operation
+            for status in {*declared, *_OF_EVERY_ROUTE, *(_OF_INPUT if has_input else ())}:
+                answers[str(status)] = {"description": _REASONS[status], "content": content}
 
 
 def problem_details(

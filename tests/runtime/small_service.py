@@ -77,6 +77,7 @@ def small_router() -> APIRouter:
 
 def small_app(
     *,
+    router: APIRouter | None = None,
     token: str | None = None,
     run: str | None = None,
     ready: Callable[[], str | None] = lambda: None,
@@ -85,7 +86,7 @@ def small_app(
 ) -> FastAPI:
     return create_app(
         "small",
-        small_router(),
+        router or small_router(),
         lifespan=lifespan,
         ready=ready,
         run=run,

@@ -3,12 +3,18 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import APIRouter
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message, Receive, Scope, Send
 
+from services.learner.app import build_router as learner_router
+from services.rollout.app import build_router as rollout_router
+from services.verifier.app import build_router as verifier_router
+from shared.runtime.http_errors import ProblemDetails
 from shared.runtime.middleware import BodyLimit
 from tests.runtime.small_service import TOKEN, client_of, small_app
 from tests.waiting import wait_until_async
@@ -28,7 +34,7 @@ def problem_of(response: httpx.Response, status: int) -> dict[str, object]:
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
-    assert body.keys() <= {"type", "title", "status", "detail", "errors"}
+    ProblemDetails.model_validate(body)
     assert body["type"] == "about:blank"
     assert body["status"] == status
     assert body["title"]
@@ -231,6 +237,37 @@ async def test_without_a_token_names_of_this_machine_do(client: httpx.AsyncClien
 async def test_the_api_describes_itself(client: httpx.AsyncClient) -> None:
     document = json.loads((await client.get("/openapi.json")).text)
     assert {"/healthz", "/readyz", "/metrics", "/v1/orders"} <= document["paths"].keys()
+
+
+NO_PART: Any = None
+ERRORS = {"400", "401", "408", "431", "500", "503"}
+
+
+@pytest.mark.parametrize(
+    ("router", "more"),
+    [
+        (
+            rollout_router(NO_PART, NO_PART, ""),
+            {"/v1/trees": {"413", "422", "429"}, "/v1/weights/{version}": {"409", "413", "422"}},
+        ),
+        (verifier_router(NO_PART, 1.0), {"/v1/verdicts": {"413", "422", "429"}}),
+        (learner_router(NO_PART, NO_PART, NO_PART), {}),
+    ],
+    ids=["rollout", "verifier", "learner"],
+)
+async def test_every_route_describes_its_error_answers(router: APIRouter, more: dict[str, set[str]]) -> None:
+    document = small_app(router=router).openapi()
+    assert (
+        document["components"]["schemas"]["ProblemDetails"]["properties"].keys() == ProblemDetails.model_fields.keys()
+    )
+    for path, operations in document["paths"].items():
+        [operation] = operations.values()
+        answers = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
+        assert answers.keys() == ERRORS | more.get(path, set()), path
+        for answer in answers.values():
+            assert answer["description"]
+            schema = answer["content"]["application/problem+json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/ProblemDetails"}
 
 
 async def test_a_caller_that_leaves_half_way_is_no_internal_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,11 +12,18 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from services.verifier.config import MathConfig, VerifierConfig
 from services.verifier.wiring import build
 from shared.runtime.serve import open_listener, serve_in_background
 from tests.waiting import wait_until
+
+_AS_DESCRIBED = [status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
 class Running:
@@ -73,7 +80,7 @@ def test_the_api_keeps_to_its_description(url: str, mode: GenerationMode) -> Non
             response = case.call(timeout=20)
             assert response.status_code < 500, response.text
             if response.status_code >= 400:
-                assert response.headers["content-type"] == ["application/problem+json"]
+                case.validate_response(response, checks=_AS_DESCRIBED)
             elif case.operation.path == "/v1/verdicts":
                 case.validate_response(response)
 
