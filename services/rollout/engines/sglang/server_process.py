@@ -76,7 +76,8 @@ class ServerProcess:
         """Takes note of the files in shared memory that its processes have mapped: killed, they leave them there."""
         for pid in child_process.processes_of(self.pid):
             with suppress(OSError):
-                self._shared_files.update(_SHARED_FILE.findall(Path(f"/proc/{pid}/maps").read_text()))
+                maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+                self._shared_files.update(_SHARED_FILE.findall(maps))
 
     def _delete_shared_files(self) -> None:
         for path in self._shared_files:
