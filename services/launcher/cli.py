@@ -342,6 +342,8 @@ def main() -> None:
         _fail(error, 2)
     except IbtpoError as error:
         _fail(error, 1)
+    except OSError as error:  # of a file: a full disk, a directory that is another user's
+        sys.exit(f"ibtpo: {error}")
 
 
 def _exit(code: int) -> None:

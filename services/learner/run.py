@@ -1,10 +1,12 @@
 """A run from its lease to its summary, step by step."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from services.learner.config import LearnerConfig
@@ -124,15 +126,20 @@ class Run:
         """Trains until the run is done or stopped; the lease must be held. A run that is resumed `has_new_growth` if it
         grew its tasks otherwise before."""
         try:
+            await self._train(is_new, has_new_growth)
+        except Exception as error:  # whatever ends the run is in its last status
+            failure = _describe_write(error, self._config.run_dir) if isinstance(error, OSError) else error
+            self._progress.state, self._progress.message = RunState.FAILED, str(failure)
+            raise failure from error
+
+    async def _train(self, is_new: bool, has_new_growth: bool) -> None:
+        try:
             await self._begin(is_new, has_new_growth)
             while not self._progress.is_done:
                 await self._step()
             await self._finish()
         except Stopped:
             await self._end_early()
-        except Exception as error:
-            self._progress.state, self._progress.message = RunState.FAILED, str(error)
-            raise
 
     async def _begin(self, is_new: bool, has_new_growth: bool) -> None:
         streams, parts, step = self._parts.streams, self._parts, self._progress.step
@@ -302,7 +309,6 @@ class Run:
 
     async def _end_early(self) -> None:
         if self._lost_lease is not None:
-            self._progress.state, self._progress.message = RunState.FAILED, str(self._lost_lease)
             raise self._lost_lease
         await self._checkpoint()
         self._progress.state = RunState.STOPPED
@@ -339,6 +345,15 @@ class Run:
             working.cancel()
             stopping.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+def _describe_write(error: OSError, run_dir: Path) -> Unavailable:
+    """Services that cannot be reached are no OSError: it comes of the run's files."""
+    free = shutil.disk_usage(run_dir).free >> 20
+    return Unavailable(
+        f"cannot write the run's files: {error} ({free} MiB are free in {run_dir}); make room, and start the learner "
+        "again: it resumes from its last checkpoint"
+    )
 
 
 def _result_of(update: Update) -> StepResult:

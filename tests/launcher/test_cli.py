@@ -40,6 +40,13 @@ def test_a_name_is_text_in_every_locale() -> None:
     assert b"key ??" not in done.stderr
 
 
+def test_a_directory_that_cannot_be_written_is_named(ibtpo: Command, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("no directory")
+    done = ibtpo("demo", "--runs", str(tmp_path / "runs"))
+    assert str(done.code).startswith("ibtpo: [Errno ")
+    assert str(tmp_path / "runs") in str(done.code)
+
+
 def test_the_help_names_every_command(ibtpo: Command) -> None:
     done = ibtpo("--help")
     assert done.code == 0

@@ -129,7 +129,7 @@ def test_a_tree_is_grown_of_a_row_of_chat_problems(
     row = {"id": "b", "prompt": messages, "kind": "math", "answer_key": {"gold": "0"}}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row | {"id": "a", "prompt": "1+1="}) + "\n" + json.dumps(row))
     given = ("--data", str(tmp_path / "rows.jsonl"), "--model", str(chat_model))
-    run(monkeypatch, "grow", *given, "--row", "2", "rounds=1")
+    run(monkeypatch, "grow", *given, "--row", "2", "rounds=1", "chat_template_kwargs={end = '='}")
     text = capsys.readouterr().out
     assert "ib tree of 5 answers" in text
     assert "2+3*4" in text

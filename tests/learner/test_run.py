@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -482,6 +483,34 @@ async def test_a_run_that_learns_nothing_ends_and_says_why(
     assert status is not None
     assert status.state is RunState.FAILED
     assert "6 no tree whose rewards differ (mean reward 0.00)" in status.message
+
+
+@pytest.mark.parametrize("room", [1000, 120_000])
+async def test_a_full_disk_ends_the_run_with_one_line_that_says_so(
+    configure: Configure,
+    redis_url: str,
+    replica: Replica,
+    streams: RunStreams,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    room: int,
+) -> None:
+    """A bound on the size of files stands for it: on the policy, and on the optimizer alone."""
+    config = configure(redis_url=redis_url, total_steps=1000, checkpoint_every=2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with replica("one"), running(config) as learner:
+        await learner.when(lambda status: status.step >= 1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            assert await learner.end() == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    status = await streams.status_keys.read()
+    assert status is not None
+    assert status.state is RunState.FAILED
+    assert "cannot write the run's files: " in status.message
+    assert "make room, and start the learner again" in status.message
+    assert [record.exc_info for record in caplog.records if record.msg == "run_failed"] == [False]
 
 
 def test_what_cannot_be_run_is_refused_at_the_start(configure: Configure, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class CheckpointStore:
         draft = self._root / f".{final.name}{_PARTIAL}"
         shutil.rmtree(draft, ignore_errors=True)
         policy.save(draft / _POLICY)
-        torch.save(policy.optimizer_state(), draft / _OPTIMIZER)
+        _save_optimizer(policy.optimizer_state(), draft / _OPTIMIZER)
         (draft / _STATE).write_text(state.model_dump_json(indent=1), encoding="utf-8")
         _sync(draft)
         self._replace(final, draft)
@@ -115,6 +115,13 @@ class CheckpointStore:
         if not self._root.is_dir():
             return []
         return sorted(int(path.name) for path in self._root.iterdir() if path.name.isdecimal())
+
+
+def _save_optimizer(state: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # torch's word for a file that cannot be written
+        raise OSError(f"{path}: {error}") from error
 
 
 def _sync(directory: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -172,7 +173,10 @@ class Policy:
 
     def write(self, directory: Path, weights: dict[str, Tensor]) -> None:
         """Writes configuration, tokenizer and `weights`, as transformers and a rollout replica read them."""
-        self.model.module.save_pretrained(directory, state_dict=weights)
+        try:
+            self.model.module.save_pretrained(directory, state_dict=weights)
+        except SafetensorError as error:
+            raise OSError(f"{directory}: {error}") from error
         self.tokenizer.save_pretrained(directory)
         _record_dtype(directory / "config.json", next(iter(weights.values())).dtype)
         _share_permissions(directory)
