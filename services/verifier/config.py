@@ -73,7 +73,7 @@ class VerifierConfig(Settings):
     log_level: str = Field("info", description="debug, info, warning or error")
     log_json: bool = Field(True, description="log JSON lines; false: short text")
     grace_seconds: float = Field(30.0, ge=0, description="how long a stopping service goes on with accepted requests")
-    max_body_bytes: int = Field(64 << 20, gt=0, description="largest request")
+    max_body_bytes: int = Field(8 << 20, gt=0, description="largest request")
     max_pending_items: int = Field(16_384, gt=0, description="items accepted and not yet judged; beyond it: 429")
     deadline_seconds: float = Field(60.0, gt=0, description="deadline of a batch that names none")
     cache_entries: int = Field(65_536, ge=0, description="judgements of equal (answer, key) pairs kept; 0: none")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from services.verifier.surrogates import is_text, load_json, make_text
 from shared.errors import InvalidInput
+from shared.protocol.message import too_many_errors
 from shared.protocol.verdict import VerdictRequest
 
 _JSON = "application/json"
@@ -28,6 +29,8 @@ async def read_batch(request: Request) -> tuple[VerdictRequest, frozenset[int]]:
         try:
             batch = VerdictRequest.model_validate_json(body)
         except ValidationError as error:
+            if reason := too_many_errors(error):
+                raise InvalidInput(reason) from None
             if error.errors(include_input=False)[0]["type"] != "json_invalid":
                 raise
             body, unreadable = _replace_unreadable(body)

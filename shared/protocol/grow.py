@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from shared.protocol.message import JsonObject, Message
+from shared.protocol.message import BoundedErrors, JsonObject, Message
 from shared.protocol.names import Kind
 from shared.protocol.task import Growth
 
 
-class GrowRequest(Message):
+class GrowRequest(BoundedErrors):
     """A problem and how to grow it. Without `kind` and `answer_key` nothing is judged and every reward is null.
 
     The problem is a text, chat messages for the policy's template, which gets `chat_template_kwargs`, or token ids.

@@ -1,12 +1,16 @@
 """The base of every message that crosses a process boundary."""
 
+from collections.abc import Iterator
+from itertools import count
 from math import isfinite
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
 PROTOCOL_VERSION = 2
 _MAX_DEPTH = 32
+_MAX_VALUES = 50_000
+_MAX_ERRORS = 100
 
 
 class Message(BaseModel):
@@ -23,38 +27,66 @@ class Message(BaseModel):
         return self
 
 
+class BoundedErrors(Message):
+    """A message from a stranger: where very much is wrong with it, that is one error."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _bound_errors(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            if reason := too_many_errors(error):
+                raise ValueError(reason) from None
+            raise
+
+
 def _check_text(text: str) -> None:
     # JSON may contain half of a surrogate pair, which UTF-8 cannot encode; the test for ASCII is free
     if not text.isascii():
         text.encode()
 
 
-def _check_portable(value: Any, depth: int = 0) -> Any:
-    """`value` as it is; ValueError unless JSON and msgpack both carry it unchanged."""
+def too_many_errors(error: ValidationError) -> str:
+    """What to say of a message in place of its errors, where listing them would take long; empty where it would not."""
+    found = error.error_count()
+    return f"{found} fields or values are wrong or unknown; /docs says what is wanted" if found > _MAX_ERRORS else ""
+
+
+def _check_object(value: dict[str, Any]) -> dict[str, Any]:
+    _check_portable(value, 0, count(1))
+    return value
+
+
+def _check_portable(value: Any, depth: int, seen: Iterator[int]) -> None:
+    """ValueError unless JSON and msgpack both carry the value unchanged, and it is of bounded depth and size."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+    if next(seen) > _MAX_VALUES:
+        raise ValueError(f"more than {_MAX_VALUES} values")
     match value:
         case str():
             _check_text(value)
+        case bool() | None:
+            pass
         case int() if not -(2**63) <= value < 2**63:
             raise ValueError("an integer beyond 64 bits; give it as text")
         case float() if not isfinite(value):
             raise ValueError(f"{value} is no number in JSON; give it as text")
-        case None | int() | float():
+        case int() | float():
             pass
         case list():
             for item in value:
-                _check_portable(item, depth + 1)
+                _check_portable(item, depth + 1, seen)
         case dict():
             for name, item in value.items():
                 if not isinstance(name, str):
                     raise ValueError(f"the key {name!r} is no text")
                 _check_text(name)
-                _check_portable(item, depth + 1)
+                _check_portable(item, depth + 1, seen)
         case _:
             raise ValueError(f"a {type(value).__name__} is nothing that JSON can hold")
-    return value
 
 
-JsonObject = Annotated[dict[str, Any], AfterValidator(_check_portable)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_check_object)]
 """An object of values that JSON and msgpack carry unchanged; its reader knows its shape."""

@@ -1,8 +1,9 @@
 """Requests to the verifier, and its answers."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from shared.protocol.message import JsonObject, Message
 from shared.protocol.names import Kind
@@ -45,7 +46,7 @@ class VerdictItem(Message):
 class VerdictRequest(Message):
     """A batch; `deadline_seconds` counts from its arrival."""
 
-    items: tuple[VerdictItem, ...] = Field(min_length=1, max_length=4096)
+    items: Annotated[tuple[VerdictItem, ...], FailFast()] = Field(min_length=1, max_length=4096)
     deadline_seconds: float | None = Field(None, gt=0, le=3600)
 
 

@@ -239,3 +239,16 @@ def test_messages_do_not_change() -> None:
 def test_what_is_no_version_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match="generation"):
         WeightVersion.parse(text)
+
+
+def test_a_request_that_is_wrong_in_very_many_places_has_one_error() -> None:
+    request = {"prompt_ids": ["x"] * 1000, "growth": {"sampler": "ib", **{f"f{n}": 1 for n in range(1000)}}}
+    with pytest.raises(ValidationError, match="2000 fields or values are wrong or unknown") as caught:
+        GrowRequest.model_validate(request)
+    assert caught.value.error_count() == 1
+
+
+def test_a_key_holds_a_bounded_number_of_values() -> None:
+    item = {"id": "1", "kind": "math", "response": "", "answer_key": {"gold": [0] * 60_000}}
+    with pytest.raises(ValidationError, match="more than 50000 values"):
+        VerdictItem.model_validate(item)

@@ -59,16 +59,35 @@ async def test_a_slow_answer_is_judged_in_bounded_time_while_others_are_served(
     client: httpx.AsyncClient, name: str
 ) -> None:
     kind, key, response, reward = SLOW[name]
-    longest = 0.0
+    waits: list[float] = []
     judging = asyncio.create_task(judge(client, make_item(kind, response, key), deadline_seconds=25))
     while not judging.done():
         start = time.perf_counter()
         assert (await client.get("/healthz")).status_code == 200
-        longest = max(longest, time.perf_counter() - start)
+        waits.append(time.perf_counter() - start)
         await asyncio.wait([judging], timeout=0.005)
     (verdict,) = await judging
     assert verdict["reward"] == reward, verdict
-    assert longest < 2  # on a busy machine; alone, it is milliseconds
+    # alone, it is milliseconds, but for the one in which a body of megabytes is read; a busy machine adds to that
+    assert sum(wait > 0.25 for wait in waits) <= 1 + len(waits) // 100
+    assert max(waits) < 2
+
+
+VAST: dict[str, bytes] = {
+    "numbers for items": b'{"items": [' + b"1," * 500_000 + b"1]}",
+    "unknown fields": b'{"items": [], ' + b",".join(b'"f%d": 1' % n for n in range(100_000)) + b"}",
+    "numbers in a key": b'{"items": [{"id": "1", "kind": "math", "response": "", "answer_key": {"gold": "1", "x": ['
+    + b"1," * 500_000
+    + b"1]}}]}",
+}
+
+
+@pytest.mark.parametrize("name", VAST)
+async def test_a_body_that_is_wrong_in_very_many_places_is_refused_soon(client: httpx.AsyncClient, name: str) -> None:
+    start = time.perf_counter()
+    response = await client.post("/v1/verdicts", content=VAST[name], headers={"content-type": "application/json"})
+    assert (response.status_code, len(response.content) < 20_000) == (422, True)
+    assert time.perf_counter() - start < 5  # listing every fault once took half a minute
 
 
 async def test_a_batch_of_costly_answers_lets_others_in_between(client: httpx.AsyncClient) -> None:
