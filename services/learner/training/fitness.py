@@ -46,6 +46,16 @@ def find_sharing_fault(logprobs_of: LogprobsOf, vocab_size: int, context_length:
     return f"log-probabilities over a shared prefix are off by up to {error_shared:.2g}" if error_shared else ""
 
 
+@torch.no_grad()
+def agree(one: LogprobsOf, other: LogprobsOf, vocab_size: int, context_length: int) -> bool:
+    """Whether `one` computes what `other` does; not where it fails."""
+    rows = [[sequence] for sequence in _toy_sequences(vocab_size, min(_MAX_TOKENS, context_length))]
+    try:
+        return not _excess(_answers(other, rows), _answers(one, rows))
+    except _FAILS:
+        return False
+
+
 def _toy_sequences(vocab_size: int, length: int) -> list[list[int]]:
     """Four sequences that fork after a third and after two thirds, of different lengths."""
     third = max(1, length // 3)

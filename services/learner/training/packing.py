@@ -50,18 +50,17 @@ class MicroBatch:
     @classmethod
     def collate(cls, packed: Sequence[PackedRow], trajectories: Sequence[Trajectory]) -> "MicroBatch":
         """The micro-batch of some rows of `pack`."""
-        rows = PrefixRows.collate([row.trie for row in packed])
-        num_columns = rows.token_ids_RS.shape[1]
+        num_columns = max(len(row.trie) for row in packed)
         cells_of = {
-            index: columns + number * num_columns
+            index: columns[len(trajectories[index].prompt_ids) :] + number * num_columns
             for number, row in enumerate(packed)
             for index, columns in row.columns_of.items()
         }
         chosen = [trajectories[index] for index in cells_of]
         return cls(
             indices=tuple(cells_of),
-            rows=rows,
-            cell_BT=_pad([cells_of[index][len(trajectories[index].prompt_ids) :] for index in cells_of]),
+            rows=PrefixRows.collate([row.trie for row in packed], np.unique(np.concatenate(list(cells_of.values())))),
+            cell_BT=_pad(list(cells_of.values())),
             is_answer_BT=_pad([np.ones(len(one.token_ids), np.bool_) for one in chosen]),
             is_current_BT=_pad([one.is_current for one in chosen]),
             advantages_BT=_pad([one.advantages for one in chosen]),

@@ -4,6 +4,7 @@ Shapes: R rows of S columns (`prefix_rows.py`), V tokens of the vocabulary.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,11 +18,13 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
-from services.learner.training.fitness import find_sharing_fault
+from services.learner.training.fitness import agree, find_sharing_fault
+from services.learner.training.head import Head
 from services.learner.training.loss import entropies
 from services.learner.training.model_files import read_module, read_tokenizer
 from services.learner.training.prefix_rows import PrefixRows
@@ -34,7 +37,7 @@ _UNSHARDED = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 @dataclass(frozen=True, slots=True)
 class TokenStatistics:
-    """Of each column's token, given its prefix; meaningless where a sequence begins."""
+    """Of each column's token, given its prefix: 0 where nobody asked, meaningless where a sequence begins."""
 
     logprobs_RS: Tensor
     entropies_RS: Tensor
@@ -55,6 +58,8 @@ class LanguageModel:
         self._process_group = process_group
         self._wanted_length = context_length
         self._toy_tree_fault = ""
+        self._head = Head.of(module.config, temperature)
+        self._forward: Callable[[dict[str, Any], Tensor, Tensor], tuple[Tensor, Tensor]] = self._by_head
 
     @classmethod
     def load(
@@ -72,16 +77,34 @@ class LanguageModel:
         module.eval().requires_grad_(not is_frozen)  # no dropout: the engine that sampled had none
         model = cls(module, temperature, process_group, context_length)
         try:
-            whole = cls(module, temperature, SINGLE_PROCESS, context_length)
-            model._toy_tree_fault = find_sharing_fault(
-                lambda rows: whole.statistics(rows).logprobs_RS, model.vocab_size, model.context_length
-            )
+            model._try_on_toy_tree()
         except InvalidInput as error:
             raise InvalidInput(
                 f"policy {directory}: {module.config.model_type} cannot be trained as it is: {error}"
             ) from error
         process_group.distribute(module, _layers_of(module))
+        if model._forward == model._by_head:  # a sharded module gathers its weights for the methods that it knows
+            cast(Any, module).by_head = model._by_head
+            register_fsdp_forward_method(module, "by_head")
+            model._forward = cast(Any, module).by_head
         return model
+
+    def _try_on_toy_tree(self) -> None:
+        """Finds out how the model can be computed. InvalidInput where it is unfit for training."""
+        toys = LanguageModel(self.module, self._temperature, SINGLE_PROCESS, self._wanted_length)
+        size = self.vocab_size, self.context_length
+
+        def by_head(rows: PrefixRows) -> Tensor:
+            toys._forward = toys._by_head
+            return toys.statistics(rows).logprobs_RS
+
+        def by_logits(rows: PrefixRows) -> Tensor:
+            toys._forward = toys._by_logits
+            return toys.statistics(rows).logprobs_RS
+
+        self._toy_tree_fault = find_sharing_fault(by_logits, *size)
+        if not agree(by_head, by_logits, *size):
+            self._forward = self._by_logits
 
     @property
     def context_length(self) -> int:
@@ -110,21 +133,29 @@ class LanguageModel:
 
     def statistics(self, rows: PrefixRows) -> TokenStatistics:
         """One forward pass, on the model's device. Padding ends a row, so that no real token attends to it."""
-        token_ids_RS, previous_RS = rows.token_ids_RS, rows.previous_RS
+        inputs = {
+            "input_ids": rows.token_ids_RS,
+            "attention_mask": rows.attention_mask_R1SS,
+            "position_ids": rows.positions_RS,
+            "use_cache": False,
+        }
         with self._process_group.autocast():
-            logits_RSV = self.module(
-                input_ids=token_ids_RS,
-                attention_mask=rows.attention_mask_R1SS,
-                position_ids=rows.positions_RS,
-                use_cache=False,
-            ).logits
-        logits_RSV = logits_RSV.float() / self._temperature
-        log_normalizers_RS = logits_RSV.logsumexp(-1)
-        row_R1 = torch.arange(len(token_ids_RS), device=token_ids_RS.device)[:, None]
-        logprobs_RS = logits_RSV[row_R1, previous_RS, token_ids_RS] - log_normalizers_RS[row_R1, previous_RS]
+            found = self._forward(inputs, rows.before_asked_N, rows.asked_ids_N)
+        zeros = torch.zeros(rows.token_ids_RS.numel(), device=rows.token_ids_RS.device)
+        return TokenStatistics(*(zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in found))
+
+    def _by_head(self, inputs: dict[str, Any], before_N: Tensor, token_ids_N: Tensor) -> tuple[Tensor, Tensor]:
+        """log p and entropy of each token, by the place that it follows, an index into [R, S]."""
+        hidden_ND = self.module.base_model(**inputs).last_hidden_state.flatten(0, 1)[before_N]
+        return self._head.statistics(hidden_ND, cast(nn.Module, self.module.get_output_embeddings()), token_ids_N)
+
+    def _by_logits(self, inputs: dict[str, Any], before_N: Tensor, token_ids_N: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, of a model whose head is more than `Head` knows."""
+        logits_NV = self.module(**inputs).logits.flatten(0, 1)[before_N].float() / self._temperature
+        log_normalizers_N = logits_NV.logsumexp(-1)
         with torch.no_grad():
-            entropies_RS = entropies(logits_RSV, log_normalizers_RS)[row_R1, previous_RS]
-        return TokenStatistics(logprobs_RS, entropies_RS)
+            entropies_N = entropies(logits_NV, log_normalizers_N)
+        return logits_NV.gather(1, token_ids_N[:, None])[:, 0] - log_normalizers_N, entropies_N
 
 
 class Policy:

@@ -75,12 +75,15 @@ class PrefixRows:
     """The column of the token before; itself where a sequence begins."""
     attention_mask_R1SS: Tensor | None
     """A column attends to its own prefix. None: to all columns before it, which is a causal model's default."""
+    asked_N: Tensor
+    """The columns whose tokens' statistics are asked for: indices into the flattened [R, S], ascending."""
 
     @classmethod
-    def collate(cls, tries: Sequence[PrefixTrie]) -> "PrefixRows":
-        """One row per trie, padded at its end to the longest."""
+    def collate(cls, tries: Sequence[PrefixTrie], asked: Ints | None = None) -> "PrefixRows":
+        """One row per trie, padded at its end to the longest. `asked`: as `asked_N`; None: all columns."""
         num_columns = max(len(trie) for trie in tries)
         return cls(
+            asked_N=torch.arange(len(tries) * num_columns) if asked is None else torch.from_numpy(asked),
             token_ids_RS=_pad((trie.token_ids for trie in tries), num_columns),
             positions_RS=_pad((trie.positions for trie in tries), num_columns),
             previous_RS=_pad((trie.previous for trie in tries), num_columns),
@@ -88,6 +91,17 @@ class PrefixRows:
             if all(trie.is_chain for trie in tries)
             else torch.from_numpy(np.stack([trie.attention_mask(num_columns) for trie in tries]))[:, None],
         )
+
+    @property
+    def asked_ids_N(self) -> Tensor:
+        """The tokens that are asked for."""
+        return self.token_ids_RS.flatten()[self.asked_N]
+
+    @property
+    def before_asked_N(self) -> Tensor:
+        """The columns that those tokens follow, as indices like `asked_N`."""
+        num_columns = self.token_ids_RS.shape[1]
+        return self.asked_N - self.asked_N % num_columns + self.previous_RS.flatten()[self.asked_N]
 
     def to(self, device: torch.device) -> "PrefixRows":
         """The same on another device."""

@@ -83,6 +83,7 @@ def test_the_dual_clip_bounds_what_a_negative_advantage_costs(new: float, old: f
 
 
 def test_k3_is_an_unbiased_estimate_of_the_divergence() -> None:
+    torch.manual_seed(1)  # no ratio here is so large that the estimate's bound acts
     policy, reference = (torch.log_softmax(torch.randn(7, dtype=torch.float64), 0) for _ in range(2))
     expectation = (policy.exp() * k3_divergence(policy, reference)).sum()
     assert expectation.item() == pytest.approx((policy.exp() * (policy - reference)).sum().item())
