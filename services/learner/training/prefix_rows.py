@@ -55,13 +55,22 @@ class PrefixTrie:
             columns[position] = at = column
         return columns
 
-    def attention_mask(self, num_columns: int) -> NDArray[np.bool_]:
-        """[S, S], padded to `num_columns`. Padding attends to itself, so that no softmax is empty."""
-        mask = np.eye(num_columns, dtype=np.bool_)
+    def spans(self) -> tuple[list[int], list[int]]:
+        """Of every column, where a depth-first walk enters and leaves what it begins: a column is in another's prefix
+        exactly if its span encloses the other's entry."""
+        sizes = [1] * len(self)
+        for column in reversed(range(len(self))):
+            if (before := self.previous[column]) != column:
+                sizes[before] += sizes[column]
+        entries, free, end = [0] * len(self), [0] * len(self), 0
         for column, before in enumerate(self.previous):
-            if before != column:
-                mask[column, :column] = mask[before, :column]
-        return mask
+            if before == column:
+                entries[column], end = end, end + sizes[column]
+            else:
+                entries[column] = free[before]
+                free[before] += sizes[column]
+            free[column] = entries[column] + 1
+        return entries, [entry + size for entry, size in zip(entries, sizes, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,8 +82,8 @@ class PrefixRows:
     """Of the token in its sequence."""
     previous_RS: Tensor
     """The column of the token before; itself where a sequence begins."""
-    attention_mask_R1SS: Tensor | None
-    """A column attends to its own prefix. None: to all columns before it, which is a causal model's default."""
+    spans_2RS: Tensor | None
+    """Entries and exits of the columns (`PrefixTrie.spans`); None where every row is a chain."""
     asked_N: Tensor
     """The columns whose tokens' statistics are asked for: indices into the flattened [R, S], ascending."""
 
@@ -87,10 +96,18 @@ class PrefixRows:
             token_ids_RS=_pad((trie.token_ids for trie in tries), num_columns),
             positions_RS=_pad((trie.positions for trie in tries), num_columns),
             previous_RS=_pad((trie.previous for trie in tries), num_columns),
-            attention_mask_R1SS=None
-            if all(trie.is_chain for trie in tries)
-            else torch.from_numpy(np.stack([trie.attention_mask(num_columns) for trie in tries]))[:, None],
+            spans_2RS=None if all(trie.is_chain for trie in tries) else _pad_spans(tries, num_columns),
         )
+
+    @property
+    def attention_mask_R1SS(self) -> Tensor | None:
+        """A column attends to its own prefix. None: to all columns before it, which is a causal model's default."""
+        if self.spans_2RS is None:
+            return None
+        entries_RS, exits_RS = self.spans_2RS
+        of_column_RS1 = entries_RS[:, :, None]
+        mask_RSS: Tensor = (entries_RS[:, None] <= of_column_RS1) & (of_column_RS1 < exits_RS[:, None])
+        return mask_RSS[:, None]
 
     @property
     def asked_ids_N(self) -> Tensor:
@@ -111,6 +128,15 @@ class PrefixRows:
             if isinstance(tensor := getattr(self, field.name), Tensor)
         }
         return replace(self, **moved)
+
+
+def _pad_spans(tries: Sequence[PrefixTrie], num_columns: int) -> Tensor:
+    """[2, R, S]. A column of padding attends to itself, so that no softmax is empty."""
+    spans_2RS = torch.arange(num_columns).repeat(2, len(tries), 1)
+    spans_2RS[1] += 1
+    for row, trie in enumerate(tries):
+        spans_2RS[:, row, : len(trie)] = torch.tensor(trie.spans())
+    return spans_2RS
 
 
 def _pad(rows: Iterable[Sequence[int]], num_columns: int) -> Tensor:

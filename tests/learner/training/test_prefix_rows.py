@@ -22,7 +22,10 @@ def test_a_column_follows_and_attends_to_its_own_prefix_only(rows: list[list[int
     columns_of = [trie.add(row).tolist() for row in rows]
     assert [trie.num_new(row) for row in rows] == [0] * len(rows)
     assert len(trie) == len({tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)})
-    mask = trie.attention_mask(len(trie) + 2)
+    longer = trie_of([9] * (len(trie) + 2), [9, 8])
+    mask_R1SS = PrefixRows.collate([trie, longer]).attention_mask_R1SS
+    assert mask_R1SS is not None
+    mask = mask_R1SS[0, 0, : len(trie) + 2, : len(trie) + 2].numpy()
     for row, columns in zip(rows, columns_of, strict=True):
         assert [trie.token_ids[column] for column in columns] == row
         assert [trie.positions[column] for column in columns] == list(range(len(row)))
