@@ -35,11 +35,10 @@ class Head:
     ) -> tuple[Tensor, Tensor]:
         """log p and −Σ p log p [N], float32, of each token after its hidden state; `layer` is the head's linear map.
 
-        Both have gradients. The backward pass computes the logits again, for those places alone that have one.
+        Both have gradients. The backward pass computes the logits again.
         """
         weight_VD, bias_V = cast(Tensor, layer.weight), cast(Tensor | None, getattr(layer, "bias", None))
-        device = hidden_ND.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
+        dtype = _autocast_dtype(hidden_ND.device.type) or weight_VD.dtype
         num_places = max(1, chunk_bytes // (4 * len(weight_VD)))
         found: tuple[Tensor, Tensor] = _ChunkedHead.apply(  # type: ignore[no-untyped-call]
             hidden_ND.to(dtype),
@@ -107,31 +106,36 @@ class _ChunkedHead(torch.autograd.Function):
     def backward(ctx: Any, of_logprobs_N: Tensor | None, of_entropies_N: Tensor | None) -> tuple[Tensor | None, ...]:
         """∂log p(y)/∂z = 1_y − p and ∂H/∂z = −p (log p + H), z the logits."""
         hidden_ND, weight_VD, bias_V, token_ids_N, log_normalizers_N, entropies_N = ctx.saved_tensors
-        hidden_gradient_ND = torch.zeros_like(hidden_ND)
+        hidden_gradient_ND = torch.empty_like(hidden_ND)
         weight_gradient_VD = torch.zeros_like(weight_VD)
         bias_gradient_V = None if bias_V is None else torch.zeros_like(bias_V)
         if of_logprobs_N is None:
             of_logprobs_N = torch.zeros_like(entropies_N)
-        is_asked_N = of_logprobs_N != 0 if of_entropies_N is None else (of_logprobs_N != 0) | (of_entropies_N != 0)
         space = _space(hidden_ND, weight_VD, ctx.num_places)
-        for index_C in torch.split(is_asked_N.nonzero()[:, 0], ctx.num_places):
-            hidden_CD, log_normalizers_C1 = hidden_ND[index_C], log_normalizers_N[index_C, None]
+        for start in range(0, len(hidden_ND), ctx.num_places):
+            part = slice(start, start + ctx.num_places)
+            hidden_CD, log_normalizers_C1 = hidden_ND[part], log_normalizers_N[part, None]
             logits_CV = ctx.head.logits(hidden_CD, weight_VD, bias_V, space[0])
-            gradient_CV = torch.sub(logits_CV, log_normalizers_C1, out=space[1, : len(index_C)]).exp_()
-            of_logprobs_C1 = of_logprobs_N[index_C, None]
+            gradient_CV = torch.sub(logits_CV, log_normalizers_C1, out=space[1, : len(hidden_CD)]).exp_()
+            of_logprobs_C1 = of_logprobs_N[part, None]
             if of_entropies_N is None:
                 gradient_CV.mul_(-of_logprobs_C1)
             else:
-                of_entropies_C1 = of_entropies_N[index_C, None]
-                surprise_CV = logits_CV - (log_normalizers_C1 - entropies_N[index_C, None])
+                of_entropies_C1 = of_entropies_N[part, None]
+                surprise_CV = logits_CV - (log_normalizers_C1 - entropies_N[part, None])
                 gradient_CV.mul_(surprise_CV.mul_(-of_entropies_C1).sub_(of_logprobs_C1))
-            gradient_CV.scatter_add_(1, token_ids_N[index_C, None], of_logprobs_C1)
+            gradient_CV.scatter_add_(1, token_ids_N[part, None], of_logprobs_C1)
             gradient_CV = ctx.head.gradient_(gradient_CV, logits_CV).to(weight_VD.dtype)
-            hidden_gradient_ND[index_C] = gradient_CV @ weight_VD
+            hidden_gradient_ND[part] = gradient_CV @ weight_VD
             weight_gradient_VD.addmm_(gradient_CV.T, hidden_CD)
             if bias_gradient_V is not None:
                 bias_gradient_V += gradient_CV.sum(0)
         return hidden_gradient_ND, weight_gradient_VD, bias_gradient_V, None, None, None
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    is_enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_enabled else None
 
 
 def _space(hidden_ND: Tensor, weight_VD: Tensor, num_places: int) -> Tensor:
