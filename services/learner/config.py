@@ -186,7 +186,7 @@ class LearnerConfig(_Table):
     run: RunName = Field("default", description="Its name, for Redis keys and replicas")
     run_dir: Path = Field(Path("runs/default"), description="Checkpoints, metrics, trees and the final policy")
     resume: Resume = Field(Resume.AUTO, description="Whether to continue from the latest checkpoint")
-    seed: int = Field(0, ge=0, description="Of the order of problems and of all sampling")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of the order of problems and of all sampling")
 
     model: Path = Field(description="Directory of the policy to begin with, as transformers saves it")
     context_length: int | None = Field(

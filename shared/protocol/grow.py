@@ -22,7 +22,7 @@ class GrowRequest(BoundedErrors):
     kind: Kind | None = None
     answer_key: JsonObject | None = None
     growth: Growth
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**64)
     stream: bool = False
 
     @model_validator(mode="after")

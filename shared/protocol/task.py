@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
 
 from shared.protocol.message import JsonObject, Message
 from shared.protocol.names import Kind
@@ -10,6 +10,7 @@ from shared.tree.expansion import AnySampler
 from shared.tree.ib_score import IBSettings
 
 MAX_DRAWS = 4096
+_COLDEST = 1e-6
 
 
 def _by_name(value: object) -> object:
@@ -34,16 +35,26 @@ class Problem(Message):
     answer_key: JsonObject
 
 
+def _check_temperature(value: float) -> float:
+    if 0 < value < _COLDEST:
+        raise ValueError(
+            f"{value} is as good as 0, and divides logits beyond all numbers; use 0, or at least {_COLDEST}"
+        )
+    return value
+
+
 class Growth(Message):
     """How a tree is grown. `max_tokens` is a trajectory's limit, counted from the prompt's end."""
 
     sampler: Annotated[AnySampler, BeforeValidator(_by_name), Field(discriminator="kind")] = Field(
         description="Where a tree is drawn from next: a sampler by name, or a table of its settings"
     )
-    temperature: float = Field(1.0, ge=0, le=100, description="Divides the logits; 0: the likeliest token")
+    temperature: Annotated[float, AfterValidator(_check_temperature)] = Field(
+        1.0, ge=0, le=100, description="Divides the logits; 0: the likeliest token"
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens of this probability; 1: all")
-    top_k: int = Field(0, ge=0, description="Sample from so many likeliest tokens; 0: all")
-    max_tokens: int = Field(64, gt=0, description="Longest trajectory, in tokens after the prompt")
+    top_k: int = Field(0, ge=0, lt=2**31, description="Sample from so many likeliest tokens; 0: all")
+    max_tokens: int = Field(64, gt=0, lt=2**31, description="Longest trajectory, in tokens after the prompt")
     judge_truncated: bool = Field(
         False, description="Have the verifier judge answers that max_tokens cut; otherwise they count 0"
     )
@@ -71,7 +82,7 @@ class Task(Message):
     growth: Growth
     score: IBSettings = IBSettings()
     """How figures score the nodes of its tree if the sampler does not."""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**64)
 
 
 class DeadLetter(Message):

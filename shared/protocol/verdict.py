@@ -29,8 +29,8 @@ class ItemLimits(Message):
 
     wall_seconds: float | None = Field(None, gt=0, le=600)
     cpu_seconds: float | None = Field(None, gt=0, le=600)
-    memory_bytes: int | None = Field(None, gt=0)
-    output_bytes: int | None = Field(None, gt=0)
+    memory_bytes: int | None = Field(None, gt=0, lt=2**40)
+    output_bytes: int | None = Field(None, gt=0, lt=2**40)
 
 
 class VerdictItem(Message):

@@ -252,3 +252,19 @@ def test_a_key_holds_a_bounded_number_of_values() -> None:
     item = {"id": "1", "kind": "math", "response": "", "answer_key": {"gold": [0] * 60_000}}
     with pytest.raises(ValidationError, match="more than 50000 values"):
         VerdictItem.model_validate(item)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 2**80},
+        {"growth": {"sampler": "ib", "top_k": 2**70}},
+        {"growth": {"sampler": "ib", "max_tokens": 2**70}},
+        {"growth": {"sampler": "ib", "temperature": 1e-320}},
+    ],
+)
+def test_a_number_that_no_engine_or_message_can_hold_is_refused(change: dict[str, Any]) -> None:
+    request = {"prompt": "a", "growth": {"sampler": "ib", "temperature": 1e-6, "top_k": 2**31 - 1}, "seed": 2**64 - 1}
+    GrowRequest.model_validate(request)
+    with pytest.raises(ValidationError):
+        GrowRequest.model_validate(request | change)
