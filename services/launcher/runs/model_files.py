@@ -9,9 +9,6 @@ from shared.protocol.message import JsonObject
 from shared.tree.vocabulary import bytes_of_tokens
 from shared.weights import ContextBounds, Encoder, prompt_encoder
 
-_CANNOT_READ = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
-"""What transformers raises for files that it cannot read."""
-
 
 def check_model(model: Path) -> Path:
     """The directory, if it looks like a model's; else InvalidInput, before any process is started for it."""
@@ -46,7 +43,7 @@ def load_prompt_encoder(model: Path, settings: JsonObject) -> Encoder:
 
     try:
         return prompt_encoder(AutoTokenizer.from_pretrained(model, local_files_only=True), settings)
-    except _CANNOT_READ as error:
+    except Exception as error:  # transformers raises whatever a wrong value in a file leads to
         raise InvalidInput(f"{model} has no tokenizer that transformers can read: {error}") from error
 
 
@@ -58,7 +55,7 @@ def read_limits(model: Path, max_answer_tokens: int) -> ProblemLimits:
     logging.set_verbosity(logging.CRITICAL)  # what is wrong is an error, or of no matter here
     try:
         config = AutoConfig.from_pretrained(model, local_files_only=True)
-    except _CANNOT_READ as error:
+    except Exception as error:  # transformers raises whatever a wrong value in a file leads to
         raise InvalidInput(f"{model} has no config.json that transformers can read: {error}") from error
     context_length = ContextBounds.of(config.to_dict()).context_length()
     if context_length is None:

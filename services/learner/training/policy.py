@@ -187,6 +187,9 @@ class Policy:
 
         Returns None, and leaves the weights unchanged, when a gradient is NaN or infinite.
         """
+        for parameter in self._parameters:
+            if parameter.grad is None:  # of no use to an answer; AdamW would keep no state for it, which a resume wants
+                parameter.grad = torch.zeros_like(parameter)
         norm = float(_gather(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)))
         is_finite = norm - norm == 0
         if is_finite:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    BartConfig,
     BloomConfig,
     FalconConfig,
     Gemma3Config,
@@ -187,6 +188,28 @@ def test_a_model_that_does_not_say_its_context_needs_to_be_told(config: PreTrain
     model = LanguageModel.load(tmp_path, 1.0, context_length=48)
     assert model.context_length == 48
     assert not model.shares_prefixes
+
+
+def test_a_policy_with_a_weight_that_no_answer_uses_is_resumed(tmp_path: Path) -> None:
+    """Such as the attention of a decoder to an encoder that is not there."""
+    parts = {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    config = BartConfig(**_IDS, **parts, d_model=32, max_position_embeddings=CONTEXT_LENGTH)
+    policy = Policy(write_architecture(tmp_path, config), 1.0, OptimizerConfig())
+    policy.model.module(input_ids=torch.tensor([[3, 4]])).logits.square().mean().backward()
+    assert policy.apply_gradients(0.1)
+    policy.save(tmp_path / "saved")
+    resumed = Policy(tmp_path / "saved", 1.0, OptimizerConfig())
+    resumed.restore_optimizer(policy.optimizer_state())
+    assert resumed.optimizer_state()["state"].keys() == policy.optimizer_state()["state"].keys()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_hidden_layers": 3}, {"vocab_size": "24"}, {"vocab_size": 0}, {"num_attention_heads": 0}]
+)
+def test_a_configuration_that_says_something_else_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
+    edit(write_policy(tmp_path) / "config.json", **changes)
+    with pytest.raises(InvalidInput, match=r"policy .*: transformers cannot read this policy"):
+        LanguageModel.load(tmp_path, 1.0)
 
 
 def test_a_composite_is_refused_with_its_language_model_named(tmp_path: Path) -> None:
