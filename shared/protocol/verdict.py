@@ -30,7 +30,7 @@ class ItemLimits(Message):
     wall_seconds: float | None = Field(None, gt=0, le=600)
     cpu_seconds: float | None = Field(None, gt=0, le=600)
     memory_bytes: int | None = Field(None, gt=0, lt=2**40)
-    output_bytes: int | None = Field(None, gt=0, lt=2**40)
+    output_bytes: int | None = Field(None, gt=0, le=1 << 30)
 
 
 class VerdictItem(Message):

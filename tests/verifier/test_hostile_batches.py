@@ -90,6 +90,12 @@ async def test_a_body_that_is_wrong_in_very_many_places_is_refused_soon(client: 
     assert time.perf_counter() - start < 5  # listing every fault once took half a minute
 
 
+async def test_the_largest_limits_cost_what_the_program_uses(client: httpx.AsyncClient) -> None:
+    most = {"memory_bytes": 2**40 - 1, "output_bytes": 2**30, "wall_seconds": 600, "cpu_seconds": 600}
+    (verdict,) = await judge(client, make_item("code", "```python\nprint(1)\n```", PRINTS_1, limits=most))
+    assert verdict["reward"] == 1.0
+
+
 async def test_a_batch_of_costly_answers_lets_others_in_between(client: httpx.AsyncClient) -> None:
     items = [make_item("math", f"\\boxed{{{ROOTS}+{n}}}", {"gold": "4"}) for n in range(60)]
     judging = asyncio.create_task(judge(client, *items, deadline_seconds=60))

@@ -36,7 +36,7 @@ class JobFiles:
         return bool(fcntl.fcntl(self.stdout, fcntl.F_GET_SEALS) & seal)
 
     def read_output(self, max_bytes: int) -> bytes:
-        return os.pread(self.stdout, max_bytes, 0)
+        return os.pread(self.stdout, min(max_bytes, os.fstat(self.stdout).st_size), 0)
 
     def read_errors(self) -> bytes:
         """The last part of standard error."""
