@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from shared.errors import IbtpoError, shorten
+from shared.runtime.logs import blank_secrets
 
 MEDIA_TYPE = "application/problem+json"
 _MAX_ERRORS = 20
@@ -78,12 +79,13 @@ def problem_details(
     errors: Iterable[Mapping[str, str]] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An answer of problem details; long texts are cut, so that no input is echoed at length."""
+    """An answer of problem details, without passwords in URLs; long texts are cut, so that no input is echoed at
+    length."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": title or HTTPStatus(status).phrase.lower(),
         "status": status,
-        "detail": shorten(detail),
+        "detail": shorten(blank_secrets(detail)),
     }
     listed = [dict(error) for error in errors]
     if listed:

@@ -47,6 +47,8 @@ def small_router() -> APIRouter:
         errors = {"conflict": Conflict, "invalid": InvalidInput, "overloaded": Overloaded, "unavailable": Unavailable}
         if kind in errors:
             raise errors[kind](f"{kind} with the value 7; do otherwise")
+        if kind == "address":
+            raise Unavailable("the verifier at http://me:hunter2@host:80/ cannot be reached")
         raise RuntimeError("the database password is hunter2")
 
     @router.get("/v1/half")

@@ -157,6 +157,11 @@ async def test_an_unforeseen_error_is_told_to_the_log_and_not_to_the_caller(
     assert (await client.get("/healthz")).is_success
 
 
+async def test_an_error_shows_no_password_of_an_address(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/errors/address")
+    assert problem_of(response, 503)["detail"] == "the verifier at http://me:***@host:80/ cannot be reached"
+
+
 async def test_an_answer_that_breaks_half_way_looks_broken_to_the_caller(client: httpx.AsyncClient) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         await client.get("/v1/half")

@@ -141,12 +141,13 @@ async def test_an_endpoint_gives_verdicts_and_its_failures_none() -> None:
 
 async def test_another_verifier_can_be_the_endpoint() -> None:
     async with serve_verifier() as (_, other):
-        kind = CustomKindConfig(url=str(other.base_url.join("/v1/verdicts")))
+        url = str(other.base_url.join("/v1/verdicts"))
+        kind = CustomKindConfig(url=url.replace("//", "//me:s3cret@") + "?key=s3cret")
         async with open_verifier(kinds={"math": kind}) as client:
             four, five = await judge(client, *(make_item("math", rf"\boxed{{{n}}}", {"gold": "4"}) for n in (4, 5)))
             health = (await client.get("/healthz")).json()
     assert (four["reward"], five["reward"]) == (1.0, 0.0)
-    assert health["kinds"]["math"]["url"] == kind.url, "a custom kind replaces the built-in one of its name"
+    assert health["kinds"]["math"]["url"] == url, "a custom kind replaces the built-in one of its name"
 
 
 @pytest.mark.parametrize(

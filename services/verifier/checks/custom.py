@@ -17,6 +17,7 @@ from services.verifier.workers.pool import PoolSettings, Reply, ReplyStatus, Wor
 from shared.errors import IbtpoError, MalformedAnswer, first_reason
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest
 from shared.runtime.client import http_client
+from shared.runtime.config import without_secrets
 from shared.runtime.exchange import Exchange
 
 _FUNCTION, _ENDPOINT = "custom function", "custom endpoint"
@@ -95,7 +96,7 @@ class CustomEndpointCheck(_CustomCheck):
         self._exchange = Exchange(client, "", f"the endpoint of kind {kind!r}")
 
     def health(self) -> Mapping[str, Any]:
-        return {"url": self._config.url}
+        return {"url": without_secrets(self._config.url or "")}
 
     async def judge(self, cases: Sequence[CustomCase], report: ReportJudgement) -> None:
         async with asyncio.TaskGroup() as group:

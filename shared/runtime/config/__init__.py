@@ -7,7 +7,7 @@ from shared.runtime.config.overrides import find_keys, resolve_overrides
 from shared.runtime.config.presets import SECTIONS, preset_names, preset_path, read_preset
 from shared.runtime.config.renamed import RENAMED, Renamed
 from shared.runtime.config.token import Token
-from shared.runtime.config.url import OptionalUrl, ServiceUrl, with_port
+from shared.runtime.config.url import OptionalUrl, ServiceUrl, with_port, without_secrets
 
 __all__ = [
     "RENAMED",
@@ -28,4 +28,5 @@ __all__ = [
     "resolve_overrides",
     "walk_keys",
     "with_port",
+    "without_secrets",
 ]

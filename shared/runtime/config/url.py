@@ -23,6 +23,12 @@ def check_url(url: str) -> str:
     return SplitResult.geturl(bracketed)
 
 
+def without_secrets(url: str) -> str:
+    """The URL without what may hold a password or a key: its user and its query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 def with_port(host: str, port: int | str) -> str:
     """`host:port`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
