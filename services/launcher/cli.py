@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +40,9 @@ def _root(
 
 TRAIN, SERVE, INSPECT = "Train on this machine", "Run one service", "Inspect"
 
-Config = Annotated[str | None, typer.Option("--config", "-c", help="A preset's name, or the path of a TOML file.")]
+_CONFIG = typer.Option("--config", "-c", help="A preset's name, or the path of a TOML file.")
+PresetConfig = Annotated[str, _CONFIG]
+Config = Annotated[str | None, _CONFIG]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings; see `ibtpo config`.")]
 Runs = Annotated[Path, typer.Option(help="The folder of the run directories.")]
 RunName = Annotated[str | None, typer.Option("--run", help="The run's name; by default the preset's.")]
@@ -75,17 +78,13 @@ def demo(
 
     - `ibtpo demo launcher.replicas=3 seed=1 --run three`
     """
-    from services.launcher.commands.train import train
-    from services.launcher.settings.plan import RunRequest, StartMode
-
-    request = RunRequest(run, "demo", tuple(settings or ()), StartMode.of(resume=resume, fresh=fresh))
-    _exit(train(request, runs, redis_url, plain=plain))
+    train(settings, "demo", run, resume, fresh, plain, redis_url, runs)
 
 
 @app.command(rich_help_panel=TRAIN)
 def train(
     settings: Settings = None,
-    config: Config = "demo",
+    config: PresetConfig = "demo",
     run: RunName = None,
     resume: Resume = False,
     fresh: Fresh = False,
@@ -108,7 +107,7 @@ def train(
     from services.launcher.commands.train import train as train_run
     from services.launcher.settings.plan import RunRequest, StartMode
 
-    request = RunRequest(run, config or "demo", tuple(settings or ()), StartMode.of(resume=resume, fresh=fresh))
+    request = RunRequest(run, config, tuple(settings or ()), StartMode.of(resume=resume, fresh=fresh))
     _exit(train_run(request, runs, redis_url, plain=plain))
 
 
@@ -120,13 +119,7 @@ def rollout(settings: Settings = None, config: Config = None) -> None:
 
     - `IBTPO_TOKEN=… ibtpo rollout host=0.0.0.0 run=mine redis_url=redis://10.0.0.5/0` – adds a replica to a run
     """
-    from services.rollout.config import RolloutConfig
-    from shared.runtime.config import load_config
-
-    loaded = load_config(RolloutConfig, "rollout", config, settings or ())
-    from services.rollout.wiring import main as serve
-
-    _exit(serve(loaded))
+    _serve("rollout", config, settings)
 
 
 @app.command(rich_help_panel=SERVE)
@@ -135,13 +128,7 @@ def verifier(settings: Settings = None, config: Config = None) -> None:
 
     - `ibtpo verifier port=8002 math.workers=4`
     """
-    from services.verifier.config import VerifierConfig
-    from shared.runtime.config import load_config
-
-    loaded = load_config(VerifierConfig, "verifier", config, settings or ())
-    from services.verifier.wiring import main as serve
-
-    _exit(serve(loaded))
+    _serve("verifier", config, settings)
 
 
 @app.command(rich_help_panel=SERVE)
@@ -150,13 +137,7 @@ def learner(settings: Settings = None, config: Config = None) -> None:
 
     - `ibtpo learner --config grpo run=mine model=models/mine data=problems.jsonl redis_url=redis://10.0.0.5/0`
     """
-    from services.learner.config import LearnerConfig
-    from shared.runtime.config import load_config
-
-    loaded = load_config(LearnerConfig, "learner", config, settings or ())
-    from services.learner.wiring import main as serve
-
-    _exit(serve(loaded))
+    _serve("learner", config, settings)
 
 
 @app.command(rich_help_panel=INSPECT)
@@ -176,7 +157,7 @@ def grow(
 ) -> None:
     """Grows one tree of answers and shows it: the order of its branches, and p̂, η₁, η₂, IB-Score of every step.
 
-    - `ibtpo grow "4-2*3+5*6-1=" --save tree.svg` – the demo's model reckons modulo 7
+    - `ibtpo grow "2+3*4-1*6=" seed=1 --save tree.svg` – the demo's model reckons modulo 7
 
     - `ibtpo grow "2+3*4=" sampler=independent initial_draws=12 temperature=0.7`
 
@@ -344,6 +325,15 @@ def main() -> None:
         _fail(error, 1)
     except OSError as error:  # of a file: a full disk, a directory that is another user's
         sys.exit(f"ibtpo: {error}")
+
+
+def _serve(service: str, preset: str | None, settings: list[str] | None) -> None:
+    """Runs a service, whose code, which takes seconds to import, is imported once its configuration is right."""
+    from shared.runtime.config import load_config
+
+    model = getattr(import_module(f"services.{service}.config"), f"{service.capitalize()}Config")
+    config = load_config(model, service, preset, settings or ())
+    _exit(import_module(f"services.{service}.wiring").main(config))
 
 
 def _exit(code: int) -> None:

@@ -23,3 +23,11 @@ def test_a_finished_run_shows_the_figures_declared_for_its_end_and_where_its_fil
     assert str(run.report) in text
     for name, figure in figures_in(RunSummary, Shown.OUTCOME).items():
         assert (figure.title in text) == (name != "ib_score"), "a figure without a value has no row"
+
+
+def test_a_summary_that_cannot_be_read_is_no_hindrance(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "mine")
+    run.make()
+    for text in ("{", "[]"):
+        run.summary.write_text(text)
+        assert run.read_summary() == {}

@@ -203,6 +203,18 @@ def test_a_runs_trees_are_listed_and_rendered(run: RunDirectory, capsys: pytest.
         show_run(run.root.parent, "mine", "9")
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_no_number_of_a_list_is_cut_off(
+    run: RunDirectory, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    show_run(run.root.parent, "mine", None)
+    head, row, *_ = capsys.readouterr().out.splitlines()[1:]
+    assert head.split()[:3] == ["file", "root", "IB-Score"]
+    figures = TREE.figures()
+    assert row.split()[2:4] == [f"{figures.root_value:.2f}", f"{figures.ib_score:+.3f}"]
+
+
 @pytest.mark.parametrize("sampler", [None, RandomSampler(initial_draws=2, rounds=1)])
 def test_list_tree_page_and_picture_score_with_the_trees_own_settings(
     run: RunDirectory, capsys: pytest.CaptureFixture[str], sampler: AnySampler | None
@@ -217,7 +229,7 @@ def test_list_tree_page_and_picture_score_with_the_trees_own_settings(
     assert tree.figures().ib_score == pytest.approx((score_of_root + score_of_first) / 2)
     mean = f"{tree.figures().ib_score:+.3f}"
     show_run(run.root.parent, "mine", None)
-    assert [line.split()[-2] for line in capsys.readouterr().out.splitlines()[2:4]] == [mean, mean]
+    assert [line.split()[3] for line in capsys.readouterr().out.splitlines()[2:4]] == [mean, mean]
     show_run(run.root.parent, "mine", "last-0")
     assert f"IB-Score {mean}" in capsys.readouterr().out
     page = write_report(run).read_text()

@@ -12,6 +12,8 @@ from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tr
 from services.launcher.runs.run_dir import find_run
 from shared.errors import InvalidInput
 
+NARROW = 70
+
 
 def show_run(runs: Path, name: str | None, which: str | None, *, is_full: bool = False) -> int:
     """Lists a run's trees, or renders `which`: a number of the list, or a file's name."""
@@ -21,7 +23,7 @@ def show_run(runs: Path, name: str | None, which: str | None, *, is_full: bool =
         raise InvalidInput(f"run {run.name!r} has kept no tree yet ({run.trees}/); learner.keep_trees sets how many")
     console = Console()
     if which is None:
-        console.print(_render_list(run.name, trees))
+        console.print(_render_list(run.name, trees, console.width))
         print(f"`ibtpo show {run.root} --tree 1` shows the first")
     else:
         _print_tree(console, _choose(trees, which), is_full)
@@ -54,23 +56,26 @@ def _choose(trees: tuple[KeptTree, ...], which: str) -> KeptTree:
     raise InvalidInput(f"no tree {which!r}: give a number from 1 to {len(trees)}, or a name from the list")
 
 
-def _render_list(name: str, trees: tuple[KeptTree, ...]) -> Table:
+def _render_list(name: str, trees: tuple[KeptTree, ...], width: int) -> Table:
+    """As many of the columns as fit; the problem's takes what is left."""
     table = Table(title=f"trees of {name}", title_justify="left", box=None, header_style="dim")
-    for column in ("", "file", "answers", "root", "right", "IB-Score", "policy"):
+    shown = slice(None) if width >= NARROW else slice(0, 4)
+    for column in ("", "file", "root", "IB-Score", "right", "answers", "policy")[shown]:
         table.add_column(column, no_wrap=True)
-    table.add_column("problem", overflow="fold")  # the one column that gives way
+    table.add_column("problem", overflow="fold")
     for number, kept in enumerate(trees, 1):
         figures = kept.scored.figures()
-        table.add_row(
+        cells = (
             str(number),
             kept.path.stem,
-            str(len(kept.scored.draws)),
             _format(figures.root_value),
-            _format(figures.avg_rate),
             _format(figures.ib_score, "{:+.3f}"),
+            _format(figures.avg_rate),
+            str(len(kept.scored.draws)),
             kept.scored.oldest_version.label,
-            Text(" ".join(kept.message.split()), no_wrap=True, overflow="ellipsis"),
         )
+        problem = Text(" ".join(kept.message.split()), no_wrap=True, overflow="ellipsis")
+        table.add_row(*cells[shown], problem)
     return table
 
 

@@ -99,11 +99,12 @@ class RunDirectory:
         return f"ibtpo train --run {self.name} --resume{runs}"
 
     def read_summary(self) -> dict[str, float | int | str | None]:
-        """summary.json; empty while the run is not finished."""
+        """summary.json; empty while the run is not finished, and where it cannot be read."""
         try:
-            return dict(json.loads(self.summary.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+            found = json.loads(self.summary.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def log(self, service: str) -> Path:
         """The JSON-lines log of one service."""
