@@ -29,7 +29,7 @@ def atomic_writer(path: Path, *, durable: bool = False, mode: int = 0o666) -> It
     """A file that replaces `path` when the block ends; when the block raises, `path` stays as it was."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
             yield file
             if durable:
                 file.flush()

@@ -85,3 +85,12 @@ def test_a_row_of_another_shape_is_named(tmp_path: Path, line: str, message: str
     path.write_text(line)
     with pytest.raises(InvalidInput, match=message):
         list(read_rows(path, Row))
+
+
+def test_a_link_that_another_user_laid_is_not_followed(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("kept")
+    (tmp_path / ".mine.partial").symlink_to(theirs)
+    with pytest.raises(OSError, match="symbolic links"):
+        atomic_write(tmp_path / "mine", "new")
+    assert theirs.read_text() == "kept"

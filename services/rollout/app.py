@@ -97,7 +97,7 @@ class OnDemandTrees:
                 events.put_nowait(_describe_tree(*await self.grow(task, events.put_nowait)))
             except IbtpoError as error:
                 events.put_nowait(GrowthFailed(title=error.title, detail=str(error)))
-            except Exception:
+            except Exception:  # whatever it is, the reader must see an end
                 events.put_nowait(GrowthFailed(title="internal error", detail="see the service's log"))
                 raise
 

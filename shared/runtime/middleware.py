@@ -70,7 +70,7 @@ class RequestMetrics:
             )
         except ClientDisconnect:
             log.info("caller_left", method=scope["method"], path=scope["path"])
-        except Exception as error:
+        except Exception as error:  # the border of every request: the log gets it, the caller a 500
             if status:  # half an answer is out: only breaking the connection tells the caller; the server logs why
                 log.error("answer_broken", method=scope["method"], path=scope["path"], error=repr(error))
                 raise

@@ -60,7 +60,7 @@ async def _serve_until_drained(
         except (InvalidInput, Conflict) as error:
             log.error("cannot_start", error=str(error))
             return ExitCode.STARTUP_FAILED
-        except Exception:
+        except Exception:  # the border of the process: the log gets it, the exit code says so
             log.exception("service_failed")
             return ExitCode.STARTUP_FAILED
     log.info("exited", code=int(code))
