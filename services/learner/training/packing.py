@@ -101,18 +101,21 @@ def pack(trajectories: Sequence[Trajectory], max_tokens: int, *, share_prefixes:
 
 
 def _pack_rows(trajectories: Sequence[Trajectory], max_tokens: int, share_prefixes: bool) -> Iterator[PackedRow]:
-    """Rows of at most `max_tokens` columns, each with all trajectories after one prompt, or with one trajectory."""
+    """Rows of at most `max_tokens` columns, each with all trajectories after one prompt, or with one trajectory.
+
+    Trajectories that do not fit into one row follow each other depth first, so that neighbours share the most.
+    """
+    ids_of = [[*one.prompt_ids, *one.token_ids.tolist()] for one in trajectories]
     sharing: dict[tuple[int, ...] | int, list[int]] = {}
     for index, one in enumerate(trajectories):
         sharing.setdefault(one.prompt_ids if share_prefixes else index, []).append(index)
     for indices in sharing.values():
         row = PackedRow(PrefixTrie(), {})
-        for index in indices:
-            token_ids = [*trajectories[index].prompt_ids, *trajectories[index].token_ids.tolist()]
-            if row.columns_of and len(row.trie) + row.trie.num_new(token_ids) > max_tokens:
+        for index in sorted(indices, key=ids_of.__getitem__):
+            if row.columns_of and len(row.trie) + row.trie.num_new(ids_of[index]) > max_tokens:
                 yield row
                 row = PackedRow(PrefixTrie(), {})
-            row.columns_of[index] = row.trie.add(token_ids)
+            row.columns_of[index] = row.trie.add(ids_of[index])
         yield row
 
 

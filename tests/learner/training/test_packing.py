@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,3 +58,13 @@ def test_a_shared_prefix_takes_its_columns_once() -> None:
     (apart,) = micro_batches(trajectories, 10_000, share_prefixes=False)
     assert apart.rows.token_ids_RS.shape == (len(trajectories), max(map(len, sequences)))
     assert apart.rows.attention_mask_R1SS is None
+
+
+def test_a_tree_over_the_budget_is_cut_where_little_is_repeated() -> None:
+    """Two branches of ten tokens, drawn in turns: cut between them, each is computed once."""
+    first, second = ([token] * 10 for token in (4, 5))
+    drawn = [[*branch, 6 + number] for number in range(4) for branch in (first, second)]
+    one = credited_trajectories(1)[0]
+    trajectories = [replace(one, prompt_ids=(3,), token_ids=np.array(ids)) for ids in drawn]
+    rows = [row for batch in pack(trajectories, 15, share_prefixes=True) for row in batch]
+    assert [len(row.trie) for row in rows] == [15, 15]
