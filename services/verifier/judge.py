@@ -122,6 +122,8 @@ class Judge:
                 continue
             group.positions.append(position)
             group.cases.append(group.check.prepare(item))
+        for group in groups.values():
+            await group.check.vet(group.cases)
         return tuple(groups.values())
 
     async def judge(self, batch: AdmittedBatch, deadline_seconds: float, report: ReportJudgement) -> None:

@@ -96,6 +96,22 @@ async def test_the_largest_limits_cost_what_the_program_uses(client: httpx.Async
     assert verdict["reward"] == 1.0
 
 
+async def test_long_tests_are_read_beside_the_loop(client: httpx.AsyncClient) -> None:
+    answer, waits = "```python\ndef f(x): return x\n```", list[float]()
+    long = {"tests": {"type": "assert", "entry_point": "f", "asserts": ["assert f([" + "1," * 90_000 + "])"]}}
+    broken = {"tests": {"type": "assert", "entry_point": "f", "asserts": ["assert f(1)\n" * 9_000 + "("]}}
+    judging = asyncio.create_task(judge(client, make_item("code", answer, long), deadline_seconds=25))
+    while not judging.done():
+        start = time.perf_counter()
+        assert (await client.get("/healthz")).status_code == 200
+        waits.append(time.perf_counter() - start)
+        await asyncio.wait([judging], timeout=0.005)
+    assert [verdict["reward"] for verdict in await judging] == [1.0]
+    assert sum(wait > 0.25 for wait in waits) <= len(waits) // 100
+    response = await client.post("/v1/verdicts", json={"items": [make_item("code", answer, broken)]})
+    assert (response.status_code, "are no Python" in response.text) == (422, True)
+
+
 async def test_a_batch_of_costly_answers_lets_others_in_between(client: httpx.AsyncClient) -> None:
     items = [make_item("math", f"\\boxed{{{ROOTS}+{n}}}", {"gold": "4"}) for n in range(60)]
     judging = asyncio.create_task(judge(client, *items, deadline_seconds=60))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.verifier.checks.check import Case, Judgement, ReportJudgement, judge_concurrently
+from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, judge_concurrently
 from services.verifier.judge import Judge, JudgementCache
 from services.verifier.metrics import VerifierMetrics
 from shared.errors import InvalidInput, Unavailable
@@ -16,7 +16,7 @@ from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 RIGHT = Judgement(1.0, Outcome.RIGHT)
 
 
-class EchoCheck:
+class EchoCheck(Check[str]):
     """A kind of the tests: right for every response but "wrong"; counts what it judges."""
 
     def __init__(self, kind: str = "echo", reason: str | None = None, is_repeatable: bool = True) -> None:

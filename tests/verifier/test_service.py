@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from services.verifier.checks.check import Case, Judgement, ReportJudgement
+from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement
 from services.verifier.config import MathConfig
 from services.verifier.wiring import VerifierService
 from shared.protocol.verdict import Outcome, VerdictItem
@@ -21,7 +21,7 @@ from tests.waiting import wait_until_async
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-class SlowCheck:
+class SlowCheck(Check[None]):
     """A kind of the tests: judges after as many seconds as the response says, or fails as it says."""
 
     kind = "slow"

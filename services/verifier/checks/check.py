@@ -84,6 +84,9 @@ class Check(ABC, Generic[Key]):
         runs other tasks between two items.
         """
 
+    async def vet(self, cases: Sequence[Case[Key]]) -> None:
+        """Raises InvalidInput if a key that `prepare` only took, because reading it takes long, can never be judged."""
+
     @abstractmethod
     async def judge(self, cases: Sequence[Case[Key]], report: ReportJudgement) -> None:
         """Judges every case and reports each as soon as it is known. An exception fails only the unreported ones."""

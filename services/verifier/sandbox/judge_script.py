@@ -18,11 +18,16 @@ class JudgeScript:
     calls_check: bool
     is_partial: bool
 
+    @property
+    def num_characters(self) -> int:
+        """Of all its code."""
+        return sum(map(len, (self.setup, *self.tests)))
+
     def pack(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def unpack(cls, data: bytes) -> "JudgeScript":
+    def unpack(cls, data: bytes | str) -> "JudgeScript":
         fields = json.loads(data)
         return cls(**(fields | {"tests": tuple(fields["tests"])}))
 

@@ -1,23 +1,32 @@
 """Judges code in the sandbox: programs by their output, functions by tests."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, judge_concurrently
-from services.verifier.checks.code.extraction import Language, find_program, find_program_in
+from services.verifier.checks.code.extraction import Language, find_program
 from services.verifier.checks.code.function import judge_function
-from services.verifier.checks.code.key import PreparedFunction, PreparedTests, prepare_tests
+from services.verifier.checks.code.key import (
+    MAX_READ_HERE,
+    PreparedFunction,
+    PreparedTests,
+    find_fault,
+    prepare_tests,
+    work,
+)
 from services.verifier.checks.code.stdio import judge_stdio
 from services.verifier.config import CodeConfig
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.sandbox.jail_sandbox import open_jail
+from services.verifier.sandbox.judge_script import JudgeScript
 from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import Limits, Program, Sandbox
 from services.verifier.sandbox.service_side.javascript import javascript_program
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 from services.verifier.workers.pool import PoolSettings, ReplyStatus, WorkerPool, open_worker_pool
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, Unavailable
 from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 
 _MAX_RESPONSE_CHARACTERS = 1 << 20
@@ -26,7 +35,7 @@ _MAX_PROGRAM_BYTES = 1 << 18
 _MIN_MEMORY_BYTES = 16 << 20
 # A longer response is read by a worker: parsing it would hold up the event loop.
 _MAX_READ_HERE = 2_000
-_FINDER = f"{find_program_in.__module__}:{find_program_in.__name__}"
+_FINDER = f"{work.__module__}:{work.__name__}"
 _FINDER_SECONDS = 5.0
 _FINDER_BYTES = 1 << 29
 _CALLS_PER_FINDER = 1_000
@@ -60,6 +69,7 @@ class CodeCheck(Check[PreparedTests]):
         self._sandbox = sandbox
         self._config = config
         self._finders = finders
+        self._vetted: deque[JudgeScript] = deque(maxlen=64)  # the leaves of a tree share their tests
 
     def refusal(self) -> str | None:
         return self._sandbox.refusal
@@ -82,6 +92,24 @@ class CodeCheck(Check[PreparedTests]):
         if tests.language is Language.JAVASCRIPT and (self._config.node is None or not self._sandbox.is_isolated):
             raise InvalidInput(f"item {item.id!r}: this verifier runs no JavaScript; give it node's path (code.node)")
         return Case(item.response, tests, item.limits)
+
+    async def vet(self, cases: Sequence[Case[PreparedTests]]) -> None:
+        scripts = {case.key.script for case in cases if isinstance(case.key, PreparedFunction)}
+        for script in scripts:
+            if script.num_characters > MAX_READ_HERE and script not in self._vetted:
+                if fault := await self._find_fault(script):
+                    raise InvalidInput(f"tests that begin {script.tests[0][:80]!r}: {fault}")
+                self._vetted.append(script)
+
+    async def _find_fault(self, script: JudgeScript) -> str:
+        if self._finders is None:
+            return find_fault(script)
+        reply = await self._finders.call(("fault", script.pack().decode()), _FINDER_SECONDS)
+        if reply.status is ReplyStatus.ANSWERED and isinstance(reply.value, str):
+            return reply.value
+        if reply.status in (ReplyStatus.TIMED_OUT, ReplyStatus.MEMORY):
+            return f"they take too long to read: {reply.detail}"
+        raise Unavailable(f"tests could not be read: {reply.detail}; send the batch again")
 
     async def judge(self, cases: Sequence[Case[PreparedTests]], report: ReportJudgement) -> None:
         await judge_concurrently(cases, self._sandbox.concurrency, self._judge, report)
@@ -107,7 +135,7 @@ class CodeCheck(Check[PreparedTests]):
     async def _find_program(self, response: str, tests: PreparedTests) -> str | Judgement:
         if self._finders is None or len(response) <= _MAX_READ_HERE:
             return find_program(response, tests.entry_point, tests.language)
-        arguments = (response, tests.entry_point, tests.language.name, _MAX_PROGRAM_BYTES + 1)
+        arguments = ("program", response, tests.entry_point, tests.language.name, _MAX_PROGRAM_BYTES + 1)
         reply = await self._finders.call(arguments, _FINDER_SECONDS)
         if reply.status is ReplyStatus.ANSWERED and isinstance(reply.value, str):
             return reply.value

@@ -4,18 +4,20 @@ import ast
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from services.verifier.checks.check import read_key
-from services.verifier.checks.code.extraction import Language
+from services.verifier.checks.code.extraction import Language, find_program_in
 from services.verifier.sandbox.judge_script import JudgeScript, has_assertion
 from shared.errors import InvalidInput
 from shared.protocol.message import Message
 from shared.protocol.verdict import VerdictItem
 
 _MAX_TEST_CHARACTERS = 200_000
+MAX_READ_HERE = 20_000
+"""Characters of tests; longer ones are looked through by a worker: parsing them would hold up the event loop."""
 
 Name = Annotated[str, Field(pattern=r"^[^\W\d]\w*$", max_length=200)]
 TestCode = Annotated[str, Field(max_length=_MAX_TEST_CHARACTERS)]
@@ -117,18 +119,23 @@ def _prepare_stdio(item_id: str, tests: StdioTests, is_partial: bool) -> Prepare
 
 
 def _require_assertions(item_id: str, script: JudgeScript) -> None:
-    pieces = (script.setup, *script.tests)
-    if sum(map(len, pieces)) > _MAX_TEST_CHARACTERS:
+    if script.num_characters > _MAX_TEST_CHARACTERS:
         raise InvalidInput(
             f"item {item_id!r}: its tests have more than {_MAX_TEST_CHARACTERS} characters; shorten them"
         )
-    fault = _find_fault(script)
+    fault = "" if script.num_characters > MAX_READ_HERE else find_fault(script)
     if fault:
         raise InvalidInput(f"item {item_id!r}: {fault}")
 
 
+def work(task: str, *arguments: Any) -> str:
+    """For workers, what would hold up the loop: the "fault" of a packed script, or the "program" of a response."""
+    return find_fault(JudgeScript.unpack(*arguments)) if task == "fault" else find_program_in(*arguments)
+
+
 @lru_cache(maxsize=64)  # the leaves of a tree share their tests
-def _find_fault(script: JudgeScript) -> str:
+def find_fault(script: JudgeScript) -> str:
+    """Why its tests can judge nothing; empty where they can."""
     trees = []
     for code in (script.setup, *script.tests):
         try:
