@@ -66,10 +66,10 @@ def _lines(path: Path) -> Iterator[bytes | str]:
         yield from lines
 
 
-def read_json_lines(path: Path, *, skip_broken: bool = False) -> Iterator[tuple[str, Any]]:
+def read_json_lines(path: Path, *, broken: list[InvalidInput] | None = None) -> Iterator[tuple[str, Any]]:
     """(`file:line`, value) of every line that is not blank. A file is encoded as `read_text` has it.
 
-    InvalidInput for a file that cannot be read and, unless `skip_broken`, for a line that is not JSON.
+    InvalidInput for a file that cannot be read, and for a line that is not JSON; given `broken`, that is put there.
     """
     try:
         for number, line in enumerate(_lines(path), start=1):
@@ -79,9 +79,11 @@ def read_json_lines(path: Path, *, skip_broken: bool = False) -> Iterator[tuple[
             try:
                 value = json.loads(text)
             except (ValueError, RecursionError) as error:
-                if skip_broken:
-                    continue
-                raise InvalidInput(f"{path}:{number}: not JSON: {error}; give one JSON object a line") from error
+                refusal = InvalidInput(f"{path}:{number}: not JSON: {error}; give one JSON object a line")
+                if broken is None:
+                    raise refusal from error
+                broken.append(refusal)
+                continue
             yield f"{path}:{number}", value
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-16, as its first bytes say: {error}; save it as UTF-8") from error
@@ -89,11 +91,17 @@ def read_json_lines(path: Path, *, skip_broken: bool = False) -> Iterator[tuple[
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_rows(path: Path, model: type[Model]) -> Iterator[tuple[str, Model]]:
-    """(`file:line`, row) of every line, each a `model`; InvalidInput names file, line and field of a wrong one."""
+def read_rows(
+    path: Path, model: type[Model], *, broken: list[InvalidInput] | None = None
+) -> Iterator[tuple[str, Model]]:
+    """(`file:line`, row) of every line, each a `model`. InvalidInput names file, line and field of a wrong one; given
+    `broken`, it is put there instead."""
     fields = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
-    for where, value in read_json_lines(path):
+    for where, value in read_json_lines(path, broken=broken):
         try:
             yield where, model.model_validate(value)
         except ValidationError as error:
-            raise InvalidInput(f"{where}: {shorten(reasons(error))}; a row has the fields {fields}") from error
+            refusal = InvalidInput(f"{where}: {shorten(reasons(error))}; a row has the fields {fields}")
+            if broken is None:
+                raise refusal from error
+            broken.append(refusal)

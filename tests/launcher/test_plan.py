@@ -155,6 +155,10 @@ def test_what_all_services_share_is_not_set_for_one(tmp_path: Path, setting: str
         ('{"id": "1", "prompt": "1+1=", "kind": "math"}', r"mine.jsonl:2: answer_key: Field required"),
         ('{"id": 1}', r"mine.jsonl:2: prompt: .*; kind: .*; answer_key: .*"),
         ('{"id"', r"mine.jsonl:2: not JSON"),
+        (
+            f'{{"id": 1}}\n{{\n{ROW}',
+            r"jsonl:2: prompt: .*; a row .*jsonl:3: not JSON.*jsonl:4: the id '1' is that of .*jsonl:1; give every row",
+        ),
     ],
 )
 def test_problems_that_cannot_be_used_are_refused_before_anything_is_written(
@@ -164,6 +168,9 @@ def test_problems_that_cannot_be_used_are_refused_before_anything_is_written(
     data.write_text(ROW + row)
     settings = (f"learner.model={checkpoint_directory()}", f"data={data}", "total_steps=5")
     with pytest.raises(InvalidInput, match=message):
+        begin(tmp_path, RunRequest("mine", "grpo", settings))
+    data.write_text("\n")
+    with pytest.raises(InvalidInput, match="no problems in"):
         begin(tmp_path, RunRequest("mine", "grpo", settings))
     with pytest.raises(InvalidInput, match="is no model directory"):
         begin(tmp_path, RunRequest("mine", "grpo", ("learner.model=nowhere", *settings[1:])))

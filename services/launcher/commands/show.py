@@ -72,7 +72,7 @@ def _render_list(name: str, trees: tuple[KeptTree, ...], width: int) -> Table:
             _format(figures.ib_score, "{:+.3f}"),
             _format(figures.avg_rate),
             str(len(kept.scored.draws)),
-            kept.scored.oldest_version.label,
+            f"v{kept.scored.oldest_version.number}",
         )
         problem = Text(" ".join(kept.message.split()), no_wrap=True, overflow="ellipsis")
         table.add_row(*cells[shown], problem)

@@ -55,7 +55,7 @@ class History:
         """The history in metrics.jsonl; a line that is incomplete or of another form is ignored."""
         history = cls()
         if metrics.exists():
-            for _, line in read_json_lines(metrics, skip_broken=True):
+            for _, line in read_json_lines(metrics, broken=[]):
                 history._add_line(line)
         return history
 

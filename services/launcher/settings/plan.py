@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections import deque
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,11 +17,10 @@ from services.launcher.runs.model_files import check_model
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.config import LauncherConfig
 from services.learner.config import LearnerConfig
+from services.learner.queue.problems import check_rows
 from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
 from shared.errors import Conflict, InvalidInput
-from shared.files import read_rows
-from shared.protocol.task import Problem
 from shared.runtime.config import load_config, preset_path, read_preset, resolve_overrides
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -126,8 +124,7 @@ def prepare(plan: RunPlan) -> None:
     if not plan.resumes:
         check_model(plan.learner.model)
     if plan.launcher.task == "files":
-        for path in (*plan.learner.data, *plan.learner.held_out):
-            deque(read_rows(path, Problem), maxlen=0)
+        check_rows((*plan.learner.data, *plan.learner.held_out))
     if not plan.resumes and run.has_begun:
         if run.has_trained:
             _move_aside(run)

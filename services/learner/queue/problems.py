@@ -15,6 +15,7 @@ from shared.runtime.logs import event_logger
 from shared.weights import Encoder
 
 log = event_logger(__name__)
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,36 @@ def _read_file(path: Path, encode: Encoder, limits: ProblemLimits, at_most: int 
     where_of_id: dict[str, str] = {}
     ignored: set[str] = set()
     for where, problem in islice(read_rows(path, Problem), at_most):
-        if problem.id in where_of_id:
-            raise InvalidInput(
-                f"{where}: the id {problem.id!r} is that of {where_of_id[problem.id]}; give every row one of its own"
-            )
-        where_of_id[problem.id] = where
+        _note_id(problem, where, where_of_id)
         ignored |= (problem.model_extra or {}).keys()
         yield _encode(problem, where, encode, limits)
     if ignored:
         log.info("columns_ignored", file=str(path), columns=sorted(ignored))
+
+
+def _note_id(problem: Problem, where: str, where_of_id: dict[str, str]) -> None:
+    if problem.id in where_of_id:
+        raise InvalidInput(
+            f"{where}: the id {problem.id!r} is that of {where_of_id[problem.id]}; give every row one of its own"
+        )
+    where_of_id[problem.id] = where
+
+
+def check_rows(paths: Iterable[Path]) -> None:
+    """InvalidInput that names the rows of all files that cannot be problems of any policy."""
+    broken: list[InvalidInput] = []
+    for path in paths:
+        where_of_id: dict[str, str] = {}
+        for where, problem in read_rows(path, Problem, broken=broken):
+            try:
+                _note_id(problem, where, where_of_id)
+            except InvalidInput as error:
+                broken.append(error)
+        if not where_of_id and not broken:
+            broken.append(InvalidInput(f"no problems in {path}: one JSON object per line is expected"))
+    if broken:
+        more = f"; and {len(broken) - _MOST_NAMED} more" if len(broken) > _MOST_NAMED else ""
+        raise InvalidInput("; ".join(map(str, broken[:_MOST_NAMED])) + more)
 
 
 def first_of_each_file(problems: Iterable[EncodedProblem], at_most: int) -> tuple[EncodedProblem, ...]:

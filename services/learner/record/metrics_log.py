@@ -24,7 +24,7 @@ class MetricsLog:
         """Drops the lines after `step`, which a resumed run writes again, and broken ones."""
         self._lines.parent.mkdir(parents=True, exist_ok=True)
         if self._lines.exists():
-            kept = [row for _, row in read_json_lines(self._lines, skip_broken=True) if _is_until(row, step)]
+            kept = [row for _, row in read_json_lines(self._lines, broken=[]) if _is_until(row, step)]
             atomic_write(self._lines, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def append(self, line: StepFigures | Evaluation) -> None:
