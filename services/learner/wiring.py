@@ -38,7 +38,7 @@ from services.learner.run import Parts, Run, Stopped
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.heartbeat import LearnerHeartbeat
 from services.learner.serving.publisher import Publisher
-from services.learner.training.model_files import read_tokenizer
+from services.learner.training.model_files import read_tokenizer, weights_fingerprint
 from services.learner.training.policy import LanguageModel, Policy
 from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.trainer import Trainer
@@ -231,13 +231,15 @@ class Start:
     def read(cls, config: LearnerConfig, checkpoints: CheckpointStore, process_group: ProcessGroup) -> "Start":
         """InvalidInput where model, data or checkpoint cannot be used, or do not belong together."""
         checkpoint = _latest_checkpoint(config, checkpoints)
-        state = checkpoint.state() if checkpoint else None
+        state, model = checkpoint.state() if checkpoint else None, weights_fingerprint(config.model)
+        if checkpoint and state:
+            _refuse_other_model(checkpoint, state.progress, config.model, model)
         began = (state and state.progress.began) or time.time()
         ranks = _load_rank0(config, checkpoint, process_group)
         train, held_out = _read_problems(config, ranks.policy, began)
         data, template = fingerprint(train.problems), ranks.policy.tokenizer.chat_template
         if checkpoint is None or state is None:
-            progress = SavedProgress(data=data, seed=config.seed, began=began)
+            progress = SavedProgress(model=model, data=data, seed=config.seed, began=began)
             state = LearnerState(progress=progress, ledger=SavedLedger())
         else:
             _refuse_other_problems(checkpoint, state.progress, data, config.seed)
@@ -272,6 +274,15 @@ def _latest_checkpoint(config: LearnerConfig, checkpoints: CheckpointStore) -> C
     return latest
 
 
+def _refuse_other_model(checkpoint: Checkpoint, progress: SavedProgress, path: Path, model: str) -> None:
+    """InvalidInput where both are known and differ: KL and A-2 compare the policy with the first model."""
+    if model and progress.model not in ("", model):
+        raise InvalidInput(
+            f"checkpoint {checkpoint.directory} began from another model than {path}, so it cannot be resumed with "
+            "this one: give the earlier learner.model, or another run_dir for a new run"
+        )
+
+
 def _refuse_other_problems(checkpoint: Checkpoint, progress: SavedProgress, data: str, seed: int) -> None:
     """InvalidInput when the checkpoint is of other data or another seed."""
     if progress.seed not in (None, seed):
@@ -281,7 +292,7 @@ def _refuse_other_problems(checkpoint: Checkpoint, progress: SavedProgress, data
         )
     if progress.data != data:
         raise InvalidInput(
-            f"checkpoint {checkpoint.directory} was trained on other problems, "
+            f"checkpoint {checkpoint.directory} was trained on other problems, or with other limits on their length, "
             "so it cannot be resumed on these: give the earlier data, or another run_dir for a new run"
         )
 

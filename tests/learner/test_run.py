@@ -523,7 +523,7 @@ def test_what_cannot_be_run_is_refused_at_the_start(configure: Configure, tmp_pa
 
 
 async def test_a_checkpoint_is_not_mixed_with_other_data_or_a_new_start(
-    configure: Configure, redis_url: str, replica: Replica, problems_file: Path
+    configure: Configure, redis_url: str, replica: Replica, problems_file: Path, tmp_path: Path
 ) -> None:
     config = configure(redis_url=redis_url, total_steps=1)
     async with replica("one"), running(config) as learner:
@@ -533,3 +533,6 @@ async def test_a_checkpoint_is_not_mixed_with_other_data_or_a_new_start(
     problems_file.write_text(problems_file.read_text().replace('"gold": "3"', '"gold": "4"'))
     with pytest.raises(InvalidInput, match="trained on other problems"):
         build(config)
+    other = write_policy(tmp_path / "other", "llama")
+    with pytest.raises(InvalidInput, match=r"began from another model than .*other, so it cannot be resumed"):
+        build(config.model_copy(update={"model": other}))

@@ -53,6 +53,8 @@ class SavedProgress(Message):
     version: WeightVersion = WeightVersion(0, 0)
     origins: tuple[str, ...] = ()
     """Of the generations so far, the latest last: trees of other weights are not of this run."""
+    model: str = ""
+    """The fingerprint of the model that the run began with."""
     data: str = ""
     """The fingerprint of the problems that the ledger's cursor counts in."""
     seed: int | None = None

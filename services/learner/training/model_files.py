@@ -1,5 +1,6 @@
 """Reads a policy from its directory, and refuses one that could not be trained as it is."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ _TRAINABLE = ("F64", "F32", "F16", "BF16")
 _CONSTANTS = (".masked_bias", ".inv_freq")
 """Buffers that earlier releases of transformers saved; models compute them now."""
 _NUM_NAMED = 4
+_NUM_SAMPLES, _SAMPLE_BYTES = 256, 4096
 
 
 def read_module(directory: Path) -> PreTrainedModel:
@@ -71,6 +73,19 @@ def read_tokenizer(directory: Path) -> Any:
     num_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     stop_token_ids(directory, num_tokens, tokenizer.backend_tokenizer.token_to_id)
     return tokenizer
+
+
+def weights_fingerprint(directory: Path) -> str:
+    """A hash of samples of the weights, enough to tell models apart; empty where there are none."""
+    digest, paths = hashlib.sha256(), sorted({*directory.glob("*.safetensors"), *directory.glob("*.bin")})
+    for path in paths:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            for start in range(0, size, max(1, size // _NUM_SAMPLES)):
+                file.seek(start)
+                digest.update(file.read(_SAMPLE_BYTES))
+        digest.update(f"{path.name} {size}".encode())
+    return digest.hexdigest()[:16] if paths else ""
 
 
 def _refuse_pointers(directory: Path) -> None:
