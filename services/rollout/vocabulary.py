@@ -49,6 +49,8 @@ class Vocabulary:
             tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # the library raises nothing narrower
             raise InvalidInput(f"the tokenizer.json in {bundle} makes no tokenizer: {error}") from error
+        tokenizer.no_truncation()  # whatever its file says: the learner's tokenizer does neither
+        tokenizer.no_padding()
         stop_ids = stop_token_ids(bundle, len(table), tokenizer.token_to_id)
         return cls(table, stop_ids, Segmenter(table, stop_ids), tokenizer)
 

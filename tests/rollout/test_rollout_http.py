@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from services.rollout.config import RolloutConfig
@@ -176,6 +177,16 @@ async def test_messages_are_encoded_as_training_rows_are(replica: httpx.AsyncCli
         trained_on = prompt_encoder(tokenizer, {"end": "="})(tuple(CHAT))
         assert ScoredTree.unpack(answer.content).task.prompt_ids == trained_on
         assert tokenizer.decode(trained_on).replace(" ", "") == f"{template}2+3*4="
+
+
+def test_a_text_is_neither_cut_nor_padded_whatever_the_tokenizers_file_says(bundle: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=40)
+    tokenizer.save(str(bundle / "tokenizer.json"))
+    expected = prompt_encoder(AutoTokenizer.from_pretrained(bundle))("1+2*3-4*5=")
+    assert len(expected) >= 10
+    assert Vocabulary.load(bundle).encode("1+2*3-4*5=") == expected
 
 
 async def test_a_prompt_of_millions_of_characters_is_refused_before_it_is_encoded(
