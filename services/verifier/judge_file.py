@@ -31,7 +31,8 @@ from shared.protocol.verdict import Outcome, Verdict, VerdictItem
 from shared.runtime.client import http_client
 
 _MAX_BATCH_ITEMS = 256
-_MAX_BATCH_CHARACTERS = 8 << 20
+_MAX_BATCH_CHARACTERS = 2 << 20
+_MAX_ROW_BYTES = 64 << 20
 _CONCURRENT_REQUESTS = 4
 _DEADLINE_SECONDS = 600.0
 _MAX_ATTEMPTS = 30
@@ -77,7 +78,7 @@ async def _open_client(url: str | None, token: str | None) -> AsyncIterator[Veri
         async with http_client(token, _DEADLINE_SECONDS) as http:
             yield VerifierClient(http, url)
         return
-    app = build(VerifierConfig())
+    app = build(VerifierConfig(max_body_bytes=_MAX_ROW_BYTES))  # nobody else waits while it reads one
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http,
