@@ -23,6 +23,10 @@ def read_module(directory: Path) -> PreTrainedModel:
     """The model in float32, every weight from the files. InvalidInput, which names the remedy, where it is unfit."""
     _refuse_pointers(directory)
     _refuse_quantized(directory)
+    if (directory / "adapter_config.json").exists():  # transformers would leave the adapter out in silence
+        raise InvalidInput(
+            f"policy {directory}: it holds an adapter; merge it into its model (merge_and_unload of peft) and save that"
+        )
     try:
         module, report = AutoModelForCausalLM.from_pretrained(
             directory,
@@ -109,9 +113,7 @@ def _refuse_quantized(directory: Path) -> None:
                 raise InvalidInput(f"policy {directory}: its config.json says {key} ({method}): {remedy}")
     if any(directory.glob("*.safetensors")):
         for name, tensor in sorted(tensor_shapes(directory).items()):
-            if tensor.dtype.startswith(("F8", "F6", "F4")) or (
-                name.endswith("weight") and tensor.dtype not in _TRAINABLE
-            ):
+            if tensor.dtype not in _TRAINABLE and (name.endswith("weight") or tensor.dtype.startswith("F")):
                 raise InvalidInput(f"policy {directory}: {name} is stored as {tensor.dtype}: {remedy}")
 
 

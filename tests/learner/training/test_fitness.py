@@ -102,6 +102,17 @@ def test_weights_that_do_not_fit_are_refused_by_name(
         Policy(tmp_path, 1.0, OptimizerConfig())
 
 
+def test_weights_in_double_precision_are_read(tmp_path: Path) -> None:
+    rewrite(write_policy(tmp_path), lambda weights: {name: tensor.double() for name, tensor in weights.items()})
+    assert LanguageModel.load(tmp_path, 1.0).module.dtype is torch.float32
+
+
+def test_an_adapter_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    (write_policy(tmp_path) / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(InvalidInput, match="it holds an adapter; merge it into its model"):
+        LanguageModel.load(tmp_path, 1.0)
+
+
 def test_a_tied_weight_that_is_saved_too_is_no_fault(tmp_path: Path) -> None:
     name, head = "model.embed_tokens.weight", "lm_head.weight"
     rewrite(write_policy(tmp_path), lambda weights: weights | {head: weights[name].clone()})
