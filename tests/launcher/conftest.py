@@ -9,8 +9,7 @@ from typing import TypeAlias
 import pytest
 
 from services.launcher.cli import main
-from services.launcher.processes.probes import is_ready
-from services.launcher.processes.service_processes import ServiceSpec, StopOrder
+from services.launcher.processes.service_processes import ServiceSpec, StopOrder, is_ready
 
 HTTP_SERVICE = """
 import http.server, os, signal, subprocess, sys, time

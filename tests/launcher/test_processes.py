@@ -11,21 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher.processes.guard_process import GuardProcess
+from services.launcher.processes.guard import GuardProcess
 from services.launcher.processes.service_processes import (
-    RestartPolicy,
     Service,
-    ServiceFailed,
     ServiceSpec,
     StopOrder,
     stop_in_order,
 )
+from shared.errors import Unavailable
 from shared.runtime.child_process import is_alive
 from tests.waiting import wait_until_async
 
 MakeSpec = Callable[..., ServiceSpec]
 
-QUICK = RestartPolicy(ready_seconds=10, max_restarts=2)
+QUICK = {"ready_seconds": 10, "max_restarts": 2}
 
 
 @pytest.fixture
@@ -50,14 +49,14 @@ async def test_a_service_that_exits_before_it_is_ready_shows_the_end_of_its_log(
     script = """print('{"level": "error", "event": "bad_port", "port": 99999}'); raise SystemExit(2)"""
     service = Service(make_spec("verifier", script=script), guard, print)
     await service.start()
-    with pytest.raises(ServiceFailed, match=r"verifier ended with exit code 2 before(.|\n)*error bad_port port=99999"):
+    with pytest.raises(Unavailable, match=r"verifier ended with exit code 2 before(.|\n)*error bad_port port=99999"):
         await service.wait_ready(10)
 
 
 async def test_a_service_that_never_answers_fails_at_the_deadline(make_spec: MakeSpec, guard: GuardProcess) -> None:
     service = Service(make_spec("learner", script="import time; time.sleep(60)"), guard, print)
     await service.start()
-    with pytest.raises(ServiceFailed, match="learner is not ready after 1 s"):
+    with pytest.raises(Unavailable, match="learner is not ready after 1 s"):
         await service.wait_ready(1.0)
     await service.stop(5)
 
@@ -67,7 +66,7 @@ async def test_a_killed_service_comes_back_at_the_same_url(make_spec: MakeSpec, 
     await service.start()
     await service.wait_ready(10)
     url, pid = service.url, service.pid
-    watch = asyncio.create_task(service.keep_running(QUICK))
+    watch = asyncio.create_task(service.keep_running(**QUICK))
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     await wait_until_async(lambda: service.pid != pid)
@@ -82,27 +81,27 @@ async def test_restarts_are_bounded(make_spec: MakeSpec, guard: GuardProcess) ->
     service = Service(make_spec("rollout-1"), guard, print)
     await service.start()
     await service.wait_ready(10)
-    watch = asyncio.create_task(service.keep_running(QUICK))
+    watch = asyncio.create_task(service.keep_running(**QUICK))
     for _ in range(3):
         pid = service.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await wait_until_async(lambda pid=pid: service.pid != pid or watch.done())  # type: ignore[misc]
-    with pytest.raises(ServiceFailed, match=r"rollout-1 ended with signal SIGKILL after 2 restarts"):
+    with pytest.raises(Unavailable, match=r"rollout-1 ended with signal SIGKILL after 2 restarts"):
         await watch
 
 
 async def test_a_wrong_configuration_is_not_tried_again(make_spec: MakeSpec, guard: GuardProcess) -> None:
     service = Service(make_spec("learner", script="raise SystemExit(2)"), guard, print)
     await service.start()
-    with pytest.raises(ServiceFailed, match="exit code 2 after 0 restarts"):
-        await service.keep_running(QUICK)
+    with pytest.raises(Unavailable, match="exit code 2 after 0 restarts"):
+        await service.keep_running(**QUICK)
 
 
 async def test_only_a_service_that_may_finish_finishes(make_spec: MakeSpec, guard: GuardProcess) -> None:
     service = Service(make_spec("learner", script="raise SystemExit(0)", may_finish=True), guard, print)
     await service.start()
-    await service.keep_running(QUICK)
+    await service.keep_running(**QUICK)
     assert service.exit_code == 0
 
 
@@ -143,9 +142,8 @@ async def test_the_learner_ends_before_the_rollouts_and_redis_last(make_spec: Ma
 LAUNCHER = """
 import asyncio, sys
 from pathlib import Path
-from services.launcher.processes.guard_process import GuardProcess
-from services.launcher.processes.service_processes import StopOrder, Service, ServiceSpec
-from services.launcher.processes.probes import is_ready
+from services.launcher.processes.guard import GuardProcess
+from services.launcher.processes.service_processes import StopOrder, Service, ServiceSpec, is_ready
 
 async def main() -> None:
     folder = Path(sys.argv[1])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher.processes.guard_process import GuardProcess
+from services.launcher.processes.guard import GuardProcess
 from services.launcher.processes.redis_server import ExternalRedis, ManagedRedis, choose_redis, is_responding
 from services.launcher.processes.service_processes import Service, ServiceSpec, StopOrder
 from shared.errors import Unavailable
@@ -66,7 +66,7 @@ async def start_redis(guard: GuardProcess, folder: Path) -> tuple[Service, Manag
     assert isinstance(chosen, ManagedRedis)
 
     async def probe(_: str) -> bool:
-        return await is_responding(chosen)
+        return await is_responding(chosen.url)
 
     spec = ServiceSpec("redis", chosen.command, StopOrder.REDIS, folder / "redis.jsonl", None, probe, grace_seconds=5.0)
     service = Service(spec, guard, print)
@@ -89,4 +89,4 @@ async def test_what_was_written_survives_a_kill(tmp_path: Path, guard: GuardProc
     await connection.close()
     await service.stop(5.0)
     assert service.exit_code == 0
-    assert not await is_responding(chosen)
+    assert not await is_responding(chosen.url)

@@ -8,8 +8,8 @@ import pytest
 
 from services.demo.task import checkpoint_directory
 from services.launcher.commands.verify import VerifyArguments, verify
-from services.launcher.processes.service_processes import ServiceRefused
 from services.launcher.processes.temporary_services import run_replicas, run_verifier
+from shared.errors import InvalidInput
 
 
 async def test_one_verifier_judges_right_and_wrong_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,7 +29,7 @@ async def test_a_replica_that_cannot_load_its_model_shows_why_and_nothing_is_lef
     model = tmp_path / "model"
     shutil.copytree(checkpoint_directory(), model)
     (model / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ServiceRefused, match=r"rollout-1 ended with exit code 3 .*/model cannot be read"):
+    with pytest.raises(InvalidInput, match=r"rollout-1 ended with exit code 3 .*/model cannot be read"):
         async with run_replicas(model, 1, tmp_path, "http://127.0.0.1:9"):
             pass
     assert not list(tmp_path.glob("*.url")), "a service deletes its URL file when it stops"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher.processes.guard_process import GuardProcess
+from services.launcher.processes.guard import GuardProcess
 from services.launcher.processes.redis_server import ManagedRedis, choose_redis, is_responding
 from services.launcher.processes.service_processes import Service, ServiceSpec
 from tests.waiting import wait_until
@@ -72,7 +72,7 @@ def test_redis_works_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     assert isinstance(redis, ManagedRedis)
     with subprocess.Popen(redis.command, stdout=subprocess.PIPE) as process:
         try:
-            wait_until(lambda: asyncio.run(is_responding(redis)))
+            wait_until(lambda: asyncio.run(is_responding(redis.url)))
         finally:
             process.terminate()
     assert (tmp_path / name / "appendonlydir").is_dir()

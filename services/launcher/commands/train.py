@@ -9,10 +9,9 @@ from rich.console import Console
 from services.launcher.display.report import write_report
 from services.launcher.display.run_summary import render_summary
 from services.launcher.display.view import RunView, choose_view
-from services.launcher.processes.launch import LaunchResult, RunLauncher
+from services.launcher.processes.launch import RunLauncher
 from services.launcher.processes.redis_server import ExternalRedis, choose_redis
 from services.launcher.runs.history import History
-from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.plan import RunPlan, RunRequest, make_run_plan, prepare
 from shared.errors import Conflict
 from shared.protocol.status import RunState
@@ -41,13 +40,16 @@ def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool
             view.say("task demo: the problems, and the settings that are not given, are the demo's")
         elif not plan.learner.held_out:
             view.say("no held-out problems are given (held_out=FILE): nothing is evaluated")
-        result = asyncio.run(_launch(plan, redis_url, view))
+        is_interrupted = asyncio.run(_launch(plan, redis_url, view))
     finally:
         view.close()
-    return _report_end(console, plan.run, result)
+    if plan.run.has_trained:
+        write_report(plan.run)
+    console.print(render_summary(plan.run))
+    return INTERRUPTED if is_interrupted and not plan.run.is_finished else 0
 
 
-async def _launch(plan: RunPlan, redis_url: str | None, view: RunView) -> LaunchResult:
+async def _launch(plan: RunPlan, redis_url: str | None, view: RunView) -> bool:
     redis = choose_redis(redis_url, plan.run.root / "redis")
     if isinstance(redis, ExternalRedis) and not plan.resumes:
         await clear_ended_run(redis.url, plan.run.name)
@@ -68,11 +70,3 @@ async def clear_ended_run(redis_url: str, run: str) -> None:
         await streams.forget()
     finally:
         await connection.close()
-
-
-def _report_end(console: Console, run: RunDirectory, result: LaunchResult) -> int:
-    """Prints the results, or how to resume; returns the exit code."""
-    if run.has_trained:
-        write_report(run)
-    console.print(render_summary(run))
-    return INTERRUPTED if result is LaunchResult.INTERRUPTED and not run.is_finished else 0

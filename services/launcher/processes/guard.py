@@ -5,13 +5,17 @@ a service has started, `remove <group>` when it has ended. The input closes when
 guard then stops the services that are left, the lowest order first.
 """
 
+import asyncio
 import json
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
+from typing import Self
 
 from shared.runtime import child_process
 
@@ -48,6 +52,47 @@ def stop_services(services: Iterable[GuardedService]) -> None:
         forced = [one.name for one in members if one.group in killed]
         event = {"time": time.time(), "event": "orphans_stopped", "names": names, "killed": forced}
         print(json.dumps(event), flush=True)
+
+
+class GuardProcess:
+    """The guard as the launcher sees it: a child process that is told which services run."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, log: Path) -> Self:
+        """Starts the guard in its own session, so that no signal of the terminal reaches it."""
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "services.launcher.processes.guard",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "PYTHONSAFEPATH": "1"},  # the user's own `services` is not ours
+                start_new_session=True,
+            )
+        return cls(process)
+
+    def add(self, name: str, group: int, order: int, grace_seconds: float) -> None:
+        """Reports a service that has started."""
+        self._write(f"add {int(order)} {group} {grace_seconds} {name}\n")
+
+    def remove(self, group: int) -> None:
+        """Reports that the service of this process group has ended."""
+        self._write(f"remove {group}\n")
+
+    async def close(self) -> None:
+        """Closes the guard's input and waits: the guard stops the services that are left, then exits."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        await self._process.wait()
+
+    def _write(self, line: str) -> None:
+        if self._process.stdin is not None and not self._process.stdin.is_closing():
+            self._process.stdin.write(line.encode())
 
 
 def main() -> int:

