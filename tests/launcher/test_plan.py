@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.demo.task import checkpoint_directory
-from services.launcher.runs.run_dir import RunDirectory, directory_of, find_run, free_name
+from services.launcher.runs.run_dir import RunDirectory, candidate_names, directory_of, find_run
 from services.launcher.settings.plan import RunPlan, RunRequest, StartMode, make_run_plan, prepare, preview
 from services.learner.config import LearnerConfig
 from shared.errors import Conflict, InvalidInput
@@ -200,8 +200,8 @@ def test_a_run_has_a_plain_name(tmp_path: Path, name: str) -> None:
 
 def test_a_run_is_found_by_name_by_path_or_as_the_latest(tmp_path: Path) -> None:
     first = begin(tmp_path, RunRequest("first", "demo", ())).run
-    assert find_run(tmp_path, None) == find_run(tmp_path, "first") == first
-    assert find_run(Path("elsewhere"), str(first.root)) == first
+    assert find_run(tmp_path, None).root == find_run(tmp_path, "first").root == first.root
+    assert find_run(Path("elsewhere"), str(first.root)).root == first.root
     with pytest.raises(InvalidInput, match=r"there is no run 'second' under .*; there are: first"):
         find_run(tmp_path, "second")
 
@@ -210,8 +210,8 @@ def test_a_free_name_is_not_taken(tmp_path: Path) -> None:
     for name in ("demo", "demo-2"):
         RunDirectory(tmp_path / name).make()
         (tmp_path / name / "config.toml").touch()
-    assert free_name(tmp_path, "demo") == "demo-3"
-    assert free_name(tmp_path, "other") == "other"
+    assert [*candidate_names(tmp_path, "demo")][-1] == "demo-3"
+    assert [*candidate_names(tmp_path, "other")] == ["other"]
 
 
 @pytest.mark.parametrize("preset", preset_names())

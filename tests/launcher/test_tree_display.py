@@ -17,6 +17,7 @@ from services.launcher.display.report import write_report
 from services.launcher.display.tree_svg import draw_page, render_tree_svg
 from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
+from services.launcher.runs.model_files import Vocabulary
 from services.launcher.runs.run_dir import RunDirectory
 from services.learner.serving.evaluation import make_evaluation
 from shared.errors import InvalidInput
@@ -27,7 +28,7 @@ from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import AnySampler, IBSampler, RandomSampler
 from shared.tree.ib_score import IBSettings
 
-VOCABULARY = (b"a", b"b", b"\n\n", b"<script>", b"<eos>")
+VOCABULARY = Vocabulary((b"a", b"b", b"\n\n", b"<script>", b"<eos>"), frozenset())
 A, B, BREAK, MARKUP, EOS = range(5)
 
 
@@ -136,7 +137,7 @@ def test_a_chat_prompt_is_shown_by_its_users_message(prompt: tuple[str, ...]) ->
     table = [*SPECIAL, *TEXTS]
     task = TREE.task.model_copy(update={"prompt_ids": tuple(table.index(part) for part in prompt)})
     scored = TREE.model_copy(update={"task": task})
-    kept = KeptTree(Path("x"), scored, [text.encode() for text in table], frozenset(SPECIAL.values()))
+    kept = KeptTree(Path("x"), scored, Vocabulary(tuple(text.encode() for text in table), frozenset(SPECIAL.values())))
     assert kept.message == "2+3?"
     assert kept.prompt == "".join(prompt)
 
@@ -249,6 +250,13 @@ def test_a_tree_of_another_model_is_shown_as_far_as_its_tokens_are_known(
 def test_a_file_that_is_no_tree_is_refused(run: RunDirectory) -> None:
     with pytest.raises(InvalidInput, match="not a scored tree"):
         load_tree(run.trees / "last-1.msgpack", run.policy)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"model": null}', '{"model": {"vocab": {}}, "added_tokens": [1]}'])
+def test_a_tree_is_not_shown_with_a_file_that_is_no_tokenizer(run: RunDirectory, text: str) -> None:
+    (run.policy / "tokenizer.json").write_text(text)
+    with pytest.raises(InvalidInput, match=r"policy has no tokenizer.json that can be read \(.*give a model directory"):
+        load_tree(run.trees / "last-0.msgpack", run.policy)
 
 
 def test_the_report_stands_alone(run: RunDirectory) -> None:

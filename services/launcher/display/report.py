@@ -45,7 +45,10 @@ def write_report(run: RunDirectory) -> Path:
                 if isinstance(value := summary.get(name), int | float)
             ],
             evaluations=history.evaluations,
-            plots=[(caption, _base64_of(path)) for caption, path in write_plots(history, run.plots)],
+            plots=[
+                (caption, base64.b64encode(path.read_bytes()).decode())
+                for caption, path in write_plots(history, run.plots)
+            ],
             trees=[_render_tree(kept) for kept in trees[:: max(1, len(trees) // NUM_TREES)][:NUM_TREES]],
             config=_read_public_config(run),
         )
@@ -80,13 +83,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _base64_of(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
-
-
 def _render_tree(kept: KeptTree) -> tuple[Markup, str]:
     """The tree's SVG, which escapes its own texts, and its figures in a line."""
-    svg = render_tree_svg(describe_nodes(kept.scored, kept.message, kept.bytes_of_token))
+    svg = render_tree_svg(describe_nodes(kept.scored, kept.message, kept.vocabulary))
     return Markup(svg), summarize_tree(kept.scored)  # noqa: S704
 
 

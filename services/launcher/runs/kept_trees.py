@@ -1,13 +1,13 @@
 """The trees that a run kept as files, with the tokens' texts that make them readable."""
 
+import contextlib
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from services.launcher.runs.model_files import read_special_ids, read_token_bytes
+from services.launcher.runs.model_files import Vocabulary, read_vocabulary
 from services.launcher.runs.run_dir import RunDirectory
 from shared.errors import InvalidInput
 from shared.protocol.tree import ScoredTree
@@ -15,17 +15,16 @@ from shared.protocol.tree import ScoredTree
 
 @dataclass(frozen=True, slots=True)
 class KeptTree:
-    """A tree, its file, and the bytes of its policy's tokens."""
+    """A tree, its file, and its policy's tokens."""
 
     path: Path
     scored: ScoredTree
-    bytes_of_token: Sequence[bytes]
-    special_ids: frozenset[int]
+    vocabulary: Vocabulary
 
     @property
     def prompt(self) -> str:
-        """All of the problem's text; tokens that the model does not have are left out."""
-        return self._decode(self.scored.task.prompt_ids)
+        """All of the problem's text."""
+        return self.vocabulary.decode(self.scored.task.prompt_ids)
 
     @property
     def message(self) -> str:
@@ -33,15 +32,11 @@ class KeptTree:
 
         A template parts its messages by special tokens and names their roles.
         """
-        runs = groupby(self.scored.task.prompt_ids, self.special_ids.__contains__)
-        parts = [self._decode(token_ids).strip() for is_special, token_ids in runs if not is_special]
+        runs = groupby(self.scored.task.prompt_ids, self.vocabulary.special_ids.__contains__)
+        parts = [self.vocabulary.decode(token_ids).strip() for is_special, token_ids in runs if not is_special]
         users = [part for role, part in pairwise(parts) if role.lower() == "user"]
         users += [part[4:] for part in parts if re.match(r"user\s", part, re.IGNORECASE)]
         return (users[-1] if users else max(parts, key=len, default="")).strip()
-
-    def _decode(self, token_ids: Iterable[int]) -> str:
-        known = (self.bytes_of_token[token] for token in token_ids if token < len(self.bytes_of_token))
-        return b"".join(known).decode("utf-8", "replace")
 
 
 def load_kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
@@ -49,15 +44,17 @@ def load_kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
     files = sorted(run.trees.glob("*.msgpack"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not files:
         return ()
-    tokens = read_token_bytes(model := find_model(run)), read_special_ids(model)
-    found = ((path, _read(path)) for path in files)
-    return tuple(KeptTree(path, scored, *tokens) for path, scored in found if scored is not None)
+    vocabulary, found = read_vocabulary(find_model(run)), []
+    for path in files:
+        with contextlib.suppress(OSError, InvalidInput):
+            found.append(KeptTree(path, ScoredTree.unpack(path.read_bytes()), vocabulary))
+    return tuple(found)
 
 
 def load_tree(path: Path, model: Path) -> KeptTree:
     """The tree in a file; InvalidInput when the file holds none."""
     try:
-        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), read_token_bytes(model), read_special_ids(model))
+        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), read_vocabulary(model))
     except OSError as error:
         raise InvalidInput(f"cannot read the tree {path}: {error.strerror}") from error
 
@@ -70,10 +67,3 @@ def find_model(run: RunDirectory) -> Path:
         return Path(tomllib.loads(run.config.read_text(encoding="utf-8"))["learner"]["model"])
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"{run.config} does not name the model of the run: {error}") from error
-
-
-def _read(path: Path) -> ScoredTree | None:
-    try:
-        return ScoredTree.unpack(path.read_bytes())
-    except (OSError, InvalidInput):
-        return None

@@ -1,6 +1,8 @@
 """What the launcher reads of a model directory."""
 
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from services.learner.queue.problems import ProblemLimits
@@ -20,20 +22,30 @@ def check_model(model: Path) -> Path:
     return model
 
 
-def read_token_bytes(model: Path) -> tuple[bytes, ...]:
-    """The bytes of every token; InvalidInput when the directory holds no tokenizer that can be read."""
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The tokens of a model."""
+
+    bytes_of_token: tuple[bytes, ...]
+    special_ids: frozenset[int]
+    """The tokens that part the messages of a chat, and others that stand for no text."""
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """The text of these tokens; those that the model does not have are left out."""
+        known = (self.bytes_of_token[token] for token in token_ids if token < len(self.bytes_of_token))
+        return b"".join(known).decode("utf-8", "replace")
+
+
+def read_vocabulary(model: Path) -> Vocabulary:
+    """The tokens of the model; InvalidInput when the directory holds no tokenizer that can be read."""
     try:
-        return bytes_of_tokens(json.loads((model / "tokenizer.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+        special = frozenset(token["id"] for token in tokenizer.get("added_tokens") or () if token.get("special"))
+        return Vocabulary(bytes_of_tokens(tokenizer), special)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidInput(
             f"{model} has no tokenizer.json that can be read ({error}): give a model directory as transformers saves it"
         ) from error
-
-
-def read_special_ids(model: Path) -> frozenset[int]:
-    """The tokens that part the messages of a chat, and others that stand for no text."""
-    added = json.loads((model / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", ())
-    return frozenset(token["id"] for token in added if token.get("special"))
 
 
 def load_prompt_encoder(model: Path, settings: JsonObject) -> Encoder:

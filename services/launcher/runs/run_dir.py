@@ -5,7 +5,6 @@ import fcntl
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
@@ -32,51 +31,21 @@ class RunRecord(BaseModel):
     pids: dict[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
 class RunDirectory:
     """runs/<name>. It is only paths until `make`."""
 
-    root: Path
-
-    @property
-    def name(self) -> str:
-        return self.root.name
-
-    @property
-    def config(self) -> Path:
-        return self.root / "config.toml"
-
-    @property
-    def record(self) -> Path:
-        return self.root / "run.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.root / "metrics.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        return self.root / "summary.json"
-
-    @property
-    def trees(self) -> Path:
-        return self.root / "trees"
-
-    @property
-    def plots(self) -> Path:
-        return self.root / "plots"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.html"
-
-    @property
-    def policy(self) -> Path:
-        return self.root / "policy"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = root.name
+        self.config = root / "config.toml"
+        self.record = root / "run.json"
+        self.metrics = root / "metrics.jsonl"
+        self.summary = root / "summary.json"
+        self.trees = root / "trees"
+        self.plots = root / "plots"
+        self.report = root / "report.html"
+        self.policy = root / "policy"
+        self.checkpoints = root / "checkpoints"
 
     @property
     def is_finished(self) -> bool:
@@ -121,11 +90,7 @@ class RunDirectory:
 
     def write_record(self, record: RunRecord) -> None:
         """Replaces run.json whole."""
-        self.write_private(self.record, record.model_dump_json(indent=2))
-
-    def write_private(self, path: Path, text: str) -> None:
-        """Replaces a file of the run whole, readable by its owner only."""
-        atomic_write(path, text, mode=0o600)
+        atomic_write(self.record, record.model_dump_json(indent=2), mode=0o600)
 
     def read_record(self) -> RunRecord | None:
         """The record; None when there is none that can be read."""
@@ -170,17 +135,10 @@ def directory_of(runs: Path, name: str) -> RunDirectory:
     return RunDirectory(runs / name)
 
 
-def list_run_directories(runs: Path) -> tuple[RunDirectory, ...]:
-    """Every run under `runs`, the one that began last first."""
-    if not runs.is_dir():
-        return ()
-    begun = [RunDirectory(path) for path in runs.iterdir() if (path / "config.toml").exists()]
-    return tuple(sorted(begun, key=lambda run: run.config.stat().st_mtime, reverse=True))
-
-
 def find_run(runs: Path, name: str | None) -> RunDirectory:
     """The run called `name` (or at that path), or the latest one; InvalidInput that names those there are."""
-    known = list_run_directories(runs)
+    begun = sorted(runs.glob("*/config.toml"), key=lambda config: config.stat().st_mtime, reverse=True)
+    known = [RunDirectory(config.parent) for config in begun]
     if name is None:
         if not known:
             raise InvalidInput(f"there is no run under {runs}/ yet: `ibtpo demo` makes one")
@@ -198,8 +156,3 @@ def candidate_names(runs: Path, name: str) -> Iterator[str]:
         yield candidate
         if not RunDirectory(runs / candidate).has_begun:
             return
-
-
-def free_name(runs: Path, name: str) -> str:
-    """The first of `candidate_names` that is not taken."""
-    return next(one for one in candidate_names(runs, name) if not RunDirectory(runs / one).has_begun)

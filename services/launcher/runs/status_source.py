@@ -1,7 +1,6 @@
 """Reads a run's status from its learner over HTTP; from Redis when the learner does not answer."""
 
 import contextlib
-from types import TracebackType
 from typing import Self
 
 from shared.clients import LearnerClient
@@ -24,9 +23,7 @@ class StatusSource:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
         if self._connection is not None:
             await self._connection.close()

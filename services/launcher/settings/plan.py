@@ -21,6 +21,7 @@ from services.learner.queue.problems import check_rows
 from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
 from shared.errors import Conflict, InvalidInput
+from shared.files import atomic_write
 from shared.runtime.config import load_config, preset_path, read_preset, resolve_overrides
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -134,7 +135,7 @@ def prepare(plan: RunPlan) -> None:
     run.summary.unlink(missing_ok=True)  # a run that goes on is not finished
     if plan.launcher.task == "demo":
         write_data(run.root / "data", demo.difficulty, demo.train_problems, demo.held_out_problems, demo.seed)
-    run.write_private(run.config, plan.config_text)
+    atomic_write(run.config, plan.config_text, mode=0o600)
 
 
 def _resolve(overrides: tuple[str, ...]) -> dict[str, list[str]]:
@@ -157,7 +158,8 @@ def _name_taken(run: RunDirectory) -> Conflict:
 
 def _move_aside(run: RunDirectory) -> None:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(run.config.stat().st_mtime))
-    run.root.rename(run.root.with_name(run_dir.free_name(run.root.parent, f"{run.name}.{stamp}")))
+    *_, free = run_dir.candidate_names(run.root.parent, f"{run.name}.{stamp}")
+    run.root.rename(run.root.with_name(free))
 
 
 def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str]], *, resumes: bool) -> RunPlan:
