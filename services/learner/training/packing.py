@@ -5,15 +5,15 @@ loss counts per trajectory and token; a prefix that trajectories share is comput
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.learner.training.prefix_rows import Ints, PrefixRows, PrefixTrie
+from services.learner.training.prefix_rows import Ints, PrefixRows, PrefixTrie, to_device
 from services.learner.training.trajectories import Floats, Trajectory
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -76,16 +76,7 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on another device."""
-        moved: dict[str, Any] = {
-            field.name: value.to(device)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor | PrefixRows)
-        }
-        return replace(self, **moved)
-
-    def without_weight(self) -> "MicroBatch":
-        """The same, with a loss of 0."""
-        return replace(self, weights_BT=torch.zeros_like(self.weights_BT))
+        return replace(to_device(self, device), rows=to_device(self.rows, device))
 
 
 def pack(trajectories: Sequence[Trajectory], max_tokens: int, *, share_prefixes: bool) -> list[list[PackedRow]]:

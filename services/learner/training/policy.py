@@ -4,6 +4,7 @@ Shapes: R rows of S columns (`prefix_rows.py`), V tokens of the vocabulary.
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class LanguageModel:
             raise InvalidInput(
                 f"policy {directory}: {module.config.model_type} cannot be trained as it is: {error}"
             ) from error
-        process_group.distribute(module, _layers_of(module))
+        process_group.distribute(module)
         if model._forward == model._by_head:  # a sharded module gathers its weights for the methods that it knows
             cast(Any, module).by_head = model._by_head
             register_fsdp_forward_method(module, "by_head")
@@ -91,16 +92,13 @@ class LanguageModel:
 
     def _try_on_toy_tree(self) -> None:
         """Finds out how the model can be computed. InvalidInput where it is unfit for training."""
-        toys = LanguageModel(self.module, self._temperature, SINGLE_PROCESS, self._wanted_length)
         size = self.vocab_size, self.context_length
 
         def by_head(rows: PrefixRows) -> Tensor:
-            toys._forward = toys._by_head
-            return toys.statistics(rows).logprobs_RS
+            return self._by_head(*_model_inputs(rows))[0].view_as(rows.token_ids_RS)
 
         def by_logits(rows: PrefixRows) -> Tensor:
-            toys._forward = toys._by_logits
-            return toys.statistics(rows).logprobs_RS
+            return self._by_logits(*_model_inputs(rows))[0].view_as(rows.token_ids_RS)
 
         self._toy_tree_fault = find_sharing_fault(by_logits, *size)
         if not agree(by_head, by_logits, *size):
@@ -122,25 +120,15 @@ class LanguageModel:
         return int(self.module.config.vocab_size)
 
     @property
-    def shares_prefixes(self) -> bool:
-        """Whether sequences can share the columns of a common prefix: every layer attends to all tokens before."""
-        return not self.sharing_fault
-
-    @property
     def sharing_fault(self) -> str:
-        """Why they cannot; empty if they can."""
+        """Why sequences cannot share the columns of a common prefix; empty if every layer attends to all tokens
+        before."""
         return _window_fault(self.module.config) or self._toy_tree_fault
 
     def statistics(self, rows: PrefixRows) -> TokenStatistics:
         """One forward pass, on the model's device. Padding ends a row, so that no real token attends to it."""
-        inputs = {
-            "input_ids": rows.token_ids_RS,
-            "attention_mask": rows.attention_mask_R1SS,
-            "position_ids": rows.positions_RS,
-            "use_cache": False,
-        }
         with self._process_group.autocast():
-            found = self._forward(inputs, rows.before_asked_N, rows.asked_ids_N)
+            found = self._forward(*_model_inputs(rows))
         zeros = torch.zeros(rows.token_ids_RS.numel(), device=rows.token_ids_RS.device)
         return TokenStatistics(*(zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in found))
 
@@ -190,8 +178,9 @@ class Policy:
         for parameter in self._parameters:
             if parameter.grad is None:  # of no use to an answer; AdamW would keep no state for it, which a resume wants
                 parameter.grad = torch.zeros_like(parameter)
-        norm = float(_gather(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)))
-        is_finite = norm - norm == 0
+        of_all = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)
+        norm = float(of_all.full_tensor() if isinstance(of_all, DTensor) else of_all)
+        is_finite = math.isfinite(norm)
         if is_finite:
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -234,6 +223,17 @@ class Policy:
             )
 
 
+def _model_inputs(rows: PrefixRows) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """What a transformers model takes, the places before the tokens that are asked for, and these tokens."""
+    inputs = {
+        "input_ids": rows.token_ids_RS,
+        "attention_mask": rows.attention_mask_R1SS,
+        "position_ids": rows.positions_RS,
+        "use_cache": False,
+    }
+    return inputs, rows.before_asked_N, rows.asked_ids_N
+
+
 def _window_fault(config: PreTrainedConfig) -> str:
     """What the configuration says of layers that do not attend to everything: a toy tree may fit into their window."""
     partial = {str(layer) for layer in getattr(config, "layer_types", None) or () if layer != "full_attention"}
@@ -241,15 +241,6 @@ def _window_fault(config: PreTrainedConfig) -> str:
         return f"it has layers of {', '.join(sorted(partial))}"
     window = ContextBounds.of(config.to_dict()).window
     return f"its layers attend to a window of {window} tokens" if window else ""
-
-
-def _layers_of(module: PreTrainedModel) -> list[nn.Module]:
-    """The decoder layers: what the architecture says must not be split."""
-    return [part for part in module.modules() if type(part).__name__ in (module._no_split_modules or ())]
-
-
-def _gather(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _share_permissions(directory: Path) -> None:

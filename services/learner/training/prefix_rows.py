@@ -6,7 +6,7 @@ begins a sequence.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Ints = NDArray[np.int64]
+Batch = TypeVar("Batch", bound=Any)
 
 
 class PrefixTrie:
@@ -120,14 +121,11 @@ class PrefixRows:
         num_columns = self.token_ids_RS.shape[1]
         return self.asked_N - self.asked_N % num_columns + self.previous_RS.flatten()[self.asked_N]
 
-    def to(self, device: torch.device) -> "PrefixRows":
-        """The same on another device."""
-        moved: dict[str, Any] = {
-            field.name: tensor.to(device)
-            for field in fields(self)
-            if isinstance(tensor := getattr(self, field.name), Tensor)
-        }
-        return replace(self, **moved)
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same dataclass, its tensors on another device."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
 
 
 def _pad_spans(tries: Sequence[PrefixTrie], num_columns: int) -> Tensor:

@@ -2,15 +2,16 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from transformers import PreTrainedModel
 
 from services.learner.config import Device, Precision
 from services.learner.training.rank_watch import RankWatch
@@ -73,7 +74,7 @@ class ProcessGroup:
         """For rank 0: which ranks give no sign of life; empty if all do."""
         return self._watch.complaint if self._watch else ""
 
-    def distribute(self, model: nn.Module, layers: Iterable[nn.Module]) -> None:
+    def distribute(self, model: PreTrainedModel) -> None:
         """Moves `model` to the device. Several ranks shard every weight (FSDP) and gather them layer by layer, so
         forward and backward passes are collective."""
         if self._mesh is None:
@@ -81,8 +82,9 @@ class ProcessGroup:
             return
         half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         policy = half if self.precision is Precision.BFLOAT16 else MixedPrecisionPolicy()
-        for layer in layers:
-            fully_shard(layer, mesh=self._mesh, mp_policy=policy)
+        for part in list(model.modules()):
+            if type(part).__name__ in (model._no_split_modules or ()):  # a decoder layer
+                fully_shard(part, mesh=self._mesh, mp_policy=policy)
         fully_shard(model, mesh=self._mesh, mp_policy=policy, reshard_after_forward=True)
 
     def autocast(self) -> torch.autocast:

@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -69,9 +69,11 @@ class Trainer:
         """Trains on trees with a signal, under the weights called `version`."""
         sums = StepSums(self._process_group.device)
         groups = [extract_trajectories(tree.scored, version) for tree in trees]
-        groups = self._add_reference_logprobs(groups)
+        if self._reference is not None:
+            groups = self._add_logprobs(groups, self._reference, "reference_logprobs")
         groups = [self._assign_credit(tree, group, sums) for tree, group in zip(trees, groups, strict=True)]
-        groups = self._add_old_logprobs(groups)
+        if self._updates_per_step > 1:  # π_old is the policy before the first update
+            groups = self._add_logprobs(groups, self._policy.model, "old_logprobs")
         norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
         return Update.of(sums, self._process_group, norms, lr)
 
@@ -84,19 +86,10 @@ class Trainer:
         ]
         return float(np.concatenate(gaps).mean()) if any(map(len, gaps)) else None
 
-    def _add_reference_logprobs(self, groups: list[Group]) -> list[Group]:
-        """Where there is a reference: what it gives to every token."""
-        if self._reference is None:
-            return groups
-        logprobs = self._read_groups(self._reference, groups)
-        return [[replace(one, reference_logprobs=next(logprobs)) for one in group] for group in groups]
-
-    def _add_old_logprobs(self, groups: list[Group]) -> list[Group]:
-        """Where a step has several updates: what the policy gives to every token before the first of them."""
-        if self._updates_per_step == 1:
-            return groups
-        logprobs = self._read_groups(self._policy.model, groups)
-        return [[replace(one, old_logprobs=next(logprobs)) for one in group] for group in groups]
+    def _add_logprobs(self, groups: list[Group], model: LanguageModel, field: str) -> list[Group]:
+        """The trajectories, with what `model` gives to every token in the field."""
+        logprobs: Iterator[Any] = iter(self._read(model, [one for group in groups for one in group]))
+        return [[replace(one, **{field: next(logprobs)}) for one in group] for group in groups]
 
     def _assign_credit(self, tree: BuiltTree, group: Group, sums: StepSums) -> Group:
         """The trajectories with a reward, with the advantage and weight of every token."""
@@ -119,12 +112,9 @@ class Trainer:
         """One optimizer step: the gradient's norm, None where it was not finite and nothing changed."""
         minibatch = normalize_weights(minibatch, self._objective.loss_normalization, self._max_answer_tokens)
         for micro_batch, counts in self._micro_batches(minibatch):
-            if counts:
-                loss = self._loss(micro_batch, sums)
-            else:
-                loss = self._loss(micro_batch.without_weight(), StepSums(self._process_group.device))
-            # ranks' gradients are averaged, but have to be summed
-            (loss * self._process_group.size).backward()  # type: ignore[no-untyped-call]
+            loss = self._loss(micro_batch, sums if counts else StepSums(self._process_group.device))
+            # ranks' gradients are averaged, but have to be summed; a filler's is 0
+            (loss * self._process_group.size * counts).backward()  # type: ignore[no-untyped-call]
         return self._policy.apply_gradients(lr)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
@@ -141,24 +131,25 @@ class Trainer:
         if batch.reference_logprobs_BT is not None:
             kl_BT = k3_divergence(logprobs_BT, batch.reference_logprobs_BT)
             loss_BT = loss_BT + self._objective.kl_coef * kl_BT
-            sums.add_kl(kl_BT.detach())
+            sums.add(kl=kl_BT.detach())
         loss = (batch.weights_BT * loss_BT).sum()
-        sums.add_loss(loss.detach(), batch.is_answer_BT, batch.of_answers(statistics.entropies_RS))
         sums.add_ratios(ratios(logprobs_BT.detach(), old_BT).where(batch.is_answer_BT, 0.0))
-        sums.add_clipped(is_clipped(logprobs_BT.detach(), old_BT, batch.advantages_BT, self._clip))
-        sums.add_gap(present_BT - batch.engine_logprobs_BT, batch.is_current_BT)
+        sums.add(
+            tokens=batch.is_answer_BT,
+            loss=loss.detach(),
+            entropy=batch.of_answers(statistics.entropies_RS),
+            clipped=is_clipped(logprobs_BT.detach(), old_BT, batch.advantages_BT, self._clip),
+            gap=(present_BT - batch.engine_logprobs_BT).abs().where(batch.is_current_BT, 0.0),
+            current_tokens=batch.is_current_BT,
+        )
         return loss
 
     def _micro_batches(self, trajectories: Sequence[Trajectory]) -> Iterator[tuple[MicroBatch, bool]]:
         """This rank's micro-batches; `counts` is False for fillers that only keep the ranks' collectives aligned."""
-        share = self._objective.share_prefixes and self._policy.model.shares_prefixes
+        share = self._objective.share_prefixes and not self._policy.model.sharing_fault
         packed = pack(trajectories, self._objective.micro_batch_tokens, share_prefixes=share)
         for rows, counts in self._process_group.shard(packed):
             yield MicroBatch.collate(rows, trajectories).to(self._process_group.device), counts
-
-    def _read_groups(self, model: LanguageModel, groups: list[Group]) -> Iterator[Floats]:
-        """`_read` of all groups, one after the other."""
-        return iter(self._read(model, [one for group in groups for one in group]))
 
     @torch.no_grad()
     def _read(self, model: LanguageModel, trajectories: Sequence[Trajectory]) -> list[Floats]:

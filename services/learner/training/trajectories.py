@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from services.learner.config import LossNormalization
 from services.learner.training.prefix_rows import Ints
 from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Advantages, Credit, node_weights, path_advantages
-from shared.tree.draw import Draw, WeightVersion
+from shared.tree.draw import WeightVersion
 from shared.tree.node import Tree
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -50,33 +50,19 @@ def extract_trajectories(scored: ScoredTree, current: WeightVersion) -> list[Tra
     """The trajectory of every draw, judged or not, with no credit yet."""
     trajectories: list[Trajectory] = []
     for draw in scored.draws:
-        zeros = np.zeros(len(draw.token_ids), np.float32)
-        sampled = Trajectory(
-            prompt_ids=scored.task.prompt_ids,
-            token_ids=np.array(draw.token_ids, np.int64),
-            engine_logprobs=np.array(draw.logprobs, np.float32),
-            is_current=_is_sampled_by(current, draw),
-            advantages=zeros,
-            weights=zeros,
-        )
-        trajectories.append(sampled if draw.parent is None else _prepend(trajectories[draw.parent], draw.cut, sampled))
+        arrays: list[NDArray[Any]] = [
+            np.array(draw.token_ids, np.int64),
+            np.array(draw.logprobs, np.float32),
+            np.repeat([one.version == current for one in draw.spans], [one.end - one.start for one in draw.spans]),
+        ]
+        if draw.parent is not None:
+            parent = trajectories[draw.parent]
+            before: list[NDArray[Any]] = [parent.token_ids, parent.engine_logprobs, parent.is_current]
+            arrays = [np.concatenate([old[: draw.cut], new]) for old, new in zip(before, arrays, strict=True)]
+        ids, logprobs, is_current = arrays
+        zeros = np.zeros(len(ids), np.float32)
+        trajectories.append(Trajectory(scored.task.prompt_ids, ids, logprobs, is_current, zeros, zeros))
     return trajectories
-
-
-def _prepend(parent: Trajectory, cut: int, sampled: Trajectory) -> Trajectory:
-    """A draw's new tokens after the first `cut` tokens of its parent's answer."""
-    return replace(
-        sampled,
-        token_ids=np.concatenate([parent.token_ids[:cut], sampled.token_ids]),
-        engine_logprobs=np.concatenate([parent.engine_logprobs[:cut], sampled.engine_logprobs]),
-        is_current=np.concatenate([parent.is_current[:cut], sampled.is_current]),
-        advantages=np.concatenate([parent.advantages[:cut], sampled.advantages]),
-        weights=np.concatenate([parent.weights[:cut], sampled.weights]),
-    )
-
-
-def _is_sampled_by(version: WeightVersion, draw: Draw) -> NDArray[np.bool_]:
-    return np.repeat([span.version == version for span in draw.spans], [span.end - span.start for span in draw.spans])
 
 
 def assign_credit(

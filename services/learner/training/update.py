@@ -1,8 +1,8 @@
 """What one training step did to the policy, as numbers."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from operator import sub
 
 import torch
 from torch import Tensor
@@ -13,63 +13,36 @@ from shared.tree.advantage import Advantages
 from shared.tree.diagnostics import Mean
 
 _CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSums:
-    """Sums over the tokens of a step's micro-batches, over all passes."""
-
-    tokens: float = 0.0
-    loss: float = 0.0
-    entropy: float = 0.0
-    kl: float = 0.0
-    clipped: float = 0.0
-    gap: float = 0.0
-    current_tokens: float = 0.0
+_SUMMED = ("tokens", "loss", "entropy", "kl", "clipped", "gap", "current_tokens")
 
 
 class StepSums:
     """Sums over the nodes of a step's trees and over the tokens of its micro-batches. Token sums stay on the device
-    until `token_sums`, so that adding never waits for it."""
+    until `of_all_ranks`, so that adding never waits for it."""
 
     def __init__(self, device: torch.device = _CPU) -> None:
         self.advantage_global = Mean()
         self.advantage_local = Mean()
         self.largest_ratio = torch.zeros((), dtype=torch.float64, device=device)
-        self._sums = {field.name: torch.zeros((), dtype=torch.float64, device=device) for field in fields(TokenSums)}
+        self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in _SUMMED}
 
     def add_advantages(self, of_nodes: Advantages) -> None:
         """|A_GL| and |A − A_GL| of every node but the root (A-3)."""
-        pairs = list(zip(of_nodes.global_part[1:], of_nodes.total[1:], strict=True))
-        self.advantage_global += Mean.of(abs(part) for part, _ in pairs)
-        self.advantage_local += Mean.of(abs(total - part) for part, total in pairs)
+        self.advantage_global += Mean.of(map(abs, of_nodes.global_part[1:]))
+        self.advantage_local += Mean.of(map(abs, map(sub, of_nodes.total[1:], of_nodes.global_part[1:])))
 
-    def add_loss(self, loss: Tensor, is_answer_BT: Tensor, entropies_BT: Tensor) -> None:
-        """The micro-batch's loss, its tokens, and their entropy."""
-        self._sums["loss"] += loss
-        self._sums["tokens"] += is_answer_BT.sum()
-        self._sums["entropy"] += entropies_BT.sum()
-
-    def add_kl(self, kl_BT: Tensor) -> None:
-        """The divergence from the reference, 0 at the padding."""
-        self._sums["kl"] += kl_BT.sum()
-
-    def add_clipped(self, is_clipped_BT: Tensor) -> None:
-        """The tokens that the clip left without a gradient."""
-        self._sums["clipped"] += is_clipped_BT.sum()
+    def add(self, **values: Tensor) -> None:
+        """Values of a micro-batch by the name of their sum, 0 at the padding."""
+        for name, value in values.items():
+            self._sums[name] += value.sum()
 
     def add_ratios(self, ratios_BT: Tensor) -> None:
         """π_θ/π_old, 0 at the padding; the largest is kept."""
         self.largest_ratio = torch.maximum(self.largest_ratio, ratios_BT.max().double())
 
-    def add_gap(self, gap_BT: Tensor, is_current_BT: Tensor) -> None:
-        """|learner − engine| log-probability where both had the same weights."""
-        self._sums["gap"] += gap_BT.abs().where(is_current_BT, 0.0).sum()
-        self._sums["current_tokens"] += is_current_BT.sum()
-
-    def token_sums(self, all_reduce: Callable[[Tensor], Tensor]) -> TokenSums:
-        """What all ranks added."""
-        return TokenSums(*all_reduce(torch.stack(list(self._sums.values()))).tolist())
+    def of_all_ranks(self, process_group: ProcessGroup) -> dict[str, float]:
+        """What all ranks added, by name. Collective."""
+        return dict(zip(_SUMMED, process_group.all_reduce(torch.stack([*self._sums.values()])).tolist(), strict=True))
 
 
 class Update(UpdateFigures):
@@ -82,27 +55,23 @@ class Update(UpdateFigures):
 
     @classmethod
     def of(
-        cls,
-        sums: StepSums,
-        process_group: ProcessGroup,
-        norms: Sequence[float | None],
-        learning_rate: float,
+        cls, sums: StepSums, process_group: ProcessGroup, norms: Sequence[float | None], learning_rate: float
     ) -> "Update":
         """Of a step with these gradient norms, None for each that was refused."""
-        tokens = sums.token_sums(process_group.all_reduce)
+        total = sums.of_all_ranks(process_group)
         largest_ratio = process_group.all_reduce_max(sums.largest_ratio)
         finite = [norm for norm in norms if norm is not None]
         return cls(
             applied=len(finite),
             refused=len(norms) - len(finite),
             learning_rate=learning_rate,
-            loss=_mean(tokens.loss, len(norms)),
+            loss=_mean(total["loss"], len(norms)),
             grad_norm=_mean(sum(finite), len(finite)),
-            entropy=_mean(tokens.entropy, tokens.tokens),
-            kl=_mean(tokens.kl, tokens.tokens),
-            clip_share=_mean(tokens.clipped, tokens.tokens),
-            ratio_max=_mean(largest_ratio, bool(tokens.tokens)),
-            engine_gap=_mean(tokens.gap, tokens.current_tokens),
+            entropy=_mean(total["entropy"], total["tokens"]),
+            kl=_mean(total["kl"], total["tokens"]),
+            clip_share=_mean(total["clipped"], total["tokens"]),
+            ratio_max=_mean(largest_ratio, bool(total["tokens"])),
+            engine_gap=_mean(total["gap"], total["current_tokens"]),
             advantage_global=_mean(sums.advantage_global.total, sums.advantage_global.count),
             advantage_local=_mean(sums.advantage_local.total, sums.advantage_local.count),
         )

@@ -116,7 +116,7 @@ def test_an_adapter_is_not_left_out_in_silence(tmp_path: Path) -> None:
 def test_a_tied_weight_that_is_saved_too_is_no_fault(tmp_path: Path) -> None:
     name, head = "model.embed_tokens.weight", "lm_head.weight"
     rewrite(write_policy(tmp_path), lambda weights: weights | {head: weights[name].clone()})
-    assert LanguageModel.load(tmp_path, 1.0).shares_prefixes
+    assert not LanguageModel.load(tmp_path, 1.0).sharing_fault
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
@@ -183,7 +183,7 @@ def test_a_stop_token_that_cannot_be_sampled_is_refused(tmp_path: Path) -> None:
 )
 def test_prefixes_are_shared_only_where_the_model_computes_the_same(config: PreTrainedConfig, tmp_path: Path) -> None:
     model = LanguageModel.load(write_architecture(tmp_path, config), 1.0)
-    assert not model.shares_prefixes
+    assert model.sharing_fault
     assert model.sharing_fault
 
 
@@ -198,7 +198,7 @@ def test_a_model_that_does_not_say_its_context_needs_to_be_told(config: PreTrain
         LanguageModel.load(tmp_path, 1.0)
     model = LanguageModel.load(tmp_path, 1.0, context_length=48)
     assert model.context_length == 48
-    assert not model.shares_prefixes
+    assert model.sharing_fault
 
 
 def test_a_policy_with_a_weight_that_no_answer_uses_is_resumed(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_the_context_ends_where_answers_would_depend_on_the_batch(tmp_path: Path
     config = Phi3Config(**_IDS, **_BLOCK, original_max_position_embeddings=16, rope_parameters=rope)
     model = LanguageModel.load(write_architecture(tmp_path, config), 1.0)
     assert model.context_length == 16
-    assert model.shares_prefixes
+    assert not model.sharing_fault
 
 
 def test_the_context_ends_at_a_window_unless_a_length_is_given(tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ def test_shared_and_separate_columns_have_the_same_logprobs_and_gradients(archit
 
 def test_a_model_that_does_not_attend_to_everything_shares_nothing(policy_dir: Path) -> None:
     model = LanguageModel.load(policy_dir, 1.0)
-    assert model.shares_prefixes
+    assert not model.sharing_fault
     model.module.config.layer_types = ["full_attention", "sliding_attention"]
-    assert not model.shares_prefixes
+    assert model.sharing_fault
 
 
 @given(st.lists(sequences, min_size=1, max_size=3))
