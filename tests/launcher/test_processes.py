@@ -124,7 +124,7 @@ async def test_a_service_that_ignores_the_request_to_end_is_killed_in_bounded_ti
     began = time.monotonic()
     await service.stop(0.3)
     assert service.exit_code == -signal.SIGKILL
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 async def test_the_learner_ends_before_the_rollouts_and_redis_last(make_spec: MakeSpec, guard: GuardProcess) -> None:

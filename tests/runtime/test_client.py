@@ -61,8 +61,8 @@ async def test_a_call_has_a_deadline() -> None:
         start = time.monotonic()
         with pytest.raises(Unavailable, match=r"the small service did not answer within 0\.2 s"):
             async with call_deadline("the small service", 0.2):
-                await client.get("/v1/slow/5000")
-        assert time.monotonic() - start < 4
+                await client.get("/v1/slow/60000")
+        assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://host:port/", "host"])

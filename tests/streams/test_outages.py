@@ -196,7 +196,7 @@ async def test_a_frozen_server_costs_no_more_than_the_deadline(
         start = time.monotonic()
         with pytest.raises(Unavailable):
             await operation()
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10
     server.thaw()
     # no later command gets a late reply
     for index in range(20):

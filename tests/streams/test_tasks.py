@@ -38,7 +38,7 @@ async def test_tasks_put_before_anyone_reads_are_not_missed(run: RunStreams, con
 async def test_taking_waits_for_a_task_and_no_longer(run: RunStreams, shared_server: RedisProcess) -> None:
     start = time.monotonic()
     assert await run.tasks.take("a", 1, 0.3) == []
-    assert 0.25 < time.monotonic() - start < 1.5
+    assert 0.25 < time.monotonic() - start < 10
     waiting = asyncio.create_task(run.tasks.take("a", 1, 30))
     await wait_until_async(shared_server.has_blocked_client)
     await run.tasks.put(tasks(1))

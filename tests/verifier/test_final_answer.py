@@ -110,4 +110,4 @@ def test_a_megabyte_of_anything_takes_no_time(unit: str) -> None:
     response = unit * (1_000_000 // len(unit))
     start = time.process_time()
     extract_final_answer(response, 10_000)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 5

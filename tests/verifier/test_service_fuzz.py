@@ -117,7 +117,7 @@ def test_random_answers_keys_and_bodies_are_answered(url: str, seed: int) -> Non
             start = time.monotonic()
             response = client.post("/v1/verdicts", content=body, headers={"content-type": "application/json"})
             assert response.status_code in (200, 400, 413, 422), (response.text, body[:200])
-            assert time.monotonic() - start < 8
+            assert time.monotonic() - start < 15
         assert client.get("/readyz").status_code == 200
 
 

@@ -398,11 +398,11 @@ class TestManyAtOnce:
             return decode(model, *arguments)
 
         monkeypatch.setattr(PolicyModel, "decode", slow)
-        job = asyncio.create_task(engine.complete(request((5, 6), 4)))
+        job = asyncio.create_task(engine.complete(request((5, 6), 8)))
         worst, last = 0.0, time.perf_counter()
         while not job.done():
             await asyncio.sleep(0.005)
             worst, last = max(worst, time.perf_counter() - last), time.perf_counter()
         # The first long decode is unexpected; later ones run in the thread.
-        assert worst < 0.8
+        assert worst < 1.8
         assert engine.counters.decode_seconds > 1.0

@@ -79,4 +79,6 @@ def test_any_two_outputs_compare(printed: bytes, expected: bytes) -> None:
 @given(st.decimals(-(10**6), 10**6, places=4), st.decimals(-(10**6), 10**6, places=4))
 def test_decimals_agree_when_they_are_close(printed: Decimal, expected: Decimal) -> None:
     agree = outputs_match(str(printed).encode(), str(expected).encode())
-    assert agree == (abs(printed - expected) <= min(Decimal("0.00005"), Decimal("1e-6") * max(1, abs(expected))))
+    half_a_place = max(Decimal("0.00005"), Decimal("1e-9") * abs(expected))
+    tolerance = min(half_a_place, Decimal("1e-6") * max(1, abs(expected)))
+    assert agree == (abs(printed - expected) <= tolerance)
