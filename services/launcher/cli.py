@@ -256,10 +256,11 @@ def verify(
         _exit(judge_file(input, output, url, token))
     if response is None or answer is None or input is not None or output is not None:
         raise InvalidInput("give an answer and --answer, or both --input and --output")
-    from services.launcher.commands.verify import VerifyArguments
     from services.launcher.commands.verify import verify as verify_answer
+    from shared.protocol.verdict import VerdictItem
 
-    _exit(verify_answer(VerifyArguments(response, answer, kind, url, token)))
+    item = VerdictItem(id="answer", kind=kind, response=response, answer_key={"gold": answer})
+    _exit(verify_answer(item, url, token))
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -319,10 +320,9 @@ def main() -> None:
         sys.path.append(here)  # kinds of one's own are found, after all that is installed
     try:
         app()
-    except InvalidInput as error:
-        _fail(error, 2)
     except IbtpoError as error:
-        _fail(error, 1)
+        print(f"ibtpo: {error.title}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InvalidInput) else 1)
     except OSError as error:  # of a file: a full disk, a directory that is another user's
         sys.exit(f"ibtpo: {error}")
 
@@ -338,11 +338,6 @@ def _serve(service: str, preset: str | None, settings: list[str] | None) -> None
 
 def _exit(code: int) -> None:
     raise typer.Exit(code)
-
-
-def _fail(error: IbtpoError, code: int) -> None:
-    print(f"ibtpo: {error.title}: {error}", file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

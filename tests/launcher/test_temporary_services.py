@@ -7,17 +7,19 @@ from pathlib import Path
 import pytest
 
 from services.demo.task import checkpoint_directory
-from services.launcher.commands.verify import VerifyArguments, verify
+from services.launcher.commands.verify import verify
 from services.launcher.processes.temporary_services import run_replicas, run_verifier
 from shared.errors import InvalidInput
+from shared.protocol.verdict import VerdictItem
 
 
 async def test_one_verifier_judges_right_and_wrong_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codes = []
     async with run_verifier(tmp_path) as url:
         for answer in ("0.5", "0.6"):
-            arguments = VerifyArguments(r"so it is \boxed{\frac{1}{2}}", answer, "math", url + "/", None)
-            codes.append(await asyncio.to_thread(verify, arguments))
+            response, key = r"so it is \boxed{\frac{1}{2}}", {"gold": answer}
+            item = VerdictItem(id="answer", kind="math", response=response, answer_key=key)
+            codes.append(await asyncio.to_thread(verify, item, url + "/", None))
     assert codes == [0, 1]
     right, wrong = capsys.readouterr().out.splitlines()
     assert right.startswith("right  by ")

@@ -110,7 +110,16 @@ async def _answer_problems(
                 progress.advance(bar)
                 return tree
 
-            requests = [_make_request(arguments, growth, problem, index) for index, problem in enumerate(problems)]
+            requests = [
+                GrowRequest(
+                    prompt_ids=problem.prompt_ids,
+                    kind=problem.kind,
+                    answer_key=problem.answer_key,
+                    growth=growth,
+                    seed=arguments.seed * 1_000_003 + index,
+                )
+                for index, problem in enumerate(problems)
+            ]
             try:
                 async with asyncio.TaskGroup() as group:
                     pairs = zip(cycle(urls), requests, strict=False)
@@ -118,16 +127,6 @@ async def _answer_problems(
             except ExceptionGroup as errors:
                 raise next((error for error in errors.exceptions if isinstance(error, IbtpoError)), errors) from None
     return [task.result() for task in tasks]
-
-
-def _make_request(arguments: EvaluateArguments, growth: Growth, problem: EncodedProblem, index: int) -> GrowRequest:
-    return GrowRequest(
-        prompt_ids=problem.prompt_ids,
-        kind=problem.kind,
-        answer_key=problem.answer_key,
-        growth=growth,
-        seed=arguments.seed * 1_000_003 + index,
-    )
 
 
 def _load_problems(

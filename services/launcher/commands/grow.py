@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ from shared.protocol.task import Growth, Problem
 from shared.protocol.tree import ScoredTree
 from shared.runtime.client import http_client
 from shared.runtime.config import load_sections
-from shared.weights import Messages, Prompt
+from shared.weights import Prompt
 
 GROW_SECONDS = 600.0
 EventListener = Callable[[GrowthEvent], None]
@@ -104,18 +104,13 @@ def _save(tree: ScoredTree, prompt: str, path: Path, model: Path) -> None:
 async def _grow_tree(
     arguments: GrowArguments, model: Path, request: GrowRequest, on_event: EventListener
 ) -> ScoredTree:
-    if arguments.url is not None:
-        return await _request_tree(arguments.url, request, arguments.token, on_event)
-    with tempfile.TemporaryDirectory(prefix="ibtpo-grow-") as folder:
-        async with (
-            run_verifier(Path(folder)) as verifier,
-            run_replicas(model, 1, Path(folder), verifier) as (url,),
-        ):
-            return await _request_tree(url, request, None, on_event)
-
-
-async def _request_tree(url: str, request: GrowRequest, token: str | None, on_event: EventListener) -> ScoredTree:
-    async with http_client(token, GROW_SECONDS) as http:
+    url, token = arguments.url, arguments.token
+    async with AsyncExitStack() as stack:
+        if url is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ibtpo-grow-")))
+            verifier = await stack.enter_async_context(run_verifier(folder))
+            (url,), token = await stack.enter_async_context(run_replicas(model, 1, folder, verifier)), None
+        http = await stack.enter_async_context(http_client(token, GROW_SECONDS))
         return await RolloutClient(http, url).watch(request, GROW_SECONDS, on_event)
 
 
@@ -134,16 +129,12 @@ def _make_request(arguments: GrowArguments, problem: Problem, model: Path) -> Gr
     growth, prompting = cast(Growth, loaded["growth"]), cast(_Prompting, loaded["learner"])
     prompt: dict[str, Any] = {"prompt": problem.prompt}
     if not isinstance(problem.prompt, str):
-        prompt = {"prompt_ids": _encode_chat(problem.prompt, model, prompting.chat_template_kwargs)}
+        try:
+            prompt = {"prompt_ids": load_prompt_encoder(model, prompting.chat_template_kwargs)(problem.prompt)}
+        except ValueError as error:
+            raise InvalidInput(str(error)) from error
     judging: dict[str, Any] = {"kind": problem.kind, "answer_key": problem.answer_key} if problem.kind else {}
     return GrowRequest(**prompt, **judging, growth=growth, seed=prompting.seed)
-
-
-def _encode_chat(messages: Messages, model: Path, settings: JsonObject) -> tuple[int, ...]:
-    try:
-        return load_prompt_encoder(model, settings)(messages)
-    except ValueError as error:
-        raise InvalidInput(str(error)) from error
 
 
 @contextmanager

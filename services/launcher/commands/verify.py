@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -15,20 +15,10 @@ from shared.runtime.client import http_client
 JUDGE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyArguments:
-    """The command's arguments. Without `url`, a verifier is started for this answer."""
-
-    response: str
-    answer: str
-    kind: str
-    url: str | None
-    token: str | None
-
-
-def verify(arguments: VerifyArguments) -> int:
-    """Prints the verdict; the exit code is 0 for a right answer, 1 for any other."""
-    verdict = asyncio.run(_judge(arguments))
+def verify(item: VerdictItem, url: str | None, token: str | None) -> int:
+    """Prints the verdict of the verifier at `url`, or of one that is started for it; the exit code is 0 for a right
+    answer, 1 for any other."""
+    verdict = asyncio.run(_judge(item, url, token))
     is_right = verdict.outcome is Outcome.RIGHT
     reward = "no reward" if verdict.reward is None else f"reward {verdict.reward:g}"
     parts = (f"by {verdict.rule}" if verdict.rule else "", reward, f"{1000 * verdict.seconds:.1f} ms", verdict.reason)
@@ -38,18 +28,11 @@ def verify(arguments: VerifyArguments) -> int:
     return 0 if is_right else 1
 
 
-async def _judge(arguments: VerifyArguments) -> Verdict:
-    if arguments.url is not None:
-        return await _request_verdict(arguments.url, arguments)
-    with tempfile.TemporaryDirectory(prefix="ibtpo-verify-") as folder:
-        async with run_verifier(Path(folder)) as url:
-            return await _request_verdict(url, arguments)
-
-
-async def _request_verdict(url: str, arguments: VerifyArguments) -> Verdict:
-    item = VerdictItem(
-        id="answer", kind=arguments.kind, response=arguments.response, answer_key={"gold": arguments.answer}
-    )
-    async with http_client(arguments.token, JUDGE_SECONDS) as http:
+async def _judge(item: VerdictItem, url: str | None, token: str | None) -> Verdict:
+    async with AsyncExitStack() as stack:
+        if url is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ibtpo-verify-"))
+            url = await stack.enter_async_context(run_verifier(Path(folder)))
+        http = await stack.enter_async_context(http_client(token, JUDGE_SECONDS))
         (verdict,) = await VerifierClient(http, url).judge((item,), JUDGE_SECONDS)
     return verdict

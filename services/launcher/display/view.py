@@ -4,7 +4,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,26 +26,6 @@ WAIT_SECONDS = 30.0
 """A run that neither steps nor changes its state for so long says so."""
 _STATE_STYLE = {RunState.TRAINING: "green", RunState.EVALUATING: "cyan", RunState.FINISHED: "bold green"}
 _STATE_STYLE |= {RunState.FAILED: "bold red", RunState.STOPPING: "yellow", RunState.STOPPED: "yellow"}
-
-
-class RunView(Protocol):
-    """Shows what a launcher does and how its run goes: LiveView and LineView."""
-
-    def say(self, text: str) -> None:
-        """Shows an event."""
-
-    def show(self, status: RunStatus) -> None:
-        """Shows the run's status."""
-
-    def close(self) -> None:
-        """Ends the view; what it showed last stays on the screen."""
-
-
-def choose_view(console: Console, history: History, *, plain: bool) -> RunView:
-    """The live view on a terminal that can redraw, unless `plain` is asked for or this is a CI system."""
-    if plain or not console.is_terminal or console.is_dumb_terminal or os.environ.get("CI"):
-        return LineView(console)
-    return LiveView(console, history)
 
 
 class Waiting:
@@ -74,28 +53,25 @@ class LineView:
         self._num_evaluations = 0
 
     def say(self, text: str) -> None:
-        self._print(text)
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True, markup=False)
 
     def show(self, status: RunStatus) -> None:
         waited_seconds = self._waiting.seconds(status) // WAIT_SECONDS * WAIT_SECONDS
         waiting = format_wait(status, waited_seconds) if waited_seconds else status.message
         if (status.state, waiting) != self._said:
             self._said = (status.state, waiting)
-            self._print(f"{status.state}{f': {waiting}' if waiting else ''}")
+            self.say(f"{status.state}{f': {waiting}' if waiting else ''}")
         for evaluation in status.evaluations[self._num_evaluations :]:
-            self._print(f"held out, step {evaluation.step}: {format_accuracy(evaluation, evaluation.k)}")
+            self.say(f"held out, step {evaluation.step}: {format_accuracy(evaluation, evaluation.k)}")
             for one in evaluation.files if len(evaluation.files) > 1 else ():
-                self._print(f"{one.file}, step {evaluation.step}: {format_accuracy(one, evaluation.k)}")
+                self.say(f"{one.file}, step {evaluation.step}: {format_accuracy(one, evaluation.k)}")
         self._num_evaluations = max(self._num_evaluations, len(status.evaluations))
         if status.figures.step != self._step and status.figures.trees:
             self._step = status.figures.step
-            self._print(format_step(status))
+            self.say(format_step(status))
 
     def close(self) -> None:
         """Does nothing: lines stay."""
-
-    def _print(self, text: str) -> None:
-        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True, markup=False)
 
 
 class LiveView:
@@ -133,6 +109,17 @@ class LiveView:
         before, now = self._events[:-1], self._events[-1:]
         self._spinner.update(text=Text("".join(now)))
         return Panel(Group(*(Text(f"  {text}", style="dim") for text in before), self._spinner), title="ibtpo")
+
+
+RunView = LineView | LiveView
+"""Shows what a launcher does and how its run goes, until it is closed."""
+
+
+def choose_view(console: Console, history: History, *, plain: bool) -> RunView:
+    """The live view on a terminal that can redraw, unless `plain` is asked for or this is a CI system."""
+    if plain or not console.is_terminal or console.is_dumb_terminal or os.environ.get("CI"):
+        return LineView(console)
+    return LiveView(console, history)
 
 
 def render_status(status: RunStatus, history: History, waited_seconds: float = 0.0) -> RenderableType:

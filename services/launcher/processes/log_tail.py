@@ -1,9 +1,7 @@
 """The last lines of a service's log, in a form that a person can read."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 READ_BYTES = 64 * 1024
 _HIDDEN_FIELDS = ("time", "timestamp", "level", "service", "event", "logger", "exception", "traceback")
@@ -41,10 +39,8 @@ def _format_line(line: str) -> str:
         event = json.loads(line)
     except ValueError:
         return line
-    return _format_event(event) if isinstance(event, dict) else line
-
-
-def _format_event(event: Mapping[str, Any]) -> str:
+    if not isinstance(event, dict):
+        return line
     head = f"{event.get('level', '')} {event.get('event', '')}".strip()
     fields = " ".join(f"{key}={value}" for key, value in event.items() if key not in _HIDDEN_FIELDS)
     trace = str(event.get("exception") or event.get("traceback") or "").rstrip()

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 from pydantic import BaseModel
@@ -107,7 +106,12 @@ def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
             return replace(plan, resumes=True)
         if not run.has_trained:
             return plan
-    raise _name_taken(run_dir.directory_of(runs, name))
+    taken = run_dir.directory_of(runs, name)
+    state = "is finished" if taken.is_finished else "was begun with other settings"
+    raise Conflict(
+        f"run {name!r} {state} ({taken.config}): --resume continues it, with its own settings and those given now; "
+        "--fresh begins it again and renames the old directory; --run takes another name"
+    )
 
 
 def preview(preset: str, overrides: tuple[str, ...]) -> str:
@@ -148,14 +152,6 @@ def _resolve(overrides: tuple[str, ...]) -> dict[str, list[str]]:
     return resolve_overrides(overrides, SECTIONS)
 
 
-def _name_taken(run: RunDirectory) -> Conflict:
-    state = "is finished" if run.is_finished else "was begun with other settings"
-    return Conflict(
-        f"run {run.name!r} {state} ({run.config}): --resume continues it, with its own settings and those given now; "
-        "--fresh begins it again and renames the old directory; --run takes another name"
-    )
-
-
 def _move_aside(run: RunDirectory) -> None:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(run.config.stat().st_mtime))
     *_, free = run_dir.candidate_names(run.root.parent, f"{run.name}.{stamp}")
@@ -168,23 +164,18 @@ def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str
     fixed = [f"learner.run={run.name}", f"learner.run_dir={run.root.resolve()}"]
     base = None
     if launcher.task == "demo":
-        fixed += _demo_settings(run)
+        data = run.root.resolve() / "data"
+        fixed += [f"learner.data={data / 'train.jsonl'}", f"learner.held_out={data / 'heldout.jsonl'}"]
+        fixed += [f"learner.model={checkpoint_directory()}"]
         base = None if resumes else "demo"  # a run's own configuration is whole
     learner = _resolve_paths(load_config(LearnerConfig, "learner", source, [*fixed, *given["learner"]], base=base))
     rollout = load_config(RolloutConfig, "rollout", source, [f"rollout.run={run.name}", *given["rollout"]], base=base)
     verifier = load_config(VerifierConfig, "verifier", source, given["verifier"])
     tables = {"launcher": launcher, "learner": learner, "rollout": rollout, "verifier": verifier}
-    text = tomli_w.dumps({name: _dump(table) for name, table in tables.items()})
+    text = tomli_w.dumps(
+        {name: one.model_dump(mode="json", exclude_none=True, exclude=_PRIVATE) for name, one in tables.items()}
+    )
     return RunPlan(run, learner, launcher, text, resumes)
-
-
-def _demo_settings(run: RunDirectory) -> list[str]:
-    data = (run.root / "data").resolve()
-    return [
-        f"learner.model={checkpoint_directory()}",
-        f"learner.data={data / 'train.jsonl'}",
-        f"learner.held_out={data / 'heldout.jsonl'}",
-    ]
 
 
 def _choose_task(launcher: LauncherConfig, source: str | Path, given: list[str]) -> str:
@@ -208,7 +199,3 @@ def _resolve_paths(learner: LearnerConfig) -> LearnerConfig:
             "held_out": tuple(path.resolve() for path in learner.held_out),
         }
     )
-
-
-def _dump(config: BaseModel) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude_none=True, exclude=_PRIVATE)
