@@ -15,6 +15,7 @@ from services.launcher.runs.run_dir import RunDirectory, RunRecord
 from shared.protocol.figures import StepFigures
 from shared.protocol.status import RunState, RunStatus
 from shared.streams import RunStreams, connect
+from shared.streams.keys import RunKeys
 from tests.launcher.conftest import Command
 from tests.waiting import wait_until
 
@@ -166,11 +167,27 @@ def test_a_run_elsewhere_is_found_in_its_redis_and_asked_to_stop(
     where = ("--redis-url", redis_url, "--runs", str(tmp_path))
     assert "latest · training" in ibtpo("status", *where).stdout
     assert "first · training" in ibtpo("status", "first", *where).stdout
-    done = ibtpo("status", "third", *where)
-    assert (done.code, "knows no run 'third'; it knows latest, first" in done.stderr) == (2, True)
+    for command in ("status", "stop"):
+        done = ibtpo(command, "third", *where)
+        assert (done.code, "knows no run 'third'; it knows latest, first" in done.stderr) == (2, True)
+    assert not stop_requested(redis_url, "third")
     assert "run first: asked to stop" in ibtpo("stop", "first", *where).stdout
     assert stop_requested(redis_url, "first")
     assert not stop_requested(redis_url, "latest")
+
+
+def test_a_status_of_another_release_is_not_taken_for_an_unknown_run(
+    redis_url: str, tmp_path: Path, ibtpo: Command
+) -> None:
+    async def write() -> None:
+        connection = connect(redis_url)
+        await connection.command("SET", RunKeys("mine").status, '{"of": "another release"}')
+        await connection.close()
+
+    publish(redis_url, "mine")
+    asyncio.run(write())
+    done = ibtpo("status", "mine", "--redis-url", redis_url, "--runs", str(tmp_path))
+    assert (done.code, "is the run of another release of ibtpo?" in done.stderr) == (1, True)
 
 
 def test_a_redis_without_runs_says_so(redis_url: str, tmp_path: Path, ibtpo: Command) -> None:

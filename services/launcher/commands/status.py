@@ -102,19 +102,18 @@ async def _request_stop(record: RunRecord, token: str | None) -> bool:
 
 
 async def _show_remote_status(console: Console, query: RunQuery, redis_url: str) -> int:
-    name = query.name or await _find_latest(redis_url)
+    name = await _find_remote(query.name, redis_url)
     async with StatusSource(name, redis_url, query.token) as source:
         found = await source.read(None)
     if found is None:
-        known = ", ".join(await _list_known(redis_url)) or "none"
-        raise InvalidInput(f"this Redis knows no run {name!r}; it knows {known}")
+        raise Unavailable(f"the status of run {name!r} cannot be read: is the run of another release of ibtpo?")
     console.print(render_status(found, History()))
     console.print(f"as of {format_duration(max(0.0, time.time() - found.time))} ago", highlight=False)
     return 0
 
 
 async def _stop_remote(query: RunQuery, redis_url: str) -> int:
-    name = query.name or await _find_latest(redis_url)
+    name = await _find_remote(query.name, redis_url)
     async with StatusSource(name, redis_url, query.token) as source:
         if not await source.request_stop(None):
             raise Unavailable(f"Redis did not take the request to stop run {name!r}; is it up?")
@@ -122,16 +121,15 @@ async def _stop_remote(query: RunQuery, redis_url: str) -> int:
     return 0
 
 
-async def _find_latest(redis_url: str) -> str:
-    known = await _list_known(redis_url)
-    if not known:
-        raise InvalidInput("this Redis knows no run")
-    return known[0]
-
-
-async def _list_known(redis_url: str) -> list[str]:
+async def _find_remote(name: str | None, redis_url: str) -> str:
+    """The name, or that of the latest run; InvalidInput for a run that this Redis does not know."""
     connection = connect(redis_url)
     try:
-        return await list_runs(connection)
+        known = await list_runs(connection)
     finally:
         await connection.close()
+    if not known and name is None:
+        raise InvalidInput("this Redis knows no run")
+    if name not in (None, *known):
+        raise InvalidInput(f"this Redis knows no run {name!r}; it knows {', '.join(known) or 'none'}")
+    return name or known[0]
