@@ -17,7 +17,7 @@ from services.launcher.display.report import write_report
 from services.launcher.display.tree_svg import draw_page, render_tree_svg
 from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
-from services.launcher.runs.model_files import Vocabulary
+from services.launcher.runs.model_files import TokenTable
 from services.launcher.runs.run_dir import RunDirectory
 from services.learner.serving.evaluation import make_evaluation
 from shared.errors import InvalidInput
@@ -28,7 +28,7 @@ from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import AnySampler, IBSampler, RandomSampler
 from shared.tree.ib_score import IBSettings
 
-VOCABULARY = Vocabulary((b"a", b"b", b"\n\n", b"<script>", b"<eos>"), frozenset())
+VOCABULARY = TokenTable((b"a", b"b", b"\n\n", b"<script>", b"<eos>"), frozenset())
 A, B, BREAK, MARKUP, EOS = range(5)
 
 
@@ -137,7 +137,7 @@ def test_a_chat_prompt_is_shown_by_its_users_message(prompt: tuple[str, ...]) ->
     table = [*SPECIAL, *TEXTS]
     task = TREE.task.model_copy(update={"prompt_ids": tuple(table.index(part) for part in prompt)})
     scored = TREE.model_copy(update={"task": task})
-    kept = KeptTree(Path("x"), scored, Vocabulary(tuple(text.encode() for text in table), frozenset(SPECIAL.values())))
+    kept = KeptTree(Path("x"), scored, TokenTable(tuple(text.encode() for text in table), frozenset(SPECIAL.values())))
     assert kept.message == "2+3?"
     assert kept.prompt == "".join(prompt)
 

@@ -13,15 +13,14 @@ from services.launcher.settings.plan import SECTIONS
 from shared.errors import InvalidInput
 from shared.protocol.task import Growth
 from shared.runtime.config import (
-    RENAMED,
     ConfigError,
-    Renamed,
     find_keys,
     load_config,
     load_sections,
     resolve_overrides,
     walk_keys,
 )
+from shared.runtime.config.renamed import RENAMED, Renamed
 
 Sections: TypeAlias = Mapping[str, type[BaseModel]]
 

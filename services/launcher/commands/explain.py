@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from enum import Enum
-from pathlib import Path
 
 from rich.console import Console
 from rich.syntax import Syntax
@@ -69,10 +68,6 @@ def _render_presets() -> Table:
     table.add_column(no_wrap=True)
     table.add_column(style="dim")
     for name in preset_names():
-        table.add_row(name, _read_first_comment(preset_path(name)))
+        first = preset_path(name).read_text(encoding="utf-8").partition("\n")[0]
+        table.add_row(name, first.lstrip("# ") if first.startswith("#") else "")
     return table
-
-
-def _read_first_comment(preset: Path) -> str:
-    first = preset.read_text(encoding="utf-8").partition("\n")[0]
-    return first.lstrip("# ") if first.startswith("#") else ""

@@ -19,7 +19,7 @@ from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.tree_svg import draw_page
 from services.launcher.display.tree_view import render_tree
 from services.launcher.processes.temporary_services import run_replicas, run_verifier
-from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_vocabulary
+from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_token_table
 from shared.clients import RolloutClient
 from shared.errors import InvalidInput
 from shared.files import read_rows
@@ -62,7 +62,7 @@ def grow(arguments: GrowArguments) -> int:
     prompt = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1].get("content", "")
     with _show_progress(console) as on_event:
         tree = asyncio.run(_grow_tree(arguments, model, request, on_event))
-    console.print(render_tree(tree, prompt, read_vocabulary(model)))
+    console.print(render_tree(tree, prompt, read_token_table(model)))
     if request.answer_key is None:
         print("nothing is judged, so no branch is better than another and none is grown: give the right --answer")
     elif model == checkpoint_directory():
@@ -93,7 +93,7 @@ def _save(tree: ScoredTree, prompt: str, path: Path, model: Path) -> None:
     """The drawing in a file that ends in .svg, else the record. InvalidInput for a file that cannot be written."""
     try:
         if path.suffix == ".svg":
-            path.write_text(draw_page(describe_nodes(tree, prompt, read_vocabulary(model))), encoding="utf-8")
+            path.write_text(draw_page(describe_nodes(tree, prompt, read_token_table(model))), encoding="utf-8")
         else:
             path.write_bytes(tree.pack())
             print(f"saved: `ibtpo show {path} --model {model}` shows it again")

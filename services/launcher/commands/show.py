@@ -44,7 +44,7 @@ def rewrite_report(runs: Path, name: str | None) -> int:
 
 def _print_tree(console: Console, kept: KeptTree, is_full: bool) -> None:
     prompt = kept.prompt if is_full else kept.message
-    console.print(render_tree(kept.scored, prompt, kept.vocabulary, is_full=is_full))
+    console.print(render_tree(kept.scored, prompt, kept.tokens, is_full=is_full))
 
 
 def _choose(trees: tuple[KeptTree, ...], which: str) -> KeptTree:

@@ -8,20 +8,18 @@ from rich.console import Console
 
 from services.launcher.display.report import write_report
 from services.launcher.display.run_summary import render_summary
-from services.launcher.display.view import RunView, choose_view
+from services.launcher.display.view import ENDED, RunView, choose_view
 from services.launcher.processes.launch import RunLauncher
 from services.launcher.processes.redis_server import ExternalRedis, choose_redis
 from services.launcher.runs.history import History
 from services.launcher.settings.plan import RunPlan, RunRequest, make_run_plan, prepare
 from shared.errors import Conflict
-from shared.protocol.status import RunState
 from shared.streams import RunStreams, connect
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells expect it."""
 RECENT_SECONDS = 30.0
 """A run whose status is this recent counts as going on, unless the status says that it ended."""
-_ENDED = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
 
 
 def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool) -> int:
@@ -62,7 +60,7 @@ async def clear_ended_run(redis_url: str, run: str) -> None:
     streams = RunStreams(connection, run)
     try:
         status = await streams.status_keys.read()
-        if status is not None and status.state not in _ENDED and time.time() - status.time < RECENT_SECONDS:
+        if status is not None and status.state not in ENDED and time.time() - status.time < RECENT_SECONDS:
             raise Conflict(
                 f"run {run!r} is going on in this Redis (its status is {time.time() - status.time:.0f} s old): choose "
                 f"another name with --run, or end it with `ibtpo stop {run} --redis-url …`"

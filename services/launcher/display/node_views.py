@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from services.launcher.runs.model_files import Vocabulary
+from services.launcher.runs.model_files import TokenTable
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import Finish
 from shared.tree.ib_score import confidences, etas1, scores, value_ratios
@@ -31,7 +31,7 @@ class NodeView:
     finish: Finish | None
 
 
-def describe_nodes(scored: ScoredTree, prompt: str, vocabulary: Vocabulary) -> tuple[NodeView, ...]:
+def describe_nodes(scored: ScoredTree, prompt: str, tokens: TokenTable) -> tuple[NodeView, ...]:
     """The nodes of a tree, the root first, below each node its children in the order in which they were drawn."""
     is_judged = any(draw.counted_reward is not None for draw in scored.draws)
     draws = scored.draws if is_judged else [replace(draw, reward=0.0) for draw in scored.draws]
@@ -47,7 +47,7 @@ def describe_nodes(scored: ScoredTree, prompt: str, vocabulary: Vocabulary) -> t
             guide=guide,
             id=node_id,
             parent=node.parent,
-            text=prompt if node_id == 0 else vocabulary.decode(_shown_ids(tree, node_id)),
+            text=prompt if node_id == 0 else tokens.decode(_shown_ids(tree, node_id)),
             draw=node.draw if draw is not None and node.start <= draw.cut else None,
             value=values[node_id] if is_judged else None,
             eta1=first_etas[node_id] if is_judged and draw is not None else None,

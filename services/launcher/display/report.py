@@ -85,7 +85,7 @@ def _environment() -> Environment:
 
 def _render_tree(kept: KeptTree) -> tuple[Markup, str]:
     """The tree's SVG, which escapes its own texts, and its figures in a line."""
-    svg = render_tree_svg(describe_nodes(kept.scored, kept.message, kept.vocabulary))
+    svg = render_tree_svg(describe_nodes(kept.scored, kept.message, kept.tokens))
     return Markup(svg), summarize_tree(kept.scored)  # noqa: S704
 
 

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.launcher.display.node_views import NodeView, describe_nodes
-from services.launcher.runs.model_files import Vocabulary
+from services.launcher.runs.model_files import TokenTable
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import Finish
 
@@ -16,14 +16,14 @@ LEGEND = (
 )
 
 
-def render_tree(scored: ScoredTree, prompt: str, vocabulary: Vocabulary, *, is_full: bool = False) -> RenderableType:
+def render_tree(scored: ScoredTree, prompt: str, tokens: TokenTable, *, is_full: bool = False) -> RenderableType:
     """The tree as a table of its nodes, with its figures below. A step's text takes the rest of its line, or, with
     `is_full`, as many lines as it has."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
     for name in ("p̂", "η₁", "η₂", "IB-Score", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("tree", overflow="fold")  # the one column that gives way
-    for node in describe_nodes(scored, prompt, vocabulary):
+    for node in describe_nodes(scored, prompt, tokens):
         step = _render_step(node)
         if not is_full:
             step.no_wrap, step.overflow = True, "ellipsis"

@@ -24,6 +24,7 @@ MAX_REPLICAS = MAX_FILES = 6
 """So many are shown one by one."""
 WAIT_SECONDS = 30.0
 """A run that neither steps nor changes its state for so long says so."""
+ENDED = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
 _STATE_STYLE = {RunState.TRAINING: "green", RunState.EVALUATING: "cyan", RunState.FINISHED: "bold green"}
 _STATE_STYLE |= {RunState.FAILED: "bold red", RunState.STOPPING: "yellow", RunState.STOPPED: "yellow"}
 
@@ -143,7 +144,7 @@ def render_status(status: RunStatus, history: History, waited_seconds: float = 0
 def format_wait(status: RunStatus, waited_seconds: float) -> str:
     """What the run waits for and how long already; empty while it goes on."""
     is_served = any(replica.state is ReplicaState.SERVING for replica in status.replicas)
-    is_over = status.state in (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
+    is_over = status.state in ENDED
     what = status.message or ("" if is_served or is_over else "no replica serves yet")
     if waited_seconds < WAIT_SECONDS or is_over:
         return what

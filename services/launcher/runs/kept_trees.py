@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from services.launcher.runs.model_files import Vocabulary, read_vocabulary
+from services.launcher.runs.model_files import TokenTable, read_token_table
 from services.launcher.runs.run_dir import RunDirectory
 from shared.errors import InvalidInput
 from shared.protocol.tree import ScoredTree
@@ -19,12 +19,12 @@ class KeptTree:
 
     path: Path
     scored: ScoredTree
-    vocabulary: Vocabulary
+    tokens: TokenTable
 
     @property
     def prompt(self) -> str:
         """All of the problem's text."""
-        return self.vocabulary.decode(self.scored.task.prompt_ids)
+        return self.tokens.decode(self.scored.task.prompt_ids)
 
     @property
     def message(self) -> str:
@@ -32,8 +32,8 @@ class KeptTree:
 
         A template parts its messages by special tokens and names their roles.
         """
-        runs = groupby(self.scored.task.prompt_ids, self.vocabulary.special_ids.__contains__)
-        parts = [self.vocabulary.decode(token_ids).strip() for is_special, token_ids in runs if not is_special]
+        runs = groupby(self.scored.task.prompt_ids, self.tokens.special_ids.__contains__)
+        parts = [self.tokens.decode(token_ids).strip() for is_special, token_ids in runs if not is_special]
         users = [part for role, part in pairwise(parts) if role.lower() == "user"]
         users += [part[4:] for part in parts if re.match(r"user\s", part, re.IGNORECASE)]
         return (users[-1] if users else max(parts, key=len, default="")).strip()
@@ -44,17 +44,17 @@ def load_kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
     files = sorted(run.trees.glob("*.msgpack"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not files:
         return ()
-    vocabulary, found = read_vocabulary(find_model(run)), []
+    tokens, found = read_token_table(find_model(run)), []
     for path in files:
         with contextlib.suppress(OSError, InvalidInput):
-            found.append(KeptTree(path, ScoredTree.unpack(path.read_bytes()), vocabulary))
+            found.append(KeptTree(path, ScoredTree.unpack(path.read_bytes()), tokens))
     return tuple(found)
 
 
 def load_tree(path: Path, model: Path) -> KeptTree:
     """The tree in a file; InvalidInput when the file holds none."""
     try:
-        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), read_vocabulary(model))
+        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), read_token_table(model))
     except OSError as error:
         raise InvalidInput(f"cannot read the tree {path}: {error.strerror}") from error
 

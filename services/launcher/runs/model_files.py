@@ -23,7 +23,7 @@ def check_model(model: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
+class TokenTable:
     """The tokens of a model."""
 
     bytes_of_token: tuple[bytes, ...]
@@ -36,12 +36,12 @@ class Vocabulary:
         return b"".join(known).decode("utf-8", "replace")
 
 
-def read_vocabulary(model: Path) -> Vocabulary:
+def read_token_table(model: Path) -> TokenTable:
     """The tokens of the model; InvalidInput when the directory holds no tokenizer that can be read."""
     try:
         tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
         special = frozenset(token["id"] for token in tokenizer.get("added_tokens") or () if token.get("special"))
-        return Vocabulary(bytes_of_tokens(tokenizer), special)
+        return TokenTable(bytes_of_tokens(tokenizer), special)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidInput(
             f"{model} has no tokenizer.json that can be read ({error}): give a model directory as transformers saves it"

@@ -4,19 +4,15 @@ from shared.runtime.config.errors import ConfigError
 from shared.runtime.config.keys import SHARED, Key, walk_keys
 from shared.runtime.config.loading import load_config, load_sections
 from shared.runtime.config.overrides import find_keys, resolve_overrides
-from shared.runtime.config.presets import SECTIONS, preset_names, preset_path, read_preset
-from shared.runtime.config.renamed import RENAMED, Renamed
+from shared.runtime.config.presets import preset_names, preset_path, read_preset
 from shared.runtime.config.token import Token
 from shared.runtime.config.url import OptionalUrl, ServiceUrl, with_port, without_secrets
 
 __all__ = [
-    "RENAMED",
-    "SECTIONS",
     "SHARED",
     "ConfigError",
     "Key",
     "OptionalUrl",
-    "Renamed",
     "ServiceUrl",
     "Token",
     "find_keys",

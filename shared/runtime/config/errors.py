@@ -4,10 +4,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from shared.errors import InvalidInput, shorten
-from shared.runtime.config.keys import all_paths
+from shared.runtime.config.keys import Models, all_paths
 
 _SECRET_KEYS = frozenset({"token", "redis_url"})
 
@@ -27,7 +27,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else "; `ibtpo config` shows every key"
 
 
-def unknown_key(path: str, models: Mapping[str, type[BaseModel]]) -> str:
+def unknown_key(path: str, models: Models) -> str:
     """Says that no key is called `path`, and which were perhaps meant: those of the same name, or of a close one."""
     paths = all_paths(models)
     parent, _, leaf = path.rpartition(".")
@@ -41,9 +41,7 @@ def unknown_key(path: str, models: Mapping[str, type[BaseModel]]) -> str:
     return f"unknown key {path}{suggest(path, [*names, *paths, *models])}"
 
 
-def explain(
-    section: str, values: Mapping[str, Any], models: Mapping[str, type[BaseModel]], error: ValidationError
-) -> str:
+def explain(section: str, values: Mapping[str, Any], models: Models, error: ValidationError) -> str:
     """All that pydantic found wrong in `values`, by key."""
     lines = []
     for item in error.errors():

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -86,13 +86,9 @@ def _fields(model: type[Any]) -> Iterator[tuple[str, FieldInfo]]:
     if issubclass(model, BaseModel):
         yield from model.model_fields.items()
         return
+    types = get_type_hints(model, include_extras=True)
     for field in dataclasses.fields(model):
-        default = PydanticUndefined if field.default is dataclasses.MISSING else field.default
-        factory = None if field.default_factory is dataclasses.MISSING else field.default_factory
-        annotation, *metadata = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
-        info = FieldInfo(annotation=annotation, default=default, default_factory=factory)
-        info.metadata = metadata
-        yield field.name, info
+        yield field.name, FieldInfo.from_annotated_attribute(types[field.name], field)
 
 
 def _is_table(annotation: Any) -> bool:
