@@ -79,12 +79,9 @@ def read_json_lines(path: Path, *, broken: list[InvalidInput] | None = None) -> 
             try:
                 value = json.loads(text)
             except (ValueError, RecursionError) as error:
-                refusal = InvalidInput(f"{path}:{number}: not JSON: {error}; give one JSON object a line")
-                if broken is None:
-                    raise refusal from error
-                broken.append(refusal)
-                continue
-            yield f"{path}:{number}", value
+                _refuse(f"{path}:{number}: not JSON: {error}; give one JSON object a line", broken, error)
+            else:
+                yield f"{path}:{number}", value
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-16, as its first bytes say: {error}; save it as UTF-8") from error
     except OSError as error:
@@ -101,7 +98,10 @@ def read_rows(
         try:
             yield where, model.model_validate(value)
         except ValidationError as error:
-            refusal = InvalidInput(f"{where}: {shorten(reasons(error))}; a row has the fields {fields}")
-            if broken is None:
-                raise refusal from error
-            broken.append(refusal)
+            _refuse(f"{where}: {shorten(reasons(error))}; a row has the fields {fields}", broken, error)
+
+
+def _refuse(reason: str, broken: list[InvalidInput] | None, error: Exception) -> None:
+    if broken is None:
+        raise InvalidInput(reason) from error
+    broken.append(InvalidInput(reason))

@@ -1,8 +1,9 @@
 """The learner's Prometheus series."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,7 +12,7 @@ from prometheus_client.registry import Collector
 from services.learner.ledger import End
 from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaState
-from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
+from shared.protocol.status import Evaluation, RunState, RunStatus
 from shared.protocol.tree import ScoredTree
 from shared.runtime.counters import preset_counter
 
@@ -20,11 +21,11 @@ _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _MEASURES = ("avg_at_k", "standard_error", "pass_at_k")
 """Of an accuracy; the standard error is that of avg@k."""
 _GAUGES = figures_in(StepFigures, Shown.GAUGE)
+_named = "ibtpo_learner_{}".format
+Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 
 
 class StepResult(StrEnum):
-    """The result of a step."""
-
     UPDATED = "updated"
     NO_SIGNAL = "no_signal"
     """No tree had a signal."""
@@ -33,16 +34,12 @@ class StepResult(StrEnum):
 
 
 class Phase(StrEnum):
-    """The parts of a step."""
-
     INTAKE = "intake"
     UPDATE = "update"
     PUBLISH = "publish"
 
 
 class PushResult(StrEnum):
-    """The result of pushing a version to a replica."""
-
     LOADED = "loaded"
     UNREACHABLE = "unreachable"
     REFUSED = "refused"
@@ -51,8 +48,6 @@ class PushResult(StrEnum):
 
 
 class EvaluationResult(StrEnum):
-    """The result of an evaluation."""
-
     DONE = "done"
     FAILED = "failed"
 
@@ -66,44 +61,39 @@ class LearnerMetrics:
         seconds = partial(Histogram, buckets=_SECONDS, registry=registry)
         tokens = partial(Histogram, buckets=_TOKENS, registry=registry)
         preset = partial(preset_counter, registry=registry)
-        named = "ibtpo_learner_{}".format
-        self.steps = preset(named("steps_total"), "Steps by result", result=StepResult)
+        self.steps = preset(_named("steps_total"), "Steps by result", result=StepResult)
         counted = figures_in(StepFigures, Shown.COUNTER)
-        self._counters = {name: counter(named(name), figure.help) for name, figure in counted.items()}
-        self.judged_draws = counter(named("judged_draws_total"), "Draws with a reward in trees of steps", ["kind"])
-        self.rewards = counter(named("rewards_total"), "Sum of the rewards of judged draws", ["kind"])
-        self.phase_seconds = seconds(named("phase_seconds"), "Time of a step by phase", ["phase"])
+        self._counters = {name: counter(_named(name), figure.help) for name, figure in counted.items()}
+        self.judged_draws = counter(_named("judged_draws_total"), "Draws with a reward in trees of steps", ["kind"])
+        self.rewards = counter(_named("rewards_total"), "Sum of the rewards of judged draws", ["kind"])
+        self.phase_seconds = seconds(_named("phase_seconds"), "Time of a step by phase", ["phase"])
         for phase in Phase:
             self.phase_seconds.labels(phase)
-        self.used_tokens = tokens(named("used_trajectory_tokens"), "Answer lengths in trees that steps used")
+        self.used_tokens = tokens(_named("used_trajectory_tokens"), "Answer lengths in trees that steps used")
         self.stale_tokens = tokens(
-            named("stale_trajectory_tokens"),
+            _named("stale_trajectory_tokens"),
             "Answer lengths in trees dropped as stale: dropping the longer ones is a bias",
         )
-        self.refused = counter(named("trees_refused_total"), "Trees that cannot be read or trained on")
-        self.stream_failures = counter(named("stream_failures_total"), "Calls that found Redis unreachable or full")
+        self.refused = counter(_named("trees_refused_total"), "Trees that cannot be read or trained on")
+        self.stream_failures = counter(_named("stream_failures_total"), "Calls that found Redis unreachable or full")
         self.pushes = preset(
-            named("weight_pushes_total"), "Pushes of weights to a replica by result", result=PushResult
+            _named("weight_pushes_total"), "Pushes of weights to a replica by result", result=PushResult
         )
         self.push_seconds = seconds(
-            named("weight_push_seconds"), "Time until all replicas had a version, or until the deadline"
+            _named("weight_push_seconds"), "Time until all replicas had a version, or until the deadline"
         )
-        self.version_number = gauge(named("version_number"), "Number of the policy's version")
-        self.generation = gauge(named("generation"), "Generation of the policy's version")
-        self.accuracy = gauge(named("held_out_accuracy"), "Held-out accuracy of the last evaluation", ["measure"])
-        self.file_accuracy = gauge(named("held_out_file_accuracy"), "The same of each file", ["file", "measure"])
-        self.evaluations = preset(named("evaluations_total"), "Evaluations by result", result=EvaluationResult)
-        self.checkpoint_seconds = seconds(named("checkpoint_seconds"), "Time to write a checkpoint")
+        self.version_number = gauge(_named("version_number"), "Number of the policy's version")
+        self.generation = gauge(_named("generation"), "Generation of the policy's version")
+        self.accuracy = gauge(_named("held_out_accuracy"), "Held-out accuracy of the last evaluation", ["measure"])
+        self.file_accuracy = gauge(_named("held_out_file_accuracy"), "The same of each file", ["file", "measure"])
+        self.evaluations = preset(_named("evaluations_total"), "Evaluations by result", result=EvaluationResult)
+        self.checkpoint_seconds = seconds(_named("checkpoint_seconds"), "Time to write a checkpoint")
         # registered with its first value: a 0 before that would be taken for one
-        self._gauges = {name: Gauge(named(name), figure.help, registry=None) for name, figure in _GAUGES.items()}
+        self._gauges = {name: Gauge(_named(name), figure.help, registry=None) for name, figure in _GAUGES.items()}
         self._unregistered = set(_GAUGES)
 
-    def show_accounts(self, accounts: Callable[[], Accounts]) -> None:
-        """Adds the accounts, read once per scrape: in every scrape, fed is the sum of the others."""
-        self.registry.register(_AccountsCollector(accounts))
-
     def show_status(self, status: Callable[[], RunStatus]) -> None:
-        """Adds the run's state, step, queues and replicas, read at every scrape."""
+        """Adds the run's accounts, state, step, queues and replicas, read once per scrape."""
         self.registry.register(_StatusCollector(status))
 
     def record_step(self, figures: StepFigures, result: StepResult) -> None:
@@ -147,56 +137,37 @@ class LearnerMetrics:
             self.registry.register(self._gauges[name])
 
 
-class _AccountsCollector(Collector):
-    def __init__(self, accounts: Callable[[], Accounts]) -> None:
-        self._accounts = accounts
-
-    def collect(self) -> Iterator[Metric]:
-        """fed = Σ ended + outstanding, in one scrape."""
-        accounts = self._accounts()
-        yield CounterMetricFamily("ibtpo_learner_tasks_fed", "Tasks fed, each attempt", value=accounts.fed)
-        yield GaugeMetricFamily(
-            "ibtpo_learner_tasks_outstanding", "Tasks fed that have not ended", value=accounts.outstanding
-        )
-        ended = CounterMetricFamily("ibtpo_learner_tasks_ended", "Tasks by how they ended", labels=["end"])
-        for end in End:
-            ended.add_metric([end.value], getattr(accounts, end.value))
-        yield ended
-        unmatched = CounterMetricFamily(
-            "ibtpo_learner_trees_unmatched", "Results that match no outstanding task", labels=["reason"]
-        )
-        unmatched.add_metric(["duplicate"], accounts.duplicates)
-        unmatched.add_metric(["foreign"], accounts.foreign)
-        yield unmatched
-
-
 class _StatusCollector(Collector):
     def __init__(self, status: Callable[[], RunStatus]) -> None:
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """One gauge per state of the run, queue lengths as last seen, live replicas by state, silence of ranks."""
+        """Of one status: in every scrape fed = Σ ended + outstanding."""
         status = self._status()
-        states = GaugeMetricFamily("ibtpo_learner_run_state", "1 for the run's state, else 0", labels=["state"])
-        for state in RunState:
-            states.add_metric([state.value], state is status.state)
-        yield states
-        yield GaugeMetricFamily("ibtpo_learner_step", "Steps taken", value=status.step)
-        entries = GaugeMetricFamily(
-            "ibtpo_learner_stream_entries", "Entries on the run's streams", labels=["stream", "state"]
-        )
+        accounts, replicas = status.accounts, [replica.state for replica in status.replicas]
+        counter, gauge = CounterMetricFamily, GaugeMetricFamily
+        yield counter(_named("tasks_fed"), "Tasks fed, each attempt", value=accounts.fed)
+        yield gauge(_named("tasks_outstanding"), "Tasks fed that have not ended", value=accounts.outstanding)
+        ended = {end.value: getattr(accounts, end.value) for end in End}
+        yield _by_label(counter, "tasks_ended", "Tasks by how they ended", "end", ended)
+        unmatched = {"duplicate": accounts.duplicates, "foreign": accounts.foreign}
+        yield _by_label(counter, "trees_unmatched", "Results that match no outstanding task", "reason", unmatched)
+        states = {state.value: state is status.state for state in RunState}
+        yield _by_label(gauge, "run_state", "1 for the run's state, else 0", "state", states)
+        yield gauge(_named("step"), "Steps taken", value=status.step)
+        entries = gauge(_named("stream_entries"), "Entries on the run's streams", labels=["stream", "state"])
         entries.add_metric(["tasks", "queued"], status.queued_tasks)
         entries.add_metric(["tasks", "pending"], status.pending_tasks)
         entries.add_metric(["trees", "queued"], status.queued_trees)
         yield entries
-        replicas = GaugeMetricFamily("ibtpo_learner_replicas", "Live rollout replicas by state", labels=["state"])
-        for state_of_replica in ReplicaState:
-            count = sum(replica.state is state_of_replica for replica in status.replicas)
-            replicas.add_metric([state_of_replica.value], count)
-        yield replicas
-        silent = GaugeMetricFamily(
-            "ibtpo_learner_rank_silent_seconds", "Since a rank of several gave a sign of life", labels=["rank"]
-        )
-        for rank, seconds in enumerate(status.rank_silent_seconds):
-            silent.add_metric([str(rank)], seconds)
-        yield silent
+        live = {state.value: replicas.count(state) for state in ReplicaState}
+        yield _by_label(gauge, "replicas", "Live rollout replicas by state", "state", live)
+        silent = {str(rank): seconds for rank, seconds in enumerate(status.rank_silent_seconds)}
+        yield _by_label(gauge, "rank_silent_seconds", "Since a rank of several gave a sign of life", "rank", silent)
+
+
+def _by_label(kind: type[Family], name: str, documentation: str, label: str, values: Mapping[str, float]) -> Family:
+    family = kind(_named(name), documentation, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family

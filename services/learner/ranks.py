@@ -19,8 +19,6 @@ from shared.protocol.message import Message
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import WeightVersion
 
-_NO_VERSION = WeightVersion(0, 0)
-
 
 class Operation(StrEnum):
     """What all ranks can do together."""
@@ -37,14 +35,13 @@ class Command(Message):
 
     operation: Operation
     trees: tuple[bytes, ...] = ()
-    version: WeightVersion = _NO_VERSION
+    version: WeightVersion = WeightVersion(0, 0)
     lr: float = 0.0
     seed: str = ""
 
     def pack(self) -> bytes:
         """The wire form."""
-        packed: bytes = msgpack.packb(self.model_dump())
-        return packed
+        return bytes(msgpack.packb(self.model_dump()))
 
     @classmethod
     def unpack(cls, data: bytes) -> "Command":
@@ -62,12 +59,12 @@ class RankWorkers:
 
     def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
         """See `Trainer.step`."""
-        self._broadcast(Operation.STEP, [tree.scored for tree in trees], version, lr=lr, seed=seed)
+        self._broadcast(Operation.STEP, [tree.scored for tree in trees], version=version, lr=lr, seed=seed)
         return self._trainer.step(trees, version, lr, seed)
 
     def engine_gap(self, trees: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         """See `Trainer.engine_gap`."""
-        self._broadcast(Operation.ENGINE_GAP, trees, version)
+        self._broadcast(Operation.ENGINE_GAP, trees, version=version)
         return self._trainer.engine_gap(trees, version)
 
     def save_for_serving(self, directory: Path) -> None:
@@ -108,16 +105,7 @@ class RankWorkers:
         self._broadcast(Operation.WEIGHTS)
         return self.policy.weights()
 
-    def _broadcast(
-        self,
-        operation: Operation,
-        trees: Sequence[ScoredTree] = (),
-        version: WeightVersion = _NO_VERSION,
-        *,
-        lr: float = 0.0,
-        seed: str = "",
-    ) -> None:
+    def _broadcast(self, operation: Operation, trees: Sequence[ScoredTree] = (), **arguments: Any) -> None:
         if self._process_group.size > 1:
             packed = tuple(tree.pack() for tree in trees)
-            command = Command(operation=operation, trees=packed, version=version, lr=lr, seed=seed)
-            self._process_group.broadcast(command.pack())
+            self._process_group.broadcast(Command(operation=operation, trees=packed, **arguments).pack())

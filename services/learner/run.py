@@ -215,7 +215,7 @@ class Run:
         used = [tree for tree, end in zip(trees, ends, strict=True) if end is End.USED]
         lr = config.optimizer.learning_rate(progress.step, progress.share_done)
         update = self._parts.ranks.step(used, progress.version, lr, f"{config.seed} {progress.step}")
-        self._parts.tree_samples.add(scored, progress.num_trees)
+        self._parts.tree_samples.add(scored, progress.saved.totals.figures.trees)
         return update, *measure_trees(trees)
 
     def _record_step(self, figures: StepFigures, update: Update) -> None:

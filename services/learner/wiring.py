@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import httpx
 import torch
 from fastapi import FastAPI
 from transformers.utils.logging import disable_progress_bar
@@ -87,7 +86,6 @@ class LearnerService:
             lambda: parts.intake.complaint,
             process_group,
         )
-        parts.metrics.show_accounts(lambda: parts.ledger.accounts)
         parts.metrics.show_status(self._heartbeat.status)
         self.app = self._create_app()
 
@@ -106,6 +104,8 @@ class LearnerService:
             vocab_size=start.ranks.policy.model.vocab_size,
         )
         verifier = VerifierClient(self._http, config.verifier_url) if config.verifier_url else None
+        published = config.run_dir / "published"
+        store = SnapshotStore(published, _KEEP_SNAPSHOTS, run=config.run)
         return Parts(
             streams=streams,
             vetting=KeyVetting(verifier, (*start.train.problems, *start.held_out.problems)),
@@ -114,7 +114,9 @@ class LearnerService:
             feed=feed,
             intake=intake,
             batches=BatchCollector(ledger, feed, intake, metrics, straggler_seconds=config.straggler_seconds),
-            publisher=_create_publisher(config, streams, self._http, metrics),
+            publisher=Publisher(
+                streams, self._http, store, published / ".draft", metrics, push_seconds=config.publish_seconds
+            ),
             evaluator=Evaluator(streams, self._http, start.held_out.problems, config.growth, config.evaluation),
             checkpoints=checkpoints,
             tree_samples=TreeSamples(config.run_dir / "trees", config.keep_trees, config.seed),
@@ -176,16 +178,15 @@ class LearnerService:
             return
         code = _FAILED
         try:
-            await self.run.acquire_lease()
-            self._heartbeat.start()
-            await self.run.execute(is_new=self._start.checkpoint is None, has_new_growth=self._start.has_new_growth)
-            code = self._exit_code()
-        except Stopped:
-            code = self._exit_code()
-        except (InvalidInput, CommandRefused) as error:
-            code = ExitCode.STARTUP_FAILED  # a restart would fail likewise
-            log.error("run_failed", error=str(error))
+            with contextlib.suppress(Stopped):
+                await self.run.acquire_lease()
+                self._heartbeat.start()
+                await self.run.execute(is_new=self._start.checkpoint is None, has_new_growth=self._start.has_new_growth)
+            # INTERRUPTED tells whatever restarts failed processes to resume the run
+            code = ExitCode.DONE if self.run.is_over else ExitCode.INTERRUPTED
         except IbtpoError as error:
+            if isinstance(error, InvalidInput | CommandRefused):
+                code = ExitCode.STARTUP_FAILED  # a restart would fail likewise
             log.error("run_failed", error=str(error))
         except Exception:
             log.exception("run_failed")
@@ -199,12 +200,7 @@ class LearnerService:
     async def _linger(self, drain: Drain) -> None:
         """Keeps serving /metrics for `linger_seconds`, unless a signal ends the process before."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.linger_seconds):
-                await drain.begun.wait()
-
-    def _exit_code(self) -> int:
-        """INTERRUPTED tells whatever restarts failed processes to resume the run."""
-        return ExitCode.DONE if self.run.is_over else ExitCode.INTERRUPTED
+            await asyncio.wait_for(drain.begun.wait(), self._config.linger_seconds)
 
 
 def _exit(drain: Drain, code: int) -> None:
@@ -235,7 +231,9 @@ class Start:
         if checkpoint and state:
             _refuse_other_model(checkpoint, state.progress, config.model, model)
         began = (state and state.progress.began) or time.time()
-        ranks = _load_rank0(config, checkpoint, process_group)
+        # from which the other ranks load theirs
+        process_group.broadcast(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
+        ranks = _load_rank(config, checkpoint, process_group)
         train, held_out = _read_problems(config, ranks.policy, began)
         data, template = fingerprint(train.problems), ranks.policy.tokenizer.chat_template
         if checkpoint is None or state is None:
@@ -309,12 +307,6 @@ def _template_note(model: Path, template: object) -> str:
     return ""
 
 
-def _load_rank0(config: LearnerConfig, checkpoint: Checkpoint | None, process_group: ProcessGroup) -> RankWorkers:
-    """Rank 0's policy and trainer; broadcasts the checkpoint, from which the other ranks load theirs."""
-    process_group.broadcast(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
-    return _load_rank(config, checkpoint, process_group)
-
-
 def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_group: ProcessGroup) -> RankWorkers:
     directory, temperature = checkpoint.policy if checkpoint else config.model, config.growth.temperature
     policy = Policy(directory, temperature, config.optimizer, process_group, config.context_length)
@@ -322,13 +314,11 @@ def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_gro
         log.warning("prefixes_not_shared", model=str(directory), reason=policy.model.sharing_fault)
     if checkpoint is not None:
         checkpoint.restore_optimizer(policy)
-    reference = (
-        LanguageModel.load(
-            config.model, temperature, process_group, is_frozen=True, context_length=config.context_length
+    reference, context_length = None, config.context_length
+    if config.needs_reference:
+        reference = LanguageModel.load(
+            config.model, temperature, process_group, is_frozen=True, context_length=context_length
         )
-        if config.needs_reference
-        else None
-    )
     return RankWorkers(process_group, policy, Trainer(policy, reference, config, process_group))
 
 
@@ -339,14 +329,6 @@ def _read_problems(config: LearnerConfig, policy: Policy, began: float) -> tuple
     limits = ProblemLimits(policy.model.vocab_size, policy.model.context_length, max_answer)
     held_out = read_problems(config.held_out, encode, limits) if config.held_out else ProblemSet()
     return read_problems(config.data, encode, limits), held_out
-
-
-def _create_publisher(
-    config: LearnerConfig, streams: RunStreams, http: httpx.AsyncClient, metrics: LearnerMetrics
-) -> Publisher:
-    root = config.run_dir / "published"
-    store = SnapshotStore(root, _KEEP_SNAPSHOTS, run=config.run)
-    return Publisher(streams, http, store, root / ".draft", metrics, push_seconds=config.publish_seconds)
 
 
 def build(config: LearnerConfig, process_group: ProcessGroup = SINGLE_PROCESS) -> FastAPI:

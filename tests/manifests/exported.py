@@ -13,7 +13,7 @@ from services.rollout.engines.sglang import SglangMetrics
 from services.rollout.metrics import RolloutMetrics
 from services.verifier.metrics import VerifierMetrics
 from shared.protocol.figures import StepFigures
-from shared.protocol.status import Accounts, Evaluation, FileAccuracy, RunState, RunStatus
+from shared.protocol.status import Evaluation, FileAccuracy, RunState, RunStatus
 from shared.tree.draw import WeightVersion
 
 _SGLANG = """
@@ -56,7 +56,6 @@ def metrics_of(learner: LearnerMetrics) -> Iterator[Metric]:
 
 
 def _by_job(learner: LearnerMetrics) -> dict[str, list[Metric]]:
-    learner.show_accounts(Accounts)
     learner.show_status(lambda: RunStatus(run="r", state=RunState.TRAINING, rank_silent_seconds=(0.0, 0.0)))
     verifier, sglang = VerifierMetrics(CollectorRegistry()), CollectorRegistry()
     verifier.add_kind("math")

@@ -219,7 +219,9 @@ class Intake:
         """The id of the outstanding attempt that this is the result of; None, and counted, where there is none."""
         try:
             task_id = TaskId.parse(result.id)
-            standing, is_ours = self._standing(task_id, result.attempt), self._is_ours(result, task_id)
+            standing = Standing.DUPLICATE if task_id in self._held else self._ledger.standing(task_id, result.attempt)
+            # an unreadable result has nothing but its id to compare with the task that this run makes under it
+            is_ours = isinstance(result, Unreadable) or self._sequence.task(task_id, result.attempt) == result
         except (InvalidInput, LookupError):
             standing, is_ours = Standing.FOREIGN, False
         if standing is Standing.OUTSTANDING and is_ours:
@@ -230,11 +232,3 @@ class Intake:
         self._ledger.count_unmatched(standing)
         log.info("result_unmatched", task=result.id, attempt=result.attempt, standing=standing.value)
         return None
-
-    def _is_ours(self, result: Task | Unreadable, task_id: TaskId) -> bool:
-        """Whether this run, with its data and growth, makes exactly this task under the id. An unreadable result has
-        nothing but its id to compare."""
-        return isinstance(result, Unreadable) or self._sequence.task(task_id, result.attempt) == result
-
-    def _standing(self, task_id: TaskId, attempt: int) -> Standing:
-        return Standing.DUPLICATE if task_id in self._held else self._ledger.standing(task_id, attempt)

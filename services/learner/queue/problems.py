@@ -72,24 +72,18 @@ def read_problems(
     InvalidInput names file and line of the first row that is unusable otherwise.
     """
     paths = tuple(paths)
-    problems: list[EncodedProblem] = []
-    too_long: list[str] = []
-    for path in paths:
-        for problem in _read_file(path, encode, limits, at_most):
-            reason = limits.refusal(problem)
-            if reason:
-                too_long.append(f"{problem.where}: {reason}")
-            else:
-                problems.append(problem)
+    rows = [(row, limits.refusal(row)) for path in paths for row in _read_file(path, encode, limits, at_most)]
+    problems = tuple(problem for problem, reason in rows if not reason)
+    too_long = [f"{problem.where}: {reason}" for problem, reason in rows if reason]
     if not problems and too_long:
         raise InvalidInput(f"{too_long[0]} ({len(too_long)} problems, all too long)")
     if not problems:
         raise InvalidInput(f"no problems in {', '.join(map(str, paths))}: one JSON object per line is expected")
     if not too_long:
-        return ProblemSet(tuple(problems))
-    note = f"{len(too_long)} of {len(too_long) + len(problems)} problems are left out, the first {too_long[0]}"
+        return ProblemSet(problems)
+    note = f"{len(too_long)} of {len(rows)} problems are left out, the first {too_long[0]}"
     log.warning("problems_left_out", problems=len(too_long), first=too_long[0])
-    return ProblemSet(tuple(problems), note)
+    return ProblemSet(problems, note)
 
 
 def _read_file(path: Path, encode: Encoder, limits: ProblemLimits, at_most: int | None) -> Iterator[EncodedProblem]:

@@ -112,9 +112,7 @@ class CheckpointStore:
         shutil.rmtree(old, ignore_errors=True)
 
     def _steps(self) -> list[int]:
-        if not self._root.is_dir():
-            return []
-        return sorted(int(path.name) for path in self._root.iterdir() if path.name.isdecimal())
+        return sorted(int(path.name) for path in self._root.glob("*") if path.name.isdecimal())
 
 
 def _save_optimizer(state: dict[str, Any], path: Path) -> None:

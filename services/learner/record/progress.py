@@ -60,11 +60,6 @@ class Progress:
         return self._saved.origins
 
     @property
-    def num_trees(self) -> int:
-        """Trees of all steps so far."""
-        return self._saved.totals.figures.trees
-
-    @property
     def share_done(self) -> float:
         """In [0, 1], of steps or tokens, whichever is nearer its end."""
         config, tokens = self._config, self._saved.totals.usage.generated_tokens

@@ -41,19 +41,15 @@ class Publisher:
         self._draft = draft
         self._metrics = metrics
         self._push_seconds = push_seconds
-        self._latest: Snapshot | None = None
-
-    @property
-    def latest(self) -> Snapshot | None:
+        self.latest: Snapshot | None = None
         """What replicas should serve; None before this process has published."""
-        return self._latest
 
     def write(self, ranks: RankWorkers, version: WeightVersion) -> Snapshot:
         """Writes the policy as it is now as the snapshot of `version`. Blocking: disk."""
         shutil.rmtree(self._draft, ignore_errors=True)
         ranks.save_for_serving(self._draft)
-        self._latest = self._store.adopt(self._draft, write_manifest(self._streams.run, self._draft, version))
-        return self._latest
+        self.latest = self._store.adopt(self._draft, write_manifest(self._streams.run, self._draft, version))
+        return self.latest
 
     @asynccontextmanager
     async def stream(self, snapshot: Snapshot) -> AsyncIterator[AsyncIterator[bytes]]:

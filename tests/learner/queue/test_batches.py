@@ -17,6 +17,7 @@ from services.learner.queue.problems import EncodedProblem
 from services.learner.queue.task_sequence import TaskSequence
 from services.learner.record.state import SavedLedger
 from shared.errors import InvalidInput, Unavailable
+from shared.protocol.status import RunState, RunStatus
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
 from shared.streams import Claim, RunStreams, StreamsFull, Unreadable
@@ -59,7 +60,7 @@ class LearnerQueue:
         ledger = (saved or SavedLedger()).load()
         sequence = TaskSequence(streams.run, 0, PROBLEMS, growth(), IBSettings())
         metrics = LearnerMetrics()
-        metrics.show_accounts(lambda: ledger.accounts)
+        metrics.show_status(lambda: RunStatus(run="r", state=RunState.TRAINING, accounts=ledger.accounts))
         feed = Feed(streams, sequence, ledger, lambda: 2 * BATCH)
         intake = Intake(
             streams, sequence, ledger, feed, metrics, origins=lambda: {""}, max_staleness=1, vocab_size=VOCAB_SIZE
