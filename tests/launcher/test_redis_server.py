@@ -3,11 +3,12 @@
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from services.launcher.processes.guard import GuardProcess
-from services.launcher.processes.redis_server import ExternalRedis, ManagedRedis, choose_redis, is_responding
+from services.launcher.processes.redis_server import RedisServer, choose_redis, is_responding
 from services.launcher.processes.service_processes import Service, ServiceSpec, StopOrder
 from shared.errors import Unavailable
 from shared.streams import connect
@@ -27,7 +28,7 @@ async def guard(tmp_path: Path) -> AsyncIterator[GuardProcess]:
 
 
 def test_a_given_url_comes_first(tmp_path: Path) -> None:
-    assert choose_redis("redis://elsewhere/3", tmp_path) == ExternalRedis("redis://elsewhere/3")
+    assert choose_redis("redis://elsewhere/3", tmp_path) == RedisServer("redis://elsewhere/3", "the given REDIS_URL")
 
 
 def test_a_server_on_the_path_comes_before_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +37,6 @@ def test_a_server_on_the_path_comes_before_the_wheel(tmp_path: Path, monkeypatch
     server.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     chosen = choose_redis(None, tmp_path / "data")
-    assert isinstance(chosen, ManagedRedis)
     assert chosen.description == "redis-server on the PATH"
     assert chosen.command[0] == str(server)
 
@@ -56,14 +56,14 @@ def test_without_any_server_the_remedies_are_named(tmp_path: Path, monkeypatch: 
 @pytest.mark.usefixtures("bundled")
 def test_the_password_is_its_owners_alone(tmp_path: Path) -> None:
     chosen = choose_redis(None, tmp_path)
-    assert isinstance(chosen, ManagedRedis)
-    assert not any(chosen.password in part for part in chosen.command)
+    password = urlsplit(chosen.url).password
+    assert password
+    assert not any(password in part for part in chosen.command)
     assert os.stat(tmp_path / "redis.conf").st_mode & 0o077 == 0
 
 
-async def start_redis(guard: GuardProcess, folder: Path) -> tuple[Service, ManagedRedis]:
+async def start_redis(guard: GuardProcess, folder: Path) -> tuple[Service, RedisServer]:
     chosen = choose_redis(None, folder / "redis")
-    assert isinstance(chosen, ManagedRedis)
 
     async def probe(_: str) -> bool:
         return await is_responding(chosen.url)

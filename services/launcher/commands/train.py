@@ -10,7 +10,7 @@ from services.launcher.display.report import write_report
 from services.launcher.display.run_summary import render_summary
 from services.launcher.display.view import ENDED, RunView, choose_view
 from services.launcher.processes.launch import RunLauncher
-from services.launcher.processes.redis_server import ExternalRedis, choose_redis
+from services.launcher.processes.redis_server import choose_redis
 from services.launcher.runs.history import History
 from services.launcher.settings.plan import RunPlan, RunRequest, make_run_plan, prepare
 from shared.errors import Conflict
@@ -49,7 +49,7 @@ def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool
 
 async def _launch(plan: RunPlan, redis_url: str | None, view: RunView) -> bool:
     redis = choose_redis(redis_url, plan.run.root / "redis")
-    if isinstance(redis, ExternalRedis) and not plan.resumes:
+    if not redis.command and not plan.resumes:
         await clear_ended_run(redis.url, plan.run.name)
     return await RunLauncher(plan, redis, view).run()
 

@@ -7,7 +7,7 @@ import time
 
 from services.launcher.display.view import RunView
 from services.launcher.processes.guard import GuardProcess
-from services.launcher.processes.redis_server import ExternalRedis, ManagedRedis
+from services.launcher.processes.redis_server import RedisServer
 from services.launcher.processes.service_processes import Service, ServiceSpec, stop_in_order
 from services.launcher.processes.service_specs import ServiceSpecs
 from services.launcher.runs.run_dir import RunRecord
@@ -19,7 +19,7 @@ from shared.runtime.child_process import kill_group
 class RunLauncher:
     """One launch of one run."""
 
-    def __init__(self, plan: RunPlan, redis: ExternalRedis | ManagedRedis, view: RunView) -> None:
+    def __init__(self, plan: RunPlan, redis: RedisServer, view: RunView) -> None:
         self._plan = plan
         self._redis = redis
         self._view = view
@@ -78,8 +78,8 @@ class RunLauncher:
         """Starts Redis, the verifier, the learner, and the replicas, each of which needs those before."""
         specs = ServiceSpecs(self._plan, self._redis.url)
         self._view.say(f"Redis: {self._redis.description}")
-        if isinstance(self._redis, ManagedRedis):
-            await self._start(guard, specs.redis(self._redis))
+        if self._redis.command:
+            await self._start(guard, specs.redis(self._redis.command))
         (verifier,) = await self._start(guard, specs.verifier())
         (learner,) = await self._start(guard, specs.learner(verifier.url))
         if learner.has_finished:  # a run without steps left needs no replicas

@@ -17,25 +17,13 @@ PING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class ExternalRedis:
-    """A Redis that runs already; the launcher neither starts nor stops it."""
+class RedisServer:
+    """A run's Redis."""
 
     url: str
-    description: str = "the given REDIS_URL"
-
-
-@dataclass(frozen=True, slots=True)
-class ManagedRedis:
-    """A server that the launcher starts with `command`; it listens on loopback and asks for the password."""
-
     description: str
-    command: tuple[str, ...]
-    port: int
-    password: str
-
-    @property
-    def url(self) -> str:
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+    command: tuple[str, ...] = ()
+    """Starts it, on loopback and with a password; empty where it runs already, and is not ours to stop."""
 
 
 def find_redis_server() -> tuple[Path, str]:
@@ -60,16 +48,16 @@ def find_bundled_server() -> Path | None:
     return min(binaries, default=None)
 
 
-def choose_redis(url: str | None, directory: Path) -> ExternalRedis | ManagedRedis:
+def choose_redis(url: str | None, directory: Path) -> RedisServer:
     """The Redis at `url`; without one, a server to start, whose configuration and data lie in `directory`."""
     if url:
-        return ExternalRedis(url)
+        return RedisServer(url, "the given REDIS_URL")
     binary, description = find_redis_server()
     port, password = find_free_port(), secrets.token_hex(16)
     directory.mkdir(parents=True, exist_ok=True)
     settings = directory / "redis.conf"
     atomic_write(settings, _format_settings(port, password, directory.resolve()), mode=0o600)
-    return ManagedRedis(description, (str(binary), str(settings)), port, password)
+    return RedisServer(f"redis://:{password}@127.0.0.1:{port}/0", description, (str(binary), str(settings)))
 
 
 def _format_settings(port: int, password: str, directory: Path) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.launcher.processes.redis_server import ManagedRedis, is_responding
+from services.launcher.processes.redis_server import is_responding
 from services.launcher.processes.service_processes import (
     Probe,
     ServiceSpec,
@@ -21,11 +21,11 @@ class ServiceSpecs:
     plan: RunPlan
     redis_url: str
 
-    def redis(self, server: ManagedRedis) -> ServiceSpec:
+    def redis(self, command: tuple[str, ...]) -> ServiceSpec:
         """The Redis that belongs to this run."""
         log = self.plan.run.log("redis")
         return ServiceSpec(
-            "redis", server.command, StopOrder.REDIS, log, None, lambda _: is_responding(server.url), grace_seconds=5.0
+            "redis", command, StopOrder.REDIS, log, None, lambda _: is_responding(self.redis_url), grace_seconds=5.0
         )
 
     def verifier(self) -> ServiceSpec:

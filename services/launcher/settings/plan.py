@@ -132,7 +132,9 @@ def prepare(plan: RunPlan) -> None:
         check_rows((*plan.learner.data, *plan.learner.held_out))
     if not plan.resumes and run.has_begun:
         if run.has_trained:
-            _move_aside(run)
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(run.config.stat().st_mtime))
+            *_, free = run_dir.candidate_names(run.root.parent, f"{run.name}.{stamp}")
+            run.root.rename(run.root.with_name(free))
         else:
             shutil.rmtree(run.root)
     run.make()
@@ -150,12 +152,6 @@ def _resolve(overrides: tuple[str, ...]) -> dict[str, list[str]]:
         if name in _OPTIONS and section in ("", *SECTIONS):
             raise InvalidInput(f"{key} is not for a whole run: {_OPTIONS[name]}")
     return resolve_overrides(overrides, SECTIONS)
-
-
-def _move_aside(run: RunDirectory) -> None:
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(run.config.stat().st_mtime))
-    *_, free = run_dir.candidate_names(run.root.parent, f"{run.name}.{stamp}")
-    run.root.rename(run.root.with_name(free))
 
 
 def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str]], *, resumes: bool) -> RunPlan:
