@@ -12,7 +12,6 @@ from shared.weights import bundle_length
 
 
 def build_router(publisher: Publisher, status: Callable[[], RunStatus], stop: Callable[[], None]) -> APIRouter:
-    """The service's routes."""
     router = APIRouter()
 
     @router.get("/v1/weights/latest")

@@ -77,7 +77,6 @@ class Ledger:
 
     @property
     def cursor(self) -> TaskId:
-        """The next task to feed."""
         return self._cursor
 
     @property
@@ -105,13 +104,11 @@ class Ledger:
         self._outstanding[task_id] = 0
 
     def standing(self, task_id: TaskId, attempt: int) -> Standing:
-        """What a result of this attempt is."""
         if self._outstanding.get(task_id) == attempt:
             return Standing.OUTSTANDING
         return Standing.DUPLICATE if task_id < self._cursor else Standing.FOREIGN
 
     def settle(self, task_id: TaskId, end: End) -> None:
-        """Ends the outstanding attempt."""
         del self._outstanding[task_id]
         self._ends[end] += 1
 

@@ -21,8 +21,6 @@ from shared.tree.draw import WeightVersion
 
 
 class Operation(StrEnum):
-    """What all ranks can do together."""
-
     STEP = "step"
     ENGINE_GAP = "engine_gap"
     WEIGHTS = "weights"
@@ -40,12 +38,10 @@ class Command(Message):
     seed: str = ""
 
     def pack(self) -> bytes:
-        """The wire form."""
         return bytes(msgpack.packb(self.model_dump()))
 
     @classmethod
     def unpack(cls, data: bytes) -> "Command":
-        """The inverse of `pack`."""
         return cls.model_validate(msgpack.unpackb(data))
 
 
@@ -58,12 +54,10 @@ class RankWorkers:
         self._trainer = trainer
 
     def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
-        """See `Trainer.step`."""
         self._broadcast(Operation.STEP, [tree.scored for tree in trees], version=version, lr=lr, seed=seed)
         return self._trainer.step(trees, version, lr, seed)
 
     def engine_gap(self, trees: Sequence[ScoredTree], version: WeightVersion) -> float | None:
-        """See `Trainer.engine_gap`."""
         self._broadcast(Operation.ENGINE_GAP, trees, version=version)
         return self._trainer.engine_gap(trees, version)
 
@@ -79,7 +73,6 @@ class RankWorkers:
         self.policy.write(directory, self._weights())
 
     def optimizer_state(self) -> dict[str, Any]:
-        """See `Policy.optimizer_state`."""
         self._broadcast(Operation.OPTIMIZER)
         return self.policy.optimizer_state()
 

@@ -50,8 +50,6 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of a run."""
-
     streams: RunStreams
     vetting: KeyVetting
     ranks: RankWorkers
@@ -177,7 +175,8 @@ class Run:
         started = time.monotonic()
         arrivals = await self._collect()
         collected = time.monotonic()
-        ends = [self._end_of(arrival.tree) for arrival in arrivals]
+        has_signals = (has_signal(arrival.tree.rewards, self._config.advantage) for arrival in arrivals)
+        ends = [End.USED if is_used else End.SKIPPED for is_used in has_signals]
         update, figures, usage = await self._in_torch_thread(self._learn, [one.tree for one in arrivals], ends)
         parts.intake.settle(zip(arrivals, ends, strict=True))
         learned = time.monotonic()
@@ -204,9 +203,6 @@ class Run:
                 return await self._unless_stopped(batch)
             except StreamsFull:
                 await self._checkpoint()
-
-    def _end_of(self, tree: ScoredTree) -> End:
-        return End.USED if has_signal(tree.rewards, self._config.advantage) else End.SKIPPED
 
     def _learn(self, scored: Sequence[ScoredTree], ends: Sequence[End]) -> tuple[Update, TreeFigures, TreeUsage]:
         """In the torch thread: one step on the trees with a signal, and the figures of all."""
@@ -290,9 +286,7 @@ class Run:
             log.warning("acknowledgement_postponed", trees=len(settled.trees), error=str(error))
 
     async def _finish(self) -> None:
-        """The run is done: evaluates, saves the policy, writes the summary."""
-        if self._progress.published != self._progress.version:
-            await self._publish()
+        """The run is done, its last version published: evaluates, saves the policy, writes the summary."""
         await self._evaluate()
         await self._checkpoint()
         await self._in_torch_thread(self._parts.ranks.save_for_serving, self._config.run_dir / "policy")

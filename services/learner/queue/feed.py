@@ -35,7 +35,9 @@ class Feed:
         """Feeds up to the capacity. Raises Unavailable while Redis is away; call it again then."""
         while len(self._ledger.outstanding) < self._capacity():
             self._unsent.append(self._feed_next())
-        await self._send()
+        if sending := self._unsent:
+            await self._streams.tasks.put(sending)
+            self._unsent = []
 
     def refeed(self, task_id: TaskId, end: End) -> bool:
         """Ends an attempt; the next `top_up` sends the next one. False after the last attempt."""
@@ -106,8 +108,3 @@ class Feed:
         task_id = self._ledger.cursor
         self._ledger.feed(task_id, self._sequence.successor(task_id))
         return self._sequence.task(task_id)
-
-    async def _send(self) -> None:
-        if sending := self._unsent:
-            await self._streams.tasks.put(sending)
-            self._unsent = []

@@ -86,7 +86,6 @@ class Intake:
 
     @property
     def held(self) -> Collection[TaskId]:
-        """The tasks whose trees are here."""
         return self._held.keys()
 
     @property
@@ -119,14 +118,12 @@ class Intake:
             raise
 
     def drop_stale(self, version: WeightVersion) -> None:
-        """Drops held trees that have become stale."""
         for task_id, delivery in tuple(self._held.items()):
             if self._is_stale(delivery.item, version):
                 del self._held[task_id]
                 self._drop(task_id, delivery.entry_id, delivery.item)
 
     def arrival(self, task_id: TaskId, version: WeightVersion) -> Arrival:
-        """The held tree of a task."""
         delivery = self._held[task_id]
         return Arrival(task_id, delivery.item, delivery.item.staleness(version), delivery.entry_id)
 

@@ -33,7 +33,6 @@ class EncodedProblem:
 
     @property
     def file(self) -> str:
-        """The file that it is from."""
         return self.where.rpartition(":")[0]
 
 
@@ -124,7 +123,6 @@ def check_rows(paths: Iterable[Path]) -> None:
 
 
 def first_of_each_file(problems: Iterable[EncodedProblem], at_most: int) -> tuple[EncodedProblem, ...]:
-    """The first `at_most` problems of each file."""
     taken: Counter[str] = Counter()
     chosen = []
     for problem in problems:

@@ -55,7 +55,6 @@ class TaskSequence:
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def successor(self, task_id: TaskId) -> TaskId:
-        """The next id."""
         if task_id.index + 1 < len(self._problems):
             return TaskId(task_id.epoch, task_id.index + 1)
         return TaskId(task_id.epoch + 1, 0)

@@ -40,20 +40,17 @@ class Checkpoint:
 
     @property
     def policy(self) -> Path:
-        """The directory of the policy."""
         return self.directory / _POLICY
 
     def state(self) -> LearnerState:
         """InvalidInput when another release wrote it."""
         try:
             return LearnerState.model_validate_json((self.directory / _STATE).read_bytes())
-        except ValidationError as error:
-            reason = first_reason(error)
-        except OSError as error:
-            reason = error.strerror or str(error)
-        raise InvalidInput(
-            f"checkpoint {self.directory} cannot be read ({reason}); remove it to resume from the one before"
-        )
+        except (ValidationError, OSError) as error:
+            reason = first_reason(error) if isinstance(error, ValidationError) else error.strerror or error
+            raise InvalidInput(
+                f"checkpoint {self.directory} cannot be read ({reason}); remove it to resume from the one before"
+            ) from error
 
     def restore_optimizer(self, policy: Policy) -> None:
         """Loads AdamW's state into `policy`, whose weights are this checkpoint's. InvalidInput if it cannot be read."""
@@ -82,7 +79,6 @@ class CheckpointStore:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint."""
         steps = self._steps()
         return Checkpoint(self._root / str(steps[-1])) if steps else None
 

@@ -67,7 +67,6 @@ def step_figures(
 
 
 def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
-    """The figures of the whole run."""
     totals, updates = progress.totals, progress.version.number
     before, after = progress.evaluation_at(0), progress.evaluation_at(progress.step)
     if before and before.k != config.evaluation.k:

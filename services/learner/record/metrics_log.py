@@ -17,26 +17,20 @@ class MetricsLog:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has finished."""
         return self._summary.exists()
 
     def drop_after(self, step: int) -> None:
         """Drops the lines after `step`, which a resumed run writes again, and broken ones."""
         self._lines.parent.mkdir(parents=True, exist_ok=True)
         if self._lines.exists():
-            kept = [row for _, row in read_json_lines(self._lines, broken=[]) if _is_until(row, step)]
+            rows = [row for _, row in read_json_lines(self._lines, broken=[]) if isinstance(row, dict)]
+            kept = [row for row in rows if isinstance(row.get("step"), int) and row["step"] <= step]
             atomic_write(self._lines, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def append(self, line: StepFigures | Evaluation) -> None:
-        """Appends a line."""
         with self._lines.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json() + "\n")
 
     def finish(self, summary: RunSummary) -> None:
         """Writes the summary, which marks the run as finished."""
         atomic_write(self._summary, summary.model_dump_json(indent=1) + "\n")
-
-
-def _is_until(row: object, step: int) -> bool:
-    """Whether the row is of a step up to `step`."""
-    return isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step

@@ -46,7 +46,6 @@ class Progress:
 
     @property
     def step(self) -> int:
-        """Steps done."""
         return self._saved.step
 
     @property
@@ -56,7 +55,6 @@ class Progress:
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Of the weights of this run."""
         return self._saved.origins
 
     @property
@@ -71,7 +69,6 @@ class Progress:
 
     @property
     def is_done(self) -> bool:
-        """Whether the last step is done."""
         return self.share_done >= 1.0
 
     @property
@@ -95,7 +92,6 @@ class Progress:
 
     @property
     def is_evaluated(self) -> bool:
-        """Whether the policy was evaluated after this step."""
         return self._saved.evaluation_at(self.step) is not None
 
     def begin_generation(self, generation: int, origin: str) -> None:
@@ -113,7 +109,6 @@ class Progress:
         )
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
-        """Records an evaluation."""
         self._change(evaluations=(*self._saved.evaluations, evaluation))
 
     def status(self, accounts: Accounts, replicas: Iterable[ReplicaInfo], tasks: Depth, trees: Depth) -> RunStatus:

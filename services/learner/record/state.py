@@ -14,20 +14,16 @@ from shared.tree.draw import WeightVersion
 
 
 class SavedLedger(Message):
-    """A ledger as JSON."""
-
     cursor: str = str(FIRST_TASK)
     outstanding: dict[str, int] = Field(default_factory=dict)
     accounts: Accounts = Field(default_factory=Accounts)
 
     @classmethod
     def of(cls, ledger: Ledger) -> "SavedLedger":
-        """The ledger as it is now."""
         outstanding = {str(task_id): attempt for task_id, attempt in ledger.outstanding.items()}
         return cls(cursor=str(ledger.cursor), outstanding=outstanding, accounts=ledger.accounts)
 
     def load(self) -> Ledger:
-        """A ledger that continues from here."""
         outstanding = {TaskId.parse(name): attempt for name, attempt in self.outstanding.items()}
         return Ledger(self.accounts, TaskId.parse(self.cursor), outstanding)
 
@@ -67,7 +63,6 @@ class SavedProgress(Message):
     evaluations: tuple[Evaluation, ...] = ()
 
     def evaluation_at(self, step: int) -> Evaluation | None:
-        """The evaluation after that many steps, if there was one."""
         return next((one for one in self.evaluations if one.step == step), None)
 
 

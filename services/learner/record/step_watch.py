@@ -17,7 +17,6 @@ class StepWatch:
         self._last = StepFigures()
 
     def add(self, figures: StepFigures, result: StepResult) -> None:
-        """Counts a step."""
         self._last = figures
         self._idle = [] if result is StepResult.UPDATED else [*self._idle, result]
 

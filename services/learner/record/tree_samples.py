@@ -26,13 +26,10 @@ class TreeSamples:
         self._directory.mkdir(parents=True, exist_ok=True)
         for number, tree in enumerate(trees, start=num_before):
             if number >= num_before + len(trees) - self._keep:
-                self._write(_LAST.format(number % self._keep), tree)
+                atomic_write(self._directory / _LAST.format(number % self._keep), tree.pack())
             if (index := self._sample_index(number)) < self._keep:
-                self._write(_SAMPLE.format(index), tree)
+                atomic_write(self._directory / _SAMPLE.format(index), tree.pack())
 
     def _sample_index(self, number: int) -> int:
         """Reservoir sampling: every tree so far is in the sample with equal probability."""
         return number if number < self._keep else random.Random(f"{self._seed} {number}").randint(0, number)
-
-    def _write(self, name: str, tree: ScoredTree) -> None:
-        atomic_write(self._directory / name, tree.pack())

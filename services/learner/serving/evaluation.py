@@ -148,7 +148,6 @@ class _ReplicaPool:
             return chosen
 
     def release(self, replica: ReplicaInfo) -> None:
-        """Ends a use."""
         self._in_use[replica.name] -= 1
         self._released.set()
 

@@ -109,17 +109,13 @@ class LearnerHeartbeat:
         self._replicas = list(await self._streams.replicas.live())
         self._tasks = await self._streams.tasks.depth()
         self._trees = await self._streams.trees.depth()
-        self._log_silence()
+        complaint = self._complaint()
+        if complaint and not self._is_silent:
+            log.warning("run_stands_still", reason=complaint)  # once, when it begins
+        self._is_silent = bool(complaint)
         await self._streams.status_keys.publish(self.status())
         if await self._streams.status_keys.is_stop_requested():
             self._on_stop()
-
-    def _log_silence(self) -> None:
-        """Once, when it begins."""
-        complaint = self._complaint()
-        if complaint and not self._is_silent:
-            log.warning("run_stands_still", reason=complaint)
-        self._is_silent = bool(complaint)
 
     async def _renew(self) -> None:
         try:

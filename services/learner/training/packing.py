@@ -71,11 +71,9 @@ class MicroBatch:
         )
 
     def of_answers(self, values_RS: Tensor) -> Tensor:
-        """The values at the answers' tokens [B, T]."""
         return values_RS.flatten()[self.cell_BT].where(self.is_answer_BT, 0.0)
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """The same on another device."""
         return replace(to_device(self, device), rows=to_device(self.rows, device))
 
 

@@ -26,7 +26,6 @@ class BuiltTree:
 
     @classmethod
     def of(cls, scored: ScoredTree) -> "BuiltTree":
-        """Builds the nodes."""
         return cls(scored, scored.tree())
 
 
@@ -92,18 +91,13 @@ def normalize_weights(
     trajectories: Sequence[Trajectory], normalization: LossNormalization, max_answer_tokens: int
 ) -> list[Trajectory]:
     """Divides the weights of a mini-batch, so that its loss is the plain sum over its tokens."""
-    divisors = _divisors([len(one.token_ids) for one in trajectories], normalization, max_answer_tokens)
-    return [
-        replace(one, weights=one.weights / np.float32(divisor))
-        for one, divisor in zip(trajectories, divisors, strict=True)
-    ]
-
-
-def _divisors(lengths: Sequence[int], normalization: LossNormalization, max_answer_tokens: int) -> list[int]:
+    lengths = [len(one.token_ids) for one in trajectories]
     match normalization:
         case LossNormalization.TRAJECTORY:
-            return [len(lengths) * length for length in lengths]
+            divisors = [len(lengths) * length for length in lengths]
         case LossNormalization.TOKEN:
-            return [sum(lengths)] * len(lengths)
+            divisors = [sum(lengths)] * len(lengths)
         case LossNormalization.CONSTANT:
-            return [len(lengths) * max_answer_tokens] * len(lengths)
+            divisors = [len(lengths) * max_answer_tokens] * len(lengths)
+    pairs = zip(trajectories, divisors, strict=True)
+    return [replace(one, weights=one.weights / np.float32(divisor)) for one, divisor in pairs]
