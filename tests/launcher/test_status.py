@@ -100,6 +100,15 @@ def test_a_finished_run_shows_its_results(run: RunDirectory, ibtpo: Command) -> 
     assert "0.625" in done.stdout
 
 
+def test_a_run_is_found_by_its_directory_wherever_its_redis_is(
+    run: RunDirectory, redis_url: str, ibtpo: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.root.parents[1])
+    for name in ("runs/mine", "mine"):
+        done = ibtpo("status", name, "--redis-url", redis_url)
+        assert (done.code, "mine · not finished: 0 steps" in done.stdout) == (0, True)
+
+
 def test_a_run_without_a_status_yet_is_starting(run: RunDirectory, ibtpo: Command) -> None:
     with run.lock():
         assert "is starting" in ibtpo("status", "mine", "--runs", str(run.root.parent)).stdout

@@ -36,8 +36,8 @@ class RunQuery:
     @property
     def remote_redis_url(self) -> str | None:
         """The Redis to ask; None when the run has a directory here."""
-        is_local = self.name is not None and RunDirectory(self.runs / self.name).has_begun
-        return None if is_local else self.redis_url
+        paths = () if self.name is None else (self.runs / self.name, Path(self.name))
+        return None if any(RunDirectory(path).has_begun for path in paths) else self.redis_url
 
 
 def status(query: RunQuery, *, watch: bool) -> int:
