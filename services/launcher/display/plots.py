@@ -18,6 +18,7 @@ BLUE, ORANGE, GREEN, PURPLE = COLORS = ("#2f6fde", "#e07b24", "#1d9a6c", "#8a4fc
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
+    "text.parse_math": False,  # a file's name may have $ in it
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
