@@ -1,4 +1,6 @@
-"""One rank that trains on random trees: `torchrun … rank_process.py CONFIG.json STEPS OUT [CHECKPOINT]`."""
+"""One rank that trains on random trees: `torchrun … rank_process.py CONFIG.json STEPS OUT [CHECKPOINT]`.
+
+A checkpoint is one after the first step."""
 
 import json
 import random
@@ -25,18 +27,26 @@ def trees(seed: int, count: int) -> list[ScoredTree]:
     ]
 
 
-def run_on_rank0(ranks: RankWorkers, steps: int, out: Path) -> None:
-    """Trains, and writes all results."""
-    updates = [
-        ranks.step(build_all(trees(number, 5)), WeightVersion(1, number), 0.01, str(number)).model_dump()
-        for number in range(steps)
-    ]
+def run_on_rank0(ranks: RankWorkers, first: int, steps: int, out: Path) -> None:
+    """Trains, and writes all results; a checkpoint after the first step of all, too."""
+    updates = {}
+    for number in range(first, steps):
+        step = ranks.step(build_all(trees(number, 5)), WeightVersion(1, number), 0.01, str(number))
+        updates[number] = step.model_dump()
+        if number == 0:
+            save(ranks, out / "first")
     gap = ranks.engine_gap(trees(99, 3), V0)
-    ranks.save(out / "policy")
+    save(ranks, out)
     ranks.save_for_serving(out / "served")
-    torch.save(ranks.optimizer_state(), out / "optimizer.pt")
     (out / "figures.json").write_text(json.dumps({"updates": updates, "gap": gap}))
     ranks.shutdown()
+
+
+def save(ranks: RankWorkers, checkpoint: Path) -> None:
+    """What a later run goes on from."""
+    checkpoint.mkdir(exist_ok=True)
+    ranks.save(checkpoint / "policy")
+    torch.save(ranks.optimizer_state(), checkpoint / "optimizer.pt")
 
 
 def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) -> None:
@@ -49,7 +59,7 @@ def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) 
     reference = LanguageModel.load(config.model, 1.0, group, is_frozen=True)
     ranks = RankWorkers(group, policy, Trainer(policy, reference, config, group))
     if group.is_rank0:
-        run_on_rank0(ranks, steps, out)
+        run_on_rank0(ranks, 1 if checkpoint else 0, steps, out)
     else:
         ranks.serve()
     group.exit_together(0)
