@@ -169,6 +169,8 @@ def grow(
     from services.launcher.commands.grow import grow as grow_one
 
     given = tuple(settings or ())
+    if data is not None and (chat or answer is not None):
+        raise typer.BadParameter("a row of --data has its own answer and messages: leave out --answer and --chat")
     if data is not None and prompt is not None:
         given, prompt = (prompt, *given), None
     problem = ({"role": "user", "content": prompt},) if chat and prompt else prompt

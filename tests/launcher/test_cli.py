@@ -151,3 +151,10 @@ def test_every_setting_is_explained(ibtpo: Command, monkeypatch: pytest.MonkeyPa
         "launcher.replicas",
     ):
         assert setting in done.stdout
+
+
+@pytest.mark.parametrize("given", [("--answer", "3"), ("--chat",)])
+def test_what_a_row_of_a_file_says_itself_is_not_given_again(ibtpo: Command, given: tuple[str, ...]) -> None:
+    done = ibtpo("grow", "--data", "rows.jsonl", *given)
+    assert done.code == 2
+    assert "has its own answer and messages" in " ".join(done.stderr.replace("│", " ").split())
