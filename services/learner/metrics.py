@@ -107,12 +107,10 @@ class LearnerMetrics:
             self._set(name, getattr(figures, name))
 
     def record_stale(self, tree: ScoredTree) -> None:
-        """Records the answer lengths of a tree dropped as stale."""
         for draw in tree.draws:
             self.stale_tokens.observe(draw.end)
 
     def record_used(self, tree: ScoredTree) -> None:
-        """Records the answer lengths and rewards of a tree that a step used."""
         for draw in tree.draws:
             self.used_tokens.observe(draw.end)
         rewards = tree.rewards
@@ -120,7 +118,6 @@ class LearnerMetrics:
         self.rewards.labels(tree.task.kind).inc(sum(rewards))
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
-        """Records a held-out accuracy, and the engine gap on its answers."""
         self.evaluations.labels(EvaluationResult.DONE).inc()
         self._set("engine_gap", evaluation.engine_gap)
         for measure in _MEASURES:

@@ -124,20 +124,17 @@ class Run:
         """Trains until the run is done or stopped; the lease must be held. A run that is resumed `has_new_growth` if it
         grew its tasks otherwise before."""
         try:
-            await self._train(is_new, has_new_growth)
+            try:
+                await self._begin(is_new, has_new_growth)
+                while not self._progress.is_done:
+                    await self._step()
+                await self._finish()
+            except Stopped:
+                await self._end_early()
         except Exception as error:  # whatever ends the run is in its last status
             failure = _describe_write(error, self._config.run_dir) if isinstance(error, OSError) else error
             self._progress.state, self._progress.message = RunState.FAILED, str(failure)
             raise failure from error
-
-    async def _train(self, is_new: bool, has_new_growth: bool) -> None:
-        try:
-            await self._begin(is_new, has_new_growth)
-            while not self._progress.is_done:
-                await self._step()
-            await self._finish()
-        except Stopped:
-            await self._end_early()
 
     async def _begin(self, is_new: bool, has_new_growth: bool) -> None:
         streams, parts, step = self._parts.streams, self._parts, self._progress.step
@@ -227,8 +224,9 @@ class Run:
         self._watch.require_progress()
 
     async def _publish_if_due(self) -> None:
-        behind = self._progress.unpublished_updates
-        if behind >= self._config.publish_every or (behind and self._progress.is_done):
+        progress = self._progress
+        behind = progress.version.number - (progress.published.number if progress.published else -1)
+        if behind >= self._config.publish_every or (behind and progress.is_done):
             await self._publish()
 
     async def _publish(self) -> None:

@@ -31,7 +31,7 @@ from services.learner.ranks import RankWorkers
 from services.learner.record.checkpoint import Checkpoint, CheckpointStore
 from services.learner.record.metrics_log import MetricsLog
 from services.learner.record.progress import Progress
-from services.learner.record.state import LearnerState, SavedLedger, SavedProgress
+from services.learner.record.state import SavedLedger, SavedProgress
 from services.learner.record.tree_samples import TreeSamples
 from services.learner.run import Parts, Run, Stopped
 from services.learner.serving.evaluation import Evaluator
@@ -79,7 +79,7 @@ class LearnerService:
             self._streams,
             self._progress,
             parts.ledger,
-            self._url,
+            lambda: config.url or str(self.app.state.url),
             self.run.stop,
             self.run.lose_lease,
             lambda: parts.batches.silent_seconds,
@@ -91,7 +91,7 @@ class LearnerService:
 
     def _create_parts(self, checkpoints: CheckpointStore) -> Parts:
         config, start, streams, metrics = self._config, self._start, self._streams, LearnerMetrics()
-        ledger = start.state.ledger.load()
+        ledger = start.ledger.load()
         feed = Feed(streams, start.sequence, ledger, lambda: self._progress.capacity)
         intake = Intake(
             streams,
@@ -140,9 +140,6 @@ class LearnerService:
         app.state.health = self._health
         return app
 
-    def _url(self) -> str:
-        return self._config.url or str(self.app.state.url)
-
     def _health(self) -> dict[str, str]:
         complaint = self._process_group.complaint
         return {"problem": complaint} if complaint else {}
@@ -181,7 +178,7 @@ class LearnerService:
             with contextlib.suppress(Stopped):
                 await self.run.acquire_lease()
                 self._heartbeat.start()
-                await self.run.execute(is_new=self._start.checkpoint is None, has_new_growth=self._start.has_new_growth)
+                await self.run.execute(is_new=self._start.is_new, has_new_growth=self._start.has_new_growth)
             # INTERRUPTED tells whatever restarts failed processes to resume the run
             code = ExitCode.DONE if self.run.is_over else ExitCode.INTERRUPTED
         except IbtpoError as error:
@@ -215,47 +212,40 @@ def _exit(drain: Drain, code: int) -> None:
 class Start:
     """What a run begins with, or goes on with from its checkpoint."""
 
-    checkpoint: Checkpoint | None
-    state: LearnerState
+    progress: SavedProgress
+    ledger: SavedLedger
     ranks: RankWorkers
     train: ProblemSet
     held_out: ProblemSet
     sequence: TaskSequence
     note: str
+    is_new: bool
+    has_new_growth: bool
+    """Whether tasks were grown otherwise before."""
 
     @classmethod
     def read(cls, config: LearnerConfig, checkpoints: CheckpointStore, process_group: ProcessGroup) -> "Start":
         """InvalidInput where model, data or checkpoint cannot be used, or do not belong together."""
-        checkpoint = _latest_checkpoint(config, checkpoints)
-        state, model = checkpoint.state() if checkpoint else None, weights_fingerprint(config.model)
-        if checkpoint and state:
-            _refuse_other_model(checkpoint, state.progress, config.model, model)
-        began = (state and state.progress.began) or time.time()
+        checkpoint, model = _latest_checkpoint(config, checkpoints), weights_fingerprint(config.model)
+        before, ledger = SavedProgress(model=model, seed=config.seed, began=time.time()), SavedLedger()
+        if checkpoint:
+            state = checkpoint.state()
+            before, ledger = state.progress, state.ledger
+            _refuse_other_model(checkpoint, before, config.model, model)
         # from which the other ranks load theirs
         process_group.broadcast(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
         ranks = _load_rank(config, checkpoint, process_group)
-        train, held_out = _read_problems(config, ranks.policy, began)
+        train, held_out = _read_problems(config, ranks.policy, before.began or time.time())
         data, template = fingerprint(train.problems), ranks.policy.tokenizer.chat_template
-        if checkpoint is None or state is None:
-            progress = SavedProgress(model=model, data=data, seed=config.seed, began=began)
-            state = LearnerState(progress=progress, ledger=SavedLedger())
-        else:
-            _refuse_other_problems(checkpoint, state.progress, data, config.seed)
+        if checkpoint:
+            _refuse_other_problems(checkpoint, before, data, config.seed)
         rendering = repr((template, config.chat_template_kwargs)) if template else ""
         sequence = TaskSequence(config.run, config.seed, train.problems, config.growth, config.score, rendering)
         changed = _template_note(config.model, template) if checkpoint else ""
         note = "; ".join(filter(None, (train.note, held_out.note, changed)))
-        return cls(checkpoint, state, ranks, train, held_out, sequence, note)
-
-    @property
-    def progress(self) -> SavedProgress:
-        """The checkpoint's, with what holds from now on."""
-        return self.state.progress.model_copy(update={"growth": self.sequence.growth_fingerprint})
-
-    @property
-    def has_new_growth(self) -> bool:
-        """Whether tasks were grown otherwise before."""
-        return self.state.progress.growth not in ("", self.sequence.growth_fingerprint)
+        progress = before.model_copy(update={"data": data, "growth": sequence.growth_fingerprint})
+        has_new_growth = before.growth not in ("", progress.growth)
+        return cls(progress, ledger, ranks, train, held_out, sequence, note, checkpoint is None, has_new_growth)
 
 
 def _latest_checkpoint(config: LearnerConfig, checkpoints: CheckpointStore) -> Checkpoint | None:

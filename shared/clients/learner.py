@@ -15,8 +15,6 @@ _STATUS = TypeAdapter(RunStatus)
 
 
 class LearnerClient:
-    """One learner."""
-
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
         self._exchange = Exchange(http, url, f"the learner at {url}")
 
@@ -33,7 +31,6 @@ class LearnerClient:
             yield version, response.aiter_bytes()
 
     async def status(self, within_seconds: float) -> RunStatus:
-        """Where its run is."""
         return self._exchange.read(_STATUS, await self._exchange.request("GET", "/v1/status", within_seconds))
 
     async def stop(self, within_seconds: float) -> RunStatus:

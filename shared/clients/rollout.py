@@ -23,7 +23,6 @@ class RolloutClient:
         self._exchange = Exchange(http, url, f"replica {name}" if name else f"the rollout replica at {url}")
 
     async def grow(self, request: GrowRequest, within_seconds: float) -> ScoredTree:
-        """Grows one tree."""
         request = request.model_copy(update={"stream": False})
         body = await self._exchange.request("POST", "/v1/trees", within_seconds, message=request, accept=MSGPACK)
         return self._unpack(body)

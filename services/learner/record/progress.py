@@ -86,11 +86,6 @@ class Progress:
         return self._saved.totals.training_seconds * (1.0 - share) / share if share else None
 
     @property
-    def unpublished_updates(self) -> int:
-        """How many updates the published version is behind."""
-        return self.version.number - (self.published.number if self.published else -1)
-
-    @property
     def is_evaluated(self) -> bool:
         return self._saved.evaluation_at(self.step) is not None
 

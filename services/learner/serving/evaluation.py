@@ -56,7 +56,10 @@ class Evaluator:
     ) -> None:
         self._http = http
         self._problems = first_of_each_file(problems, config.problems)
-        self._growth = probe_growth(growth, config)
+        # k independent answers, sampled as in training
+        sampler, max_tokens = IndependentSampler(initial_draws=config.k), config.max_tokens or growth.max_tokens
+        changes = {"sampler": sampler, "max_tokens": max_tokens, "merge_equal_draws": False}
+        self._growth = growth.model_copy(update=changes)
         self._config = config
         self._streams = streams
 
@@ -90,7 +93,14 @@ class Evaluator:
         A refusal is retried a few times; an overload or outage for a share of the evaluation's time, so that a problem
         that never gets a verdict does not take all of it.
         """
-        request, problem_id = self._request(number), self._problems[number].id
+        problem = self._problems[number]
+        request = GrowRequest(
+            prompt_ids=problem.prompt_ids,
+            kind=problem.kind,
+            answer_key=problem.answer_key,
+            growth=self._growth,
+            seed=number,
+        )
         refusals, first_failure = 0, math.inf
         while refusals < _MAX_TRIES and _now() - first_failure < self._config.deadline_seconds * _RETRY_SHARE:
             replica = await replicas.acquire()
@@ -103,24 +113,14 @@ class Evaluator:
                 replicas.pause(replica)
             except (Unavailable, Overloaded) as error:
                 replicas.pause(replica)
-                log.info("evaluation_retried", problem=problem_id, replica=replica.name, error=str(error))
+                log.info("evaluation_retried", problem=problem.id, replica=replica.name, error=str(error))
             except IbtpoError as error:
                 refusals += 1
-                log.warning("evaluation_refused", problem=problem_id, replica=replica.name, error=str(error))
+                log.warning("evaluation_refused", problem=problem.id, replica=replica.name, error=str(error))
             finally:
                 replicas.release(replica)
             first_failure = min(first_failure, _now())
-        log.error("problem_not_evaluated", problem=problem_id, refusals=refusals)
-
-    def _request(self, number: int) -> GrowRequest:
-        problem = self._problems[number]
-        return GrowRequest(
-            prompt_ids=problem.prompt_ids,
-            kind=problem.kind,
-            answer_key=problem.answer_key,
-            growth=self._growth,
-            seed=number,
-        )
+        log.error("problem_not_evaluated", problem=problem.id, refusals=refusals)
 
 
 class _ReplicaPool:
@@ -173,17 +173,6 @@ class _ReplicaPool:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def probe_growth(growth: Growth, config: EvaluationConfig) -> Growth:
-    """k independent answers, sampled as in training."""
-    return growth.model_copy(
-        update={
-            "sampler": IndependentSampler(initial_draws=config.k),
-            "max_tokens": config.max_tokens or growth.max_tokens,
-            "merge_equal_draws": False,
-        }
-    )
 
 
 def make_evaluation(

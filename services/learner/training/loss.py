@@ -37,18 +37,16 @@ def ratios(logprobs_BT: Tensor, old_logprobs_BT: Tensor) -> Tensor:
     return (logprobs_BT - old_logprobs_BT).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
 
 
-def clipped_surrogate(logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_BT: Tensor, clip: Clip) -> Tensor:
-    """−min(ρA, clip(ρ)A) per token, ρ = π_θ/π_old; at most −dual·A where A < 0."""
-    ratios_BT = ratios(logprobs_BT, old_logprobs_BT)
+def clipped_surrogate(ratios_BT: Tensor, advantages_BT: Tensor, clip: Clip) -> Tensor:
+    """−min(ρA, clip(ρ)A) per token; at most −dual·A where A < 0."""
     loss_BT = -torch.minimum(ratios_BT * advantages_BT, ratios_BT.clamp(*clip.interval) * advantages_BT)
     if math.isinf(clip.dual):
         return loss_BT
     return torch.where(advantages_BT < 0, torch.minimum(loss_BT, -clip.dual * advantages_BT), loss_BT)
 
 
-def is_clipped(logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_BT: Tensor, clip: Clip) -> Tensor:
+def is_clipped(ratios_BT: Tensor, advantages_BT: Tensor, clip: Clip) -> Tensor:
     """The tokens to which the clip leaves no gradient: their ratio left the interval in their advantage's direction."""
-    ratios_BT = ratios(logprobs_BT, old_logprobs_BT)
     lowest, highest = clip.interval
     is_outside_BT = (ratios_BT < lowest) | (ratios_BT > clip.dual)
     return ((advantages_BT > 0) & (ratios_BT > highest)) | ((advantages_BT < 0) & is_outside_BT)

@@ -112,7 +112,6 @@ class PrefixRows:
 
     @property
     def asked_ids_N(self) -> Tensor:
-        """The tokens that are asked for."""
         return self.token_ids_RS.flatten()[self.asked_N]
 
     @property

@@ -127,18 +127,19 @@ class Trainer:
         else:
             old_BT = present_BT
             correction_BT = importance_weights(present_BT, batch.engine_logprobs_BT, self._objective.tis_cap)
-        loss_BT = correction_BT * clipped_surrogate(logprobs_BT, old_BT, batch.advantages_BT, self._clip)
+        ratios_BT = ratios(logprobs_BT, old_BT)
+        loss_BT = correction_BT * clipped_surrogate(ratios_BT, batch.advantages_BT, self._clip)
         if batch.reference_logprobs_BT is not None:
             kl_BT = k3_divergence(logprobs_BT, batch.reference_logprobs_BT)
             loss_BT = loss_BT + self._objective.kl_coef * kl_BT
             sums.add(kl=kl_BT.detach())
         loss = (batch.weights_BT * loss_BT).sum()
-        sums.add_ratios(ratios(logprobs_BT.detach(), old_BT).where(batch.is_answer_BT, 0.0))
+        sums.add_ratios(ratios_BT.detach().where(batch.is_answer_BT, 0.0))
         sums.add(
             tokens=batch.is_answer_BT,
             loss=loss.detach(),
             entropy=batch.of_answers(statistics.entropies_RS),
-            clipped=is_clipped(logprobs_BT.detach(), old_BT, batch.advantages_BT, self._clip),
+            clipped=is_clipped(ratios_BT.detach(), batch.advantages_BT, self._clip),
             gap=(present_BT - batch.engine_logprobs_BT).abs().where(batch.is_current_BT, 0.0),
             current_tokens=batch.is_current_BT,
         )

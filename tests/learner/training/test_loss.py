@@ -31,7 +31,7 @@ def test_the_surrogate_is_the_clipped_one(new: float, old: float, advantage: flo
     ratio = math.exp(new - old)
     clipped = min(max(ratio, 0.8), 1.28)
     expected = -min(ratio * advantage, clipped * advantage)
-    assert clipped_surrogate(one(new), one(old), one(advantage), CLIP).item() == pytest.approx(expected)
+    assert clipped_surrogate(ratios(one(new), one(old)), one(advantage), CLIP).item() == pytest.approx(expected)
 
 
 @given(logprobs, logprobs, advantages)
@@ -39,9 +39,9 @@ def test_a_token_pulls_with_its_ratio_times_advantage_unless_it_is_clipped(
     new: float, old: float, advantage: float
 ) -> None:
     theta = one(new).requires_grad_()
-    clipped_surrogate(theta, one(old), one(advantage), CLIP).sum().backward()
+    clipped_surrogate(ratios(theta, one(old)), one(advantage), CLIP).sum().backward()
     assert theta.grad is not None
-    is_held = is_clipped(one(new), one(old), one(advantage), CLIP).item()
+    is_held = is_clipped(ratios(one(new), one(old)), one(advantage), CLIP).item()
     # at the clip's very edge either side is a subgradient
     if min(abs(math.exp(new - old) - edge) for edge in CLIP.interval) > 1e-9:
         assert theta.grad.item() == pytest.approx(0.0 if is_held else -math.exp(new - old) * advantage)
@@ -67,19 +67,19 @@ def test_one_token_cannot_outweigh_a_step(d: float) -> None:
 
 
 def test_a_ratio_without_bound_times_no_advantage_is_nothing() -> None:
-    assert clipped_surrogate(one(0.0), one(-1e4), one(0.0), CLIP).item() == 0.0
+    assert clipped_surrogate(ratios(one(0.0), one(-1e4)), one(0.0), CLIP).item() == 0.0
     assert ratios(one(0.0), one(-1e4)).item() == pytest.approx(math.exp(20))
 
 
 @given(logprobs, logprobs, advantages)
 def test_the_dual_clip_bounds_what_a_negative_advantage_costs(new: float, old: float, advantage: float) -> None:
     dual = Clip(low=0.2, high=0.28, dual=3.0)
-    plain = clipped_surrogate(one(new), one(old), one(advantage), CLIP).item()
+    plain = clipped_surrogate(ratios(one(new), one(old)), one(advantage), CLIP).item()
     expected = min(plain, -3.0 * advantage) if advantage < 0 else plain
-    assert clipped_surrogate(one(new), one(old), one(advantage), dual).item() == pytest.approx(expected)
+    assert clipped_surrogate(ratios(one(new), one(old)), one(advantage), dual).item() == pytest.approx(expected)
     is_beyond = advantage < 0 and math.exp(new - old) > 3.0
-    held = is_clipped(one(new), one(old), one(advantage), CLIP).item()
-    assert is_clipped(one(new), one(old), one(advantage), dual).item() == (held or is_beyond)
+    held = is_clipped(ratios(one(new), one(old)), one(advantage), CLIP).item()
+    assert is_clipped(ratios(one(new), one(old)), one(advantage), dual).item() == (held or is_beyond)
 
 
 def test_k3_is_an_unbiased_estimate_of_the_divergence() -> None:
