@@ -4,11 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
-# The tests of single parts, which `make coverage` runs, but for those that start processes: their lines do not count.
+# The tests of single parts, which `make coverage` runs.
 PARTS := $(addprefix tests/,tree protocol runtime streams weights clients learner rollout verifier launcher demo)
-PROCESSES := $(addprefix tests/,learner/test_ranks.py learner/test_processes.py launcher/test_grow_and_evaluate.py \
-	launcher/test_processes.py launcher/test_temporary_services.py launcher/test_working_directory.py \
-	verifier/test_endurance.py verifier/sandbox/test_fork_server_faults.py verifier/sandbox/test_ordinary_user.py)
+QUICK := not drill and not slow and not sglang and not gpu
 VENV := .venv
 BIN := $(VENV)/bin
 # The real SGLang for tests on a plain CPU, in an environment of its own: its pins are not ours.
@@ -18,7 +16,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang dashboards lint types check clean
+.PHONY: help install demo test test-drills test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang dashboards lint types check clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,7 +36,10 @@ demo: install  ## Train a small model with IB-TPO on this machine: all services,
 
 test: install  ## The quick suite: lint, types, contracts, tests
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/pytest -q -n 2 -m "not slow and not sglang and not gpu" $(ARGS)
+	@$(BIN)/pytest -q -n 2 -m "$(QUICK)" $(ARGS)
+
+test-drills: install  ## Whole processes at work: runs that are killed and go on, ranks, trees and evaluations by command
+	@$(BIN)/pytest -q -n 2 -m "drill and not slow" $(ARGS)
 
 test-full: install  ## The quick suite and every longer one that this machine can run
 	@$(MAKE) --no-print-directory check
@@ -48,8 +49,7 @@ test-full: install  ## The quick suite and every longer one that this machine ca
 # here 1, some failed, is no failure, because the slower pace may be the reason.
 coverage: install  ## How much of services and shared the tests of single parts run; subprocesses do not count
 	@mkdir -p build
-	@$(BIN)/pytest -q -n 2 -m "not slow and not sglang and not gpu" --tb=no --cov --cov-report= \
-		$(PARTS) $(addprefix --ignore=,$(PROCESSES)) $(ARGS) || [ $$? -eq 1 ]
+	@$(BIN)/pytest -q -n 2 -m "$(QUICK)" --tb=no --cov --cov-report= $(PARTS) $(ARGS) || [ $$? -eq 1 ]
 	@echo "coverage of services and shared: $$($(BIN)/coverage report --format=total)%"
 
 test-verifier-long: install  ## The verifier under a hundred thousand items and kills

@@ -127,6 +127,7 @@ _GRAPHS = _PANEL | Shown.PLOT
 _STEP = Shown.VIEW | Shown.LINE
 _RUN = _STEP | Shown.OUTCOME
 _LENGTHS = "Answer length"
+_ANSWERS = _PANEL | Shown.PLOT
 _TIME = (Shown.PLOT, "Time of a step")
 
 
@@ -187,10 +188,10 @@ class SamplingFigures(Message):
         _PANEL | Shown.VIEW | Shown.PLOT | Shown.OUTCOME,
     )
     answer_tokens: float | None = _figure(
-        "mean answer", "tokens", ",.0f", "Mean length of an answer", _PANEL | Shown.VIEW | Shown.OUTCOME, _LENGTHS
+        "mean answer", "tokens", ",.0f", "Mean length of an answer", _ANSWERS | Shown.VIEW | Shown.OUTCOME, _LENGTHS
     )
     answer_tokens_max: int | None = _figure(
-        "longest answer", "tokens", ",", "Length of the longest answer", _PANEL, _LENGTHS
+        "longest answer", "tokens", ",", "Length of the longest answer", _ANSWERS | Shown.OUTCOME, _LENGTHS
     )
     trees: int = _figure("trees", "", ",", "Trees that steps took", Shown.COUNTER, default=0)
     trajectories: int = _figure("trajectories", "", ",", "Judged trajectories in them", Shown.COUNTER, default=0)
@@ -245,7 +246,7 @@ class StepFigures(UpdateFigures, SamplingFigures):
         Shown.GAUGE | Shown.THROUGHPUT | Shown.VIEW | Shown.PLOT,
     )
     answer_tokens_p95: float | None = _figure(
-        "long answer (p95)", "tokens", ",.0f", "Length that 95% of a step's answers do not exceed", _PANEL, _LENGTHS
+        "long answer (p95)", "tokens", ",.0f", "Length that 95% of a step's answers do not exceed", _ANSWERS, _LENGTHS
     )
     intake_seconds: float = _figure(
         "intake", "s", ".2f", "Time spent waiting for trees", *_TIME, default=0.0, style=Style.STACK

@@ -53,6 +53,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     assert ended.value.code == 0
 
 
+@pytest.mark.drill
 def test_a_tree_is_grown_rendered_and_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +77,7 @@ def chat_model(tmp_path: Path) -> Path:
     return model
 
 
+@pytest.mark.drill
 def test_a_chat_model_is_evaluated_on_the_rows_that_training_takes(
     chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_chat_model_is_evaluated_on_the_rows_that_training_takes(
     assert "2 problems" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.drill
 def test_a_model_is_evaluated_as_its_configuration_says_with_kinds_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +115,7 @@ def test_a_model_is_evaluated_as_its_configuration_says_with_kinds_of_ones_own(
     assert "1 problems" in text
 
 
+@pytest.mark.drill
 def test_a_message_is_put_to_a_chat_model(
     chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +126,7 @@ def test_a_message_is_put_to_a_chat_model(
     assert prompt_ids == load_prompt_encoder(chat_model, {})("2+3*4=")
 
 
+@pytest.mark.drill
 def test_a_tree_is_grown_of_a_row_of_chat_problems(
     chat_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

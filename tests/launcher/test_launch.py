@@ -76,6 +76,7 @@ def test_an_interrupted_run_is_resumed_and_finished(run: RunDirectory, train: St
     assert launcher.wait(60) == 130
     assert_all_gone(pids, 1.0)
     assert not run.is_finished
+    assert run.report.exists()
 
     assert train(run, *SMALL).wait(240) == 0
     assert steps(run) == [1, 2, 3, 4, 5, 6]
@@ -85,6 +86,9 @@ def test_an_interrupted_run_is_resumed_and_finished(run: RunDirectory, train: St
     assert (run.plots / "held-out_accuracy.png").stat().st_size > 1000
     assert (run.policy / "model.safetensors").exists()
     assert not run.is_running()
+    before = run.summary.stat().st_mtime
+    assert train(run, *SMALL).wait(60) == 0, "it is finished"
+    assert run.summary.stat().st_mtime == before
 
 
 def test_what_is_killed_comes_back_and_stop_ends_the_run(run: RunDirectory, train: Start, ibtpo: Start) -> None:

@@ -17,7 +17,7 @@ def history(*steps: StepFigures) -> History:
 
 
 def test_every_chart_of_the_table_becomes_a_picture(tmp_path: Path) -> None:
-    values = dict.fromkeys(figures_in(StepFigures, Shown.PLOT), 0.5)
+    values = dict.fromkeys(figures_in(StepFigures, Shown.PLOT), 1.0)
     steps = (StepFigures.model_validate(values | {"step": step, "trees": 8}) for step in (1, 2, 3))
     plots = write_plots(history(*steps), tmp_path)
     assert [caption for caption, _ in plots] == [chart.description for chart in charts(Shown.PLOT)]

@@ -299,3 +299,18 @@ def test_the_report_begins_with_accuracy_before_and_after_of_each_file(run: RunD
     ):
         cells = f"<th>{name}</th><td>{average}</td><td>{passed}</td><td>{problems}</td><td>0 → 9</td>"
         assert f"<tr>{cells}</tr>" in table
+
+
+def test_the_report_says_what_it_means_that_pass_at_k_falls(run: RunDirectory) -> None:
+    version = WeightVersion(1, 0)
+    lines = [
+        make_evaluation({"a.jsonl": [[1.0, 0.0], [1.0, 0.0]]}, 0, version, 2),
+        make_evaluation({"a.jsonl": [[1.0, 1.0], [0.0, 0.0]]}, 5, version, 2),
+        make_evaluation({"a.jsonl": [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]}, 9, version, 2),
+    ]
+    for number, is_said in ((1, False), (2, False), (3, False)):
+        run.metrics.write_text("".join(f"{line.model_dump_json()}\n" for line in lines[:number]))
+        assert ("settles on fewer" in write_report(run).read_text()) == is_said
+    better = make_evaluation({"a.jsonl": [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]}, 9, version, 2)
+    run.metrics.write_text("".join(f"{line.model_dump_json()}\n" for line in (lines[0], better)))
+    assert "settles on fewer" in write_report(run).read_text()

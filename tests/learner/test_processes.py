@@ -27,6 +27,8 @@ from tests.learner.torchrun import ENVIRONMENT, rank_command
 from tests.redis_process import RedisProcess
 from tests.waiting import wait_until_async
 
+pytestmark = pytest.mark.drill
+
 _SCRIPT = Path(__file__).with_name("learner_process.py")
 
 

@@ -75,6 +75,7 @@ def figures(out: Path) -> dict[str, float]:
     return {"gap": found["gap"], **of_updates}
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(400)
 def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(launcher: Launcher) -> None:
     alone = launcher.run("alone", 1, 3)
@@ -82,6 +83,7 @@ def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(launcher: La
     assert_same(launcher.run("resumed", 2, 3, alone / "first"), alone)
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(400)
 def test_two_processes_in_bfloat16_go_where_one_goes(configure: Configure, tmp_path: Path) -> None:
     launcher = Launcher(configure(precision="bfloat16", objective={"micro_batch_tokens": 40}, device="cpu"), tmp_path)

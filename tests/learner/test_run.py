@@ -381,7 +381,7 @@ async def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_none_is_ma
 async def test_a_problem_that_gets_no_answer_costs_an_evaluation_that_problem_alone(
     configure: Configure, redis_url: str, problems_file: Path, replica: Replica, kind: str
 ) -> None:
-    bounds = {"problems": 10, "deadline_seconds": 3.0 if kind == "endless" else 60.0}
+    bounds = {"problems": 10, "deadline_seconds": 3.0 if kind == "endless" else 8.0}
     config = configure(redis_url=redis_url, held_out=problems_file, evaluation=bounds, total_steps=1)
     async with replica("one") as one, running(config) as learner:
         getattr(one, kind).add(3)

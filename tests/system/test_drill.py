@@ -20,7 +20,7 @@ from shared.runtime.child_process import kill_group
 from tests.accounts import is_balanced
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(330)
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(330)]
 SUMMARY_KEYS = {
     "sampler", "seed", "generated_tokens", "trajectories", "trees", "steps", "avg_at_k_before", "avg_at_k_after",
     "pass_at_k_after", "eff_rate", "avg_rate", "root_value", "ib_score", "cov_eta", "trajectories_per_1k_tokens",

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.verifier.metrics import VerifierMetrics, WorkerEnd
+from services.verifier.workers import child_process
 from services.verifier.workers.pool import PoolSettings, ReplyStatus, WorkerPool, open_worker_pool
 from tests.verifier.sandbox.processes import count_descriptors, is_running
 from tests.waiting import wait_until_async
@@ -180,3 +181,11 @@ async def test_the_ends_of_workers_are_counted_by_their_reason() -> None:
         before = kills(WorkerEnd.DIED) or 0.0
         os.kill(pool.pids[-1], signal.SIGKILL)
         await wait_until_async(lambda: kills(WorkerEnd.DIED) == before + 1, what="the idle worker's end is noticed")
+
+
+def test_another_system_than_linux_is_not_asked_for_what_only_linux_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr("ctypes.CDLL", lambda name, **_: asked.append(name))
+    monkeypatch.setattr("sys.platform", "darwin")
+    child_process.die_with_parent()
+    assert asked == []

@@ -14,7 +14,7 @@ from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.plots import write_plots
 from services.launcher.display.tree_svg import render_tree_svg
 from services.launcher.display.tree_view import summarize_tree
-from services.launcher.runs.history import History, accuracies_by_file
+from services.launcher.runs.history import SHARPENING, History, accuracies_by_file
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees
 from services.launcher.runs.run_dir import RunDirectory
 from shared.files import atomic_write
@@ -39,6 +39,7 @@ def write_report(run: RunDirectory) -> Path:
             steps=history.figures[-1].step if history.figures else 0,
             facts=_facts(run, summary),
             accuracies=accuracies_by_file(history.evaluations),
+            sharpening=SHARPENING,
             cards=[
                 (figure.text(value), figure.title)
                 for name, figure in figures_in(RunSummary, Shown.CARD).items()

@@ -7,14 +7,11 @@ from rich.text import Text
 
 from services.launcher.display.sparkline import sparkline
 from services.launcher.display.view import format_duration
-from services.launcher.runs.history import History, accuracies_by_file
+from services.launcher.runs.history import SHARPENING, History, accuracies_by_file
 from services.launcher.runs.run_dir import RunDirectory
 from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 
 SPARK_WIDTH = 32
-SHARPENING = (
-    "pass@k falls while avg@k rises: the policy settles on fewer of its right answers (docs/demo.md, Sharpening)"
-)
 
 
 def render_summary(run: RunDirectory) -> RenderableType:
@@ -53,8 +50,7 @@ def _render_accuracy(history: History) -> RenderableType:
             style = "bold green" if values[-1] > values[0] else "bold yellow"
             change = Text.assemble(f"{values[0]:.3f} → ", (f"{values[-1]:.3f}", style), ending)
             table.add_row(Text(label, style="dim"), change, Text(sparkline(values, SPARK_WIDTH), style="cyan"))
-    first, last = every.values[0], every.values[-1]
-    if first.avg_at_k < last.avg_at_k and last.pass_at_k < first.pass_at_k:
+    if every.is_sharpening:
         return Group(table, Text(SHARPENING, style="dim"))
     return table
 

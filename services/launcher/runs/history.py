@@ -12,6 +12,10 @@ from shared.files import read_json_lines
 from shared.protocol.figures import StepFigures
 from shared.protocol.status import AccuracyFigures, Evaluation, RunStatus
 
+SHARPENING = (
+    "pass@k falls while avg@k rises: the policy settles on fewer of its right answers (docs/demo.md, Sharpening)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AccuracySeries:
@@ -27,6 +31,12 @@ class AccuracySeries:
     def label(self) -> str:
         """The file's name."""
         return self.file or "held out"
+
+    @property
+    def is_sharpening(self) -> bool:
+        """Whether pass@k fell while avg@k rose."""
+        first, last = self.values[0], self.values[-1]
+        return first.avg_at_k < last.avg_at_k and last.pass_at_k < first.pass_at_k
 
 
 def accuracies_by_file(evaluations: Sequence[Evaluation]) -> tuple[AccuracySeries, ...]:

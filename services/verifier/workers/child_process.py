@@ -26,7 +26,7 @@ Function = Callable[..., Any]
 
 def serve_template(control: socket.socket, memory_bytes: int, function: Function) -> None:
     """Forks a worker for every socket received over `control`, until that is closed."""
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     control.sendall(READY)
     while True:
@@ -50,7 +50,7 @@ def serve_worker(channel: socket.socket, function: Function) -> None:
 
 
 def _confine(memory_bytes: int) -> None:
-    _die_with_parent()
+    die_with_parent()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -76,7 +76,8 @@ def _write(stream: Any, message: dict[str, Any]) -> None:
     stream.flush()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Asks the kernel for it, where there is a Linux to ask."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from services.learner.ledger import Ledger, TaskId
 from services.learner.record.checkpoint import CheckpointStore
@@ -55,6 +56,18 @@ def test_what_was_saved_is_what_is_found(policy: Policy, configure: Configure, r
         policy.optimizer_state()["state"].values(), loaded.optimizer_state()["state"].values(), strict=True
     ):
         assert torch.equal(one["exp_avg_sq"], other["exp_avg_sq"])
+
+
+def test_a_checkpoint_whose_weights_do_not_fit_is_refused_by_name(
+    policy: Policy, configure: Configure, root: Path
+) -> None:
+    CheckpointStore(root, 2).save(policy, state(4))
+    found = CheckpointStore(root, 2).latest()
+    assert found is not None
+    weights = load_file(found.policy / "model.safetensors")
+    save_file({f"module.{name}": tensor for name, tensor in weights.items()}, found.policy / "model.safetensors")
+    with pytest.raises(InvalidInput, match=r"missing from its files.*module\."):
+        Policy(found.policy, 1.0, configure().optimizer)
 
 
 def test_the_newest_few_stay(policy: Policy, root: Path) -> None:

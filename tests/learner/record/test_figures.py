@@ -6,7 +6,7 @@ import random
 import pytest
 
 from services.learner.metrics import Phase
-from services.learner.record.figures import measure_trees, sampling_figures, step_figures, summary
+from services.learner.record.figures import measure_trees, sampling_figures, source_commit, step_figures, summary
 from services.learner.record.progress import Progress
 from services.learner.record.state import SavedProgress
 from services.learner.serving.evaluation import make_evaluation
@@ -57,6 +57,8 @@ def test_a_summary_is_over_the_whole_run(configure: Configure, k: int) -> None:
     assert (after.k, after.run, after.model, after.updates) == (k, "run", str(config.model), 1)
     assert (after.lr, after.standard_error_after) == (config.optimizer.lr, 0.25)
     assert after.method == "ibtpo"
+    assert after.data == tuple(map(str, config.data))
+    assert after.commit == source_commit()
     (file,) = after.files
     assert (file.file, file.avg_at_k_before, file.avg_at_k_after) == ("held_out.jsonl", 0.25, 0.75)
     assert (file.standard_error_before, file.pass_at_k_before, file.pass_at_k_after) == (0.25, 0.5, 1.0)

@@ -196,6 +196,7 @@ def test_the_second_pass_counts_ratios_from_where_the_step_began(
     assert len(recorder.gradients) == 2
     assert_equal(recorder.gradients[0], recorder.gradients[1])
     assert update.clip_share == 0.0
+    assert update.ratio_max == pytest.approx(1.0)
 
 
 def test_large_updates_are_clipped_in_later_passes(configure: Configure) -> None:
@@ -204,6 +205,8 @@ def test_large_updates_are_clipped_in_later_passes(configure: Configure) -> None
     update = Trainer(policy, None, config).step(build_all(trees(8)), CURRENT, 0.05, "")
     assert update.applied == 4
     assert update.clip_share > 0.1
+    assert update.ratio_max is not None
+    assert update.ratio_max > 1 + config.objective.clip_high
 
 
 def test_minibatches_take_every_tree_once_a_pass(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
