@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 SERVICES = ("redis", "verifier", "rollout", "learner", "prometheus")
-# What a CPU run cannot have: SGLang's own series, failures that did not happen.
+# What a CPU run of one process cannot have: SGLang's own series, those of several ranks, failures that did not happen.
 ABSENT_ON_CPU = (
     "sglang:",
     "DCGM_",
@@ -25,6 +25,7 @@ ABSENT_ON_CPU = (
     "ibtpo_rollout_engine_pause",
     "ibtpo_rollout_engine_up",
     "ibtpo_learner_stale_trajectory_tokens",
+    "ibtpo_learner_rank_silent_seconds",
 )
 
 
