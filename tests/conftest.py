@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.redis_process import RedisProcess
+
+# how long an example takes says something of the machine, nothing of the code
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # what the tests call listens on this machine, where no proxy of the environment leads
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(

@@ -134,7 +134,8 @@ class RewardBatcher:
                         await self._judge_halves(batch, error)
                         return
                     for pending in batch:
-                        pending.last_failure = f": {error}"
+                        if seconds_left > _RETRY_SECONDS or not pending.last_failure:  # a try that had time tells more
+                            pending.last_failure = f": {error}"
                     await asyncio.sleep(min(_RETRY_SECONDS, seconds_left))
         finally:  # also where the replica ends meanwhile
             for pending in batch:

@@ -165,7 +165,7 @@ async def test_a_slow_verifier_costs_a_leaf_no_more_than_its_deadline() -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://verifier:port", "verifier"])
 async def test_a_verifier_that_cannot_be_reached_gives_no_verdict_and_is_not_ready(url: str) -> None:
     async with http_client(None, 1.0) as http:
-        limits = BatchingLimits(verdict_seconds=0.25)
+        limits = BatchingLimits(verdict_seconds=0.5)
         async with RewardBatcher(VerifierClient(http, url), limits, RolloutMetrics()) as client:
             assert await client.is_ready()
             for _ in range(6):  # more than there are senders

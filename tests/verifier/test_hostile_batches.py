@@ -107,7 +107,7 @@ async def test_long_tests_are_read_beside_the_loop(client: httpx.AsyncClient) ->
         waits.append(time.perf_counter() - start)
         await asyncio.wait([judging], timeout=0.005)
     assert [verdict["reward"] for verdict in await judging] == [1.0]
-    assert sum(wait > 0.25 for wait in waits) <= len(waits) // 100
+    assert sum(wait > 0.25 for wait in waits) <= max(1, len(waits) // 20), "read on the loop it would be every one"
     response = await client.post("/v1/verdicts", json={"items": [make_item("code", answer, broken)]})
     assert (response.status_code, "are no Python" in response.text) == (422, True)
 

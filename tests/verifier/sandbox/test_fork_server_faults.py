@@ -179,10 +179,11 @@ def _write_interpreter(path: Path, code: str) -> str:
 
 async def test_a_fork_server_that_is_late_is_a_refusal(tmp_path: Path) -> None:
     interpreter = _write_interpreter(tmp_path / "python", "import signal; signal.pause()")
+    before = set(find_descendants())
     async with open_jail(JailOptions(), interpreter=interpreter, answer_seconds=0.3) as sandbox:
         assert sandbox.refusal is not None
         assert "the fork-server was not ready after 0.3 s" in sandbox.refusal
-    await wait_until_async(lambda: not [pid for pid in find_descendants() if is_running(pid)])
+    await wait_until_async(lambda: not [pid for pid in find_descendants() if pid not in before and is_running(pid)])
 
 
 async def test_a_restarted_fork_server_with_fewer_layers_runs_nothing(tmp_path: Path) -> None:
