@@ -22,6 +22,8 @@ from shared.errors import Unavailable
 from shared.runtime.child_process import is_alive
 from tests.waiting import wait_until_async
 
+pytestmark = pytest.mark.drill
+
 MakeSpec = Callable[..., ServiceSpec]
 
 QUICK = {"ready_seconds": 10, "max_restarts": 2}

@@ -12,6 +12,8 @@ from services.launcher.processes.temporary_services import run_replicas, run_ver
 from shared.errors import InvalidInput
 from shared.protocol.verdict import VerdictItem
 
+pytestmark = pytest.mark.drill
+
 
 async def test_one_verifier_judges_right_and_wrong_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codes = []

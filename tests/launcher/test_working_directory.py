@@ -15,6 +15,8 @@ from services.launcher.processes.redis_server import choose_redis, is_responding
 from services.launcher.processes.service_processes import Service, ServiceSpec
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.drill
+
 ROOT = Path(__file__).parents[2]
 # What the entry script of an installed package does.
 ENTRY = "import sys; from services.launcher.cli import main; sys.argv = ['ibtpo', *sys.argv[1:]]; main()"

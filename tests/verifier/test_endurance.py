@@ -21,6 +21,8 @@ from tests.verifier.sandbox.processes import count_descriptors, find_descendants
 from tests.verifier.serving import judge, make_item
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.drill
+
 BATCH = 250
 IN_FLIGHT = 4
 SERVE = (

@@ -11,6 +11,8 @@ import pytest
 
 from tests.verifier.sandbox.programs import CONTAINED, HONEST, VIOLATIONS, hostile_program
 
+pytestmark = pytest.mark.drill
+
 NOBODY = 65534
 SCRIPT = Path(__file__).with_name("as_another_user.py")
 PROGRAMS = {name: hostile_program(statements) for name, statements in (CONTAINED | VIOLATIONS).items()} | HONEST
