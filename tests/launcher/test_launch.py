@@ -87,7 +87,7 @@ def test_an_interrupted_run_is_resumed_and_finished(run: RunDirectory, train: St
     assert (run.policy / "model.safetensors").exists()
     assert not run.is_running()
     before = run.summary.stat().st_mtime
-    assert train(run, *SMALL).wait(60) == 0, "it is finished"
+    assert train(run, "--resume").wait(60) == 0, "it is finished"
     assert run.summary.stat().st_mtime == before
 
 
