@@ -35,8 +35,6 @@ class Shown(Flag):
     """A plot of the report."""
     CARD = auto()
     """A card at the head of the report."""
-    HEADLINE = auto()
-    """In the report's table of accuracy before and after."""
 
 
 EVERYWHERE = ~Shown(0)
@@ -260,14 +258,14 @@ class StepFigures(UpdateFigures, SamplingFigures):
 
 
 class HeldOutFigures(Message):
-    """Accuracy on held-out problems, with the standard errors of avg@k over problems."""
+    """Accuracy on held-out problems, before the first step and after the last, with the standard error of avg@k."""
 
-    avg_at_k_before: float | None = _figure("avg@k before", "share", ".3f", "Before the first step", Shown.HEADLINE)
-    avg_at_k_after: float | None = _figure("avg@k after", "share", ".3f", "After the last step", Shown.HEADLINE)
-    pass_at_k_before: float | None = _figure("pass@k before", "share", ".3f", "Before the first step", Shown.HEADLINE)
-    pass_at_k_after: float | None = _figure("pass@k after", "share", ".3f", "After the last step", Shown.HEADLINE)
-    standard_error_before: float | None = _figure("± before", "share", ".3f", "Of avg@k before", Shown.HEADLINE)
-    standard_error_after: float | None = _figure("± after", "share", ".3f", "Of avg@k after", Shown.HEADLINE)
+    avg_at_k_before: float | None = None
+    avg_at_k_after: float | None = None
+    pass_at_k_before: float | None = None
+    pass_at_k_after: float | None = None
+    standard_error_before: float | None = None
+    standard_error_after: float | None = None
 
 
 class FileFigures(HeldOutFigures):

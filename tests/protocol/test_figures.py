@@ -2,12 +2,13 @@
 
 import pytest
 
-from shared.protocol.figures import Figure, RunSummary, Shown, StepFigures, charts, figures_in
+from shared.protocol.figures import Figure, HeldOutFigures, RunSummary, Shown, StepFigures, charts, figures_in
 from shared.protocol.message import Message
 
 NO_FIGURES = {
     *("step", "steps", "sampler", "seed", "run", "advantage", "lr", "model", "data", "held_out", "version", "commit"),
     *("warning", "k", "method", "files"),
+    *HeldOutFigures.model_fields,  # of evaluations, which the view and the report show themselves
 }
 MESSAGES = (StepFigures, RunSummary)
 FIGURES = [
