@@ -341,6 +341,8 @@ class Run:
 
 def _describe_write(error: OSError, run_dir: Path) -> Unavailable:
     """Services that cannot be reached are no OSError: it comes of the run's files."""
+    if not run_dir.exists():
+        return Unavailable(f"cannot write the run's files: {error}; {run_dir} is gone: restore it, or begin a new run")
     free = shutil.disk_usage(run_dir).free >> 20
     return Unavailable(
         f"cannot write the run's files: {error} ({free} MiB are free in {run_dir}); make room, and start the learner "

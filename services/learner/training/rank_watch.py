@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from datetime import timedelta
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -11,6 +12,7 @@ from shared.runtime.logs import event_logger
 log = event_logger(__name__)
 _BEAT_SECONDS = 1.0
 _SILENT_SECONDS = 5.0
+_STORE_TIMEOUT = timedelta(seconds=30)
 
 
 class RankWatch:
@@ -44,7 +46,7 @@ class RankWatch:
         while True:
             try:
                 host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-                self._beat(TCPStore(host, port, is_master=False, wait_for_workers=False))
+                self._beat(TCPStore(host, port, is_master=False, timeout=_STORE_TIMEOUT, wait_for_workers=False))
             except RuntimeError as error:  # the store went with rank 0, or will be back
                 log.warning("rank_watch_failed", rank=self._rank, error=str(error))
             time.sleep(_BEAT_SECONDS)
