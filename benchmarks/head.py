@@ -20,8 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor, nn
 
-from services.learner.training.head import Head
-from services.learner.training.loss import entropies
+from services.learner.model.head import Head, entropies
 
 VOCAB_SIZE = 151_936
 ROUNDS = 3

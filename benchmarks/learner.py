@@ -23,9 +23,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from services.demo.task import checkpoint_directory
 from services.learner.config import LearnerConfig
+from services.learner.model.policy import LanguageModel, Policy
 from services.learner.record.figures import measure_trees
 from services.learner.training.packing import pack
-from services.learner.training.policy import LanguageModel, Policy
 from services.learner.training.trainer import Trainer
 from services.learner.training.trajectories import BuiltTree, Trajectory, extract_trajectories
 from shared.protocol.task import Growth, Task

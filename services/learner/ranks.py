@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from services.learner.config import Precision
-from services.learner.training.policy import Policy
-from services.learner.training.process_group import ProcessGroup
+from services.learner.model.policy import Policy
+from services.learner.model.process_group import ProcessGroup
 from services.learner.training.trainer import Trainer
 from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update

@@ -21,6 +21,9 @@ from transformers.utils.logging import disable_progress_bar
 from services.learner.app import build_router
 from services.learner.config import LearnerConfig, Resume
 from services.learner.metrics import LearnerMetrics
+from services.learner.model.model_files import read_tokenizer, weights_fingerprint
+from services.learner.model.policy import LanguageModel, Policy
+from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Intake
@@ -37,9 +40,6 @@ from services.learner.run import Parts, Run, Stopped
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.heartbeat import LearnerHeartbeat
 from services.learner.serving.publisher import Publisher
-from services.learner.training.model_files import read_tokenizer, weights_fingerprint
-from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.trainer import Trainer
 from shared.clients import VerifierClient
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from services.learner.config import LearnerConfig
+from services.learner.model.policy import LanguageModel, Policy
+from services.learner.model.process_group import ProcessGroup
 from services.learner.ranks import RankWorkers
-from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.process_group import ProcessGroup
 from services.learner.training.trainer import Trainer
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import WeightVersion

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from services.learner.training.prefix_rows import PrefixTrie
+from services.learner.model.prefix_rows import PrefixTrie
 from services.learner.training.trajectories import BuiltTree, Trajectory, assign_credit, extract_trajectories
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage

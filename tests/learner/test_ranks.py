@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from services.learner.config import Device, LearnerConfig, Precision
+from services.learner.model.policy import LanguageModel, Policy
+from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.ranks import Command, Operation, RankWorkers
-from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.trainer import Trainer
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion

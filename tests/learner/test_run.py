@@ -17,8 +17,8 @@ from fastapi import FastAPI
 
 from services.learner.config import LearnerConfig, Resume
 from services.learner.ledger import FIRST_TASK
+from services.learner.model.process_group import SINGLE_PROCESS
 from services.learner.record.checkpoint import CheckpointStore
-from services.learner.training.process_group import SINGLE_PROCESS
 from services.learner.wiring import Start, build
 from services.verifier.config import MathConfig, VerifierConfig
 from services.verifier.wiring import build as build_verifier

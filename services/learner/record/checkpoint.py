@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from pydantic import ValidationError
 
+from services.learner.model.policy import Policy
 from services.learner.record.state import LearnerState
-from services.learner.training.policy import Policy
 from shared.errors import InvalidInput, first_reason
 from shared.files import sync_directory
 

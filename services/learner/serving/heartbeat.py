@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from services.learner.ledger import Ledger
+from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.record.progress import Progress
-from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from shared.errors import Conflict, IbtpoError
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import RunState, RunStatus

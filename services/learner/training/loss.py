@@ -1,6 +1,6 @@
 """The loss per token, as pure functions of tensors (METHOD, Objective).
 
-Shapes: B trajectories, T tokens of the longest answer; R rows of S columns, V tokens of the vocabulary. All `logprobs`
+Shapes: B trajectories, T tokens of the longest answer. All `logprobs`
 are of the temperature-scaled full softmax.
 """
 
@@ -64,8 +64,3 @@ def k3_divergence(logprobs_BT: Tensor, reference_logprobs_BT: Tensor) -> Tensor:
 def importance_weights(old_logprobs_BT: Tensor, engine_logprobs_BT: Tensor, cap: float) -> Tensor:
     """min(π_old/μ, C) per token: corrects from the engine's μ, which sampled, to the learner's π_old."""
     return (old_logprobs_BT - engine_logprobs_BT).exp().clamp(max=cap)
-
-
-def entropies(logits_RSV: Tensor, log_normalizers_RS: Tensor) -> Tensor:
-    """−Σ p log p per column [R, S], p = softmax(logits), computed as log Z − Σ p·logit."""
-    return log_normalizers_RS - ((logits_RSV - log_normalizers_RS[..., None]).exp() * logits_RSV).sum(-1)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.learner.training.prefix_rows import Ints, PrefixRows, PrefixTrie, to_device
+from services.learner.model.prefix_rows import Ints, PrefixRows, PrefixTrie, to_device
 from services.learner.training.trajectories import Floats, Trajectory
 
 Scalar = TypeVar("Scalar", bound=np.generic)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from services.learner.config import LearnerConfig, OldPolicy
+from services.learner.model.policy import LanguageModel, Policy
+from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.loss import (
     Clip,
     clipped_surrogate,
@@ -23,8 +25,6 @@ from services.learner.training.loss import (
     ratios,
 )
 from services.learner.training.packing import MicroBatch, pack, unpad
-from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.trajectories import (
     BuiltTree,
     Floats,

@@ -7,7 +7,7 @@ from operator import sub
 import torch
 from torch import Tensor
 
-from services.learner.training.process_group import ProcessGroup
+from services.learner.model.process_group import ProcessGroup
 from shared.protocol.figures import UpdateFigures
 from shared.tree.advantage import Advantages
 from shared.tree.diagnostics import Mean

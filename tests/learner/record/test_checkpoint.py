@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from services.learner.ledger import Ledger, TaskId
+from services.learner.model.policy import Policy
+from services.learner.model.prefix_rows import PrefixRows
 from services.learner.record.checkpoint import CheckpointStore
 from services.learner.record.state import LearnerState, RunTotals, SavedLedger, SavedProgress
-from services.learner.training.policy import Policy
-from services.learner.training.prefix_rows import PrefixRows
 from shared.errors import InvalidInput
 from shared.protocol.tree import TreeUsage
 from shared.tree.draw import WeightVersion

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.learner.model.head import entropies
 from services.learner.training.loss import (
     Clip,
     clipped_surrogate,
-    entropies,
     importance_weights,
     is_clipped,
     k3_divergence,

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from services.learner.config import LearnerConfig
-from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.prefix_rows import PrefixRows
+from services.learner.model.policy import LanguageModel, Policy
+from services.learner.model.prefix_rows import PrefixRows
 from services.learner.training.trainer import Trainer
 from services.learner.training.update import Update
 from shared.protocol.tree import ScoredTree

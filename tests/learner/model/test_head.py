@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from services.learner.training.head import Head
-from services.learner.training.loss import entropies
-from services.learner.training.policy import LanguageModel
-from services.learner.training.prefix_rows import PrefixRows
+from services.learner.model.head import Head, entropies
+from services.learner.model.policy import LanguageModel
+from services.learner.model.prefix_rows import PrefixRows
 from tests.learner.synthetic import trie_of
 
 NUM_PLACES, NUM_HIDDEN, VOCAB_SIZE = 13, 8, 37

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from services.learner.config import OptimizerConfig
-from services.learner.training.policy import LanguageModel, Policy
+from services.learner.model.policy import LanguageModel, Policy
 from shared.errors import InvalidInput
 from tests.learner.policies import CONTEXT_LENGTH, EOS_ID, VOCAB_SIZE, write_policy
 

@@ -146,3 +146,8 @@ def _space(hidden_ND: Tensor, weight_VD: Tensor, num_places: int) -> Tensor:
 def _row_products(left_CV: Tensor, right_CV: Tensor) -> Tensor:
     """Σ_v left·right [C], without a tensor of their products."""
     return torch.bmm(left_CV[:, None, :], right_CV[:, :, None])[:, 0, 0]
+
+
+def entropies(logits_RSV: Tensor, log_normalizers_RS: Tensor) -> Tensor:
+    """−Σ p log p per column [R, S], p = softmax(logits), computed as log Z − Σ p·logit."""
+    return log_normalizers_RS - ((logits_RSV - log_normalizers_RS[..., None]).exp() * logits_RSV).sum(-1)

@@ -24,12 +24,11 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
-from services.learner.training.fitness import agree, find_sharing_fault
-from services.learner.training.head import Head
-from services.learner.training.loss import entropies
-from services.learner.training.model_files import read_module, read_tokenizer
-from services.learner.training.prefix_rows import PrefixRows
-from services.learner.training.process_group import SINGLE_PROCESS, ProcessGroup
+from services.learner.model.fitness import agree, find_sharing_fault
+from services.learner.model.head import Head, entropies
+from services.learner.model.model_files import read_module, read_tokenizer
+from services.learner.model.prefix_rows import PrefixRows
+from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from shared.errors import InvalidInput
 from shared.weights import ContextBounds
 

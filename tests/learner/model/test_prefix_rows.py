@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.learner.training.policy import LanguageModel
-from services.learner.training.prefix_rows import PrefixRows, PrefixTrie
+from services.learner.model.policy import LanguageModel
+from services.learner.model.prefix_rows import PrefixRows, PrefixTrie
 from tests.learner.policies import write_policy
 from tests.learner.synthetic import trie_of
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from services.learner.training.prefix_rows import Ints, PrefixRows, PrefixTrie
+from services.learner.model.prefix_rows import Ints, PrefixRows, PrefixTrie
 from shared.errors import InvalidInput
 
 LogprobsOf = Callable[[PrefixRows], Tensor]

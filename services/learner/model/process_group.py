@@ -14,7 +14,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
 from services.learner.config import Device, Precision
-from services.learner.training.rank_watch import RankWatch
+from services.learner.model.rank_watch import RankWatch
 from shared.errors import InvalidInput, Unavailable
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.learner.config import OptimizerConfig
-from services.learner.training.policy import LanguageModel, Policy
-from services.learner.training.prefix_rows import PrefixRows
+from services.learner.model.policy import LanguageModel, Policy
+from services.learner.model.prefix_rows import PrefixRows
 from shared.errors import InvalidInput
 from tests.learner.conftest import Configure
 from tests.learner.policies import VOCAB_SIZE, write_policy
