@@ -262,6 +262,11 @@ class LearnerConfig(_Table):
     precision: Precision = Field(
         Precision.FLOAT32, description="Of matrix products, and of the weights that replicas get"
     )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Keep only each layer's input for the backward pass, which computes the layer again: less memory, "
+        "more time, the same gradients",
+    )
     threads: int = Field(1, gt=0, description="Threads of torch")
     log_level: str = Field("info", description="debug, info, warning or error")
     log_json: bool = Field(True, description="Log JSON lines; false: short text")

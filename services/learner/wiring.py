@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from services.learner.app import build_router
 from services.learner.config import LearnerConfig, Resume
 from services.learner.metrics import LearnerMetrics
+from services.learner.model.memory import checkpoint_activations
 from services.learner.model.model_files import read_tokenizer, weights_fingerprint
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
@@ -302,6 +303,8 @@ def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_gro
     policy = Policy(directory, temperature, config.optimizer, process_group, config.context_length)
     if process_group.is_rank0 and config.objective.share_prefixes and policy.model.sharing_fault:
         log.warning("prefixes_not_shared", model=str(directory), reason=policy.model.sharing_fault)
+    if config.activation_checkpointing:
+        checkpoint_activations(policy.model.module)
     if checkpoint is not None:
         checkpoint.restore_optimizer(policy)
     reference, context_length = None, config.context_length

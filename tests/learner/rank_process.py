@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from services.learner.config import LearnerConfig
+from services.learner.model.memory import checkpoint_activations
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.process_group import ProcessGroup
 from services.learner.ranks import RankWorkers
@@ -54,6 +55,8 @@ def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) 
     torch.set_num_threads(1)
     group = ProcessGroup.join(config.device, config.precision)
     policy = Policy(checkpoint / "policy" if checkpoint else config.model, 1.0, config.optimizer, group)
+    if config.activation_checkpointing:
+        checkpoint_activations(policy.model.module)
     if checkpoint:
         policy.restore_optimizer(torch.load(checkpoint / "optimizer.pt", weights_only=True))
     reference = LanguageModel.load(config.model, 1.0, group, is_frozen=True)

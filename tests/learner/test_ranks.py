@@ -85,6 +85,18 @@ def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(launcher: La
 
 @pytest.mark.drill
 @pytest.mark.timeout(400)
+def test_two_processes_compute_layers_again_and_go_where_one_goes(configure: Configure, tmp_path: Path) -> None:
+    objective = {"kl_coef": 0.1, "micro_batch_tokens": 40}
+    found = []
+    for size, checkpointing in ((2, True), (1, False)):
+        (directory := tmp_path / str(size)).mkdir()
+        config = configure(objective=objective, device="cpu", activation_checkpointing=checkpointing)
+        found.append(Launcher(config, directory).run("run", size, 1))
+    assert_same(*found)
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(400)
 def test_two_processes_in_bfloat16_go_where_one_goes(configure: Configure, tmp_path: Path) -> None:
     launcher = Launcher(configure(precision="bfloat16", objective={"micro_batch_tokens": 40}, device="cpu"), tmp_path)
     two, alone = figures(launcher.run("two", 2, 1)), figures(launcher.run("alone", 1, 1))
