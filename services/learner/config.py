@@ -24,6 +24,8 @@ from shared.runtime.config import SHARED, OptionalUrl, Token
 from shared.tree.advantage import Credit, Method, Prior
 from shared.tree.ib_score import Estimation, IBSettings
 
+ALL_LINEAR = "all-linear"
+
 
 class Schedule(StrEnum):
     """The learning rate after the warm-up: constant, or falling to 0 at the end of the run."""
@@ -77,6 +79,15 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class AdapterInit(StrEnum):
+    """What A of an adapter BA begins with; B begins with 0, so that the first policy is the model."""
+
+    KAIMING = "kaiming"
+    """Uniform, as torch initializes a linear layer."""
+    GAUSSIAN = "gaussian"
+    """Normal, with standard deviation 1/rank."""
+
+
 class Resume(StrEnum):
     AUTO = "auto"
     """From the latest checkpoint, if there is one."""
@@ -84,6 +95,10 @@ class Resume(StrEnum):
     """From the start; a run directory with checkpoints is refused."""
     REQUIRE = "require"
     """From the latest checkpoint, which must be there."""
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str | Path) else value
 
 
 class _Table(BaseModel):
@@ -106,6 +121,19 @@ class OptimizerConfig(_Table):
         """Of the step after `step` others, when `share_done` of the run, in [0, 1], is done."""
         warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
         return self.lr * warmup * self.schedule.factor(min(1.0, share_done))
+
+
+class AdapterConfig(_Table):
+    """LoRA: each of these layers computes W x + (alpha/rank)·BA x, and only A and B are trained."""
+
+    rank: int = Field(16, gt=0, description="r, the columns of B and the rows of A")
+    alpha: int = Field(32, gt=0, description="BA counts times alpha/rank")
+    target_modules: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (ALL_LINEAR,),
+        min_length=1,
+        description="all-linear: every linear layer but the head; or names, such as [q_proj, v_proj]",
+    )
+    init: AdapterInit = Field(AdapterInit.KAIMING, description="What A begins with; B begins with 0")
 
 
 class ObjectiveConfig(_Table):
@@ -143,10 +171,6 @@ class EvaluationConfig(_Table):
     max_tokens: int | None = Field(None, gt=0, description="None: as in training")
     problems_per_replica: int = Field(8, gt=0, description="Problems in flight on one replica")
     deadline_seconds: float = Field(600.0, gt=0, description="Problems without an answer by then are left out")
-
-
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str | Path) else value
 
 
 def _fill_score(value: object, info: ValidationInfo) -> object:
@@ -217,6 +241,9 @@ class LearnerConfig(_Table):
     )
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="The loss of a step")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its learning rate")
+    lora: AdapterConfig | None = Field(
+        None, description="Train LoRA adapters of the model alone; without this table all weights are trained"
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="Held-out accuracy during the run")
 
     batch_size: int = Field(24, gt=0, description="Trees per step")

@@ -24,6 +24,7 @@ class Operation(StrEnum):
     STEP = "step"
     ENGINE_GAP = "engine_gap"
     WEIGHTS = "weights"
+    ADAPTERS = "adapters"
     OPTIMIZER = "optimizer"
     SHUTDOWN = "shutdown"
 
@@ -69,8 +70,16 @@ class RankWorkers:
         self.policy.write(directory, weights)
 
     def save(self, directory: Path) -> None:
-        """Writes the policy for a checkpoint, in the precision of training."""
-        self.policy.write(directory, self._weights())
+        """Writes the policy for a checkpoint, in the precision of training: where adapters are trained, only these."""
+        if self.policy.has_adapters:
+            self.save_adapters(directory)
+        else:
+            self.policy.write(directory, self._weights())
+
+    def save_adapters(self, directory: Path) -> None:
+        """Writes the adapters as peft reads them."""
+        self._broadcast(Operation.ADAPTERS)
+        self.policy.write_adapters(directory, self.policy.adapter_weights())
 
     def optimizer_state(self) -> dict[str, Any]:
         self._broadcast(Operation.OPTIMIZER)
@@ -91,6 +100,8 @@ class RankWorkers:
                     self._trainer.engine_gap(trees, command.version)
                 case Operation.WEIGHTS:
                     self.policy.weights()
+                case Operation.ADAPTERS:
+                    self.policy.adapter_weights()
                 case Operation.OPTIMIZER:
                     self.policy.optimizer_state()
 

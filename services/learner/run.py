@@ -288,6 +288,8 @@ class Run:
         await self._evaluate()
         await self._checkpoint()
         await self._in_torch_thread(self._parts.ranks.save_for_serving, self._config.run_dir / "policy")
+        if self._config.lora is not None:
+            await self._in_torch_thread(self._parts.ranks.save_adapters, self._config.run_dir / "adapter")
         try:
             await self._parts.streams.clear()
         except Unavailable as error:

@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from services.learner.app import build_router
 from services.learner.config import LearnerConfig, Resume
 from services.learner.metrics import LearnerMetrics
+from services.learner.model.adapters import Adapters, holds_adapters
 from services.learner.model.memory import checkpoint_activations
 from services.learner.model.model_files import read_tokenizer, weights_fingerprint
 from services.learner.model.policy import LanguageModel, Policy
@@ -300,7 +301,10 @@ def _template_note(model: Path, template: object) -> str:
 
 def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_group: ProcessGroup) -> RankWorkers:
     directory, temperature = checkpoint.policy if checkpoint else config.model, config.growth.temperature
-    policy = Policy(directory, temperature, config.optimizer, process_group, config.context_length)
+    adapters = _adapters(config, checkpoint)
+    if adapters is not None:
+        directory = config.model
+    policy = Policy(directory, temperature, config.optimizer, process_group, config.context_length, adapters)
     if process_group.is_rank0 and config.objective.share_prefixes and policy.model.sharing_fault:
         log.warning("prefixes_not_shared", model=str(directory), reason=policy.model.sharing_fault)
     if config.activation_checkpointing:
@@ -308,11 +312,27 @@ def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_gro
     if checkpoint is not None:
         checkpoint.restore_optimizer(policy)
     reference, context_length = None, config.context_length
-    if config.needs_reference:
+    if config.needs_reference and adapters is not None:
+        reference = policy.model.without_adapters()
+    elif config.needs_reference:
         reference = LanguageModel.load(
             config.model, temperature, process_group, is_frozen=True, context_length=context_length
         )
     return RankWorkers(process_group, policy, Trainer(policy, reference, config, process_group))
+
+
+def _adapters(config: LearnerConfig, checkpoint: Checkpoint | None) -> Adapters | None:
+    """The adapters to train, None where all weights are. InvalidInput where the checkpoint is of the other kind."""
+    if checkpoint is not None and holds_adapters(checkpoint.policy) != (config.lora is not None):
+        said = (
+            "holds adapters, and there is no table [learner.lora]: give that of the earlier run"
+            if config.lora is None
+            else "holds a whole policy, and [learner.lora] would train adapters: leave that table out"
+        )
+        raise InvalidInput(f"checkpoint {checkpoint.directory} {said}, or give another run_dir for a new run")
+    if config.lora is None:
+        return None
+    return Adapters(config.lora, config.model, config.seed, checkpoint.policy if checkpoint else None)
 
 
 def _read_problems(config: LearnerConfig, policy: Policy, began: float) -> tuple[ProblemSet, ProblemSet]:

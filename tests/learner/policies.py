@@ -1,6 +1,7 @@
 """Tiny random policies with a word-level tokenizer, as directories that transformers reads."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -29,22 +30,25 @@ _BLOCK = {
 }
 
 
-def config_of(architecture: str) -> PretrainedConfig:
+def config_of(architecture: str, **changes: Any) -> PretrainedConfig:
     """A small configuration of one architecture."""
+    block = _BLOCK | changes
     match architecture:
         case "qwen3":
-            return Qwen3Config(**_COMMON, **_BLOCK, head_dim=16, tie_word_embeddings=True)
+            return Qwen3Config(**_COMMON, **block, head_dim=16, tie_word_embeddings=True)
         case "llama":
-            return LlamaConfig(**_COMMON, **_BLOCK)
+            return LlamaConfig(**_COMMON, **block)
         case "gpt2":
             return GPT2Config(**_COMMON, n_embd=32, n_layer=2, n_head=2, n_positions=CONTEXT_LENGTH)
     raise ValueError(architecture)
 
 
-def write_policy(directory: Path, architecture: str = "qwen3", chat_template: str | None = None) -> Path:
+def write_policy(
+    directory: Path, architecture: str = "qwen3", chat_template: str | None = None, **changes: Any
+) -> Path:
     """Writes a random policy, always the same one."""
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config_of(architecture)).save_pretrained(directory)
+    AutoModelForCausalLM.from_config(config_of(architecture, **changes)).save_pretrained(directory)
     words = ["<pad>", "<eos>", "<unk>", *(f"w{number}" for number in range(VOCAB_SIZE - 3))]
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()

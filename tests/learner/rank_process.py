@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from services.learner.config import LearnerConfig
+from services.learner.model.adapters import Adapters
 from services.learner.model.memory import checkpoint_activations
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.process_group import ProcessGroup
@@ -54,12 +55,19 @@ def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) 
     """What one process does."""
     torch.set_num_threads(1)
     group = ProcessGroup.join(config.device, config.precision)
-    policy = Policy(checkpoint / "policy" if checkpoint else config.model, 1.0, config.optimizer, group)
+    saved, adapters = checkpoint / "policy" if checkpoint else None, None
+    if config.lora is not None:
+        adapters = Adapters(config.lora, config.model, saved=saved)
+    directory = config.model if adapters or saved is None else saved
+    policy = Policy(directory, 1.0, config.optimizer, group, adapters=adapters)
     if config.activation_checkpointing:
         checkpoint_activations(policy.model.module)
     if checkpoint:
         policy.restore_optimizer(torch.load(checkpoint / "optimizer.pt", weights_only=True))
-    reference = LanguageModel.load(config.model, 1.0, group, is_frozen=True)
+    if adapters:
+        reference = policy.model.without_adapters()
+    else:
+        reference = LanguageModel.load(config.model, 1.0, group, is_frozen=True)
     ranks = RankWorkers(group, policy, Trainer(policy, reference, config, group))
     if group.is_rank0:
         run_on_rank0(ranks, 1 if checkpoint else 0, steps, out)

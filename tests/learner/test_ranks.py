@@ -51,7 +51,7 @@ def launcher(configure: Configure, tmp_path: Path) -> Launcher:
 
 def assert_same(one: Path, other: Path) -> None:
     """Weights, moments and figures are equal, but for the order of sums."""
-    ours, theirs = load_file(one / "policy/model.safetensors"), load_file(other / "policy/model.safetensors")
+    ours, theirs = (load_file(out / "served/model.safetensors") for out in (one, other))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert torch.allclose(tensor, theirs[name], atol=2e-4), name
@@ -93,6 +93,16 @@ def test_two_processes_compute_layers_again_and_go_where_one_goes(configure: Con
         config = configure(objective=objective, device="cpu", activation_checkpointing=checkpointing)
         found.append(Launcher(config, directory).run("run", size, 1))
     assert_same(*found)
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(400)
+def test_two_processes_train_adapters_as_one_does(configure: Configure, tmp_path: Path) -> None:
+    objective = {"kl_coef": 0.1, "micro_batch_tokens": 40}
+    launcher = Launcher(configure(objective=objective, device="cpu", lora={"rank": 4}), tmp_path)
+    alone = launcher.run("alone", 1, 3)
+    assert_same(launcher.run("two", 2, 3), alone)
+    assert_same(launcher.run("resumed", 2, 3, alone / "first"), alone)
 
 
 @pytest.mark.drill

@@ -25,7 +25,8 @@ def read_module(directory: Path) -> PreTrainedModel:
     _refuse_quantized(directory)
     if (directory / "adapter_config.json").exists():  # transformers would leave the adapter out in silence
         raise InvalidInput(
-            f"policy {directory}: it holds an adapter; merge it into its model (merge_and_unload of peft) and save that"
+            f"policy {directory}: it holds an adapter; merge it into its model (merge_and_unload of peft) and save "
+            "that; to train new adapters, give the model itself and a table [learner.lora]"
         )
     try:
         module, report = AutoModelForCausalLM.from_pretrained(

@@ -3,9 +3,11 @@
 Shapes: R rows of S columns (`prefix_rows.py`), V tokens of the vocabulary.
 """
 
+import copy
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +26,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
+from services.learner.model.adapters import Adapters, has_adapters, is_adapter, merge, without_adapters, write_adapters
 from services.learner.model.fitness import agree, find_sharing_fault
 from services.learner.model.head import Head, entropies
 from services.learner.model.model_files import read_module, read_tokenizer
@@ -33,6 +36,7 @@ from shared.errors import InvalidInput
 from shared.weights import ContextBounds
 
 _UNSHARDED = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_UNSHARDED_TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class LanguageModel:
         self._process_group = process_group
         self._wanted_length = context_length
         self._toy_tree_fault = ""
+        self._leaves_adapters_out = False
         self._head = Head.of(module.config, temperature)
         self._forward: Callable[[dict[str, Any], Tensor, Tensor], tuple[Tensor, Tensor]] = self._by_head
 
@@ -70,6 +75,7 @@ class LanguageModel:
         *,
         is_frozen: bool = False,
         context_length: int | None = None,
+        adapters: Adapters | None = None,
     ) -> "LanguageModel":
         """InvalidInput where a weight does not come from the directory's files or is not finite, and where the model
         is unfit for training. `context_length`: as `LearnerConfig` has it."""
@@ -82,6 +88,8 @@ class LanguageModel:
             raise InvalidInput(
                 f"policy {directory}: {module.config.model_type} cannot be trained as it is: {error}"
             ) from error
+        if adapters is not None:
+            adapters.attach(module, process_group.dtype)
         process_group.distribute(module)
         if model._forward == model._by_head:  # a sharded module gathers its weights for the methods that it knows
             cast(Any, module).by_head = model._by_head
@@ -102,6 +110,12 @@ class LanguageModel:
         self._toy_tree_fault = find_sharing_fault(by_logits, *size)
         if not agree(by_head, by_logits, *size):
             self._forward = self._by_logits
+
+    def without_adapters(self) -> "LanguageModel":
+        """The model as it was before adapters were attached, frozen. It shares the memory of this one."""
+        base = copy.copy(self)
+        base._leaves_adapters_out = True
+        return base
 
     @property
     def context_length(self) -> int:
@@ -126,7 +140,8 @@ class LanguageModel:
 
     def statistics(self, rows: PrefixRows) -> TokenStatistics:
         """One forward pass, on the model's device. Padding ends a row, so that no real token attends to it."""
-        with self._process_group.autocast():
+        adapters = without_adapters(self.module) if self._leaves_adapters_out else nullcontext()
+        with self._process_group.autocast(), adapters:
             found = self._forward(*_model_inputs(rows))
         zeros = torch.zeros(rows.token_ids_RS.numel(), device=rows.token_ids_RS.device)
         return TokenStatistics(*(zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in found))
@@ -146,9 +161,10 @@ class LanguageModel:
 
 
 class Policy:
-    """A language model with AdamW. Matrices decay, vectors (norms, biases) do not.
+    """A language model with AdamW, which trains all weights, or adapters alone. Matrices decay, vectors (norms, biases)
+    do not.
 
-    With several ranks, `apply_gradients`, `weights` and `optimizer_state` are collective.
+    With several ranks, `apply_gradients`, `weights`, `adapter_weights` and `optimizer_state` are collective.
     """
 
     def __init__(
@@ -158,15 +174,19 @@ class Policy:
         config: OptimizerConfig,
         process_group: ProcessGroup = SINGLE_PROCESS,
         context_length: int | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
-        self.tokenizer = read_tokenizer(Path(directory))
-        self.model = LanguageModel.load(directory, temperature, process_group, context_length=context_length)
+        self.tokenizer = read_tokenizer(adapters.saved if adapters and adapters.saved else Path(directory))
+        self.model = LanguageModel.load(
+            directory, temperature, process_group, context_length=context_length, adapters=adapters
+        )
         self._max_grad_norm = config.max_grad_norm
-        self._parameters = list(self.model.module.parameters())
+        self._parameters = [one for one in self.model.module.parameters() if one.requires_grad]
         groups = [
             {"params": [p for p in self._parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
             {"params": [p for p in self._parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
+        groups = [group for group in groups if group["params"]]  # adapters have no vectors
         self._optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
     def apply_gradients(self, learning_rate: float) -> float | None:
@@ -187,11 +207,22 @@ class Policy:
         self._optimizer.zero_grad(set_to_none=True)
         return norm if is_finite else None
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether adapters alone are trained."""
+        return has_adapters(self.model.module)
+
     def weights(self) -> dict[str, Tensor]:
-        """All weights, unsharded and on the CPU, tied ones once; on rank 0 only."""
+        """All weights, adapters merged into them, unsharded and on the CPU, tied ones once; on rank 0 only."""
         tied = self.model.module.all_tied_weights_keys
         state = get_model_state_dict(self.model.module, options=_UNSHARDED)
-        return {name: cast(Tensor, tensor) for name, tensor in state.items() if name not in tied}
+        weights = {name: cast(Tensor, tensor) for name, tensor in state.items() if name not in tied}
+        return merge(weights, self.model.module) if self.has_adapters else weights
+
+    def adapter_weights(self) -> dict[str, Tensor]:
+        """What is trained where adapters alone are, unsharded and on the CPU; on rank 0 only."""
+        state = get_model_state_dict(self.model.module, options=_UNSHARDED_TRAINED)
+        return {name: cast(Tensor, tensor) for name, tensor in state.items() if is_adapter(name)}
 
     def write(self, directory: Path, weights: dict[str, Tensor]) -> None:
         """Writes configuration, tokenizer and `weights`, as transformers and a rollout replica read them."""
@@ -203,9 +234,18 @@ class Policy:
         _record_dtype(directory / "config.json", next(iter(weights.values())).dtype)
         _share_permissions(directory)
 
+    def write_adapters(self, directory: Path, weights: dict[str, Tensor]) -> None:
+        """Writes tokenizer and adapters, as peft reads them beside the model that the run began with."""
+        write_adapters(directory, self.model.module, weights)
+        self.tokenizer.save_pretrained(directory)
+        _share_permissions(directory)
+
     def save(self, directory: Path) -> None:
-        """Writes the policy in the precision of training. For one rank only."""
-        self.write(directory, self.weights())
+        """Writes what a checkpoint keeps of the policy, in the precision of training. For one rank only."""
+        if self.has_adapters:
+            self.write_adapters(directory, self.adapter_weights())
+        else:
+            self.write(directory, self.weights())
 
     def optimizer_state(self) -> dict[str, Any]:
         """AdamW's state for `restore_optimizer`, unsharded, by the names of the weights; on rank 0 only. Empty before
@@ -245,7 +285,7 @@ def _window_fault(config: PreTrainedConfig) -> str:
 def _share_permissions(directory: Path) -> None:
     """Gives every file the permissions that the umask leaves, as a file of this process's own making has them:
     safetensors writes for the owner alone, and another user could not read the policy."""
-    mode = (directory / "config.json").stat().st_mode & 0o777
+    mode = (directory / "tokenizer_config.json").stat().st_mode & 0o777
     for path in directory.iterdir():
         if path.is_file():
             path.chmod(mode)

@@ -60,6 +60,11 @@ class ProcessGroup:
         self._watch = RankWatch(self.rank, self.size)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of matrix products."""
+        return torch.bfloat16 if self.precision is Precision.BFLOAT16 else torch.float32
+
+    @property
     def is_rank0(self) -> bool:
         """Whether this process leads: rank 0 alone takes trees in, publishes and writes files."""
         return self.rank == 0
