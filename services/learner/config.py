@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from services.learner.objective_config import ObjectiveConfig
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
@@ -43,26 +44,6 @@ class Schedule(StrEnum):
                 return 0.5 * (1.0 + math.cos(math.pi * share_done))
             case Schedule.LINEAR:
                 return 1.0 - share_done
-
-
-class LossNormalization(StrEnum):
-    """What a token's loss is divided by (METHOD, Objective)."""
-
-    TRAJECTORY = "trajectory"
-    """Mean over the tokens of each trajectory, then over trajectories (GRPO)."""
-    TOKEN = "token"  # noqa: S105
-    """Mean over all tokens (DAPO)."""
-    CONSTANT = "constant"
-    """Sum over tokens, over trajectories times the token limit (Dr.GRPO)."""
-
-
-class OldPolicy(StrEnum):
-    """π_old of the ratio π_θ/π_old."""
-
-    RECOMPUTED = "recomputed"
-    """The learner's weights at the beginning of the step; min(π_old/μ, C) corrects for engine and staleness."""
-    ENGINE = "engine"
-    """The engine's log-probabilities: the clip bounds the effect of staleness, nothing is corrected."""
 
 
 class Device(StrEnum):
@@ -134,32 +115,6 @@ class AdapterConfig(_Table):
         description="all-linear: every linear layer but the head; or names, such as [q_proj, v_proj]",
     )
     init: AdapterInit = Field(AdapterInit.KAIMING, description="What A begins with; B begins with 0")
-
-
-class ObjectiveConfig(_Table):
-    """The loss of one step (METHOD, Objective)."""
-
-    clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio π_θ/π_old is clipped below at 1 − this")
-    clip_high: float = Field(0.2, gt=0, description="The ratio is clipped above at 1 + this")
-    dual_clip: float | None = Field(
-        None, gt=1, description="Where the advantage is negative, the ratio counts up to this; None: without bound"
-    )
-    kl_coef: float = Field(0.001, ge=0, description="Weight of the KL (k3) to the first model; 0: off")
-    old_policy: OldPolicy = Field(
-        OldPolicy.RECOMPUTED, description="π_old: the learner's weights, or the engine's log-probabilities"
-    )
-    tis_cap: float = Field(2.0, gt=0, description="C of min(π_old/μ, C); counts with old_policy=recomputed")
-    loss_normalization: LossNormalization = Field(
-        LossNormalization.TRAJECTORY, description="What a token's loss is divided by"
-    )
-    epochs: int = Field(1, gt=0, description="Passes over the trees of a step")
-    minibatches: int = Field(1, gt=0, description="Optimizer steps per pass")
-    share_prefixes: bool = Field(True, description="Compute a prefix that trajectories share once; changes no result")
-    micro_batch_tokens: int = Field(
-        2048,
-        gt=0,
-        description="Tokens of one forward pass, padding included: bounds memory; on a CPU, best what its caches hold",
-    )
 
 
 class EvaluationConfig(_Table):

@@ -205,10 +205,25 @@ class UpdateFigures(Message):
         "entropy", "nats/token", ".3f", "Mean entropy of the policy where it was sampled", _GRAPHS | _STEP
     )
     kl: float | None = _figure(
-        "KL", "nats/token", ".4f", "Mean k3 divergence from the model that the run began with", _GRAPHS | Shown.VIEW
+        "KL",
+        "nats/token",
+        ".4f",
+        "Mean estimate of the divergence from the model that the run began with",
+        _GRAPHS | Shown.VIEW,
     )
     clip_share: float | None = _figure(
-        "clipped tokens", "share", ".1%", "Share of tokens that the clip left without a gradient", _GRAPHS
+        "clipped tokens",
+        "share",
+        ".1%",
+        "Share of tokens that the clip left without a gradient; with cispo, whose weight it bounded",
+        _GRAPHS,
+    )
+    masked_share: float | None = _figure(
+        "masked tokens",
+        "share",
+        ".1%",
+        "Share of tokens left out because engine and learner disagree: objective.mask_level",
+        Shown.GAUGE,
     )
     ratio_max: float | None = _figure(
         "largest ratio", "", ".3f", "Largest π_θ/π_old of a token; 1 where a step is one update", Shown.GAUGE

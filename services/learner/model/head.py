@@ -84,7 +84,7 @@ class _ChunkedHead(torch.autograd.Function):
         head: Head,
         num_places: int,
     ) -> tuple[Tensor, Tensor]:
-        logprobs_N, entropies_N, log_normalizers_N = torch.empty(3, len(hidden_ND), device=hidden_ND.device)
+        logprobs_N, entropies_N, log_normalizers_N = hidden_ND.new_empty(3, len(hidden_ND), dtype=_wide(weight_VD))
         space = _space(hidden_ND, weight_VD, num_places)
         for start in range(0, len(hidden_ND), num_places):
             part = slice(start, start + num_places)
@@ -139,9 +139,14 @@ def _autocast_dtype(device: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if is_enabled else None
 
 
+def _wide(weight_VD: Tensor) -> torch.dtype:
+    """What is summed in: float32, or double where the weights are."""
+    return torch.promote_types(weight_VD.dtype, torch.float32)
+
+
 def _space(hidden_ND: Tensor, weight_VD: Tensor, num_places: int) -> Tensor:
     """Memory for the logits of a chunk and for what is made of them [2, C, V]."""
-    return torch.empty(2, min(num_places, len(hidden_ND)), len(weight_VD), device=hidden_ND.device)
+    return hidden_ND.new_empty(2, min(num_places, len(hidden_ND)), len(weight_VD), dtype=_wide(weight_VD))
 
 
 def _row_products(left_CV: Tensor, right_CV: Tensor) -> Tensor:

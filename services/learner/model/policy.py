@@ -143,7 +143,7 @@ class LanguageModel:
         adapters = without_adapters(self.module) if self._leaves_adapters_out else nullcontext()
         with self._process_group.autocast(), adapters:
             found = self._forward(*_model_inputs(rows))
-        zeros = torch.zeros(rows.token_ids_RS.numel(), device=rows.token_ids_RS.device)
+        zeros = found[0].new_zeros(rows.token_ids_RS.numel())
         return TokenStatistics(*(zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in found))
 
     def _by_head(self, inputs: dict[str, Any], before_N: Tensor, token_ids_N: Tensor) -> tuple[Tensor, Tensor]:

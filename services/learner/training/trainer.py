@@ -3,7 +3,6 @@
 Shapes: B trajectories, T tokens of the longest answer.
 """
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,17 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.learner.config import LearnerConfig, OldPolicy
+from services.learner.config import LearnerConfig
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
-from services.learner.training.loss import (
-    Clip,
-    clipped_surrogate,
-    importance_weights,
-    is_clipped,
-    k3_divergence,
-    ratios,
-)
+from services.learner.training.objective import Objective
 from services.learner.training.packing import MicroBatch, pack, unpad
 from services.learner.training.trajectories import (
     BuiltTree,
@@ -60,10 +52,9 @@ class Trainer:
         self._process_group = process_group
         self._reference = reference
         self._credit = config.advantage
-        self._objective = objective = config.objective
-        self._clip = Clip(objective.clip_low, objective.clip_high, objective.dual_clip or math.inf)
+        self._objective = Objective(config.objective)
+        self._settings = config.objective
         self._max_answer_tokens = config.growth.max_tokens
-        self._updates_per_step = objective.epochs * objective.minibatches
 
     def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
         """Trains on trees with a signal, under the weights called `version`."""
@@ -72,7 +63,7 @@ class Trainer:
         if self._reference is not None:
             groups = self._add_logprobs(groups, self._reference, "reference_logprobs")
         groups = [self._assign_credit(tree, group, sums) for tree, group in zip(trees, groups, strict=True)]
-        if self._updates_per_step > 1:  # π_old is the policy before the first update
+        if self._settings.updates_per_step > 1:  # π_old is the policy before the first update
             groups = self._add_logprobs(groups, self._policy.model, "old_logprobs")
         norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
         return Update.of(sums, self._process_group, norms, lr)
@@ -101,16 +92,16 @@ class Trainer:
     def _split(self, groups: list[Group], rng: random.Random) -> Iterator[list[Trajectory]]:
         """The trajectories of each optimizer step: every epoch shuffles the trees into `minibatches` of equal size
         (±1)."""
-        num_parts = self._objective.minibatches
-        for _ in range(self._objective.epochs):
-            order = rng.sample(groups, len(groups)) if self._updates_per_step > 1 else groups
+        num_parts = self._settings.minibatches
+        for _ in range(self._settings.epochs):
+            order = rng.sample(groups, len(groups)) if self._settings.updates_per_step > 1 else groups
             for part in range(num_parts):
                 if minibatch := [one for group in order[part::num_parts] for one in group]:
                     yield minibatch
 
     def _update(self, minibatch: Sequence[Trajectory], lr: float, sums: StepSums) -> float | None:
         """One optimizer step: the gradient's norm, None where it was not finite and nothing changed."""
-        minibatch = normalize_weights(minibatch, self._objective.loss_normalization, self._max_answer_tokens)
+        minibatch = normalize_weights(minibatch, self._settings.loss_normalization, self._max_answer_tokens)
         for micro_batch, counts in self._micro_batches(minibatch):
             loss = self._loss(micro_batch, sums if counts else StepSums(self._process_group.device))
             # ranks' gradients are averaged, but have to be summed; a filler's is 0
@@ -118,37 +109,30 @@ class Trainer:
         return self._policy.apply_gradients(lr)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
-        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·k3) over the answers' tokens."""
+        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL) over the answers' tokens."""
         statistics = self._policy.model.statistics(batch.rows)
         logprobs_BT = batch.of_answers(statistics.logprobs_RS)
+        tokens = self._objective.of_tokens(logprobs_BT, batch)
+        loss = (batch.weights_BT * tokens.loss_BT).sum()
         present_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
-        if self._objective.old_policy is OldPolicy.ENGINE:
-            old_BT, correction_BT = batch.engine_logprobs_BT, torch.ones_like(logprobs_BT)
-        else:
-            old_BT = present_BT
-            correction_BT = importance_weights(present_BT, batch.engine_logprobs_BT, self._objective.tis_cap)
-        ratios_BT = ratios(logprobs_BT, old_BT)
-        loss_BT = correction_BT * clipped_surrogate(ratios_BT, batch.advantages_BT, self._clip)
-        if batch.reference_logprobs_BT is not None:
-            kl_BT = k3_divergence(logprobs_BT, batch.reference_logprobs_BT)
-            loss_BT = loss_BT + self._objective.kl_coef * kl_BT
-            sums.add(kl=kl_BT.detach())
-        loss = (batch.weights_BT * loss_BT).sum()
-        sums.add_ratios(ratios_BT.detach().where(batch.is_answer_BT, 0.0))
+        sums.add_ratios(tokens.ratios_BT)
         sums.add(
             tokens=batch.is_answer_BT,
             loss=loss.detach(),
-            entropy=batch.of_answers(statistics.entropies_RS),
-            clipped=is_clipped(ratios_BT.detach(), batch.advantages_BT, self._clip),
+            entropy=batch.of_answers(statistics.entropies_RS.detach()),
+            clipped=tokens.is_clipped_BT,
+            masked=tokens.is_masked_BT,
             gap=(present_BT - batch.engine_logprobs_BT).abs().where(batch.is_current_BT, 0.0),
             current_tokens=batch.is_current_BT,
         )
+        if tokens.kl_BT is not None:
+            sums.add(kl=tokens.kl_BT)
         return loss
 
     def _micro_batches(self, trajectories: Sequence[Trajectory]) -> Iterator[tuple[MicroBatch, bool]]:
         """This rank's micro-batches; `counts` is False for fillers that only keep the ranks' collectives aligned."""
-        share = self._objective.share_prefixes and not self._policy.model.sharing_fault
-        packed = pack(trajectories, self._objective.micro_batch_tokens, share_prefixes=share)
+        share = self._settings.share_prefixes and not self._policy.model.sharing_fault
+        packed = pack(trajectories, self._settings.micro_batch_tokens, share_prefixes=share)
         for rows, counts in self._process_group.shard(packed):
             yield MicroBatch.collate(rows, trajectories).to(self._process_group.device), counts
 

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from services.learner.config import LossNormalization
 from services.learner.model.prefix_rows import Ints
+from services.learner.objective_config import LossNormalization
 from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Advantages, Credit, node_weights, path_advantages
 from shared.tree.draw import WeightVersion

@@ -13,7 +13,7 @@ from shared.tree.advantage import Advantages
 from shared.tree.diagnostics import Mean
 
 _CPU = torch.device("cpu")
-_SUMMED = ("tokens", "loss", "entropy", "kl", "clipped", "gap", "current_tokens")
+_SUMMED = ("tokens", "loss", "entropy", "kl", "clipped", "masked", "gap", "current_tokens")
 
 
 class StepSums:
@@ -70,6 +70,7 @@ class Update(UpdateFigures):
             entropy=_mean(total["entropy"], total["tokens"]),
             kl=_mean(total["kl"], total["tokens"]),
             clip_share=_mean(total["clipped"], total["tokens"]),
+            masked_share=_mean(total["masked"], total["tokens"]),
             ratio_max=_mean(largest_ratio, bool(total["tokens"])),
             engine_gap=_mean(total["gap"], total["current_tokens"]),
             advantage_global=_mean(sums.advantage_global.total, sums.advantage_global.count),

@@ -1,6 +1,8 @@
 """The loss against its definitions, one token at a time."""
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -8,22 +10,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.learner.model.head import entropies
+from services.learner.objective_config import KLEstimator
 from services.learner.training.loss import (
     Clip,
     clipped_surrogate,
     importance_weights,
     is_clipped,
-    k3_divergence,
+    kl_estimate,
     ratios,
 )
 
 logprobs = st.floats(-12, 0)
 advantages = st.floats(-5, 5)
+Estimate: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 CLIP = Clip(low=0.2, high=0.28)
 
 
 def one(value: float) -> torch.Tensor:
     return torch.tensor([[value]], dtype=torch.float64)
+
+
+def k3(policy: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    return kl_estimate(policy, reference, KLEstimator.K3, 10.0)
 
 
 @given(logprobs, logprobs, advantages)
@@ -50,7 +58,7 @@ def test_a_token_pulls_with_its_ratio_times_advantage_unless_it_is_clipped(
 @given(logprobs, logprobs)
 def test_k3_is_never_negative_and_zero_only_at_equality(new: float, reference: float) -> None:
     d = reference - new
-    divergence = k3_divergence(one(new), one(reference)).item()
+    divergence = k3(one(new), one(reference)).item()
     assert divergence == pytest.approx(min(math.exp(d) - d - 1, 10.0), abs=1e-9, rel=1e-9)
     assert divergence >= 0.0
     assert (divergence == 0.0) == (d == 0.0) or abs(d) < 1e-7
@@ -59,7 +67,7 @@ def test_k3_is_never_negative_and_zero_only_at_equality(new: float, reference: f
 @pytest.mark.parametrize("d", [7.6, 1e3, math.inf])
 def test_one_token_cannot_outweigh_a_step(d: float) -> None:
     theta = one(-d).requires_grad_()
-    divergence = k3_divergence(theta, one(0.0))
+    divergence = k3(theta, one(0.0))
     divergence.sum().backward()
     assert divergence.item() == 10.0
     assert theta.grad is not None
@@ -82,20 +90,44 @@ def test_the_dual_clip_bounds_what_a_negative_advantage_costs(new: float, old: f
     assert is_clipped(ratios(one(new), one(old)), one(advantage), dual).item() == (held or is_beyond)
 
 
-def test_k3_is_an_unbiased_estimate_of_the_divergence() -> None:
+@pytest.mark.parametrize("estimate_kl", [k3, lambda *logprobs: kl_estimate(*logprobs, KLEstimator.K1, None)])
+def test_k1_and_k3_are_unbiased_estimates_of_the_divergence(estimate_kl: Estimate) -> None:
     torch.manual_seed(1)  # no ratio here is so large that the estimate's bound acts
     policy, reference = (torch.log_softmax(torch.randn(7, dtype=torch.float64), 0) for _ in range(2))
-    expectation = (policy.exp() * k3_divergence(policy, reference)).sum()
+    expectation = (policy.exp() * estimate_kl(policy, reference)).sum()
     assert expectation.item() == pytest.approx((policy.exp() * (policy - reference)).sum().item())
+
+
+@pytest.mark.parametrize(("estimator", "is_weighted"), [("k1", True), ("k2", False), ("k3", True)])
+def test_on_policy_the_gradient_is_that_of_the_divergence(estimator: str, is_weighted: bool) -> None:
+    """Of k2 as it is; of k1 and k3 once weighed with the ratio (`unbiased_kl`), whose value is 1."""
+    torch.manual_seed(2)
+    logits = torch.randn(7, dtype=torch.float64, requires_grad=True)
+    reference = torch.log_softmax(torch.randn(7, dtype=torch.float64), 0)
+    policy = torch.log_softmax(logits, 0)
+    (exact,) = torch.autograd.grad((policy.exp() * (policy - reference)).sum(), logits, retain_graph=True)
+    estimates = kl_estimate(policy, reference, KLEstimator(estimator), None)
+    if is_weighted:
+        estimates = estimates * ratios(policy, policy.detach())
+    (estimated,) = torch.autograd.grad((policy.detach().exp() * estimates).sum(), logits)
+    assert torch.allclose(exact, estimated)
+
+
+def test_k1_without_that_weight_pulls_nowhere() -> None:
+    logits = torch.randn(7, dtype=torch.float64, requires_grad=True)
+    policy = torch.log_softmax(logits, 0)
+    estimates = kl_estimate(policy, torch.full((7,), -math.log(7.0), dtype=torch.float64), KLEstimator.K1, None)
+    (gradient,) = torch.autograd.grad((policy.detach().exp() * estimates).sum(), logits)
+    assert torch.allclose(gradient, torch.zeros(7, dtype=torch.float64))
 
 
 @given(logprobs, logprobs, st.floats(0.5, 8))
 def test_importance_weights_are_truncated(old: float, engine: float, cap: float) -> None:
-    assert importance_weights(one(old), one(engine), cap).item() == pytest.approx(min(math.exp(old - engine), cap))
+    assert importance_weights(one(old - engine), cap).item() == pytest.approx(min(math.exp(old - engine), cap))
 
 
 def test_an_engine_that_called_its_own_token_impossible_weighs_the_cap() -> None:
-    assert importance_weights(one(-1.0), one(-math.inf), 2.0).item() == 2.0
+    assert importance_weights(one(-1.0) - one(-math.inf), 2.0).item() == 2.0
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=8))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.learner.config import LossNormalization
+from services.learner.objective_config import LossNormalization
 from services.learner.training.trajectories import assign_credit, extract_trajectories, normalize_weights
 from shared.tree.advantage import Advantages, Credit, NodeWeight, advantages, node_weights
 from shared.tree.draw import trajectory
