@@ -98,14 +98,19 @@ def test_k1_and_k3_are_unbiased_estimates_of_the_divergence(estimate_kl: Estimat
     assert expectation.item() == pytest.approx((policy.exp() * (policy - reference)).sum().item())
 
 
-@pytest.mark.parametrize(("estimator", "is_weighted"), [("k1", True), ("k2", False), ("k3", True)])
-def test_on_policy_the_gradient_is_that_of_the_divergence(estimator: str, is_weighted: bool) -> None:
-    """Of k2 as it is; of k1 and k3 once weighed with the ratio (`unbiased_kl`), whose value is 1."""
+@pytest.mark.parametrize(
+    ("estimator", "is_weighted", "is_reversed"),
+    [("k1", True, False), ("k2", False, False), ("k3", True, False), ("k3", False, True)],
+)
+def test_on_policy_the_gradient_is_that_of_a_divergence(estimator: str, is_weighted: bool, is_reversed: bool) -> None:
+    """Of k2 as it is; of k1 and k3 once weighed with the ratio (`unbiased_kl`), whose value is 1. Without that weight
+    k3 pulls as KL(π_ref ‖ π_θ) does."""
     torch.manual_seed(2)
     logits = torch.randn(7, dtype=torch.float64, requires_grad=True)
     reference = torch.log_softmax(torch.randn(7, dtype=torch.float64), 0)
     policy = torch.log_softmax(logits, 0)
-    (exact,) = torch.autograd.grad((policy.exp() * (policy - reference)).sum(), logits, retain_graph=True)
+    p, q = (reference, policy) if is_reversed else (policy, reference)
+    (exact,) = torch.autograd.grad((p.exp() * (p - q)).sum(), logits, retain_graph=True)
     estimates = kl_estimate(policy, reference, KLEstimator(estimator), None)
     if is_weighted:
         estimates = estimates * ratios(policy, policy.detach())
