@@ -114,6 +114,10 @@ class ObjectiveConfig(BaseModel):
     unbiased_kl: bool = Field(
         False, description="Multiply the KL's estimate by π_θ/π_old, which makes its gradient unbiased"
     )
+    entropy_coef: float = Field(0.0, ge=0, description="Weight of the policy's entropy, which it rewards; 0: off")
+    entropy_advantage_coef: float = Field(
+        0.0, ge=0, description="Weight of entropy times advantage (IBRO, IIB-LPO); 0: off"
+    )
     old_policy: OldPolicy = Field(
         OldPolicy.RECOMPUTED, description="π_old: the learner's weights, or the engine's log-probabilities"
     )

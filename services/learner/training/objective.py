@@ -21,6 +21,7 @@ from services.learner.training.loss import (
     Clip,
     cispo_surrogate,
     clipped_surrogate,
+    entropy_loss,
     importance_weights,
     is_bounded,
     is_clipped,
@@ -56,8 +57,11 @@ class Objective:
         self._config = config
         self._clip = Clip(config.clip_low, config.clip_high, config.dual_clip or math.inf)
 
-    def of_tokens(self, logprobs_BT: Tensor, batch: MicroBatch) -> TokenLosses:
-        """weight·surrogate(ρ, A) + kl_coef·KL of every token; ρ = π_θ/π_old, the weight corrects from μ to π_old."""
+    def of_tokens(self, logprobs_BT: Tensor, entropies_BT: Tensor, batch: MicroBatch) -> TokenLosses:
+        """weight·surrogate(ρ, A) + kl_coef·KL − (entropy_coef + entropy_advantage_coef·A)·H of every token.
+
+        ρ = π_θ/π_old; the weight corrects from μ, which sampled, to π_old.
+        """
         config = self._config
         old_BT = self._old_logprobs(logprobs_BT, batch)
         ratios_BT = self._ratios(logprobs_BT, old_BT, batch.is_answer_BT)
@@ -67,6 +71,10 @@ class Objective:
         if batch.reference_logprobs_BT is not None:
             kl_BT = kl_estimate(logprobs_BT, batch.reference_logprobs_BT, config.kl_estimator, config.kl_max)
             loss_BT = loss_BT + config.kl_coef * (kl_BT * ratios_BT if config.unbiased_kl else kl_BT)
+        if config.entropy_coef or config.entropy_advantage_coef:
+            loss_BT = loss_BT + entropy_loss(
+                entropies_BT, batch.advantages_BT, config.entropy_coef, config.entropy_advantage_coef
+            )
         found_clipped = is_bounded if config.surrogate is Surrogate.CISPO else is_clipped
         ratios_BT = ratios_BT.detach()
         return TokenLosses(
