@@ -15,6 +15,7 @@ from services.learner.objective_config import (
     ObjectiveConfig,
     OldPolicy,
     RatioLevel,
+    SamplingPolicy,
     Surrogate,
 )
 from services.learner.training.loss import (
@@ -107,7 +108,8 @@ class Objective:
 
     def _mismatch(self, old_BT: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """The factor of each token's surrogate, min(π_old/μ, C), 0 where masked; and which tokens are masked."""
-        log_weights_BT = old_BT - batch.engine_logprobs_BT
+        is_cut = self._config.mu is SamplingPolicy.SAMPLING
+        log_weights_BT = old_BT - (batch.sampling_logprobs_BT if is_cut else batch.engine_logprobs_BT)
         weights_BT, kept_BT = torch.ones_like(old_BT), torch.ones_like(batch.is_answer_BT)
         match self._config.tis_level:
             case ImportanceLevel.TOKEN:

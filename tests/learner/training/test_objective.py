@@ -17,6 +17,7 @@ from services.learner.objective_config import (
     ObjectiveConfig,
     OldPolicy,
     RatioLevel,
+    SamplingPolicy,
     Surrogate,
 )
 from services.learner.training.objective import Objective
@@ -37,6 +38,7 @@ def micro_batch(seed: int) -> MicroBatch:
     trajectories = [
         replace(
             one,
+            sampling_logprobs=one.engine_logprobs + abs(noise(0 * one.engine_logprobs, 0.3)),
             old_logprobs=noise(one.engine_logprobs, 0.4),
             reference_logprobs=noise(one.engine_logprobs, 0.5),
         )
@@ -44,7 +46,9 @@ def micro_batch(seed: int) -> MicroBatch:
     ]
     (rows,) = pack(trajectories, 10_000, share_prefixes=True)
     batch = MicroBatch.collate(rows, trajectories)
-    doubles = {name: getattr(batch, f"{name}_BT").double() for name in ("advantages", "engine_logprobs")}
+    doubles = {
+        name: getattr(batch, f"{name}_BT").double() for name in ("advantages", "engine_logprobs", "sampling_logprobs")
+    }
     doubles |= {name: getattr(batch, f"{name}_BT").double() for name in ("old_logprobs", "reference_logprobs")}
     return replace(batch, **{f"{name}_BT": value for name, value in doubles.items()})
 
@@ -75,17 +79,19 @@ def slow_losses(
     advantages: Sequence[float],
     start: Sequence[float],
     entropies: Sequence[float],
+    sampling: Sequence[float],
 ) -> list[float]:
     """The loss of each token of one trajectory. `start` is `new` where no gradient flows: derivatives are taken in
     `new` alone."""
     if config.old_policy is OldPolicy.ENGINE:
         old = engine
+    mu = sampling if config.mu is SamplingPolicy.SAMPLING else engine
     length = len(new)
     mean = sum(new[t] - old[t] for t in range(length)) / length
     mean_at_start = sum(start[t] - old[t] for t in range(length)) / length
-    mismatch = [math.exp(old[t] - engine[t]) for t in range(length)]
-    product = math.exp(sum(old[t] - engine[t] for t in range(length)))
-    geometric = math.exp(sum(old[t] - engine[t] for t in range(length)) / length)
+    mismatch = [math.exp(old[t] - mu[t]) for t in range(length)]
+    product = math.exp(sum(old[t] - mu[t] for t in range(length)))
+    geometric = math.exp(sum(old[t] - mu[t] for t in range(length)) / length)
     losses = []
     for t in range(length):
         if config.ratio is RatioLevel.TOKEN:
@@ -143,14 +149,19 @@ def slow_loss_and_gradient(
         start = logprobs_BT[row, :length].tolist()
         weights = batch.weights_BT[row, :length].tolist()
         entropies = entropies_BT[row, :length].tolist()
-        losses.append(slow_losses(config, start, *given, start, entropies))
+        sampling = batch.sampling_logprobs_BT[row, :length].tolist()
+        losses.append(slow_losses(config, start, *given, start, entropies, sampling))
         gradient = []
         for t in range(length):
             ends = []
             for sign in (1, -1):
                 moved = [*start]
                 moved[t] += sign * STEP
-                ends.append(sum(map(lambda w, x: w * x, weights, slow_losses(config, moved, *given, start, entropies))))
+                ends.append(
+                    sum(
+                        map(lambda w, x: w * x, weights, slow_losses(config, moved, *given, start, entropies, sampling))
+                    )
+                )
             gradient.append((ends[0] - ends[1]) / (2 * STEP))
         gradients.append(gradient)
     return losses, gradients
@@ -180,6 +191,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no TIS": {"tis_level": "off"},
     "TIS of 1": {"tis_cap": 1.0},
     "TIS of sequences": {"tis_level": "sequence", "tis_cap": 1.5},
+    "whole softmax": {"mu": "softmax"},
+    "engine, whole softmax": {"mu": "softmax", "old_policy": "engine"},
     "IcePop": {"mask_level": "token"},
     "narrow mask": {"mask_level": "token", "mask_bounds": (0.8, 1.25), "tis_level": "off"},
     "sequence mask": {"mask_level": "sequence", "tis_level": "sequence", "tis_cap": 2.0},
@@ -249,7 +262,7 @@ def test_figures_count_what_clip_and_masks_did() -> None:
     batch = micro_batch(5)
     logprobs_BT, entropies_BT = policy_logprobs(batch, 6), policy_entropies(batch, 6)
     assert batch.old_logprobs_BT is not None
-    mismatch_BT = (batch.old_logprobs_BT - batch.engine_logprobs_BT).exp()
+    mismatch_BT = (batch.old_logprobs_BT - batch.sampling_logprobs_BT).exp()
     is_outside_BT = ((mismatch_BT < 0.5) | (mismatch_BT > 2.0)) & batch.is_answer_BT
     masked = Objective(ObjectiveConfig(mask_level=MaskLevel.TOKEN)).of_tokens(logprobs_BT, entropies_BT, batch)
     assert is_outside_BT.any()
