@@ -37,6 +37,8 @@ class Phase(StrEnum):
     INTAKE = "intake"
     UPDATE = "update"
     PUBLISH = "publish"
+    CHECKPOINT = "checkpoint"
+    """After the step before."""
 
 
 class PushResult(StrEnum):

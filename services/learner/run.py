@@ -81,6 +81,8 @@ class Run:
         self._stop = asyncio.Event()
         self._watch = StepWatch(config.max_idle_steps)
         self._is_resumable = True
+        self._checkpoint_seconds = 0.0
+        """Of checkpoints since the last step."""
         self._lost_lease: Conflict | None = None
 
     def stop(self) -> None:
@@ -184,7 +186,9 @@ class Run:
             Phase.INTAKE: collected - started,
             Phase.UPDATE: learned - collected,
             Phase.PUBLISH: published - learned,
+            Phase.CHECKPOINT: self._checkpoint_seconds,
         }
+        self._checkpoint_seconds = 0.0
         sampling = sampling_figures(figures, usage, published - started)
         trees = [(arrival.tree, arrival.staleness) for arrival in arrivals]
         self._record_step(step_figures(progress.step, sampling, update, trees, seconds), update)
@@ -276,7 +280,9 @@ class Run:
         started, settled = time.monotonic(), self._parts.intake.settled
         state = LearnerState(progress=self._progress.saved, ledger=SavedLedger.of(self._parts.ledger))
         await self._in_torch_thread(self._parts.checkpoints.save, self._parts.ranks, state)
-        self._parts.metrics.checkpoint_seconds.observe(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self._checkpoint_seconds += seconds
+        self._parts.metrics.checkpoint_seconds.observe(seconds)
         try:
             await self._parts.intake.acknowledge(settled)
         except Unavailable as error:

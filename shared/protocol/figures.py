@@ -126,7 +126,10 @@ _STEP = Shown.VIEW | Shown.LINE
 _RUN = _STEP | Shown.OUTCOME
 _LENGTHS = "Answer length"
 _ANSWERS = _PANEL | Shown.PLOT
+_UNIFORM = (_GRAPHS, "Trees without a signal")
 _TIME = (Shown.PLOT, "Time of a step")
+_SPEED = Shown.GAUGE | Shown.THROUGHPUT | Shown.PLOT
+_UPDATE_TIME = (_SPEED, "Time of an update")
 
 
 class SamplingFigures(Message):
@@ -140,6 +143,12 @@ class SamplingFigures(Message):
     )
     eff_rate: float | None = _figure(
         "Eff-Rate", "share", ".3f", "Share of trees with unequal rewards: only these teach", _GRAPHS | _RUN | Shown.CARD
+    )
+    all_right_share: float | None = _figure(
+        "all answers right", "share", ".3f", "Share of trees whose answers all have the full reward", *_UNIFORM
+    )
+    all_wrong_share: float | None = _figure(
+        "all answers wrong", "share", ".3f", "Share of trees whose answers all have reward 0", *_UNIFORM
     )
     ib_score: float | None = _figure(
         "IB-Score", "", "+.3f", "Mean IB-Score over nodes with two draws or more", _GRAPHS | _RUN
@@ -245,6 +254,52 @@ class UpdateFigures(Message):
         "longer samples what the learner trains",
         _PANEL,
     )
+    tis_weight: float | None = _figure(
+        "mean correction",
+        "",
+        ".3f",
+        "Mean factor min(π_old/μ, C) of a token's loss, which corrects for engine and staleness; 0 where masked",
+        Shown.GAUGE,
+    )
+    tis_capped_share: float | None = _figure(
+        "capped corrections", "share", ".1%", "Share of tokens whose factor is the cap C", _PANEL
+    )
+    trained_tokens: int = _figure(
+        "tokens trained on",
+        "",
+        ",",
+        "Tokens of answers in the loss, once per trajectory and pass",
+        Shown.COUNTER,
+        default=0,
+    )
+    peak_memory_gib: float | None = _figure(
+        "peak memory",
+        "GiB",
+        ",.2f",
+        "Most memory during the update on any rank: of tensors on a CUDA device, else of the process",
+        _SPEED,
+    )
+    credit_seconds: float = _figure(
+        "credit", "s", ".3f", "Trajectories and advantages from trees", *_UPDATE_TIME, default=0.0, style=Style.STACK
+    )
+    pack_seconds: float = _figure(
+        "pack", "s", ".3f", "Micro-batches from trajectories", *_UPDATE_TIME, default=0.0, style=Style.STACK
+    )
+    forward_seconds: float = _figure(
+        "forward",
+        "s",
+        ".3f",
+        "Forward passes, those of reference and old policy among them",
+        *_UPDATE_TIME,
+        default=0.0,
+        style=Style.STACK,
+    )
+    backward_seconds: float = _figure(
+        "backward", "s", ".3f", "Backward passes", *_UPDATE_TIME, default=0.0, style=Style.STACK
+    )
+    optimizer_seconds: float = _figure(
+        "optimizer", "s", ".3f", "Clipping gradients, AdamW", *_UPDATE_TIME, default=0.0, style=Style.STACK
+    )
 
 
 class StepFigures(UpdateFigures, SamplingFigures):
@@ -269,6 +324,18 @@ class StepFigures(UpdateFigures, SamplingFigures):
     )
     publish_seconds: float = _figure(
         "publish", "s", ".2f", "Time spent bringing weights to replicas", *_TIME, default=0.0, style=Style.STACK
+    )
+    checkpoint_seconds: float = _figure(
+        "checkpoint",
+        "s",
+        ".2f",
+        "Time spent on a checkpoint since the step before",
+        *_TIME,
+        default=0.0,
+        style=Style.STACK,
+    )
+    trained_tokens_per_second: float | None = _figure(
+        "training", "tokens/s", ",.0f", "Tokens trained on per second of the update", _SPEED
     )
 
 

@@ -48,6 +48,10 @@ class TreeFigures:
     root_values: Mean = Mean()
     mixed: Mean = Mean()
     """Eff-Rate: the share of trees whose rewards differ."""
+    all_right: Mean = Mean()
+    """The share of trees whose rewards are all full."""
+    all_wrong: Mean = Mean()
+    """The share of trees whose rewards are all 0."""
     fork_scores: Mean = Mean()
     covariances: Mean = Mean()
     truncated: Mean = Mean()
@@ -113,6 +117,8 @@ def diagnose(tree: Tree, settings: IBSettings, num_first: int) -> TreeFigures:
         rewards=Mean.of(tree.rewards),
         root_values=Mean() if first is None else Mean.of([first]),
         mixed=Mean.of([tree.is_mixed]),
+        all_right=Mean.of([is_full_reward(min(tree.rewards))]),
+        all_wrong=Mean.of([max(tree.rewards) == 0.0]),
         fork_scores=Mean.of(score for node_id in forks if (score := j[node_id]) is not None),
         covariances=Mean.of(cov[node_id] for node_id in forks if _differ(tree, node_id, values)),
         eta_pairs=tuple(etas[child] for node_id in forks for child in tree.nodes[node_id].children),
@@ -144,6 +150,8 @@ def merge(figures: Iterable[TreeFigures], max_pairs: int = 512) -> TreeFigures:
         rewards=sum((one.rewards for one in every), Mean()),
         root_values=sum((one.root_values for one in every), Mean()),
         mixed=sum((one.mixed for one in every), Mean()),
+        all_right=sum((one.all_right for one in every), Mean()),
+        all_wrong=sum((one.all_wrong for one in every), Mean()),
         fork_scores=sum((one.fork_scores for one in every), Mean()),
         covariances=sum((one.covariances for one in every), Mean()),
         truncated=sum((one.truncated for one in every), Mean()),

@@ -27,7 +27,7 @@ def test_every_chart_of_the_table_becomes_a_picture(tmp_path: Path) -> None:
 
 def test_a_figure_without_values_has_no_picture(tmp_path: Path) -> None:
     plots = write_plots(history(StepFigures(step=1, trees=8, entropy=0.2)), tmp_path)
-    assert [path.stem for _, path in plots] == ["entropy", "time_of_a_step"]
+    assert [path.stem for _, path in plots] == ["entropy", "time_of_an_update", "time_of_a_step"]
 
 
 def test_a_run_without_steps_has_no_pictures(tmp_path: Path) -> None:

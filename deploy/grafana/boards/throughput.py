@@ -21,7 +21,7 @@ _PHASES = (
 STEP_TIME = stacked(
     "Where a step's time goes",
     "percentunit",
-    "Waiting for trees, updating, publishing weights.",
+    "Waiting for trees, updating, publishing weights, writing checkpoints.",
     SCALING,
     (_PHASES, "{{phase}}"),
 )
@@ -33,6 +33,7 @@ _FIGURES = FigurePanels(
         "staleness": (("ibtpo:replica_behind:versions", "{{instance}} behind the learner"),),
     },
 )
+_UPDATE_PANELS = tuple(_FIGURES.take("trained_tokens_per_second", "credit_seconds", "peak_memory_gib"))
 _GLANCE = row(
     "At a glance",
     lines(
@@ -123,6 +124,7 @@ _TREES = row(
     ),
     *_FIGURES.rest(),
 )
+_TRAINING = row("Training", *_UPDATE_PANELS)
 _WEIGHTS = row(
     "Weights",
     lines(
@@ -188,6 +190,7 @@ BOARD = Board(
     (
         _GLANCE,
         _TREES,
+        _TRAINING,
         _WEIGHTS,
         _ENGINES,
         processes("learner|rollout", "operations.md#sizing"),

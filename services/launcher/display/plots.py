@@ -14,7 +14,7 @@ from services.launcher.runs.history import AccuracySeries, History, accuracies_b
 from shared.protocol.figures import Shown, Style, charts
 
 INK, GREY = "#1f2933", "#9aa5b1"
-BLUE, ORANGE, GREEN, PURPLE = COLORS = ("#2f6fde", "#e07b24", "#1d9a6c", "#8a4fcf")
+BLUE, ORANGE, GREEN, PURPLE, RED = COLORS = ("#2f6fde", "#e07b24", "#1d9a6c", "#8a4fcf", "#c8374a")
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,

@@ -15,14 +15,12 @@ from services.learner.objective_config import (
     ObjectiveConfig,
     OldPolicy,
     RatioLevel,
-    SamplingPolicy,
     Surrogate,
 )
 from services.learner.training.loss import (
     Clip,
     cispo_surrogate,
     clipped_surrogate,
-    entropy_loss,
     importance_weights,
     is_bounded,
     is_clipped,
@@ -45,6 +43,10 @@ class TokenLosses:
     ratios_BT: Tensor
     """π_θ/π_old, as `ratio` defines it."""
     is_clipped_BT: Tensor
+    corrections_BT: Tensor
+    """The factor from μ to π_old: min(π_old/μ, C), 0 where masked."""
+    is_capped_BT: Tensor
+    """Whose factor is C."""
     is_masked_BT: Tensor
     """Left out because engine and learner disagree."""
     kl_BT: Tensor | None
@@ -58,11 +60,8 @@ class Objective:
         self._config = config
         self._clip = Clip(config.clip_low, config.clip_high, config.dual_clip or math.inf)
 
-    def of_tokens(self, logprobs_BT: Tensor, entropies_BT: Tensor, batch: MicroBatch) -> TokenLosses:
-        """weight·surrogate(ρ, A) + kl_coef·KL − (entropy_coef + entropy_advantage_coef·A)·H of every token.
-
-        ρ = π_θ/π_old; the weight corrects from μ, which sampled, to π_old.
-        """
+    def of_tokens(self, logprobs_BT: Tensor, batch: MicroBatch) -> TokenLosses:
+        """weight·surrogate(ρ, A) + kl_coef·KL of every token; ρ = π_θ/π_old, the weight corrects from μ to π_old."""
         config = self._config
         old_BT = self._old_logprobs(logprobs_BT, batch)
         ratios_BT = self._ratios(logprobs_BT, old_BT, batch.is_answer_BT)
@@ -72,16 +71,14 @@ class Objective:
         if batch.reference_logprobs_BT is not None:
             kl_BT = kl_estimate(logprobs_BT, batch.reference_logprobs_BT, config.kl_estimator, config.kl_max)
             loss_BT = loss_BT + config.kl_coef * (kl_BT * ratios_BT if config.unbiased_kl else kl_BT)
-        if config.entropy_coef or config.entropy_advantage_coef:
-            loss_BT = loss_BT + entropy_loss(
-                entropies_BT, batch.advantages_BT, config.entropy_coef, config.entropy_advantage_coef
-            )
         found_clipped = is_bounded if config.surrogate is Surrogate.CISPO else is_clipped
         ratios_BT = ratios_BT.detach()
         return TokenLosses(
             loss_BT=loss_BT,
             ratios_BT=ratios_BT.where(batch.is_answer_BT, 0.0),
             is_clipped_BT=found_clipped(ratios_BT, batch.advantages_BT, self._clip) & batch.is_answer_BT,
+            corrections_BT=weights_BT.where(batch.is_answer_BT, 0.0),
+            is_capped_BT=self._is_capped(weights_BT) & batch.is_answer_BT,
             is_masked_BT=is_masked_BT & batch.is_answer_BT,
             kl_BT=None if kl_BT is None else kl_BT.detach(),
         )
@@ -106,10 +103,13 @@ class Objective:
             return cispo_surrogate(ratios_BT, logprobs_BT, advantages_BT, self._clip)
         return clipped_surrogate(ratios_BT, advantages_BT, self._clip)
 
+    def _is_capped(self, weights_BT: Tensor) -> Tensor:
+        is_off = self._config.tis_level is ImportanceLevel.OFF
+        return torch.zeros_like(weights_BT, dtype=torch.bool) if is_off else weights_BT >= self._config.tis_cap
+
     def _mismatch(self, old_BT: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """The factor of each token's surrogate, min(π_old/μ, C), 0 where masked; and which tokens are masked."""
-        is_cut = self._config.mu is SamplingPolicy.SAMPLING
-        log_weights_BT = old_BT - (batch.sampling_logprobs_BT if is_cut else batch.engine_logprobs_BT)
+        log_weights_BT = old_BT - batch.engine_logprobs_BT
         weights_BT, kept_BT = torch.ones_like(old_BT), torch.ones_like(batch.is_answer_BT)
         match self._config.tis_level:
             case ImportanceLevel.TOKEN:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from services.learner.config import LearnerConfig
+from services.learner.model.memory import peak_memory_bytes, reset_peak_memory
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
+from services.learner.training.clock import Part, StepClock
 from services.learner.training.objective import Objective
 from services.learner.training.packing import MicroBatch, pack, unpad
 from services.learner.training.trajectories import (
@@ -55,18 +57,24 @@ class Trainer:
         self._objective = Objective(config.objective)
         self._settings = config.objective
         self._max_answer_tokens = config.growth.max_tokens
+        self._clock = StepClock(process_group.device)
 
     def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
         """Trains on trees with a signal, under the weights called `version`."""
-        sums = StepSums(self._process_group.device)
-        groups = [extract_trajectories(tree.scored, version) for tree in trees]
+        device = self._process_group.device
+        sums, self._clock = StepSums(device), StepClock(device)
+        reset_peak_memory(device)
+        with self._clock.measure(Part.CREDIT):
+            groups = [extract_trajectories(tree.scored, version) for tree in trees]
         if self._reference is not None:
             groups = self._add_logprobs(groups, self._reference, "reference_logprobs")
-        groups = [self._assign_credit(tree, group, sums) for tree, group in zip(trees, groups, strict=True)]
+        with self._clock.measure(Part.CREDIT):
+            groups = [self._assign_credit(tree, group, sums) for tree, group in zip(trees, groups, strict=True)]
         if self._settings.updates_per_step > 1:  # π_old is the policy before the first update
             groups = self._add_logprobs(groups, self._policy.model, "old_logprobs")
         norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
-        return Update.of(sums, self._process_group, norms, lr)
+        sums.peak_memory_bytes = peak_memory_bytes(device)
+        return Update.of(sums, self._process_group, norms, lr, self._clock.seconds())
 
     def engine_gap(self, scored: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         """Mean |learner's − engine's log-probability| over the tokens that the present weights, `version`, sampled."""
@@ -103,26 +111,30 @@ class Trainer:
         """One optimizer step: the gradient's norm, None where it was not finite and nothing changed."""
         minibatch = normalize_weights(minibatch, self._settings.loss_normalization, self._max_answer_tokens)
         for micro_batch, counts in self._micro_batches(minibatch):
-            loss = self._loss(micro_batch, sums if counts else StepSums(self._process_group.device))
-            # ranks' gradients are averaged, but have to be summed; a filler's is 0
-            (loss * self._process_group.size * counts).backward()  # type: ignore[no-untyped-call]
-        return self._policy.apply_gradients(lr)
+            with self._clock.measure(Part.FORWARD):
+                loss = self._loss(micro_batch, sums if counts else StepSums(self._process_group.device))
+            with self._clock.measure(Part.BACKWARD):
+                # ranks' gradients are averaged, but have to be summed; a filler's is 0
+                (loss * self._process_group.size * counts).backward()  # type: ignore[no-untyped-call]
+        with self._clock.measure(Part.OPTIMIZER):
+            return self._policy.apply_gradients(lr)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
-        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL − entropy_coef·H) over the answers' tokens."""
+        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL) over the answers' tokens."""
         statistics = self._policy.model.statistics(batch.rows)
         logprobs_BT = batch.of_answers(statistics.logprobs_RS)
-        entropies_BT = batch.of_answers(statistics.entropies_RS)
-        tokens = self._objective.of_tokens(logprobs_BT, entropies_BT, batch)
+        tokens = self._objective.of_tokens(logprobs_BT, batch)
         loss = (batch.weights_BT * tokens.loss_BT).sum()
         present_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         sums.add_ratios(tokens.ratios_BT)
         sums.add(
             tokens=batch.is_answer_BT,
             loss=loss.detach(),
-            entropy=entropies_BT.detach(),
+            entropy=batch.of_answers(statistics.entropies_RS.detach()),
             clipped=tokens.is_clipped_BT,
             masked=tokens.is_masked_BT,
+            corrections=tokens.corrections_BT,
+            capped=tokens.is_capped_BT,
             gap=(present_BT - batch.engine_logprobs_BT).abs().where(batch.is_current_BT, 0.0),
             current_tokens=batch.is_current_BT,
         )
@@ -133,9 +145,12 @@ class Trainer:
     def _micro_batches(self, trajectories: Sequence[Trajectory]) -> Iterator[tuple[MicroBatch, bool]]:
         """This rank's micro-batches; `counts` is False for fillers that only keep the ranks' collectives aligned."""
         share = self._settings.share_prefixes and not self._policy.model.sharing_fault
-        packed = pack(trajectories, self._settings.micro_batch_tokens, share_prefixes=share)
+        with self._clock.measure(Part.PACK):
+            packed = pack(trajectories, self._settings.micro_batch_tokens, share_prefixes=share)
         for rows, counts in self._process_group.shard(packed):
-            yield MicroBatch.collate(rows, trajectories).to(self._process_group.device), counts
+            with self._clock.measure(Part.PACK):
+                micro_batch = MicroBatch.collate(rows, trajectories).to(self._process_group.device)
+            yield micro_batch, counts
 
     @torch.no_grad()
     def _read(self, model: LanguageModel, trajectories: Sequence[Trajectory]) -> list[Floats]:
@@ -143,7 +158,8 @@ class Trainer:
         lengths = [len(one.token_ids) for one in trajectories]
         found = [np.zeros(length, np.float32) for length in lengths]
         for micro_batch, counts in self._micro_batches(trajectories):
-            logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.rows).logprobs_RS)
+            with self._clock.measure(Part.FORWARD):
+                logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.rows).logprobs_RS)
             if counts:
                 for index, values in unpad(logprobs_BT.cpu(), micro_batch, trajectories):
                     found[index] = values

@@ -1,19 +1,24 @@
 """What one training step did to the policy, as numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import sub
 
 import torch
 from torch import Tensor
 
 from services.learner.model.process_group import ProcessGroup
+from services.learner.training.clock import Part
 from shared.protocol.figures import UpdateFigures
 from shared.tree.advantage import Advantages
 from shared.tree.diagnostics import Mean
 
 _CPU = torch.device("cpu")
-_SUMMED = ("tokens", "loss", "entropy", "kl", "clipped", "masked", "gap", "current_tokens")
+_GIB = 1 << 30
+_SUMMED = (
+    *("tokens", "loss", "entropy", "kl", "clipped", "masked", "corrections", "capped"),
+    *("gap", "current_tokens"),
+)
 
 
 class StepSums:
@@ -23,6 +28,7 @@ class StepSums:
     def __init__(self, device: torch.device = _CPU) -> None:
         self.advantage_global = Mean()
         self.advantage_local = Mean()
+        self.peak_memory_bytes = 0
         self.largest_ratio = torch.zeros((), dtype=torch.float64, device=device)
         self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in _SUMMED}
 
@@ -55,10 +61,16 @@ class Update(UpdateFigures):
 
     @classmethod
     def of(
-        cls, sums: StepSums, process_group: ProcessGroup, norms: Sequence[float | None], learning_rate: float
+        cls,
+        sums: StepSums,
+        process_group: ProcessGroup,
+        norms: Sequence[float | None],
+        learning_rate: float,
+        seconds: Mapping[Part, float],
     ) -> "Update":
-        """Of a step with these gradient norms, None for each that was refused."""
+        """Of a step with these gradient norms, None for each that was refused, and this rank's times."""
         total = sums.of_all_ranks(process_group)
+        peak_memory = process_group.all_reduce_max(torch.tensor(sums.peak_memory_bytes, dtype=torch.float64))
         largest_ratio = process_group.all_reduce_max(sums.largest_ratio)
         finite = [norm for norm in norms if norm is not None]
         return cls(
@@ -75,6 +87,11 @@ class Update(UpdateFigures):
             engine_gap=_mean(total["gap"], total["current_tokens"]),
             advantage_global=_mean(sums.advantage_global.total, sums.advantage_global.count),
             advantage_local=_mean(sums.advantage_local.total, sums.advantage_local.count),
+            tis_weight=_mean(total["corrections"], total["tokens"]),
+            tis_capped_share=_mean(total["capped"], total["tokens"]),
+            trained_tokens=int(total["tokens"]),
+            peak_memory_gib=_mean(peak_memory / _GIB, bool(total["tokens"])),
+            **{f"{part}_seconds": spent for part, spent in seconds.items()},
         )
 
 

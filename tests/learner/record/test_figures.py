@@ -21,8 +21,11 @@ def test_a_step_shows_means_over_all_its_trees() -> None:
     rng = random.Random(0)
     trees = [scored(task(number), draws(rng, 4, 0, rewards=(number % 2, 0.0))) for number in range(4)]
     figures, usage = measure_trees([BuiltTree.of(tree) for tree in trees])
-    seconds = {Phase.INTAKE: 1.0, Phase.UPDATE: 2.0, Phase.PUBLISH: 1.0}
-    update, aged = Update(applied=1, learning_rate=0.1), [(tree, 1) for tree in trees]
+    seconds = {Phase.INTAKE: 1.0, Phase.UPDATE: 2.0, Phase.PUBLISH: 1.0, Phase.CHECKPOINT: 0.5}
+    update, aged = (
+        Update(applied=1, learning_rate=0.1, trained_tokens=50, pack_seconds=0.25),
+        [(tree, 1) for tree in trees],
+    )
     shown = step_figures(3, sampling_figures(figures, usage, 4.0), update, aged, seconds)
     assert (shown.step, shown.trees, shown.trajectories) == (3, 4, 16)
     assert (shown.staleness, shown.update_seconds, shown.learning_rate) == (1.0, 2.0, 0.1)
@@ -30,7 +33,9 @@ def test_a_step_shows_means_over_all_its_trees() -> None:
     assert (shown.answer_tokens_p95, shown.answer_tokens_max) == (lengths[15], lengths[15])
     assert (shown.answer_tokens, shown.truncated_share) == (sum(lengths) / 16, 0.0)
     assert shown.tokens_per_second == usage.generated_tokens / 4.0
+    assert (shown.trained_tokens_per_second, shown.pack_seconds, shown.checkpoint_seconds) == (25.0, 0.25, 0.5)
     assert (shown.eff_rate, shown.avg_rate) == (0.5, 0.25)
+    assert (shown.all_right_share, shown.all_wrong_share) == (0.0, 0.5)
     assert shown.trajectories_per_1k_tokens == pytest.approx(16_000 / usage.generated_tokens)
     assert shown.loss is None
 
