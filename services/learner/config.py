@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from services.learner.objective_config import ObjectiveConfig
+from services.learner.objective_config import ObjectiveConfig, SamplingPolicy
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
@@ -264,6 +264,12 @@ class LearnerConfig(_Table):
                 f"with publish_every {self.publish_every} trees may be {self.publish_every - 1} updates old when they "
                 f"arrive, and max_staleness {self.max_staleness} drops them: publish at least every "
                 f"{self.max_staleness + 1} updates"
+            )
+        is_cut = self.growth.top_p < 1 or self.growth.top_k > 0
+        if is_cut and self.objective.looks_at_products and self.objective.mu is SamplingPolicy.SAMPLING:
+            raise ValueError(
+                f"growth.top_p {self.growth.top_p:g} and top_k {self.growth.top_k} cut the support at every token, and "
+                "over a whole answer π_old/μ tends to 0: set objective.mu=softmax, or tis_level and mask_level to token"
             )
         if self.objective.minibatches > self.batch_size:
             raise ValueError(

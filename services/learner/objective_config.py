@@ -60,6 +60,15 @@ class OldPolicy(StrEnum):
     """The engine's log-probabilities: the clip bounds the effect of staleness, and only a cut support is corrected."""
 
 
+class SamplingPolicy(StrEnum):
+    """μ of π_old/μ, where top-p or top-k cut the support; elsewhere the two are one."""
+
+    SAMPLING = "sampling"
+    """What tokens were sampled from: the cut distribution, where the engine gives its log-probabilities."""
+    SOFTMAX = "softmax"
+    """The full softmax, as if nothing had been cut."""
+
+
 class ImportanceLevel(StrEnum):
     """Which π_old/μ weighs a token, truncated at `tis_cap`."""
 
@@ -114,8 +123,16 @@ class ObjectiveConfig(BaseModel):
     unbiased_kl: bool = Field(
         False, description="Multiply the KL's estimate by π_θ/π_old, which makes its gradient unbiased"
     )
+    entropy_coef: float = Field(0.0, ge=0, description="Weight of the policy's entropy, which it rewards; 0: off")
+    entropy_advantage_coef: float = Field(
+        0.0, ge=0, description="Weight of entropy times advantage (IBRO, IIB-LPO); 0: off"
+    )
     old_policy: OldPolicy = Field(
         OldPolicy.RECOMPUTED, description="π_old: the learner's weights, or the engine's log-probabilities"
+    )
+    mu: SamplingPolicy = Field(
+        SamplingPolicy.SAMPLING,
+        description="μ of π_old/μ: sampling, the distribution that top-p and top-k leave; softmax, the whole one",
     )
     tis_level: ImportanceLevel = Field(
         ImportanceLevel.TOKEN, description="π_old/μ that weighs a token: token, sequence (its trajectory's) or off"
@@ -164,6 +181,12 @@ class ObjectiveConfig(BaseModel):
             low, high = self.mask_bounds
             raise ValueError(f"mask_bounds {low:g}, {high:g} leave out tokens without any difference: enclose 1")
         return self
+
+    @property
+    def looks_at_products(self) -> bool:
+        """Whether a π_old/μ of whole trajectories counts."""
+        by_mask = self.mask_level in {MaskLevel.SEQUENCE, MaskLevel.GEOMETRIC}
+        return by_mask or self.tis_level is ImportanceLevel.SEQUENCE
 
     @property
     def kept_ratios(self) -> tuple[float, float]:

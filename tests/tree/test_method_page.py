@@ -19,12 +19,12 @@ def test_what_the_page_names_exists(module: str, name: str) -> None:
 def test_the_loss_functions_exist() -> None:
     source = (ROOT / "services" / "learner" / "training" / "loss.py").read_text(encoding="utf-8")
     named = [name for module, name in NAMES if module == "loss"]
-    assert len(named) == 8
+    assert len(named) == 9
     assert all(f"def {name}(" in source for name in named)
 
 
 @pytest.mark.parametrize(
-    "label", ["V1", "V2", "V3", "IB-1", "IB-1x", "A-1", "A-2", "A-3", *(f"O-{n}" for n in range(1, 9))]
+    "label", ["V1", "V2", "V3", "IB-1", "IB-1x", "A-1", "A-2", "A-3", *(f"O-{n}" for n in range(1, 11))]
 )
 def test_every_label_has_its_row(label: str) -> None:
     assert re.search(rf"^\| {label}†? \|", PAGE, re.MULTILINE)

@@ -155,5 +155,26 @@ def _row_products(left_CV: Tensor, right_CV: Tensor) -> Tensor:
 
 
 def entropies(logits_RSV: Tensor, log_normalizers_RS: Tensor) -> Tensor:
-    """−Σ p log p per column [R, S], p = softmax(logits), computed as log Z − Σ p·logit."""
-    return log_normalizers_RS - ((logits_RSV - log_normalizers_RS[..., None]).exp() * logits_RSV).sum(-1)
+    """−Σ p log p per column [R, S], p = softmax(logits). A gradient costs nothing unless it is asked for."""
+    found: Tensor = _Entropies.apply(logits_RSV, log_normalizers_RS.detach())  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Entropies(torch.autograd.Function):
+    """log Z − Σ p·logit; the backward pass computes p again."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_RSV: Tensor, log_normalizers_RS: Tensor) -> Tensor:
+        p_RSV = (logits_RSV - log_normalizers_RS[..., None]).exp_()
+        entropies_RS: Tensor = log_normalizers_RS - p_RSV.mul_(logits_RSV).sum(-1)
+        ctx.save_for_backward(logits_RSV, log_normalizers_RS, entropies_RS)
+        return entropies_RS
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_RS: Tensor) -> tuple[Tensor, None]:
+        """∂H/∂z = −p (log p + H), z the logits."""
+        logits_RSV, log_normalizers_RS, entropies_RS = ctx.saved_tensors
+        logprobs_RSV = logits_RSV - log_normalizers_RS[..., None]
+        slopes_RSV = logprobs_RSV.exp() * (logprobs_RSV + entropies_RS[..., None])
+        return slopes_RSV.mul_(-gradient_RS[..., None]), None

@@ -155,9 +155,8 @@ class LanguageModel:
         """The same, of a model whose head is more than `Head` knows."""
         logits_NV = self.module(**inputs).logits.flatten(0, 1)[before_N].float() / self._temperature
         log_normalizers_N = logits_NV.logsumexp(-1)
-        with torch.no_grad():
-            entropies_N = entropies(logits_NV, log_normalizers_N)
-        return logits_NV.gather(1, token_ids_N[:, None])[:, 0] - log_normalizers_N, entropies_N
+        logprobs_N = logits_NV.gather(1, token_ids_N[:, None])[:, 0] - log_normalizers_N
+        return logprobs_N, entropies(logits_NV, log_normalizers_N)
 
 
 class Policy:

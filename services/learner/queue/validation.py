@@ -23,7 +23,8 @@ def _reject_draw(draw: Draw, max_tokens: int, vocab_size: int) -> str | None:
         return f"{draw.end} tokens, over the {max_tokens} of the task"
     if max(draw.token_ids) >= vocab_size:
         return f"token {max(draw.token_ids)} is outside the vocabulary of {vocab_size}"
-    for logprob in (min(draw.logprobs), max(draw.logprobs)):
+    known = (*draw.logprobs, *(draw.sampling_logprobs or ()))
+    for logprob in (min(known), max(known)):
         if not _MIN_LOGPROB <= logprob <= _MAX_LOGPROB:
             return f"{logprob:g} is no log-probability of a sampled token"
     return None

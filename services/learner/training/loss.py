@@ -103,13 +103,18 @@ def kl_estimate(
     return estimate_BT if bound is None else estimate_BT.clamp(-bound, bound)
 
 
+def entropy_loss(entropies_BT: Tensor, advantages_BT: Tensor, of_entropy: float, of_product: float) -> Tensor:
+    """O-7, O-8: −(`of_entropy` + `of_product`·A)·H per token."""
+    return -(of_entropy + of_product * advantages_BT) * entropies_BT
+
+
 def importance_weights(log_weights_BT: Tensor, cap: float) -> Tensor:
-    """O-7: min(π_old/μ, C) of its logarithm: corrects from the engine's μ, which sampled, to the learner's π_old."""
+    """O-9: min(π_old/μ, C) of its logarithm: corrects from the engine's μ, which sampled, to the learner's π_old."""
     return log_weights_BT.exp().clamp(max=cap)
 
 
 def is_within(log_weights_BT: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """O-8: where π_old/μ lies within the bounds, both included."""
+    """O-10: where π_old/μ lies within the bounds, both included."""
     weights_BT = log_weights_BT.exp()
     return (weights_BT >= bounds[0]) & (weights_BT <= bounds[1])
 

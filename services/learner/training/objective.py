@@ -15,12 +15,14 @@ from services.learner.objective_config import (
     ObjectiveConfig,
     OldPolicy,
     RatioLevel,
+    SamplingPolicy,
     Surrogate,
 )
 from services.learner.training.loss import (
     Clip,
     cispo_surrogate,
     clipped_surrogate,
+    entropy_loss,
     importance_weights,
     is_bounded,
     is_clipped,
@@ -60,8 +62,11 @@ class Objective:
         self._config = config
         self._clip = Clip(config.clip_low, config.clip_high, config.dual_clip or math.inf)
 
-    def of_tokens(self, logprobs_BT: Tensor, batch: MicroBatch) -> TokenLosses:
-        """weight·surrogate(ρ, A) + kl_coef·KL of every token; ρ = π_θ/π_old, the weight corrects from μ to π_old."""
+    def of_tokens(self, logprobs_BT: Tensor, entropies_BT: Tensor, batch: MicroBatch) -> TokenLosses:
+        """weight·surrogate(ρ, A) + kl_coef·KL − (entropy_coef + entropy_advantage_coef·A)·H of every token.
+
+        ρ = π_θ/π_old; the weight corrects from μ, which sampled, to π_old.
+        """
         config = self._config
         old_BT = self._old_logprobs(logprobs_BT, batch)
         ratios_BT = self._ratios(logprobs_BT, old_BT, batch.is_answer_BT)
@@ -71,6 +76,10 @@ class Objective:
         if batch.reference_logprobs_BT is not None:
             kl_BT = kl_estimate(logprobs_BT, batch.reference_logprobs_BT, config.kl_estimator, config.kl_max)
             loss_BT = loss_BT + config.kl_coef * (kl_BT * ratios_BT if config.unbiased_kl else kl_BT)
+        if config.entropy_coef or config.entropy_advantage_coef:
+            loss_BT = loss_BT + entropy_loss(
+                entropies_BT, batch.advantages_BT, config.entropy_coef, config.entropy_advantage_coef
+            )
         found_clipped = is_bounded if config.surrogate is Surrogate.CISPO else is_clipped
         ratios_BT = ratios_BT.detach()
         return TokenLosses(
@@ -109,7 +118,8 @@ class Objective:
 
     def _mismatch(self, old_BT: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """The factor of each token's surrogate, min(π_old/μ, C), 0 where masked; and which tokens are masked."""
-        log_weights_BT = old_BT - batch.engine_logprobs_BT
+        is_cut = self._config.mu is SamplingPolicy.SAMPLING
+        log_weights_BT = old_BT - (batch.sampling_logprobs_BT if is_cut else batch.engine_logprobs_BT)
         weights_BT, kept_BT = torch.ones_like(old_BT), torch.ones_like(batch.is_answer_BT)
         match self._config.tis_level:
             case ImportanceLevel.TOKEN:

@@ -44,6 +44,7 @@ class MicroBatch:
     advantages_BT: Tensor
     weights_BT: Tensor
     engine_logprobs_BT: Tensor
+    sampling_logprobs_BT: Tensor
     old_logprobs_BT: Tensor | None
     reference_logprobs_BT: Tensor | None
 
@@ -66,6 +67,7 @@ class MicroBatch:
             advantages_BT=_pad([one.advantages for one in chosen]),
             weights_BT=_pad([one.weights for one in chosen]),
             engine_logprobs_BT=_pad([one.engine_logprobs for one in chosen]),
+            sampling_logprobs_BT=_pad([one.sampling_logprobs for one in chosen]),
             old_logprobs_BT=_pad_if_known([one.old_logprobs for one in chosen]),
             reference_logprobs_BT=_pad_if_known([one.reference_logprobs for one in chosen]),
         )

@@ -120,17 +120,18 @@ class Trainer:
             return self._policy.apply_gradients(lr)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
-        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL) over the answers' tokens."""
+        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL − entropy_coef·H) over the answers' tokens."""
         statistics = self._policy.model.statistics(batch.rows)
         logprobs_BT = batch.of_answers(statistics.logprobs_RS)
-        tokens = self._objective.of_tokens(logprobs_BT, batch)
+        entropies_BT = batch.of_answers(statistics.entropies_RS)
+        tokens = self._objective.of_tokens(logprobs_BT, entropies_BT, batch)
         loss = (batch.weights_BT * tokens.loss_BT).sum()
         present_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         sums.add_ratios(tokens.ratios_BT)
         sums.add(
             tokens=batch.is_answer_BT,
             loss=loss.detach(),
-            entropy=batch.of_answers(statistics.entropies_RS.detach()),
+            entropy=entropies_BT.detach(),
             clipped=tokens.is_clipped_BT,
             masked=tokens.is_masked_BT,
             corrections=tokens.corrections_BT,

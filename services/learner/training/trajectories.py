@@ -36,6 +36,9 @@ class Trajectory:
     prompt_ids: tuple[int, ...]
     token_ids: Ints
     engine_logprobs: Floats
+    """Of the full softmax."""
+    sampling_logprobs: Floats
+    """Of what the engine sampled from: the same, unless top-p or top-k cut the support and the engine says so."""
     is_current: NDArray[np.bool_]
     """Which tokens the learner's present weights sampled."""
     advantages: Floats
@@ -52,15 +55,22 @@ def extract_trajectories(scored: ScoredTree, current: WeightVersion) -> list[Tra
         arrays: list[NDArray[Any]] = [
             np.array(draw.token_ids, np.int64),
             np.array(draw.logprobs, np.float32),
+            np.array(draw.logprobs if draw.sampling_logprobs is None else draw.sampling_logprobs, np.float32),
             np.repeat([one.version == current for one in draw.spans], [one.end - one.start for one in draw.spans]),
         ]
         if draw.parent is not None:
             parent = trajectories[draw.parent]
-            before: list[NDArray[Any]] = [parent.token_ids, parent.engine_logprobs, parent.is_current]
+            before: list[NDArray[Any]] = [
+                parent.token_ids,
+                parent.engine_logprobs,
+                parent.sampling_logprobs,
+                parent.is_current,
+            ]
             arrays = [np.concatenate([old[: draw.cut], new]) for old, new in zip(before, arrays, strict=True)]
-        ids, logprobs, is_current = arrays
+        ids, logprobs, sampling_logprobs, is_current = arrays
         zeros = np.zeros(len(ids), np.float32)
-        trajectories.append(Trajectory(scored.task.prompt_ids, ids, logprobs, is_current, zeros, zeros))
+        prompt_ids = scored.task.prompt_ids
+        trajectories.append(Trajectory(prompt_ids, ids, logprobs, sampling_logprobs, is_current, zeros, zeros))
     return trajectories
 
 

@@ -31,7 +31,9 @@ def test_a_token_outside_the_vocabulary_is_named() -> None:
 @pytest.mark.parametrize("logprob", [3e38, 1.0, -3e38, -1000.0])
 def test_a_number_that_no_probability_has_as_its_logarithm_is_refused(logprob: float) -> None:
     last = draws(random.Random(0), 2, 0)[1]
-    assert "no log-probability" in str(reason_for(logprobs=(logprob, *last.logprobs[1:])))
+    changed = (logprob, *last.logprobs[1:])
+    assert "no log-probability" in str(reason_for(logprobs=changed))
+    assert "no log-probability" in str(reason_for(sampling_logprobs=changed))
 
 
 def test_answers_over_the_limit_and_draws_over_the_samplers_are_refused() -> None:

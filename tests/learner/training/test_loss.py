@@ -141,3 +141,13 @@ def test_the_entropy_is_that_of_the_softmax(values: list[float]) -> None:
     p = torch.softmax(logits_RSV, -1)
     expected = -(p * p.log()).sum().item()
     assert entropies(logits_RSV, logits_RSV.logsumexp(-1)).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_gradient_of_the_entropy_is_that_of_its_formula() -> None:
+    torch.manual_seed(3)
+    logits_RSV = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    pulls_RS = torch.randn(2, 3, dtype=torch.float64)
+    p = torch.softmax(logits_RSV, -1)
+    (expected,) = torch.autograd.grad((pulls_RS * -(p * p.log()).sum(-1)).sum(), logits_RSV)
+    (found,) = torch.autograd.grad((pulls_RS * entropies(logits_RSV, logits_RSV.logsumexp(-1))).sum(), logits_RSV)
+    assert torch.allclose(expected, found)

@@ -17,6 +17,7 @@ from services.learner.objective_config import (
     ObjectiveConfig,
     OldPolicy,
     RatioLevel,
+    SamplingPolicy,
     Surrogate,
 )
 from services.learner.training.objective import Objective
@@ -37,6 +38,7 @@ def micro_batch(seed: int) -> MicroBatch:
     trajectories = [
         replace(
             one,
+            sampling_logprobs=one.engine_logprobs + abs(noise(0 * one.engine_logprobs, 0.3)),
             old_logprobs=noise(one.engine_logprobs, 0.4),
             reference_logprobs=noise(one.engine_logprobs, 0.5),
         )
@@ -44,7 +46,9 @@ def micro_batch(seed: int) -> MicroBatch:
     ]
     (rows,) = pack(trajectories, 10_000, share_prefixes=True)
     batch = MicroBatch.collate(rows, trajectories)
-    doubles = {name: getattr(batch, f"{name}_BT").double() for name in ("advantages", "engine_logprobs")}
+    doubles = {
+        name: getattr(batch, f"{name}_BT").double() for name in ("advantages", "engine_logprobs", "sampling_logprobs")
+    }
     doubles |= {name: getattr(batch, f"{name}_BT").double() for name in ("old_logprobs", "reference_logprobs")}
     return replace(batch, **{f"{name}_BT": value for name, value in doubles.items()})
 
@@ -54,6 +58,12 @@ def policy_logprobs(batch: MicroBatch, seed: int) -> torch.Tensor:
     assert batch.old_logprobs_BT is not None
     moved_BT = batch.old_logprobs_BT + 0.3 * torch.randn(batch.old_logprobs_BT.shape, generator=generator)
     return moved_BT.where(batch.is_answer_BT, 0.0)
+
+
+def policy_entropies(batch: MicroBatch, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = batch.is_answer_BT.shape
+    return (2 * torch.rand(shape, generator=generator, dtype=torch.float64)).where(batch.is_answer_BT, 0.0)
 
 
 def clamp(value: float, low: float, high: float) -> float:
@@ -68,17 +78,20 @@ def slow_losses(
     reference: Sequence[float],
     advantages: Sequence[float],
     start: Sequence[float],
+    entropies: Sequence[float],
+    sampling: Sequence[float],
 ) -> list[float]:
     """The loss of each token of one trajectory. `start` is `new` where no gradient flows: derivatives are taken in
     `new` alone."""
     if config.old_policy is OldPolicy.ENGINE:
         old = engine
+    mu = sampling if config.mu is SamplingPolicy.SAMPLING else engine
     length = len(new)
     mean = sum(new[t] - old[t] for t in range(length)) / length
     mean_at_start = sum(start[t] - old[t] for t in range(length)) / length
-    mismatch = [math.exp(old[t] - engine[t]) for t in range(length)]
-    product = math.exp(sum(old[t] - engine[t] for t in range(length)))
-    geometric = math.exp(sum(old[t] - engine[t] for t in range(length)) / length)
+    mismatch = [math.exp(old[t] - mu[t]) for t in range(length)]
+    product = math.exp(sum(old[t] - mu[t] for t in range(length)))
+    geometric = math.exp(sum(old[t] - mu[t] for t in range(length)) / length)
     losses = []
     for t in range(length):
         if config.ratio is RatioLevel.TOKEN:
@@ -110,12 +123,13 @@ def slow_losses(
         kl = {KLEstimator.K1: -d, KLEstimator.K2: d * d / 2, KLEstimator.K3: math.exp(d) - d - 1}[config.kl_estimator]
         if config.kl_max is not None:
             kl = clamp(kl, -config.kl_max, config.kl_max)
-        losses.append(loss + config.kl_coef * kl * (ratio if config.unbiased_kl else 1.0))
+        bonus = config.entropy_coef * entropies[t] + config.entropy_advantage_coef * entropies[t] * advantages[t]
+        losses.append(loss + config.kl_coef * kl * (ratio if config.unbiased_kl else 1.0) - bonus)
     return losses
 
 
 def slow_loss_and_gradient(
-    config: ObjectiveConfig, batch: MicroBatch, logprobs_BT: torch.Tensor
+    config: ObjectiveConfig, batch: MicroBatch, logprobs_BT: torch.Tensor, entropies_BT: torch.Tensor
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Of every trajectory the losses, and the derivative of their weighted sum in each log-probability."""
     assert batch.old_logprobs_BT is not None
@@ -134,14 +148,20 @@ def slow_loss_and_gradient(
         ]
         start = logprobs_BT[row, :length].tolist()
         weights = batch.weights_BT[row, :length].tolist()
-        losses.append(slow_losses(config, start, *given, start))
+        entropies = entropies_BT[row, :length].tolist()
+        sampling = batch.sampling_logprobs_BT[row, :length].tolist()
+        losses.append(slow_losses(config, start, *given, start, entropies, sampling))
         gradient = []
         for t in range(length):
             ends = []
             for sign in (1, -1):
                 moved = [*start]
                 moved[t] += sign * STEP
-                ends.append(sum(map(lambda w, x: w * x, weights, slow_losses(config, moved, *given, start))))
+                ends.append(
+                    sum(
+                        map(lambda w, x: w * x, weights, slow_losses(config, moved, *given, start, entropies, sampling))
+                    )
+                )
             gradient.append((ends[0] - ends[1]) / (2 * STEP))
         gradients.append(gradient)
     return losses, gradients
@@ -165,9 +185,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "CISPO, both sides": {"surrogate": "cispo", "clip_low": 0.1, "clip_high": 0.1},
     "CISPO of sequences": {"surrogate": "cispo", "ratio": "sequence", "clip_high": 0.05},
     "engine": {"old_policy": "engine"},
+    "entropy": {"entropy_coef": 0.2},
+    "IBRO": {"entropy_advantage_coef": 0.3},
+    "both": {"entropy_coef": 0.2, "entropy_advantage_coef": 0.3},
     "no TIS": {"tis_level": "off"},
     "TIS of 1": {"tis_cap": 1.0},
     "TIS of sequences": {"tis_level": "sequence", "tis_cap": 1.5},
+    "whole softmax": {"mu": "softmax"},
+    "engine, whole softmax": {"mu": "softmax", "old_policy": "engine"},
     "IcePop": {"mask_level": "token"},
     "narrow mask": {"mask_level": "token", "mask_bounds": (0.8, 1.25), "tis_level": "off"},
     "sequence mask": {"mask_level": "sequence", "tis_level": "sequence", "tis_cap": 2.0},
@@ -181,11 +206,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def test_losses_and_gradients_are_those_of_the_formulas(settings: dict[str, Any]) -> None:
     config = ObjectiveConfig.model_validate({"kl_coef": 0.7} | settings)
     batch = micro_batch(1)
-    logprobs_BT = policy_logprobs(batch, 2).requires_grad_()
-    found = Objective(config).of_tokens(logprobs_BT, batch)
+    logprobs_BT, entropies_BT = policy_logprobs(batch, 2).requires_grad_(), policy_entropies(batch, 8).requires_grad_()
+    found = Objective(config).of_tokens(logprobs_BT, entropies_BT, batch)
     (batch.weights_BT * found.loss_BT).sum().backward()
     assert logprobs_BT.grad is not None
-    losses, gradients = slow_loss_and_gradient(config, batch, logprobs_BT.detach())
+    losses, gradients = slow_loss_and_gradient(config, batch, logprobs_BT.detach(), entropies_BT.detach())
+    if config.entropy_coef or config.entropy_advantage_coef:
+        slopes_BT = -batch.weights_BT * (config.entropy_coef + config.entropy_advantage_coef * batch.advantages_BT)
+        assert entropies_BT.grad is not None
+        assert torch.allclose(entropies_BT.grad, slopes_BT)
+    else:
+        assert entropies_BT.grad is None, "nothing is computed for a term that is off"
     for row, (expected, slope) in enumerate(zip(losses, gradients, strict=True)):
         assert found.loss_BT[row, : len(expected)].tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
         assert logprobs_BT.grad[row, : len(slope)].tolist() == pytest.approx(slope, rel=1e-6, abs=1e-9)
@@ -199,9 +230,10 @@ def test_every_setting_changes_something() -> None:
     for name, settings in SETTINGS.items():
         logprobs_BT = policy_logprobs(batch, 2).requires_grad_()
         config = ObjectiveConfig.model_validate({"kl_coef": 0.7} | settings)
-        (batch.weights_BT * Objective(config).of_tokens(logprobs_BT, batch).loss_BT).sum().backward()
+        losses_BT = Objective(config).of_tokens(logprobs_BT, policy_entropies(batch, 8), batch).loss_BT
+        (batch.weights_BT * losses_BT).sum().backward()
         assert logprobs_BT.grad is not None
-        found[name] = logprobs_BT.grad.flatten().tolist()
+        found[name] = [losses_BT.sum().item(), *logprobs_BT.grad.flatten().tolist()]
     same_as_defaults = [name for name, gradient in found.items() if gradient == found["defaults"]]
     assert same_as_defaults == ["defaults", "not bounded"]  # no estimate here comes near 10
 
@@ -218,7 +250,8 @@ def test_gspo_and_its_token_form_have_one_gradient_where_an_advantage_is_the_tra
     for ratio in ("sequence", "sequence-token"):
         logprobs_BT = policy_logprobs(batch, 4).requires_grad_()
         config = ObjectiveConfig(ratio=RatioLevel(ratio), kl_coef=0.0, tis_level=ImportanceLevel.OFF)
-        (batch.weights_BT * Objective(config).of_tokens(logprobs_BT, batch).loss_BT).sum().backward()
+        losses_BT = Objective(config).of_tokens(logprobs_BT, policy_entropies(batch, 8), batch).loss_BT
+        (batch.weights_BT * losses_BT).sum().backward()
         assert logprobs_BT.grad is not None
         gradients.append(logprobs_BT.grad)
     assert gradients[0].any()
@@ -227,18 +260,18 @@ def test_gspo_and_its_token_form_have_one_gradient_where_an_advantage_is_the_tra
 
 def test_figures_count_what_clip_and_masks_did() -> None:
     batch = micro_batch(5)
-    logprobs_BT = policy_logprobs(batch, 6)
+    logprobs_BT, entropies_BT = policy_logprobs(batch, 6), policy_entropies(batch, 6)
     assert batch.old_logprobs_BT is not None
-    mismatch_BT = (batch.old_logprobs_BT - batch.engine_logprobs_BT).exp()
+    mismatch_BT = (batch.old_logprobs_BT - batch.sampling_logprobs_BT).exp()
     is_outside_BT = ((mismatch_BT < 0.5) | (mismatch_BT > 2.0)) & batch.is_answer_BT
-    masked = Objective(ObjectiveConfig(mask_level=MaskLevel.TOKEN)).of_tokens(logprobs_BT, batch)
+    masked = Objective(ObjectiveConfig(mask_level=MaskLevel.TOKEN)).of_tokens(logprobs_BT, entropies_BT, batch)
     assert is_outside_BT.any()
     assert torch.equal(masked.is_masked_BT, is_outside_BT)
-    plain = Objective(ObjectiveConfig()).of_tokens(logprobs_BT, batch)
+    plain = Objective(ObjectiveConfig()).of_tokens(logprobs_BT, entropies_BT, batch)
     assert not plain.is_masked_BT.any()
     cispo = ObjectiveConfig(surrogate=Surrogate.CISPO, clip_low=1.0, clip_high=0.2)
     ratios_BT = (logprobs_BT - batch.old_logprobs_BT).exp()
-    bounded = Objective(cispo).of_tokens(logprobs_BT, batch).is_clipped_BT
+    bounded = Objective(cispo).of_tokens(logprobs_BT, entropies_BT, batch).is_clipped_BT
     assert torch.equal(bounded, (ratios_BT > 1.2) & batch.is_answer_BT & (batch.advantages_BT != 0))
     assert torch.equal(plain.ratios_BT, ratios_BT.where(batch.is_answer_BT, 0.0))
 

@@ -24,6 +24,7 @@ from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Credit, NodeWeight, Prior, advantages, has_signal
 from shared.tree.draw import Draw, Finish, WeightVersion, trajectory
 from tests.learner.conftest import Configure
+from tests.learner.policies import VOCAB_SIZE
 from tests.learner.synthetic import V0, build_all, draws, scored, task, trie_of, with_logprobs
 
 CURRENT = WeightVersion(1, 1)
@@ -371,6 +372,51 @@ def test_a_tree_has_a_signal_when_its_rewards_differ() -> None:
     assert has_signal(equal.rewards, Credit(ib_on_ties=True))
     cut = scored(task(), [replace(draw, finish=Finish.LENGTH) for draw in mixed.draws])
     assert not has_signal(cut.rewards, Credit.by_name("ibtpo"))
+
+
+def test_an_entropy_bonus_makes_the_policy_less_certain(configure: Configure) -> None:
+    entropies = []
+    for coef in (0.0, 1.0):
+        config = configure(objective={"entropy_coef": coef, "kl_coef": 0.0})
+        trainer = Trainer(Policy(config.model, 1.0, config.optimizer), None, config)
+        updates = [trainer.step(build_all(trees(19)), CURRENT, 0.005, "") for _ in range(6)]
+        entropies.append(updates[-1].entropy)
+    without, with_bonus = entropies
+    assert without is not None
+    assert with_bonus is not None
+    highest = math.log(VOCAB_SIZE)
+    assert highest - with_bonus < 0.6 * (highest - without)
+
+
+@pytest.mark.parametrize("is_by_logits", [False, True])
+def test_the_entropy_pulls_by_its_own_gradient(
+    is_by_logits: bool, configure: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the terms add to the gradient, written anew: −w·(c + d·A)·H of every token, in both ways to compute H."""
+    batch = trees(20, num_branches=0)
+    plain = {"kl_coef": 0.0, "loss_normalization": "token"}
+    gradients = []
+    for objective in (plain, plain | {"entropy_coef": 0.3, "entropy_advantage_coef": 0.2}):
+        recorder = Recorder(configure(advantage="grpo", objective=objective), monkeypatch)
+        if is_by_logits:
+            monkeypatch.setattr(recorder.policy.model, "_forward", recorder.policy.model._by_logits)
+        recorder.step(batch)
+        gradients.append(recorder.gradients[0])
+    added = {name: with_terms - gradients[0][name] for name, with_terms in gradients[1].items()}
+
+    model = AutoModelForCausalLM.from_pretrained(policy_dir).eval()
+    num_tokens = sum(len(draw.token_ids) for tree in batch for draw in tree.draws)
+    loss = torch.zeros(())
+    for tree in batch:
+        mean = sum(tree.rewards) / len(tree.rewards)
+        std = math.sqrt(sum((reward - mean) ** 2 for reward in tree.rewards) / len(tree.rewards))
+        for draw, reward in zip(tree.draws, tree.rewards, strict=True):
+            prompt = tree.task.prompt_ids
+            logits = model(torch.tensor([[*prompt, *draw.token_ids]])).logits[0, len(prompt) - 1 : -1]
+            entropies_T = torch.distributions.Categorical(logits=logits).entropy()
+            loss = loss - (0.3 + 0.2 * (reward - mean) / (std + 1e-6)) * entropies_T.sum() / num_tokens
+    loss.backward()
+    assert_equal(added, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, 1e-6)
 
 
 @pytest.mark.parametrize("kind", list(NodeWeight))
