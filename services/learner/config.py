@@ -69,6 +69,15 @@ class AdapterInit(StrEnum):
     """Normal, with standard deviation 1/rank."""
 
 
+class GradientSync(StrEnum):
+    """When several ranks add up their gradients."""
+
+    UPDATE = "update"
+    """Once for each update. Until then every rank holds a gradient of the whole model, 4 bytes per parameter."""
+    MICRO_BATCH = "micro_batch"
+    """After every micro-batch: as often on the wire, and a rank holds its share of the gradient alone."""
+
+
 class Resume(StrEnum):
     AUTO = "auto"
     """From the latest checkpoint, if there is one."""
@@ -248,6 +257,10 @@ class LearnerConfig(_Table):
         False,
         description="Keep only each layer's input for the backward pass, which computes the layer again: less memory, "
         "more time, the same gradients",
+    )
+    gradient_sync: GradientSync = Field(
+        GradientSync.UPDATE,
+        description="When several ranks add up gradients; micro_batch saves each 4 bytes per parameter, and takes time",
     )
     threads: int = Field(1, gt=0, description="Threads of torch")
     log_level: str = Field("info", description="debug, info, warning or error")

@@ -235,7 +235,7 @@ class Start:
             before, ledger = state.progress, state.ledger
             _refuse_other_model(checkpoint, before, config.model, model)
         # from which the other ranks load theirs
-        process_group.broadcast(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
+        process_group.send_all(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
         ranks = _load_rank(config, checkpoint, process_group)
         train, held_out = _read_problems(config, ranks.policy, before.began or time.time())
         data, template = fingerprint(train.problems), ranks.policy.tokenizer.chat_template
@@ -386,7 +386,7 @@ def serve_rank(config: LearnerConfig, process_group: ProcessGroup) -> int:
     torch.set_num_threads(config.threads)
     disable_progress_bar()
     try:
-        directory = json.loads(process_group.receive_broadcast())
+        directory = json.loads(process_group.receive())
         _load_rank(config, Checkpoint(Path(directory)) if directory else None, process_group).serve()
     except Unavailable as error:
         log.error("rank0_gone", rank=process_group.rank, error=str(error))

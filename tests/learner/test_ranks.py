@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from services.learner.config import Device, LearnerConfig, Precision
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
-from services.learner.ranks import Command, Operation, RankWorkers
+from services.learner.ranks import RankWorkers
 from services.learner.training.trainer import Trainer
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion
@@ -117,11 +117,6 @@ def test_two_processes_in_bfloat16_go_where_one_goes(configure: Configure, tmp_p
     assert {tensor.dtype for tensor in served[0].values()} == {torch.bfloat16}
 
 
-def test_a_command_survives_the_wire() -> None:
-    command = Command(operation=Operation.STEP, trees=(b"\0\xff",), version=WeightVersion(3, 4), lr=0.5, seed="0 1")
-    assert Command.unpack(command.pack()) == command
-
-
 def policy_of(config: LearnerConfig, group: ProcessGroup) -> Policy:
     return Policy(config.model, 1.0, config.optimizer, group)
 
@@ -174,17 +169,6 @@ def test_a_pass_computes_on_the_device_of_its_group_alone(
     Trainer(policy, None, config, group).step(build_all(trees(0, 5)), WeightVersion(1, 0), 1e-3, "seed")
     gradients = [weight.grad for weight in module.parameters()]
     assert all(gradient is not None and gradient.is_meta for gradient in gradients)
-
-
-def test_micro_batches_are_sharded_so_that_each_counts_once_and_all_have_as_many() -> None:
-    for size in (1, 2, 3, 5):
-        groups = [ProcessGroup(torch.device("cpu")) for _ in range(size)]
-        for rank, group in enumerate(groups):
-            group.rank, group.size = rank, size
-        for count in range(8):
-            shards = [list(group.shard(range(count))) for group in groups]
-            assert len({len(shard) for shard in shards}) == 1
-            assert sorted(item for shard in shards for item, counts in shard if counts) == list(range(count))
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,26 +2,24 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
 from services.learner.config import Device, Precision
 from services.learner.model.rank_watch import RankWatch
 from shared.errors import InvalidInput, Unavailable
 
-T = TypeVar("T")
 _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """A collective of a step that takes longer ends the process."""
 _IDLE_TIMEOUT = timedelta(days=7)
-"""How long other ranks wait for a broadcast of rank 0. They notice its death at once."""
+"""How long other ranks wait for a message of rank 0. They notice its death at once."""
 
 
 class ProcessGroup:
@@ -33,7 +31,7 @@ class ProcessGroup:
         self.device = device
         self.precision = precision
         self._mesh: DeviceMesh | None = None
-        self._broadcasts: dist.ProcessGroup | None = None
+        self._messages: dist.ProcessGroup | None = None
         self._watch: RankWatch | None = None
 
     @classmethod
@@ -56,7 +54,7 @@ class ProcessGroup:
         )
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._mesh = init_device_mesh(self.device.type, (self.size,))
-        self._broadcasts = dist.new_group(backend="gloo", timeout=_IDLE_TIMEOUT)
+        self._messages = dist.new_group(backend="gloo", timeout=_IDLE_TIMEOUT)
         self._watch = RankWatch(self.rank, self.size)
 
     @property
@@ -97,12 +95,10 @@ class ProcessGroup:
         is_cast_here = self.precision is Precision.BFLOAT16 and self._mesh is None
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_cast_here)
 
-    def shard(self, items: Sequence[T]) -> Iterator[tuple[T, bool]]:
-        """This rank's items, and whether each counts: False for a filler, which repeats another rank's item so that
-        all ranks have equally many."""
-        for start in range(0, len(items), self.size):
-            index = start + self.rank
-            yield (items[index], True) if index < len(items) else (items[start], False)
+    def sync_gradients(self, module: PreTrainedModel, *, when: bool) -> None:
+        """Whether the next backward pass adds up the ranks' gradients, with those that were left unsynced before."""
+        if self._mesh is not None:
+            cast(FSDPModule, module).set_requires_gradient_sync(when)
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """The sum of all ranks' `values`, on the CPU. Collective."""
@@ -117,21 +113,27 @@ class ProcessGroup:
         of_ranks[self.rank] = value
         return float(self.all_reduce(of_ranks).max())
 
-    def broadcast(self, message: bytes) -> None:
-        """Sends rank 0's `message`, which is not empty, to all others, which wait in `receive_broadcast`."""
-        if self._broadcasts is not None:
-            dist.broadcast(torch.tensor([len(message)]), 0, group=self._broadcasts)
-            dist.broadcast(torch.frombuffer(bytearray(message), dtype=torch.uint8), 0, group=self._broadcasts)
+    def send(self, rank: int, message: bytes) -> None:
+        """To one rank, which waits in `receive`."""
+        dist.send(torch.tensor([len(message)]), rank, group=self._messages)
+        if message:
+            dist.send(torch.frombuffer(bytearray(message), dtype=torch.uint8), rank, group=self._messages)
 
-    def receive_broadcast(self) -> bytes:
-        """The next message of rank 0. Unavailable when rank 0 is gone."""
+    def send_all(self, message: bytes) -> None:
+        """From rank 0 to all others."""
+        for rank in range(1, self.size):
+            self.send(rank, message)
+
+    def receive(self, rank: int = 0) -> bytes:
+        """The next message of another rank. Unavailable when it is gone."""
         length = torch.zeros(1, dtype=torch.int64)
         try:
-            dist.broadcast(length, 0, group=self._broadcasts)
+            dist.recv(length, rank, group=self._messages)
             message = torch.empty(int(length), dtype=torch.uint8)
-            dist.broadcast(message, 0, group=self._broadcasts)
+            if len(message):
+                dist.recv(message, rank, group=self._messages)
         except RuntimeError as error:
-            raise Unavailable(f"rank 0 is gone: {error}") from error
+            raise Unavailable(f"rank {rank} is gone: {error}") from error
         return message.numpy().tobytes()
 
     def exit_together(self, code: int) -> None:

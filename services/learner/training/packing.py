@@ -120,11 +120,3 @@ def _pad(values: Sequence[NDArray[Scalar]]) -> Tensor:
 def _pad_if_known(values: Sequence[Floats | None]) -> Tensor | None:
     known = [one for one in values if one is not None]
     return _pad(known) if len(known) == len(values) else None
-
-
-def unpad(
-    values_BT: Tensor, micro_batch: MicroBatch, trajectories: Sequence[Trajectory]
-) -> Iterator[tuple[int, Floats]]:
-    """The index of every trajectory in the micro-batch, with the values at its answer's tokens."""
-    for index, values_T in zip(micro_batch.indices, values_BT.numpy(), strict=True):
-        yield index, values_T[: len(trajectories[index].token_ids)]

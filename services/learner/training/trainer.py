@@ -6,19 +6,21 @@ Shapes: B trajectories, T tokens of the longest answer.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from services.learner.config import LearnerConfig
+from services.learner.config import GradientSync, LearnerConfig
 from services.learner.model.memory import peak_memory_bytes, reset_peak_memory
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.clock import Part, StepClock
+from services.learner.training.dealing import NOTHING, Share, Work, deal, pass_cost
 from services.learner.training.objective import Objective
-from services.learner.training.packing import MicroBatch, pack, unpad
+from services.learner.training.packing import MicroBatch, pack
 from services.learner.training.trajectories import (
     BuiltTree,
     Floats,
@@ -40,7 +42,7 @@ Group: TypeAlias = list[Trajectory]
 class Trainer:
     """Updates a policy on scored trees. A trajectory's credit is a pure function of its tree.
 
-    All ranks are given the same trees, and each computes its share of the micro-batches.
+    Rank 0 is given the trees, and deals their micro-batches to all ranks; the others `follow`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Trainer:
         self._objective = Objective(config.objective)
         self._settings = config.objective
         self._max_answer_tokens = config.growth.max_tokens
+        self._syncs_every_pass = config.gradient_sync is GradientSync.MICRO_BATCH
         self._clock = StepClock(process_group.device)
 
     def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
@@ -67,27 +70,46 @@ class Trainer:
         with self._clock.measure(Part.CREDIT):
             groups = [extract_trajectories(tree.scored, version) for tree in trees]
         if self._reference is not None:
-            groups = self._add_logprobs(groups, self._reference, "reference_logprobs")
+            groups = self._add_logprobs(groups, Work.READ_REFERENCE, "reference_logprobs")
         with self._clock.measure(Part.CREDIT):
             groups = [self._assign_credit(tree, group, sums) for tree, group in zip(trees, groups, strict=True)]
         if self._settings.updates_per_step > 1:  # π_old is the policy before the first update
-            groups = self._add_logprobs(groups, self._policy.model, "old_logprobs")
+            groups = self._add_logprobs(groups, Work.READ_POLICY, "old_logprobs")
         norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
-        sums.peak_memory_bytes = peak_memory_bytes(device)
-        return Update.of(sums, self._process_group, norms, lr, self._clock.seconds())
+        self._process_group.send_all(Share(Work.SUM).pack())
+        return self._sum_up(sums, norms, lr)
+
+    def follow(self) -> None:
+        """Another rank's part of rank 0's `step` or `engine_gap`."""
+        device = self._process_group.device
+        sums, self._clock = StepSums(device), StepClock(device)
+        reset_peak_memory(device)
+        while True:
+            share = Share.unpack(self._process_group.receive())
+            match share.work:
+                case Work.TRAIN:
+                    self._train(share, sums)
+                case Work.READ_POLICY | Work.READ_REFERENCE:
+                    self._process_group.send(0, self._forward(share).tobytes())
+                case Work.SUM:
+                    self._sum_up(sums, [], 0.0)
+                    return
+                case Work.END:
+                    return
 
     def engine_gap(self, scored: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         """Mean |learner's − engine's log-probability| over the tokens that the present weights, `version`, sampled."""
         trajectories = [one for tree in scored for one in extract_trajectories(tree, version)]
-        logprobs = self._read(self._policy.model, trajectories)
+        logprobs = self._read(Work.READ_POLICY, trajectories)
+        self._process_group.send_all(Share(Work.END).pack())
         gaps = [
             np.abs(ours - one.engine_logprobs)[one.is_current] for ours, one in zip(logprobs, trajectories, strict=True)
         ]
         return float(np.concatenate(gaps).mean()) if any(map(len, gaps)) else None
 
-    def _add_logprobs(self, groups: list[Group], model: LanguageModel, field: str) -> list[Group]:
-        """The trajectories, with what `model` gives to every token in the field."""
-        logprobs: Iterator[Any] = iter(self._read(model, [one for group in groups for one in group]))
+    def _add_logprobs(self, groups: list[Group], work: Work, field: str) -> list[Group]:
+        """The trajectories, with what the model that `work` reads gives to every token in the field."""
+        logprobs: Iterator[Any] = iter(self._read(work, [one for group in groups for one in group]))
         return [[replace(one, **{field: next(logprobs)}) for one in group] for group in groups]
 
     def _assign_credit(self, tree: BuiltTree, group: Group, sums: StepSums) -> Group:
@@ -110,14 +132,27 @@ class Trainer:
     def _update(self, minibatch: Sequence[Trajectory], lr: float, sums: StepSums) -> float | None:
         """One optimizer step: the gradient's norm, None where it was not finite and nothing changed."""
         minibatch = normalize_weights(minibatch, self._settings.loss_normalization, self._max_answer_tokens)
-        for micro_batch, counts in self._micro_batches(minibatch):
+        share, _ = self._deal(Work.TRAIN, minibatch, lr)
+        return self._train(share, sums)
+
+    def _train(self, share: Share, sums: StepSums) -> float | None:
+        """This rank's passes of an optimizer step, and the step. Collective."""
+        device, size = self._process_group.device, self._process_group.size
+        for number, micro_batch in enumerate(self._passes(share), start=1):
+            is_last, counts = number == share.num_passes, number <= len(share.micro_batches)
+            self._process_group.sync_gradients(self._policy.model.module, when=is_last or self._syncs_every_pass)
             with self._clock.measure(Part.FORWARD):
-                loss = self._loss(micro_batch, sums if counts else StepSums(self._process_group.device))
+                loss = self._loss(micro_batch, sums if counts else StepSums(device))
             with self._clock.measure(Part.BACKWARD):
-                # ranks' gradients are averaged, but have to be summed; a filler's is 0
-                (loss * self._process_group.size * counts).backward()  # type: ignore[no-untyped-call]
+                # ranks' gradients are averaged, but have to be summed
+                (loss * size * counts).backward()  # type: ignore[no-untyped-call]
         with self._clock.measure(Part.OPTIMIZER):
-            return self._policy.apply_gradients(lr)
+            return self._policy.apply_gradients(share.learning_rate)
+
+    def _sum_up(self, sums: StepSums, norms: Sequence[float | None], lr: float) -> Update:
+        """The figures of a step. Collective."""
+        sums.peak_memory_bytes = peak_memory_bytes(self._process_group.device)
+        return Update.of(sums, self._process_group, norms, lr, self._clock.seconds())
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
         """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL − entropy_coef·H) over the answers' tokens."""
@@ -143,31 +178,51 @@ class Trainer:
             sums.add(kl=tokens.kl_BT)
         return loss
 
-    def _micro_batches(self, trajectories: Sequence[Trajectory]) -> Iterator[tuple[MicroBatch, bool]]:
-        """This rank's micro-batches; `counts` is False for fillers that only keep the ranks' collectives aligned."""
-        share = self._settings.share_prefixes and not self._policy.model.sharing_fault
+    def _deal(self, work: Work, trajectories: Sequence[Trajectory], lr: float = 0.0) -> tuple[Share, list[list[int]]]:
+        """Sends every other rank its share; returns this rank's, and which trajectories each rank has."""
+        shares_prefixes = self._settings.share_prefixes and not self._policy.model.sharing_fault
         with self._clock.measure(Part.PACK):
-            packed = pack(trajectories, self._settings.micro_batch_tokens, share_prefixes=share)
-        for rows, counts in self._process_group.shard(packed):
-            with self._clock.measure(Part.PACK):
-                micro_batch = MicroBatch.collate(rows, trajectories).to(self._process_group.device)
-            yield micro_batch, counts
+            packed = pack(trajectories, self._settings.micro_batch_tokens, share_prefixes=shares_prefixes)
+            hands = deal(list(map(pass_cost, packed)), self._process_group.size)
+
+            def share_of(rank: int) -> Share:
+                micro_batches = tuple(MicroBatch.collate(packed[number], trajectories) for number in hands[rank])
+                return Share(work, micro_batches, max(map(len, hands)), lr)
+
+            for rank in range(1, self._process_group.size):
+                self._process_group.send(rank, share_of(rank).pack())
+            indices = [
+                [index for number in hand for row in packed[number] for index in row.columns_of] for hand in hands
+            ]
+            return share_of(0), indices
+
+    def _read(self, work: Work, trajectories: Sequence[Trajectory]) -> list[Floats]:
+        """The log-probabilities that a model gives to the tokens of each answer."""
+        share, indices_of_ranks = self._deal(work, trajectories)
+        found: dict[int, Floats] = {}
+        for rank, indices in enumerate(indices_of_ranks):
+            sent = self._process_group.receive(rank) if rank else self._forward(share).tobytes()
+            ends = np.cumsum([len(trajectories[index].token_ids) for index in indices])
+            found |= zip(indices, np.split(np.frombuffer(sent, np.float32), ends[:-1]), strict=False)
+        return [found[index] for index in range(len(trajectories))]
 
     @torch.no_grad()
-    def _read(self, model: LanguageModel, trajectories: Sequence[Trajectory]) -> list[Floats]:
-        """The log-probabilities that `model` gives to the tokens of each answer."""
-        lengths = [len(one.token_ids) for one in trajectories]
-        found = [np.zeros(length, np.float32) for length in lengths]
-        for micro_batch, counts in self._micro_batches(trajectories):
+    def _forward(self, share: Share) -> Floats:
+        """The log-probabilities of all answers' tokens in this rank's micro-batches, one after another. Collective."""
+        model = self._reference if share.work is Work.READ_REFERENCE else self._policy.model
+        if model is None:
+            raise ValueError("no reference model was loaded")
+        found = [np.zeros(0, np.float32)]
+        for micro_batch in self._passes(share):
             with self._clock.measure(Part.FORWARD):
                 logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.rows).logprobs_RS)
-            if counts:
-                for index, values in unpad(logprobs_BT.cpu(), micro_batch, trajectories):
-                    found[index] = values
-        if not found:
-            return []
-        of_all_ranks: Floats = self._process_group.all_reduce(torch.from_numpy(np.concatenate(found))).numpy()
-        return np.split(of_all_ranks, np.cumsum(lengths)[:-1])
+            found.append(logprobs_BT[micro_batch.is_answer_BT].float().cpu().numpy())
+        return np.concatenate(found[: 1 + len(share.micro_batches)])
+
+    def _passes(self, share: Share) -> Iterator[MicroBatch]:
+        """The micro-batch of every pass, on the device; `NOTHING` where this rank has none left."""
+        fillers = repeat(NOTHING, share.num_passes - len(share.micro_batches))
+        return (one.to(self._process_group.device) for one in chain(share.micro_batches, fillers))
 
 
 def _reference_confidences(tree: BuiltTree, group: Group, credit: Credit) -> tuple[float, ...] | None:

@@ -1,13 +1,15 @@
 """Packing: nothing is lost or moved on the way from trajectories to padded rows."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from services.learner.training.packing import MicroBatch, pack, unpad
+from services.learner.training.packing import MicroBatch, pack
 from services.learner.training.trajectories import Trajectory
 from tests.learner.synthetic import credited_trajectories
 
@@ -20,6 +22,12 @@ def micro_batches(trajectories: list[Trajectory], max_tokens: int, *, share_pref
     return [MicroBatch.collate(rows, trajectories) for rows in packed]
 
 
+def unpad(values_BT: Tensor, batch: MicroBatch) -> Iterator[tuple[int, list[float]]]:
+    """The index of every trajectory, with the values at its answer's tokens."""
+    for index, values_T, is_answer_T in zip(batch.indices, values_BT, batch.is_answer_BT, strict=True):
+        yield index, values_T[is_answer_T].tolist()
+
+
 @given(seeds, st.integers(1, 200), st.booleans())
 @settings(deadline=None)
 def test_packing_and_unpadding_gives_every_trajectory_back(seed: int, max_tokens: int, share: bool) -> None:
@@ -28,11 +36,11 @@ def test_packing_and_unpadding_gives_every_trajectory_back(seed: int, max_tokens
     for batch in micro_batches(trajectories, max_tokens, share_prefixes=share):
         num_rows, num_columns = batch.rows.token_ids_RS.shape
         assert num_rows * num_columns <= max_tokens or len(batch.indices) == 1
-        for index, values in unpad(batch.engine_logprobs_BT, batch, trajectories):
-            seen[index] = values.tolist()
+        for index, values in unpad(batch.engine_logprobs_BT, batch):
+            seen[index] = values
         ids_BT = batch.of_answers(batch.rows.token_ids_RS.float())
-        for index, ids in unpad(ids_BT, batch, trajectories):
-            assert ids.tolist() == trajectories[index].token_ids.tolist()
+        for index, ids in unpad(ids_BT, batch):
+            assert ids == trajectories[index].token_ids.tolist()
         assert batch.weights_BT[~batch.is_answer_BT].sum().item() == 0.0
         assert batch.is_answer_BT.sum(-1).tolist() == [len(trajectories[index].token_ids) for index in batch.indices]
     assert seen == {index: one.engine_logprobs.tolist() for index, one in enumerate(trajectories)}
