@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from services.demo.task import checkpoint_directory
 from services.learner.config import LearnerConfig
 from services.learner.model.policy import LanguageModel, Policy
+from services.learner.model.prefix_rows import Layout
 from services.learner.record.figures import measure_trees
 from services.learner.training.packing import pack
 from services.learner.training.trainer import Trainer
@@ -150,7 +151,7 @@ def sharing() -> None:
 
 def _sharing(trees: Sequence[Sequence[Trajectory]], max_tokens: int) -> float:
     """Tokens of trajectories to tokens computed."""
-    rows = [row for one in trees for batch in pack(one, max_tokens, share_prefixes=True) for row in batch]
+    rows = [row for one in trees for batch in pack(one, max_tokens, Layout.JOINED) for row in batch]
     total = sum(len(one.prompt_ids) + len(one.token_ids) for trajectories in trees for one in trajectories)
     return total / sum(len(row.trie) for row in rows)
 

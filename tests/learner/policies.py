@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     LlamaConfig,
+    PhiConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
@@ -38,6 +39,8 @@ def config_of(architecture: str, **changes: Any) -> PretrainedConfig:
             return Qwen3Config(**_COMMON, **block, head_dim=16, tie_word_embeddings=True)
         case "llama":
             return LlamaConfig(**_COMMON, **block)
+        case "phi":
+            return PhiConfig(**_COMMON, **block)
         case "gpt2":
             return GPT2Config(**_COMMON, n_embd=32, n_layer=2, n_head=2, n_positions=CONTEXT_LENGTH)
     raise ValueError(architecture)

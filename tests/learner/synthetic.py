@@ -106,7 +106,4 @@ def credited_trajectories(seed: int) -> list[Trajectory]:
 
 def trie_of(*sequences: Sequence[int]) -> PrefixTrie:
     """Token sequences in one row."""
-    trie = PrefixTrie()
-    for token_ids in sequences:
-        trie.add(token_ids)
-    return trie
+    return PrefixTrie.of(sequences)[0]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from services.learner.model.prefix_rows import Ints, PrefixRows, PrefixTrie
+from services.learner.model.prefix_rows import PrefixRows, PrefixTrie
 from shared.errors import InvalidInput
 
 LogprobsOf = Callable[[PrefixRows], Tensor]
@@ -46,9 +46,11 @@ def find_sharing_fault(logprobs_of: LogprobsOf, vocab_size: int, context_length:
 
 
 @torch.no_grad()
-def agree(one: LogprobsOf, other: LogprobsOf, vocab_size: int, context_length: int) -> bool:
-    """Whether `one` computes what `other` does; not where it fails."""
-    rows = [[sequence] for sequence in _toy_sequences(vocab_size, min(_MAX_TOKENS, context_length))]
+def agree(one: LogprobsOf, other: LogprobsOf, vocab_size: int, context_length: int, *, is_shared: bool = False) -> bool:
+    """Whether `one` computes what `other` does, of sequences by themselves or over shared prefixes; not where it
+    fails."""
+    sequences = _toy_sequences(vocab_size, min(_MAX_TOKENS, context_length))
+    rows = [sequences] if is_shared else [[sequence] for sequence in sequences]
     try:
         return not _excess(_answers(other, rows), _answers(one, rows))
     except Exception:  # noqa: BLE001 - likewise
@@ -74,14 +76,9 @@ def _toy_sequences(vocab_size: int, length: int) -> list[list[int]]:
 
 def _answers(logprobs_of: LogprobsOf, rows: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
     """Of every sequence, in rows that each share what is equal, the log-probabilities of all tokens but the first."""
-    tries = [PrefixTrie() for _ in rows]
-    columns: list[tuple[int, Ints]] = [
-        (number, trie.add(sequence))
-        for number, (trie, row) in enumerate(zip(tries, rows, strict=True))
-        for sequence in row
-    ]
-    logprobs_RS = logprobs_of(PrefixRows.collate(tries))
-    return [logprobs_RS[number, of_sequence[1:]] for number, of_sequence in columns]
+    packed = [PrefixTrie.of(row) for row in rows]
+    logprobs_RS = logprobs_of(PrefixRows.collate([trie for trie, _ in packed]))
+    return [logprobs_RS[row, columns[1:]] for row, (_, columns_of) in enumerate(packed) for columns in columns_of]
 
 
 def _excess(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:

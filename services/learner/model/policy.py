@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,11 +28,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
 from services.learner.model.adapters import Adapters, has_adapters, is_adapter, merge, without_adapters, write_adapters
+from services.learner.model.attention_plan import COST, FREE_CALLS, BlockCost
 from services.learner.model.fitness import agree, find_sharing_fault
 from services.learner.model.head import Head, entropies
 from services.learner.model.model_files import read_module, read_tokenizer
-from services.learner.model.prefix_rows import PrefixRows
+from services.learner.model.prefix_rows import Layout, PrefixRows
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
+from services.learner.model.tree_attention import prepare, use_tree_attention
 from shared.errors import InvalidInput
 from shared.weights import ContextBounds
 
@@ -61,7 +64,8 @@ class LanguageModel:
         self._temperature = temperature
         self._process_group = process_group
         self._wanted_length = context_length
-        self._toy_tree_fault = ""
+        self._sharing_fault = ""
+        self._attends_to_trees = False
         self._leaves_adapters_out = False
         self._head = Head.of(module.config, temperature)
         self._forward: Callable[[dict[str, Any], Tensor, Tensor], tuple[Tensor, Tensor]] = self._by_head
@@ -99,17 +103,24 @@ class LanguageModel:
 
     def _try_on_toy_tree(self) -> None:
         """Finds out how the model can be computed. InvalidInput where it is unfit for training."""
-        size = self.vocab_size, self.context_length
+        size = self.vocab_size, min(self.context_length, self.window or self.context_length)
 
         def by_head(rows: PrefixRows) -> Tensor:
-            return self._by_head(*_model_inputs(rows))[0].view_as(rows.token_ids_RS)
+            return self._by_head(*self._inputs(rows))[0].view_as(rows.token_ids_RS)
 
         def by_logits(rows: PrefixRows) -> Tensor:
-            return self._by_logits(*_model_inputs(rows))[0].view_as(rows.token_ids_RS)
+            return self._by_logits(*self._inputs(rows))[0].view_as(rows.token_ids_RS)
 
-        self._toy_tree_fault = find_sharing_fault(by_logits, *size)
+        def by_trees(rows: PrefixRows, cost: BlockCost) -> Tensor:
+            return self._by_logits(*self._inputs(rows, cost))[0].view_as(rows.token_ids_RS)
+
+        self._sharing_fault = _partial_attention(self.module.config) or find_sharing_fault(by_logits, *size)
         if not agree(by_head, by_logits, *size):
             self._forward = self._by_logits
+        on_cpu = self._process_group.device.type == "cpu"
+        if on_cpu and not self._sharing_fault and use_tree_attention(self.module):
+            forms = [partial(by_trees, cost=cost) for cost in (COST, FREE_CALLS)]
+            self._attends_to_trees = all(agree(form, by_logits, *size, is_shared=True) for form in forms)
 
     def without_adapters(self) -> "LanguageModel":
         """The model as it was before adapters were attached, frozen. It shares the memory of this one."""
@@ -133,18 +144,44 @@ class LanguageModel:
         return int(self.module.config.vocab_size)
 
     @property
+    def window(self) -> int | None:
+        """How many tokens, itself included, a token attends to in some layers; None: to all before it."""
+        return ContextBounds.of(self.module.config.to_dict()).window
+
+    @property
     def sharing_fault(self) -> str:
         """Why sequences cannot share the columns of a common prefix; empty if every layer attends to all tokens
-        before."""
-        return _window_fault(self.module.config) or self._toy_tree_fault
+        before, at least in its window."""
+        return self._sharing_fault
+
+    @property
+    def layout(self) -> Layout:
+        """Of trajectories that are no longer than the window."""
+        if self._sharing_fault:
+            return Layout.APART
+        return Layout.JOINED if self._attends_to_trees else Layout.STACKED
 
     def statistics(self, rows: PrefixRows) -> TokenStatistics:
         """One forward pass, on the model's device. Padding ends a row, so that no real token attends to it."""
         adapters = without_adapters(self.module) if self._leaves_adapters_out else nullcontext()
         with self._process_group.autocast(), adapters:
-            found = self._forward(*_model_inputs(rows))
+            found = self._forward(*self._inputs(rows, COST if self._attends_to_trees else None))
         zeros = found[0].new_zeros(rows.token_ids_RS.numel())
         return TokenStatistics(*(zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in found))
+
+    def _inputs(self, rows: PrefixRows, cost: BlockCost | None = None) -> tuple[dict[str, Any], Tensor, Tensor]:
+        """What a transformers model takes, the places before the tokens that are asked for, and these tokens. `cost`:
+        of attention over trees; None: by masks."""
+        mask = rows.attention_mask_R1SS if cost is None else prepare(rows.exits_R11S, cost)
+        if mask is not None and self.module.config._attn_implementation == "eager":  # it adds its mask
+            mask = torch.zeros((), device=mask.device).where(mask, torch.finfo(torch.float32).min)
+        inputs = {
+            "input_ids": rows.token_ids_RS,
+            "attention_mask": mask,
+            "position_ids": rows.positions_RS,
+            "use_cache": False,
+        }
+        return inputs, rows.before_asked_N, rows.asked_ids_N
 
     def _by_head(self, inputs: dict[str, Any], before_N: Tensor, token_ids_N: Tensor) -> tuple[Tensor, Tensor]:
         """log p and entropy of each token, by the place that it follows, an index into [R, S]."""
@@ -261,24 +298,13 @@ class Policy:
             )
 
 
-def _model_inputs(rows: PrefixRows) -> tuple[dict[str, Any], Tensor, Tensor]:
-    """What a transformers model takes, the places before the tokens that are asked for, and these tokens."""
-    inputs = {
-        "input_ids": rows.token_ids_RS,
-        "attention_mask": rows.attention_mask_R1SS,
-        "position_ids": rows.positions_RS,
-        "use_cache": False,
-    }
-    return inputs, rows.before_asked_N, rows.asked_ids_N
-
-
-def _window_fault(config: PreTrainedConfig) -> str:
-    """What the configuration says of layers that do not attend to everything: a toy tree may fit into their window."""
-    partial = {str(layer) for layer in getattr(config, "layer_types", None) or () if layer != "full_attention"}
-    if partial:
-        return f"it has layers of {', '.join(sorted(partial))}"
+def _partial_attention(config: PreTrainedConfig) -> str:
+    """What the configuration says of layers that attend to other than the tokens before: a toy tree may not show it."""
     window = ContextBounds.of(config.to_dict()).window
-    return f"its layers attend to a window of {window} tokens" if window else ""
+    known = {"full_attention", "global", *(["sliding_attention"] if window else [])}
+    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
+    partial_layers = {str(layer) for layer in layers} - known
+    return f"it has layers of {', '.join(sorted(partial_layers))}" if partial_layers else ""
 
 
 def _share_permissions(directory: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.learner.model.prefix_rows import PrefixRows
+from services.learner.model.prefix_rows import Layout, PrefixRows
 from services.learner.training.packing import MicroBatch, PackedRow, pack
 from services.learner.training.trajectories import Trajectory
 
@@ -112,7 +112,7 @@ def _make_nothing() -> MicroBatch:
         advantages=of_token,
         weights=of_token,
     )
-    (rows,) = pack([token], 1, share_prefixes=False)
+    (rows,) = pack([token], 1, Layout.APART)
     return MicroBatch.collate(rows, [token])
 
 

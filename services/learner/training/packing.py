@@ -1,9 +1,10 @@
-"""Packs trajectories into padded micro-batches.
+"""Packs trajectories into micro-batches.
 
 Shapes: B trajectories, T tokens of the longest answer; R rows of S columns, in which a forward pass computes them. A
 loss counts per trajectory and token; a prefix that trajectories share is computed once.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -13,7 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.learner.model.prefix_rows import Ints, PrefixRows, PrefixTrie, to_device
+from services.learner.model.prefix_rows import (
+    Ints,
+    Layout,
+    PrefixRows,
+    PrefixTrie,
+    depth_first,
+    shared_lengths,
+    to_device,
+)
 from services.learner.training.trajectories import Floats, Trajectory
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -25,6 +34,23 @@ class PackedRow:
 
     trie: PrefixTrie
     columns_of: dict[int, Ints]
+
+    @classmethod
+    def of(cls, indices: Sequence[int], sequences: Sequence[Ints]) -> "PackedRow":
+        """Those of the sequences with these indices."""
+        trie, columns = PrefixTrie.of([sequences[index] for index in indices])
+        return cls(trie, dict(zip(indices, columns, strict=True)))
+
+    @classmethod
+    def join(cls, rows: Sequence["PackedRow"]) -> "PackedRow":
+        """All of them in one row, one after another."""
+        starts = np.cumsum([0, *(len(row.trie) for row in rows)])
+        columns_of = {
+            index: columns + start
+            for row, start in zip(rows, starts, strict=False)
+            for index, columns in row.columns_of.items()
+        }
+        return cls(PrefixTrie.join([row.trie for row in rows]), columns_of)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,35 +105,74 @@ class MicroBatch:
         return replace(to_device(self, device), rows=to_device(self.rows, device))
 
 
-def pack(trajectories: Sequence[Trajectory], max_tokens: int, *, share_prefixes: bool) -> list[list[PackedRow]]:
-    """The rows of every micro-batch, the longest rows first. A micro-batch has at most `max_tokens` columns in all,
-    padding included; a longer trajectory has a micro-batch to itself."""
-    packed = sorted(_pack_rows(trajectories, max_tokens, share_prefixes), key=lambda row: len(row.trie), reverse=True)
-    micro_batches = []
-    while packed:
-        num_rows = max(1, max_tokens // len(packed[0].trie))
-        micro_batches.append(packed[:num_rows])
-        packed = packed[num_rows:]
+def pack(
+    trajectories: Sequence[Trajectory], max_tokens: int, layout: Layout, window: int | None = None
+) -> list[list[PackedRow]]:
+    """The rows of every micro-batch. A micro-batch has at most `max_tokens` columns in all, padding included; a longer
+    trajectory has a micro-batch to itself.
+
+    A tree that does not fit is cut into pieces, where the least has to be computed again. A trajectory that is longer
+    than `window` has a row to itself.
+    """
+    sequences = [np.concatenate([one.prompt_ids, one.token_ids]).astype(np.int64) for one in trajectories]
+    trees: dict[tuple[int, ...] | int, list[int]] = {}
+    for index, one in enumerate(trajectories):
+        is_apart = layout is Layout.APART or (window is not None and len(sequences[index]) > window)
+        trees.setdefault(index if is_apart else one.prompt_ids, []).append(index)
+    pieces = [PackedRow.of(piece, sequences) for tree in trees.values() for piece in _cut(tree, sequences, max_tokens)]
+    chains, shared = (
+        [piece for piece in pieces if piece.trie.is_chain],
+        [piece for piece in pieces if not piece.trie.is_chain],
+    )
+    if layout is Layout.JOINED:
+        return _stack(chains, max_tokens) + [[PackedRow.join(rows)] for rows in _fill(shared, max_tokens)]
+    return _stack(chains, max_tokens) + _stack(shared, max_tokens)
+
+
+def _cut(tree: Sequence[int], sequences: Sequence[Ints], max_tokens: int) -> Iterator[list[int]]:
+    """The trajectories of a tree depth first, in groups of at most `max_tokens` columns each. Of all such groups, those
+    that compute the fewest columns: what a group's first trajectory shares with the one before is computed again."""
+    order = [tree[number] for number in depth_first([sequences[index] for index in tree])]
+    shared = shared_lengths([sequences[index] for index in order])
+    fewest, cuts = [0] + [math.inf] * len(order), [0] * (len(order) + 1)
+    for end in range(1, len(order) + 1):
+        num_new = 0
+        for start in reversed(range(end)):
+            length = len(sequences[order[start]])
+            if num_new + length > max_tokens and start < end - 1:
+                break
+            if fewest[start] + num_new + length < fewest[end]:
+                fewest[end], cuts[end] = fewest[start] + num_new + length, start
+            num_new += length - shared[start]
+    end, groups = len(order), []
+    while end:
+        groups.append(order[cuts[end] : end])
+        end = cuts[end]
+    yield from reversed(groups)
+
+
+def _stack(rows: Sequence[PackedRow], max_tokens: int) -> list[list[PackedRow]]:
+    """Rows that are padded to one length, the longest first."""
+    left, micro_batches = sorted(rows, key=lambda row: len(row.trie), reverse=True), []
+    while left:
+        num_rows = max(1, max_tokens // len(left[0].trie))
+        micro_batches.append(left[:num_rows])
+        left = left[num_rows:]
     return micro_batches
 
 
-def _pack_rows(trajectories: Sequence[Trajectory], max_tokens: int, share_prefixes: bool) -> Iterator[PackedRow]:
-    """Rows of at most `max_tokens` columns, each with all trajectories after one prompt, or with one trajectory.
-
-    Trajectories that do not fit into one row follow each other depth first, so that neighbours share the most.
-    """
-    ids_of = [[*one.prompt_ids, *one.token_ids.tolist()] for one in trajectories]
-    sharing: dict[tuple[int, ...] | int, list[int]] = {}
-    for index, one in enumerate(trajectories):
-        sharing.setdefault(one.prompt_ids if share_prefixes else index, []).append(index)
-    for indices in sharing.values():
-        row = PackedRow(PrefixTrie(), {})
-        for index in sorted(indices, key=ids_of.__getitem__):
-            if row.columns_of and len(row.trie) + row.trie.num_new(ids_of[index]) > max_tokens:
-                yield row
-                row = PackedRow(PrefixTrie(), {})
-            row.columns_of[index] = row.trie.add(ids_of[index])
-        yield row
+def _fill(rows: Sequence[PackedRow], max_tokens: int) -> list[list[PackedRow]]:
+    """Rows whose columns are counted together: each, the longest first, goes where it fits."""
+    micro_batches: list[list[PackedRow]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=lambda row: len(row.trie), reverse=True):
+        number = next((number for number, left in enumerate(room) if left >= len(row.trie)), len(room))
+        if number == len(room):
+            micro_batches.append([])
+            room.append(max_tokens)
+        micro_batches[number].append(row)
+        room[number] -= len(row.trie)
+    return micro_batches
 
 
 def _pad(values: Sequence[NDArray[Scalar]]) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from services.learner.config import GradientSync, LearnerConfig
 from services.learner.model.memory import peak_memory_bytes, reset_peak_memory
 from services.learner.model.policy import LanguageModel, Policy
+from services.learner.model.prefix_rows import Layout
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.clock import Part, StepClock
 from services.learner.training.dealing import NOTHING, Share, Work, deal, pass_cost
@@ -180,9 +181,10 @@ class Trainer:
 
     def _deal(self, work: Work, trajectories: Sequence[Trajectory], lr: float = 0.0) -> tuple[Share, list[list[int]]]:
         """Sends every other rank its share; returns this rank's, and which trajectories each rank has."""
-        shares_prefixes = self._settings.share_prefixes and not self._policy.model.sharing_fault
+        model = self._policy.model
+        layout = model.layout if self._settings.share_prefixes else Layout.APART
         with self._clock.measure(Part.PACK):
-            packed = pack(trajectories, self._settings.micro_batch_tokens, share_prefixes=shares_prefixes)
+            packed = pack(trajectories, self._settings.micro_batch_tokens, layout, model.window)
             hands = deal(list(map(pass_cost, packed)), self._process_group.size)
 
             def share_of(rank: int) -> Share:

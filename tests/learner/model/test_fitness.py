@@ -177,7 +177,6 @@ def test_a_stop_token_that_cannot_be_sampled_is_refused(tmp_path: Path) -> None:
         RwkvConfig(**_IDS, **_SMALL, context_length=CONTEXT_LENGTH),
         MptConfig(**_IDS, d_model=32, n_heads=2, n_layers=2, max_seq_len=CONTEXT_LENGTH),
         FalconConfig(**_IDS, **_SMALL, num_attention_heads=2, alibi=True),
-        MistralConfig(**_IDS, **_BLOCK, sliding_window=32),
     ],
     ids=lambda config: config.model_type,
 )

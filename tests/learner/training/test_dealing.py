@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from services.learner.model.prefix_rows import Layout
 from services.learner.training.dealing import NOTHING, Share, Work, deal, pass_cost
 from services.learner.training.packing import MicroBatch, pack
 from tests.learner.synthetic import credited_trajectories
@@ -48,7 +49,7 @@ def test_one_rank_alone_keeps_the_order() -> None:
 def test_long_rows_cost_more_than_their_tokens() -> None:
     def cost(max_tokens: int) -> float:
         trajectories = credited_trajectories(0)
-        return sum(map(pass_cost, pack(trajectories, max_tokens, share_prefixes=False)))
+        return sum(map(pass_cost, pack(trajectories, max_tokens, Layout.APART)))
 
     assert cost(10_000) > cost(1)
 
@@ -62,7 +63,7 @@ def tensors(value: Any) -> list[Tensor | None]:
 
 def test_a_share_survives_the_wire() -> None:
     trajectories = credited_trajectories(0)
-    batches = tuple(MicroBatch.collate(rows, trajectories) for rows in pack(trajectories, 30, share_prefixes=True))
+    batches = tuple(MicroBatch.collate(rows, trajectories) for rows in pack(trajectories, 30, Layout.JOINED))
     share = Share(Work.TRAIN, batches, 7, 0.5)
     found = Share.unpack(share.pack())
     assert (found.work, found.num_passes, found.learning_rate) == (Work.TRAIN, 7, 0.5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from services.learner.model.prefix_rows import Layout
 from services.learner.objective_config import (
     ImportanceLevel,
     KLEstimator,
@@ -44,7 +45,7 @@ def micro_batch(seed: int) -> MicroBatch:
         )
         for one in credited_trajectories(seed)
     ]
-    (rows,) = pack(trajectories, 10_000, share_prefixes=True)
+    (rows,) = pack(trajectories, 10_000, Layout.JOINED)
     batch = MicroBatch.collate(rows, trajectories)
     doubles = {
         name: getattr(batch, f"{name}_BT").double() for name in ("advantages", "engine_logprobs", "sampling_logprobs")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from services.learner.model.prefix_rows import Layout
 from services.learner.training.packing import MicroBatch, pack
 from services.learner.training.trajectories import Trajectory
 from tests.learner.synthetic import credited_trajectories
@@ -16,9 +17,9 @@ from tests.learner.synthetic import credited_trajectories
 seeds = st.integers(0, 10_000)
 
 
-def micro_batches(trajectories: list[Trajectory], max_tokens: int, *, share_prefixes: bool) -> list[MicroBatch]:
+def micro_batches(trajectories: list[Trajectory], max_tokens: int, layout: Layout) -> list[MicroBatch]:
     """All of them."""
-    packed = pack(trajectories, max_tokens, share_prefixes=share_prefixes)
+    packed = pack(trajectories, max_tokens, layout)
     return [MicroBatch.collate(rows, trajectories) for rows in packed]
 
 
@@ -28,12 +29,12 @@ def unpad(values_BT: Tensor, batch: MicroBatch) -> Iterator[tuple[int, list[floa
         yield index, values_T[is_answer_T].tolist()
 
 
-@given(seeds, st.integers(1, 200), st.booleans())
+@given(seeds, st.integers(1, 200), st.sampled_from(Layout))
 @settings(deadline=None)
-def test_packing_and_unpadding_gives_every_trajectory_back(seed: int, max_tokens: int, share: bool) -> None:
+def test_packing_and_unpadding_gives_every_trajectory_back(seed: int, max_tokens: int, layout: Layout) -> None:
     trajectories = credited_trajectories(seed) + credited_trajectories(seed + 1)
     seen: dict[int, list[float]] = {}
-    for batch in micro_batches(trajectories, max_tokens, share_prefixes=share):
+    for batch in micro_batches(trajectories, max_tokens, layout):
         num_rows, num_columns = batch.rows.token_ids_RS.shape
         assert num_rows * num_columns <= max_tokens or len(batch.indices) == 1
         for index, values in unpad(batch.engine_logprobs_BT, batch):
@@ -48,22 +49,22 @@ def test_packing_and_unpadding_gives_every_trajectory_back(seed: int, max_tokens
 
 def test_logprobs_that_were_not_read_are_none() -> None:
     trajectories = credited_trajectories(3)
-    for batch in micro_batches(trajectories, 64, share_prefixes=True):
+    for batch in micro_batches(trajectories, 64, Layout.JOINED):
         assert batch.old_logprobs_BT is batch.reference_logprobs_BT is None
     known = [replace(one, old_logprobs=one.engine_logprobs * 2) for one in trajectories]
-    for batch in micro_batches(known, 64, share_prefixes=True):
+    for batch in micro_batches(known, 64, Layout.JOINED):
         assert batch.old_logprobs_BT is not None
         assert torch.equal(batch.old_logprobs_BT, batch.engine_logprobs_BT * 2)
 
 
 def test_a_shared_prefix_takes_its_columns_once() -> None:
     trajectories = credited_trajectories(4)
-    (together,) = micro_batches(trajectories, 10_000, share_prefixes=True)
+    (together,) = micro_batches(trajectories, 10_000, Layout.JOINED)
     sequences = [(*one.prompt_ids, *one.token_ids.tolist()) for one in trajectories]
     prefixes = {sequence[:end] for sequence in sequences for end in range(1, len(sequence) + 1)}
     assert together.rows.token_ids_RS.shape == (1, len(prefixes))
     assert together.rows.attention_mask_R1SS is not None
-    (apart,) = micro_batches(trajectories, 10_000, share_prefixes=False)
+    (apart,) = micro_batches(trajectories, 10_000, Layout.APART)
     assert apart.rows.token_ids_RS.shape == (len(trajectories), max(map(len, sequences)))
     assert apart.rows.attention_mask_R1SS is None
 
@@ -74,5 +75,5 @@ def test_a_tree_over_the_budget_is_cut_where_little_is_repeated() -> None:
     drawn = [[*branch, 6 + number] for number in range(4) for branch in (first, second)]
     one = credited_trajectories(1)[0]
     trajectories = [replace(one, prompt_ids=(3,), token_ids=np.array(ids)) for ids in drawn]
-    rows = [row for batch in pack(trajectories, 15, share_prefixes=True) for row in batch]
+    rows = [row for batch in pack(trajectories, 15, Layout.JOINED) for row in batch]
     assert [len(row.trie) for row in rows] == [15, 15]
