@@ -2,6 +2,8 @@
 
 python -m benchmarks.engine            all tables (several minutes of one core)
 python -m benchmarks.engine --quick    the demo's model, one seed (about half a minute)
+python -m benchmarks.engine --model DIR [--dtype bfloat16] [--untraced]
+                                       a model of yours, one seed (ten minutes with 135M parameters)
 
 All figures are tokens per CPU-second of this process, on one thread. What is compared alternates, several times per
 seed, so that a busy machine slows both alike.
@@ -15,7 +17,8 @@ import random
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, Qwen3Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 from transformers.utils import logging as transformers_logging
 
 from services.demo.difficulty import Difficulty
@@ -39,10 +42,12 @@ from shared.protocol.task import Growth, Task
 from shared.tree.draw import WeightVersion
 from shared.tree.expansion import AnySampler, IBSampler, IndependentSampler
 from shared.tree.segmentation import Segmenter
+from shared.weights import prompt_encoder
 
 LARGER_VOCAB = 4096
 ANSWERS_PER_PROBLEM = (8, 1)
 IB_TREE = IBSampler(initial_draws=4, rounds=8, nodes_per_round=1, draws_per_node=1)
+_DEFAULTS = EmbeddedSettings(halve=False)
 INDEPENDENT = IndependentSampler(initial_draws=IB_TREE.num_draws)
 
 
@@ -93,6 +98,15 @@ def larger(seed: int, directory: Path) -> Workload:
     vocabulary = Vocabulary(texts, stop_ids, Segmenter(texts, stop_ids), tokenizer)
     prompts = tuple(tuple(rng.randrange(100, LARGER_VOCAB) for _ in range(32)) for _ in range(512))
     return Workload("larger", directory, vocabulary, prompts, 128, 32, 3, 2500)
+
+
+def yours(seed: int, directory: Path) -> Workload:
+    """Sums, as its chat template puts them."""
+    vocabulary, rng = Vocabulary.load(directory), random.Random(seed)
+    encode = prompt_encoder(AutoTokenizer.from_pretrained(directory), today=datetime.now(UTC))
+    questions = [f"What is {rng.randint(2, 99)} + {rng.randint(2, 99)}? Think step by step." for _ in range(512)]
+    prompts = tuple(encode(({"role": "user", "content": question},)) for question in questions)
+    return Workload(directory.name, directory, vocabulary, prompts, 48, 32, 1, 1000)
 
 
 @dataclass(slots=True)
@@ -173,8 +187,9 @@ class MeteredEngine:
 class Bench:
     """One workload and seed."""
 
-    def __init__(self, work: Workload, seed: int) -> None:
+    def __init__(self, work: Workload, seed: int, settings: EmbeddedSettings) -> None:
         self.work = work
+        self._settings = replace(settings, max_running_requests=work.rows)
         self._seed = seed
         self._model = AutoModelForCausalLM.from_pretrained(work.snapshot, dtype=torch.float32).eval()
         self.generate = {per_problem: Rate() for per_problem in ANSWERS_PER_PROBLEM}
@@ -215,7 +230,7 @@ class Bench:
             await used.close()
 
     async def _start(self) -> EmbeddedEngine:
-        engine = EmbeddedEngine(EmbeddedSettings(max_running_requests=self.work.rows))
+        engine = EmbeddedEngine(self._settings)
         await engine.load(self.work.snapshot, WeightVersion(1, 0))
         return engine
 
@@ -286,11 +301,13 @@ def spread(values: list[float], digits: int = 2) -> str:
     return " / ".join(f"{value:,.{digits}f}" for value in (min(values), median(values), max(values)))
 
 
-def report(name: str, seeds: list[int], workload: Callable[[int], Workload]) -> None:
+def report(
+    name: str, seeds: list[int], workload: Callable[[int], Workload], settings: EmbeddedSettings = _DEFAULTS
+) -> None:
     """Measures one workload with several seeds and prints its table."""
     benches = []
     for seed in seeds:
-        benches.append(Bench(workload(seed), seed))
+        benches.append(Bench(workload(seed), seed, settings))
         asyncio.run(benches[-1].run())
     rows = benches[0].work.rows
     print(f"\n## {name}: {len(seeds)} seeds, min / median / max, tokens per CPU-second")
@@ -318,11 +335,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the demo's model, one seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", nargs="*", choices=["demo", "larger"], default=["demo", "larger"])
+    parser.add_argument("--model", type=Path, help="directory of a model of yours, to be measured alone")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of --model's products")
+    parser.add_argument("--untraced", action="store_true", help="--model's Python as it is")
     arguments = parser.parse_args()
     gc.freeze()  # what was imported need not be searched for garbage in the midst of a measurement
     torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    if arguments.model:
+        settings = EmbeddedSettings(trace=not arguments.untraced, halve=arguments.dtype == "bfloat16")
+        report(str(settings), [0], lambda seed: yours(seed, arguments.model), settings)
+        return
     seeds = list(range(1 if arguments.quick else arguments.seeds))
     if "demo" in arguments.models:
         report("demo", seeds, demo)

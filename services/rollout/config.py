@@ -16,6 +16,15 @@ class EngineKind(StrEnum):
     """An SGLang server: a child of this replica, or an external one."""
 
 
+class Dtype(StrEnum):
+    """Of the embedded engine's matrix products; all else it computes in float32."""
+
+    AUTO = "auto"
+    """bfloat16 where the weights are and the CPU has AMX instructions for it, else float32."""
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class SglangConfig(BaseModel):
     """The SGLang server of one replica: table `[rollout.sglang]` (docs/sglang.md)."""
 
@@ -76,6 +85,10 @@ class RolloutConfig(BaseModel):
     engine: EngineKind = Field(EngineKind.EMBEDDED, description="What samples the tokens")
     model: Path | None = Field(None, description="A policy directory to serve as version 0.0 until a learner publishes")
     max_running_requests: int = Field(64, gt=0, description="Most requests that the embedded engine decodes at once")
+    dtype: Dtype = Field(
+        Dtype.AUTO,
+        description="Of the embedded engine's matrix products; auto: bfloat16 where weights are and the CPU has AMX",
+    )
     cache_bytes: int = Field(256 * 2**20, ge=0, description="Memory of the embedded engine's prefix cache; 0: no cache")
 
     sglang: SglangConfig = Field(SglangConfig(), description="The SGLang server, with engine=sglang")

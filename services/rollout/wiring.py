@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from services.rollout.app import OnDemandTrees, build_router
-from services.rollout.config import EngineKind, RolloutConfig
+from services.rollout.config import Dtype, EngineKind, RolloutConfig
 from services.rollout.engines.engine import Engine
 from services.rollout.engines.sglang import ExternalServer, ManagedServer, SglangEngine, SglangMetrics
 from services.rollout.grower import TreeGrower
@@ -153,7 +153,11 @@ def _build_engine(config: RolloutConfig, metrics: RolloutMetrics) -> Engine:
         return engine
     from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
 
-    settings = EmbeddedSettings(max_running_requests=config.max_running_requests, cache_bytes=config.cache_bytes)
+    settings = EmbeddedSettings(
+        max_running_requests=config.max_running_requests,
+        cache_bytes=config.cache_bytes,
+        halve=None if config.dtype is Dtype.AUTO else config.dtype is Dtype.BFLOAT16,
+    )
     embedded = EmbeddedEngine(settings)
     metrics.registry.register(embedded.counters)
     return embedded

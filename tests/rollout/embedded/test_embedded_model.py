@@ -1,6 +1,7 @@
 """Models beyond the three families: what is served, what is bounded, what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,19 +9,30 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     Gemma2Config,
+    Gemma3TextConfig,
+    LlamaConfig,
     MambaConfig,
     MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
     OPTConfig,
+    Phi3Config,
+    PhiConfig,
     PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
     Qwen3MoeConfig,
 )
 from transformers.utils import logging as transformers_logging
 
+from services.rollout.engines.embedded.attention import ATTENTION_NAME
+from services.rollout.engines.embedded.forward import EagerPass, trace
+from services.rollout.engines.embedded.half import should_halve
 from services.rollout.engines.embedded.kv import RowKV
 from services.rollout.engines.embedded.model import PolicyModel, load_model
 from shared.errors import InvalidInput
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 30,
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -32,11 +44,26 @@ SIZES = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-MOE = Qwen3MoeConfig(**SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8)
-OPT = OPTConfig(
-    vocab_size=30, hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2,
-    max_position_embeddings=48, word_embed_proj_dim=16,
-)  # fmt: skip
+TIED = LlamaConfig(**SIZES, tie_word_embeddings=True)
+MANY_HEADS = SIZES | {"num_key_value_heads": 2}
+SERVED = [
+    TIED,
+    Qwen3MoeConfig(**SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8),
+    OPTConfig(
+        vocab_size=30, hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=48, word_embed_proj_dim=16,
+    ),
+]  # fmt: skip
+SERVED_TOO = [
+    MixtralConfig(**SIZES, num_local_experts=4),
+    Qwen2Config(**SIZES),
+    Qwen3Config(**SIZES, head_dim=8),
+    MistralConfig(**SIZES, sliding_window=None),
+    Gemma3TextConfig(**SIZES, head_dim=8),
+    PhiConfig(**MANY_HEADS),
+    Phi3Config(**SIZES),
+    Olmo2Config(**SIZES),
+]
 
 
 def bundle(config: PreTrainedConfig, directory: Path) -> Path:
@@ -67,14 +94,66 @@ def largest_difference(policy: PolicyModel, plain: torch.nn.Module) -> float:
     return worst
 
 
-@pytest.mark.parametrize(("config", "is_traced"), [(MOE, True), (OPT, False)], ids=["experts", "untraceable"])
-def test_other_models_are_served_traced_or_as_they_are(
-    config: PreTrainedConfig, is_traced: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [*SERVED, *(pytest.param(config, marks=pytest.mark.slow, id=config.model_type) for config in SERVED_TOO)],
+    ids=lambda config: config.model_type,
+)
+def test_other_models_are_served_and_traced(config: PreTrainedConfig, tmp_path: Path) -> None:
     policy = load_model(bundle(config, tmp_path), None)
     policy.trace()
-    assert policy.is_traced == is_traced
+    assert policy.is_traced
     assert largest_difference(policy, AutoModelForCausalLM.from_pretrained(tmp_path).eval()) < 1e-4
+
+
+class ValueDependent(torch.nn.Module):
+    """A model that looks at its input in Python."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids: torch.Tensor, **more: Any) -> Any:
+        return self.inner(input_ids=input_ids + int(input_ids.max() > 5), **more)
+
+
+def test_a_model_that_cannot_be_traced_is_served_as_it_is(tmp_path: Path) -> None:
+    policy = load_model(bundle(LlamaConfig(**SIZES), tmp_path), None)
+    model = ValueDependent(AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=ATTENTION_NAME))
+    eager = EagerPass(model, policy.kv_shape)
+    assert trace(eager, policy.kv_shape) is eager
+
+
+@pytest.mark.parametrize("config", [TIED, PhiConfig(**MANY_HEADS)], ids=lambda one: one.model_type)
+def test_products_in_bfloat16_are_those_of_float32_but_for_rounding(config: PreTrainedConfig, tmp_path: Path) -> None:
+    policy = load_model(bundle(config, tmp_path), None, halve=True)
+    policy.trace()
+    assert policy.is_traced
+    assert 0 < largest_difference(policy, AutoModelForCausalLM.from_pretrained(tmp_path).eval()) < 0.1
+
+
+@pytest.mark.parametrize(("halve", "dtype"), [(True, torch.float32), (False, torch.float32), (None, torch.bfloat16)])
+def test_new_weights_are_multiplied_as_they_are_loaded(halve: bool | None, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Whether both round alike, or a later version comes in another precision."""
+    served = load_model(bundle(TIED, tmp_path / "first"), None, halve=True)
+    model = AutoModelForCausalLM.from_pretrained(bundle(TIED, tmp_path / "next"))
+    for weight in model.parameters():
+        weight.data.mul_(1.1)
+    model.to(dtype).save_pretrained(tmp_path / "next")
+    new = load_model(tmp_path / "next", None, halve=halve)
+    served.check_successor(new)
+    assert largest_difference(served.adopt(new), model.float().eval()) < 0.3
+
+
+def test_only_weights_in_bfloat16_are_halved_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle(TIED, tmp_path)
+    capabilities = {"amx_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert not should_halve(tmp_path)
+    AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    assert should_halve(tmp_path)
+    capabilities["amx_bf16"] = False
+    assert not should_halve(tmp_path)
 
 
 def test_a_context_ends_with_the_attention_window(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ not worth the wait."""
 class EmbeddedSettings:
     """Bounds: requests decoded together, requests that may wait, memory of the prefix cache, tokens of a prefill pass.
 
-    `context_length` lowers the model's own. `trace` costs half a second at the first load and makes decodes faster.
+    `context_length` lowers the model's own. `trace` costs half a second at the first load, of a large model seconds,
+    and makes decodes faster. `halve`: matrix products in bfloat16; None: where weights are and the CPU is quicker so.
     """
 
     max_running_requests: int = 64
@@ -32,6 +33,7 @@ class EmbeddedSettings:
     prefill_tokens: int = 2048
     context_length: int | None = None
     trace: bool = True
+    halve: bool | None = None
 
 
 class DecodeBatch:

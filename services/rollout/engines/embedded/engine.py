@@ -92,13 +92,14 @@ class EmbeddedEngine:
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         async with self._loading:
             self._check_open()
-            model = await asyncio.to_thread(load_model, snapshot, self._settings.context_length)
+            settings = self._settings
+            model = await asyncio.to_thread(load_model, snapshot, settings.context_length, halve=settings.halve)
             self._check_open()
             if self._batch is None:
-                if self._settings.trace:
+                if settings.trace:
                     await asyncio.to_thread(model.trace)
                     self._check_open()
-                self._batch = DecodeBatch(model, version, self._settings, self.counters)
+                self._batch = DecodeBatch(model, version, settings, self.counters)
                 self._version = version
                 self._runner = asyncio.create_task(self._run(self._batch), name="embedded-engine")
                 return

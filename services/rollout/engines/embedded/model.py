@@ -1,4 +1,4 @@
-"""The policy's model: a transformers causal LM in float32 on the CPU whose attention works on rows.
+"""The policy's model: a transformers causal LM on the CPU whose attention works on rows.
 
 Shapes: B rows, N new tokens of each, V vocabulary.
 """
@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from services.rollout.engines.embedded.attention import ATTENTION_NAME, ShapeProbe
 from services.rollout.engines.embedded.forward import EagerPass, ForwardPass, trace
+from services.rollout.engines.embedded.half import halve_products, should_halve
 from services.rollout.engines.embedded.kv import KVShape, RowKV
 from services.rollout.engines.engine import EngineLimits
 from shared.errors import InvalidInput
@@ -27,8 +28,9 @@ PROBE_TOLERANCE = 1e-3
 class PolicyModel:
     """`prefill` computes the keys and values of rows' prefixes, `decode` the logits after each row's newest token."""
 
-    def __init__(self, model: PreTrainedModel, context_length: int | None = None) -> None:
-        """Raises InvalidInput if the model computes something else over rows than with its own attention."""
+    def __init__(self, model: PreTrainedModel, context_length: int | None = None, *, halve: bool = False) -> None:
+        """Raises InvalidInput if the model computes something else over rows than with its own attention. `halve`:
+        matrix products in bfloat16, else all is float32."""
         self.limits = EngineLimits(
             vocab_size=model.get_input_embeddings().num_embeddings,
             context_length=_context_length(model.config, context_length),
@@ -36,11 +38,18 @@ class PolicyModel:
         self._model = model.eval().requires_grad_(False)
         # With a padding token GPT-2 searches every batch for padding; rows have none.
         self._model.config.pad_token_id = None
+        # It says which gradient is 0, but torch checks it against the weight, which a trace cannot follow.
+        for embedding in (part for part in model.modules() if isinstance(part, torch.nn.Embedding)):
+            embedding.padding_idx = None
         self._should_trace = False
         self.kv_shape = _kv_shape(model)
         self._prefill_pass: ForwardPass = EagerPass(model.base_model, self.kv_shape)
         self._decode_pass: ForwardPass = EagerPass(model, self.kv_shape)
         self._check_row_attention()
+        self._shapes = _shapes(model)
+        self._computation = _computation(model) | {"halved": halve}
+        if halve:  # after the check: rounding would hide what it looks for
+            halve_products(model)
 
     @property
     def is_traced(self) -> bool:
@@ -54,7 +63,7 @@ class PolicyModel:
 
     def check_successor(self, new: "PolicyModel") -> None:
         """Raises InvalidInput unless `new` is the same model with other weights: it must serve the same requests."""
-        require_same_tensors(_shapes(self._model), _shapes(new._model))
+        require_same_tensors(self._shapes, new._shapes)
         if (new.limits, new.kv_shape) != (self.limits, self.kv_shape):
             raise InvalidInput(f"{new.limits}, served are {self.limits}: one run, one model")
 
@@ -62,7 +71,7 @@ class PolicyModel:
     def adopt(self, new: "PolicyModel") -> "PolicyModel":
         """The model that serves from now on: this one with the weights of `new`, its trace kept, if they differ in
         nothing else; otherwise `new`."""
-        if _computation(new._model) != _computation(self._model):
+        if new._computation != self._computation:
             if self._should_trace:
                 new.trace()
             return new
@@ -134,8 +143,11 @@ def _computation(model: PreTrainedModel) -> dict[str, Any]:
     return {key: value for key, value in model.config.to_dict().items() if key not in bookkeeping}
 
 
-def load_model(snapshot: Path, context_length: int | None) -> PolicyModel:
-    """Reads a directory in Hugging Face layout (config.json, model.safetensors); InvalidInput if it is unfit."""
+def load_model(snapshot: Path, context_length: int | None, *, halve: bool | None = False) -> PolicyModel:
+    """Reads a directory in Hugging Face layout (config.json, model.safetensors); InvalidInput if it is unfit.
+
+    `halve`: as `PolicyModel` has it; None: where that is quicker and loses nothing of the weights.
+    """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
@@ -159,4 +171,4 @@ def load_model(snapshot: Path, context_length: int | None) -> PolicyModel:
     for name, weight in model.state_dict().items():
         if not bool(torch.isfinite(weight).all()):
             raise InvalidInput(f"{snapshot}: {name} holds NaN or infinity; the update that made it failed")
-    return PolicyModel(model, context_length)
+    return PolicyModel(model, context_length, halve=should_halve(snapshot) if halve is None else halve)
