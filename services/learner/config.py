@@ -22,7 +22,7 @@ from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
 from shared.runtime.config import SHARED, OptionalUrl, Token
-from shared.tree.advantage import Credit, Method, Prior
+from shared.tree.advantage import Credit, GlobalTerm, Method, Prior
 from shared.tree.ib_score import Estimation, IBSettings
 
 ALL_LINEAR = "all-linear"
@@ -277,6 +277,11 @@ class LearnerConfig(_Table):
                 f"with publish_every {self.publish_every} trees may be {self.publish_every - 1} updates old when they "
                 f"arrive, and max_staleness {self.max_staleness} drops them: publish at least every "
                 f"{self.max_staleness + 1} updates"
+            )
+        if self.objective.batch_std and self.advantage.global_term is not GlobalTerm.DR_GRPO:
+            raise ValueError(
+                "objective.batch_std divides advantages by the deviation of the step's rewards, and advantage="
+                f"{self.advantage.name} has divided by another: set advantage=dr-grpo, or batch_std=false"
             )
         is_cut = self.growth.top_p < 1 or self.growth.top_k > 0
         if is_cut and self.objective.looks_at_products and self.objective.mu is SamplingPolicy.SAMPLING:

@@ -146,6 +146,20 @@ class ObjectiveConfig(BaseModel):
     mask_bounds: tuple[Bound, Bound] | None = Field(
         None, description="Lowest and highest π_old/μ that mask_level keeps; None: 0.5, 2, and 0.99, 1.01 if geometric"
     )
+    overlong_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="The last share of growth.max_tokens, over which a longer answer loses reward, up to "
+        "overlong_penalty (DAPO: 0.2); 0: off",
+    )
+    overlong_penalty: float = Field(1.0, gt=0, description="What an answer of growth.max_tokens loses of its reward")
+    mask_truncated: bool = Field(
+        False, description="Do not train on answers that growth.max_tokens cut; their rewards still count in baselines"
+    )
+    batch_std: bool = Field(
+        False, description="Divide advantages by the standard deviation of all rewards of a step; with dr-grpo"
+    )
     loss_normalization: LossNormalization = Field(
         LossNormalization.TRAJECTORY, description="What a token's loss is divided by"
     )

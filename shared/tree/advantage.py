@@ -43,6 +43,14 @@ class Deviation(StrEnum):
     POPULATION = "population"
     SAMPLE = "sample"
 
+    def of(self, rewards: Sequence[float]) -> float:
+        """That of these rewards; 0 of fewer than two."""
+        if len(rewards) < 2:
+            return 0.0
+        mean = math.fsum(rewards) / len(rewards)
+        divisor = len(rewards) - (self is Deviation.SAMPLE)
+        return math.sqrt(math.fsum((reward - mean) ** 2 for reward in rewards) / divisor)
+
 
 class NodeWeight(StrEnum):
     """The weight of a node on m of G trajectories."""
@@ -124,15 +132,19 @@ class Advantages:
     global_part: tuple[float, ...]
 
 
-def advantages(tree: Tree, credit: Credit, reference: Sequence[float] | None = None) -> Advantages:
+def advantages(
+    tree: Tree, credit: Credit, reference: Sequence[float] | None = None, shaped: Tree | None = None
+) -> Advantages:
     """A(s) of every node; the mean over its trajectories where the global term is of these.
 
-    `reference` are the nodes' confidences under the reference policy: `confidences` of its log-probabilities.
+    `reference` are the nodes' confidences under the reference policy: `confidences` of its log-probabilities. `shaped`
+    is the tree with the rewards that A_GL compares, where they are not the verdicts'.
     """
+    shaped = shaped or tree
     zeros = (0.0,) * len(tree.nodes)
-    if not (tree.is_mixed or (credit.ib_on_ties and tree.rewards)):
+    if not (shaped.is_mixed or (credit.ib_on_ties and tree.rewards)):
         return Advantages(zeros, zeros)
-    global_ = _global_advantages(tree, credit) if tree.is_mixed else zeros
+    global_ = _global_advantages(shaped, credit) if shaped.is_mixed else zeros
     if credit.lam == 0:
         return Advantages(global_, global_)
     local = _ib_advantages(tree, credit, reference)
@@ -143,15 +155,15 @@ def advantages(tree: Tree, credit: Credit, reference: Sequence[float] | None = N
 def path_advantages(tree: Tree, credit: Credit, of_node: Sequence[float]) -> tuple[tuple[float, ...], ...]:
     """Of every draw, the advantage of its trajectory at each node of its path; nothing when it does not count.
 
-    `of_node` is the total of `advantages`.
+    `of_node` is the total of `advantages`; the tree is `shaped`, if that was given there.
     """
     paths = [tree.path(draw_id) for draw_id in range(len(tree.draws))]
     if not (credit.global_term.is_of_trajectories and tree.is_mixed):
         return tuple(tuple(of_node[node_id] for node_id in path) for path in paths)
     means, scale = node_values(tree, ValueEstimator.COUNTS), _scale(tree, credit)
     return tuple(
-        tuple(of_node[node_id] + ((draw.counted_reward or 0.0) - means[node_id]) / scale for node_id in path)
-        for draw, path in zip(tree.draws, paths, strict=True)
+        tuple(of_node[node_id] + ((reward or 0.0) - means[node_id]) / scale for node_id in path)
+        for reward, path in zip(tree.reward_of_draw, paths, strict=True)
     )
 
 
@@ -191,10 +203,7 @@ def _scale(tree: Tree, credit: Credit) -> float:
     """std({R}) + ε; 1 where a term is not scaled."""
     if credit.global_term is GlobalTerm.DR_GRPO:
         return 1.0
-    mean = math.fsum(tree.rewards) / len(tree.rewards)
-    divisor = len(tree.rewards) - (credit.std is Deviation.SAMPLE)
-    variance = math.fsum((reward - mean) ** 2 for reward in tree.rewards) / divisor
-    return math.sqrt(variance) + credit.epsilon
+    return credit.std.of(tree.rewards) + credit.epsilon
 
 
 def _treerl_advantages(tree: Tree) -> tuple[float, ...]:

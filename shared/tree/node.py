@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -48,16 +48,24 @@ class Tree:
     parents: tuple[int, ...]
     leaf_of_draw: tuple[int | None, ...]
     """None for a draw that does not count."""
+    reward_of_draw: tuple[float | None, ...]
+    """R of its trajectory; None for a draw that does not count."""
 
     @property
     def rewards(self) -> tuple[float, ...]:
         """{R}: the rewards of the trajectories that count, in the order of their draws."""
-        return tuple(reward for draw in self.draws if (reward := draw.counted_reward) is not None)
+        return tuple(reward for reward in self.reward_of_draw if reward is not None)
 
     @property
     def is_mixed(self) -> bool:
         """Whether rewards differ: only then do they show what was better."""
         return rewards_differ(self.rewards)
+
+    def with_rewards(self, reward_of_draw: Sequence[float | None]) -> "Tree":
+        """The same tree with other rewards, of any size, of the draws that count."""
+        of_leaf = _leaf_rewards(reward_of_draw, self.leaf_of_draw, [node.multiplicity for node in self.nodes])
+        nodes = tuple(node._replace(reward=reward) for node, reward in zip(self.nodes, of_leaf, strict=True))
+        return replace(self, nodes=nodes, reward_of_draw=tuple(reward_of_draw))
 
     def path(self, draw_id: int) -> tuple[int, ...]:
         """The nodes of a draw's trajectory, from below the root to its leaf; none when it does not count."""
@@ -173,6 +181,7 @@ class _Columns:
             num_leaves[parents[node]] += num_leaves[node]
             num_draws[parents[node]] += multiplicities[node]
         leaf_of_draw = self._leaf_of_draw()
+        reward_of_draw = tuple(draw.counted_reward for draw in self._draws)
         columns = (
             (None, *parents[1:]),
             map(tuple, self._children),
@@ -182,10 +191,10 @@ class _Columns:
             multiplicities,
             num_draws,
             num_leaves,
-            self._rewards(leaf_of_draw),
+            _leaf_rewards(reward_of_draw, leaf_of_draw, multiplicities),
         )
         nodes = tuple(map(Node._make, zip(*columns, strict=True)))
-        return Tree(self._draws, nodes, tuple(parents), leaf_of_draw)
+        return Tree(self._draws, nodes, tuple(parents), leaf_of_draw, reward_of_draw)
 
     def _leaf_of_draw(self) -> tuple[int | None, ...]:
         return tuple(
@@ -193,13 +202,16 @@ class _Columns:
             for draw, nodes in zip(self._draws, self._nodes_of_draw, strict=True)
         )
 
-    def _rewards(self, leaf_of_draw: Sequence[int | None]) -> list[float | None]:
-        """Of every leaf, the mean reward of the draws that end there."""
-        rewards: list[float | None] = [None] * len(self._parents)
-        for draw, leaf in zip(self._draws, leaf_of_draw, strict=True):
-            if leaf is not None:
-                rewards[leaf] = (rewards[leaf] or 0.0) + (draw.counted_reward or 0.0) / self._multiplicities[leaf]
-        return rewards
+
+def _leaf_rewards(
+    reward_of_draw: Sequence[float | None], leaf_of_draw: Sequence[int | None], multiplicities: Sequence[int]
+) -> list[float | None]:
+    """Of every leaf, the mean reward of the draws that end there; None of other nodes."""
+    rewards: list[float | None] = [None] * len(multiplicities)
+    for reward, leaf in zip(reward_of_draw, leaf_of_draw, strict=True):
+        if leaf is not None:
+            rewards[leaf] = (rewards[leaf] or 0.0) + (reward or 0.0) / multiplicities[leaf]
+    return rewards
 
 
 _Content: TypeAlias = tuple[tuple[int, ...], tuple[WeightVersion, ...], bool]

@@ -27,8 +27,10 @@ from services.learner.training.trajectories import (
     Floats,
     Trajectory,
     assign_credit,
+    divide_advantages,
     extract_trajectories,
     normalize_weights,
+    penalize_overlong,
 )
 from services.learner.training.update import StepSums, Update
 from shared.protocol.tree import ScoredTree
@@ -73,7 +75,7 @@ class Trainer:
         if self._reference is not None:
             groups = self._add_logprobs(groups, Work.READ_REFERENCE, "reference_logprobs")
         with self._clock.measure(Part.CREDIT):
-            groups = [self._assign_credit(tree, group, sums) for tree, group in zip(trees, groups, strict=True)]
+            groups = self._assign_credits(trees, groups, sums)
         if self._settings.updates_per_step > 1:  # π_old is the policy before the first update
             groups = self._add_logprobs(groups, Work.READ_POLICY, "old_logprobs")
         norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
@@ -113,26 +115,39 @@ class Trainer:
         logprobs: Iterator[Any] = iter(self._read(work, [one for group in groups for one in group]))
         return [[replace(one, **{field: next(logprobs)}) for one in group] for group in groups]
 
-    def _assign_credit(self, tree: BuiltTree, group: Group, sums: StepSums) -> Group:
+    def _assign_credits(self, trees: Sequence[BuiltTree], groups: list[Group], sums: StepSums) -> list[Group]:
         """The trajectories with a reward, with the advantage and weight of every token."""
-        reference = _reference_confidences(tree, group, self._credit)
-        of_nodes = advantages(tree.nodes, self._credit, reference)
-        sums.add_advantages(of_nodes)
-        return assign_credit(group, tree.nodes, self._credit, of_nodes)
+        share, penalty = self._settings.overlong_share, self._settings.overlong_penalty
+        shaped = [penalize_overlong(tree.nodes, self._max_answer_tokens, share, penalty) for tree in trees]
+        credited = []
+        for tree, with_rewards, group in zip(trees, shaped, groups, strict=True):
+            reference = _reference_confidences(tree, group, self._credit)
+            of_nodes = advantages(tree.nodes, self._credit, reference, with_rewards)
+            sums.add_advantages(of_nodes)
+            credited.append(assign_credit(group, with_rewards, self._credit, of_nodes))
+        if not self._settings.batch_std:
+            return credited
+        deviation = self._credit.std.of([reward for tree in shaped for reward in tree.rewards])
+        return divide_advantages(credited, deviation + self._credit.epsilon)
 
     def _split(self, groups: list[Group], rng: random.Random) -> Iterator[list[Trajectory]]:
-        """The trajectories of each optimizer step: every epoch shuffles the trees into `minibatches` of equal size
-        (±1)."""
-        num_parts = self._settings.minibatches
-        for _ in range(self._settings.epochs):
-            order = rng.sample(groups, len(groups)) if self._settings.updates_per_step > 1 else groups
+        """The trajectories of each optimizer step, their weights normalized: every epoch shuffles the trees into
+        `minibatches` of equal size (±1)."""
+        settings, num_parts = self._settings, self._settings.minibatches
+        for _ in range(settings.epochs):
+            order = rng.sample(groups, len(groups)) if settings.updates_per_step > 1 else groups
             for part in range(num_parts):
-                if minibatch := [one for group in order[part::num_parts] for one in group]:
+                minibatch = normalize_weights(
+                    [one for group in order[part::num_parts] for one in group],
+                    settings.loss_normalization,
+                    self._max_answer_tokens,
+                    mask_truncated=settings.mask_truncated,
+                )
+                if minibatch:
                     yield minibatch
 
     def _update(self, minibatch: Sequence[Trajectory], lr: float, sums: StepSums) -> float | None:
         """One optimizer step: the gradient's norm, None where it was not finite and nothing changed."""
-        minibatch = normalize_weights(minibatch, self._settings.loss_normalization, self._max_answer_tokens)
         share, _ = self._deal(Work.TRAIN, minibatch, lr)
         return self._train(share, sums)
 

@@ -41,6 +41,8 @@ class Trajectory:
     """Of what the engine sampled from: the same, unless top-p or top-k cut the support and the engine says so."""
     is_current: NDArray[np.bool_]
     """Which tokens the learner's present weights sampled."""
+    is_cut: bool
+    """Whether the token limit ended it."""
     advantages: Floats
     weights: Floats
     old_logprobs: Floats | None = None
@@ -69,9 +71,22 @@ def extract_trajectories(scored: ScoredTree, current: WeightVersion) -> list[Tra
             arrays = [np.concatenate([old[: draw.cut], new]) for old, new in zip(before, arrays, strict=True)]
         ids, logprobs, sampling_logprobs, is_current = arrays
         zeros = np.zeros(len(ids), np.float32)
-        prompt_ids = scored.task.prompt_ids
-        trajectories.append(Trajectory(prompt_ids, ids, logprobs, sampling_logprobs, is_current, zeros, zeros))
+        known = (scored.task.prompt_ids, ids, logprobs, sampling_logprobs, is_current, draw.is_cut)
+        trajectories.append(Trajectory(*known, advantages=zeros, weights=zeros))
     return trajectories
+
+
+def penalize_overlong(tree: Tree, max_answer_tokens: int, share: float, penalty: float) -> Tree:
+    """O-11: R − penalty·(|y| − (1 − share)·L)/(share·L), within [0, penalty], L the token limit (DAPO)."""
+    if share == 0:
+        return tree
+    free = (1.0 - share) * max_answer_tokens
+
+    def lose(length: int) -> float:
+        return penalty * min(max((length - free) / (share * max_answer_tokens), 0.0), 1.0)
+
+    rewards = zip(tree.draws, tree.reward_of_draw, strict=True)
+    return tree.with_rewards([None if reward is None else reward - lose(draw.end) for draw, reward in rewards])
 
 
 def assign_credit(
@@ -97,17 +112,30 @@ def assign_credit(
     return credited
 
 
+def divide_advantages(groups: Sequence[Sequence[Trajectory]], divisor: float) -> list[list[Trajectory]]:
+    """The same trajectories with smaller advantages."""
+    return [[replace(one, advantages=one.advantages / np.float32(divisor)) for one in group] for group in groups]
+
+
 def normalize_weights(
-    trajectories: Sequence[Trajectory], normalization: LossNormalization, max_answer_tokens: int
+    trajectories: Sequence[Trajectory],
+    normalization: LossNormalization,
+    max_answer_tokens: int,
+    *,
+    mask_truncated: bool = False,
 ) -> list[Trajectory]:
-    """Divides the weights of a mini-batch, so that its loss is the plain sum over its tokens."""
-    lengths = [len(one.token_ids) for one in trajectories]
+    """Divides the weights of a mini-batch, so that its loss is the plain sum over its tokens.
+
+    With `mask_truncated`, answers that the limit cut are left out, and count in divisors as answers without tokens.
+    """
+    trained = [one for one in trajectories if not (mask_truncated and one.is_cut)]
+    lengths = [len(one.token_ids) for one in trained]
     match normalization:
         case LossNormalization.TRAJECTORY:
-            divisors = [len(lengths) * length for length in lengths]
+            divisors = [len(trajectories) * length for length in lengths]
         case LossNormalization.TOKEN:
             divisors = [sum(lengths)] * len(lengths)
         case LossNormalization.CONSTANT:
-            divisors = [len(lengths) * max_answer_tokens] * len(lengths)
-    pairs = zip(trajectories, divisors, strict=True)
+            divisors = [len(trajectories) * max_answer_tokens] * len(lengths)
+    pairs = zip(trained, divisors, strict=True)
     return [replace(one, weights=one.weights / np.float32(divisor)) for one, divisor in pairs]

@@ -217,11 +217,71 @@ def assert_same(ours: Passes, theirs: Passes) -> None:
         assert error <= TOLERANCE * size
 
 
+DAPO = {"loss_type": "dapo"}
+
+
+def mismatch(mode: str, lowest: float | None, highest: float) -> Settings:
+    """TRL's correction of the difference between engine and trainer."""
+    return DAPO | {
+        "vllm_importance_sampling_correction": True,
+        "vllm_importance_sampling_mode": mode,
+        "vllm_importance_sampling_clip_min": lowest,
+        "vllm_importance_sampling_clip_max": highest,
+    }
+
+
 CASES: dict[str, tuple[Settings, Settings, Settings]] = {
-    # name: advantage, objective, TRL's settings
+    # by name: advantage and objective here, and the settings of TRL's GRPOConfig
     "grpo": (GRPO, {"loss_normalization": "trajectory"}, {"loss_type": "grpo"}),
-    "dapo": (GRPO, {"loss_normalization": "token", "clip_high": 0.28}, {"loss_type": "dapo", "epsilon_high": 0.28}),
+    "dapo": (GRPO, {"clip_high": 0.28}, DAPO | {"epsilon_high": 0.28}),
+    "bnpo": (GRPO, {}, {"loss_type": "bnpo"}),
     "dr_grpo": (DR_GRPO, {"loss_normalization": "constant"}, {"loss_type": "dr_grpo", "scale_rewards": "none"}),
+    "scale_rewards of the batch": (
+        DR_GRPO | {"std": "sample", "epsilon": EPSILON},
+        {"batch_std": True},
+        DAPO | {"scale_rewards": "batch"},
+    ),
+    "gspo": (
+        GRPO,
+        {"loss_normalization": "trajectory", "ratio": "sequence", "clip_low": 0.01, "clip_high": 0.02},
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.01, "epsilon_high": 0.02},
+    ),
+    "cispo": (
+        GRPO,
+        {"surrogate": "cispo", "clip_low": 1.0, "clip_high": 0.05},
+        {"loss_type": "cispo", "epsilon_high": 1.05},
+    ),
+    "delta": (GRPO, {"dual_clip": 1.25}, DAPO | {"delta": 1.25}),
+    "beta": (GRPO, {"kl_coef": 0.1, "kl_max": None}, DAPO | {"beta": 0.1, "use_bias_correction_kl": False}),
+    "beta over gspo": (
+        GRPO,
+        {"kl_coef": 0.1, "ratio": "sequence"},
+        DAPO | {"beta": 0.1, "importance_sampling_level": "sequence", "use_bias_correction_kl": False},
+    ),
+    "use_bias_correction_kl": (
+        GRPO,
+        {"kl_coef": 0.1, "unbiased_kl": True},
+        DAPO | {"beta": 0.1, "use_bias_correction_kl": True},
+    ),
+    "entropy_coef": (GRPO, {"entropy_coef": 0.05}, DAPO | {"entropy_coef": 0.05}),
+    "token_truncate": (GRPO, {"tis_level": "token", "tis_cap": 1.5}, mismatch("token_truncate", None, 1.5)),
+    "token_mask": (
+        GRPO,
+        {"tis_level": "token", "mask_level": "token", "mask_bounds": (0.7, 2.0)},
+        mismatch("token_mask", 0.7, 2.0),
+    ),
+    "sequence_truncate": (GRPO, {"tis_level": "sequence", "tis_cap": 1.5}, mismatch("sequence_truncate", None, 1.5)),
+    "sequence_mask": (
+        GRPO,
+        {"tis_level": "sequence", "tis_cap": 3.0, "mask_level": "sequence", "mask_bounds": (0.5, 3.0)},
+        mismatch("sequence_mask", 0.5, 3.0),
+    ),
+    "mask_truncated_completions": (GRPO, {"mask_truncated": True}, DAPO | {"mask_truncated_completions": True}),
+    "mask_truncated_completions of grpo": (
+        GRPO,
+        {"mask_truncated": True, "loss_normalization": "trajectory"},
+        {"loss_type": "grpo", "mask_truncated_completions": True},
+    ),
 }
 
 
@@ -230,5 +290,5 @@ def test_two_passes_have_trls_losses_and_gradients(
     case: str, ours: Ours, theirs: Theirs, batch: list[ScoredTree]
 ) -> None:
     advantage, objective, settings = CASES[case]
-    objective = {"tis_level": "off"} | objective
+    objective = {"tis_level": "off", "loss_normalization": "token"} | objective
     assert_same(ours.train(batch, advantage, objective), theirs.train(batch, settings))

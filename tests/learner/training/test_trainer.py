@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -19,7 +20,8 @@ from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.prefix_rows import PrefixRows
 from services.learner.training.clock import Part
 from services.learner.training.trainer import Trainer
-from services.learner.training.update import Update
+from services.learner.training.trajectories import extract_trajectories
+from services.learner.training.update import StepSums, Update
 from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Credit, NodeWeight, Prior, advantages, has_signal
 from shared.tree.draw import Draw, Finish, WeightVersion, trajectory
@@ -417,6 +419,93 @@ def test_the_entropy_pulls_by_its_own_gradient(
             loss = loss - (0.3 + 0.2 * (reward - mean) / (std + 1e-6)) * entropies_T.sum() / num_tokens
     loss.backward()
     assert_equal(added, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, 1e-6)
+
+
+def test_overlong_answers_are_compared_by_what_is_left_of_their_reward(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GRPO on penalized rewards, written anew; A_IB, which is made of probabilities, stays as it is."""
+    (tree,) = trees(21, count=1, num_branches=0)
+    limit, share, penalty = 16, 0.8, 0.5
+    rewards = [
+        (draw.reward or 0.0) - penalty * max(draw.end - (1 - share) * limit, 0.0) / (share * limit)
+        for draw in tree.draws
+    ]
+    mean = sum(rewards) / len(rewards)
+    std = math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / len(rewards))
+    objective = {"overlong_share": share, "overlong_penalty": penalty}
+    growth = {"sampler": "independent", "max_tokens": limit}
+    for lam in (0.0, 0.1):
+        config = configure(advantage={"kind": "grpo", "lam": lam}, objective=objective, growth=growth)
+        recorder = Recorder(config, monkeypatch)
+        ((*credited,),) = recorder.trainer._assign_credits(
+            build_all([tree]), [extract_trajectories(tree, CURRENT)], StepSums()
+        )
+        of_nodes = advantages(tree.tree(), config.advantage)
+        local = [of_nodes.total[leaf] - of_nodes.global_part[leaf] for leaf in tree.tree().leaf_of_draw if leaf]
+        assert [one.advantages[-1] for one in credited] == pytest.approx(
+            [(reward - mean) / (std + 1e-6) + extra for reward, extra in zip(rewards, local, strict=True)], rel=1e-5
+        )
+
+
+def test_answers_that_the_limit_cut_can_be_left_out_of_the_loss(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree,) = trees(22, count=1, num_branches=0)
+    record = [
+        replace(draw, finish=Finish.LENGTH, reward=None) if nth == 1 else draw for nth, draw in enumerate(tree.draws)
+    ]
+    growth = {"sampler": "independent", "max_tokens": 16}
+    plain = {"kl_coef": 0.0, "loss_normalization": "constant", "tis_level": "off"}
+    recorders = [
+        Recorder(configure(advantage="grpo", growth=growth, objective=plain | more), monkeypatch)
+        for more in ({}, {"mask_truncated": True})
+    ]
+    updates = [recorder.step([scored(tree.task, record)]) for recorder in recorders]
+    # what is missing is the cut answer's own part, in a group of which it is still a member
+    policy = recorders[0].policy
+    ids = [*tree.task.prompt_ids, *record[1].token_ids]
+    rows = PrefixRows.collate([trie_of(ids)])
+    rewards = [0.0 if nth == 1 else draw.reward or 0.0 for nth, draw in enumerate(record)]
+    mean = sum(rewards) / len(rewards)
+    std = math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / len(rewards))
+    logprobs = policy.model.statistics(rows).logprobs_RS[0, len(tree.task.prompt_ids) :]
+    (-(0.0 - mean) / (std + 1e-6) * logprobs.sum() / (len(record) * 16)).backward()
+    missing = {name: p.grad for name, p in policy.model.module.named_parameters() if p.grad is not None}
+    with_all, without = (recorder.gradients[0] for recorder in recorders)
+    assert_equal({name: with_all[name] - without[name] for name in with_all}, missing, 1e-6)
+    assert [update.applied for update in updates] == [1, 1]
+
+
+def test_a_step_of_cut_answers_alone_is_no_update_where_they_are_left_out(configure: Configure) -> None:
+    config = configure(
+        growth={"sampler": "independent", "max_tokens": 16, "judge_truncated": True},
+        objective={"mask_truncated": True},
+    )
+    trainer = Trainer(Policy(config.model, 1.0, config.optimizer), reference(config), config)
+    (tree,) = trees(23, count=1, num_branches=0)
+    cut = scored(tree.task, [replace(draw, finish=Finish.LENGTH_JUDGED) for draw in tree.draws])
+    assert trainer.step(build_all([cut]), CURRENT, 1e-3, "").applied == 0
+
+
+def test_advantages_can_be_divided_by_the_deviation_of_the_whole_step(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [*trees(24, count=1, num_branches=0), *trees(25, count=2, num_branches=0)]
+    rewards = [reward for tree in batch for reward in tree.rewards]
+    mean = sum(rewards) / len(rewards)
+    std = math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / len(rewards))
+    recorders = [
+        Recorder(configure(advantage="dr-grpo", objective={"kl_coef": 0.0, "batch_std": scaled}), monkeypatch)
+        for scaled in (False, True)
+    ]
+    plain, divided = ([recorder.step(batch), recorder.gradients[0]][1] for recorder in recorders)
+    assert_equal({name: one / (std + 1e-6) for name, one in plain.items()}, divided)
+
+
+def test_the_steps_deviation_is_for_advantages_that_nothing_has_divided(configure: Configure) -> None:
+    with pytest.raises(ValidationError, match="set advantage=dr-grpo"):
+        configure(objective={"batch_std": True})
 
 
 @pytest.mark.parametrize("kind", list(NodeWeight))

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.learner.objective_config import LossNormalization
-from services.learner.training.trajectories import assign_credit, extract_trajectories, normalize_weights
+from services.learner.training.trajectories import (
+    assign_credit,
+    extract_trajectories,
+    normalize_weights,
+    penalize_overlong,
+)
 from shared.tree.advantage import Advantages, Credit, NodeWeight, advantages, node_weights
 from shared.tree.draw import trajectory
 from shared.tree.node import build_tree
@@ -79,3 +84,51 @@ def test_a_loss_is_normalized_to_the_mean_that_its_name_says(normalization: Loss
         assert share == pytest.approx([1 / len(trajectories)] * len(trajectories), rel=1e-5)
     else:
         assert share == pytest.approx([length * share[0] / lengths[0] for length in lengths], rel=1e-5)
+
+
+@given(seeds)
+def test_a_branch_inherits_what_its_prefix_was_sampled_from(seed: int) -> None:
+    record = [
+        replace(draw, sampling_logprobs=tuple(value / 2 for value in draw.logprobs))
+        for draw in draws(random.Random(seed))
+    ]
+    plain = extract_trajectories(scored(task(), draws(random.Random(seed))), V0)
+    for cut, whole in zip(extract_trajectories(scored(task(), record), V0), plain, strict=True):
+        assert cut.sampling_logprobs == pytest.approx(whole.engine_logprobs / 2)
+        assert cut.engine_logprobs.tolist() == whole.engine_logprobs.tolist() == whole.sampling_logprobs.tolist()
+
+
+@pytest.mark.parametrize("normalization", list(LossNormalization))
+def test_masked_answers_have_no_loss_and_count_as_answers_without_tokens(normalization: LossNormalization) -> None:
+    trajectories = [replace(one, is_cut=nth % 3 == 0) for nth, one in enumerate(credited_trajectories(5))]
+    kept = [one for one in trajectories if not one.is_cut]
+    masked = normalize_weights(trajectories, normalization, 16, mask_truncated=True)
+    alone = normalize_weights(kept, normalization, 16)
+    assert [one.token_ids.tolist() for one in masked] == [one.token_ids.tolist() for one in kept]
+    share = 1.0 if normalization is LossNormalization.TOKEN else len(kept) / len(trajectories)
+    for one, other in zip(masked, alone, strict=True):
+        assert one.weights == pytest.approx(other.weights * share)
+    assert len(normalize_weights(trajectories, normalization, 16)) == len(trajectories)
+
+
+@given(st.integers(1, 40), st.floats(0.05, 1.0), st.floats(0.1, 2.0))
+def test_a_long_answer_loses_reward_linearly(length: int, share: float, penalty: float) -> None:
+    limit = 40
+    (draw,) = draws(random.Random(0), 1, 0, rewards=(1.0,))
+    draw = replace(
+        draw,
+        token_ids=(2,) * length,
+        logprobs=(-1.0,) * length,
+        step_ends=(length,),
+        spans=(replace(draw.spans[0], start=0, end=length),),
+    )
+    tree = penalize_overlong(build_tree([draw]), limit, share, penalty)
+    cache = share * limit  # DAPO: L_cache, of L_max
+    expected = 0.0 if length <= limit - cache else ((limit - cache) - length) / cache
+    assert tree.rewards == (pytest.approx(1.0 + penalty * expected, abs=1e-6),)
+    assert tree.nodes[-1].reward == pytest.approx(tree.rewards[0])
+
+
+def test_without_a_share_rewards_stay() -> None:
+    tree = build_tree(draws(random.Random(1)))
+    assert penalize_overlong(tree, 16, 0.0, 1.0) is tree
