@@ -175,6 +175,11 @@ class LearnerConfig(_Table):
     run_dir: Path = Field(Path("runs/default"), description="Checkpoints, metrics, trees and the final policy")
     resume: Resume = Field(Resume.AUTO, description="Whether to continue from the latest checkpoint")
     seed: int = Field(0, ge=0, lt=2**63, description="Of the order of problems and of all sampling")
+    deterministic: bool = Field(
+        False,
+        description="Runs with equal settings are equal bit for bit, whatever was killed and resumed; slow "
+        "(docs/deterministic.md). Sets max_staleness to 0",
+    )
 
     model: Path = Field(description="Directory of the policy to begin with, as transformers saves it")
     context_length: int | None = Field(
@@ -266,12 +271,24 @@ class LearnerConfig(_Table):
     log_level: str = Field("info", description="debug, info, warning or error")
     log_json: bool = Field(True, description="Log JSON lines; false: short text")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _be_deterministic(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("deterministic") is True:
+            return {"max_staleness": 0} | values
+        return values
+
     @model_validator(mode="after")
     def _can_be_run(self) -> "LearnerConfig":
         if self.total_steps is None and self.max_generated_tokens is None:
             raise ValueError("say when the run ends: total_steps, max_generated_tokens or both")
         if self.growth.temperature == 0:
             raise ValueError("growth.temperature 0 leaves no distribution to learn from; 1.0 is usual")
+        if self.deterministic and self.max_staleness:
+            raise ValueError(
+                f"deterministic needs max_staleness 0, and {self.max_staleness} is given: what a tree's weights are "
+                "would depend on who is faster; leave max_staleness out, or give 0"
+            )
         if self.publish_every > self.max_staleness + 1:
             raise ValueError(
                 f"with publish_every {self.publish_every} trees may be {self.publish_every - 1} updates old when they "
@@ -309,6 +326,11 @@ class LearnerConfig(_Table):
     def score(self) -> IBSettings:
         """How figures score trees whose sampler has no score: by the method."""
         return IBSettings(**_estimation(self.method))
+
+    @property
+    def evaluation_plan(self) -> EvaluationConfig:
+        """As `evaluation` says; where runs are deterministic, one problem at a time, as trees grow."""
+        return self.evaluation.model_copy(update={"problems_per_replica": 1} if self.deterministic else {})
 
     @property
     def needs_reference(self) -> bool:

@@ -146,7 +146,9 @@ class Run:
         await self._retry(streams.status_keys.clear_stop)
         await self._retry(parts.vetting.vet, event="waiting_for_verifier")
         if has_new_growth:
-            await self._replace_tasks()
+            await self._replace_tasks("growth, method or chat template changed since the checkpoint")
+        elif self._config.deterministic and not is_new:
+            await self._replace_tasks("deterministic: trees of the weights before the restart are grown again")
         if not is_new:
             await self._retry(parts.feed.catch_up)
             await self._retry(parts.intake.recover)
@@ -155,16 +157,12 @@ class Run:
         if step == 0:
             await self._checkpoint()
 
-    async def _replace_tasks(self) -> None:
+    async def _replace_tasks(self, reason: str) -> None:
         """Discards the tasks and trees on the streams and sends what is outstanding as it is made now."""
         await self._retry(self._parts.streams.clear)
         outstanding = self._parts.ledger.outstanding
         self._parts.feed.resend(outstanding)
-        log.warning(
-            "tasks_replaced",
-            tasks=len(outstanding),
-            reason="growth, method or chat template changed since the checkpoint",
-        )
+        log.warning("tasks_replaced", tasks=len(outstanding), reason=reason)
         await self._checkpoint()  # which knows from now on how the tasks on the streams are grown
 
     async def _step(self) -> None:

@@ -104,6 +104,7 @@ class LearnerService:
             origins=lambda: self._progress.origins,
             max_staleness=config.max_staleness,
             vocab_size=start.ranks.policy.model.vocab_size,
+            wants_present_weights=config.deterministic,
         )
         verifier = VerifierClient(self._http, config.verifier_url) if config.verifier_url else None
         published = config.run_dir / "published"
@@ -119,7 +120,7 @@ class LearnerService:
             publisher=Publisher(
                 streams, self._http, store, published / ".draft", metrics, push_seconds=config.publish_seconds
             ),
-            evaluator=Evaluator(streams, self._http, start.held_out.problems, config.growth, config.evaluation),
+            evaluator=Evaluator(streams, self._http, start.held_out.problems, config.growth, config.evaluation_plan),
             checkpoints=checkpoints,
             tree_samples=TreeSamples(config.run_dir / "trees", config.keep_trees, config.seed),
             metrics_log=MetricsLog(config.run_dir),
@@ -242,7 +243,15 @@ class Start:
         if checkpoint:
             _refuse_other_problems(checkpoint, before, data, config.seed)
         rendering = repr((template, config.chat_template_kwargs)) if template else ""
-        sequence = TaskSequence(config.run, config.seed, train.problems, config.growth, config.score, rendering)
+        sequence = TaskSequence(
+            config.run,
+            config.seed,
+            train.problems,
+            config.growth,
+            config.score,
+            rendering,
+            repeats_attempts=config.deterministic,
+        )
         changed = _template_note(config.model, template) if checkpoint else ""
         note = "; ".join(filter(None, (train.note, held_out.note, changed)))
         progress = before.model_copy(update={"data": data, "growth": sequence.growth_fingerprint})
@@ -352,12 +361,21 @@ def build(config: LearnerConfig, process_group: ProcessGroup = SINGLE_PROCESS) -
 def main(config: LearnerConfig) -> int:
     """Runs this process, as rank 0 or another rank; returns the exit code."""
     configure_logs("learner", config.log_level, log_json=config.log_json, secrets=[config.token])
+    if config.deterministic:
+        compute_deterministically()
     try:
         process_group = ProcessGroup.join(config.device, config.precision)
         return run_on_rank0(config, process_group) if process_group.is_rank0 else serve_rank(config, process_group)
     except IbtpoError as error:
         log.error("cannot_start", error=str(error))
         return ExitCode.STARTUP_FAILED
+
+
+def compute_deterministically() -> None:
+    """From here on torch takes no algorithm whose result differs from run to run, or fails where it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it is never read
 
 
 def run_on_rank0(config: LearnerConfig, process_group: ProcessGroup) -> int:

@@ -8,6 +8,7 @@ from services.demo.task import checkpoint_directory
 from services.launcher.runs.run_dir import RunDirectory, candidate_names, directory_of, find_run
 from services.launcher.settings.plan import RunPlan, RunRequest, StartMode, make_run_plan, prepare, preview
 from services.learner.config import LearnerConfig
+from services.rollout.config import RolloutConfig
 from shared.errors import Conflict, InvalidInput
 from shared.runtime.config import load_config, preset_names
 
@@ -226,3 +227,21 @@ def test_a_saved_configuration_is_read_back_equal(tmp_path: Path, sampler: str, 
     plan = begin(tmp_path, RunRequest("mine", "demo", (f"sampler={sampler}", f"advantage={advantage}")))
     assert plan.learner.growth.sampler.kind == sampler
     assert load_config(LearnerConfig, "learner", plan.run.config, ()) == plan.learner
+
+
+def test_a_deterministic_run_grows_one_tree_at_a_time_without_a_cache(tmp_path: Path) -> None:
+    plan = make_run_plan(tmp_path, RunRequest("one", "ibtpo-paper", ("deterministic=true", "task=demo")))
+    assert (plan.learner.max_staleness, plan.launcher.replicas) == (0, 1)
+    rollout = load_config(RolloutConfig, "rollout", _written(tmp_path, plan), ())
+    assert (rollout.max_trees, rollout.cache_bytes) == (1, 0)
+    begin(tmp_path, RunRequest("one", "demo", ("deterministic=true",)))
+    resumed = make_run_plan(tmp_path, RunRequest("one", "demo", ("batch_size=5",), StartMode.RESUME))
+    assert (resumed.learner.deterministic, resumed.launcher.replicas) == (True, 1)
+    with pytest.raises(InvalidInput, match=r"learner\.deterministic needs launcher\.replicas=1, and 2 is given: leave"):
+        make_run_plan(tmp_path, RunRequest("two", "demo", ("deterministic=true", "replicas=2")))
+
+
+def _written(directory: Path, plan: RunPlan) -> Path:
+    path = directory / "plan.toml"
+    path.write_text(plan.config_text)
+    return path

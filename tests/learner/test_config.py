@@ -31,6 +31,8 @@ def test_a_configuration_says_what_it_needs(configure: Configure) -> None:
         ({"growth": {"sampler": "ib", "temperature": 0}}, "no distribution to learn from"),
         ({"objective": {"minibatches": 9}}, "exceed the 4 trees"),
         ({"publish_every": 3}, "publish at least every 2 updates"),
+        ({"deterministic": True, "max_staleness": 1}, "deterministic needs max_staleness 0, and 1 is given"),
+        ({"deterministic": True, "publish_every": 2}, "publish at least every 1 updates"),
         ({"advantage": "grop"}, "no credit is named 'grop'"),
         ({"objective": {"clip": 1}}, "Extra inputs"),
     ):
@@ -40,3 +42,12 @@ def test_a_configuration_says_what_it_needs(configure: Configure) -> None:
     assert configure(max_staleness=2).max_outstanding == 12
     assert configure(max_staleness=2, publish_every=2).max_outstanding == 8
     assert configure(objective={"kl_coef": 0}).needs_reference is False
+
+
+def test_a_deterministic_run_trains_on_present_weights_and_evaluates_one_problem_at_a_time(
+    configure: Configure,
+) -> None:
+    config = configure(deterministic=True, evaluation={"problems_per_replica": 8})
+    assert config.max_outstanding == config.batch_size
+    assert config.evaluation_plan.problems_per_replica == 1
+    assert configure(evaluation={"problems_per_replica": 8}).evaluation_plan.problems_per_replica == 8

@@ -70,7 +70,7 @@ def figures(out: Path) -> dict[str, float]:
         f"{name} {number}": value
         for number, update in found["updates"].items()
         for name, value in update.items()
-        if value is not None
+        if value is not None and not name.endswith(("_seconds", "_gib"))
     }
     return {"gap": found["gap"], **of_updates}
 

@@ -1,24 +1,16 @@
 """The whole system as real processes: it trains, survives the death of each process, and its accounts balance."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from transformers import AutoModelForCausalLM
 
 from services.learner.record.state import LearnerState
 from shared.protocol.figures import RunSummary
-from shared.protocol.status import RunStatus
-from shared.runtime.child_process import kill_group
 from tests.accounts import is_balanced
-from tests.waiting import wait_until
+from tests.system.demo import Demo, read_metrics
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(330)]
 SUMMARY_KEYS = {
@@ -28,77 +20,11 @@ SUMMARY_KEYS = {
 }  # fmt: skip
 
 
-class Demo:
-    """`ibtpo demo` as a user starts it, small."""
-
-    def __init__(self, directory: Path) -> None:
-        self.run = directory / "runs" / "drill"
-        self._log = directory / "demo.log"
-        self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *settings: str) -> None:
-        command = [sys.executable, "-m", "services.launcher.cli", "demo", "--run", "drill", "--plain", *settings]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command, cwd=self._directory, stdout=output, stderr=output, env=environment, start_new_session=True
-            )
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def pid(self, service: str) -> int:
-        return int(json.loads((self.run / "run.json").read_text())["pids"][service])
-
-    def kill(self, service: str) -> None:
-        os.kill(self.pid(service), signal.SIGKILL)
-
-    def status(self) -> RunStatus | None:
-        try:
-            url = json.loads((self.run / "run.json").read_text())["learner_url"]
-            return RunStatus.model_validate_json(httpx.get(f"{url}/v1/status", timeout=2).content)
-        except (OSError, KeyError, ValueError, httpx.HTTPError):
-            return None
-
-    def wait_until(self, is_so: Callable[[RunStatus], bool], seconds: float = 150) -> RunStatus:
-        def status_if_so() -> RunStatus | None:
-            assert self._process is not None
-            assert self._process.poll() is None, self.log
-            status = self.status()
-            if status is None:
-                return None
-            assert is_balanced(status.accounts), status.accounts
-            return status if is_so(status) else None
-
-        status = wait_until(status_if_so, seconds, lambda: f"the end of the log:\n{self.log[-3000:]}")
-        assert status is not None
-        return status
-
-    def interrupt(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGINT)
-
-    def wait(self, seconds: float = 200) -> int:
-        assert self._process is not None
-        return self._process.wait(seconds)
-
-    def end(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            kill_group(self._process.pid)
-            self._process.wait()
-
-
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     one = Demo(tmp_path)
     yield one
     one.end()
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def read_checkpoint(run: Path) -> LearnerState:

@@ -15,6 +15,7 @@ from services.launcher.runs import run_dir
 from services.launcher.runs.model_files import check_model
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.config import LauncherConfig
+from services.launcher.settings.deterministic import deterministic_settings
 from services.learner.config import LearnerConfig
 from services.learner.queue.problems import check_rows
 from services.rollout.config import RolloutConfig
@@ -155,6 +156,8 @@ def _resolve(overrides: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str]], *, resumes: bool) -> RunPlan:
+    fixed_by = deterministic_settings(source, given, SECTIONS)
+    given = {section: [*fixed_by[section], *settings] for section, settings in given.items()}
     launcher = load_config(LauncherConfig, "launcher", source, given["launcher"])
     launcher = launcher.model_copy(update={"task": _choose_task(launcher, source, given["learner"])})
     fixed = [f"learner.run={run.name}", f"learner.run_dir={run.root.resolve()}"]

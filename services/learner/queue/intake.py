@@ -59,7 +59,9 @@ class Intake:
         origins: Callable[[], Collection[str]],
         max_staleness: int,
         vocab_size: int,
+        wants_present_weights: bool = False,
     ) -> None:
+        """`wants_present_weights`: equal weights of an earlier generation are stale, too."""
         self._streams = streams
         self._sequence = sequence
         self._ledger = ledger
@@ -68,6 +70,7 @@ class Intake:
         self._origins = origins
         self._max_staleness = max_staleness
         self._vocab_size = vocab_size
+        self._wants_present_weights = wants_present_weights
         self._redelivered: list[str] = []
         self._held: dict[TaskId, Delivery[ScoredTree]] = {}
         self._settled_trees: list[str] = []
@@ -172,6 +175,8 @@ class Intake:
         foreign = {str(sampled) for sampled in tree.versions if sampled.origin not in self._origins()}
         if foreign:
             log.warning("tree_of_foreign_weights", replica=tree.replica, versions=sorted(foreign))
+        if self._wants_present_weights and any(sampled != version for sampled in tree.versions):
+            return True
         return bool(foreign) or tree.staleness(version) > self._max_staleness
 
     def _drop(self, task_id: TaskId, entry_id: str, tree: ScoredTree) -> None:

@@ -22,18 +22,22 @@ class TaskSequence:
         growth: Growth,
         score: IBSettings,
         rendering: str = "",
+        *,
+        repeats_attempts: bool = False,
     ) -> None:
-        """`rendering`: how chat messages become prompts."""
+        """`rendering`: how chat messages become prompts. `repeats_attempts`: all attempts at a task have one seed."""
         self._run = run
         self._seed = seed
         self._problems = problems
         self._growth = growth
         self._score = score
         self._rendering = rendering
+        self._repeats_attempts = repeats_attempts
         self._order = lru_cache(maxsize=4)(self._shuffle)
 
     def task(self, task_id: TaskId, attempt: int = 0) -> Task:
-        """The task with this id; each attempt has its own seed."""
+        """The task with this id; unless attempts are repeated, each has its own seed."""
+        of_seed = 0 if self._repeats_attempts else attempt
         problem = self._problems[self._order(task_id.epoch)[task_id.index]]
         return Task(
             run=self._run,
@@ -45,7 +49,7 @@ class TaskSequence:
             answer_key=problem.answer_key,
             growth=self._growth,
             score=self._score,
-            seed=random.Random(f"{self._seed} {task_id} {attempt}").getrandbits(48),
+            seed=random.Random(f"{self._seed} {task_id} {of_seed}").getrandbits(48),
         )
 
     @property

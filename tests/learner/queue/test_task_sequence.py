@@ -7,9 +7,9 @@ from shared.tree.ib_score import IBSettings
 from tests.learner.synthetic import growth
 
 
-def sequence(seed: int = 0, count: int = 7) -> TaskSequence:
+def sequence(seed: int = 0, count: int = 7, *, repeats_attempts: bool = False) -> TaskSequence:
     problems = [EncodedProblem(f"p{number}", (number + 1,), "exact", {}) for number in range(count)]
-    return TaskSequence("run", seed, problems, growth(), IBSettings())
+    return TaskSequence("run", seed, problems, growth(), IBSettings(), repeats_attempts=repeats_attempts)
 
 
 def test_every_pass_has_every_problem_once_in_its_own_order() -> None:
@@ -34,3 +34,8 @@ def test_a_task_is_a_function_of_seed_and_id() -> None:
     assert [sequence(1).task(task_id).problem_id for task_id in ids] != [
         one.task(task_id).problem_id for task_id in ids
     ]
+
+
+def test_where_attempts_are_repeated_all_grow_the_same_tree() -> None:
+    repeating, first = sequence(repeats_attempts=True), sequence().task(TaskId(1, 2))
+    assert {repeating.task(TaskId(1, 2), attempt).seed for attempt in range(3)} == {first.seed}
