@@ -129,6 +129,7 @@ _ANSWERS = _PANEL | Shown.PLOT
 _UNIFORM = (_GRAPHS, "Trees without a signal")
 _TIME = (Shown.PLOT, "Time of a step")
 _SPEED = Shown.GAUGE | Shown.THROUGHPUT | Shown.PLOT
+_EFFICIENCY = (_SPEED, "How well an update computes")
 _UPDATE_TIME = (_SPEED, "Time of an update")
 
 
@@ -278,6 +279,23 @@ class UpdateFigures(Message):
         ",.2f",
         "Most memory during the update on any rank: of tensors on a CUDA device, else of the process",
         _SPEED,
+    )
+    packing_share: float | None = _figure(
+        "of the packing limit",
+        "share",
+        ".1%",
+        "Distinct tokens to columns that are computed, padding included: 1 where every prefix is computed once",
+        *_EFFICIENCY,
+    )
+    mfu: float | None = _figure(
+        "MFU",
+        "share",
+        ".1%",
+        "Arithmetic of the model to what the devices could do in bfloat16, over the update; on known CUDA devices only",
+        *_EFFICIENCY,
+    )
+    model_tflops: float | None = _figure(
+        "arithmetic", "TFLOP/s", ",.3f", "Arithmetic of the model per second of the update and rank", Shown.GAUGE
     )
     credit_seconds: float = _figure(
         "credit", "s", ".3f", "Trajectories and advantages from trees", *_UPDATE_TIME, default=0.0, style=Style.STACK

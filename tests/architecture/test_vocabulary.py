@@ -34,6 +34,7 @@ RETIRED = {
 HOMES = {
     "credit": (
         "shared/tree",
+        "shared/protocol/figures.py",
         "services/learner/training",
         "services/learner/config.py",
         "services/verifier/checks/code/key.py",  # `partial_credit`, the word of those who grade programs

@@ -33,7 +33,6 @@ _FIGURES = FigurePanels(
         "staleness": (("ibtpo:replica_behind:versions", "{{instance}} behind the learner"),),
     },
 )
-_UPDATE_PANELS = tuple(_FIGURES.take("trained_tokens_per_second", "credit_seconds", "peak_memory_gib"))
 _GLANCE = row(
     "At a glance",
     lines(
@@ -90,6 +89,10 @@ _GLANCE = row(
         (1, "red"),
     ),
 )
+_TRAINING = row(
+    "Training",
+    *_FIGURES.take("trained_tokens_per_second", "credit_seconds", "peak_memory_gib", "packing_share"),
+)
 _TREES = row(
     "Trees",
     lines(
@@ -124,7 +127,6 @@ _TREES = row(
     ),
     *_FIGURES.rest(),
 )
-_TRAINING = row("Training", *_UPDATE_PANELS)
 _WEIGHTS = row(
     "Weights",
     lines(

@@ -25,8 +25,14 @@ class StepClock:
 
     def __init__(self, device: torch.device) -> None:
         self._on_cuda = device.type == "cuda"
+        self._started = time.perf_counter()
         self._seconds = dict.fromkeys(Part, 0.0)
         self._events: list[tuple[Part, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Since it was made, whatever was measured."""
+        return time.perf_counter() - self._started
 
     @contextmanager
     def measure(self, part: Part) -> Iterator[None]:

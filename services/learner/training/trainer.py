@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from services.learner.config import GradientSync, LearnerConfig
+from services.learner.model.flops import ModelFlops
 from services.learner.model.memory import peak_memory_bytes, reset_peak_memory
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.prefix_rows import Layout
@@ -33,6 +34,7 @@ from services.learner.training.trajectories import (
     penalize_overlong,
 )
 from services.learner.training.update import StepSums, Update
+from services.learner.training.workload import Workload
 from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Credit, Prior, advantages
 from shared.tree.draw import WeightVersion
@@ -64,11 +66,13 @@ class Trainer:
         self._max_answer_tokens = config.growth.max_tokens
         self._syncs_every_pass = config.gradient_sync is GradientSync.MICRO_BATCH
         self._clock = StepClock(process_group.device)
+        self._flops = ModelFlops.of(policy.model.module)
+        self._workload = Workload(self._flops)
 
     def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
         """Trains on trees with a signal, under the weights called `version`."""
         device = self._process_group.device
-        sums, self._clock = StepSums(device), StepClock(device)
+        sums, self._clock, self._workload = StepSums(device), StepClock(device), Workload(self._flops)
         reset_peak_memory(device)
         with self._clock.measure(Part.CREDIT):
             groups = [extract_trajectories(tree.scored, version) for tree in trees]
@@ -168,7 +172,7 @@ class Trainer:
     def _sum_up(self, sums: StepSums, norms: Sequence[float | None], lr: float) -> Update:
         """The figures of a step. Collective."""
         sums.peak_memory_bytes = peak_memory_bytes(self._process_group.device)
-        return Update.of(sums, self._process_group, norms, lr, self._clock.seconds())
+        return Update.of(sums, self._process_group, norms, lr, self._clock, self._workload)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
         """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL − entropy_coef·H) over the answers' tokens."""
@@ -200,6 +204,10 @@ class Trainer:
         layout = model.layout if self._settings.share_prefixes else Layout.APART
         with self._clock.measure(Part.PACK):
             packed = pack(trajectories, self._settings.micro_batch_tokens, layout, model.window)
+            if work is Work.TRAIN:
+                self._workload.add_training(packed, trajectories)
+            else:
+                self._workload.add_reading(packed)
             hands = deal(list(map(pass_cost, packed)), self._process_group.size)
 
             def share_of(rank: int) -> Share:

@@ -1,14 +1,16 @@
 """What one training step did to the policy, as numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import sub
 
 import torch
 from torch import Tensor
 
+from services.learner.model.flops import peak_flops
 from services.learner.model.process_group import ProcessGroup
-from services.learner.training.clock import Part
+from services.learner.training.clock import StepClock
+from services.learner.training.workload import Workload
 from shared.protocol.figures import UpdateFigures
 from shared.tree.advantage import Advantages
 from shared.tree.diagnostics import Mean
@@ -66,12 +68,15 @@ class Update(UpdateFigures):
         process_group: ProcessGroup,
         norms: Sequence[float | None],
         learning_rate: float,
-        seconds: Mapping[Part, float],
+        clock: StepClock,
+        workload: Workload,
     ) -> "Update":
         """Of a step with these gradient norms, None for each that was refused, and this rank's times."""
         total = sums.of_all_ranks(process_group)
         peak_memory = process_group.all_reduce_max(torch.tensor(sums.peak_memory_bytes, dtype=torch.float64))
         largest_ratio = process_group.all_reduce_max(sums.largest_ratio)
+        seconds, elapsed = clock.seconds(), clock.elapsed_seconds
+        flops_per_second, peak = workload.flops / elapsed / process_group.size, peak_flops(process_group.device)
         finite = [norm for norm in norms if norm is not None]
         return cls(
             applied=len(finite),
@@ -91,6 +96,9 @@ class Update(UpdateFigures):
             tis_capped_share=_mean(total["capped"], total["tokens"]),
             trained_tokens=int(total["tokens"]),
             peak_memory_gib=_mean(peak_memory / _GIB, bool(total["tokens"])),
+            packing_share=workload.packing_share,
+            model_tflops=flops_per_second / 1e12 if workload.flops else None,
+            mfu=flops_per_second / peak if workload.flops and peak else None,
             **{f"{part}_seconds": spent for part, spent in seconds.items()},
         )
 

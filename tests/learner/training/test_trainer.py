@@ -277,6 +277,10 @@ def test_a_step_tells_its_tokens_its_corrections_and_where_its_time_went(configu
     factors = np.minimum(0.5, np.exp([ratio for tree in batch for ratio in _log_ratios(tree, config.model)]))
     assert update.tis_weight == pytest.approx(factors.mean(), rel=1e-5)
     assert update.tis_capped_share == pytest.approx((factors == 0.5).mean())
+    assert update.packing_share == 1.0
+    assert update.model_tflops is not None
+    assert update.model_tflops > 0
+    assert update.mfu is None, "of CUDA devices only"
     assert update.peak_memory_gib is not None
     assert 0.05 < update.peak_memory_gib < 64
 
