@@ -16,7 +16,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-drills test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang dashboards lint types check clean
+.PHONY: help install demo test test-drills test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang gpu-check dashboards lint types check clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,9 @@ coverage: install  ## How much of services and shared the tests of single parts 
 
 test-verifier-long: install  ## The verifier under a hundred thousand items and kills
 	@$(BIN)/pytest -q -s -m slow tests/verifier $(ARGS)
+
+gpu-check: install  ## What training on trees takes on one CUDA card, under eight minutes; ARGS="--device cpu --quick" tries it
+	@$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 dashboards: install  ## Write the dashboards and the operator's rules; ARGS="--docs URL" says where docs/ is read
 	@$(BIN)/python deploy/generate.py $(ARGS)
