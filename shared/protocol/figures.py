@@ -297,6 +297,14 @@ class UpdateFigures(Message):
     model_tflops: float | None = _figure(
         "arithmetic", "TFLOP/s", ",.3f", "Arithmetic of the model per second of the update and rank", Shown.GAUGE
     )
+    memory_retries: int = _figure(
+        "passes out of memory",
+        "",
+        ",",
+        "Passes that ran out of memory, after which all later ones are half as large",
+        Shown.COUNTER,
+        default=0,
+    )
     credit_seconds: float = _figure(
         "credit", "s", ".3f", "Trajectories and advantages from trees", *_UPDATE_TIME, default=0.0, style=Style.STACK
     )

@@ -1,5 +1,6 @@
-"""Memory of training: its peak, and layers that keep their input alone and are computed again in the backward pass."""
+"""Memory of training: its peak, its end, and layers that keep only their input for the backward pass."""
 
+import gc
 import resource
 import sys
 from functools import partial
@@ -14,6 +15,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from shared.errors import InvalidInput
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_SHORTAGES = ("can't allocate memory", "not enough memory", "bad_alloc")
+"""What torch's allocators of the CPU say."""
 _RESET_PEAK = "5"
 """What proc(5) takes to set the peak of the resident memory to its present size."""
 
@@ -42,6 +45,20 @@ def peak_memory_bytes(device: torch.device) -> int:
             return 1024 * int(line.split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory could not be had, of a device or of this machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORTAGES)
+
+
+def release_memory(device: torch.device) -> None:
+    """Gives back what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

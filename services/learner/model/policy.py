@@ -240,8 +240,11 @@ class Policy:
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
             self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
         return norm if is_finite else None
+
+    def clear_gradients(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
 
     @property
     def has_adapters(self) -> bool:

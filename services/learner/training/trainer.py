@@ -4,10 +4,10 @@ Shapes: B trajectories, T tokens of the longest answer.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +15,15 @@ from torch import Tensor
 
 from services.learner.config import GradientSync, LearnerConfig
 from services.learner.model.flops import ModelFlops
-from services.learner.model.memory import peak_memory_bytes, reset_peak_memory
+from services.learner.model.memory import is_out_of_memory, peak_memory_bytes, release_memory, reset_peak_memory
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.prefix_rows import Layout
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.clock import Part, StepClock
 from services.learner.training.dealing import NOTHING, Share, Work, deal, pass_cost
 from services.learner.training.objective import Objective
-from services.learner.training.packing import MicroBatch, pack
+from services.learner.training.packing import MicroBatch, PackedRow, pack
+from services.learner.training.pass_budget import PassBudget
 from services.learner.training.trajectories import (
     BuiltTree,
     Floats,
@@ -35,6 +36,7 @@ from services.learner.training.trajectories import (
 )
 from services.learner.training.update import StepSums, Update
 from services.learner.training.workload import Workload
+from shared.errors import InvalidInput
 from shared.protocol.tree import ScoredTree
 from shared.tree.advantage import Credit, Prior, advantages
 from shared.tree.draw import WeightVersion
@@ -42,6 +44,7 @@ from shared.tree.ib_score import confidences
 
 Group: TypeAlias = list[Trajectory]
 """The trajectories of one tree."""
+T = TypeVar("T")
 
 
 class Trainer:
@@ -64,6 +67,7 @@ class Trainer:
         self._objective = Objective(config.objective)
         self._settings = config.objective
         self._max_answer_tokens = config.growth.max_tokens
+        self._budget = PassBudget(config.objective.micro_batch_tokens)
         self._syncs_every_pass = config.gradient_sync is GradientSync.MICRO_BATCH
         self._clock = StepClock(process_group.device)
         self._flops = ModelFlops.of(policy.model.module)
@@ -91,18 +95,21 @@ class Trainer:
         device = self._process_group.device
         sums, self._clock = StepSums(device), StepClock(device)
         reset_peak_memory(device)
-        while True:
-            share = Share.unpack(self._process_group.receive())
-            match share.work:
-                case Work.TRAIN:
-                    self._train(share, sums)
-                case Work.READ_POLICY | Work.READ_REFERENCE:
-                    self._process_group.send(0, self._forward(share).tobytes())
-                case Work.SUM:
-                    self._sum_up(sums, [], 0.0)
-                    return
-                case Work.END:
-                    return
+        while (share := Share.unpack(self._process_group.receive())).work is not Work.END:
+            try:
+                match share.work:
+                    case Work.TRAIN:
+                        sums.add_passes(self._accumulate(share))
+                        self._apply_gradients(share.learning_rate)
+                    case Work.READ_POLICY | Work.READ_REFERENCE:
+                        self._process_group.send(0, self._forward(share).tobytes())
+                    case Work.SUM:
+                        self._sum_up(sums, [], 0.0)
+                        return
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise self._budget.refusal(share, str(error)) from error
 
     def engine_gap(self, scored: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         """Mean |learner's − engine's log-probability| over the tokens that the present weights, `version`, sampled."""
@@ -152,11 +159,13 @@ class Trainer:
 
     def _update(self, minibatch: Sequence[Trajectory], lr: float, sums: StepSums) -> float | None:
         """One optimizer step: the gradient's norm, None where it was not finite and nothing changed."""
-        share, _ = self._deal(Work.TRAIN, minibatch, lr)
-        return self._train(share, sums)
+        of_passes, _ = self._compute(Work.TRAIN, minibatch, self._accumulate, lr)
+        sums.add_passes(of_passes)
+        return self._apply_gradients(lr)
 
-    def _train(self, share: Share, sums: StepSums) -> float | None:
-        """This rank's passes of an optimizer step, and the step. Collective."""
+    def _accumulate(self, share: Share) -> StepSums:
+        """This rank's passes of an optimizer step, which leave their gradients. Collective."""
+        sums = StepSums(self._process_group.device)
         device, size = self._process_group.device, self._process_group.size
         for number, micro_batch in enumerate(self._passes(share), start=1):
             is_last, counts = number == share.num_passes, number <= len(share.micro_batches)
@@ -166,12 +175,24 @@ class Trainer:
             with self._clock.measure(Part.BACKWARD):
                 # ranks' gradients are averaged, but have to be summed
                 (loss * size * counts).backward()  # type: ignore[no-untyped-call]
-        with self._clock.measure(Part.OPTIMIZER):
-            return self._policy.apply_gradients(share.learning_rate)
+        return sums
+
+    def _apply_gradients(self, learning_rate: float) -> float | None:
+        try:
+            with self._clock.measure(Part.OPTIMIZER):
+                return self._policy.apply_gradients(learning_rate)
+        except (RuntimeError, MemoryError) as error:  # weights may be half updated: not to be tried again
+            if not is_out_of_memory(error):
+                raise
+            raise InvalidInput(
+                f"AdamW ran out of memory ({error}): it keeps 8 bytes for each parameter that it trains; set lora, or "
+                "train on more devices"
+            ) from error
 
     def _sum_up(self, sums: StepSums, norms: Sequence[float | None], lr: float) -> Update:
         """The figures of a step. Collective."""
         sums.peak_memory_bytes = peak_memory_bytes(self._process_group.device)
+        sums.memory_retries = self._budget.take_retries()
         return Update.of(sums, self._process_group, norms, lr, self._clock, self._workload)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
@@ -198,16 +219,44 @@ class Trainer:
             sums.add(kl=tokens.kl_BT)
         return loss
 
-    def _deal(self, work: Work, trajectories: Sequence[Trajectory], lr: float = 0.0) -> tuple[Share, list[list[int]]]:
-        """Sends every other rank its share; returns this rank's, and which trajectories each rank has."""
+    def _compute(
+        self, work: Work, trajectories: Sequence[Trajectory], passes: Callable[[Share], T], lr: float = 0.0
+    ) -> tuple[T, list[list[int]]]:
+        """What `passes` makes of this rank's share, and which trajectories each rank has. Where memory runs out, all is
+        done again in passes of half the size."""
+        while True:
+            packed = self._pack(trajectories)
+            share, indices = self._deal(work, packed, trajectories, lr)
+            try:
+                result = passes(share)
+                if work is Work.TRAIN:
+                    self._workload.add_training(packed, trajectories)
+                else:
+                    self._workload.add_reading(packed)
+                return result, indices
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                shortage = str(error)
+            self._policy.clear_gradients()  # here, where the error no longer holds what the pass had computed
+            release_memory(self._process_group.device)
+            longest = max(len(one.prompt_ids) + len(one.token_ids) for one in trajectories)
+            if self._process_group.size > 1:  # the others wait in the midst of the pass
+                raise self._budget.refusal(share, shortage)
+            self._budget.shrink(share, longest, shortage)
+
+    def _pack(self, trajectories: Sequence[Trajectory]) -> list[list[PackedRow]]:
+        """The rows of every pass."""
         model = self._policy.model
         layout = model.layout if self._settings.share_prefixes else Layout.APART
         with self._clock.measure(Part.PACK):
-            packed = pack(trajectories, self._settings.micro_batch_tokens, layout, model.window)
-            if work is Work.TRAIN:
-                self._workload.add_training(packed, trajectories)
-            else:
-                self._workload.add_reading(packed)
+            return pack(trajectories, self._budget.num_tokens, layout, model.window)
+
+    def _deal(
+        self, work: Work, packed: Sequence[Sequence[PackedRow]], trajectories: Sequence[Trajectory], lr: float
+    ) -> tuple[Share, list[list[int]]]:
+        """Sends every other rank its share; returns this rank's, and which trajectories each rank has."""
+        with self._clock.measure(Part.PACK):
             hands = deal(list(map(pass_cost, packed)), self._process_group.size)
 
             def share_of(rank: int) -> Share:
@@ -223,10 +272,10 @@ class Trainer:
 
     def _read(self, work: Work, trajectories: Sequence[Trajectory]) -> list[Floats]:
         """The log-probabilities that a model gives to the tokens of each answer."""
-        share, indices_of_ranks = self._deal(work, trajectories)
+        own, indices_of_ranks = self._compute(work, trajectories, self._forward)
         found: dict[int, Floats] = {}
         for rank, indices in enumerate(indices_of_ranks):
-            sent = self._process_group.receive(rank) if rank else self._forward(share).tobytes()
+            sent = self._process_group.receive(rank) if rank else own.tobytes()
             ends = np.cumsum([len(trajectories[index].token_ids) for index in indices])
             found |= zip(indices, np.split(np.frombuffer(sent, np.float32), ends[:-1]), strict=False)
         return [found[index] for index in range(len(trajectories))]

@@ -31,6 +31,7 @@ class StepSums:
         self.advantage_global = Mean()
         self.advantage_local = Mean()
         self.peak_memory_bytes = 0
+        self.memory_retries = 0
         self.largest_ratio = torch.zeros((), dtype=torch.float64, device=device)
         self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in _SUMMED}
 
@@ -47,6 +48,12 @@ class StepSums:
     def add_ratios(self, ratios_BT: Tensor) -> None:
         """π_θ/π_old, 0 at the padding; the largest is kept."""
         self.largest_ratio = torch.maximum(self.largest_ratio, ratios_BT.max().double())
+
+    def add_passes(self, other: "StepSums") -> None:
+        """What passes added, of an optimizer step that was computed to its end."""
+        for name, value in other._sums.items():
+            self._sums[name] += value
+        self.largest_ratio = torch.maximum(self.largest_ratio, other.largest_ratio)
 
     def of_all_ranks(self, process_group: ProcessGroup) -> dict[str, float]:
         """What all ranks added, by name. Collective."""
@@ -95,6 +102,7 @@ class Update(UpdateFigures):
             tis_weight=_mean(total["corrections"], total["tokens"]),
             tis_capped_share=_mean(total["capped"], total["tokens"]),
             trained_tokens=int(total["tokens"]),
+            memory_retries=sums.memory_retries,
             peak_memory_gib=_mean(peak_memory / _GIB, bool(total["tokens"])),
             packing_share=workload.packing_share,
             model_tflops=flops_per_second / 1e12 if workload.flops else None,
