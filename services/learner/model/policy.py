@@ -28,7 +28,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
 from services.learner.model.adapters import Adapters, has_adapters, is_adapter, merge, without_adapters, write_adapters
-from services.learner.model.attention_plan import COST, FREE_CALLS, BlockCost
+from services.learner.model.attention_plan import COST, FEWEST_PAIRS, AttentionCost
 from services.learner.model.fitness import agree, find_sharing_fault
 from services.learner.model.head import Head, entropies
 from services.learner.model.model_files import read_module, read_tokenizer
@@ -111,7 +111,7 @@ class LanguageModel:
         def by_logits(rows: PrefixRows) -> Tensor:
             return self._by_logits(*self._inputs(rows))[0].view_as(rows.token_ids_RS)
 
-        def by_trees(rows: PrefixRows, cost: BlockCost) -> Tensor:
+        def by_trees(rows: PrefixRows, cost: AttentionCost) -> Tensor:
             return self._by_logits(*self._inputs(rows, cost))[0].view_as(rows.token_ids_RS)
 
         self._sharing_fault = _partial_attention(self.module.config) or find_sharing_fault(by_logits, *size)
@@ -119,7 +119,7 @@ class LanguageModel:
             self._forward = self._by_logits
         on_cpu = self._process_group.device.type == "cpu"
         if on_cpu and not self._sharing_fault and use_tree_attention(self.module):
-            forms = [partial(by_trees, cost=cost) for cost in (COST, FREE_CALLS)]
+            forms = [partial(by_trees, cost=cost) for cost in (COST, FEWEST_PAIRS)]
             self._attends_to_trees = all(agree(form, by_logits, *size, is_shared=True) for form in forms)
 
     def without_adapters(self) -> "LanguageModel":
@@ -169,7 +169,7 @@ class LanguageModel:
         zeros = found[0].new_zeros(rows.token_ids_RS.numel())
         return TokenStatistics(*(zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in found))
 
-    def _inputs(self, rows: PrefixRows, cost: BlockCost | None = None) -> tuple[dict[str, Any], Tensor, Tensor]:
+    def _inputs(self, rows: PrefixRows, cost: AttentionCost | None = None) -> tuple[dict[str, Any], Tensor, Tensor]:
         """What a transformers model takes, the places before the tokens that are asked for, and these tokens. `cost`:
         of attention over trees; None: by masks."""
         mask = rows.attention_mask_R1SS if cost is None else prepare(rows.exits_R11S, cost)

@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from services.learner.model.attention_plan import COST, Block, BlockCost, Form, plan_blocks
+from services.learner.model.attention_plan import COST, AttentionCost, Block, Form, plan_blocks
 from services.learner.model.prefix_rows import Ints
 
 _NAME = "ibtpo_tree"
@@ -30,33 +30,34 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 class PreparedBlock:
     """A block with its slices, and its mask [1, 1, queries, keys] of 0 and −∞ where it has one."""
 
-    block: Block
+    form: Form
     queries: slice
     keys: slice
     mask: Tensor | None
-
-    @property
-    def is_causal(self) -> bool:
-        return self.block.form is Form.CAUSAL
-
-    def mask_in(self, dtype: torch.dtype) -> Tensor | None:
-        return None if self.mask is None else self.mask.to(dtype)  # the kernel reads it as the queries' type
 
     @classmethod
     def of(cls, block: Block, exits_S: Ints) -> "PreparedBlock":
         queries, keys = slice(block.start, block.end), slice(block.first_key, block.last_key)
         if block.form is not Form.MASKED:
-            return cls(block, queries, keys, None)
+            return cls(block.form, queries, keys, None)
         query_Q1 = np.arange(block.start, block.end)[:, None]
         is_prefix_QK = (query_Q1 >= query_Q1.T) & (query_Q1 < exits_S[keys])
         mask_QK = np.where(is_prefix_QK, np.float32(0), np.float32(-np.inf))
-        return cls(block, queries, keys, torch.from_numpy(mask_QK)[None, None])
+        return cls(block.form, queries, keys, torch.from_numpy(mask_QK)[None, None])
+
+    def arguments(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Of torch's kernel, which reads a mask as the queries' type."""
+        return {
+            "dropout_p": 0.0,
+            "is_causal": self.form is Form.CAUSAL,
+            "attn_mask": None if self.mask is None else self.mask.to(dtype),
+        }
 
 
-class Prepared:
-    """The rows of a micro-batch in blocks, which are planned once for layers of one width."""
+class Rows:
+    """The rows of a micro-batch in blocks, which are planned once for all layers of one width."""
 
-    def __init__(self, exits_RS: Ints, cost: BlockCost) -> None:
+    def __init__(self, exits_RS: Ints, cost: AttentionCost) -> None:
         self._exits_RS = exits_RS
         self._cost = cost
         self._of_width: dict[int, list[list[PreparedBlock]]] = {}
@@ -84,10 +85,10 @@ def use_tree_attention(module: PreTrainedModel) -> bool:
     return bool(module.config._attn_implementation == _NAME)
 
 
-def prepare(exits_R11S: Tensor | None, cost: BlockCost) -> Tensor | None:
+def prepare(exits_R11S: Tensor | None, cost: AttentionCost) -> Tensor | None:
     """The exits as an attention mask, to be computed in the blocks of least cost."""
     if exits_R11S is not None:
-        _PREPARED[exits_R11S] = Prepared(exits_R11S[:, 0, 0].numpy(), cost)
+        _PREPARED[exits_R11S] = Rows(exits_R11S[:, 0, 0].numpy(), cost)
     return exits_R11S
 
 
@@ -120,18 +121,8 @@ def tree_attention(
     if torch.is_autocast_enabled(query_RHSD.device.type):
         dtype = torch.get_autocast_dtype(query_RHSD.device.type)
         query_RHSD, key_RKSD, value_RKSD = (one.to(dtype) for one in (query_RHSD, key_RKSD, value_RKSD))
-    rows = zip(of_rows, *_group_heads(query_RHSD, key_RKSD, value_RKSD), strict=True)
-    outputs = [_BlockAttention.apply(query, key, value, blocks, scale) for blocks, query, key, value in rows]  # type: ignore[no-untyped-call]
-    # [K, G, S, D] -> [R, S, H, D]
-    return torch.stack([one.flatten(0, 1).transpose(0, 1) for one in outputs]), None
-
-
-def _group_heads(query_RHSD: Tensor, key_RKSD: Tensor, value_RKSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[R, K, G, S, D] and twice [R, K, 1, S, D]: queries beside the keys that they share."""
-    num_shared = key_RKSD.shape[1]
-    num_rows, _, num_columns, num_units = query_RHSD.shape
-    query_RKGSD = query_RHSD.reshape(num_rows, num_shared, -1, num_columns, num_units)
-    return query_RKGSD, key_RKSD[:, :, None], value_RKSD[:, :, None]
+    rows = zip(*(one.transpose(1, 2) for one in (query_RHSD, key_RKSD, value_RKSD)), of_rows, strict=True)
+    return torch.stack([_BlockAttention.apply(*of_row, scale) for of_row in rows]), None  # type: ignore[no-untyped-call]
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -140,68 +131,75 @@ class _BlockAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query_KGSD: Tensor, key_K1SD: Tensor, value_K1SD: Tensor, blocks: list[PreparedBlock], scale: float
+        ctx: Any, query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, blocks: list[PreparedBlock], scale: float
     ) -> Tensor:
-        shape = query_KGSD.shape
-        key_KGSD, value_KGSD = (one.expand(*shape[:-1], one.shape[-1]) for one in (key_K1SD, value_K1SD))
-        is_half = query_KGSD.dtype in (torch.bfloat16, torch.float16)
-        dtype = torch.float32 if is_half else query_KGSD.dtype
-        output_KGSD = torch.empty(shape, dtype=dtype)
-        normalizers_KGS = torch.empty(shape[:-1], dtype=dtype)
+        is_half = query_SHD.dtype in (torch.bfloat16, torch.float16)
+        dtype = torch.float32 if is_half else query_SHD.dtype
+        output_SHD = torch.empty(query_SHD.shape, dtype=dtype)
+        normalizers_SH = torch.empty(query_SHD.shape[:2], dtype=dtype)
+        num_shared = key_SKD.shape[1]
+        query, output = _by_shared_head(query_SHD, num_shared), _by_shared_head(output_SHD, num_shared)
+        key, value = _for_queries(key_SKD, query), _for_queries(value_SKD, query)
+        normalizers = _by_shared_head(normalizers_SH[..., None], num_shared)[..., 0]
         for one in blocks:
-            output, normalizers = _flash(
-                query_KGSD[:, :, one.queries],
-                key_KGSD[:, :, one.keys],
-                value_KGSD[:, :, one.keys],
-                0.0,
-                one.is_causal,
-                attn_mask=one.mask_in(query_KGSD.dtype),
-                scale=scale,
+            arguments = one.arguments(query_SHD.dtype)
+            found, found_normalizers = _flash(
+                query[:, :, one.queries], key[:, :, one.keys], value[:, :, one.keys], **arguments, scale=scale
             )
-            if one.block.form is not Form.FULL:
-                output_KGSD[:, :, one.queries] = output
-                normalizers_KGS[:, :, one.queries] = normalizers
+            if one.form is not Form.FULL:
+                output[:, :, one.queries], normalizers[:, :, one.queries] = found, found_normalizers
                 continue
-            before = normalizers_KGS[:, :, one.queries]
-            output_KGSD[:, :, one.queries].lerp_(output.to(dtype), (normalizers - before).sigmoid_()[..., None])
-            torch.logaddexp(before, normalizers, out=before)
-        output_KGSD = output_KGSD.to(query_KGSD.dtype)
-        ctx.save_for_backward(query_KGSD, key_K1SD, value_K1SD, output_KGSD, normalizers_KGS)
+            before = normalizers[:, :, one.queries]
+            output[:, :, one.queries].lerp_(found.to(dtype), (found_normalizers - before).sigmoid_()[..., None])
+            torch.logaddexp(before, found_normalizers, out=before)
+        output_SHD = output_SHD.to(query_SHD.dtype)
+        ctx.save_for_backward(query_SHD, key_SKD, value_SKD, output_SHD, normalizers_SH)
         ctx.blocks, ctx.scale = blocks, scale
-        return output_KGSD
+        return output_SHD
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_KGSD: Tensor) -> tuple[Tensor | None, ...]:
-        query_KGSD, key_K1SD, value_K1SD, output_KGSD, normalizers_KGS = ctx.saved_tensors
-        shape = query_KGSD.shape
-        key_KGSD, value_KGSD = (one.expand(*shape[:-1], one.shape[-1]) for one in (key_K1SD, value_K1SD))
-        dtype = normalizers_KGS.dtype
-        of_query_KGSD = torch.empty(query_KGSD.shape, dtype=dtype)
-        of_key_KSD, of_value_KSD = (torch.empty(one[:, 0].shape, dtype=dtype) for one in (key_K1SD, value_K1SD))
+    def backward(ctx: Any, gradient_SHD: Tensor) -> tuple[Tensor | None, ...]:
+        query_SHD, key_SKD, value_SKD, output_SHD, normalizers_SH = ctx.saved_tensors
+        dtype, num_shared = normalizers_SH.dtype, key_SKD.shape[1]
+        of_all = [torch.empty(one.shape, dtype=dtype) for one in (query_SHD, key_SKD, value_SKD)]
+        gradient, query, output, of_query = (
+            _by_shared_head(one, num_shared) for one in (gradient_SHD, query_SHD, output_SHD, of_all[0])
+        )
+        key, value = _for_queries(key_SKD, query), _for_queries(value_SKD, query)
+        of_key, of_value = (one.transpose(0, 1) for one in of_all[1:])
+        normalizers = _by_shared_head(normalizers_SH[..., None], num_shared)[..., 0]
         for one in ctx.blocks:
-            of_query, of_key, of_value = _flash_backward(
-                gradient_KGSD[:, :, one.queries],
-                query_KGSD[:, :, one.queries],
-                key_KGSD[:, :, one.keys],
-                value_KGSD[:, :, one.keys],
-                output_KGSD[:, :, one.queries],
-                normalizers_KGS[:, :, one.queries],
-                0.0,
-                one.is_causal,
-                attn_mask=one.mask_in(query_KGSD.dtype),
+            found, found_key, found_value = _flash_backward(
+                gradient[:, :, one.queries],
+                query[:, :, one.queries],
+                key[:, :, one.keys],
+                value[:, :, one.keys],
+                output[:, :, one.queries],
+                normalizers[:, :, one.queries],
+                **one.arguments(query_SHD.dtype),
                 scale=ctx.scale,
             )
-            of_key, of_value = of_key.sum(1), of_value.sum(1)
-            if one.block.form is not Form.FULL:
-                of_query_KGSD[:, :, one.queries] = of_query
-                of_key_KSD[:, one.keys], of_value_KSD[:, one.keys] = of_key, of_value
+            found_key, found_value = found_key.sum(1), found_value.sum(1)
+            if one.form is not Form.FULL:
+                of_query[:, :, one.queries] = found
+                of_key[:, one.keys], of_value[:, one.keys] = found_key, found_value
             else:
-                of_query_KGSD[:, :, one.queries] += of_query
-                of_key_KSD[:, one.keys] += of_key
-                of_value_KSD[:, one.keys] += of_value
-        of_all = (of_query_KGSD, of_key_KSD[:, None], of_value_KSD[:, None])
-        return *(one.to(query_KGSD.dtype) for one in of_all), None, None
+                of_query[:, :, one.queries] += found
+                of_key[:, one.keys] += found_key
+                of_value[:, one.keys] += found_value
+        return *(one.to(query_SHD.dtype) for one in of_all), None, None
+
+
+def _by_shared_head(tensor_SHD: Tensor, num_shared: int) -> Tensor:
+    """[K, G, S, D]: the heads that share keys beside each other."""
+    num_columns, num_heads, num_units = tensor_SHD.shape
+    return tensor_SHD.reshape(num_columns, num_shared, num_heads // num_shared, num_units).permute(1, 2, 0, 3)
+
+
+def _for_queries(tensor_SKD: Tensor, query_KGSD: Tensor) -> Tensor:
+    """[K, G, S, D], in the memory of the keys that heads share."""
+    return tensor_SKD.transpose(0, 1)[:, None].expand(-1, query_KGSD.shape[1], -1, -1)
 
 
 AttentionInterface.register(_NAME, tree_attention)

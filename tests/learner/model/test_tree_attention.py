@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from services.learner.model.attention_plan import COST, FREE_CALLS, BlockCost, Form, plan_blocks
+from services.learner.model.attention_plan import COST, FEWEST_PAIRS, AttentionCost, BlockCost, Form, plan_blocks
 from services.learner.model.policy import LanguageModel
 from services.learner.model.prefix_rows import Layout, PrefixRows, PrefixTrie
-from services.learner.model.tree_attention import Prepared, prepare, tree_attention
+from services.learner.model.tree_attention import Rows, prepare, tree_attention
 from tests.learner.policies import write_policy
 from tests.learner.synthetic import trie_of
 
 sequences = st.lists(st.lists(st.integers(2, 4), min_size=1, max_size=9), min_size=1, max_size=9)
-BETWEEN = BlockCost(per_call=10.0, per_pair=1.0, per_query=1.0, per_key=1.0)
+_ALIKE = BlockCost(per_call=10.0, per_pair=1.0, per_query=1.0, per_key=1.0)
+BETWEEN = AttentionCost(_ALIKE, _ALIKE, _ALIKE)
 NUM_HEADS, NUM_SHARED, NUM_UNITS, SCALE = 6, 2, 8, 0.4
 
 
@@ -45,9 +46,9 @@ def results(output: Tensor, leaves: list[Tensor], gradient: Tensor) -> list[Tens
     return found
 
 
-@given(st.lists(sequences, min_size=1, max_size=3), st.sampled_from([COST, FREE_CALLS, BETWEEN]))
+@given(st.lists(sequences, min_size=1, max_size=3), st.sampled_from([COST, FEWEST_PAIRS, BETWEEN]))
 @settings(deadline=None)
-def test_blocks_compute_what_a_mask_computes(groups: list[list[list[int]]], cost: BlockCost) -> None:
+def test_blocks_compute_what_a_mask_computes(groups: list[list[list[int]]], cost: AttentionCost) -> None:
     rows = PrefixRows.collate([trie_of([9], [8], *group) for group in groups])
     query, key, value = leaves = inputs(rows)
     output, _ = tree_attention(Layer(), query, key, value, prepare(rows.exits_R11S, cost), scaling=SCALE)
@@ -60,17 +61,17 @@ def test_blocks_compute_what_a_mask_computes(groups: list[list[list[int]]], cost
         assert torch.allclose(ours, expected, rtol=0, atol=1e-13)
 
 
-@given(sequences, st.sampled_from([COST, FREE_CALLS, BETWEEN]))
+@given(sequences, st.sampled_from([COST, FEWEST_PAIRS, BETWEEN]))
 @settings(deadline=None)
-def test_every_pair_of_a_prefix_is_computed_once(rows: list[list[int]], cost: BlockCost) -> None:
+def test_every_pair_of_a_prefix_is_computed_once(rows: list[list[int]], cost: AttentionCost) -> None:
     trie = trie_of(*rows)
     counts = np.zeros((len(trie), len(trie)), int)
-    for one in Prepared(trie.exits[None], cost).blocks(1)[0]:
+    for one in Rows(trie.exits[None], cost).blocks(1)[0]:
         pairs = counts[one.queries, one.keys]
-        if one.block.form is Form.CAUSAL:
+        if one.form is Form.CAUSAL:
             pairs += np.tri(len(pairs), dtype=int)
         else:
-            pairs += 1 if one.mask is None else one.mask[0, 0].isfinite().numpy().astype(int)
+            pairs += 1 if one.mask is None else one.mask[0, 0].isfinite().numpy()
     mask = PrefixRows.collate([trie, trie_of([9], [8])]).attention_mask_R1SS
     assert mask is not None
     assert (counts == mask[0, 0, : len(trie), : len(trie)].numpy()).all()
@@ -89,7 +90,7 @@ def test_a_large_tree_needs_no_memory_of_its_square() -> None:
 def test_half_precision_is_as_exact_as_a_mask_in_it() -> None:
     rows = PrefixRows.collate([trie_of([2, 3, *[4] * 20], [2, 3, *[5] * 9], [2, 3, 6])])
     leaves = inputs(rows, torch.bfloat16)
-    mask = prepare(rows.exits_R11S, FREE_CALLS)
+    mask = prepare(rows.exits_R11S, FEWEST_PAIRS)
     output, _ = tree_attention(Layer(), *leaves, mask, scaling=SCALE)
     exact, _ = tree_attention(Layer(), *(one.double() for one in leaves), mask, scaling=SCALE)
     assert output.dtype is torch.bfloat16
@@ -117,9 +118,9 @@ def test_what_it_does_not_know_is_refused() -> None:
     ("architecture", "tolerance"),
     [("gpt2", 1e-13), ("phi", 1e-13), ("qwen3", 1e-6), ("llama", 1e-6)],  # RMSNorm rounds to single precision
 )
-@pytest.mark.parametrize("cost", [COST, FREE_CALLS])
+@pytest.mark.parametrize("cost", [COST, FEWEST_PAIRS])
 def test_sharing_is_exact_in_double_precision(
-    architecture: str, tolerance: float, cost: BlockCost, tmp_path: Path
+    architecture: str, tolerance: float, cost: AttentionCost, tmp_path: Path
 ) -> None:
     model = LanguageModel.load(write_policy(tmp_path, architecture), 0.8)
     assert model.layout is Layout.JOINED
@@ -131,7 +132,7 @@ def test_sharing_is_exact_in_double_precision(
             assert float((gradient - apart[name]).abs().max() / apart[name].abs().max()) < tolerance, name
 
 
-def gradients_of(model: LanguageModel, groups: list[list[list[int]]], cost: BlockCost) -> dict[str, Any]:
+def gradients_of(model: LanguageModel, groups: list[list[list[int]]], cost: AttentionCost) -> dict[str, Any]:
     """Of the last hidden states, each trajectory's with weights of its own."""
     packed = [PrefixTrie.of(group) for group in groups]
     rows = PrefixRows.collate([trie for trie, _ in packed])
