@@ -166,10 +166,11 @@ class ObjectiveConfig(BaseModel):
     epochs: int = Field(1, gt=0, description="Passes over the trees of a step")
     minibatches: int = Field(1, gt=0, description="Optimizer steps per pass")
     share_prefixes: bool = Field(True, description="Compute a prefix that trajectories share once; changes no result")
-    micro_batch_tokens: int = Field(
-        2048,
+    micro_batch_tokens: int | None = Field(
+        None,
         gt=0,
-        description="Tokens of one forward pass, padding included: bounds memory; on a CPU, best what its caches hold",
+        description="Tokens of one forward pass, padding included: bounds memory; a larger tree is cut, and computes a "
+        "part of its prefixes again. None: eight times the longest trajectory of the step, and at least 2048",
     )
 
     @property

@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from services.learner.model.prefix_rows import Layout, PrefixRows
-from services.learner.training.packing import MicroBatch, PackedRow, pack
+from services.learner.training.packing import MicroBatch, pack
 from services.learner.training.trajectories import Trajectory
 
 _TENSOR, _DATACLASS = 1, 2
 _CLASSES = {one.__name__: one for one in (MicroBatch, PrefixRows)}
 """Nothing else is made of what another process sent."""
-_TOKENS_PER_PAIR = 1 / 4096
-"""A pair of columns in attention costs about so many tokens in the other layers."""
 
 
 class Work(StrEnum):
@@ -56,12 +54,6 @@ class Share:
     def unpack(cls, data: bytes) -> "Share":
         work, *values = msgpack.unpackb(data, ext_hook=_unpack_one, use_list=False)
         return cls(Work(work), *values)
-
-
-def pass_cost(rows: Sequence[PackedRow]) -> float:
-    """What a micro-batch costs, in tokens: of the layers, and of attention."""
-    num_columns = max(len(row.trie) for row in rows)
-    return len(rows) * num_columns * (1.0 + _TOKENS_PER_PAIR * num_columns)
 
 
 def deal(costs: Sequence[float], num_ranks: int) -> list[list[int]]:

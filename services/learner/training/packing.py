@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from services.learner.model.pass_cost import PassCost
 from services.learner.model.prefix_rows import (
     Ints,
     Layout,
@@ -26,6 +27,7 @@ from services.learner.model.prefix_rows import (
 from services.learner.training.trajectories import Floats, Trajectory
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+_MIN_BUDGET, _BUDGET_IN_TRAJECTORIES = 2048, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,24 @@ class MicroBatch:
         return replace(to_device(self, device), rows=to_device(self.rows, device))
 
 
+def default_budget(trajectories: Sequence[Trajectory]) -> int:
+    """Columns of a micro-batch that hold most trees of twelve such trajectories."""
+    longest = max((len(one.prompt_ids) + len(one.token_ids) for one in trajectories), default=0)
+    return max(_MIN_BUDGET, _BUDGET_IN_TRAJECTORIES * longest)
+
+
 def pack(
-    trajectories: Sequence[Trajectory], max_tokens: int, layout: Layout, window: int | None = None
+    trajectories: Sequence[Trajectory],
+    max_tokens: int,
+    layout: Layout,
+    window: int | None = None,
+    cost: PassCost | None = None,
 ) -> list[list[PackedRow]]:
     """The rows of every micro-batch. A micro-batch has at most `max_tokens` columns in all, padding included; a longer
     trajectory has a micro-batch to itself.
 
     A tree that does not fit is cut into pieces, where the least has to be computed again. A trajectory that is longer
-    than `window` has a row to itself.
+    than `window` has a row to itself, and so have those of a piece that costs more than they do.
     """
     sequences = [np.concatenate([one.prompt_ids, one.token_ids]).astype(np.int64) for one in trajectories]
     trees: dict[tuple[int, ...] | int, list[int]] = {}
@@ -120,10 +132,10 @@ def pack(
         is_apart = layout is Layout.APART or (window is not None and len(sequences[index]) > window)
         trees.setdefault(index if is_apart else one.prompt_ids, []).append(index)
     pieces = [PackedRow.of(piece, sequences) for tree in trees.values() for piece in _cut(tree, sequences, max_tokens)]
-    chains, shared = (
-        [piece for piece in pieces if piece.trie.is_chain],
-        [piece for piece in pieces if not piece.trie.is_chain],
-    )
+    if cost is not None:
+        pieces = [part for piece in pieces for part in _cheapest(piece, sequences, cost)]
+    chains = [piece for piece in pieces if piece.trie.is_chain]
+    shared = [piece for piece in pieces if not piece.trie.is_chain]
     if layout is Layout.JOINED:
         return _stack(chains, max_tokens) + [[PackedRow.join(rows)] for rows in _fill(shared, max_tokens)]
     return _stack(chains, max_tokens) + _stack(shared, max_tokens)
@@ -149,6 +161,14 @@ def _cut(tree: Sequence[int], sequences: Sequence[Ints], max_tokens: int) -> Ite
         groups.append(order[cuts[end] : end])
         end = cuts[end]
     yield from reversed(groups)
+
+
+def _cheapest(piece: PackedRow, sequences: Sequence[Ints], cost: PassCost) -> list[PackedRow]:
+    """The piece, or its trajectories apart."""
+    apart = cost.of_sequences([len(sequences[index]) for index in piece.columns_of])
+    if piece.trie.is_chain or cost.of_tries([piece.trie]) <= apart:
+        return [piece]
+    return [PackedRow.of([index], sequences) for index in piece.columns_of]
 
 
 def _stack(rows: Sequence[PackedRow], max_tokens: int) -> list[list[PackedRow]]:

@@ -9,9 +9,9 @@ _REMEDIES = "set activation_checkpointing=true or precision=bfloat16, or lower g
 
 
 class PassBudget:
-    """Begins with `micro_batch_tokens`. What did not fit once is not tried again by this process."""
+    """Begins with `micro_batch_tokens`; None: `default_budget`. What did not fit once is not tried again by this process."""
 
-    def __init__(self, num_tokens: int) -> None:
+    def __init__(self, num_tokens: int | None) -> None:
         self.num_tokens = num_tokens
         self._retries = 0
 
@@ -28,7 +28,7 @@ class PassBudget:
             raise InvalidInput(
                 f"a pass over one trajectory of {longest} tokens ran out of memory ({said}): {_REMEDIES}"
             )
-        half = max(min(self.num_tokens, largest) // 2, longest)
+        half = max(min(self.num_tokens or largest, largest) // 2, longest)
         log.warning("out_of_memory", pass_tokens=largest, next_pass_tokens=half, reason=said)
         self.num_tokens = half
         self._retries += 1

@@ -20,9 +20,9 @@ from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.prefix_rows import Layout
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.training.clock import Part, StepClock
-from services.learner.training.dealing import NOTHING, Share, Work, deal, pass_cost
+from services.learner.training.dealing import NOTHING, Share, Work, deal
 from services.learner.training.objective import Objective
-from services.learner.training.packing import MicroBatch, PackedRow, pack
+from services.learner.training.packing import MicroBatch, PackedRow, default_budget, pack
 from services.learner.training.pass_budget import PassBudget
 from services.learner.training.trajectories import (
     BuiltTree,
@@ -250,14 +250,16 @@ class Trainer:
         model = self._policy.model
         layout = model.layout if self._settings.share_prefixes else Layout.APART
         with self._clock.measure(Part.PACK):
-            return pack(trajectories, self._budget.num_tokens, layout, model.window)
+            budget = self._budget.num_tokens or default_budget(trajectories)
+            return pack(trajectories, budget, layout, model.window, model.cost)
 
     def _deal(
         self, work: Work, packed: Sequence[Sequence[PackedRow]], trajectories: Sequence[Trajectory], lr: float
     ) -> tuple[Share, list[list[int]]]:
         """Sends every other rank its share; returns this rank's, and which trajectories each rank has."""
         with self._clock.measure(Part.PACK):
-            hands = deal(list(map(pass_cost, packed)), self._process_group.size)
+            costs = [self._policy.model.cost.of_tries([row.trie for row in rows]) for rows in packed]
+            hands = deal(costs, self._process_group.size)
 
             def share_of(rank: int) -> Share:
                 micro_batches = tuple(MicroBatch.collate(packed[number], trajectories) for number in hands[rank])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from services.learner.model.prefix_rows import Layout
-from services.learner.training.dealing import NOTHING, Share, Work, deal, pass_cost
+from services.learner.training.dealing import NOTHING, Share, Work, deal
 from services.learner.training.packing import MicroBatch, pack
 from tests.learner.synthetic import credited_trajectories
 
@@ -44,14 +44,6 @@ def test_ranks_wait_for_each_other_no_longer_than_as_packed_and_their_loads_diff
 
 def test_one_rank_alone_keeps_the_order() -> None:
     assert deal([1.0, 3.0, 2.0], 1) == [[0, 1, 2]]
-
-
-def test_long_rows_cost_more_than_their_tokens() -> None:
-    def cost(max_tokens: int) -> float:
-        trajectories = credited_trajectories(0)
-        return sum(map(pass_cost, pack(trajectories, max_tokens, Layout.APART)))
-
-    assert cost(10_000) > cost(1)
 
 
 def tensors(value: Any) -> list[Tensor | None]:

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from services.learner.model.attention_plan import COST, BlockCost
+from services.learner.model.pass_cost import PassCost
 from services.learner.model.prefix_rows import Layout
-from services.learner.training.packing import MicroBatch, pack
+from services.learner.training.packing import MicroBatch, default_budget, pack
 from services.learner.training.trajectories import Trajectory
 from tests.learner.synthetic import credited_trajectories
 
@@ -77,3 +79,39 @@ def test_a_tree_over_the_budget_is_cut_where_little_is_repeated() -> None:
     trajectories = [replace(one, prompt_ids=(3,), token_ids=np.array(ids)) for ids in drawn]
     rows = [row for batch in pack(trajectories, 15, Layout.JOINED) for row in batch]
     assert [len(row.trie) for row in rows] == [15, 15]
+
+
+@given(seeds, st.integers(12, 60))
+def test_a_cut_tree_computes_the_fewest_columns(seed: int, max_tokens: int) -> None:
+    """Of all ways to part the trajectories, depth first, into rows that fit."""
+    trajectories = credited_trajectories(seed)
+    sequences = sorted([*one.prompt_ids, *one.token_ids.tolist()] for one in trajectories)
+
+    def fewest(start: int) -> float:
+        if start == len(sequences):
+            return 0
+        found = []
+        for end in range(start + 1, len(sequences) + 1):
+            columns = len({tuple(one[:length]) for one in sequences[start:end] for length in range(1, len(one) + 1)})
+            if columns <= max_tokens or end == start + 1:
+                found.append(columns + fewest(end))
+        return min(found)
+
+    packed = pack(trajectories, max_tokens, Layout.STACKED)
+    assert sum(len(row.trie) for rows in packed for row in rows) == fewest(0)
+
+
+def test_a_tree_that_costs_more_shared_is_computed_apart() -> None:
+    trajectories = credited_trajectories(4)
+    masked = replace(COST, masked=BlockCost(1e9, 1e9, 1e9))
+    dear = PassCost(per_column=0.0, num_layers=1, width=1, attends_to_trees=False, attention=masked)
+    assert all(row.trie.is_chain for rows in pack(trajectories, 10_000, Layout.STACKED, cost=dear) for row in rows)
+    cheap = replace(dear, per_column=1e12)
+    assert len(pack(trajectories, 10_000, Layout.STACKED, cost=cheap)[0]) == 1
+
+
+def test_the_default_budget_holds_a_tree_of_the_papers_size() -> None:
+    one = credited_trajectories(1)[0]
+    assert default_budget([one]) == 2048
+    long = replace(one, token_ids=np.zeros(2045, np.int64))
+    assert default_budget([one, long]) == 8 * 2048
