@@ -66,8 +66,6 @@ class LanguageModel:
         self._process_group = process_group
         self._wanted_length = context_length
         self._sharing_fault = ""
-        self.attends_to_trees = False
-        """Rather than to masks."""
         self.cost = PassCost.of(module, attends_to_trees=False)
         self._leaves_adapters_out = False
         self._head = Head.of(module.config, temperature)
@@ -123,8 +121,8 @@ class LanguageModel:
         on_cpu = self._process_group.device.type == "cpu"
         if on_cpu and not self._sharing_fault and use_tree_attention(self.module):
             forms = [partial(by_trees, cost=cost) for cost in (COST, FEWEST_PAIRS)]
-            self.attends_to_trees = all(agree(form, by_logits, *size, is_shared=True) for form in forms)
-            self.cost = replace(self.cost, attends_to_trees=self.attends_to_trees)
+            they_agree = all(agree(form, by_logits, *size, is_shared=True) for form in forms)
+            self.cost = replace(self.cost, attends_to_trees=they_agree)
 
     def without_adapters(self) -> "LanguageModel":
         """The model as it was before adapters were attached, frozen. It shares the memory of this one."""
@@ -163,13 +161,13 @@ class LanguageModel:
         """Of trajectories that are no longer than the window."""
         if self._sharing_fault:
             return Layout.APART
-        return Layout.JOINED if self.attends_to_trees else Layout.STACKED
+        return Layout.JOINED if self.cost.attends_to_trees else Layout.STACKED
 
     def statistics(self, rows: PrefixRows) -> TokenStatistics:
         """One forward pass, on the model's device. Padding ends a row, so that no real token attends to it."""
         adapters = without_adapters(self.module) if self._leaves_adapters_out else nullcontext()
         with self._process_group.autocast(), adapters:
-            found = self._forward(*self._inputs(rows, COST if self.attends_to_trees else None))
+            found = self._forward(*self._inputs(rows, COST if self.cost.attends_to_trees else None))
         zeros = found[0].new_zeros(rows.token_ids_RS.numel())
         return TokenStatistics(*(zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in found))
 

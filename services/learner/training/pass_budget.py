@@ -9,7 +9,8 @@ _REMEDIES = "set activation_checkpointing=true or precision=bfloat16, or lower g
 
 
 class PassBudget:
-    """Begins with `micro_batch_tokens`; None: `default_budget`. What did not fit once is not tried again by this process."""
+    """Begins with `micro_batch_tokens`, or with None, the default. What did not fit once is not tried again by this
+    process."""
 
     def __init__(self, num_tokens: int | None) -> None:
         self.num_tokens = num_tokens
