@@ -1,14 +1,10 @@
 """The ranks that train one policy: rank 0 issues commands, and all ranks carry them out together."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from services.learner.config import Precision
 from services.learner.model.policy import Policy
 from services.learner.model.process_group import ProcessGroup
 from services.learner.training.trainer import Trainer
@@ -25,7 +21,8 @@ class Operation(StrEnum):
     """A step, or the engine's gap: what it deals."""
     WEIGHTS = "weights"
     ADAPTERS = "adapters"
-    OPTIMIZER = "optimizer"
+    CHECKPOINT = "checkpoint"
+    """The directory follows."""
     SHUTDOWN = "shutdown"
 
 
@@ -36,6 +33,7 @@ class RankWorkers:
         self._process_group = process_group
         self.policy = policy
         self._trainer = trainer
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
 
     def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
         self._command(Operation.FOLLOW)
@@ -47,26 +45,23 @@ class RankWorkers:
 
     def save_for_serving(self, directory: Path) -> None:
         """Writes the policy for replicas, in `precision`."""
-        weights = self._weights()
-        if self._process_group.precision is Precision.BFLOAT16:
-            weights = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
-        self.policy.write(directory, weights)
-
-    def save(self, directory: Path) -> None:
-        """Writes the policy for a checkpoint, in the precision of training: where adapters are trained, only these."""
-        if self.policy.has_adapters:
-            self.save_adapters(directory)
-        else:
-            self.policy.write(directory, self._weights())
+        self._command(Operation.WEIGHTS)
+        self.policy.write(directory, self.policy.weights(self._process_group.dtype))
 
     def save_adapters(self, directory: Path) -> None:
         """Writes the adapters as peft reads them."""
         self._command(Operation.ADAPTERS)
         self.policy.write_adapters(directory, self.policy.adapter_weights())
 
-    def optimizer_state(self) -> dict[str, Any]:
-        self._command(Operation.OPTIMIZER)
-        return self.policy.optimizer_state()
+    def begin_checkpoint(self, draft: Path) -> Future[None]:
+        """Copies what a checkpoint keeps; from then on training may go on, while every rank writes its part of the
+        copy. Only when one is done the next may begin."""
+        self._command(Operation.CHECKPOINT)
+        self._process_group.send_all(str(draft.resolve()).encode())
+        return self._begin_checkpoint(draft)
+
+    def _begin_checkpoint(self, draft: Path) -> Future[None]:
+        return self._writer.submit(self.policy.write_kept, self.policy.copy(), draft)
 
     def shutdown(self) -> None:
         """Ends `serve` on the other ranks; the last call."""
@@ -79,15 +74,11 @@ class RankWorkers:
                 case Operation.FOLLOW:
                     self._trainer.follow()
                 case Operation.WEIGHTS:
-                    self.policy.weights()
+                    self.policy.weights(self._process_group.dtype)
                 case Operation.ADAPTERS:
                     self.policy.adapter_weights()
-                case Operation.OPTIMIZER:
-                    self.policy.optimizer_state()
-
-    def _weights(self) -> dict[str, Tensor]:
-        self._command(Operation.WEIGHTS)
-        return self.policy.weights()
+                case Operation.CHECKPOINT:
+                    self._begin_checkpoint(Path(self._process_group.receive().decode()))
 
     def _command(self, operation: Operation) -> None:
         self._process_group.send_all(operation.encode())

@@ -4,17 +4,17 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from services.learner.config import LearnerConfig
 from services.learner.ledger import End, Ledger
 from services.learner.metrics import EvaluationResult, LearnerMetrics, Phase, StepResult
 from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
-from services.learner.queue.intake import Arrival, Intake
+from services.learner.queue.intake import Arrival, Intake, SettledEntries
 from services.learner.queue.vetting import KeyVetting
 from services.learner.ranks import RankWorkers
 from services.learner.record.checkpoint import CheckpointStore
@@ -39,6 +39,8 @@ from shared.tree.diagnostics import TreeFigures
 
 log = event_logger(__name__)
 T = TypeVar("T")
+_Writing: TypeAlias = tuple[Path, Future[None]]
+"""The draft of a checkpoint, and its parts, once they are in it."""
 _RETRY_SECONDS = 0.5
 _GAP_TREES = 32
 """On so many of an evaluation's trees the learner's log-probabilities are compared with the engine's."""
@@ -46,6 +48,15 @@ _GAP_TREES = 32
 
 class Stopped(Exception):
     """The run was asked to stop, or lost its lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCheckpoint:
+    """One that is written while training goes on, and what may be acknowledged once it is on disk."""
+
+    settled: SettledEntries
+    started: float
+    written: asyncio.Task[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,8 @@ class Run:
         self._watch = StepWatch(config.max_idle_steps)
         self._is_resumable = True
         self._checkpoint_seconds = 0.0
-        """Of checkpoints since the last step."""
+        """For which checkpoints kept training waiting, since the last step."""
+        self._pending: PendingCheckpoint | None = None
         self._lost_lease: Conflict | None = None
 
     def stop(self) -> None:
@@ -164,6 +176,7 @@ class Run:
         self._parts.feed.resend(outstanding)
         log.warning("tasks_replaced", tasks=len(outstanding), reason=reason)
         await self._checkpoint()  # which knows from now on how the tasks on the streams are grown
+        await self._settle_checkpoint()
 
     async def _step(self) -> None:
         """One step of the algorithm, and what is due after it."""
@@ -191,6 +204,8 @@ class Run:
         trees = [(arrival.tree, arrival.staleness) for arrival in arrivals]
         self._record_step(step_figures(progress.step, sampling, update, trees, seconds), update)
         await self._evaluate_if_due()
+        if self._pending and self._pending.written.done():
+            await self._settle_checkpoint()
         if progress.step % self._config.checkpoint_every == 0:
             await self._checkpoint()
 
@@ -202,6 +217,7 @@ class Run:
                 return await self._unless_stopped(batch)
             except StreamsFull:
                 await self._checkpoint()
+                await self._settle_checkpoint()
 
     def _learn(self, scored: Sequence[ScoredTree], ends: Sequence[End]) -> tuple[Update, TreeFigures, TreeUsage]:
         """In the torch thread: one step on the trees with a signal, and the figures of all."""
@@ -273,24 +289,46 @@ class Run:
             log.info("evaluated", **evaluation.model_dump(exclude={"version"}), version=str(version))
 
     async def _checkpoint(self) -> None:
-        """Writes a checkpoint; only then acknowledges the trees whose effect is in it."""
+        """Copies what a checkpoint keeps, and has it written while training goes on; `_settle_checkpoint` follows."""
+        await self._settle_checkpoint()
         self._require_lease()
         started, settled = time.monotonic(), self._parts.intake.settled
         state = LearnerState(progress=self._progress.saved, ledger=SavedLedger.of(self._parts.ledger))
-        await self._in_torch_thread(self._parts.checkpoints.save, self._parts.ranks, state)
-        seconds = time.monotonic() - started
-        self._checkpoint_seconds += seconds
-        self._parts.metrics.checkpoint_seconds.observe(seconds)
+        writing = await self._in_torch_thread(self._begin_checkpoint, state)
+        self._pending = PendingCheckpoint(settled, started, asyncio.create_task(self._write_checkpoint(state, writing)))
+        self._checkpoint_seconds += time.monotonic() - started
+
+    def _begin_checkpoint(self, state: LearnerState) -> _Writing:
+        draft = self._parts.checkpoints.draft(state.progress.step)
+        return draft, self._parts.ranks.begin_checkpoint(draft)
+
+    async def _write_checkpoint(self, state: LearnerState, writing: _Writing) -> None:
+        """Until all ranks have written their parts, and they are a checkpoint."""
+        draft, parts_written = writing
+        await asyncio.wrap_future(parts_written)
+        self._require_lease()
+        await asyncio.to_thread(self._parts.checkpoints.finish, draft, state)
+
+    async def _settle_checkpoint(self) -> None:
+        """Waits until the last checkpoint is on disk; only then acknowledges the trees whose effect is in it."""
+        if (pending := self._pending) is None:
+            return
+        waited = time.monotonic()
+        await pending.written
+        self._pending = None
+        self._checkpoint_seconds += time.monotonic() - waited
+        self._parts.metrics.checkpoint_seconds.observe(time.monotonic() - pending.started)
         try:
-            await self._parts.intake.acknowledge(settled)
+            await self._parts.intake.acknowledge(pending.settled)
         except Unavailable as error:
             # the next checkpoint does; after a crash they are delivered again and counted as duplicates
-            log.warning("acknowledgement_postponed", trees=len(settled.trees), error=str(error))
+            log.warning("acknowledgement_postponed", trees=len(pending.settled.trees), error=str(error))
 
     async def _finish(self) -> None:
         """The run is done, its last version published: evaluates, saves the policy, writes the summary."""
         await self._evaluate()
         await self._checkpoint()
+        await self._settle_checkpoint()
         await self._in_torch_thread(self._parts.ranks.save_for_serving, self._config.run_dir / "policy")
         if self._config.lora is not None:
             await self._in_torch_thread(self._parts.ranks.save_adapters, self._config.run_dir / "adapter")
@@ -309,6 +347,7 @@ class Run:
         if self._lost_lease is not None:
             raise self._lost_lease
         await self._checkpoint()
+        await self._settle_checkpoint()
         self._progress.state = RunState.STOPPED
         log.info("run_stopped", step=self._progress.step)
 

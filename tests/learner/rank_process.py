@@ -47,8 +47,7 @@ def run_on_rank0(ranks: RankWorkers, first: int, steps: int, out: Path) -> None:
 def save(ranks: RankWorkers, checkpoint: Path) -> None:
     """What a later run goes on from."""
     checkpoint.mkdir(exist_ok=True)
-    ranks.save(checkpoint / "policy")
-    torch.save(ranks.optimizer_state(), checkpoint / "optimizer.pt")
+    ranks.begin_checkpoint(checkpoint).result(60)
 
 
 def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) -> None:
@@ -63,7 +62,7 @@ def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) 
     if config.activation_checkpointing:
         checkpoint_activations(policy.model.module)
     if checkpoint:
-        policy.restore_optimizer(torch.load(checkpoint / "optimizer.pt", weights_only=True))
+        policy.restore(checkpoint / "optimizer")
     if adapters:
         reference = policy.model.without_adapters()
     else:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import resource
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 
 from services.learner.config import LearnerConfig, Resume
 from services.learner.ledger import FIRST_TASK
+from services.learner.model.policy import Kept, Policy
 from services.learner.model.process_group import SINGLE_PROCESS
 from services.learner.record.checkpoint import CheckpointStore
 from services.learner.wiring import Start, build
@@ -242,6 +244,29 @@ async def test_a_signal_in_mid_run_leaves_a_run_to_go_on_with_and_a_code_that_sa
     checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
     assert checkpoint is not None
     assert checkpoint.state().progress.step == status.step
+
+
+async def test_training_goes_on_while_a_checkpoint_is_written_and_its_trees_stay_until_it_is(
+    configure: Configure, redis_url: str, replica: Replica, streams: RunStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, write = threading.Event(), Policy.write_kept
+
+    def write_when_allowed(policy: Policy, kept: Kept, directory: Path) -> None:
+        assert directory.name == ".0.partial" or may_write.wait(40)
+        write(policy, kept, directory)
+
+    monkeypatch.setattr(Policy, "write_kept", write_when_allowed)
+    config = configure(redis_url=redis_url, total_steps=1000, checkpoint_every=2, keep_checkpoints=99)
+    async with replica("one"), running(config) as learner:
+        await learner.when(lambda status: status.step >= 4)  # and there the next one waits for this one
+        assert checkpoints(config) == [0]
+        assert (await streams.trees.depth()).pending >= 4 * config.batch_size
+        may_write.set()
+        await learner.when(lambda status: status.step >= 7)
+        assert {0, 2, 4} <= {*checkpoints(config)}
+        assert (await streams.trees.depth()).pending < 7 * config.batch_size
+        learner.interrupt()
+        assert await learner.end() == ExitCode.INTERRUPTED
 
 
 async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(

@@ -16,12 +16,7 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_optimizer_state_dict
 from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -32,6 +27,15 @@ from services.learner.model.attention_plan import COST, FEWEST_PAIRS, AttentionC
 from services.learner.model.fitness import agree, find_sharing_fault
 from services.learner.model.head import Head, entropies
 from services.learner.model.model_files import read_module, read_tokenizer
+from services.learner.model.moments import (
+    Moments,
+    copy_to_cpu,
+    has_moments,
+    make_moments,
+    moments_of,
+    read_moments,
+    write_moments,
+)
 from services.learner.model.pass_cost import PassCost
 from services.learner.model.prefix_rows import Layout, PrefixRows
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
@@ -39,8 +43,10 @@ from services.learner.model.tree_attention import prepare, use_tree_attention
 from shared.errors import InvalidInput
 from shared.weights import ContextBounds
 
-_UNSHARDED = StateDictOptions(full_state_dict=True, cpu_offload=True)
-_UNSHARDED_TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+KEPT_POLICY, KEPT_MOMENTS = "policy", "optimizer"
+"""Directories of a checkpoint."""
+_MAX_FILE = "1GB"
+"""Of weights: whoever writes a file holds Python's lock until it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,15 @@ class TokenStatistics:
 
     logprobs_RS: Tensor
     entropies_RS: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A copy of what a checkpoint keeps of a policy, on the CPU: of the weights on rank 0 only, of AdamW's state the
+    rank's part."""
+
+    weights: dict[str, Tensor]
+    moments: Moments
 
 
 class LanguageModel:
@@ -202,7 +217,7 @@ class Policy:
     """A language model with AdamW, which trains all weights, or adapters alone. Matrices decay, vectors (norms, biases)
     do not.
 
-    With several ranks, `apply_gradients`, `weights`, `adapter_weights` and `optimizer_state` are collective.
+    With several ranks, `apply_gradients`, `weights`, `adapter_weights`, `copy` and `restore` are collective.
     """
 
     def __init__(
@@ -215,6 +230,7 @@ class Policy:
         adapters: Adapters | None = None,
     ) -> None:
         self.tokenizer = read_tokenizer(adapters.saved if adapters and adapters.saved else Path(directory))
+        self._process_group = process_group
         self.model = LanguageModel.load(
             directory, temperature, process_group, context_length=context_length, adapters=adapters
         )
@@ -253,54 +269,81 @@ class Policy:
         """Whether adapters alone are trained."""
         return has_adapters(self.model.module)
 
-    def weights(self) -> dict[str, Tensor]:
-        """All weights, adapters merged into them, unsharded and on the CPU, tied ones once; on rank 0 only."""
-        tied = self.model.module.all_tied_weights_keys
-        state = get_model_state_dict(self.model.module, options=_UNSHARDED)
-        weights = {name: cast(Tensor, tensor) for name, tensor in state.items() if name not in tied}
-        return merge(weights, self.model.module) if self.has_adapters else weights
+    def weights(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """All weights, adapters merged into them, unsharded and on the CPU, tied ones once; on rank 0 only. At any
+        moment one of them is whole on a device."""
+        if not self.has_adapters:
+            return self._gather(dtype)
+        merged = merge(self._gather(), self.model.module) if self._process_group.is_rank0 else self._gather()
+        return {name: tensor.to(dtype or tensor.dtype) for name, tensor in merged.items()}
 
     def adapter_weights(self) -> dict[str, Tensor]:
         """What is trained where adapters alone are, unsharded and on the CPU; on rank 0 only."""
-        state = get_model_state_dict(self.model.module, options=_UNSHARDED_TRAINED)
-        return {name: cast(Tensor, tensor) for name, tensor in state.items() if is_adapter(name)}
+        return self._gather(only_trained=True)
+
+    def _gather(self, dtype: torch.dtype | None = None, *, only_trained: bool = False) -> dict[str, Tensor]:
+        """Copies of the weights in `dtype`, or as they are."""
+        gathered = {}
+        options = StateDictOptions(ignore_frozen_params=only_trained)
+        for name, tensor in get_model_state_dict(self.model.module, options=options).items():
+            if name in self.model.module.all_tied_weights_keys or (only_trained and not is_adapter(name)):
+                continue
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else cast(Tensor, tensor)
+            if self._process_group.is_rank0:
+                gathered[name] = whole.detach().to("cpu", dtype, copy=True)
+        return gathered
 
     def write(self, directory: Path, weights: dict[str, Tensor]) -> None:
         """Writes configuration, tokenizer and `weights`, as transformers and a rollout replica read them."""
         try:
-            self.model.module.save_pretrained(directory, state_dict=weights)
+            self.model.module.save_pretrained(directory, state_dict=weights, max_shard_size=_MAX_FILE)
         except SafetensorError as error:
             raise OSError(f"{directory}: {error}") from error
-        self.tokenizer.save_pretrained(directory)
+        self._write_tokenizer(directory)
         _record_dtype(directory / "config.json", next(iter(weights.values())).dtype)
         _share_permissions(directory)
 
     def write_adapters(self, directory: Path, weights: dict[str, Tensor]) -> None:
         """Writes tokenizer and adapters, as peft reads them beside the model that the run began with."""
         write_adapters(directory, self.model.module, weights)
-        self.tokenizer.save_pretrained(directory)
+        self._write_tokenizer(directory)
         _share_permissions(directory)
 
+    def _write_tokenizer(self, directory: Path) -> None:
+        try:
+            self.tokenizer.save_pretrained(directory)
+        except Exception as error:  # tokenizers has no other for a file that cannot be written
+            raise OSError(f"{directory}: {error}") from error
+
+    def copy(self) -> Kept:
+        """What `write_kept` writes while training goes on."""
+        weights = self.adapter_weights() if self.has_adapters else self.weights()
+        return Kept(weights, copy_to_cpu(moments_of(self.model.module, self._optimizer)))
+
+    def write_kept(self, kept: Kept, directory: Path) -> None:
+        """Writes a copy: rank 0 the policy, in the precision of training, or its adapters where only these are trained;
+        every rank its part of AdamW's state."""
+        write_moments(kept.moments, directory / KEPT_MOMENTS, self._process_group.background)
+        if self._process_group.is_rank0:
+            (self.write_adapters if self.has_adapters else self.write)(directory / KEPT_POLICY, kept.weights)
+
     def save(self, directory: Path) -> None:
-        """Writes what a checkpoint keeps of the policy, in the precision of training. For one rank only."""
+        """Writes what a checkpoint keeps, but AdamW's state. For one rank only."""
         if self.has_adapters:
             self.write_adapters(directory, self.adapter_weights())
         else:
             self.write(directory, self.weights())
 
-    def optimizer_state(self) -> dict[str, Any]:
-        """AdamW's state for `restore_optimizer`, unsharded, by the names of the weights; on rank 0 only. Empty before
-        the first update."""
-        if not self._optimizer.state:  # torch would take a step to create it
-            return {}
-        return get_optimizer_state_dict(self.model.module, self._optimizer, options=_UNSHARDED)
+    def restore(self, moments: Path) -> None:
+        """Goes on with AdamW's state, whatever the number of ranks that wrote it. OSError where it cannot be read."""
+        if has_moments(moments):
+            read_moments(make_moments(self.model.module, self._optimizer), moments, self._process_group.background)
 
-    def restore_optimizer(self, state: dict[str, Any]) -> None:
-        """Loads what `optimizer_state` returned, whatever the number of ranks was."""
+    def restore_unsharded(self, state: dict[str, Any]) -> None:
+        """As `restore`, of what earlier releases kept."""
         if state:
-            set_optimizer_state_dict(
-                self.model.module, self._optimizer, state, options=StateDictOptions(full_state_dict=True)
-            )
+            options = StateDictOptions(full_state_dict=True)
+            set_optimizer_state_dict(self.model.module, self._optimizer, state, options=options)
 
 
 def _partial_attention(config: PreTrainedConfig) -> str:

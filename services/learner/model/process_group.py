@@ -32,6 +32,8 @@ class ProcessGroup:
         self.precision = precision
         self._mesh: DeviceMesh | None = None
         self._messages: dist.ProcessGroup | None = None
+        self.background: dist.ProcessGroup | None = None
+        """For what a thread beside training does together with the other ranks' threads; None: there are none."""
         self._watch: RankWatch | None = None
 
     @classmethod
@@ -55,6 +57,7 @@ class ProcessGroup:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._mesh = init_device_mesh(self.device.type, (self.size,))
         self._messages = dist.new_group(backend="gloo", timeout=_IDLE_TIMEOUT)
+        self.background = dist.new_group(backend="gloo", timeout=_COLLECTIVE_TIMEOUT)
         self._watch = RankWatch(self.rank, self.size)
 
     @property

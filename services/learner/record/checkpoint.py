@@ -5,42 +5,32 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol
 
 import torch
 from pydantic import ValidationError
 
-from services.learner.model.policy import Policy
+from services.learner.model.policy import KEPT_MOMENTS, KEPT_POLICY, Policy
 from services.learner.record.state import LearnerState
 from shared.errors import InvalidInput, first_reason
 from shared.files import sync_directory
 
 _STATE = "state.json"
-_OPTIMIZER = "optimizer.pt"
-_POLICY = "policy"
+_UNSHARDED_MOMENTS = "optimizer.pt"
+"""Of earlier releases."""
 _PARTIAL = ".partial"
 _OLD = ".old"
 
 
-class Resumable(Protocol):
-    """A policy with its optimizer, on one rank or on several."""
-
-    def save(self, directory: Path) -> None:
-        """Writes the policy as transformers reads it."""
-
-    def optimizer_state(self) -> dict[str, Any]:
-        """What `Policy.restore_optimizer` takes."""
-
-
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A directory with `policy/` as transformers reads it, the optimizer, and the run's state."""
+    """A directory with `policy/` as transformers reads it, `optimizer/` as torch.distributed.checkpoint reads it, and
+    the run's state."""
 
     directory: Path
 
     @property
     def policy(self) -> Path:
-        return self.directory / _POLICY
+        return self.directory / KEPT_POLICY
 
     def state(self) -> LearnerState:
         """InvalidInput when another release wrote it."""
@@ -53,14 +43,19 @@ class Checkpoint:
             ) from error
 
     def restore_optimizer(self, policy: Policy) -> None:
-        """Loads AdamW's state into `policy`, whose weights are this checkpoint's. InvalidInput if it cannot be read."""
-        path = self.directory / _OPTIMIZER
+        """Loads AdamW's state into `policy`, whose weights are this checkpoint's. InvalidInput if it cannot be read.
+        Collective."""
+        unsharded = self.directory / _UNSHARDED_MOMENTS
         try:
-            # mapped, so that ranks of one machine share the memory
-            policy.restore_optimizer(torch.load(path, weights_only=True, mmap=True))
+            if unsharded.exists():
+                # mapped, so that ranks of one machine share the memory
+                policy.restore_unsharded(torch.load(unsharded, weights_only=True, mmap=True))
+            else:
+                policy.restore(self.directory / KEPT_MOMENTS)
         except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
             raise InvalidInput(
-                f"{path} cannot be read ({error}); remove the checkpoint to resume from the one before"
+                f"the optimizer's state in {self.directory} cannot be read ({error}); remove the checkpoint to resume "
+                "from the one before"
             ) from error
 
 
@@ -82,14 +77,17 @@ class CheckpointStore:
         steps = self._steps()
         return Checkpoint(self._root / str(steps[-1])) if steps else None
 
-    def save(self, policy: Resumable, state: LearnerState) -> Checkpoint:
-        """Writes a checkpoint, durable when this returns, and removes the oldest. Blocking: disk."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        final = self._root / str(state.progress.step)
-        draft = self._root / f".{final.name}{_PARTIAL}"
+    def draft(self, step: int) -> Path:
+        """An empty directory for the parts of a checkpoint, which does not count before `finish`."""
+        draft = self._root / f".{step}{_PARTIAL}"
         shutil.rmtree(draft, ignore_errors=True)
-        policy.save(draft / _POLICY)
-        _save_optimizer(policy.optimizer_state(), draft / _OPTIMIZER)
+        draft.mkdir(parents=True)
+        return draft
+
+    def finish(self, draft: Path, state: LearnerState) -> Checkpoint:
+        """Makes a draft with all its parts a checkpoint, durable when this returns, and removes the oldest. Blocking:
+        disk."""
+        final = self._root / str(state.progress.step)
         (draft / _STATE).write_text(state.model_dump_json(indent=1), encoding="utf-8")
         _sync(draft)
         self._replace(final, draft)
@@ -109,13 +107,6 @@ class CheckpointStore:
 
     def _steps(self) -> list[int]:
         return sorted(int(path.name) for path in self._root.glob("*") if path.name.isdecimal())
-
-
-def _save_optimizer(state: dict[str, Any], path: Path) -> None:
-    try:
-        torch.save(state, path)
-    except RuntimeError as error:  # torch's word for a file that cannot be written
-        raise OSError(f"{path}: {error}") from error
 
 
 def _sync(directory: Path) -> None:

@@ -115,20 +115,26 @@ def test_a_policy_goes_on_from_its_optimizer_state(configure: Configure, tmp_pat
     config = configure()
     whole = trained(Policy(config.model, 1.0, config.optimizer), 4)
     half = trained(Policy(config.model, 1.0, config.optimizer), 2)
-    half.save(tmp_path / "half")
-    resumed = Policy(tmp_path / "half", 1.0, config.optimizer)
-    resumed.restore_optimizer(half.optimizer_state())
+    kept = half.copy()
+    trained(half, 1)  # leaves the copy as it is
+    half.write_kept(kept, tmp_path)
+    resumed = Policy(tmp_path / "policy", 1.0, config.optimizer)
+    resumed.restore(tmp_path / "optimizer")
     trained(resumed, 2)
     for name, tensor in whole.model.module.state_dict().items():
         assert torch.equal(tensor, resumed.model.module.state_dict()[name]), name
 
 
-def test_asking_for_the_optimizers_state_changes_nothing(configure: Configure) -> None:
+def test_a_copy_before_the_first_update_has_no_moments_and_changes_nothing(
+    configure: Configure, tmp_path: Path
+) -> None:
     config = configure()
     asked, left = (Policy(config.model, 1.0, config.optimizer) for _ in range(2))
-    assert asked.optimizer_state() == {}
+    kept = asked.copy()
+    assert kept.moments == {}
+    asked.write_kept(kept, tmp_path)
+    asked.restore(tmp_path / "optimizer")
     for policy in (asked, left):
-        policy.restore_optimizer({})
         policy.model.statistics(IDS).logprobs_RS.sum().backward()
         policy.apply_gradients(0.01)
     for name, tensor in left.model.module.state_dict().items():
