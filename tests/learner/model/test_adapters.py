@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from services.learner.config import AdapterConfig, OptimizerConfig, Precision
 from services.learner.model.adapters import Adapters
+from services.learner.model.memory import checkpoint_activations
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.prefix_rows import PrefixRows
 from services.learner.model.process_group import ProcessGroup
@@ -62,6 +63,24 @@ def test_the_reference_is_the_model_without_its_adapters(policy_dir: Path) -> No
     assert torch.equal(logprobs(reference), logprobs(separate))
     assert not torch.allclose(logprobs(policy.model), logprobs(separate))
     train(policy, 1)  # they are trained as before
+
+
+def adapter_gradients(policy: Policy, sequences: list[list[list[int]]]) -> list[torch.Tensor]:
+    """Of the log-probabilities of sequences, which share rows as given."""
+    tries = [trie_of(*row) for row in sequences]
+    for _ in range(2):  # the second time B is no longer 0, so that A has a gradient
+        policy.model.statistics(PrefixRows.collate(tries)).logprobs_RS.square().sum().backward()
+        found = [one.grad.clone() for one in policy.model.module.parameters() if one.grad is not None]
+        policy.apply_gradients(0.05)
+    return found
+
+
+def test_layers_that_are_computed_again_give_adapters_the_same_gradients(policy_dir: Path) -> None:
+    plain, checkpointed = lora_policy(policy_dir), lora_policy(policy_dir)
+    checkpoint_activations(checkpointed.model.module)
+    expected, found = (adapter_gradients(one, [ROWS]) for one in (plain, checkpointed))
+    assert len(found) == len(expected) == 28
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft reads it

@@ -1,7 +1,9 @@
 """A small model learns by adapters alone."""
 
+import random
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from shared.protocol.tree import ScoredTree
 from shared.tree.draw import Draw, Finish, VersionSpan
 from tests.learner.conftest import Configure
 from tests.learner.policies import write_policy
-from tests.learner.synthetic import V0, build_all, scored, task
+from tests.learner.synthetic import V0, build_all, draws, scored, task
 
 PROMPT, GOOD, LENGTH = (3, 4, 5), 8, 4
 
@@ -69,3 +71,29 @@ def test_a_small_model_learns_by_adapters_alone(configure: Configure, tmp_path: 
     assert reward(policy) > 0.9
     assert update.kl is not None
     assert update.kl > 0
+
+
+def test_adapters_get_the_same_gradients_whether_prefixes_are_shared_or_not(
+    configure: Configure, policy_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    trees = build_all([scored(task(), draws(random.Random(1), rewards=(1.0, 0.0)))])
+    for shares in (True, False):
+        config = configure(objective={"share_prefixes": shares})
+        policy = Policy(policy_dir, 1.0, config.optimizer, adapters=Adapters(AdapterConfig(rank=4), policy_dir))
+        gradients: list[Tensor] = []
+
+        def note(lr: float, policy: Policy = policy, gradients: list[Tensor] = gradients) -> float:
+            gradients += [one.grad.clone() for one in policy.model.module.parameters() if one.grad is not None]
+            return 1.0
+
+        with torch.no_grad():
+            for name, weight in policy.model.module.named_parameters():
+                if ".lora_B." in name:  # at 0 it would leave A without a gradient
+                    weight.copy_(torch.randn(weight.shape, generator=torch.manual_seed(0)))
+        monkeypatch.setattr(policy, "apply_gradients", note)
+        Trainer(policy, policy.model.without_adapters(), config).step(trees, V0, 1e-3, "")
+        found.append(gradients)
+    assert len(found[0]) == len(found[1]) == 28
+    for shared, apart in zip(*found, strict=True):
+        assert torch.allclose(shared, apart, rtol=1e-4, atol=1e-6 * float(apart.abs().max()))
