@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from services.learner.model.composites import language_model_of
 from shared.errors import InvalidInput, shorten
 from shared.weights import stop_token_ids, tensor_shapes
 
@@ -20,7 +21,8 @@ _NUM_SAMPLES, _SAMPLE_BYTES = 256, 4096
 
 
 def read_module(directory: Path) -> PreTrainedModel:
-    """The model in float32, every weight from the files. InvalidInput, which names the remedy, where it is unfit."""
+    """The model in float32, of a composite its language model, every weight from the files. InvalidInput, which names
+    the remedy, where it is unfit."""
     _refuse_pointers(directory)
     _refuse_quantized(directory)
     if (directory / "adapter_config.json").exists():  # transformers would leave the adapter out in silence
@@ -46,12 +48,10 @@ def read_module(directory: Path) -> PreTrainedModel:
     for name, tensor in module.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise InvalidInput(f"policy {directory}: weight {name} holds NaN or infinity; take another checkpoint")
-    if (text_config := module.config.get_text_config()) is not module.config:
-        raise InvalidInput(
-            f"policy {directory}: {module.config.model_type} is a composite of a language model and others; save its "
-            f"language model alone, as {text_config.model_type}, and give that directory"
-        )
-    return module
+    try:
+        return language_model_of(module)
+    except InvalidInput as error:
+        raise InvalidInput(f"policy {directory}: {error}") from error
 
 
 def read_tokenizer(directory: Path) -> Any:
@@ -78,6 +78,17 @@ def read_tokenizer(directory: Path) -> Any:
     num_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     stop_token_ids(directory, num_tokens, tokenizer.backend_tokenizer.token_to_id)
     return tokenizer
+
+
+def require_vocabulary(directory: Path, tokenizer: Any, vocab_size: int) -> None:
+    """InvalidInput where the tokenizer has words that the model lacks. Tokens that were added to it, such as one for
+    images, may lie beyond: a prompt that has one is refused."""
+    num_words = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
+    if num_words > vocab_size:
+        raise InvalidInput(
+            f"policy {directory}: its tokenizer has {num_words} words, but the model {vocab_size} tokens: save this "
+            "model's own tokenizer there, or give the model more (resize_token_embeddings)"
+        )
 
 
 def weights_fingerprint(directory: Path) -> str:

@@ -26,7 +26,7 @@ from services.learner.model.adapters import Adapters, has_adapters, is_adapter, 
 from services.learner.model.attention_plan import COST, FEWEST_PAIRS, AttentionCost
 from services.learner.model.fitness import agree, find_sharing_fault
 from services.learner.model.head import Head, entropies
-from services.learner.model.model_files import read_module, read_tokenizer
+from services.learner.model.model_files import read_module, read_tokenizer, require_vocabulary
 from services.learner.model.moments import (
     Moments,
     copy_to_cpu,
@@ -234,6 +234,7 @@ class Policy:
         self.model = LanguageModel.load(
             directory, temperature, process_group, context_length=context_length, adapters=adapters
         )
+        require_vocabulary(directory, self.tokenizer, self.model.vocab_size)
         self._max_grad_norm = config.max_grad_norm
         self._parameters = [one for one in self.model.module.parameters() if one.requires_grad]
         groups = [
@@ -296,7 +297,8 @@ class Policy:
     def write(self, directory: Path, weights: dict[str, Tensor]) -> None:
         """Writes configuration, tokenizer and `weights`, as transformers and a rollout replica read them."""
         try:
-            self.model.module.save_pretrained(directory, state_dict=weights, max_shard_size=_MAX_FILE)
+            copied = dict(weights)  # it may be emptied
+            self.model.module.save_pretrained(directory, state_dict=copied, max_shard_size=_MAX_FILE)
         except SafetensorError as error:
             raise OSError(f"{directory}: {error}") from error
         self._write_tokenizer(directory)

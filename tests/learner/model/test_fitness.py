@@ -15,6 +15,7 @@ from transformers import (
     FalconConfig,
     Gemma3Config,
     GPTNeoConfig,
+    LlamaConfig,
     MambaConfig,
     MistralConfig,
     MptConfig,
@@ -163,6 +164,14 @@ def test_a_stop_token_that_cannot_be_sampled_is_refused(tmp_path: Path) -> None:
         Policy(tmp_path, 1.0, OptimizerConfig())
 
 
+def test_a_vocabulary_may_be_larger_than_the_tokenizers_but_not_smaller(tmp_path: Path) -> None:
+    for vocab_size in (VOCAB_SIZE + 40, VOCAB_SIZE - 4):
+        write_architecture(tmp_path / str(vocab_size), LlamaConfig(**_IDS | {"vocab_size": vocab_size}, **_BLOCK))
+    assert Policy(tmp_path / "64", 1.0, OptimizerConfig()).model.vocab_size == 64
+    with pytest.raises(InvalidInput, match=r"tokenizer has 24 words, but the model 20 tokens: save this model's own"):
+        Policy(tmp_path / "20", 1.0, OptimizerConfig())
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -222,11 +231,14 @@ def test_a_configuration_that_says_something_else_is_refused(changes: dict[str, 
         LanguageModel.load(tmp_path, 1.0)
 
 
-def test_a_composite_is_refused_with_its_language_model_named(tmp_path: Path) -> None:
+def test_a_composite_whose_language_model_is_not_told_apart_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
     text = {**_IDS, **_BLOCK, "head_dim": 16}
     write_architecture(tmp_path, Gemma3Config(text_config=text, vision_config=vision | {"image_size": 28}, **_IDS))
-    with pytest.raises(InvalidInput, match=r"gemma3 is a composite.*language model alone, as gemma3_text"):
+    monkeypatch.setattr("services.learner.model.composites._TOLERANCE", -1.0)  # as if it computed something else
+    with pytest.raises(InvalidInput, match=r"policy .*gemma3 is a composite.*language model alone, as gemma3_text"):
         LanguageModel.load(tmp_path, 1.0)
 
 
