@@ -1,6 +1,7 @@
 """The learner's configuration: section `[learner]`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from enum import StrEnum
 from pathlib import Path
@@ -17,12 +18,12 @@ from pydantic import (
     model_validator,
 )
 
-from services.learner.objective_config import ObjectiveConfig, SamplingPolicy
+from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
 from shared.runtime.config import SHARED, OptionalUrl, Token
-from shared.tree.advantage import Credit, GlobalTerm, Method, Prior
+from shared.tree.advantage import Credit, GlobalTerm, Method, Prior, has_signal
 from shared.tree.ib_score import Estimation, IBSettings
 
 ALL_LINEAR = "all-linear"
@@ -300,6 +301,11 @@ class LearnerConfig(_Table):
                 "objective.batch_std divides advantages by the deviation of the step's rewards, and advantage="
                 f"{self.advantage.name} has divided by another: set advantage=dr-grpo, or batch_std=false"
             )
+        if self.objective.ties is Ties.REFILL and self.advantage.ib_on_ties:
+            raise ValueError(
+                "with advantage.ib_on_ties every tree has a signal, and ties=refill waits for none: set "
+                "advantage.ib_on_ties=false or objective.ties=drop"
+            )
         is_cut = self.growth.top_p < 1 or self.growth.top_k > 0
         if is_cut and self.objective.looks_at_products and self.objective.mu is SamplingPolicy.SAMPLING:
             raise ValueError(
@@ -321,6 +327,10 @@ class LearnerConfig(_Table):
             if name in table:
                 table[name] = {key: value for key, value in table[name].items() if method.get(key) != value}
         return dumped
+
+    def trains_on(self, rewards: Sequence[float]) -> bool:
+        """Whether a step takes a tree with these rewards."""
+        return has_signal(rewards, self.advantage) or (self.objective.ties is Ties.KEEP and bool(rewards))
 
     @property
     def score(self) -> IBSettings:

@@ -51,6 +51,17 @@ class KLEstimator(StrEnum):
     """exp(d) − d − 1: unbiased and never negative."""
 
 
+class Ties(StrEnum):
+    """What becomes of trees whose rewards are all equal, which have no signal."""
+
+    DROP = "drop"
+    """They leave the step, which trains on the others."""
+    KEEP = "keep"
+    """They stay with advantage 0: in the loss's divisor, in the KL and in the entropy terms."""
+    REFILL = "refill"
+    """They leave the step, which waits for others in their place (DAPO's dynamic sampling)."""
+
+
 class OldPolicy(StrEnum):
     """π_old of the ratio π_θ/π_old."""
 
@@ -145,6 +156,14 @@ class ObjectiveConfig(BaseModel):
     )
     mask_bounds: tuple[Bound, Bound] | None = Field(
         None, description="Lowest and highest π_old/μ that mask_level keeps; None: 0.5, 2, and 0.99, 1.01 if geometric"
+    )
+    ties: Ties = Field(
+        Ties.DROP,
+        description="Trees whose rewards are all equal: drop; keep, with advantage 0; refill, until batch_size trees "
+        "have a signal",
+    )
+    refill_limit: int = Field(
+        10, gt=0, description="With ties=refill, a step takes at most this many times batch_size trees"
     )
     overlong_share: float = Field(
         0.0,

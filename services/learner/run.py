@@ -34,7 +34,6 @@ from shared.protocol.status import RunState
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams, StreamsFull
-from shared.tree.advantage import has_signal
 from shared.tree.diagnostics import TreeFigures
 
 log = event_logger(__name__)
@@ -185,8 +184,7 @@ class Run:
         started = time.monotonic()
         arrivals = await self._collect()
         collected = time.monotonic()
-        has_signals = (has_signal(arrival.tree.rewards, self._config.advantage) for arrival in arrivals)
-        ends = [End.USED if is_used else End.SKIPPED for is_used in has_signals]
+        ends = [End.USED if self._config.trains_on(one.tree.rewards) else End.SKIPPED for one in arrivals]
         update, figures, usage = await self._in_torch_thread(self._learn, [one.tree for one in arrivals], ends)
         parts.intake.settle(zip(arrivals, ends, strict=True))
         learned = time.monotonic()
@@ -213,7 +211,8 @@ class Run:
         """The next batch. Where used trees fill Redis, a checkpoint makes room."""
         while True:
             try:
-                batch = self._parts.batches.collect(self._config.batch_size, self._progress.version)
+                progress = self._progress
+                batch = self._parts.batches.collect(self._config.batch_size, progress.version, progress.tokens_left)
                 return await self._unless_stopped(batch)
             except StreamsFull:
                 await self._checkpoint()

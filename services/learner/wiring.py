@@ -26,7 +26,8 @@ from services.learner.model.memory import checkpoint_activations
 from services.learner.model.model_files import read_tokenizer, weights_fingerprint
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
-from services.learner.queue.batches import BatchCollector
+from services.learner.objective_config import Ties
+from services.learner.queue.batches import BatchCollector, Refill
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Intake
 from services.learner.queue.problems import ProblemLimits, ProblemSet, fingerprint, read_problems
@@ -94,7 +95,7 @@ class LearnerService:
     def _create_parts(self, checkpoints: CheckpointStore) -> Parts:
         config, start, streams, metrics = self._config, self._start, self._streams, LearnerMetrics()
         ledger = start.ledger.load()
-        feed = Feed(streams, start.sequence, ledger, lambda: self._progress.capacity)
+        feed = Feed(streams, start.sequence, ledger, lambda: self._progress.capacity + batches.num_extra)
         intake = Intake(
             streams,
             start.sequence,
@@ -106,6 +107,9 @@ class LearnerService:
             vocab_size=start.ranks.policy.model.vocab_size,
             wants_present_weights=config.deterministic,
         )
+        batches = BatchCollector(
+            ledger, feed, intake, metrics, straggler_seconds=config.straggler_seconds, refill=_refill(config)
+        )
         verifier = VerifierClient(self._http, config.verifier_url) if config.verifier_url else None
         published = config.run_dir / "published"
         store = SnapshotStore(published, _KEEP_SNAPSHOTS, run=config.run)
@@ -116,7 +120,7 @@ class LearnerService:
             ledger=ledger,
             feed=feed,
             intake=intake,
-            batches=BatchCollector(ledger, feed, intake, metrics, straggler_seconds=config.straggler_seconds),
+            batches=batches,
             publisher=Publisher(
                 streams, self._http, store, published / ".draft", metrics, push_seconds=config.publish_seconds
             ),
@@ -201,6 +205,12 @@ class LearnerService:
         """Keeps serving /metrics for `linger_seconds`, unless a signal ends the process before."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(drain.begun.wait(), self._config.linger_seconds)
+
+
+def _refill(config: LearnerConfig) -> Refill | None:
+    if config.objective.ties is not Ties.REFILL:
+        return None
+    return Refill(lambda tree: config.trains_on(tree.rewards), config.objective.refill_limit * config.batch_size)
 
 
 def _exit(drain: Drain, code: int) -> None:

@@ -85,9 +85,6 @@ class Credit(Method):
     global_term: Annotated[GlobalTerm, "A_GL: what a node, or a trajectory, is compared with"] = GlobalTerm.NODES
     prior: Annotated[Prior, "Whose confidence in a step is π in A-2"] = Prior.SAMPLING
     ib_on_ties: Annotated[bool, "Learn from λ·A_IB alone where all rewards of a tree are equal"] = False
-    keep_ties: Annotated[
-        bool, "Trees whose rewards are all equal stay in the step with advantage 0: in the loss's divisor and in the KL"
-    ] = False
     std: Annotated[Deviation, "Which standard deviation of the rewards divides A_GL"] = Deviation.POPULATION
     node_weight: Annotated[NodeWeight, "The weight of a node on m of a tree's trajectories"] = NodeWeight.LEAVES
     epsilon: Annotated[float, "ε, added to the standard deviation of the rewards"] = 1e-6
@@ -120,8 +117,8 @@ _NAMED: dict[str, dict[str, Any]] = {
 
 
 def has_signal(rewards: Sequence[float], credit: Credit) -> bool:
-    """Whether a step takes the tree: its rewards differ or, with `ib_on_ties` or `keep_ties`, it has any."""
-    return rewards_differ(rewards) or ((credit.ib_on_ties or credit.keep_ties) and bool(rewards))
+    """Whether something can be learnt from the tree: its rewards differ or, with `ib_on_ties`, it has any."""
+    return rewards_differ(rewards) or (credit.ib_on_ties and bool(rewards))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from shared.tree.advantage import (
     NodeWeight,
     Prior,
     advantages,
-    has_signal,
     node_weights,
     path_advantages,
 )
@@ -229,18 +228,3 @@ def test_the_sample_deviation_divides_as_trl_and_verl_do() -> None:
     credit = Credit.by_name("grpo")
     assert [path[-1] for path in of_paths(tree, replace(credit, std=Deviation.SAMPLE))] == pytest.approx(expected)
     assert [path[-1] for path in of_paths(tree, credit)] == pytest.approx(grpo(rewards))
-
-
-def test_ties_can_stay_in_the_step_with_no_advantage() -> None:
-    tree = build_tree([draw([A, EOS]), draw([B, EOS])])
-    credit = Credit(keep_ties=True)
-    assert has_signal(tree.rewards, credit)
-    assert not has_signal(tree.rewards, Credit())
-    assert not has_signal((), credit)
-    assert set(advantages(tree, credit).total) == {0.0}
-
-
-@pytest.mark.parametrize("rewards", [(0.1 + 0.2, 0.3), (sum([0.1] * 10), 1.0)])
-def test_rounding_is_no_signal(rewards: tuple[float, ...]) -> None:
-    assert not has_signal(rewards, Credit())
-    assert has_signal((0.0, *rewards), Credit())

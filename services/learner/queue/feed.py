@@ -33,7 +33,8 @@ class Feed:
 
     async def top_up(self) -> None:
         """Feeds up to the capacity. Raises Unavailable while Redis is away; call it again then."""
-        while len(self._ledger.outstanding) < self._capacity():
+        capacity = self._capacity()
+        while len(self._ledger.outstanding) < capacity:
             self._unsent.append(self._feed_next())
         if sending := self._unsent:
             await self._streams.tasks.put(sending)

@@ -126,6 +126,10 @@ class Intake:
                 del self._held[task_id]
                 self._drop(task_id, delivery.entry_id, delivery.item)
 
+    def tree(self, task_id: TaskId) -> ScoredTree:
+        """That of a held task."""
+        return self._held[task_id].item
+
     def arrival(self, task_id: TaskId, version: WeightVersion) -> Arrival:
         delivery = self._held[task_id]
         return Arrival(task_id, delivery.item, delivery.item.staleness(version), delivery.entry_id)

@@ -1,5 +1,6 @@
 """Where a run is: what it has done, what is left, and what it is doing now."""
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -70,6 +71,11 @@ class Progress:
     @property
     def is_done(self) -> bool:
         return self.share_done >= 1.0
+
+    @property
+    def tokens_left(self) -> float:
+        """How many tokens may still be generated; infinite without a bound."""
+        return (self._config.max_generated_tokens or math.inf) - self._saved.totals.usage.generated_tokens
 
     @property
     def capacity(self) -> int:

@@ -25,11 +25,16 @@ def _one_fewer(levels: Any) -> Any:
     return levels - 1 if isinstance(levels, int) else levels
 
 
+def _keep(keeps: Any) -> Any:
+    return "keep" if keeps is True else "drop"
+
+
 RENAMED = (
     Renamed("learner.batch", "learner.batch_size"),
     Renamed("learner.patience_seconds", "learner.straggler_seconds"),
     Renamed("learner.objective.kl_weight", "learner.objective.kl_coef"),
     Renamed("learner.objective.divisor", "learner.objective.loss_normalization"),
+    Renamed("learner.advantage.keep_ties", "learner.objective.ties", value=_keep),
     Renamed("learner.evaluation.rows_per_replica", "learner.evaluation.problems_per_replica"),
     Renamed("learner.growth.merge", "learner.growth.merge_equal_draws"),
     Renamed(f"{_SAMPLER}.first", f"{_SAMPLER}.initial_draws"),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 
 from services.learner.ledger import End, Ledger, TaskId
 from services.learner.metrics import LearnerMetrics
-from services.learner.queue.batches import BatchCollector
+from services.learner.queue.batches import BatchCollector, Refill
 from services.learner.queue.feed import Feed
-from services.learner.queue.intake import Intake
+from services.learner.queue.intake import Arrival, Intake
 from services.learner.queue.problems import EncodedProblem
 from services.learner.queue.task_sequence import TaskSequence
 from services.learner.record.state import SavedLedger
@@ -21,7 +22,7 @@ from shared.protocol.status import RunState, RunStatus
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
 from shared.streams import Claim, RunStreams, StreamsFull, Unreadable
-from shared.tree.draw import WeightVersion
+from shared.tree.draw import WeightVersion, rewards_differ
 from shared.tree.ib_score import IBSettings
 from tests.accounts import is_balanced
 from tests.learner.policies import VOCAB_SIZE
@@ -55,17 +56,22 @@ class LearnerQueue:
 
     @classmethod
     def open(
-        cls, streams: RunStreams, saved: SavedLedger | None = None, *, straggler_seconds: float = 60.0
+        cls,
+        streams: RunStreams,
+        saved: SavedLedger | None = None,
+        *,
+        straggler_seconds: float = 60.0,
+        refill: Refill | None = None,
     ) -> "LearnerQueue":
         ledger = (saved or SavedLedger()).load()
         sequence = TaskSequence(streams.run, 0, PROBLEMS, growth(), IBSettings())
         metrics = LearnerMetrics()
         metrics.show_status(lambda: RunStatus(run="r", state=RunState.TRAINING, accounts=ledger.accounts))
-        feed = Feed(streams, sequence, ledger, lambda: 2 * BATCH)
+        feed = Feed(streams, sequence, ledger, lambda: 2 * BATCH + batches.num_extra)
         intake = Intake(
             streams, sequence, ledger, feed, metrics, origins=lambda: {""}, max_staleness=1, vocab_size=VOCAB_SIZE
         )
-        batches = BatchCollector(ledger, feed, intake, metrics, straggler_seconds=straggler_seconds)
+        batches = BatchCollector(ledger, feed, intake, metrics, straggler_seconds=straggler_seconds, refill=refill)
         return cls(streams, ledger, sequence, feed, intake, batches, metrics)
 
     async def claim(self, count: int) -> list[Claim]:
@@ -82,6 +88,18 @@ class LearnerQueue:
 
     def tree_of(self, of_task: Task, version: WeightVersion = NOW):
         return scored(of_task, draws(random.Random(of_task.id), 4, 0, versions=(version,), rewards=(1.0, 0.0)))
+
+    async def grow_mixed(self, is_mixed: Iterable[bool]) -> list[Task]:
+        """Grows a task for each of these, with rewards that differ or with equal ones."""
+        grown = []
+        for mixed in is_mixed:
+            (claim,) = await self.claim(1)
+            tree = self.tree_of(claim.task)
+            if not mixed:
+                tree = tree.model_copy(update={"draws": tuple(replace(draw, reward=1.0) for draw in tree.draws)})
+            assert await self.streams.tasks.finish(claim, tree)
+            grown.append(claim.task)
+        return grown
 
     async def break_tree(self, claim: Claim) -> None:
         """A replica of another release finishes the task."""
@@ -549,3 +567,92 @@ async def test_a_redis_that_goes_away_is_waited_for(queue: LearnerQueue, redis_p
     await queue.grow(BATCH)
     assert len(await taking) == BATCH
     assert (await queue.streams.tasks.depth()).queued == BATCH
+
+
+# --- refilling: only trees with a signal count
+
+
+def refilled(streams: RunStreams, max_trees: int = 10 * BATCH, **settings: Any) -> LearnerQueue:
+    return LearnerQueue.open(streams, refill=Refill(lambda tree: rewards_differ(tree.rewards), max_trees), **settings)
+
+
+def settle(queue: LearnerQueue, batch: Iterable[Arrival]) -> list[bool]:
+    """Ends the batch as a step does; which of its trees have a signal."""
+    has_signal = [rewards_differ(one.tree.rewards) for one in batch]
+    queue.intake.settle((one, End.USED if mixed else End.SKIPPED) for one, mixed in zip(batch, has_signal, strict=True))
+    return has_signal
+
+
+async def test_a_batch_waits_for_enough_trees_with_a_signal(streams: RunStreams) -> None:
+    queue = refilled(streams)
+    await queue.feed.top_up()
+    is_mixed = [True, False, False, True, False, True, False, False]
+    tasks = await queue.grow_mixed(is_mixed)
+    collecting = asyncio.create_task(queue.batch())
+    # five trees without a signal are here: five more tasks may be outstanding
+    await wait_until_async(lambda: len(queue.ledger.outstanding) == 2 * BATCH + 5)
+    assert not collecting.done()
+    tasks += await queue.grow_mixed([False, True, True])
+    batch = await collecting
+    assert [str(one.task_id) for one in batch] == [task.id for task in tasks[:10]], "the last belongs to the next batch"
+    assert sum(settle(queue, batch)) == BATCH
+    accounts = queue.ledger.accounts
+    assert (accounts.used, accounts.skipped) == (BATCH, 6)
+    assert is_balanced(accounts)
+    assert queue.batches.num_extra == 0
+    await queue.feed.top_up()
+    assert len(queue.ledger.outstanding) == 2 * BATCH
+
+
+async def test_refilling_ends_at_the_bound_of_trees(streams: RunStreams) -> None:
+    queue = refilled(streams, max_trees=6)
+    await queue.feed.top_up()
+    await queue.grow_mixed([False, True, False, False, False, False, True])
+    batch = await queue.batch()
+    assert settle(queue, batch) == [False, True, False, False, False, False]
+    assert is_balanced(queue.ledger.accounts)
+
+
+async def test_refilling_ends_with_the_tokens_that_are_left(streams: RunStreams) -> None:
+    queue = refilled(streams)
+    await queue.feed.top_up()
+    tasks = await queue.grow_mixed([False] * 8)
+    tokens = [queue.tree_of(task).usage.generated_tokens for task in tasks]
+    async with asyncio.timeout(20):
+        batch = await queue.batches.collect(BATCH, NOW, sum(tokens[:5]) - 1)
+    assert len(batch) == 5
+
+
+async def test_without_refilling_the_last_batch_is_as_large_as_the_others(queue: LearnerQueue) -> None:
+    await queue.feed.top_up()
+    await queue.grow(BATCH)
+    async with asyncio.timeout(20):
+        assert len(await queue.batches.collect(BATCH, NOW, 1)) == BATCH
+
+
+async def test_a_refilled_batch_waits_for_older_tasks_and_passes_stragglers(streams: RunStreams) -> None:
+    queue = refilled(streams, straggler_seconds=0.0)
+    await queue.feed.top_up()
+    (slow,) = await queue.claim(1)
+    await queue.grow_mixed([False, True, True, True, False, True, True])
+    batch = await queue.batch()
+    assert str(slow.task.id) not in [str(one.task_id) for one in batch]
+    assert settle(queue, batch) == [False, True, True, True, False, True]
+    assert is_balanced(queue.ledger.accounts)
+
+
+async def test_a_restart_in_the_middle_of_refilling_loses_no_tree(streams: RunStreams) -> None:
+    queue = refilled(streams)
+    await queue.feed.top_up()
+    await queue.grow_mixed([False, True, False, True])
+    collecting = asyncio.create_task(queue.batch())
+    await wait_until_async(lambda: len(queue.intake.held) == 4)
+    saved = SavedLedger.of(queue.ledger)
+    await cancel(collecting)
+    again = LearnerQueue.open(streams, saved, refill=Refill(lambda tree: rewards_differ(tree.rewards), 40))
+    await again.feed.catch_up()
+    await again.intake.recover()
+    await queue.grow_mixed([True, True])
+    batch = await again.batch()
+    assert settle(again, batch) == [False, True, False, True, True, True]
+    assert is_balanced(again.ledger.accounts)

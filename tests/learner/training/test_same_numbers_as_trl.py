@@ -36,9 +36,9 @@ EPSILON = 1e-4
 
 TRLTrainer: TypeAlias = Any
 Settings: TypeAlias = dict[str, Any]
-COMMON: Settings = {"kl_coef": 0.0, "epochs": 2, "micro_batch_tokens": 10_000}
-GRPO: Settings = {"kind": "grpo", "std": "sample", "epsilon": EPSILON, "keep_ties": True}
-DR_GRPO: Settings = {"kind": "dr-grpo", "keep_ties": True}
+COMMON: Settings = {"kl_coef": 0.0, "epochs": 2, "micro_batch_tokens": 10_000, "ties": "keep"}
+GRPO: Settings = {"kind": "grpo", "std": "sample", "epsilon": EPSILON}
+DR_GRPO: Settings = {"kind": "dr-grpo"}
 
 
 @dataclass(frozen=True, slots=True)
