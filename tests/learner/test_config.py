@@ -35,6 +35,7 @@ def test_a_configuration_says_what_it_needs(configure: Configure) -> None:
         ({"deterministic": True, "publish_every": 2}, "publish at least every 1 updates"),
         ({"advantage": "grop"}, "no credit is named 'grop'"),
         ({"objective": {"clip": 1}}, "Extra inputs"),
+        ({"objective": {"ties": "refill"}, "advantage": {"ib_on_ties": True}}, "or objective.ties=drop"),
     ):
         with pytest.raises(ValueError, match=complaint):
             configure(**changes)
@@ -42,6 +43,16 @@ def test_a_configuration_says_what_it_needs(configure: Configure) -> None:
     assert configure(max_staleness=2).max_outstanding == 12
     assert configure(max_staleness=2, publish_every=2).max_outstanding == 8
     assert configure(objective={"kl_coef": 0}).needs_reference is False
+
+
+def test_what_has_no_signal_is_trained_on_where_the_run_says_so(configure: Configure) -> None:
+    equal, mixed = (1.0, 1.0), (1.0, 0.0)
+    for ties, trains_on_equal in (("drop", False), ("keep", True), ("refill", False)):
+        config = configure(objective={"ties": ties})
+        assert config.trains_on(mixed)
+        assert config.trains_on(equal) is trains_on_equal
+        assert not config.trains_on(())
+    assert configure(advantage={"ib_on_ties": True}).trains_on(equal)
 
 
 def test_a_deterministic_run_trains_on_present_weights_and_evaluates_one_problem_at_a_time(

@@ -164,6 +164,24 @@ def test_neither_the_split_into_micro_batches_nor_shared_prefixes_change_anythin
     assert first.entropy == pytest.approx(second.entropy)
 
 
+@pytest.mark.parametrize("ratio", ["sequence", "sequence-token"])
+def test_a_sequences_ratio_is_its_whole_paths_however_it_was_computed(
+    ratio: str, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where trees share prefixes, and where a tree is split."""
+    batch = trees(26)
+    objective = {"ratio": ratio, "old_policy": "engine", "tis_level": "off", "clip_low": 0.99, "clip_high": 9.0}
+    whole = Recorder(configure(objective=objective | {"share_prefixes": False}), monkeypatch)
+    expected = whole.step(batch)
+    for micro_batch_tokens in (1, 40, 10_000):
+        shared = Recorder(configure(objective=objective | {"micro_batch_tokens": micro_batch_tokens}), monkeypatch)
+        found = shared.step(batch)
+        assert_equal(whole.gradients[0], shared.gradients[0])
+        assert found.loss == pytest.approx(expected.loss, abs=1e-6)
+        assert found.ratio_max == pytest.approx(expected.ratio_max)
+        assert found.ratio_max != pytest.approx(1.0)
+
+
 def test_the_trees_of_a_step_may_come_in_any_order(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = trees(4)
     forward, backward = Recorder(configure(), monkeypatch), Recorder(configure(), monkeypatch)
