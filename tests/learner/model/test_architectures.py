@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from services.learner.config import AdapterConfig
+from services.learner.model.adapters import Adapters
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.prefix_rows import Layout
 from services.learner.training.packing import MicroBatch, pack
@@ -57,6 +59,24 @@ def test_every_architecture_is_trained_as_it_is(config: PreTrainedConfig, config
     read_again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").state_dict()
     assert read_again.keys() == after.keys()
     assert all(torch.equal(read_again[name], tensor) for name, tensor in after.items())
+
+
+@pytest.mark.parametrize("config", ALL)
+def test_every_architecture_takes_adapters(config: PreTrainedConfig, configure: Configure, tmp_path: Path) -> None:
+    directory = write_architecture(tmp_path / "model", config)
+    settings = configure(model=directory, context_length=64)
+    adapters = Adapters(AdapterConfig(rank=2), directory)
+    policy = Policy(directory, 1.0, settings.optimizer, context_length=64, adapters=adapters)
+    trainer = Trainer(policy, policy.model.without_adapters(), settings)
+    for _ in range(2):
+        assert trainer.step(build_all([TREE]), V1, 1e-2, "").applied == 1
+    policy.write(tmp_path / "merged", policy.weights())
+    merged = LanguageModel.load(tmp_path / "merged", 1.0, context_length=64)
+    ids = torch.tensor([[3, 4, 5, 6, 7, 8]])
+    with torch.no_grad():
+        expected = policy.model.module(input_ids=ids).logits
+        assert torch.allclose(merged.module(input_ids=ids).logits, expected, atol=1e-5)
+        assert not torch.allclose(expected, LanguageModel.load(directory, 1.0).module(input_ids=ids).logits, atol=1e-5)
 
 
 @pytest.fixture
