@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import partial
 from importlib.util import find_spec
@@ -169,7 +169,7 @@ def measure_steps(config: LearnerConfig, size: Size, form: Form) -> dict[str, An
     if config.activation_checkpointing:
         checkpoint_activations(policy.model.module)
     if form is Form.DENSE:
-        policy.model._attends_to_trees = False
+        policy.model.cost = replace(policy.model.cost, attends_to_trees=False)
     trainer = Trainer(policy, None, config, group)
     step = max(1, size.answer_tokens // 20)
     trees = [BuiltTree.of(tree(random.Random(seed), size.answer_tokens, step)) for seed in range(size.trees)]

@@ -9,7 +9,6 @@ Every measurement is a process of its own, one thread. Peak memory is what the p
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from services.learner.model.head import Head, entropies
+from services.learner.model.memory import peak_memory_bytes
 
 VOCAB_SIZE = 151_936
 ROUNDS = 3
@@ -35,11 +35,6 @@ def whole_logits(hidden_ND: Tensor, layer: nn.Linear, token_ids_N: Tensor) -> Te
     return logits_NV.gather(1, token_ids_N[:, None])[:, 0] - log_normalizers_N
 
 
-def peak_bytes() -> int:
-    """Of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def measure(form: str, num_slots: int, num_hidden: int) -> dict[str, float]:
     """One pass in this process."""
     torch.set_num_threads(1)
@@ -48,13 +43,13 @@ def measure(form: str, num_slots: int, num_hidden: int) -> dict[str, float]:
     layer.weight.grad = torch.zeros_like(layer.weight)
     hidden_ND = torch.randn(num_slots, num_hidden, requires_grad=True)
     token_ids_N, weights_N = torch.randint(VOCAB_SIZE, (num_slots,)), torch.randn(num_slots)
-    before, start = peak_bytes(), time.process_time()
+    before, start = peak_memory_bytes(layer.weight.device), time.process_time()
     if form == "chunks":
         logprobs_N, _ = Head(1.0, None, 1.0).statistics(hidden_ND, layer, token_ids_N)
     else:
         logprobs_N = whole_logits(hidden_ND, layer, token_ids_N)
     (logprobs_N * weights_N).sum().backward()  # type: ignore[no-untyped-call]
-    return {"seconds": time.process_time() - start, "peak": peak_bytes() - before}
+    return {"seconds": time.process_time() - start, "peak": peak_memory_bytes(layer.weight.device) - before}
 
 
 def measure_apart(form: str, num_slots: int, num_hidden: int) -> dict[str, float]:

@@ -133,8 +133,7 @@ class LanguageModel:
         self._sharing_fault = _partial_attention(self.module.config) or find_sharing_fault(by_logits, *size)
         if not agree(by_head, by_logits, *size):
             self._forward = self._by_logits
-        on_cpu = self._process_group.device.type == "cpu"
-        if on_cpu and not self._sharing_fault and use_tree_attention(self.module):
+        if not self._sharing_fault and use_tree_attention(self.module):
             forms = [partial(by_trees, cost=cost) for cost in (COST, FEWEST_PAIRS)]
             they_agree = all(agree(form, by_logits, *size, is_shared=True) for form in forms)
             self.cost = replace(self.cost, attends_to_trees=they_agree)

@@ -4,18 +4,21 @@ Shapes: R rows of S columns (`prefix_rows.py`), H heads of queries, K of keys an
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from services.learner.model.attention_plan import COST, AttentionCost, Block, Form, plan_blocks
+from services.learner.model.flex_tree_attention import block_mask_of, flex_tree_attention
 from services.learner.model.prefix_rows import Ints
 
 _NAME = "ibtpo_tree"
@@ -57,7 +60,7 @@ class PreparedBlock:
 class Rows:
     """The rows of a micro-batch in blocks, which are planned once for all layers of one width."""
 
-    def __init__(self, exits_RS: Ints, cost: AttentionCost) -> None:
+    def __init__(self, exits_RS: Tensor, cost: AttentionCost) -> None:
         self._exits_RS = exits_RS
         self._cost = cost
         self._of_width: dict[int, list[list[PreparedBlock]]] = {}
@@ -67,9 +70,14 @@ class Rows:
         if width not in self._of_width:
             self._of_width[width] = [
                 [PreparedBlock.of(block, exits_S) for block in plan_blocks(exits_S, width, self._cost).blocks]
-                for exits_S in self._exits_RS
+                for exits_S in self._exits_RS.numpy()
             ]
         return self._of_width[width]
+
+    @cached_property
+    def block_mask(self) -> BlockMask:
+        """The same, for FlexAttention."""
+        return block_mask_of(self._exits_RS)
 
 
 _PREPARED: "WeakTensorKeyDictionary" = WeakTensorKeyDictionary()
@@ -88,7 +96,7 @@ def use_tree_attention(module: PreTrainedModel) -> bool:
 def prepare(exits_R11S: Tensor | None, cost: AttentionCost) -> Tensor | None:
     """The exits as an attention mask, to be computed in the blocks of least cost."""
     if exits_R11S is not None:
-        _PREPARED[exits_R11S] = Rows(exits_R11S[:, 0, 0].numpy(), cost)
+        _PREPARED[exits_R11S] = Rows(exits_R11S[:, 0, 0], cost)
     return exits_R11S
 
 
@@ -117,10 +125,14 @@ def tree_attention(
     scale = num_units**-0.5 if scaling is None else scaling
     if attention_mask not in _PREPARED:
         prepare(attention_mask, COST)
-    of_rows = _PREPARED[attention_mask].blocks(num_heads * num_units)
+    prepared = _PREPARED[attention_mask]
     if torch.is_autocast_enabled(query_RHSD.device.type):
         dtype = torch.get_autocast_dtype(query_RHSD.device.type)
         query_RHSD, key_RKSD, value_RKSD = (one.to(dtype) for one in (query_RHSD, key_RKSD, value_RKSD))
+    if query_RHSD.is_cuda:
+        output_RHSD = flex_tree_attention(query_RHSD, key_RKSD, value_RKSD, prepared.block_mask, scale)
+        return output_RHSD.transpose(1, 2).contiguous(), None
+    of_rows = prepared.blocks(num_heads * num_units)
     rows = zip(*(one.transpose(1, 2) for one in (query_RHSD, key_RKSD, value_RKSD)), of_rows, strict=True)
     return torch.stack([_BlockAttention.apply(*of_row, scale) for of_row in rows]), None  # type: ignore[no-untyped-call]
 

@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 
 from services.learner.model.attention_plan import COST, FEWEST_PAIRS, AttentionCost, BlockCost, Form, plan_blocks
+from services.learner.model.flex_tree_attention import block_mask_of, flex_tree_attention
 from services.learner.model.policy import LanguageModel
 from services.learner.model.prefix_rows import Layout, PrefixRows, PrefixTrie
 from services.learner.model.tree_attention import Rows, prepare, tree_attention
@@ -66,7 +68,7 @@ def test_blocks_compute_what_a_mask_computes(groups: list[list[list[int]]], cost
 def test_every_pair_of_a_prefix_is_computed_once(rows: list[list[int]], cost: AttentionCost) -> None:
     trie = trie_of(*rows)
     counts = np.zeros((len(trie), len(trie)), int)
-    for one in Rows(trie.exits[None], cost).blocks(1)[0]:
+    for one in Rows(torch.from_numpy(trie.exits)[None], cost).blocks(1)[0]:
         pairs = counts[one.queries, one.keys]
         if one.form is Form.CAUSAL:
             pairs += np.tri(len(pairs), dtype=int)
@@ -75,6 +77,31 @@ def test_every_pair_of_a_prefix_is_computed_once(rows: list[list[int]], cost: At
     mask = PrefixRows.collate([trie, trie_of([9], [8])]).attention_mask_R1SS
     assert mask is not None
     assert (counts == mask[0, 0, : len(trie), : len(trie)].numpy()).all()
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_computes_what_a_mask_computes() -> None:
+    """Over rows that are longer than one of its blocks."""
+    long = [[2] * 200, [2] * 150 + [3] * 90, [2] * 20 + [4] * 300, [5] * 140]
+    rows = PrefixRows.collate([trie_of(*long), trie_of(*long[1:])])
+    query, key, value = (one.detach() for one in inputs(rows, torch.float32))
+    mask, exits_RS = rows.attention_mask_R1SS, rows.exits_RS
+    assert mask is not None
+    assert exits_RS is not None
+    block_mask = block_mask_of(exits_RS)
+    found = flex_tree_attention(query, key, value, block_mask, SCALE)
+    keys, values = (one.repeat_interleave(NUM_HEADS // NUM_SHARED, 1) for one in (key, value))
+    masked = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=SCALE)
+    assert torch.allclose(found, masked, atol=1e-5)
+    size = block_mask.BLOCK_SIZE[0]
+    kept = block_mask.to_dense().bool().repeat_interleave(size, 2).repeat_interleave(size, 3)
+    length = exits_RS.shape[1]
+    assert not (mask & ~kept[:, :, :length, :length]).any()
+    whole = BlockMask.from_kv_blocks(
+        block_mask.full_kv_num_blocks, block_mask.full_kv_indices, BLOCK_SIZE=size, seq_lengths=(length, length)
+    )
+    every = whole.to_dense().bool().repeat_interleave(size, 2).repeat_interleave(size, 3)[:, :, :length, :length]
+    assert mask[every.expand_as(mask)].all()
 
 
 def test_a_large_tree_needs_no_memory_of_its_square() -> None:
