@@ -122,9 +122,18 @@ class Trainer:
         return float(np.concatenate(gaps).mean()) if any(map(len, gaps)) else None
 
     def _add_logprobs(self, groups: list[Group], work: Work, field: str) -> list[Group]:
-        """The trajectories, with what the model that `work` reads gives to every token in the field."""
-        logprobs: Iterator[Any] = iter(self._read(work, [one for group in groups for one in group]))
-        return [[replace(one, **{field: next(logprobs)}) for one in group] for group in groups]
+        """The trajectories, with what the model that `work` reads gives to every token in the field; answers that are
+        not trained on are read only where a prior needs them."""
+        reads_all = not self._settings.mask_truncated or (
+            work is Work.READ_REFERENCE and self._credit.prior is Prior.REFERENCE
+        )
+        found: Iterator[Any] = iter(
+            self._read(work, [one for group in groups for one in group if reads_all or not one.is_cut])
+        )
+        return [
+            [replace(one, **{field: next(found)}) if reads_all or not one.is_cut else one for one in group]
+            for group in groups
+        ]
 
     def _assign_credits(self, trees: Sequence[BuiltTree], groups: list[Group], sums: StepSums) -> list[Group]:
         """The trajectories with a reward, with the advantage and weight of every token."""

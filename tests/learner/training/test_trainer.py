@@ -499,6 +499,27 @@ def test_answers_that_the_limit_cut_can_be_left_out_of_the_loss(
     assert [update.applied for update in updates] == [1, 1]
 
 
+@pytest.mark.parametrize("prior", [Prior.SAMPLING, Prior.REFERENCE])
+def test_answers_that_are_left_out_are_read_only_where_a_prior_needs_them(
+    prior: Prior, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree,) = trees(27, count=1, num_branches=0)
+    record = [replace(one, finish=Finish.LENGTH) if nth == 1 else one for nth, one in enumerate(tree.draws)]
+    objective = {"mask_truncated": True, "epochs": 2}
+    recorder = Recorder(configure(advantage={"prior": prior}, objective=objective), monkeypatch)
+    numbers_read = []
+    read = recorder.trainer._read
+
+    def note(work: Any, trajectories: Any) -> Any:
+        numbers_read.append(len(trajectories))
+        return read(work, trajectories)
+
+    monkeypatch.setattr(recorder.trainer, "_read", note)
+    recorder.step([scored(tree.task, record)])
+    assert numbers_read == [4 if prior is Prior.REFERENCE else 3, 3]  # of the reference, of the policy
+    assert len(recorder.gradients) == 2
+
+
 def test_a_step_of_cut_answers_alone_is_no_update_where_they_are_left_out(configure: Configure) -> None:
     config = configure(
         growth={"sampler": "independent", "max_tokens": 16, "judge_truncated": True},
