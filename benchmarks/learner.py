@@ -36,7 +36,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.head import measure_apart
 from services.demo.task import checkpoint_directory
 from services.learner.config import LearnerConfig
-from services.learner.model.attention_plan import COST, plan_blocks
+from services.learner.model.attention.plan import COST, plan_blocks
 from services.learner.model.memory import peak_memory_bytes
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.prefix_rows import Layout

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from services.learner.model.attention_plan import COST, AttentionCost, Form, plan_blocks
+from services.learner.model.attention.plan import COST, AttentionCost, Form, plan_blocks
 from services.learner.model.prefix_rows import PrefixTrie
 
 _SECONDS_PER_WEIGHT = 6e-11

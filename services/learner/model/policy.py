@@ -23,7 +23,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from services.learner.config import OptimizerConfig
 from services.learner.model.adapters import Adapters, has_adapters, is_adapter, merge, without_adapters, write_adapters
-from services.learner.model.attention_plan import COST, FEWEST_PAIRS, AttentionCost
+from services.learner.model.attention.plan import COST, FEWEST_PAIRS, AttentionCost
+from services.learner.model.attention.tree_attention import prepare, use_tree_attention
 from services.learner.model.fitness import agree, find_sharing_fault
 from services.learner.model.head import Head, entropies
 from services.learner.model.model_files import read_module, read_tokenizer, require_vocabulary
@@ -39,7 +40,6 @@ from services.learner.model.moments import (
 from services.learner.model.pass_cost import PassCost
 from services.learner.model.prefix_rows import Layout, PrefixRows
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
-from services.learner.model.tree_attention import prepare, use_tree_attention
 from shared.errors import InvalidInput
 from shared.weights import ContextBounds
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 
-from services.learner.model.attention_plan import COST, FEWEST_PAIRS, AttentionCost, BlockCost, Form, plan_blocks
-from services.learner.model.flex_tree_attention import block_mask_of, flex_tree_attention
+from services.learner.model.attention.flex import block_mask_of, flex_tree_attention
+from services.learner.model.attention.plan import COST, FEWEST_PAIRS, AttentionCost, BlockCost, Form, plan_blocks
+from services.learner.model.attention.tree_attention import Rows, prepare, tree_attention
 from services.learner.model.policy import LanguageModel
 from services.learner.model.prefix_rows import Layout, PrefixRows, PrefixTrie
-from services.learner.model.tree_attention import Rows, prepare, tree_attention
 from tests.learner.policies import write_policy
 from tests.learner.synthetic import trie_of
 

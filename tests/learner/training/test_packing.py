@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from services.learner.model.attention_plan import COST, BlockCost
+from services.learner.model.attention.plan import COST, BlockCost
 from services.learner.model.pass_cost import PassCost
 from services.learner.model.prefix_rows import Layout
 from services.learner.training.packing import MicroBatch, default_budget, pack

@@ -17,8 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from services.learner.model.attention_plan import COST, AttentionCost, Block, Form, plan_blocks
-from services.learner.model.flex_tree_attention import block_mask_of, flex_tree_attention
+from services.learner.model.attention.flex import block_mask_of, flex_tree_attention
+from services.learner.model.attention.plan import COST, AttentionCost, Block, Form, plan_blocks
 from services.learner.model.prefix_rows import Ints
 
 _NAME = "ibtpo_tree"
