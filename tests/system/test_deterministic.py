@@ -38,9 +38,12 @@ def figures(demo: Demo) -> list[dict[str, object]]:
     ]
 
 
-def test_runs_with_equal_settings_are_equal_and_one_that_was_killed_equals_them(demos: dict[str, Demo]) -> None:
+@pytest.mark.parametrize("trained", [(), ("learner.lora.rank=4",)], ids=["all weights", "adapters"])
+def test_runs_with_equal_settings_are_equal_and_one_that_was_killed_equals_them(
+    demos: dict[str, Demo], trained: tuple[str, ...]
+) -> None:
     for demo in demos.values():
-        demo.start("learner.deterministic=true", *SMALL)
+        demo.start("learner.deterministic=true", *SMALL, *trained)
     demos["killed"].wait_until(lambda status: status.step >= 3)
     demos["killed"].kill("learner")
     for demo in demos.values():
