@@ -1,6 +1,6 @@
 """One rank that trains on random trees: `torchrun … rank_process.py CONFIG.json STEPS OUT [CHECKPOINT]`.
 
-A checkpoint is one after the first step."""
+A checkpoint is the directory `first` that another left."""
 
 import json
 import random
@@ -30,13 +30,14 @@ def trees(seed: int, count: int) -> list[ScoredTree]:
 
 
 def run_on_rank0(ranks: RankWorkers, first: int, steps: int, out: Path) -> None:
-    """Trains, and writes all results; a checkpoint after the first step of all, too."""
+    """Trains, and writes all results; a checkpoint after its first step, too."""
     updates = {}
     for number in range(first, steps):
         step = ranks.step(build_all(trees(number, 5)), WeightVersion(1, number), 0.01, str(number))
         updates[number] = step.model_dump()
-        if number == 0:
+        if number == first:
             save(ranks, out / "first")
+            (out / "first" / "steps").write_text(str(number + 1))
     gap = ranks.engine_gap(trees(99, 3), V0)
     save(ranks, out)
     ranks.save_for_serving(out / "served")
@@ -69,7 +70,7 @@ def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) 
         reference = LanguageModel.load(config.model, 1.0, group, is_frozen=True)
     ranks = RankWorkers(group, policy, Trainer(policy, reference, config, group))
     if group.is_rank0:
-        run_on_rank0(ranks, 1 if checkpoint else 0, steps, out)
+        run_on_rank0(ranks, int((checkpoint / "steps").read_text()) if checkpoint else 0, steps, out)
     else:
         ranks.serve()
     group.exit_together(0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import subprocess
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.ranks import RankWorkers
 from services.learner.training.trainer import Trainer
 from shared.errors import InvalidInput
+from shared.runtime.child_process import kill_group
 from shared.tree.draw import WeightVersion
 from tests.learner.conftest import Configure
+from tests.learner.policies import write_policy
 from tests.learner.rank_process import trees
 from tests.learner.synthetic import build_all
-from tests.learner.torchrun import ENVIRONMENT, rank_command
+from tests.learner.torchrun import ENVIRONMENT, node_command, rank_command
 
 _RANK_PROCESS = Path(__file__).with_name("rank_process.py")
 
@@ -42,6 +45,25 @@ class Launcher:
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr[-3000:]
         return out
+
+    def run_on_nodes(self, name: str, nodes: int, steps: int) -> Path:
+        """As `run`, each rank on a node of its own, as far as torchrun knows."""
+        out = self._directory / name
+        out.mkdir()
+        command = node_command(nodes, free_port(), _RANK_PROCESS, self._directory / "config.json", steps, out)
+        agents = [subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True) for _ in range(nodes)]
+        try:
+            assert [agent.wait(200) for agent in agents] == [0] * nodes
+        finally:
+            for agent in agents:
+                kill_group(agent.pid)
+        return out
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -90,6 +112,33 @@ def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(launcher: La
     alone = launcher.run("alone", 1, 3)
     assert_same(launcher.run("two", 2, 3), alone)
     assert_same(launcher.run("resumed", 2, 3, alone / "first"), alone)
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(600)
+def test_four_processes_go_on_where_two_stopped_and_one_where_four_did(launcher: Launcher) -> None:
+    alone = launcher.run("alone", 1, 3)
+    two = launcher.run("two", 2, 1)
+    four = launcher.run("four", 4, 3, two / "first")
+    assert_same(four, alone)
+    assert len(list((four / "first" / "optimizer").glob("*.distcp"))) == 4
+    assert_same(launcher.run("back", 1, 3, four / "first"), alone)
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(400)
+def test_two_nodes_train_as_one_process_does(launcher: Launcher) -> None:
+    assert_same(launcher.run_on_nodes("nodes", 2, 2), launcher.run("alone", 1, 2))
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(400)
+def test_a_model_that_rank_0_alone_reads_is_the_same_on_all(tmp_path: Path) -> None:
+    """Tied and untied heads, and frequencies that no file has."""
+    directories = [write_policy(tmp_path / architecture, architecture) for architecture in ("qwen3", "llama", "gpt2")]
+    command = rank_command(3, Path(__file__).with_name("rank_reading.py"), *directories)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.drill

@@ -28,7 +28,10 @@ from services.learner.model.attention.tree_attention import prepare, use_tree_at
 from services.learner.model.fitness import agree, find_sharing_fault
 from services.learner.model.head import Head, entropies
 from services.learner.model.model_files import read_module, read_tokenizer, require_vocabulary
-from services.learner.model.moments import (
+from services.learner.model.pass_cost import PassCost
+from services.learner.model.prefix_rows import Layout, PrefixRows
+from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
+from services.learner.model.sharding.moments import (
     Moments,
     copy_to_cpu,
     has_moments,
@@ -37,9 +40,7 @@ from services.learner.model.moments import (
     read_moments,
     write_moments,
 )
-from services.learner.model.pass_cost import PassCost
-from services.learner.model.prefix_rows import Layout, PrefixRows
-from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
+from services.learner.model.sharding.skeleton import Description
 from shared.errors import InvalidInput
 from shared.weights import ContextBounds
 
@@ -98,16 +99,22 @@ class LanguageModel:
         adapters: Adapters | None = None,
     ) -> "LanguageModel":
         """InvalidInput where a weight does not come from the directory's files or is not finite, and where the model
-        is unfit for training. `context_length`: as `LearnerConfig` has it."""
-        module = read_module(Path(directory))
+        is unfit for training. `context_length`: as `LearnerConfig` has it. Of several ranks the first reads and tries
+        it."""
+        found = None if process_group.is_rank0 else Description.unpack(process_group.receive())
+        module = found.build() if found else read_module(Path(directory))
         module.eval().requires_grad_(not is_frozen)  # no dropout: the engine that sampled had none
         model = cls(module, temperature, process_group, context_length)
-        try:
-            model._try_on_toy_tree()
-        except InvalidInput as error:
-            raise InvalidInput(
-                f"policy {directory}: {module.config.model_type} cannot be trained as it is: {error}"
-            ) from error
+        if found:
+            model._follow(found)
+        else:
+            try:
+                model._try_on_toy_tree()
+            except InvalidInput as error:
+                raise InvalidInput(
+                    f"policy {directory}: {module.config.model_type} cannot be trained as it is: {error}"
+                ) from error
+            process_group.send_all(model._describe().pack())
         if adapters is not None:
             adapters.attach(module, process_group.dtype)
         process_group.distribute(module)
@@ -137,6 +144,21 @@ class LanguageModel:
             forms = [partial(by_trees, cost=cost) for cost in (COST, FEWEST_PAIRS)]
             they_agree = all(agree(form, by_logits, *size, is_shared=True) for form in forms)
             self.cost = replace(self.cost, attends_to_trees=they_agree)
+
+    def _describe(self) -> Description:
+        return Description.of(
+            self.module,
+            sharing_fault=self._sharing_fault,
+            has_plain_head=self._forward == self._by_head,
+            attends_to_trees=self.cost.attends_to_trees,
+        )
+
+    def _follow(self, found: Description) -> None:
+        """Computes as rank 0 found out that it can."""
+        self._sharing_fault = found.sharing_fault
+        self._forward = self._by_head if found.has_plain_head else self._by_logits
+        self.module.set_attn_implementation(found.attention)
+        self.cost = replace(self.cost, attends_to_trees=found.attends_to_trees)
 
     def without_adapters(self) -> "LanguageModel":
         """The model as it was before adapters were attached, frozen. It shares the memory of this one."""

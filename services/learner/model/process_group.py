@@ -10,10 +10,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from services.learner.config import Device, Precision
-from services.learner.model.rank_watch import RankWatch
+from services.learner.model.sharding.rank_watch import RankWatch
+from services.learner.model.sharding.skeleton import make_room
 from shared.errors import InvalidInput, Unavailable
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -82,16 +84,45 @@ class ProcessGroup:
 
     def distribute(self, model: PreTrainedModel) -> None:
         """Moves `model` to the device. Several ranks shard every weight (FSDP) and gather them layer by layer, so
-        forward and backward passes are collective."""
+        forward and backward passes are collective. Rank 0 has the weights, the others a model whose tensors are on no
+        device, to which it sends their parts, so that at any moment no device holds more than a layer that is whole."""
         if self._mesh is None:
             model.to(self.device)
             return
+        self._send_buffers(model)
         half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         policy = half if self.precision is Precision.BFLOAT16 else MixedPrecisionPolicy()
-        for part in list(model.modules()):
-            if type(part).__name__ in (model._no_split_modules or ()):  # a decoder layer
-                fully_shard(part, mesh=self._mesh, mp_policy=policy)
-        fully_shard(model, mesh=self._mesh, mp_policy=policy, reshard_after_forward=True)
+        layers = [one for one in model.modules() if type(one).__name__ in (model._no_split_modules or ())]
+        for part in (*layers, model):
+            make_room(part, self.device)
+            whole = {name: one.detach() for name, one in part.named_parameters() if not isinstance(one, DTensor)}
+            fully_shard(part, mesh=self._mesh, mp_policy=policy, reshard_after_forward=True)
+            sharded = dict(part.named_parameters())
+            for name, tensor in whole.items():
+                self._send_parts(tensor, cast(DTensor, sharded[name]))
+
+    def _send_buffers(self, model: PreTrainedModel) -> None:
+        """From rank 0 to all others: what a model computes as it is made, such as the frequencies of rotations."""
+        for name, buffer in list(model.named_buffers(remove_duplicate=False)):
+            if self.is_rank0:
+                self.send_all(buffer.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            else:
+                path, _, leaf = name.rpartition(".")
+                values = torch.frombuffer(bytearray(self.receive()), dtype=buffer.dtype).view(buffer.shape)
+                model.get_submodule(path)._buffers[leaf] = values.to(self.device)
+
+    def _send_parts(self, whole: Tensor, sharded: DTensor) -> None:
+        """From rank 0, which has the `whole` weight, to every other rank its part along the first dimension."""
+        if not self.is_rank0:
+            part = cast(DTensor, sharded.detach()).to_local()
+            values = torch.empty(part.numel() * part.element_size(), dtype=torch.uint8)
+            if len(values):
+                dist.recv(values, 0, group=self._messages)
+                part.copy_(values.view(part.dtype).view(part.shape))
+            return
+        for rank, part in enumerate(whole.chunk(self.size)):
+            if rank:
+                dist.send(part.cpu().contiguous().flatten().view(torch.uint8), rank, group=self._messages)
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass. A sharded model casts by itself, as it gathers its layers."""

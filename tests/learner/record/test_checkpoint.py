@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
 from services.learner.ledger import Ledger, TaskId
-from services.learner.model.moments import write_moments
 from services.learner.model.policy import Policy
 from services.learner.model.prefix_rows import PrefixRows
+from services.learner.model.sharding.moments import write_moments
 from services.learner.record.checkpoint import Checkpoint, CheckpointStore
 from services.learner.record.state import LearnerState, RunTotals, SavedLedger, SavedProgress
 from shared.errors import InvalidInput
