@@ -223,3 +223,24 @@ async def test_a_frozen_rank_is_named_and_when_one_dies_all_end_and_a_restart_go
     assert_whole(config)
     learner.start(size=2)  # there is nothing left to do, which is no failure
     assert await learner.exit_code() == 0, learner.log
+
+
+@pytest.mark.usefixtures("replicas")
+@pytest.mark.timeout(300)
+async def test_sigterm_of_one_rank_is_rank_0s_to_follow_and_another_number_of_ranks_goes_on(
+    learner: LearnerProcess, config: LearnerConfig, streams: RunStreams
+) -> None:
+    learner.start(size=2)
+    step = (await status_when(streams, lambda status: status.step >= 4)).step
+    first, second = learner.rank_pids()
+    os.kill(second, signal.SIGTERM)
+    reached = (await status_when(streams, lambda status: status.step >= step + 2)).step
+    os.kill(first, signal.SIGTERM)
+    assert await learner.exit_code() != 0
+    checkpoint = CheckpointStore(config.run_dir / "checkpoints", 2).latest()
+    assert checkpoint is not None
+    assert reached <= checkpoint.state().progress.step < config.total_steps
+    await status_when(streams, lambda status: status.state is RunState.STOPPED, 5.0)
+    learner.start()
+    assert await learner.exit_code() == 0, learner.log
+    assert_whole(config)

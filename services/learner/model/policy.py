@@ -250,12 +250,15 @@ class Policy:
         context_length: int | None = None,
         adapters: Adapters | None = None,
     ) -> None:
-        self.tokenizer = read_tokenizer(adapters.saved if adapters and adapters.saved else Path(directory))
+        """Of several ranks the first reads tokenizer and weights."""
+        kept = adapters.saved if adapters and adapters.saved else Path(directory)
+        self.tokenizer: Any = read_tokenizer(kept) if process_group.is_rank0 else None
         self._process_group = process_group
         self.model = LanguageModel.load(
             directory, temperature, process_group, context_length=context_length, adapters=adapters
         )
-        require_vocabulary(directory, self.tokenizer, self.model.vocab_size)
+        if self.tokenizer is not None:
+            require_vocabulary(directory, self.tokenizer, self.model.vocab_size)
         self._max_grad_norm = config.max_grad_norm
         self._parameters = [one for one in self.model.module.parameters() if one.requires_grad]
         groups = [
