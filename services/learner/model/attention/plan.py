@@ -1,8 +1,8 @@
 """How attention over a row of trees is computed: a few blocks of queries and keys, each without gaps.
 
-Columns lie in depth-first order, so that what begins with a column ends at its exit, and all between is its own. A
-segment is a run of columns without a fork. Its columns attend to those before in the same segment, and all that follows
-below attends to all of it.
+Columns lie in depth-first order. So a path from a column down to the first leaf below it has no gap, nor has all that
+forks off it at one column. A path's columns attend to each other causally; what forks off attends to all of the path
+above the fork.
 """
 
 import math
@@ -17,11 +17,11 @@ from services.learner.model.prefix_rows import Ints
 
 class Form(StrEnum):
     CAUSAL = "causal"
-    """A segment among itself."""
+    """A path among itself."""
     FULL = "full"
-    """All below a segment, with the segment as keys."""
+    """All that forks off a path at one column, with the path above as keys."""
     MASKED = "masked"
-    """All that begins with a segment, the segment included: pairs outside a prefix are computed, and masked."""
+    """A path and all below it: pairs outside a prefix are computed, and masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,37 +91,66 @@ class Plan:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """From a column down to the first leaf below it, without a gap; and where others fork off."""
+
+    start: int
+    end: int
+    exit: int
+    forks: tuple[tuple[int, int, int], ...]
+    """The column after the fork, and the range of all that goes another way from there."""
+
+
 def plan_blocks(exits_S: Ints, width: int, cost: AttentionCost) -> Plan:
     """The blocks of least cost that cover every column's prefix once; those that begin a column come first."""
-    starts = np.flatnonzero(np.diff(exits_S, prepend=-1))
-    segments = list(zip(starts.tolist(), [*starts[1:].tolist(), len(exits_S)], exits_S[starts].tolist(), strict=True))
-    whole, best = [False] * len(segments), [0.0] * len(segments)
-    open_: list[int] = []  # segments without one around them yet, the leftmost last
-    for number in reversed(range(len(segments))):
-        start, end, exit_ = segments[number]
-        apart = cost.seconds(Form.CAUSAL, end - start, end - start, width)
-        if exit_ > end:
-            apart += cost.seconds(Form.FULL, exit_ - end, end - start, width)
-        while open_ and segments[open_[-1]][0] < exit_:
-            apart += best[open_.pop()]
-        together = cost.seconds(Form.MASKED, exit_ - start, exit_ - start, width)
-        whole[number] = exit_ > end and together < apart
-        best[number] = min(apart, together) if exit_ > end else apart
-        open_.append(number)
-    return Plan(tuple(_emit(segments, whole)), sum(best[number] for number in open_))
+    paths = list(_paths(exits_S))
+    number_at = {path.start: number for number, path in enumerate(paths)}
+    is_masked, best = [False] * len(paths), [0.0] * len(paths)
+    for number in reversed(range(len(paths))):
+        path = paths[number]
+        length = path.end - path.start
+        apart = cost.seconds(Form.CAUSAL, length, length, width)
+        for fork, start, end in path.forks:
+            apart += cost.seconds(Form.FULL, end - start, fork - path.start, width)
+            apart += sum(best[below] for below in _siblings(paths, number_at, start, end))
+        size = path.exit - path.start
+        together = cost.seconds(Form.MASKED, size, size, width) if path.forks else math.inf
+        is_masked[number], best[number] = together < apart, min(together, apart)
+    roots = _siblings(paths, number_at, 0, len(exits_S))
+    return Plan(tuple(_emit(paths, is_masked)), sum(best[number] for number in roots))
 
 
-def _emit(segments: list[tuple[int, int, int]], whole: list[bool]) -> Iterator[Block]:
-    covered = 0
-    below = []
-    for (start, end, exit_), is_whole in zip(segments, whole, strict=True):
-        if start < covered:
+def _paths(exits_S: Ints) -> Iterator[_Path]:
+    """In the order of their first columns."""
+    starts = np.flatnonzero(np.diff(exits_S, prepend=-1)).tolist()  # of the segments
+    ends, exits = [*starts[1:], len(exits_S)], exits_S[starts].tolist()
+    number = 0
+    while number < len(starts):
+        first, forks = number, []
+        while exits[number] > ends[number]:  # the next segment is the first below
+            forks.append((ends[number], exits[number + 1], exits[number]))
+            number += 1
+        yield _Path(starts[first], ends[number], exits[first], tuple(forks))
+        number += 1
+
+
+def _siblings(paths: list[_Path], number_at: dict[int, int], start: int, end: int) -> Iterator[int]:
+    """The numbers of the paths that follow each other from `start` to `end`, each with all below it."""
+    while start < end:
+        yield number_at[start]
+        start = paths[number_at[start]].exit
+
+
+def _emit(paths: list[_Path], is_masked: list[bool]) -> Iterator[Block]:
+    covered, below = 0, []
+    for path, is_whole in zip(paths, is_masked, strict=True):
+        if path.start < covered:
             continue
         if is_whole:
-            covered = exit_
-            yield Block(Form.MASKED, start, exit_, start, exit_)
+            covered = path.exit
+            yield Block(Form.MASKED, path.start, path.exit, path.start, path.exit)
             continue
-        yield Block(Form.CAUSAL, start, end, start, end)
-        if exit_ > end:
-            below.append(Block(Form.FULL, end, exit_, start, end))
+        yield Block(Form.CAUSAL, path.start, path.end, path.start, path.end)
+        below += [Block(Form.FULL, start, end, path.start, fork) for fork, start, end in path.forks]
     yield from below
