@@ -127,6 +127,17 @@ class AdapterConfig(_Table):
     init: AdapterInit = Field(AdapterInit.KAIMING, description="What A begins with; B begins with 0")
 
 
+class ReferenceConfig(_Table):
+    """How the first model is kept, where KL or A-2 read it; adapters need none beside the policy."""
+
+    precision: Precision = Field(
+        Precision.FLOAT32, description="Of its weights; bfloat16 halves their memory and rounds the KL"
+    )
+    offload: bool = Field(
+        False, description="Keep it in the machine's memory, and on the device only while it is read; one device only"
+    )
+
+
 class EvaluationConfig(_Table):
     """Held-out accuracy, through the same replicas (METHOD, probe)."""
 
@@ -210,6 +221,7 @@ class LearnerConfig(_Table):
         "ibtpo", validate_default=True, description="A credit by name, or a table of its switches"
     )
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="The loss of a step")
+    reference: ReferenceConfig = Field(ReferenceConfig(), description="How the model that KL compares with is kept")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its learning rate")
     lora: AdapterConfig | None = Field(
         None, description="Train LoRA adapters of the model alone; without this table all weights are trained"

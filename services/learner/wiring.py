@@ -335,7 +335,12 @@ def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_gro
         reference = policy.model.without_adapters()
     elif config.needs_reference:
         reference = LanguageModel.load(
-            config.model, temperature, process_group, is_frozen=True, context_length=context_length
+            config.model,
+            temperature,
+            process_group,
+            is_frozen=True,
+            context_length=context_length,
+            reference=config.reference,
         )
     return RankWorkers(process_group, policy, Trainer(policy, reference, config, process_group))
 

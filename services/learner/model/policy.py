@@ -6,8 +6,8 @@ Shapes: R rows of S columns (`prefix_rows.py`), V tokens of the vocabulary.
 import copy
 import json
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from services.learner.config import OptimizerConfig
+from services.learner.config import OptimizerConfig, Precision, ReferenceConfig
 from services.learner.model.adapters import Adapters, has_adapters, is_adapter, merge, without_adapters, write_adapters
 from services.learner.model.attention.plan import COST, FEWEST_PAIRS, AttentionCost
 from services.learner.model.attention.tree_attention import prepare, use_tree_attention
@@ -84,6 +84,7 @@ class LanguageModel:
         self._sharing_fault = ""
         self.cost = PassCost.of(module, attends_to_trees=False)
         self._leaves_adapters_out = False
+        self._is_offloaded = False
         self._head = Head.of(module.config, temperature)
         self._forward: Callable[[dict[str, Any], Tensor, Tensor], tuple[Tensor, Tensor]] = self._by_head
 
@@ -97,10 +98,11 @@ class LanguageModel:
         is_frozen: bool = False,
         context_length: int | None = None,
         adapters: Adapters | None = None,
+        reference: ReferenceConfig | None = None,
     ) -> "LanguageModel":
         """InvalidInput where a weight does not come from the directory's files or is not finite, and where the model
-        is unfit for training. `context_length`: as `LearnerConfig` has it. Of several ranks the first reads and tries
-        it."""
+        is unfit for training. `context_length`: as `LearnerConfig` has it; `reference`: how a frozen model is kept.
+        Of several ranks the first reads and tries it."""
         found = None if process_group.is_rank0 else Description.unpack(process_group.receive())
         module = found.build() if found else read_module(Path(directory))
         module.eval().requires_grad_(not is_frozen)  # no dropout: the engine that sampled had none
@@ -117,12 +119,38 @@ class LanguageModel:
             process_group.send_all(model._describe().pack())
         if adapters is not None:
             adapters.attach(module, process_group.dtype)
-        process_group.distribute(module)
+        if reference is not None:
+            model._keep(reference)
+        if not model._is_offloaded:
+            process_group.distribute(module)
         if model._forward == model._by_head:  # a sharded module gathers its weights for the methods that it knows
             cast(Any, module).by_head = model._by_head
             register_fsdp_forward_method(module, "by_head")
             model._forward = cast(Any, module).by_head
         return model
+
+    def _keep(self, reference: ReferenceConfig) -> None:
+        if reference.offload and self._process_group.size > 1:
+            raise InvalidInput(
+                "reference.offload is true, but several ranks train together, and each holds only its share of the "
+                "reference: set it to false"
+            )
+        self._is_offloaded = reference.offload
+        if reference.precision is Precision.BFLOAT16:
+            for parameter in self.module.parameters():  # and no buffer: positions need their precision
+                parameter.data = parameter.data.to(torch.bfloat16)
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Within, the weights are on the device; a reference that is offloaded is else in the machine's memory."""
+        if not self._is_offloaded:
+            yield
+            return
+        self.module.to(self._process_group.device)
+        try:
+            yield
+        finally:
+            self.module.to("cpu")
 
     def _try_on_toy_tree(self) -> None:
         """Finds out how the model can be computed. InvalidInput where it is unfit for training."""

@@ -298,10 +298,11 @@ class Trainer:
         if model is None:
             raise ValueError("no reference model was loaded")
         found = [np.zeros(0, np.float32)]
-        for micro_batch in self._passes(share):
-            with self._clock.measure(Part.FORWARD):
-                logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.rows).logprobs_RS)
-            found.append(logprobs_BT[micro_batch.is_answer_BT].float().cpu().numpy())
+        with model.on_device():
+            for micro_batch in self._passes(share):
+                with self._clock.measure(Part.FORWARD):
+                    logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.rows).logprobs_RS)
+                found.append(logprobs_BT[micro_batch.is_answer_BT].float().cpu().numpy())
         return np.concatenate(found[: 1 + len(share.micro_batches)])
 
     def _passes(self, share: Share) -> Iterator[MicroBatch]:
