@@ -103,6 +103,11 @@ class LanguageModel:
         """InvalidInput where a weight does not come from the directory's files or is not finite, and where the model
         is unfit for training. `context_length`: as `LearnerConfig` has it; `reference`: how a frozen model is kept.
         Of several ranks the first reads and tries it."""
+        if reference is not None and reference.offload and process_group.size > 1:
+            raise InvalidInput(
+                "reference.offload is true, but several ranks train together, and each holds only its share of the "
+                "reference: set it to false"
+            )
         found = None if process_group.is_rank0 else Description.unpack(process_group.receive())
         module = found.build() if found else read_module(Path(directory))
         module.eval().requires_grad_(not is_frozen)  # no dropout: the engine that sampled had none
@@ -130,11 +135,6 @@ class LanguageModel:
         return model
 
     def _keep(self, reference: ReferenceConfig) -> None:
-        if reference.offload and self._process_group.size > 1:
-            raise InvalidInput(
-                "reference.offload is true, but several ranks train together, and each holds only its share of the "
-                "reference: set it to false"
-            )
         self._is_offloaded = reference.offload
         if reference.precision is Precision.BFLOAT16:
             for parameter in self.module.parameters():  # and no buffer: positions need their precision
