@@ -107,7 +107,8 @@ class _ChunkedHead(torch.autograd.Function):
         """∂log p(y)/∂z = 1_y − p and ∂H/∂z = −p (log p + H), z the logits."""
         hidden_ND, weight_VD, bias_V, token_ids_N, log_normalizers_N, entropies_N = ctx.saved_tensors
         hidden_gradient_ND = torch.empty_like(hidden_ND)
-        weight_gradient_VD = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
+        # in float32 until the end: sums of many chunks in bfloat16 would lose the small ones
+        wide_VD = torch.zeros_like(weight_VD, dtype=_wide(weight_VD)) if ctx.needs_input_grad[1] else None
         bias_gradient_V = None if bias_V is None else torch.zeros_like(bias_V)
         if of_logprobs_N is None:
             of_logprobs_N = torch.zeros_like(entropies_N)
@@ -127,10 +128,13 @@ class _ChunkedHead(torch.autograd.Function):
             gradient_CV.scatter_add_(1, token_ids_N[part, None], of_logprobs_C1)
             gradient_CV = ctx.head.gradient_(gradient_CV, logits_CV).to(weight_VD.dtype)
             hidden_gradient_ND[part] = gradient_CV @ weight_VD
-            if weight_gradient_VD is not None:
-                weight_gradient_VD.addmm_(gradient_CV.T, hidden_CD)
+            if wide_VD is not None and wide_VD.dtype == weight_VD.dtype:
+                wide_VD.addmm_(gradient_CV.T, hidden_CD)
+            elif wide_VD is not None:
+                wide_VD += gradient_CV.T @ hidden_CD
             if bias_gradient_V is not None:
                 bias_gradient_V += gradient_CV.sum(0)
+        weight_gradient_VD = None if wide_VD is None else wide_VD.to(weight_VD.dtype)
         return hidden_gradient_ND, weight_gradient_VD, bias_gradient_V, None, None, None
 
 

@@ -113,3 +113,18 @@ def test_every_architectures_own_head_is_met(architecture: str, tmp_path: Path) 
         logprobs_SV = (plain(torch.tensor([ids])).logits[0] / 0.7).log_softmax(-1)
     expected = logprobs_SV[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
     torch.testing.assert_close(logprobs_RS[0, 1:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_in_bfloat16_many_chunks_lose_nothing_of_the_weights_gradient() -> None:
+    torch.manual_seed(4)
+    layer = nn.Linear(NUM_HIDDEN, VOCAB_SIZE, bias=False)
+    hidden_ND, token_ids_N = torch.randn(400, NUM_HIDDEN), torch.randint(VOCAB_SIZE, (400,))
+
+    def gradient(num_at_once: int, dtype: torch.dtype) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            logprobs_N, _ = HEADS["plain"].statistics(hidden_ND, layer, token_ids_N, 4 * VOCAB_SIZE * num_at_once)
+        return torch.autograd.grad(logprobs_N.sum(), layer.weight)[0]
+
+    exact = gradient(400, torch.float32)
+    errors = [float((gradient(size, torch.bfloat16) - exact).norm() / exact.norm()) for size in (400, 4)]
+    assert errors[1] < 1.5 * errors[0]
