@@ -17,6 +17,10 @@ _SECONDS_PER_WEIGHT = 6e-11
 """Of a column: six operations at a hundred thousand million in a second."""
 _SECONDS_PER_UNIT = 2e-7
 """Of a column, a layer and a hidden unit: norms, activations, rotations, and their gradients."""
+_STACKED = 0.5
+"""What a masked block costs in a batch of them, against one by itself."""
+_PADDING = 0.08
+"""Of small trees that are padded to the longest of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,18 @@ class PassCost:
         """Seconds of a micro-batch with these rows."""
         if all(trie.is_chain for trie in tries):
             return self.of_sequences([len(trie) for trie in tries])
-        if self.attends_to_trees:
-            plans = [plan_blocks(trie.exits, self.width, self.attention) for trie in tries]
-            return self._seconds(sum(map(len, tries)), sum(plan.seconds for plan in plans))
+        if self.attends_to_trees and len(tries) == 1:
+            return self._seconds(len(tries[0]), plan_blocks(tries[0].exits, self.width, self.attention).seconds)
         num_columns = max(map(len, tries))
-        of_row = self.attention.seconds(Form.MASKED, num_columns, num_columns, self.width)
-        return self._seconds(len(tries) * num_columns, len(tries) * of_row)
+        return self._seconds(len(tries) * num_columns, len(tries) * self._of_stacked_row(num_columns))
+
+    def prefers_mask(self, trie: PrefixTrie) -> bool:
+        """Whether a tree is better padded and masked in a batch of such trees than joined to others in one row."""
+        plan = plan_blocks(trie.exits, self.width, self.attention)
+        if any(block.form is not Form.MASKED for block in plan.blocks):
+            return False
+        saved = self.num_layers * (plan.seconds - self._of_stacked_row(len(trie)))
+        return saved > _PADDING * self.per_column * len(trie)
 
     def of_sequences(self, lengths: Sequence[int]) -> float:
         """Seconds of sequences in rows of their own, padded to the longest."""
@@ -62,6 +72,9 @@ class PassCost:
         of_row = self.attention.seconds(Form.CAUSAL, num_columns, num_columns, self.width)
         calls = (len(lengths) - 1) * self.attention.causal.per_call  # one for all rows
         return self._seconds(len(lengths) * num_columns, len(lengths) * of_row - calls)
+
+    def _of_stacked_row(self, num_columns: int) -> float:
+        return _STACKED * self.attention.seconds(Form.MASKED, num_columns, num_columns, self.width)
 
     def _seconds(self, num_columns: int, of_attention: float) -> float:
         return self.per_column * num_columns + self.num_layers * of_attention

@@ -231,7 +231,8 @@ class LanguageModel:
         """One forward pass, on the model's device. Padding ends a row, so that no real token attends to it."""
         adapters = without_adapters(self.module) if self._leaves_adapters_out else nullcontext()
         with self._process_group.autocast(), adapters:
-            found = self._forward(*self._inputs(rows, COST if self.cost.attends_to_trees else None))
+            by_trees = self.cost.attends_to_trees and len(rows.token_ids_RS) == 1
+            found = self._forward(*self._inputs(rows, COST if by_trees else None))
         zeros = found[0].new_zeros(rows.token_ids_RS.numel())
         return TokenStatistics(*(zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in found))
 

@@ -134,11 +134,19 @@ def pack(
     pieces = [PackedRow.of(piece, sequences) for tree in trees.values() for piece in _cut(tree, sequences, max_tokens)]
     if cost is not None:
         pieces = [part for piece in pieces for part in _cheapest(piece, sequences, cost)]
-    chains = [piece for piece in pieces if piece.trie.is_chain]
-    shared = [piece for piece in pieces if not piece.trie.is_chain]
-    if layout is Layout.JOINED:
-        return _stack(chains, max_tokens) + [[PackedRow.join(rows)] for rows in _fill(shared, max_tokens)]
-    return _stack(chains, max_tokens) + _stack(shared, max_tokens)
+    chains, stacked, joined = [], [], []
+    for piece in pieces:
+        if piece.trie.is_chain:
+            chains.append(piece)
+        elif layout is Layout.STACKED or (cost is not None and cost.prefers_mask(piece.trie)):
+            stacked.append(piece)
+        else:
+            joined.append(piece)
+    return [
+        *_stack(chains, max_tokens),
+        *_stack(stacked, max_tokens),
+        *([PackedRow.join(rows)] for rows in _fill(joined, max_tokens)),
+    ]
 
 
 def _cut(tree: Sequence[int], sequences: Sequence[Ints], max_tokens: int) -> Iterator[list[int]]:

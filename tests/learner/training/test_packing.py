@@ -115,3 +115,11 @@ def test_the_default_budget_holds_a_tree_of_the_papers_size() -> None:
     assert default_budget([one]) == 2048
     long = replace(one, token_ids=np.zeros(2045, np.int64))
     assert default_budget([one, long]) == 8 * 2048
+
+
+def test_small_trees_of_a_small_model_are_padded_and_masked() -> None:
+    trajectories = credited_trajectories(4)
+    small, large = (PassCost(per_column, 4, 128, attends_to_trees=True) for per_column in (1e-6, 1e-2))
+    trees = [replace(one, prompt_ids=(*one.prompt_ids, number)) for number in range(3) for one in trajectories]
+    assert [len(rows) for rows in pack(trees, 10_000, Layout.JOINED, cost=small)] == [3]
+    assert [len(rows) for rows in pack(trees, 10_000, Layout.JOINED, cost=large)] == [1]
