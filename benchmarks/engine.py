@@ -2,8 +2,7 @@
 
 python -m benchmarks.engine            all tables (several minutes of one core)
 python -m benchmarks.engine --quick    the demo's model, one seed (about half a minute)
-python -m benchmarks.engine --model DIR [--dtype bfloat16] [--untraced]
-                                       a model of yours, one seed (three minutes with 135M parameters)
+python -m benchmarks.engine --model DIR    a model of yours: its Python as it is, traced, and traced in bfloat16
 
 All figures are tokens per CPU-second of this process, on one thread. What is compared alternates, several times per
 seed, so that a busy machine slows both alike.
@@ -12,12 +11,13 @@ seed, so that a busy machine slows both alike.
 import argparse
 import asyncio
 import gc
+import itertools
 import os
 import random
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -47,7 +47,6 @@ from shared.weights import prompt_encoder
 LARGER_VOCAB = 4096
 ANSWERS_PER_PROBLEM = (8, 1)
 IB_TREE = IBSampler(initial_draws=4, rounds=8, nodes_per_round=1, draws_per_node=1)
-_DEFAULTS = EmbeddedSettings(halve=False)
 INDEPENDENT = IndependentSampler(initial_draws=IB_TREE.num_draws)
 
 
@@ -106,7 +105,7 @@ def yours(seed: int, directory: Path) -> Workload:
     encode = prompt_encoder(AutoTokenizer.from_pretrained(directory), today=datetime.now(UTC))
     questions = [f"What is {rng.randint(2, 99)} + {rng.randint(2, 99)}? Think step by step." for _ in range(512)]
     prompts = tuple(encode(({"role": "user", "content": question},)) for question in questions)
-    return Workload(directory.name, directory, vocabulary, prompts, 32, 16, 1, 400)
+    return Workload(directory.name, directory, vocabulary, prompts, 48, 32, 3, 400)
 
 
 @dataclass(slots=True)
@@ -187,9 +186,8 @@ class MeteredEngine:
 class Bench:
     """One workload and seed."""
 
-    def __init__(self, work: Workload, seed: int, settings: EmbeddedSettings) -> None:
+    def __init__(self, work: Workload, seed: int) -> None:
         self.work = work
-        self._settings = replace(settings, max_running_requests=work.rows)
         self._seed = seed
         self._model = AutoModelForCausalLM.from_pretrained(work.snapshot, dtype=torch.float32).eval()
         self.generate = {per_problem: Rate() for per_problem in ANSWERS_PER_PROBLEM}
@@ -230,7 +228,7 @@ class Bench:
             await used.close()
 
     async def _start(self) -> EmbeddedEngine:
-        engine = EmbeddedEngine(self._settings)
+        engine = EmbeddedEngine(EmbeddedSettings(max_running_requests=self.work.rows, halve=False))
         await engine.load(self.work.snapshot, WeightVersion(1, 0))
         return engine
 
@@ -301,13 +299,11 @@ def spread(values: list[float], digits: int = 2) -> str:
     return " / ".join(f"{value:,.{digits}f}" for value in (min(values), median(values), max(values)))
 
 
-def report(
-    name: str, seeds: list[int], workload: Callable[[int], Workload], settings: EmbeddedSettings = _DEFAULTS
-) -> None:
+def report(name: str, seeds: list[int], workload: Callable[[int], Workload]) -> None:
     """Measures one workload with several seeds and prints its table."""
     benches = []
     for seed in seeds:
-        benches.append(Bench(workload(seed), seed, settings))
+        benches.append(Bench(workload(seed), seed))
         asyncio.run(benches[-1].run())
     rows = benches[0].work.rows
     print(f"\n## {name}: {len(seeds)} seeds, min / median / max, tokens per CPU-second")
@@ -330,22 +326,41 @@ def report(
     )
 
 
+async def compare_forms(work: Workload) -> None:
+    """Prints what bare answers cost with the model's Python as it is, traced, and traced in bfloat16."""
+    print(f"{work.name}: {work.rows} rows kept busy with bare answers, tokens per CPU-second")
+    for name, trace, halve in (("as it is", False, False), ("traced", True, False), ("traced, bfloat16", True, True)):
+        engine = EmbeddedEngine(EmbeddedSettings(max_running_requests=work.rows, trace=trace, halve=halve))
+        await engine.load(work.snapshot, WeightVersion(1, 0))
+        metered, numbers = MeteredEngine(engine), itertools.count()
+
+        async def answer(metered: MeteredEngine = metered, numbers: Iterator[int] = numbers) -> None:
+            number = next(numbers)
+            prompt = work.prompts[number % len(work.prompts)]
+            await metered.complete(Request(prompt, work.max_tokens, Sampling(), work.vocabulary.stop_ids, number))
+
+        workers = [asyncio.create_task(_forever(answer)) for _ in range(work.rows)]
+        rates = [(await metered.measure(work.tokens_per_repeat)).per_second for _ in range(work.repeats)]
+        print(f"  {name:<18}{spread(rates, 0)}", flush=True)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
+        await engine.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the demo's model, one seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", nargs="*", choices=["demo", "larger"], default=["demo", "larger"])
     parser.add_argument("--model", type=Path, help="directory of a model of yours, to be measured alone")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of --model's products")
-    parser.add_argument("--untraced", action="store_true", help="--model's Python as it is")
     arguments = parser.parse_args()
     gc.freeze()  # what was imported need not be searched for garbage in the midst of a measurement
     torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     if arguments.model:
-        settings = EmbeddedSettings(trace=not arguments.untraced, halve=arguments.dtype == "bfloat16")
-        report(str(settings), [0], lambda seed: yours(seed, arguments.model), settings)
+        asyncio.run(compare_forms(yours(0, arguments.model)))
         return
     seeds = list(range(1 if arguments.quick else arguments.seeds))
     if "demo" in arguments.models:
