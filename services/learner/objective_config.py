@@ -138,6 +138,12 @@ class ObjectiveConfig(BaseModel):
     entropy_advantage_coef: float = Field(
         0.0, ge=0, description="Weight of entropy times advantage (IBRO, IIB-LPO); 0: off"
     )
+    router_coef: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the loss that balances the routers of a mixture of experts; its config.json has that of "
+        "its training as router_aux_loss_coef; 0: off",
+    )
     old_policy: OldPolicy = Field(
         OldPolicy.RECOMPUTED, description="π_old: the learner's weights, or the engine's log-probabilities"
     )

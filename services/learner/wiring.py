@@ -326,6 +326,8 @@ def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_gro
     policy = Policy(directory, temperature, config.optimizer, process_group, config.context_length, adapters)
     if process_group.is_rank0 and config.objective.share_prefixes and policy.model.sharing_fault:
         log.warning("prefixes_not_shared", model=str(directory), reason=policy.model.sharing_fault)
+    if config.objective.router_coef:
+        policy.model.balance_routers()
     if config.activation_checkpointing:
         checkpoint_activations(policy.model.module)
     if checkpoint is not None:

@@ -235,6 +235,13 @@ class UpdateFigures(Message):
         "Share of tokens left out because engine and learner disagree: objective.mask_level",
         Shown.GAUGE,
     )
+    router_loss: float | None = _figure(
+        "router loss",
+        "",
+        ".3f",
+        "How unevenly routers use the experts of a mixture: the experts per token where all are used alike",
+        Shown.GAUGE,
+    )
     ratio_max: float | None = _figure(
         "largest ratio", "", ".3f", "Largest π_θ/π_old of a token; 1 where a step is one update", Shown.GAUGE
     )

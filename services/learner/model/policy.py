@@ -31,6 +31,7 @@ from services.learner.model.model_files import read_module, read_tokenizer, requ
 from services.learner.model.pass_cost import PassCost
 from services.learner.model.prefix_rows import Layout, PrefixRows
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
+from services.learner.model.routers import Routers
 from services.learner.model.sharding.moments import (
     Moments,
     copy_to_cpu,
@@ -56,6 +57,8 @@ class TokenStatistics:
 
     logprobs_RS: Tensor
     entropies_RS: Tensor
+    router_loss: Tensor | None = None
+    """As `Routers.balance_loss` has it; None where nobody asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,9 @@ class LanguageModel:
         self.cost = PassCost.of(module, attends_to_trees=False)
         self._leaves_adapters_out = False
         self._is_offloaded = False
+        self._routers: Routers | None = None
         self._head = Head.of(module.config, temperature)
-        self._forward: Callable[[dict[str, Any], Tensor, Tensor], tuple[Tensor, Tensor]] = self._by_head
+        self._forward: Callable[[dict[str, Any], Tensor, Tensor], tuple[Tensor, ...]] = self._by_head
 
     @classmethod
     def load(
@@ -188,6 +192,15 @@ class LanguageModel:
         self.module.set_attn_implementation(found.attention)
         self.cost = replace(self.cost, attends_to_trees=found.attends_to_trees)
 
+    def balance_routers(self) -> None:
+        """From now on `statistics` gives the routers' loss. InvalidInput where the model has none."""
+        self._routers = Routers.of(self.module)
+        if self._forward == self._by_logits:
+            raise InvalidInput(
+                f"learner.objective.router_coef: the head of {self.module.config.model_type} is computed by the model "
+                "itself, and the routers' logits are not had beside it: leave router_coef at 0"
+            )
+
     def without_adapters(self) -> "LanguageModel":
         """The model as it was before adapters were attached, frozen. It shares the memory of this one."""
         base = copy.copy(self)
@@ -232,9 +245,18 @@ class LanguageModel:
         adapters = without_adapters(self.module) if self._leaves_adapters_out else nullcontext()
         with self._process_group.autocast(), adapters:
             by_trees = self.cost.attends_to_trees and len(rows.token_ids_RS) == 1
-            found = self._forward(*self._inputs(rows, COST if by_trees else None))
-        zeros = found[0].new_zeros(rows.token_ids_RS.numel())
-        return TokenStatistics(*(zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in found))
+            inputs, before_N, token_ids_N = self._inputs(rows, COST if by_trees else None)
+            if self._routers:
+                inputs["output_router_logits"] = True
+            logprobs_N, entropies_N, *router_logits = self._forward(inputs, before_N, token_ids_N)
+        zeros = logprobs_N.new_zeros(rows.token_ids_RS.numel())
+        logprobs_RS, entropies_RS = (
+            zeros.index_copy(0, rows.asked_N, one).view_as(rows.token_ids_RS) for one in (logprobs_N, entropies_N)
+        )
+        if not self._routers:
+            return TokenStatistics(logprobs_RS, entropies_RS)
+        balance_loss = self._routers.balance_loss(tuple(router_logits), rows.is_real_RS)
+        return TokenStatistics(logprobs_RS, entropies_RS, balance_loss)
 
     def _inputs(self, rows: PrefixRows, cost: AttentionCost | None = None) -> tuple[dict[str, Any], Tensor, Tensor]:
         """What a transformers model takes, the places before the tokens that are asked for, and these tokens. `cost`:
@@ -250,10 +272,14 @@ class LanguageModel:
         }
         return inputs, rows.before_asked_N, rows.asked_ids_N
 
-    def _by_head(self, inputs: dict[str, Any], before_N: Tensor, token_ids_N: Tensor) -> tuple[Tensor, Tensor]:
-        """log p and entropy of each token, by the place that it follows, an index into [R, S]."""
-        hidden_ND = self.module.base_model(**inputs).last_hidden_state.flatten(0, 1)[before_N]
-        return self._head.statistics(hidden_ND, cast(nn.Module, self.module.get_output_embeddings()), token_ids_N)
+    def _by_head(self, inputs: dict[str, Any], before_N: Tensor, token_ids_N: Tensor) -> tuple[Tensor, ...]:
+        """log p and entropy of each token, by the place that it follows, an index into [R, S]; and, where `inputs` ask
+        for them, the logits of each layer's router."""
+        outputs = self.module.base_model(**inputs)
+        hidden_ND = outputs.last_hidden_state.flatten(0, 1)[before_N]
+        head = cast(nn.Module, self.module.get_output_embeddings())
+        router_logits = outputs.router_logits if inputs.get("output_router_logits") else ()
+        return *self._head.statistics(hidden_ND, head, token_ids_N), *router_logits
 
     def _by_logits(self, inputs: dict[str, Any], before_N: Tensor, token_ids_N: Tensor) -> tuple[Tensor, Tensor]:
         """The same, of a model whose head is more than `Head` knows."""

@@ -143,6 +143,14 @@ class PrefixRows:
         return mask_RSS[:, None]
 
     @property
+    def is_real_RS(self) -> Tensor:
+        """Which columns are no padding, where the last token of every sequence is asked for."""
+        num_rows, num_columns = self.token_ids_RS.shape
+        ends_R = self.asked_N.new_full((num_rows,), -1)
+        ends_R.scatter_reduce_(0, self.asked_N // num_columns, self.asked_N % num_columns, "amax")
+        return torch.arange(num_columns, device=ends_R.device) <= ends_R[:, None]
+
+    @property
     def asked_ids_N(self) -> Tensor:
         return self.token_ids_RS.flatten()[self.asked_N]
 

@@ -211,6 +211,10 @@ class Trainer:
         entropies_BT = batch.of_answers(statistics.entropies_RS)
         tokens = self._objective.of_tokens(logprobs_BT, entropies_BT, batch)
         loss = (batch.weights_BT * tokens.loss_BT).sum()
+        if statistics.router_loss is not None:  # O-12
+            router_loss = batch.weights_BT.sum() * statistics.router_loss
+            loss = loss + self._settings.router_coef * router_loss
+            sums.add(router_loss=router_loss.detach())
         present_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         sums.add_ratios(tokens.ratios_BT)
         sums.add(

@@ -19,7 +19,7 @@ _CPU = torch.device("cpu")
 _GIB = 1 << 30
 _SUMMED = (
     *("tokens", "loss", "entropy", "kl", "clipped", "masked", "corrections", "capped"),
-    *("gap", "current_tokens"),
+    *("gap", "current_tokens", "router_loss"),
 )
 
 
@@ -94,6 +94,7 @@ class Update(UpdateFigures):
             entropy=_mean(total["entropy"], total["tokens"]),
             kl=_mean(total["kl"], total["tokens"]),
             clip_share=_mean(total["clipped"], total["tokens"]),
+            router_loss=_mean(total["router_loss"], len(norms)) or None,
             masked_share=_mean(total["masked"], total["tokens"]),
             ratio_max=_mean(largest_ratio, bool(total["tokens"])),
             engine_gap=_mean(total["gap"], total["current_tokens"]),
