@@ -38,7 +38,13 @@ def figures(demo: Demo) -> list[dict[str, object]]:
     ]
 
 
-@pytest.mark.parametrize("trained", [(), ("learner.lora.rank=4",)], ids=["all weights", "adapters"])
+@pytest.mark.parametrize(
+    "trained",
+    [
+        pytest.param((), id="all weights"),
+        pytest.param(("learner.lora.rank=4",), id="adapters", marks=pytest.mark.slow),
+    ],
+)
 def test_runs_with_equal_settings_are_equal_and_one_that_was_killed_equals_them(
     demos: dict[str, Demo], trained: tuple[str, ...]
 ) -> None:
