@@ -60,6 +60,8 @@ def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) 
         adapters = Adapters(config.lora, config.model, saved=saved)
     directory = config.model if adapters or saved is None else saved
     policy = Policy(directory, 1.0, config.optimizer, group, adapters=adapters)
+    if config.objective.router_coef:
+        policy.model.balance_routers()
     if config.activation_checkpointing:
         checkpoint_activations(policy.model.module)
     if checkpoint:

@@ -21,6 +21,8 @@ from shared.errors import InvalidInput
 from shared.runtime.child_process import kill_group
 from shared.tree.draw import WeightVersion
 from tests.learner.conftest import Configure
+from tests.learner.model.architectures import QUICK
+from tests.learner.model.test_fitness import write_architecture
 from tests.learner.policies import write_policy
 from tests.learner.rank_process import trees
 from tests.learner.synthetic import build_all
@@ -161,6 +163,17 @@ def test_two_processes_train_adapters_as_one_does(configure: Configure, tmp_path
     alone = launcher.run("alone", 1, 3)
     assert_same(launcher.run("two", 2, 3), alone)
     assert_same(launcher.run("resumed", 2, 3, alone / "first"), alone)
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(400)
+def test_two_processes_balance_routers_as_one_does(configure: Configure, tmp_path: Path) -> None:
+    model = write_architecture(tmp_path / "model", QUICK["qwen3-moe"])
+    objective = {"micro_batch_tokens": 40, "router_coef": 0.1}
+    launcher = Launcher(configure(model=model, objective=objective, device="cpu"), tmp_path)
+    alone = launcher.run("alone", 1, 1)
+    assert figures(alone)["router_loss 0"] > 1
+    assert_same(launcher.run("two", 2, 1), alone)
 
 
 @pytest.mark.drill
