@@ -24,6 +24,7 @@ ABSENT_ON_CPU = (
     "ibtpo_rollout_engine_starts",
     "ibtpo_rollout_engine_pause",
     "ibtpo_rollout_engine_up",
+    "ibtpo_learner_mfu",  # of known CUDA devices
     "ibtpo_learner_stale_trajectory_tokens",
     "ibtpo_learner_rank_silent_seconds",
 )
