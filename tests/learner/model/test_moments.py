@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 
 from services.learner.model.sharding.moments import has_moments, read_moments, write_moments
 
@@ -46,6 +48,29 @@ def test_an_index_that_would_run_code_is_refused(reads: object, tmp_path: Path) 
     with pytest.raises(OSError, match="is no part of an index of tensors"):
         reads(tmp_path)  # type: ignore[operator]
     assert not (tmp_path / "touched").exists()
+
+
+class Attribute:
+    """A pickle of it takes an attribute of `of`, by name."""
+
+    def __init__(self, of: object, name: str) -> None:
+        self._arguments = of, name
+
+    def __reduce__(self) -> tuple[object, tuple[object, str]]:
+        return getattr, self._arguments
+
+
+def test_attributes_are_read_of_enumerations_alone(tmp_path: Path) -> None:
+    """As Python 3.11.2 writes what torch says of memory formats."""
+    write_moments(MOMENTS, tmp_path, None)
+    index = FileSystemReader(tmp_path).read_metadata()
+    index.planner_data = Attribute(_MEM_FORMAT_ENCODING, "TORCH_CONTIGUOUS_FORMAT")
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(index))
+    read_moments(dict(MOMENTS), tmp_path, None)
+    index.planner_data = Attribute(torch.Size, "numel")
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(index))
+    with pytest.raises(OSError, match="attribute numel is no part of an index"):
+        has_moments(tmp_path)
 
 
 def test_what_is_no_tensor_is_refused(tmp_path: Path) -> None:

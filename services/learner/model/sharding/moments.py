@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from collections.abc import Callable
+from enum import EnumMeta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ _OF_AN_INDEX = {
     "torch.serialization": {"_get_layout"},
     "torch": {"Size", "float32", "float64", "bfloat16", "float16", "int64"},
     "pathlib": {"PosixPath", "WindowsPath"},
+    "pathlib._local": {"PosixPath", "WindowsPath"},  # of Python 3.13
 }
 """What the index of a checkpoint of tensors is made of, by module. Without the class that stands for other objects than
 tensors, which torch would read with pickle."""
@@ -87,9 +89,18 @@ class _Reader(FileSystemReader):
 
 class _IndexUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> Any:
+        if (module_name, global_name) == ("builtins", "getattr"):
+            return _member
         if global_name not in _OF_AN_INDEX.get(module_name, ()):
             raise pickle.UnpicklingError(f"{module_name}.{global_name} is no part of an index of tensors")
         return super().find_class(module_name, global_name)
+
+
+def _member(enumeration: Any, name: str) -> Any:
+    """What getattr is in the pickles of Python 3.11.0 to 3.11.3: a member of an enumeration."""
+    if not isinstance(enumeration, EnumMeta):
+        raise pickle.UnpicklingError(f"an attribute {name} is no part of an index of tensors")
+    return enumeration[name]
 
 
 def _checkpoint(work: Callable[..., Any], moments: Moments, directory: Path, group: Any) -> None:
