@@ -27,18 +27,10 @@ from transformers import (
 from services.learner.config import OptimizerConfig
 from services.learner.model.policy import LanguageModel, Policy
 from shared.errors import InvalidInput
+from tests.learner.model.architectures import BLOCK, IDS
 from tests.learner.policies import CONTEXT_LENGTH, EOS_ID, VOCAB_SIZE, write_policy
 
 Weights = dict[str, torch.Tensor]
-_IDS: dict[str, Any] = {"vocab_size": VOCAB_SIZE, "bos_token_id": None, "eos_token_id": EOS_ID, "pad_token_id": 0}
-_BLOCK: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": CONTEXT_LENGTH,
-}
 _SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2}
 
 
@@ -166,7 +158,7 @@ def test_a_stop_token_that_cannot_be_sampled_is_refused(tmp_path: Path) -> None:
 
 def test_a_vocabulary_may_be_larger_than_the_tokenizers_but_not_smaller(tmp_path: Path) -> None:
     for vocab_size in (VOCAB_SIZE + 40, VOCAB_SIZE - 4):
-        write_architecture(tmp_path / str(vocab_size), LlamaConfig(**_IDS | {"vocab_size": vocab_size}, **_BLOCK))
+        write_architecture(tmp_path / str(vocab_size), LlamaConfig(**IDS | {"vocab_size": vocab_size}, **BLOCK))
     assert Policy(tmp_path / "64", 1.0, OptimizerConfig()).model.vocab_size == 64
     with pytest.raises(InvalidInput, match=r"tokenizer has 24 words, but the model 20 tokens: save this model's own"):
         Policy(tmp_path / "20", 1.0, OptimizerConfig())
@@ -176,16 +168,16 @@ def test_a_vocabulary_may_be_larger_than_the_tokenizers_but_not_smaller(tmp_path
     "config",
     [
         GPTNeoConfig(
-            **_IDS,
+            **IDS,
             hidden_size=32,
             num_layers=2,
             num_heads=2,
             max_position_embeddings=CONTEXT_LENGTH,
             attention_types=[[["global", "local"], 1]],
         ),
-        RwkvConfig(**_IDS, **_SMALL, context_length=CONTEXT_LENGTH),
-        MptConfig(**_IDS, d_model=32, n_heads=2, n_layers=2, max_seq_len=CONTEXT_LENGTH),
-        FalconConfig(**_IDS, **_SMALL, num_attention_heads=2, alibi=True),
+        RwkvConfig(**IDS, **_SMALL, context_length=CONTEXT_LENGTH),
+        MptConfig(**IDS, d_model=32, n_heads=2, n_layers=2, max_seq_len=CONTEXT_LENGTH),
+        FalconConfig(**IDS, **_SMALL, num_attention_heads=2, alibi=True),
     ],
     ids=lambda config: config.model_type,
 )
@@ -197,7 +189,7 @@ def test_prefixes_are_shared_only_where_the_model_computes_the_same(config: PreT
 
 @pytest.mark.parametrize(
     "config",
-    [BloomConfig(**_IDS, hidden_size=32, n_layer=2, n_head=2), MambaConfig(**_IDS, **_SMALL, state_size=4)],
+    [BloomConfig(**IDS, hidden_size=32, n_layer=2, n_head=2), MambaConfig(**IDS, **_SMALL, state_size=4)],
     ids=lambda config: config.model_type,
 )
 def test_a_model_that_does_not_say_its_context_needs_to_be_told(config: PreTrainedConfig, tmp_path: Path) -> None:
@@ -212,7 +204,7 @@ def test_a_model_that_does_not_say_its_context_needs_to_be_told(config: PreTrain
 def test_a_policy_with_a_weight_that_no_answer_uses_is_resumed(tmp_path: Path) -> None:
     """Such as the attention of a decoder to an encoder that is not there."""
     parts = {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
-    config = BartConfig(**_IDS, **parts, d_model=32, max_position_embeddings=CONTEXT_LENGTH)
+    config = BartConfig(**IDS, **parts, d_model=32, max_position_embeddings=CONTEXT_LENGTH)
     policy = Policy(write_architecture(tmp_path, config), 1.0, OptimizerConfig())
     policy.model.module(input_ids=torch.tensor([[3, 4]])).logits.square().mean().backward()
     assert policy.apply_gradients(0.1)
@@ -235,8 +227,8 @@ def test_a_composite_whose_language_model_is_not_told_apart_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
-    text = {**_IDS, **_BLOCK, "head_dim": 16}
-    write_architecture(tmp_path, Gemma3Config(text_config=text, vision_config=vision | {"image_size": 28}, **_IDS))
+    text = {**IDS, **BLOCK, "head_dim": 16}
+    write_architecture(tmp_path, Gemma3Config(text_config=text, vision_config=vision | {"image_size": 28}, **IDS))
     monkeypatch.setattr("services.learner.model.composites._TOLERANCE", -1.0)  # as if it computed something else
     with pytest.raises(InvalidInput, match=r"policy .*gemma3 is a composite.*language model alone, as gemma3_text"):
         LanguageModel.load(tmp_path, 1.0)
@@ -244,14 +236,14 @@ def test_a_composite_whose_language_model_is_not_told_apart_is_refused(
 
 def test_the_context_ends_where_answers_would_depend_on_the_batch(tmp_path: Path) -> None:
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
-    config = Phi3Config(**_IDS, **_BLOCK, original_max_position_embeddings=16, rope_parameters=rope)
+    config = Phi3Config(**IDS, **BLOCK, original_max_position_embeddings=16, rope_parameters=rope)
     model = LanguageModel.load(write_architecture(tmp_path, config), 1.0)
     assert model.context_length == 16
     assert not model.sharing_fault
 
 
 def test_the_context_ends_at_a_window_unless_a_length_is_given(tmp_path: Path) -> None:
-    write_architecture(tmp_path, MistralConfig(**_IDS, **_BLOCK, sliding_window=32))
+    write_architecture(tmp_path, MistralConfig(**IDS, **BLOCK, sliding_window=32))
     assert LanguageModel.load(tmp_path, 1.0).context_length == 32
     assert LanguageModel.load(tmp_path, 1.0, context_length=48).context_length == 48
     assert LanguageModel.load(tmp_path, 1.0, context_length=999).context_length == CONTEXT_LENGTH
@@ -259,7 +251,7 @@ def test_the_context_ends_at_a_window_unless_a_length_is_given(tmp_path: Path) -
 
 def test_a_model_whose_rows_depend_on_each_other_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
-    config = Phi3Config(**_IDS, **_BLOCK, original_max_position_embeddings=20, rope_parameters=rope)
+    config = Phi3Config(**IDS, **BLOCK, original_max_position_embeddings=20, rope_parameters=rope)
     write_architecture(tmp_path, config)
     monkeypatch.setattr("shared.weights.context._LENGTH_DEPENDENT", ())  # as if the rule did not know this embedding
     with pytest.raises(InvalidInput, match=r"phi3 cannot be trained.*with what else is in its batch"):
