@@ -166,6 +166,13 @@ def test_two_processes_train_adapters_as_one_does(configure: Configure, tmp_path
 
 
 @pytest.mark.drill
+def test_a_rank_that_stands_still_does_not_hold_rank_0_for_ever() -> None:
+    command = rank_command(2, Path(__file__).with_name("rank_silent.py"))
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+    assert "exitcode  : 17" in done.stderr, done.stderr[-3000:]
+
+
+@pytest.mark.drill
 @pytest.mark.timeout(400)
 def test_two_processes_balance_routers_as_one_does(configure: Configure, tmp_path: Path) -> None:
     model = write_architecture(tmp_path / "model", QUICK["qwen3-moe"])

@@ -19,9 +19,9 @@ from services.learner.model.sharding.skeleton import make_room
 from shared.errors import InvalidInput, Unavailable
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-"""A collective of a step that takes longer ends the process."""
+"""A collective of a step, or a message between ranks that work on one, that takes longer ends the process."""
 _IDLE_TIMEOUT = timedelta(days=7)
-"""How long other ranks wait for a message of rank 0. They notice its death at once."""
+"""How long other ranks wait for rank 0's next message. They notice its death at once."""
 
 
 class ProcessGroup:
@@ -148,10 +148,15 @@ class ProcessGroup:
         return float(self.all_reduce(of_ranks).max())
 
     def send(self, rank: int, message: bytes) -> None:
-        """To one rank, which waits in `receive`."""
-        dist.send(torch.tensor([len(message)]), rank, group=self._messages)
+        """To one rank, which waits in `receive`. Unavailable when it is gone, or stands still."""
+        parts = [torch.tensor([len(message)])]
         if message:
-            dist.send(torch.frombuffer(bytearray(message), dtype=torch.uint8), rank, group=self._messages)
+            parts.append(torch.frombuffer(bytearray(message), dtype=torch.uint8))
+        try:
+            for part in parts:
+                _wait(dist.isend(part, rank, group=self._messages), _COLLECTIVE_TIMEOUT)
+        except RuntimeError as error:
+            raise Unavailable(f"rank {rank} is gone or stands still: {error}") from error
 
     def send_all(self, message: bytes) -> None:
         """From rank 0 to all others."""
@@ -159,15 +164,16 @@ class ProcessGroup:
             self.send(rank, message)
 
     def receive(self, rank: int = 0) -> bytes:
-        """The next message of another rank. Unavailable when it is gone."""
+        """The next message of another rank. Unavailable when it is gone, or, to rank 0, when it stands still."""
+        deadline = _COLLECTIVE_TIMEOUT if self.is_rank0 else _IDLE_TIMEOUT
         length = torch.zeros(1, dtype=torch.int64)
         try:
-            dist.recv(length, rank, group=self._messages)
+            _wait(dist.irecv(length, rank, group=self._messages), deadline)
             message = torch.empty(int(length), dtype=torch.uint8)
             if len(message):
-                dist.recv(message, rank, group=self._messages)
+                _wait(dist.irecv(message, rank, group=self._messages), _COLLECTIVE_TIMEOUT)
         except RuntimeError as error:
-            raise Unavailable(f"rank {rank} is gone: {error}") from error
+            raise Unavailable(f"rank {rank} is gone or stands still: {error}") from error
         return message.numpy().tobytes()
 
     def exit_together(self, code: int) -> None:
@@ -179,6 +185,11 @@ class ProcessGroup:
             self.all_reduce(torch.zeros(1))
             logging.shutdown()
             os._exit(code)
+
+
+def _wait(work: dist.Work | None, deadline: timedelta) -> None:
+    if work is not None:  # as it is for a rank of the group
+        work.wait(deadline)
 
 
 def _device(wanted: Device, local_rank: int) -> torch.device:

@@ -205,7 +205,8 @@ class Trainer:
         return Update.of(sums, self._process_group, norms, lr, self._clock, self._workload)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
-        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL − entropy_coef·H) over the answers' tokens."""
+        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL − entropy_coef·H) over the answers' tokens, and what balances
+        routers."""
         statistics = self._policy.model.statistics(batch.rows)
         logprobs_BT = batch.of_answers(statistics.logprobs_RS)
         entropies_BT = batch.of_answers(statistics.entropies_RS)
