@@ -60,6 +60,12 @@ def test_whole_programs_need_no_entry_point() -> None:
     assert find_program("```python\nprint(1)\n```\n```python\nprint(2)\n```") == "print(2)"
 
 
+@pytest.mark.parametrize("sample", ["```\n2\n```", "~~~\n[1]\n~~~", "```text\n2\n```", "   ```\n   2\n   ```"])
+def test_a_block_that_names_the_language_is_no_sample(sample: str) -> None:
+    assert find_program(f"```python\nprint(1)\n```\nsample output:\n{sample}") == "print(1)"
+    assert find_program(f"input:\n{sample}\n\n```py\nprint(1)\n```\n" + "```\n1\n```\n" * 20) == "print(1)"
+
+
 @given(st.text(st.sampled_from("`~ \npy(")), st.sampled_from([None, "f"]))
 def test_any_text_has_a_program_or_none(text: str, entry_point: str | None) -> None:
     assert find_program(text, entry_point) in ("", text.strip("\n")) or find_code_blocks(text)

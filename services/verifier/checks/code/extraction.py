@@ -33,15 +33,17 @@ def find_program(response: str, entry_point: str | None = None, language: Langua
     """The program of a response without its thinking part; "" if there is none.
 
     It is the last of the best blocks: one that parses and defines the entry point, else one that parses, else one in
-    the language or in none, else any. Without blocks, or if it parses as Python (fences may stand in its strings),
-    the whole response is the program. JavaScript is not parsed: a fence that names it counts as parsed.
+    the language or in none, else any; of equal ones the last that names the language, as sample output often names
+    none. Without blocks, or if it parses as Python (fences may stand in its strings), the whole response is the
+    program. JavaScript is not parsed: a fence that names it counts as parsed.
     """
     answer = strip_thinking(response) or ""
     blocks = find_code_blocks(answer)
     if not blocks or (language is Language.PYTHON and _parses(answer)):
         return answer.strip("\n")
     best, best_rank = "", -1
-    for block in blocks[: -_MAX_BLOCKS - 1 : -1]:
+    in_order = sorted(blocks, key=lambda block: block.language in language.value)
+    for block in in_order[: -_MAX_BLOCKS - 1 : -1]:
         rank = _rank_block(block, entry_point, language)
         if rank > best_rank:
             best, best_rank = block.text, rank
