@@ -168,7 +168,7 @@ class RewardBatcher:
     def _record(self, pending: _Pending, verdict: Verdict | None) -> None:
         reward = None if verdict is None else verdict.reward
         self._metrics.verdicts.labels(VerdictResult.NULL if reward is None else VerdictResult.JUDGED).inc()
-        reason = "the verifier left it out" if verdict is None else f"the verifier failed: {verdict.reason}"
+        reason = "the verifier left it out" if verdict is None else f"the verifier gave no reward: {verdict.reason}"
         pending.resolve(NoVerdict(reason) if reward is None else reward)
 
 

@@ -38,6 +38,7 @@ _DEADLINE_SECONDS = 600.0
 _MAX_ATTEMPTS = 30
 _RETRY_SECONDS = 1.0
 _NOT_JUDGED = "not judged"
+_WITHOUT_REWARD = {_NOT_JUDGED, *(outcome.value for outcome in Outcome if not outcome.is_judged)}
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
@@ -68,7 +69,7 @@ async def _judge_file(
                 progress.advance(bar, len(rows))
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(tally.items()))
     console.print(f"{num_rows} rows: {counts}", highlight=False)
-    return 1 if tally.keys() & {_NOT_JUDGED, Outcome.INFRASTRUCTURE.value} else 0
+    return 1 if tally.keys() & _WITHOUT_REWARD else 0
 
 
 @asynccontextmanager

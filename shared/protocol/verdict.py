@@ -10,7 +10,7 @@ from shared.protocol.names import Kind
 
 
 class Outcome(StrEnum):
-    """How judging an answer ended. Only INFRASTRUCTURE, a failure of the verifier itself, has no reward."""
+    """How judging an answer ended. The last two have no reward: they say nothing about the answer."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -21,7 +21,14 @@ class Outcome(StrEnum):
     OUTPUT_LIMIT = "output_limit"
     SANDBOX_VIOLATION = "sandbox_violation"
     UNSUPPORTED = "unsupported"
+    """Tests that the verifier cannot run: nothing is known about the answer."""
     INFRASTRUCTURE = "infrastructure"
+    """A failure of the verifier itself."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether such a verdict has a reward."""
+        return self not in (Outcome.UNSUPPORTED, Outcome.INFRASTRUCTURE)
 
 
 class ItemLimits(Message):
@@ -51,7 +58,7 @@ class VerdictRequest(Message):
 
 
 class Verdict(Message):
-    """The judgement of one item. `reward` is null when the verifier failed: such an answer is never trained on."""
+    """The judgement of one item. `reward` is null when it could not be judged: such an answer is never trained on."""
 
     id: str
     reward: float | None = Field(ge=0, le=1)

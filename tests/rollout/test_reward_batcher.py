@@ -188,4 +188,4 @@ async def test_fractions_and_nulls_pass_through(reward: float | None) -> None:
 
 async def test_a_null_comes_with_the_verifiers_reason() -> None:
     async with client_of(Judge(reward=lambda response: None)) as client:
-        assert "the verifier failed: no worker" in str(await no_verdict(client))
+        assert "the verifier gave no reward: no worker" in str(await no_verdict(client))

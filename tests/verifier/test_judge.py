@@ -143,9 +143,11 @@ async def test_the_age_of_the_oldest_batch_is_shown_while_it_waits() -> None:
     assert age() == 0.0
 
 
-@pytest.mark.parametrize(("reward", "outcome"), [(None, Outcome.WRONG), (0.0, Outcome.INFRASTRUCTURE)])
-def test_only_a_failure_of_the_verifier_has_no_reward(reward: float | None, outcome: Outcome) -> None:
-    with pytest.raises(ValueError, match="only infrastructure has none"):
+@pytest.mark.parametrize(
+    ("reward", "outcome"), [(None, Outcome.WRONG), (0.0, Outcome.UNSUPPORTED), (0.0, Outcome.INFRASTRUCTURE)]
+)
+def test_only_what_could_not_be_judged_has_no_reward(reward: float | None, outcome: Outcome) -> None:
+    with pytest.raises(ValueError, match="unjudged answers alone have none"):
         Judgement(reward, outcome)
 
 

@@ -22,7 +22,7 @@ _TURNS = 8  # a request takes several turns of the event loop
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How one answer was judged. `reward` is None exactly if the verifier itself failed."""
+    """How one answer was judged. `reward` is None exactly if it could not be judged."""
 
     reward: float | None
     outcome: Outcome
@@ -33,8 +33,8 @@ class Judgement:
     isolated: bool = True
 
     def __post_init__(self) -> None:
-        if (self.reward is None) != (self.outcome is Outcome.INFRASTRUCTURE):
-            raise ValueError(f"reward {self.reward} with outcome {self.outcome}: only infrastructure has none")
+        if (self.reward is None) is self.outcome.is_judged:
+            raise ValueError(f"reward {self.reward} with outcome {self.outcome}: unjudged answers alone have none")
 
     @staticmethod
     def failure(reason: str, rule: str = "") -> "Judgement":

@@ -141,6 +141,6 @@ def _read_verdict(row: Any) -> Verdict | str:
 def _judgement_of_verdict(verdict: Verdict | str | None) -> Judgement:
     if not isinstance(verdict, Verdict):
         return Judgement.failure(verdict or "the endpoint gave no verdict", _ENDPOINT)
-    if verdict.reward is None or verdict.outcome is Outcome.INFRASTRUCTURE:
+    if verdict.reward is None or not verdict.outcome.is_judged:
         return Judgement.failure(verdict.reason or "the endpoint gave no reward", _ENDPOINT)
     return Judgement(**(verdict.model_dump(exclude={"id"}) | {"rule": verdict.rule or _ENDPOINT}))

@@ -124,9 +124,9 @@ async def test_a_failure_of_the_sandbox_has_no_reward_even_after_a_wrong_case() 
 DONE = JudgeReport(num_tests=2, num_passed=2, num_answers=2, is_done=True)
 PAIRS = {
     "all passed": (RIGHT, DONE, Outcome.RIGHT, 1.0),
-    "never called": (RIGHT, JudgeReport(2, 2, 0, True), Outcome.UNSUPPORTED, 0.0),
+    "never called": (RIGHT, JudgeReport(2, 2, 0, True), Outcome.UNSUPPORTED, None),
     "wrong": (RIGHT, JudgeReport(2, 1, 2, True, "AssertionError"), Outcome.WRONG, 0.0),
-    "needs its objects": (RIGHT, JudgeReport(2, 1, 2, True, "UnsupportedTest"), Outcome.UNSUPPORTED, 0.0),
+    "needs its objects": (RIGHT, JudgeReport(2, 1, 2, True, "UnsupportedTest"), Outcome.UNSUPPORTED, None),
     "raises": (RIGHT, JudgeReport(2, 1, 2, True, "KeyError", "'x'"), Outcome.RUNTIME_ERROR, 0.0),
     "leaves its tests": (RIGHT, JudgeReport(2, 1, 2, True, "SolutionGone"), Outcome.RUNTIME_ERROR, 0.0),
     "takes all memory": (
@@ -149,7 +149,7 @@ async def test_a_judge_without_a_report_blames_the_tests() -> None:
     judged = ProgramRun(EndReason.EXITED, exit_code=1, stderr=b"SyntaxError: tests\n")
     check = CodeCheck(RecordedSandbox([RIGHT, judged]), CodeConfig())
     judgement = await judge_code(check, "def f(): return 1", asserts("assert f() == 1"))
-    assert (judgement.outcome, judgement.reward) == (Outcome.UNSUPPORTED, 0.0)
+    assert (judgement.outcome, judgement.reward) == (Outcome.UNSUPPORTED, None)
     assert "SyntaxError: tests" in judgement.reason
 
 

@@ -192,7 +192,8 @@ NOT_RIGHT = {
 async def test_anything_else_earns_nothing_and_says_why(check: CodeCheck, name: str) -> None:
     response, tests, outcome = NOT_RIGHT[name]
     judgement = await judge_code(check, response, tests, seconds=2.0)
-    assert (judgement.outcome, judgement.reward) == (outcome, 0.0), judgement
+    reward = 0.0 if outcome.is_judged else None
+    assert (judgement.outcome, judgement.reward) == (outcome, reward), judgement
     assert judgement.reason
     assert judgement.seconds < 12
 

@@ -23,7 +23,7 @@ async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunctio
     report = JudgeReport.unpack(judged.stdout) if judged.stdout else None
     outcome, reason = _find_outcome(solved, judged, report)
     reward: float | None = float(outcome is Outcome.RIGHT)
-    if outcome is Outcome.INFRASTRUCTURE:
+    if not outcome.is_judged:
         reward = None
     elif tests.script.is_partial and report is not None and report.num_answers:
         reward = report.num_passed / report.num_tests
