@@ -1,6 +1,7 @@
 """The verifier's configuration: the section `[verifier]`."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -8,6 +9,7 @@ from services.verifier.sandbox.sandbox import Limits
 from shared.runtime.config import ServiceUrl, Token
 
 _LIMITS = Limits()
+PackageName = Annotated[str, Field(pattern=r"^[^\W\d]\w*$", max_length=200)]
 
 
 class Settings(BaseModel):
@@ -41,6 +43,10 @@ class CodeConfig(Settings):
     memory_bytes: int = Field(_LIMITS.memory_bytes, gt=0, description="address space of one process")
     output_bytes: int = Field(_LIMITS.output_bytes, gt=0, description="standard output, and error, of one process")
     node: str | None = Field(None, description="path of node; without it, JavaScript programs are refused")
+    packages: tuple[PackageName, ...] = Field(
+        (), description="what programs may import besides the standard library, for example numpy, sortedcontainers"
+    )
+    packages_path: Path | None = Field(None, description="folder that holds them; without it, the verifier's own")
     namespaces: bool = Field(True, description="use namespaces where the machine allows them")
     unsafe: bool = Field(False, description="run code WITHOUT isolation; every verdict then says isolated: false")
 

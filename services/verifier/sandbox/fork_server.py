@@ -9,10 +9,12 @@ import select
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
 from services.verifier.sandbox import kernel
-from services.verifier.sandbox.jail.child.run_role import preload, run_role
+from services.verifier.sandbox.jail.child.preloading import preload, preload_libraries, preload_packages
+from services.verifier.sandbox.jail.child.run_role import run_role
 from services.verifier.sandbox.jail.jail import Jail, enter_jail
 from services.verifier.sandbox.messages import (
     EXIT_NO_JAIL,
@@ -123,8 +125,11 @@ def main() -> None:
     """Serves the control socket whose descriptor is the first argument; the second is the JailOptions, as JSON."""
     control = _occupy_low_descriptors(int(sys.argv[1]))
     _offer_to_oom_killer()
+    options = JailOptions.from_json(sys.argv[2])
     preload()
-    jail = enter_jail(JailOptions.from_json(sys.argv[2]))
+    preload_libraries()
+    packages = preload_packages(options.packages, options.package_folders)
+    jail = enter_jail(replace(options, readable=(*options.readable, *packages)))
     os.chdir("/")
     os.environ.clear()
     os.environ.update({"LANG": "C.UTF-8", "HOME": "/", "PATH": ""})

@@ -60,7 +60,7 @@ class JailSandbox(Sandbox):
         async def run(program: Program, limits: Limits) -> ProgramRun:
             return (await self._run((program,), limits))[0]
 
-        self.refusal = await find_gap(run, lambda: self.layers)
+        self.refusal = await find_gap(run, lambda: self.layers, self._options.packages)
 
     async def run_together(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
         if self.refusal is not None:

@@ -23,12 +23,17 @@ _LAUNCH = struct.Struct("<QIIdddQQI")
 
 @dataclass(frozen=True, slots=True)
 class JailOptions:
-    """How many programs run at once (each perhaps with a judge), and what they may read and execute besides Python."""
+    """How many programs run at once (each perhaps with a judge), and what they may read and execute besides Python.
+
+    `packages` can be imported by them, from the folders.
+    """
 
     concurrency: int = 2
     uses_namespaces: bool = True
     readable: Sequence[str] = ()
     executable: Sequence[str] = ()
+    packages: Sequence[str] = ()
+    package_folders: Sequence[str] = ()
 
     @property
     def max_processes(self) -> int:

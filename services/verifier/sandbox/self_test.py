@@ -1,7 +1,7 @@
 """The self-test at start: tries in the jail what must not work there, and names the layer that allowed it."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
 
@@ -15,6 +15,7 @@ _ATTEMPTS = {
         "list processes": "os.listdir('/proc')",
         "write a file": "os.open('/tmp', os.O_TMPFILE | os.O_WRONLY)",
         "make a directory": "[os.mkdir('/tmp/ibtpo-self-test'), os.rmdir('/tmp/ibtpo-self-test')]",
+        "open its own memory": "os.open('/proc/self/mem', os.O_RDONLY)",
     },
     "system calls": {
         "fork": "os.fork() or os._exit(0)",
@@ -25,8 +26,23 @@ _ATTEMPTS = {
         "own a descriptor's signals": "fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())",
         "limit the parent": "resource.prlimit(os.getppid(), resource.RLIMIT_CORE, (0, 0))",
         "make an anonymous file": "os.memfd_create('x')",
+        "share memory by a key": "checked(libc.shmget(0, 4096, 0o1600))",
+        "use memory that is both written and run": "map_memory(WRITE | RUN, PRIVATE | ANONYMOUS)",
+        "run new memory": "map_memory(RUN, PRIVATE | ANONYMOUS)",
+        "make written memory run": "checked(libc.mprotect(map_memory(WRITE, PRIVATE | ANONYMOUS), 4096, RUN))",
+        "run what it printed": "map_memory(RUN, PRIVATE, 1)",
+        "run what it prints": "map_memory(RUN, SHARED, 1)",
+        "run what it was given": "map_memory(RUN, PRIVATE, 0)",
+        "run a shared device": "map_file(RUN, SHARED, '/dev/zero')",
+        "run a file's code": "map_file(RUN, PRIVATE, os.__file__)",
     },
     "limits": {
+        "compute without end": "find_unlimited('CPU')",
+        "take address space without end": "find_unlimited('AS')",
+        "write without end": "find_unlimited('FSIZE')",
+        "open files without end": "find_unlimited('NOFILE')",
+        "leave a core dump": "find_unlimited('CORE', 0)",
+        "lock memory": "find_unlimited('MEMLOCK', 0)",
         "raise a limit": "resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)",
         "take much memory": "bytearray(4 << 30)",
         "take many threads": "[threading.Thread(target=time.sleep, args=[1], daemon=True).start() for _ in range(999)]",
@@ -43,7 +59,22 @@ _ATTEMPTS = {
 }
 
 _PROGRAM = """
-import fcntl, json, os, resource, socket, threading, time
+import ctypes, fcntl, json, os, resource, socket, threading, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+WRITE, RUN = 2, 4
+SHARED, PRIVATE, ANONYMOUS = 1, 2, 32
+def checked(result):
+    if result in (-1, ctypes.c_void_p(-1).value):
+        raise OSError
+    return result
+def map_memory(protection, flags, descriptor=-1):
+    return ctypes.c_void_p(checked(libc.mmap(None, 4096, protection | 1, flags, descriptor, ctypes.c_long(0))))
+def map_file(protection, flags, path):
+    with open(path, "rb") as file:
+        return map_memory(protection, flags, file.fileno())
+def find_unlimited(name, most=1 << 40):
+    return 1 / (resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1] not in range(most + 1))
 def is_open(number):
     try:
         return bool(os.fstat(number))
@@ -66,6 +97,12 @@ import ctypes, os
 ctypes.CDLL(None).syscall({0} if os.uname().machine == "x86_64" else {1}, 0, 0, 0, 0)
 """
 
+# Calls the return instruction in its own data, for the case that all memory is executable here.
+_RUN_DATA = """
+import ctypes, os
+code = ctypes.create_string_buffer(bytes.fromhex("c3" if os.uname().machine == "x86_64" else "c0035fd6"))
+ctypes.CFUNCTYPE(None)(ctypes.addressof(code))()
+"""
 
 # (layer, name, source, the one reason for which it must end, limits)
 _TRIALS = (
@@ -73,15 +110,21 @@ _TRIALS = (
         ("system calls", name, _VIOLATION.format(*numbers), EndReason.VIOLATION, _LIMITS)
         for name, numbers in _VIOLATIONS.items()
     ),
+    ("system calls", "run its data", _RUN_DATA, EndReason.CRASHED, _LIMITS),
     ("limits", "print without end", "while True: print('x' * 65536)", EndReason.OUTPUT_LIMIT, _LIMITS),
     ("wall clock", "sleep", "import time; time.sleep(60)", EndReason.TIMED_OUT, Limits(wall_seconds=0.2)),
 )
 
 
 async def find_gap(
-    run: Callable[[Program, Limits], Awaitable[ProgramRun]], layers: Callable[[], Mapping[str, str]]
+    run: Callable[[Program, Limits], Awaitable[ProgramRun]],
+    layers: Callable[[], Mapping[str, str]],
+    packages: Sequence[str] = (),
 ) -> str | None:
-    """The first thing that worked and must not, with the layer that allowed it; None if the jail holds."""
+    """The first thing that worked and must not, with the layer that allowed it, or that must work and did not.
+
+    None if the jail holds, and the packages can be imported there.
+    """
     survey = await run(Program(_PROGRAM.encode(), stdin=json.dumps(_ATTEMPTS).encode()), _LIMITS)
     findings = [json.loads(line) for line in survey.stdout.splitlines()]
     for layer, name in filter(None, findings):
@@ -93,6 +136,11 @@ async def find_gap(
         end_reason = (await run(Program(source.encode()), limits)).end_reason
         if end_reason is not expected:
             return _describe_gap(layer, f"{name} (it {end_reason.value})", layers())
+    for package in packages:
+        imported = await run(Program(f"import {package}".encode()), Limits())
+        if not imported.is_clean:
+            errors = imported.stderr.decode(errors="replace").strip()[-500:]
+            return f"code.packages: {package!r} cannot be imported in the jail; leave it out ({errors})"
     return None
 
 

@@ -47,6 +47,7 @@ NOT_RIGHT = {
     "read a file": ("console.log(require('fs').readFileSync('/etc/passwd', 'utf8'))", Outcome.RUNTIME_ERROR),
     "write a file": ("require('fs').writeFileSync('/tmp/VERIFIER_JS', 'x')", Outcome.RUNTIME_ERROR),
     "listen": ("require('net').createServer().listen(0)", Outcome.RUNTIME_ERROR),
+    "run what it printed": ("process.dlopen({exports: {}}, '/proc/self/fd/1')", Outcome.RUNTIME_ERROR),
     "signal": ("process.kill(process.ppid, 0)", Outcome.RUNTIME_ERROR),
 }
 

@@ -86,6 +86,26 @@ CONTAINED = {
     "anonymous code": "assert libc.mmap(0, 4096, 5, 0x22, -1, 0) != -1",
     "memory made code": "import mmap; m = mmap.mmap(-1, 4096); a = ctypes.addressof(ctypes.c_char.from_buffer(m)); "
     "assert libc.mprotect(ctypes.c_void_p(a), 4096, 5) == 0",
+    "code that it printed": "os.write(2, b'\\xc3'); assert libc.mmap(0, 4096, 5, 2, 2, 0) != -1",
+    "code that it prints": "assert libc.mmap(0, 4096, 5, 1, 1, 0) != -1",
+    "code behind another number": "assert libc.mmap(0, 4096, 5, 2, os.dup(2), 0) != -1",
+    "code behind another name": "assert libc.mmap(0, 4096, 5, 2, os.open('/dev/stdout', os.O_RDWR), 0) != -1",
+    "code that it was given": "assert libc.mmap(0, 4096, 5, 2, 0, 0) != -1",
+    "code without reading": "assert libc.mmap(0, 4096, 4, 2, 2, 0) != -1",
+    "code of a device": "assert libc.mmap(0, 4096, 5, 2, os.open('/dev/zero', os.O_RDWR), 0) != -1",
+    "code of a shared device": "assert libc.mmap(0, 4096, 5, 1, os.open('/dev/zero', os.O_RDWR), 0) != -1",
+    "code of a file": "assert libc.mmap(0, 4096, 5, 2, os.open(os.__file__, os.O_RDONLY), 0) != -1",
+    "a library that it printed": "os.write(2, b'\\x7fELF'); ctypes.CDLL('/proc/self/fd/2')",
+    "a library that nothing has loaded": "ctypes.CDLL('libutil.so.1'); ctypes.CDLL('libthread_db.so.1')",
+    "code made writable and code again": "a = ctypes.cast(libc.getpid, ctypes.c_void_p).value & -4096; "
+    "assert libc.mprotect(ctypes.c_void_p(a), 4096, 3) == 0 and libc.mprotect(ctypes.c_void_p(a), 4096, 5) == 0",
+    "code overwritten by the kernel": "assert libc.read(0, libc.getpid, 1) == 1",
+    "code under a key": "m = libc.mmap(0, 4096, 3, 0x22, -1, 0); "
+    "assert libc.syscall(329, ctypes.c_long(m), ctypes.c_long(4096), 5, -1) == 0",
+    "all that is readable is code": "assert libc.personality(0x400000) != -1",
+    "a shared segment of code": "assert libc.shmat(0, 0, 0o100000) != -1",
+    "pages of a file rearranged": "assert libc.syscall(216, 0, 4096, 0, 0, 0) == 0",
+    "a stack of return addresses": "assert libc.syscall(453, 0, ctypes.c_long(4096), 0) != -1",
     "become dumpable": "assert libc.prctl(4, 1, 0, 0, 0) == 0",
     "outlive the parent": "assert libc.prctl(1, 0, 0, 0, 0) == 0",
     "name itself": "assert libc.prctl(15, b'sshd', 0, 0, 0) == 0",
@@ -196,7 +216,7 @@ HONEST = {
     "asyncio.run(main())",
     "asyncio threads": "import asyncio\nasync def main():\n    print(2 * int(await asyncio.to_thread(input)))\n"
     "asyncio.run(main())",
-    "standard library": "import numbers, sqlite3, zlib, hashlib, uuid, calendar, locale, csv, xml.etree.ElementTree\n"
+    "standard library": "import numbers, sqlite3, zlib, bz2, lzma, ssl, unicodedata, mmap, xml.parsers.expat, hashlib, uuid, calendar, locale, csv, xml.etree.ElementTree\n"
     "import secrets, difflib, pprint, graphlib, zoneinfo, logging, argparse, subprocess, socket, unittest, ctypes\n"
     "sqlite3.connect(':memory:').execute('select 1')\nhashlib.sha256(b'').hexdigest()\nuuid.uuid4()\n"
     "secrets.token_hex()\nprint(int(input()) * 2)",

@@ -37,7 +37,7 @@ def test_a_request_carries_all_limits() -> None:
 
 
 def test_jail_options_come_back_and_count_two_processes_each() -> None:
-    options = JailOptions(3, False, ["/a"], ["/usr/bin/node"])
+    options = JailOptions(3, False, ["/a"], ["/usr/bin/node"], ["numpy"], ["/b"])
     assert JailOptions.from_json(options.to_json()) == options
     assert options.max_processes == 6
 

@@ -1,5 +1,6 @@
 """Judges code in the sandbox: programs by their output, functions by tests."""
 
+import sysconfig
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -50,14 +51,24 @@ async def open_code_check(config: CodeConfig, metrics: VerifierMetrics | None = 
     async with AsyncExitStack() as stack:
         sandbox: Sandbox = UnsafeSandbox(config.concurrency)
         if not config.unsafe:
-            executable = (config.node,) if config.node else ()
-            options = JailOptions(config.concurrency, config.namespaces, executable=executable)
-            sandbox = await stack.enter_async_context(open_jail(options))
+            sandbox = await stack.enter_async_context(open_jail(_jail_options(config)))
         finders = None
         if metrics is not None:
             settings = PoolSettings("code", _FINDER, config.concurrency, _FINDER_BYTES, _CALLS_PER_FINDER)
             finders = await stack.enter_async_context(open_worker_pool(settings, metrics))
         yield CodeCheck(sandbox, config, finders)
+
+
+def _jail_options(config: CodeConfig) -> JailOptions:
+    installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    folders = [str(config.packages_path.resolve())] if config.packages_path else list(dict.fromkeys(installed))
+    return JailOptions(
+        config.concurrency,
+        config.namespaces,
+        executable=(config.node,) if config.node else (),
+        packages=config.packages,
+        package_folders=folders,
+    )
 
 
 class CodeCheck(Check[PreparedTests]):

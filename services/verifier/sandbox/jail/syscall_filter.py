@@ -60,19 +60,13 @@ def _allow_if_one_of(index: int, values: Sequence[int], otherwise: Instruction) 
 
 
 _STACK, _OPEN_FILES, _ADDRESS_SPACE = 3, 7, 9
+_PROT_WRITE, _PROT_EXEC = 0x2, 0x4
+_MAP_SHARED, _MAP_ANONYMOUS = 0x1, 0x20
 
 _CHECKS: dict[str, Instructions] = {
-    # No executable memory that is writable or that comes from no file.
-    "mmap": (
-        _load_argument(2),
-        Instruction(_IF_ANY_BIT, 0x4, 0, 3),  # PROT_EXEC
-        Instruction(_IF_ANY_BIT, 0x2, 3, 0),  # PROT_WRITE
-        _load_argument(3),
-        Instruction(_IF_ANY_BIT, 0x20, 1, 0),  # MAP_ANONYMOUS
-        _ALLOW,
-        _NOT_PERMITTED,
-    ),
-    "mprotect": (_load_argument(2), Instruction(_IF_ANY_BIT, 0x4, 1), _ALLOW, _NOT_PERMITTED),
+    # No memory becomes executable: what the interpreter may need is mapped before the filter (preload_libraries).
+    "mmap": (_load_argument(2), Instruction(_IF_ANY_BIT, _PROT_EXEC, 1), _ALLOW, _NOT_PERMITTED),
+    "mprotect": (_load_argument(2), Instruction(_IF_ANY_BIT, _PROT_EXEC, 1), _ALLOW, _NOT_PERMITTED),
     # Threads only: CLONE_VM and CLONE_THREAD set, no new namespace, no CLONE_PTRACE.
     "clone": (
         _load_argument(0),
@@ -115,13 +109,27 @@ _CHECKS: dict[str, Instructions] = {
     "ioctl": _allow_if_one_of(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), _NO_TERMINAL),
 }
 
+# A program that is executed maps its libraries under the filter: privately, from files.
+_CHECKS_OF_COMMANDS: dict[str, Instructions] = {
+    "mmap": (
+        _load_argument(2),
+        Instruction(_IF_ANY_BIT, _PROT_EXEC, 0, 3),
+        Instruction(_IF_ANY_BIT, _PROT_WRITE, 3, 0),
+        _load_argument(3),
+        Instruction(_IF_ANY_BIT, _MAP_SHARED | _MAP_ANONYMOUS, 1, 0),
+        _ALLOW,
+        _NOT_PERMITTED,
+    ),
+}
+
 
 def _split_into_intervals(policy: SyscallPolicy) -> list[tuple[int, Instructions]]:
     """Splits the call numbers into intervals with one action: the first number of each, with its instructions."""
     actions: dict[int, Instructions] = dict.fromkeys(policy.allowed.values(), (_ALLOW,))
     actions |= dict.fromkeys(policy.absent.values(), (_MISSING,))
     actions |= dict.fromkeys(policy.violations.values(), (_KILL,))
-    actions |= {number: _CHECKS[name] for name, number in policy.checked.items()}
+    checks = _CHECKS | _CHECKS_OF_COMMANDS if policy.is_for_commands else _CHECKS
+    actions |= {number: checks[name] for name, number in policy.checked.items()}
     borders = sorted({0, *actions, *(number + 1 for number in actions)})
     intervals: list[tuple[int, Instructions]] = []
     for border in borders:

@@ -193,6 +193,7 @@ class SyscallPolicy:
     checked: dict[str, int]
     absent: dict[str, int]
     violations: dict[str, int]
+    is_for_commands: bool = False
 
 
 def build_syscall_policy(machine: Machine, *, is_for_commands: bool = False) -> SyscallPolicy:
@@ -204,4 +205,5 @@ def build_syscall_policy(machine: Machine, *, is_for_commands: bool = False) -> 
         _read_table(_NUMBERS_OF_CHECKED, machine),
         _read_table(_NUMBERS_OF_ABSENT, machine),
         _read_table(_NUMBERS_OF_VIOLATIONS, machine),
+        is_for_commands,
     )

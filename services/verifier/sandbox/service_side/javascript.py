@@ -26,9 +26,9 @@ _RESERVED_BYTES = 1 << 30
 def javascript_program(node: str, source: bytes, limits: Limits) -> tuple[Program, Limits]:
     """The program, and limits in which node's heap may take `limits.memory_bytes`.
 
-    It is interpreted, never compiled: the jail allows no memory that is both written and run.
+    It is interpreted, never compiled, and loads no native code: what it prints is a file that could be loaded.
     """
     heap = f"--max-old-space-size={max(16, limits.memory_bytes >> 20)}"
-    command = (node, "--jitless", "--no-expose-wasm", heap, "-e", _LOADER)
+    command = (node, "--jitless", "--no-addons", "--no-expose-wasm", "--openssl-config=/dev/null", heap, "-e", _LOADER)
     program = Program(source, Role.COMMAND, command=command)
     return program, replace(limits, memory_bytes=limits.memory_bytes + _RESERVED_BYTES)

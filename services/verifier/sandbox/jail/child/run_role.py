@@ -1,12 +1,9 @@
 """The work of a child process: runs a script, serves a solution, runs a judge or executes an interpreter."""
 
-import _sitebuiltins
 import atexit
 import builtins
 import contextlib
 import gc
-import importlib
-import io
 import os
 import random
 import sys
@@ -14,7 +11,7 @@ import threading
 import traceback
 import types
 from collections.abc import Callable
-from typing import Any, NoReturn, cast
+from typing import NoReturn
 
 from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
 from services.verifier.sandbox.jail.child.judge_runner import run_judge
@@ -25,26 +22,7 @@ from services.verifier.sandbox.sandbox import Role
 _EXIT_ERROR = 1
 
 _JOB, _CHANNEL = 3, 4
-_BUFFER_BYTES = 1 << 16
 _FILE_NAME = "<solution>"
-
-# What programs import most: a child has these without reading a file.
-_COMMON_MODULES = (
-    "abc array ast base64 bisect cmath collections.abc copy dataclasses datetime decimal enum fractions functools "
-    "hashlib heapq inspect io itertools json math numbers operator queue random re statistics string struct textwrap "
-    "time typing"
-)
-
-
-def preload() -> None:
-    """Prepares the fork-server's interpreter for its children, who inherit it."""
-    for name in _COMMON_MODULES.split():
-        importlib.import_module(name)
-    # `site` is off, since it would run what is installed; programs know these names from it.
-    builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
-    builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
-    _open_standard_streams()
-    sys.path[:] = [path for path in sys.path if path.startswith(sys.base_prefix)]
 
 
 def run_role(role: int) -> NoReturn:
@@ -52,7 +30,7 @@ def run_role(role: int) -> NoReturn:
     try:
         argv, source = _read_job()
         if b"random" in source:
-            random.seed()  # else all children would share the fork-server's state
+            _seed_randomness()  # else all children would share the fork-server's state
         if role != Role.COMMAND:
             os.close(_JOB)
         if role == Role.SCRIPT:
@@ -67,23 +45,17 @@ def run_role(role: int) -> NoReturn:
         os._exit(code)
 
 
+def _seed_randomness() -> None:
+    random.seed()
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+
+
 def _read_job() -> tuple[list[str], bytes]:
     """The arguments and the source. A job's first line holds the arguments, each with a null byte after it."""
     size = os.fstat(_JOB).st_size
     arguments, _, source = os.pread(_JOB, size, 0).partition(b"\n")
     return arguments.decode().split("\0")[:-1], source
-
-
-def _open_standard_streams() -> None:
-    """Opens streams over descriptors 0..2 once, before any fork; a child has its own files behind these numbers."""
-    sys.stdin = sys.__stdin__ = _text_stream(0, "r", "surrogateescape")  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = _text_stream(1, "w", "surrogateescape")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _text_stream(2, "w", "backslashreplace")  # type: ignore[misc]
-
-
-def _text_stream(descriptor: int, mode: str, errors: str) -> "io.TextIOWrapper[Any]":
-    stream = open(descriptor, mode, _BUFFER_BYTES, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115 - as long as the process
-    return cast("io.TextIOWrapper[Any]", stream)
 
 
 def _make_module(name: str) -> types.ModuleType:
@@ -151,11 +123,22 @@ def _run_to_exit_code(work: Callable[[], None]) -> int:
         return _exit_code(end.code)
     except MemoryError:
         return EXIT_MEMORY
-    except BaseException:  # noqa: BLE001 - any exception ends the program, as in an interpreter
+    except BaseException as error:  # noqa: BLE001 - any exception ends the program, as in an interpreter
         with contextlib.suppress(BaseException):
+            _name_remedy(error)
             traceback.print_exc(limit=-8)
         return _EXIT_ERROR
     return 0
+
+
+def _name_remedy(error: BaseException) -> None:
+    """Says how a package becomes importable, where one was missing."""
+    if isinstance(error, ModuleNotFoundError) and _top(error) not in sys.stdlib_module_names:
+        error.msg = f"{error.msg} (code.packages says which packages programs may import)"
+
+
+def _top(error: ModuleNotFoundError) -> str:
+    return (error.name or "").partition(".")[0]
 
 
 def _exit_code(code: object) -> int:

@@ -5,7 +5,8 @@ import json
 import os
 import sys
 
-from services.verifier.sandbox.jail.child.run_role import preload, run_role
+from services.verifier.sandbox.jail.child.preloading import preload
+from services.verifier.sandbox.jail.child.run_role import run_role
 from services.verifier.sandbox.jail.resource_limits import apply_common_limits, apply_limits, read_address_space
 from services.verifier.sandbox.messages import READY_SEAL
 from services.verifier.sandbox.sandbox import Limits
