@@ -38,9 +38,6 @@ NOT_MET = {
 BY_WORKER = {
     "test_all::test_latex_notation_math[2]",
     "test_all::test_math_extraction_edge_cases[4]",
-    "test_open_thoughts::test_open_thoughts[23]",
-    "test_open_thoughts::test_open_thoughts[25]",
-    "test_open_thoughts::test_open_thoughts[26]",
     "test_yujianll::test_string_extraction[4]",
 }
 

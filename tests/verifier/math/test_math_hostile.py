@@ -92,7 +92,6 @@ FOOLS_4 = (
     "4i^4",
     r"4\text{ is wrong, }5",
     r"\text{not }4",
-    "４",
     "④",
     "IV",
     "0x4",

@@ -113,12 +113,13 @@ UNREADABLE = {
     r"\frac{1}{0}": "division by zero",
     "3_2": "beyond its base",
     "1_{1}": "base that is no integer from 2 to 36",
-    r"\begin{cases}1\end{cases}": "no matrix",
+    r"\begin{proof}1\end{proof}": "not known here",
     r"\begin{pmatrix}1&2\\3\end{pmatrix}": "different lengths",
     "||x||": "bars within bars",
     "5 or so many more than that": "",
     "(" * 100 + "1" + ")" * 100: "nested deeper",
-    "x" + "!" * 100: "powers of one another",
+    "x" + "! " * 100: "powers of one another",
+    "x!!!": "more than two factorials",
     "+1" * 1_001: "longer than 2000",
 }
 

@@ -11,7 +11,7 @@ power     = atom {"^" group | "!" | "'" | "^\circ"}
 
 from collections.abc import Sequence
 
-from services.verifier.checks.math.reading.arithmetic import scale
+from services.verifier.checks.math.reading.arithmetic import negate, scale, share_modulus, to_congruence
 from services.verifier.checks.math.reading.cursor import TokenCursor
 from services.verifier.checks.math.reading.expression_parser import DEGREE, ExpressionParser
 from services.verifier.checks.math.reading.forms import (
@@ -27,7 +27,8 @@ from services.verifier.checks.math.reading.forms import (
     UnreadableAnswer,
     ValueList,
 )
-from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Token, TokenKind
+from services.verifier.checks.math.reading.names import is_label
+from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Token, TokenKind, is_modulus
 from services.verifier.checks.math.reading.units import scale_and_unit
 
 
@@ -45,6 +46,9 @@ def parse_form(tokens: Sequence[Token]) -> Form:
 _RELATORS = frozenset(map(str, Relator))
 _SET_OPERATIONS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "setminus"}
 _CURRENCIES = frozenset({"\\$", "$", "€", "£", "¥", "₹"})
+_SEPARATORS = frozenset({",", ";", ")", "]", "}", "\\}", "\\rangle", "&", "\\\\", "\\end", "\\pmod", "\\over"})
+_OPENINGS = frozenset({"(", "[", "{", "\\{", "\\langle"})
+_CLOSINGS = frozenset({")", "]", "}", "\\}", "\\rangle"})
 _UNIT_SIGNS = _CURRENCIES | {"%", "\\%"}
 
 
@@ -53,20 +57,20 @@ class _AnswerParser:
 
     def __init__(self, cursor: TokenCursor) -> None:
         self._cursor = cursor
-        self._expressions = ExpressionParser(cursor, self._items)
+        self._expressions = ExpressionParser(cursor, self)
         self._by_or = False
 
     def listing(self) -> Form:
-        items = self._items()
+        items = self.items()
         return items[0] if len(items) == 1 else ValueList(items, self._by_or)
 
-    def _items(self) -> tuple[Form, ...]:
-        items = [self._relation()]
+    def items(self) -> tuple[Form, ...]:
+        items = [self.relation()]
         while self._accept_joint():
-            if self._cursor.peek().kind is TokenKind.END:
+            if self._cursor.peek().kind is TokenKind.END or self._cursor.is_at("\\\\", "\\end", "&"):
                 break
-            items.append(self._relation())
-        return tuple(items)
+            items.append(self.relation())
+        return share_modulus(items)
 
     def _accept_joint(self) -> bool:
         start = self._cursor.at
@@ -83,12 +87,20 @@ class _AnswerParser:
             return True
         return False
 
-    def _relation(self) -> Form:
-        sides, relators = [self._side()], []
-        while self._cursor.peek().text in _RELATORS and self._cursor.peek().kind in (TokenKind.SIGN, TokenKind.COMMAND):
+    def relation(self) -> Form:
+        sides, relators = [self._member()], []
+        while self._is_at_relator():
             relators.append(self._relator())
-            sides.append(self._side())
-        return Relation(tuple(sides), tuple(relators)) if relators else sides[0]
+            self._cursor.accept("&")
+            sides.append(self._member())
+        relation = Relation(tuple(sides), tuple(relators)) if relators else sides[0]
+        return relation if (modulus := self._modulus(relators)) is None else to_congruence(relation, modulus)
+
+    def _is_at_relator(self) -> bool:
+        """Whether a relator comes next, also one behind the & of an aligned equation, which is skipped."""
+        is_aligned = self._cursor.is_at("&") and self._cursor.peek(1).text in _RELATORS
+        self._cursor.at += is_aligned
+        return self._cursor.is_at(*_RELATORS)
 
     def _relator(self) -> Relator:
         sign = self._cursor.next().text
@@ -96,13 +108,58 @@ class _AnswerParser:
             sign = {"<": "\\le", ">": "\\ge"}[sign]
         return Relator(sign)
 
+    def _member(self) -> Form:
+        """A side of a relation. One before "=" that cannot be read as a whole is a name: \\int_0^1 x dx = 1/2."""
+        start, depth = self._cursor.at, self._cursor.depth
+        try:
+            form = self._side()
+        except UnreadableAnswer:
+            if (label := self._label(start, depth)) is None:
+                raise
+            return label
+        is_whole = self._cursor.is_at(*_RELATORS, *_SEPARATORS) or self._cursor.peek().kind is TokenKind.END
+        return form if is_whole else self._label(start, depth) or form
+
+    def _label(self, start: int, depth: int) -> Text | None:
+        """The tokens from `start` to the next "=" outside of brackets, skipped; None if they are no name."""
+        label: list[Token] = []
+        nesting = 0
+        for token in self._cursor.tokens_from(start):
+            if nesting == 0 and token.text in _RELATORS | _SEPARATORS:
+                break
+            nesting += (token.text in _OPENINGS) - (token.text in _CLOSINGS)
+            label.append(token)
+        at = start + len(label)
+        if nesting != 0 or not self._cursor.tokens_from(at) or self._cursor.tokens_from(at)[0].text != "=":
+            return None
+        if not is_label(label):
+            return None
+        self._expressions.rewind(at, depth)
+        return Text("".join(token.text for token in label if token.text not in ("{", "}")))
+
+    def _modulus(self, relators: Sequence[Relator]) -> Form | None:
+        r"""The modulus of \pmod{7}, (mod 7) or mod 7; None if none comes next."""
+        is_open = self._cursor.is_at("(")
+        word = self._cursor.peek(int(is_open))
+        if not is_modulus(word) or (word.text == "\\bmod" and Relator.EQUIVALENT not in relators):
+            return None
+        self._cursor.at += 1 + is_open
+        if word.text == "\\pmod":
+            return self._expressions.group()
+        modulus = self._expressions.sum()
+        if is_open:
+            self._cursor.expect(")")
+        return modulus
+
     def _side(self) -> Form:
         token = self._cursor.peek()
         is_long_word = token.kind is TokenKind.WORD and len(token.text) > 3 and token.text not in FUNCTION_WORDS
         if is_long_word or (token.kind is TokenKind.TEXT and self._is_word()):
             return self._text()
+        is_negative = self._cursor.is_at("-") and self._cursor.peek(1).text in _CURRENCIES
+        self._cursor.at += is_negative
         currency = self._cursor.next().text if self._cursor.is_at(*_CURRENCIES) else ""
-        value = self._ratio()
+        value = negate(self._ratio()) if is_negative else self._ratio()
         unit = self._unit() or currency
         if not unit:
             return _to_quantity(value)
@@ -129,7 +186,11 @@ class _AnswerParser:
     def _is_word(self) -> bool:
         """Whether a word comes next, other than `and` and `or`."""
         token = self._cursor.peek()
-        return token.kind in (TokenKind.TEXT, TokenKind.WORD) and token.text.strip(" ,;").casefold() not in JOINTS
+        return (
+            token.kind in (TokenKind.TEXT, TokenKind.WORD)
+            and token.text.strip(" ,;").casefold() not in JOINTS
+            and not is_modulus(token)
+        )
 
     def _unit_exponent(self) -> str:
         exponent = self._expressions.group()

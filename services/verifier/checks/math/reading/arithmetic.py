@@ -1,13 +1,19 @@
 """Builds forms for the parsers. Only literals are computed: sums and products of numbers stay as written."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from services.verifier.checks.math.reading.forms import (
+    Congruence,
     Form,
     Number,
     Numeral,
+    PlusMinus,
     Power,
     Product,
+    Relation,
+    Relator,
     Scientific,
     Sum,
     UnreadableAnswer,
@@ -15,6 +21,7 @@ from services.verifier.checks.math.reading.forms import (
 from services.verifier.checks.math.reading.number import times_power_of_ten
 
 _MINUS_ONE = Number(Fraction(-1))
+_CONGRUENT = frozenset({Relator.EQUIVALENT, Relator.EQUAL})
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -76,3 +83,37 @@ def in_base(digits: str, base: Form) -> Form:
     if not digits or any(digit not in allowed for digit in digits.casefold()):
         raise UnreadableAnswer(f"{digits!r} has digits beyond its base")
     return Numeral(digits.casefold().lstrip("0") or "0", int(base.value))
+
+
+def to_congruence(before: Form, modulus: Form) -> Congruence:
+    """x = 3 (mod 7), or 3 (mod 7) alone. Raises UnreadableAnswer for other relations."""
+    if not isinstance(before, Relation):
+        return Congruence(None, before, modulus)
+    if not set(before.relators) <= _CONGRUENT:
+        raise UnreadableAnswer("a modulus behind what is no congruence")
+    return Congruence(before.sides[0], before.sides[-1], modulus)
+
+
+def share_modulus(items: Sequence[Form]) -> tuple[Form, ...]:
+    """x = 1, 3 (mod 8): the modulus belongs to all before it, and the name to all behind it."""
+    found, modulus = list(items), None
+    for at in reversed(range(len(found))):
+        item = found[at]
+        if isinstance(item, Congruence):
+            modulus = item.modulus
+        elif isinstance(item, Relation) and Relator.EQUIVALENT in item.relators:
+            found[at] = _to_equation(item) if modulus is None else to_congruence(item, modulus)
+        elif modulus is not None and isinstance(item, Number | PlusMinus):
+            found[at] = Congruence(None, item, modulus)
+    left = None
+    for at, item in enumerate(found):
+        if isinstance(item, Congruence):
+            found[at] = item = replace(item, left=item.left or left)
+            left = item.left
+    return tuple(found)
+
+
+def _to_equation(relation: Relation) -> Relation:
+    """Without a modulus, the sign says that both sides are identical."""
+    relators = (Relator.EQUAL if relator is Relator.EQUIVALENT else relator for relator in relation.relators)
+    return replace(relation, relators=tuple(relators))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from services.verifier.checks.math.reading.forms import Form, UnreadableAnswer
 from services.verifier.checks.math.reading.tokens import Token, TokenKind
 
-MAX_DEPTH = 60
+MAX_DEPTH = 40
 
 
 class TokenCursor:
@@ -42,13 +42,26 @@ class TokenCursor:
             raise UnreadableAnswer(f"{self.peek().text!r} instead of one of {texts}")
         return self.next().text
 
+    def rewind(self, at: int, depth: int | None = None) -> None:
+        """Goes back to a position, and to the depth that it had."""
+        self.at = at
+        self._depth = self._depth if depth is None else depth
+
+    @property
+    def depth(self) -> int:
+        return self._depth
+
+    def tokens_from(self, position: int) -> Sequence[Token]:
+        """The tokens from a position on, without END."""
+        return self._tokens[position:-1]
+
     def take_first(self) -> str:
         """The first character of the next token; its rest becomes the next token."""
         token = self.peek()
-        if len(token.text) == 1:
-            self.at += 1
-        else:
-            self._tokens[self.at] = Token(token.kind, token.text[1:], False)
+        if len(token.text) > 1:
+            first = Token(token.kind, token.text[0], token.after_space)
+            self._tokens[self.at : self.at + 1] = [first, Token(token.kind, token.text[1:], False)]
+        self.at += 1
         return token.text[0]
 
     def end(self) -> None:

@@ -1,27 +1,30 @@
 """Parses expressions: sums, products, powers, functions, brackets and matrices."""
 
-from collections.abc import Callable
 from fractions import Fraction
+from typing import Protocol
 
-from services.verifier.checks.math.reading.arithmetic import divide, in_base, multiply, negate, scientific, terms_of
+from services.verifier.checks.math.reading.arithmetic import divide, multiply, negate, terms_of
 from services.verifier.checks.math.reading.cursor import MAX_DEPTH, TokenCursor
+from services.verifier.checks.math.reading.environments import is_system, read_environment
 from services.verifier.checks.math.reading.forms import (
     Apply,
     Bracket,
     FiniteSet,
     Form,
-    Matrix,
     Number,
     PlusMinus,
     Power,
-    Product,
+    Ratio,
+    Relation,
+    SetBuilder,
     Sum,
     Symbol,
-    Text,
     UnreadableAnswer,
     ValueList,
 )
+from services.verifier.checks.math.reading.names import NameReader, subscript
 from services.verifier.checks.math.reading.number import MAX_DIGITS
+from services.verifier.checks.math.reading.numerals import read_number
 from services.verifier.checks.math.reading.tokens import (
     FUNCTION_WORDS,
     FUNCTIONS,
@@ -30,32 +33,60 @@ from services.verifier.checks.math.reading.tokens import (
     NAMED_WORDS,
     Token,
     TokenKind,
+    is_modulus,
 )
 from services.verifier.checks.math.reading.units import is_unit
 
 DEGREE = Symbol("degree")
 _CLOSING = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",), "\\langle": ("\\rangle",)}
-_MATRICES = frozenset({"pmatrix", "bmatrix", "matrix", "Bmatrix", "vmatrix", "array", "smallmatrix"})
 _HALF = Number(Fraction(1, 2))
 _MINUS_ONE = Number(Fraction(-1))
-_TEN = Number(Fraction(10))
-_ATOM_COMMANDS = frozenset({"\\frac", "\\sqrt", "\\binom", "\\lfloor", "\\lceil", "\\langle", "\\overline", "\\begin"})
+_E = Symbol("e")
+_ENDS_OF_ARGUMENTS = frozenset({")", "]", "}", "!", "|", "\\rfloor", "\\rceil"})
+_ATOM_COMMANDS = frozenset(
+    r"\frac \sqrt \binom \lfloor \lceil \langle \overline \begin \|".split()  # noqa: SIM905
+)
+_ACCENTS = frozenset({"overline", "bar", "widehat", "tilde"})
+
+
+class ListParser(Protocol):
+    """Parses what stands in brackets: values with their relations and units."""
+
+    def items(self) -> tuple[Form, ...]: ...
+    def relation(self) -> Form: ...
+    def listing(self) -> Form: ...
 
 
 class ExpressionParser:
-    """Parses from a cursor; `read_items` parses a list of values, which brackets may contain."""
+    """Parses from a cursor; `lists` parses what stands in brackets."""
 
-    def __init__(self, cursor: TokenCursor, read_items: Callable[[], tuple[Form, ...]]) -> None:
+    def __init__(self, cursor: TokenCursor, lists: ListParser) -> None:
         self._cursor = cursor
-        self._read_items = read_items
+        self._lists = lists
+        self._names = NameReader(cursor, self.group, lists.items)
         self._in_bars = False
+        self._in_set = False  # where a bar comes before the condition
+
+    def rewind(self, at: int, depth: int) -> None:
+        """Goes back to where nothing was open but what is still open there."""
+        self._cursor.rewind(at, depth)
+        self._in_bars = self._in_set = False
 
     def sum(self) -> Form:
-        """A sum, up to the first token that cannot continue it."""
+        r"""A sum, up to the first token that cannot continue it; also two with \over or \choose between them."""
+        form = self._terms()
+        if self._cursor.accept("\\over"):
+            return divide(form, self._terms())
+        if self._cursor.is_at("\\choose", "\\atop"):
+            name = "binom" if self._cursor.next().text == "\\choose" else "atop"
+            return Apply(name, (form, self._terms()))
+        return form
+
+    def _terms(self) -> Form:
         form = self._first_term()
         while self._cursor.is_at("+", "-", "\\pm", "\\mp"):
             sign = self._cursor.next().text
-            right = self._product()
+            right = self._signed_product()
             if isinstance(form, PlusMinus):
                 raise UnreadableAnswer("more behind a ± than one value")
             if sign in ("\\pm", "\\mp"):
@@ -73,26 +104,55 @@ class ExpressionParser:
             return PlusMinus(Number(Fraction(0)), self._product(), False)
         return self._product()
 
+    def _signed_product(self) -> Form:
+        """A term behind a sign: `14 + -1`, but not `14 +-1`, which may be meant as ±."""
+        if self._cursor.is_at("-") and self._cursor.peek().after_space:
+            self._cursor.next()
+            return negate(self._product())
+        return self._product()
+
     def _product(self) -> Form:
-        form = self._power()
+        last = form = self._power()
         while True:
             if self._cursor.accept("\\cdot", "\\times", "*"):
-                form = multiply(form, self._operand())
+                last = self._operand()
+                form = multiply(form, last)
             elif self._cursor.accept("/"):
-                form = divide(form, self._operand())
+                last = self._operand()
+                form = divide(form, last)
             elif self._cursor.accept("\\div"):  # an operation to evaluate, while a/b is a fraction
-                form = divide(form, Sum((self._operand(),)))
-            elif self._is_factor():
-                form = multiply(form, self._power())
+                last = self._operand()
+                form = divide(form, Sum((last,)))
+            elif self._is_factor() or self._is_number_factor(last):
+                last = self._power()
+                form = multiply(form, last)
             else:
                 return form
+
+    def _is_number_factor(self, last: Form) -> bool:
+        """Whether the next number multiplies what is before it: (n+1)2^n, 2!3!, 2^3 5, but not x2, (2)3 or 1 2.
+
+        What a function without parentheses takes in is not sure: \\sin x 2^n is none.
+        """
+        token, before = self._cursor.peek(), self._cursor.peek(-1)
+        if token.kind is not TokenKind.NUMBER or token.text.startswith("."):
+            return False
+        is_behind_number = isinstance(last, Number) and before.kind is TokenKind.NUMBER
+        is_open_function = isinstance(last, Apply) and before.text not in _ENDS_OF_ARGUMENTS
+        if is_behind_number or is_open_function or before.text == "/":
+            return False
+        if self._cursor.peek(1).text in ("^", "!"):
+            return True
+        return isinstance(last, Power) and last.exponent != _HALF and (token.after_space or before.text == "}")
 
     def _operand(self) -> Form:
         return negate(self._power()) if self._cursor.accept("-") else self._power()
 
     def _is_factor(self) -> bool:
-        """Whether the next token is a factor without a sign, as in 2x. A number is not: `2 3` is no product."""
+        """Whether the next token is a factor without a sign, as in 2x."""
         token = self._cursor.peek()
+        if is_modulus(token) or (token.text == "(" and is_modulus(self._cursor.peek(1))):
+            return False
         if token.kind is TokenKind.WORD:
             return (
                 not (is_unit(token.text) and len(token.text) > 1)
@@ -102,15 +162,23 @@ class ExpressionParser:
         if token.kind is TokenKind.COMMAND:
             name = token.text[1:]
             return name in GREEK or name in FUNCTIONS or token.text in _ATOM_COMMANDS
-        return token.kind is TokenKind.SIGN and (token.text in "([{" or (token.text == "|" and not self._in_bars))
+        return token.kind is TokenKind.SIGN and (
+            token.text in "([{" or (token.text in ("|", "\\|") and not (self._in_bars or self._in_set))
+        )
 
     def _power(self) -> Form:
         form = self._atom()
         for _ in range(MAX_DEPTH):
             if self._cursor.accept("^"):
                 form = self._raise_to_exponent(form)
+                if self._cursor.is_at("^") and "\\circ" not in (self._cursor.peek(1).text, self._cursor.peek(2).text):
+                    raise UnreadableAnswer("a power of a power without parentheses")
             elif self._cursor.accept("!"):
-                form = Apply("factorial", (form,))
+                is_double = self._cursor.is_at("!") and not self._cursor.peek().after_space
+                self._cursor.at += is_double
+                if is_double and self._cursor.is_at("!"):
+                    raise UnreadableAnswer("more than two factorials in a row")
+                form = Apply("double factorial" if is_double else "factorial", (form,))
             else:
                 return form
         raise UnreadableAnswer(f"more than {MAX_DEPTH} powers of one another")
@@ -153,55 +221,17 @@ class ExpressionParser:
         token = self._cursor.next()
         match token.kind:
             case TokenKind.NUMBER:
-                return self._number(token)
+                return read_number(self._cursor, token, self.group, self._fraction)
             case TokenKind.WORD:
                 return self._word(token)
             case TokenKind.COMMAND:
                 return self._command(token)
             case TokenKind.SIGN if token.text in ("(", "[", "\\{", "{"):
                 return self._brackets(token.text)
-            case TokenKind.SIGN if token.text == "|":
-                return self._bars()
+            case TokenKind.SIGN if token.text in ("|", "\\|"):
+                return self._bars(token.text)
             case _:
                 raise UnreadableAnswer(f"{token.text!r} where a value should be")
-
-    def _number(self, token: Token) -> Form:
-        if len(token.text) > MAX_DIGITS:
-            raise UnreadableAnswer("a number too long to compare")
-        value = Fraction(token.text)
-        if self._cursor.accept("_"):
-            return in_base(token.text, self.group())
-        following = self._cursor.peek()
-        if following.text == "\\frac" and token.text.isdigit():
-            self._cursor.next()
-            part = self._fraction()
-            if not isinstance(part, Number) or part.value < 0:
-                return multiply(Number(value), part)
-            return Number(value + part.value)
-        if following.kind is TokenKind.NUMBER:
-            raise UnreadableAnswer("two numbers side by side")
-        return self._scientific(Number(value), token.text)
-
-    def _scientific(self, number: Number, digits: str) -> Form:
-        r"""The number, times a power of ten that follows it: 1.6 \times 10^{-19}, 5e-7."""
-        e = self._cursor.peek()
-        if e.kind is TokenKind.WORD and e.text in ("e", "E") and not e.after_space:
-            sign = 1 if self._cursor.peek(1).text in ("-", "+") else 0
-            exponent = self._cursor.peek(1 + sign)
-            if exponent.kind is TokenKind.NUMBER and exponent.text.isdigit() and not exponent.after_space:
-                self._cursor.at += 2 + sign
-                return scientific(digits, (self._cursor.peek(-2).text if sign else "") + exponent.text)
-        if (
-            self._cursor.is_at("\\times", "\\cdot", "*")
-            and self._cursor.peek(1).text == "10"
-            and self._cursor.peek(2).text == "^"
-        ):
-            self._cursor.at += 3
-            exponent_form = self.group()
-            if isinstance(exponent_form, Number) and exponent_form.value.denominator == 1:
-                return scientific(digits, str(exponent_form.value))
-            return multiply(number, Power(_TEN, exponent_form))
-        return number
 
     def _word(self, token: Token) -> Form:
         if token.text in NAMED_WORDS:
@@ -210,26 +240,10 @@ class ExpressionParser:
             return self._function(token.text)
         if len(token.text) > 3:
             raise UnreadableAnswer(f"{token.text!r} within an expression")
-        form: Form = self._symbol(token.text[-1])
+        form: Form = self._names.read(token.text[-1])
         for letter in reversed(token.text[:-1]):
             form = multiply(Symbol(letter), form)
         return form
-
-    def _symbol(self, name: str) -> Form:
-        """A variable with its subscript and primes, or its application to one value: f(x), W(n)."""
-        if self._cursor.accept("_"):
-            name = f"{name}_{_subscript(self.group())}"
-        while self._cursor.accept("'", "\\prime"):
-            name += "'"
-        opening, inside, closing = self._cursor.peek(), self._cursor.peek(1), self._cursor.peek(2)
-        is_call = opening.text == "(" and not opening.after_space and closing.text == ")"
-        if is_call and inside.kind in (TokenKind.NUMBER, TokenKind.WORD) and name not in ("e", "i", "x", "y", "z"):
-            self._cursor.at += 3
-            argument = (
-                Number(Fraction(inside.text[:MAX_DIGITS])) if inside.kind is TokenKind.NUMBER else Symbol(inside.text)
-            )
-            return Apply(name, (argument,))
-        return Symbol(name)
 
     def _command(self, token: Token) -> Form:
         name = token.text[1:]
@@ -241,22 +255,24 @@ class ExpressionParser:
             return Apply("binom", (self._argument(), self._argument()))
         if name in FUNCTIONS:
             return self._function(name)
+        if name == "varnothing":
+            return FiniteSet(())
         if name in GREEK:
-            return self._symbol(name)
+            return self._names.read(name)
         if name == "circ":
             return Symbol(name)
         if name in ("lfloor", "lceil"):
             inside = self.sum()
             self._cursor.expect("\\rfloor" if name == "lfloor" else "\\rceil")
             return Apply(name[1:], (inside,))
-        if name in ("overline", "bar", "widehat", "tilde"):
+        if name in _ACCENTS:
             return Apply(name, (self.group(),))
         if name == "langle":
             return self._brackets("\\langle")
         if name == "mathbb":
-            return Symbol(f"mathbb {_subscript(self.group())}")
+            return Symbol(f"mathbb {subscript(self.group())}")
         if name == "begin":
-            return self._matrix()
+            return read_environment(self._cursor, self._lists.relation)
         raise UnreadableAnswer(f"{token.text} is not evaluated here")
 
     def _fraction(self) -> Form:
@@ -277,6 +293,8 @@ class ExpressionParser:
         if base is None and exponent is not None and self._cursor.accept("_"):
             base = self.group()
         argument = self._cursor.read_nested(self._read_atom if self._cursor.is_at("(", "{") else self._plain_product)
+        if name == "exp" and base is None and exponent is None:
+            return Power(_E, argument)
         if exponent == _MINUS_ONE and name in ("sin", "cos", "tan"):
             return Apply("arc" + name, (argument,))
         form = Apply(name, (argument,) if base is None else (argument, base))
@@ -291,67 +309,61 @@ class ExpressionParser:
             form = multiply(form, self._power())
         return form
 
-    def _bars(self) -> Form:
+    def _bars(self, bar: str) -> Form:
         if self._in_bars:
             raise UnreadableAnswer("bars within bars")
         self._in_bars = True
         inside = self.sum()
         self._in_bars = False
-        self._cursor.expect("|")
-        return Apply("abs", (inside,))
+        self._cursor.expect(bar)
+        return Apply("abs" if bar == "|" else "norm", (inside,))
 
     def _brackets(self, opening: str) -> Form:
-        in_bars, self._in_bars = self._in_bars, False
-        closings = _CLOSING[opening]
-        items = () if opening == "\\{" and self._cursor.is_at("\\}") else self._read_items()
-        closing = self._cursor.expect(*closings)
-        self._in_bars = in_bars
-        if opening == "\\{":
-            return FiniteSet(items)
-        if len(items) == 1:
+        if opening == "\\{" and self._cursor.is_at("\\begin") and is_system(self._cursor.peek(2).text):
+            return self._braced_system()
+        if opening == "{" and self._cursor.accept("}"):
+            return self._names.prescript()
+        outside = self._in_bars, self._in_set
+        self._in_bars, self._in_set = False, opening == "\\{"
+        items = () if opening == "\\{" and self._cursor.is_at("\\}") else self._lists.items()
+        if opening == "\\{" and len(items) == 1 and self._cursor.accept("|", ":"):
+            items = (SetBuilder(items[0], self._lists.listing()),)
+        closing = self._cursor.expect(*_CLOSING[opening])
+        self._in_bars, self._in_set = outside
+        return _bracketed(opening, closing, items)
+
+    def _braced_system(self) -> Form:
+        r"""\{\begin{array}…: the closing brace is not printed."""
+        self._cursor.next()
+        system = read_environment(self._cursor, self._lists.relation, behind_brace=True)
+        self._cursor.accept("\\}")
+        return system
+
+
+def _bracketed(opening: str, closing: str, items: tuple[Form, ...]) -> Form:
+    match items:
+        case (SetBuilder(),):
             return items[0]
-        if opening == "{":
+        case (Relation(),) if opening == "\\{" and (described := _described_by(items[0])) is not None:
+            return described
+        case _ if opening == "\\{":
+            return FiniteSet(items)
+        case (Apply("atop", arguments),) if opening == "(":
+            return Apply("binom", arguments)
+        case (only,):
+            return only
+        case _ if opening == "{":
             return ValueList(items)
-        return Bracket(opening.lstrip("\\"), closing.lstrip("\\"), items)
-
-    def _matrix(self) -> Form:
-        name = self._environment()
-        if name == "array" and self._cursor.accept("{"):
-            while self._cursor.peek().kind is TokenKind.WORD or self._cursor.is_at("|"):
-                self._cursor.next()
-            self._cursor.expect("}")
-        rows: list[tuple[Form, ...]] = []
-        while not self._cursor.accept("\\end"):
-            cells = [self.sum()]
-            while self._cursor.accept("&"):
-                cells.append(self.sum())
-            rows.append(tuple(cells))
-            if not self._cursor.accept("\\\\") and not self._cursor.is_at("\\end"):
-                raise UnreadableAnswer(f"{self._cursor.peek().text!r} in a matrix")
-        if self._environment() != name or len({len(row) for row in rows}) != 1:
-            raise UnreadableAnswer("a matrix with rows of different lengths, or closed as another")
-        return Apply("det", (Matrix(tuple(rows)),)) if name == "vmatrix" else Matrix(tuple(rows))
-
-    def _environment(self) -> str:
-        self._cursor.expect("{")
-        name = self._cursor.next().text
-        self._cursor.expect("}")
-        if name not in _MATRICES:
-            raise UnreadableAnswer(f"the environment {name!r} is no matrix")
-        return name
-
-
-def _subscript(form: Form) -> str:
-    match form:
-        case Number(value):
-            return str(value)
-        case Symbol(name):
-            return name
-        case Product(factors):
-            return "".join(map(_subscript, factors))
-        case Sum(terms):
-            return "+".join(map(_subscript, terms))
-        case Text(words):
-            return words
         case _:
-            raise UnreadableAnswer("a subscript that is no name")
+            return Bracket(opening.lstrip("\\"), closing.lstrip("\\"), items)
+
+
+def _described_by(relation: Form) -> SetBuilder | None:
+    r"""\{x : x < 2\}: the colon was read as a ratio's."""
+    assert isinstance(relation, Relation)
+    for at, side in enumerate(relation.sides):
+        if isinstance(side, Ratio) and len(side.parts) == 2 and at < len(relation.relators):
+            before = (*relation.sides[:at], side.parts[0])
+            element = Relation(before, relation.relators[:at]) if at else side.parts[0]
+            return SetBuilder(element, Relation((side.parts[1], *relation.sides[at + 1 :]), relation.relators[at:]))
+    return None

@@ -120,6 +120,21 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class Piecewise:
+    """Values with the conditions under which they hold."""
+
+    cases: tuple[tuple["Form", "Form"], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetBuilder:
+    """{element | condition}."""
+
+    element: "Form"
+    condition: "Form"
+
+
+@dataclass(frozen=True, slots=True)
 class SetOperation:
     """Sets joined by cup, cap or setminus."""
 
@@ -134,6 +149,15 @@ class Ratio:
     parts: tuple["Form", ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Congruence:
+    """left = right modulo `modulus`; `left` is None in "3 (mod 7)"."""
+
+    left: "Form | None"
+    right: "Form"
+    modulus: "Form"
+
+
 class Relator(StrEnum):
     """The sign between two sides of a relation."""
 
@@ -145,6 +169,7 @@ class Relator(StrEnum):
     GREATER_EQUAL = "\\ge"
     IN = "\\in"
     ABOUT = "\\approx"
+    EQUIVALENT = "\\equiv"  # with a modulus; without one it is read as an equality
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +196,9 @@ Form: TypeAlias = (
     | FiniteSet
     | Bracket
     | Matrix
+    | Piecewise
+    | SetBuilder
+    | Congruence
     | SetOperation
     | Ratio
     | Relation
@@ -184,15 +212,17 @@ def children(form: Form) -> tuple[Form, ...]:
     match form:
         case Sum(parts) | Product(parts) | ValueList(parts, _) | FiniteSet(parts) | Ratio(parts):
             return parts
-        case Power(base, exponent):
-            return base, exponent
+        case Power(left, right) | SetBuilder(left, right):
+            return left, right
         case PlusMinus(left, right, _):
             return left, right
         case Apply(_, parts) | SetOperation(_, parts) | Bracket(_, _, parts) | Relation(parts, _):
             return parts
         case Quantity(value, _):
             return (value,)
-        case Matrix(rows):
+        case Congruence(side, value, modulus):
+            return (value, modulus) if side is None else (side, value, modulus)
+        case Matrix(rows) | Piecewise(rows):
             return tuple(item for row in rows for item in row)
         case _:
             return ()

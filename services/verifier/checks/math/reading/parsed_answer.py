@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from services.verifier.checks.final_answer import extract_final_answer
 from services.verifier.checks.math.reading.answer_parser import parse_form
 from services.verifier.checks.math.reading.forms import Form, UnreadableAnswer
+from services.verifier.checks.math.reading.notation import normalize_notation
 from services.verifier.checks.math.reading.number import parse_number
-from services.verifier.checks.math.reading.tokens import Token, normalize_notation, normalize_words, tokenize
+from services.verifier.checks.math.reading.tokens import Token, normalize_words, tokenize
 
 # 1,234 is a number, or the two values 1 and 234.
 _THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
@@ -38,10 +39,10 @@ class ParsedAnswer:
 
 def parse_answer(text: str) -> ParsedAnswer:
     """Never raises: an answer without forms has an `unreadable_reason`."""
-    number = parse_number(text)
     spelling = normalize_notation(text)
     tokens = tuple(tokenize(spelling))
-    if number is not None and "," not in text:
+    number = parse_number(text) or (parse_number(spelling) if spelling != text else None)
+    if number is not None and "," not in spelling:
         return ParsedAnswer(text, tokens, (number,))
     if len(text) > MAX_PARSED_CHARACTERS:
         return ParsedAnswer(text, tokens, (), f"longer than {MAX_PARSED_CHARACTERS} characters")

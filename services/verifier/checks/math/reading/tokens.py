@@ -1,4 +1,4 @@
-r"""Turns LaTeX and plain notation into tokens of one spelling, in time linear in the text."""
+r"""Turns normalized notation into tokens, in time linear in the text."""
 
 import re
 from dataclasses import dataclass
@@ -38,28 +38,13 @@ NAMED_WORDS = {"sqrt": "\\sqrt", "pi": "\\pi", "infinity": "\\infty", "inf": "\\
 FUNCTION_WORDS = FUNCTIONS | NAMED_WORDS.keys()
 JOINTS = frozenset({"and", "or"})
 
-# Characters and commands, and the one spelling that replaces them.
-_SPELLINGS = {
-    "−": "-", "–": "-", "—": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "\\div ",
-    "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "≈": "\\approx ", "∪": "\\cup ",
-    "∩": "\\cap ", "∈": "\\in ", "°": "^{\\circ}", "²": "^{2}", "³": "^{3}", "½": "\\frac{1}{2}", "±": "\\pm ",
-    "√": "\\sqrt ", "％": "\\%", "，": ",", "（": "(", "）": ")", "：": ":", "\u00a0": " ", "\u2009": " ",
-    "\u202f": " ",
-    "⟨": "\\langle ", "⟩": "\\rangle ", "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "ℝ": "\\mathbb{R}",
-    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\dbinom": "\\binom", "\\tbinom": "\\binom",
-    "\\leq": "\\le", "\\leqslant": "\\le", "\\geq": "\\ge", "\\geqslant": "\\ge", "\\neq": "\\ne", "\\lt": "<",
-    "\\gt": ">", "\\ast": "\\cdot", "\\bullet": "\\cdot", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\lbrack": "[",
-    "\\rbrack": "]", "\\lparen": "(", "\\rparen": ")", "\\backslash": "\\setminus", "\\degree": "^{\\circ}",
-    "\\vert": "|", "\\lvert": "|", "\\rvert": "|", "\\mid": "|", "\\colon": ":", "\\minus": "-", "\\euro": "€",
-    "\\textdollar": "\\$", "\\percent": "\\%", "\\thickapprox": "\\approx", "\\simeq": "\\approx", "\\sim": "\\approx",
-    "\\emptyset": "\\varnothing", "\\ln": "\\ln", "\\imath": "i", "\\lor": "\\text{or}", "\\land": "\\text{and}",
-    "\\vee": "\\text{or}", "\\wedge": "\\text{and}",
-}  # fmt: skip
 # Layout without meaning.
 _LAYOUT = frozenset(
-    r"""\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \middle \displaystyle \textstyle \limits \nolimits
-    \rm \bf \it \cal \quad \qquad \hspace \phantom \thinspace \medspace \hfill \mathstrut
-    \underline \boldmath""".split()  # noqa: SIM905
+    r"""\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \Biggl \Biggr \middle
+    \displaystyle \textstyle \scriptstyle \scriptscriptstyle \limits \nolimits \tiny \scriptsize \footnotesize \small
+    \normalsize \large \Large \LARGE \huge \Huge \rm \bf \it \sf \tt \cal \normalfont \bfseries \itshape \quad
+    \qquad \enspace \thinspace \medspace \thickspace \hfill \mathstrut \strut \mathbin \mathrel \mathord \mathopen
+    \mathclose \underline \boldmath \unboldmath""".split()  # noqa: SIM905
 )
 _TEXT_COMMANDS = frozenset(
     r"\text \textbf \textit \textrm \textnormal \textsf \texttt \mbox \hbox".split()  # noqa: SIM905
@@ -69,39 +54,19 @@ _FONT_COMMANDS = frozenset(
     \hat""".split()  # noqa: SIM905
 )
 
-_SPELLED = re.compile(r"\\[a-zA-Z]+|[^\x00-\x7f]")
-# Unambiguous separators of thousands: 1{,}000  1,\!000  1\,000
-_GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!\s*|\\[,:; ]|~)(?=[0-9]{3}(?![0-9]))")
-_MARKUP = re.compile(r"(?P<kept>\\\\|\\\$)|\$|\\[()\[\],!;:> ]|~|\*\*")
-_COLOR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\\Z")
-_DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
-_REPEATING = re.compile(r"([0-9]{0,50})\.([0-9]{0,50})\\overline\s*\{\s*([0-9]{1,50})\s*\}")
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(?P<command>\\[a-zA-Z]+)|(?P<word>[a-zA-Z]+)|(?P<sign>\\.|.)",
     re.DOTALL,
 )
 _BRACED = re.compile(r"\s*\{([^{}]*)\}")
 _IGNORED_IN_WORDS = re.compile(r"""[\s"'(){}\[\],;!?$*_\\-]|\.(?![0-9])""")
+_MODULUS = frozenset({"mod", "modulo", "\\mod", "\\bmod", "\\pmod"})
+_LETTERS = re.compile(r"[a-z']+")
+_DENIALS = frozenset(
+    """not no never neither nor isn't isnt aren't doesn't cannot can't wrong false incorrect or if unless but maybe
+    perhaps except""".split()  # noqa: SIM905
+)
 _ARTICLES = re.compile(r"\A(?:the|an?) ")
-
-
-def normalize_notation(text: str) -> str:
-    """`text` with one spelling for each character and command, without `$` and thin spaces."""
-    if "\\\\" in text and "\\begin" not in text:
-        text = _DOUBLED.sub(r"\\", text)  # backslashes escaped twice
-    text = _GROUPED.sub("", _COLOR.sub("", text))
-    text = _MARKUP.sub(lambda found: found["kept"] or " ", text)
-    text = _SPELLED.sub(lambda found: _SPELLINGS.get(found[0], found[0]), text)
-    if "\\overline" in text:
-        text = _REPEATING.sub(_repeating, text)
-    return text.strip()
-
-
-def _repeating(decimal: re.Match[str]) -> str:
-    """0.1\\overline{6} as a fraction."""
-    whole, fixed, period = decimal.groups()
-    over = int((whole or "0") + fixed + period) - int((whole or "0") + fixed)
-    return f"\\frac{{{over}}}{{{'9' * len(period)}{'0' * len(fixed)}}}"
 
 
 def tokenize(text: str) -> list[Token]:
@@ -139,6 +104,16 @@ _KIND_OF_GROUP = {kind.name.lower(): kind for kind in TokenKind}
 _PLAIN_NUMBER = re.compile(r"\(?([0-9]+(?:\.[0-9]+)?)\)?")
 # \mathrm{cm}, \mathrm{m/s}, \mathrm{p.m.}: words or units in upright letters
 _UPRIGHT = re.compile(r"\s*[a-zA-Z]+(?:[/ .^]+[a-zA-Z0-9]+)*\.?\s*")
+
+
+def is_modulus(token: Token) -> bool:
+    r"""Whether a modulus follows: \\pmod, \\bmod, or the word mod."""
+    return token.text.strip(" (").casefold() in _MODULUS
+
+
+def is_denied(words: str) -> bool:
+    """Whether words deny or hedge what they stand before: "x is not", "5 or"."""
+    return not _DENIALS.isdisjoint(_LETTERS.findall(words.casefold()))
 
 
 def normalize_words(words: str) -> str:
