@@ -143,7 +143,7 @@ def test_a_model_that_rank_0_alone_reads_is_the_same_on_all(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_two_processes_compute_layers_again_and_go_where_one_goes(configure: Configure, tmp_path: Path) -> None:
     objective = {"kl_coef": 0.1, "micro_batch_tokens": 40}
@@ -183,7 +183,7 @@ def test_two_processes_balance_routers_as_one_does(configure: Configure, tmp_pat
     assert_same(launcher.run("two", 2, 1), alone)
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_two_processes_in_bfloat16_go_where_one_goes(configure: Configure, tmp_path: Path) -> None:
     launcher = Launcher(configure(precision="bfloat16", objective={"micro_batch_tokens": 40}, device="cpu"), tmp_path)

@@ -12,12 +12,9 @@ from tests.system.demo import read_metrics
 STEPS, BATCH = 3, 8
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "preset",
-    ["dapo", pytest.param("gspo", marks=pytest.mark.slow), pytest.param("cispo", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("preset", ["dapo", "gspo", "cispo"])
 def test_the_clip_of_a_preset_acts(preset: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "services.launcher.cli", "train", "--plain", "--config", preset]
     settings = [f"total_steps={STEPS}", f"batch_size={BATCH}", "replicas=1", "evaluation.problems=4", "evaluation.k=2"]
