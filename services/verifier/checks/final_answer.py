@@ -25,10 +25,12 @@ class FinalAnswer:
 
     `stated`: the distinct boxes of the last sentence that has any; several are alternatives, or a list of values.
     `boxes`: all distinct boxes; they count only if the gold has as many values.
+    `without_percent`: what the only stated box holds itself, if a percent sign behind it is taken along in `stated`.
     """
 
     stated: tuple[str, ...]
     boxes: tuple[str, ...]
+    without_percent: str | None = None
 
 
 def extract_final_answer(response: str, max_characters: int) -> FinalAnswer | None:
@@ -51,7 +53,9 @@ def extract_final_answer(response: str, max_characters: int) -> FinalAnswer | No
     first = len(spans) - 1
     while first > 0 and _is_same_sentence(text[spans[first - 1][2] + 1 : spans[first][0]]):
         first -= 1
-    return FinalAnswer(_deduplicate(contents[first:]), _deduplicate(contents))
+    stated = _deduplicate(contents[first:])
+    percent_behind = len(stated) == 1 and _PERCENT.match(text, spans[-1][2] + 1) is not None
+    return FinalAnswer(stated, _deduplicate(contents), stated[0].removesuffix("\\%") if percent_behind else None)
 
 
 def _find_boxes(text: str, max_characters: int) -> list[tuple[int, int, int]] | None:

@@ -26,11 +26,13 @@ from services.verifier.checks.math.reading.forms import (
     Sum,
     Symbol,
     Text,
+    UnreadableAnswer,
     ValueList,
 )
 from services.verifier.checks.math.reading.parsed_answer import extract_gold, parse_answer
 from services.verifier.checks.math.reading.tokens import normalize_words
-from services.verifier.checks.math.reading.units import is_unit, units_differ
+from services.verifier.checks.math.reading.units.conversion import conversion
+from services.verifier.checks.math.reading.units.phrase import is_unit, scale_and_unit
 
 
 def n(value: int, under: int = 1) -> Number:
@@ -88,8 +90,8 @@ FORMS: dict[str, Form] = {
     "30 degrees": Quantity(n(30), "°"),
     r"28\%": Quantity(n(28), "%"),
     r"3 \text{ million dollars}": Quantity(n(3_000_000), "$"),
-    r"9 \text{ square inches}": Quantity(n(9), "in 2"),
-    r"9 \text{ cm}^2": Quantity(n(9), "cm 2"),
+    r"9 \text{ square inches}": Quantity(n(9), "in^2"),
+    r"9 \text{ cm}^2": Quantity(n(9), "cm^2"),
     r"\text{east}": Text("east"),
     "no solution": Text("no solution"),
 }
@@ -153,24 +155,73 @@ def test_words_are_compared_by_their_letters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gold", "answer", "differ"),
-    [
-        ("cm", "m", True),
-        ("cm", "cm", False),
-        ("cm", "", False),
-        ("", "cm", False),
-        ("cm 2", "cm 3", True),
-        ("unit", "cm", False),
-        ("apples", "pears", False),
-    ],
+    "line",
+    """
+    cm                        | inches                | 127/50
+    cm                        |                       | 1
+    cm^2                      | cm^3                  | None
+    square inches             | inches^2              | 1
+    sq. units                 | cm                    | 1
+    km                        | meters                | 1/1000
+    W                         | kW                    | 1000
+    nm                        | m                     | 1000000000
+    eV                        | MeV                   | 1000000
+    km/h                      | kilometers per hour   | 1
+    m/s^2                     | m s^{-2}              | 1
+    J                         | N m                   | 1
+    degrees Celsius           | ^{\\circ}C              | 1
+    ^{\\circ}C                  | ^{\\circ}F              | None
+    ^{\\circ}C                  | degrees               | 1
+    dollars                   | cents                 | 1/100
+    p.m.                      | PM                    | 1
+    p.m.                      | a.m.                  | None
+    red apples                | apples                | 1
+    apples                    | pears                 | None
+    hours                     | hours of work         | 1
+    hours                     | people                | None
+    MB                        | GB                    | None
+    mW                        | MW                    | 1000000000
+    """.strip().splitlines(),
 )
-def test_two_known_units_differ(gold: str, answer: str, differ: bool) -> None:
-    assert units_differ(gold, answer) is differ
+def test_units_convert_or_contradict_each_other(line: str) -> None:
+    gold, answer, factor = (column.strip() for column in line.split("|"))
+    units = [scale_and_unit(unit)[1] if unit else "" for unit in (gold, answer)]
+    assert conversion(*units) == (None if factor == "None" else Fraction(factor))
+
+
+@pytest.mark.parametrize(
+    "words",
+    """
+    factorial | fifths | halves | squared | cubed | choose 2 | hundredths | in binary | is wrong | i | not | or so
+    or 5
+    base two | modulo 7 | times | less | doubled | quarters | dozens | to the fourth | to 6 | thirds | percent of x | k
+    mod 5 | plus one | squared apples | out of 10 | lakh | gross | score | inverse | negative | root | square | in hex
+    ft 3 in | apples is wrong | ^2 | more than 4 | at least | or more | per | each | red | in base 7 | recurring | bar x
+    million million and one | repeating | point five | and a half | hundred and one | th | nd | prime' | ! | in radix 3
+    """.replace("\n", "|").split("|"),
+)
+def test_other_words_behind_a_value_make_it_unreadable(words: str) -> None:
+    if words.strip():
+        with pytest.raises(UnreadableAnswer):
+            scale_and_unit(words.strip())
+
+
+@pytest.mark.parametrize(
+    "words",
+    """
+    apples | ways | students | square inches | cm^2 | different ways | red marbles | in total | people in the room
+    miles per hour | dollars per pound | inches of ribbon | men | ordered pairs | of the students
+    """.replace("\n", "|").split("|"),
+)
+def test_counted_things_are_read(words: str) -> None:
+    if words.strip() not in ("", "in total"):
+        scale, unit = scale_and_unit(words.strip())
+        assert (scale, bool(unit)) == (1, True)
 
 
 def test_known_units_are_no_variables() -> None:
     assert is_unit("Inches")
-    assert not is_unit("xyz")
+    assert not any(map(is_unit, ("xyz", "nm", "BED", "mn")))
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ def decide(gold: ParsedAnswer, answer: FinalAnswer) -> Decision:
 def _candidates(gold: ParsedAnswer, answer: FinalAnswer) -> list[str]:
     """What the boxes may say together. Only a gold of several values may be met by boxes outside the last sentence."""
     texts = [", ".join(answer.stated)]
+    if answer.without_percent is not None:
+        texts.append(answer.without_percent)
     num_values = max((len(form.items) for form in gold.forms if isinstance(form, ValueList | FiniteSet)), default=1)
     if num_values > 1 or not gold.forms:
         texts.append(answer.stated[-1])
@@ -68,6 +70,8 @@ def _decide_text(gold: ParsedAnswer, text: str) -> Decision:
         return Decision(
             Equivalence.DIFFERENT, "unreadable", f"not readable as an answer: {answer.unreadable_reason}"[:200]
         )
+    if not gold.forms and gold.has_words:
+        return Decision(Equivalence.DIFFERENT, "unreadable", "not written as the gold, which is compared as written")
     if not answer.forms or not gold.forms:
         return Decision(Equivalence.UNKNOWN, "math-verify", text=text)
     equivalence = max(compare(gold_form, form) for gold_form in gold.forms for form in answer.forms)

@@ -16,8 +16,8 @@ from services.verifier.checks.math.comparing.relations import (
     to_interval,
 )
 from services.verifier.checks.math.comparing.scalars import compare_scalars, is_constant
-from services.verifier.checks.math.comparing.unevaluated import find_unevaluated
-from services.verifier.checks.math.reading.arithmetic import divide, negate
+from services.verifier.checks.math.comparing.unevaluated import find_unevaluated, has_transcendental
+from services.verifier.checks.math.reading.arithmetic import divide, negate, scale
 from services.verifier.checks.math.reading.forms import (
     SCALARS,
     Bracket,
@@ -39,7 +39,7 @@ from services.verifier.checks.math.reading.forms import (
     ValueList,
 )
 from services.verifier.checks.math.reading.tokens import normalize_words
-from services.verifier.checks.math.reading.units import units_differ
+from services.verifier.checks.math.reading.units.conversion import conversion
 
 _DEGREE = divide(Symbol("pi"), Number(Fraction(180)))
 _ROUND = {"langle": "(", "rangle": ")"}
@@ -68,9 +68,11 @@ def compare(gold: Form, answer: Form) -> Equivalence:
 def _compare_structures(gold: Form, answer: Form) -> Equivalence:
     match gold, answer:
         case ValueList(golds, _), ValueList(answers, _):
-            return _compare_lists(_deduplicate(golds), _deduplicate(answers))
-        case (ValueList(golds, _), FiniteSet(answers)) | (FiniteSet(golds), ValueList(answers, _)):
-            return compare_in_any_order(golds, answers, compare)
+            return _compare_lists(_without_repeated_points(golds), _without_repeated_points(answers))
+        case ValueList(golds, _), FiniteSet(answers):
+            return compare_in_any_order(golds, _deduplicate(answers), compare)
+        case FiniteSet(golds), ValueList(answers, _):
+            return compare_in_any_order(_deduplicate(golds), answers, compare)
         case FiniteSet(golds), FiniteSet(answers):
             return compare_in_any_order(_deduplicate(golds), _deduplicate(answers), compare)
         case FiniteSet((only,)), _ if isinstance(answer, SCALARS):
@@ -124,6 +126,11 @@ def _compare_lists(golds: tuple[Form, ...], answers: tuple[Form, ...]) -> Equiva
     found = compare_in_any_order(golds, answers, compare)
     has_inequality = any(isinstance(item, Relation) and not is_equation(item) for item in golds)
     return max(found, Equivalence.UNKNOWN) if has_inequality else found
+
+
+def _without_repeated_points(items: tuple[Form, ...]) -> tuple[Form, ...]:
+    """A point is a solution, however often it is listed; a repeated number counts: 1, 1, 2."""
+    return _deduplicate(items) if all(isinstance(item, Bracket) for item in items) else items
 
 
 def _deduplicate(items: tuple[Form, ...]) -> tuple[Form, ...]:
@@ -195,29 +202,34 @@ def _compare_relation(gold: Form, answer: Relation) -> Equivalence:
 def _compare_quantities(gold: Form, answer: Form) -> Equivalence:
     gold_value, gold_unit = (gold.value, gold.unit) if isinstance(gold, Quantity) else (gold, "")
     value, unit = (answer.value, answer.unit) if isinstance(answer, Quantity) else (answer, "")
-    if units_differ(gold_unit, unit):
+    factor = conversion(gold_unit, unit)
+    if factor is None:
         return Equivalence.DIFFERENT
     if "%" in (gold_unit, unit) and gold_unit != unit:
         return _compare_percent(gold_value, value, gold_has_sign=gold_unit == "%")
-    if "°" in (gold_unit, unit) and gold_unit != unit:
-        in_radians = (
-            compare(Product((gold_value, _DEGREE)), value)
-            if gold_unit
-            else compare(gold_value, Product((value, _DEGREE)))
-        )
-        return max(compare(gold_value, value), in_radians)
-    return compare(gold_value, value)
+    if "°" in (gold_unit, unit) and "" in (gold_unit, unit):
+        return _compare_degrees(gold_value, value, gold_has_sign=gold_unit == "°")
+    if factor == 1:
+        return compare(gold_value, value)
+    return compare(gold_value, scale(value, factor)) if isinstance(value, SCALARS) else Equivalence.DIFFERENT
 
 
 def _compare_percent(gold: Form, answer: Form, *, gold_has_sign: bool) -> Equivalence:
-    """28% is the same as 28 (if percent are asked for) and as 0.28; but a number below 1 is never in percent."""
+    """A gold of 28% is the same as 28 (percent are asked for) and as 0.28; a gold of 0.28 as 28%."""
     gold_number, number = exact_value(gold), exact_value(answer)
     if gold_number is None or number is None or find_unevaluated(gold, answer):
         return Equivalence.DIFFERENT
-    with_sign, without = (gold_number, number) if gold_has_sign else (number, gold_number)
-    if with_sign / 100 == without and (gold_has_sign or abs(without) <= 1):
-        return Equivalence.SAME
-    return Equivalence.of(with_sign == without and (without.denominator == 1 or abs(without) > 1))
+    if not gold_has_sign:
+        return Equivalence.of(number / 100 == gold_number and abs(gold_number) <= 1)
+    return Equivalence.of(number == gold_number / 100 or (number == gold_number and abs(number) >= 1))
+
+
+def _compare_degrees(gold: Form, answer: Form, *, gold_has_sign: bool) -> Equivalence:
+    """30 degrees are the same as a bare 30 and as pi/6; a bare pi/6 is in radians."""
+    in_degrees, bare = (gold, answer) if gold_has_sign else (answer, gold)
+    in_radians = Product((in_degrees, _DEGREE))
+    as_radians = compare(in_radians, bare) if gold_has_sign else compare(bare, in_radians)
+    return as_radians if has_transcendental(in_degrees) else max(compare(gold, answer), as_radians)
 
 
 # --- words, and forms of several values

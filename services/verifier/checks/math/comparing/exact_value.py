@@ -81,6 +81,8 @@ def _apply(name: str, arguments: list[Fraction | None]) -> Fraction | None:
             return Fraction(math.ceil(value))
         case "factorial", [value] if value.denominator == 1 and 0 <= value <= _MAX_FACTORIAL:
             return Fraction(math.factorial(int(value)))
+        case "double factorial", [value] if value.denominator == 1 and 0 <= value <= _MAX_FACTORIAL:
+            return Fraction(math.prod(range(int(value), 0, -2)))
         case "binom", [n, k] if n.denominator == k.denominator == 1 and 0 <= k <= n <= _MAX_FACTORIAL:
             return Fraction(math.comb(int(n), int(k)))
         case _:

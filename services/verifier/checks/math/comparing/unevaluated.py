@@ -22,7 +22,7 @@ _FAMILIES = {
     **dict.fromkeys(("arcsin", "arccos", "arctan"), "inverse trigonometry"),
     **dict.fromkeys(("log", "ln", "lg", "exp"), "logarithm"),
     **dict.fromkeys(("sinh", "cosh", "tanh"), "hyperbolic"),
-    **dict.fromkeys(("factorial", "binom"), "counting"),
+    **dict.fromkeys(("factorial", "double factorial", "binom"), "counting"),
 }
 _TRANSCENDENTAL = frozenset({"pi", "e"})
 _OPERATION_TOKENS = frozenset(
@@ -55,7 +55,7 @@ def find_unevaluated(gold: Form, answer: Form) -> str | None:
     if surplus:
         return f"{', '.join(sorted(surplus))} is left to evaluate"
     if isinstance(gold, Number | Scientific) and not isinstance(answer, Number | Scientific):
-        if _has_transcendental(answer):
+        if has_transcendental(answer):
             return "pi or e is left in a rational number"
         if not _has_closed_form(answer):
             return "arithmetic is left undone"
@@ -69,10 +69,11 @@ def _operations(form: Form) -> set[str]:
     return found
 
 
-def _has_transcendental(form: Form) -> bool:
+def has_transcendental(form: Form) -> bool:
+    """Whether pi or e is in it."""
     if isinstance(form, Symbol):
         return form.name in _TRANSCENDENTAL
-    return any(map(_has_transcendental, children(form)))
+    return any(map(has_transcendental, children(form)))
 
 
 def _is_literal(form: Form) -> bool:

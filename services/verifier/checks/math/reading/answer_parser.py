@@ -23,13 +23,14 @@ from services.verifier.checks.math.reading.forms import (
     Relation,
     Relator,
     SetOperation,
+    Symbol,
     Text,
     UnreadableAnswer,
     ValueList,
 )
 from services.verifier.checks.math.reading.names import is_label
 from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Token, TokenKind, is_modulus
-from services.verifier.checks.math.reading.units import scale_and_unit
+from services.verifier.checks.math.reading.units.phrase import scale_and_unit
 
 
 def parse_form(tokens: Sequence[Token]) -> Form:
@@ -160,10 +161,11 @@ class _AnswerParser:
         self._cursor.at += is_negative
         currency = self._cursor.next().text if self._cursor.is_at(*_CURRENCIES) else ""
         value = negate(self._ratio()) if is_negative else self._ratio()
-        unit = self._unit() or currency
+        unit = f"{currency} {self._unit()}".strip()
+        value, degrees = _without_degrees(value)
         if not unit:
-            return _to_quantity(value)
-        factor, name = scale_and_unit(unit)
+            return Quantity(value, degrees) if degrees else value
+        factor, name = scale_and_unit(f"{degrees} {unit}")
         if factor > 1:
             value = scale(value, factor)
         return Quantity(value, name) if name else value
@@ -180,7 +182,7 @@ class _AnswerParser:
         while self._is_word() or self._cursor.is_at(*_UNIT_SIGNS) or (words and self._cursor.is_at("^", "/")):
             words.append(self._cursor.next().text)
             if words[-1] == "^":
-                words[-1] = self._unit_exponent()
+                words[-1] = f"^{self._unit_exponent()}"
         return " ".join(words)
 
     def _is_word(self) -> bool:
@@ -225,10 +227,12 @@ def _parse_words(tokens: Sequence[Token]) -> Text | None:
     return Text(" ".join(texts))
 
 
-def _to_quantity(value: Form) -> Form:
-    """A product with `degree` as a quantity in degrees."""
+def _without_degrees(value: Form) -> tuple[Form, str]:
+    """A value in degrees as (number, "°"), and 20^\\circ C as (20, "°C"); others with no unit."""
     match value:
         case Product((*rest, last)) if last == DEGREE:
-            return Quantity(rest[0] if len(rest) == 1 else Product(tuple(rest)), "°")
+            return rest[0] if len(rest) == 1 else Product(tuple(rest)), "°"
+        case Product((number, degree, Symbol("C" | "F" as scale))) if degree == DEGREE:
+            return number, f"°{scale}"
         case _:
-            return value
+            return value, ""

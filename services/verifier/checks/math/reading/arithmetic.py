@@ -61,8 +61,8 @@ def divide(left: Form, right: Form) -> Form:
     return multiply(left, Power(right, _MINUS_ONE))
 
 
-def scale(form: Form, factor: int) -> Form:
-    """factor · form, for values in thousands or millions."""
+def scale(form: Form, factor: Fraction | int) -> Form:
+    """factor · form, for values in thousands, or in other units."""
     return Number(form.value * factor) if isinstance(form, Number) else multiply(Number(Fraction(factor)), form)
 
 

@@ -35,7 +35,7 @@ from services.verifier.checks.math.reading.tokens import (
     TokenKind,
     is_modulus,
 )
-from services.verifier.checks.math.reading.units import is_unit
+from services.verifier.checks.math.reading.units.phrase import is_unit
 
 DEGREE = Symbol("degree")
 _CLOSING = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",), "\\langle": ("\\rangle",)}

@@ -19,7 +19,7 @@ from services.verifier.checks.math.reading.forms import (
 )
 from services.verifier.checks.math.reading.number import MAX_DIGITS
 from services.verifier.checks.math.reading.tokens import Token, TokenKind, is_denied
-from services.verifier.checks.math.reading.units import is_unit
+from services.verifier.checks.math.reading.units.phrase import is_unit
 
 # Letters before parentheses: f(x + 1) applies a function, x(2) is a product, and h(2) may be either.
 _FUNCTION_LETTERS = frozenset({"f", "g"})

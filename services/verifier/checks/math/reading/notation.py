@@ -62,9 +62,14 @@ _ROOTS = {"√": "\\sqrt", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]"}
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!\s*|\\[,:; ]|~)(?=[0-9]{3}(?![0-9]))")
 _POWER = re.compile(r"(?<=[0-9A-Za-z)\]}])\*\*(?=[-+0-9A-Za-z({\\])")
 _MARKUP = re.compile(r"(?P<kept>\\\\|\\\$)|\$|\\[()\[\],!;:> ]|~|\*\*")
-# Layout that takes an argument with it, and delimiters that are not printed: \color{red}, \phantom{2}, \left.
+# Layout that takes its arguments with it, and delimiters that are not printed: \color{red}, \phantom{2}, \left.
+# An argument with deeper braces is left, and its command with it: such an answer is unreadable.
+_ARGUMENT = r"\s*+\{(?:[^{}]|\{[^{}]*\})*\}"
 _INVISIBLE = re.compile(
-    r"""\\(?:(?:text)?color(?:box)?|[hv]?phantom|[hv]space\*?|mspace|label|tag\*?)\s*+(?:\[[^\[\]]*\])?\{[^{}]*\}
+    rf"""\\(?:(?:text)?color(?:box)?|[hv]?phantom|[hv]space\*?|mspace|label|tag\*?|scalebox|raisebox)\s*+
+        (?:\[[^\[\]]*\])?{_ARGUMENT}
+    |\\(?:rule|fcolorbox|fontsize){_ARGUMENT}{_ARGUMENT}
+    |\\(?:m?kern|[hm]skip)\s*+-?[0-9.]{{1,9}}\s*+(?:pt|em|ex|mu|[cm]m|in)
     |\\(?:left|right|[bB]igg?[lmr]?)\s*+\. | \\\Z""",
     re.VERBOSE,
 )

@@ -8,10 +8,19 @@ from services.verifier.checks.math.reading.answer_parser import parse_form
 from services.verifier.checks.math.reading.forms import Form, UnreadableAnswer
 from services.verifier.checks.math.reading.notation import normalize_notation
 from services.verifier.checks.math.reading.number import parse_number
-from services.verifier.checks.math.reading.tokens import Token, normalize_words, tokenize
+from services.verifier.checks.math.reading.tokens import (
+    FUNCTION_WORDS,
+    Token,
+    TokenKind,
+    normalize_words,
+    tokenize,
+)
 
 # 1,234 is a number, or the two values 1 and 234.
 _THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
+# $5 without a second $ that would make it mathematics.
+_DOLLAR = re.compile(r"\A\$(?=\s{0,9}[0-9.][^$]*\Z)")
+_STATED = re.compile(r"answer is \$([^$]+)\$")
 # A longer text is compared as written, or by workers: parsing it would block the event loop.
 MAX_PARSED_CHARACTERS = 2_000
 
@@ -30,6 +39,11 @@ class ParsedAnswer:
         """The text as words, without its markup."""
         return normalize_words("".join(token.text for token in self.tokens))
 
+    @property
+    def has_words(self) -> bool:
+        """Whether there is more in it than notation: math-verify would leave it out."""
+        return any(token.kind is TokenKind.TEXT or _is_long_word(token) for token in self.tokens)
+
     def is_written_as(self, other: "ParsedAnswer") -> bool:
         """Whether both have the same tokens."""
         return self.text == other.text or [(t.kind, t.text) for t in self.tokens] == [
@@ -37,12 +51,17 @@ class ParsedAnswer:
         ]
 
 
+def _is_long_word(token: Token) -> bool:
+    return token.kind is TokenKind.WORD and len(token.text) > 1 and token.text not in FUNCTION_WORDS
+
+
 def parse_answer(text: str) -> ParsedAnswer:
     """Never raises: an answer without forms has an `unreadable_reason`."""
+    text = _DOLLAR.sub(r"\\$", text)
     spelling = normalize_notation(text)
     tokens = tuple(tokenize(spelling))
     number = parse_number(text) or (parse_number(spelling) if spelling != text else None)
-    if number is not None and "," not in spelling:
+    if number is not None and "," not in spelling and "$" not in spelling:
         return ParsedAnswer(text, tokens, (number,))
     if len(text) > MAX_PARSED_CHARACTERS:
         return ParsedAnswer(text, tokens, (), f"longer than {MAX_PARSED_CHARACTERS} characters")
@@ -58,11 +77,12 @@ def parse_answer(text: str) -> ParsedAnswer:
 
 
 def extract_gold(gold: str, max_characters: int) -> str | None:
-    """What a gold's boxes or its `####` line say, else all of it; None if that is empty or too long."""
+    """What a gold's boxes, its `####` line or its "answer is $…$" say, else all of it; None if empty or too long."""
     if "\\boxed" in gold or "\\fbox" in gold or "####" in gold:
         answer = extract_final_answer(gold, max_characters)
         if answer is not None:
             return ", ".join(answer.stated)
         gold = gold.rpartition("boxed{")[2]  # a box that is not closed
-    text = gold.strip()
+    stated = _STATED.findall(gold) if "answer is $" in gold else []
+    text = (stated[-1] if stated else gold).strip()
     return text if text and len(text) <= max_characters else None

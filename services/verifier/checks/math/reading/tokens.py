@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from services.verifier.checks.math.reading.units.phrase import is_upright_unit
+
 
 class TokenKind(Enum):
     """What a token is."""
@@ -59,7 +61,10 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _BRACED = re.compile(r"\s*\{([^{}]*)\}")
-_IGNORED_IN_WORDS = re.compile(r"""[\s"'(){}\[\],;!?$*_\\-]|\.(?![0-9])""")
+# A sign at the end of a word or beside a single letter says something: A-, A*, n!, x'.
+_IGNORED_IN_WORDS = re.compile(
+    r"""[\s"(){}\[\],;?$\\]|\.(?![0-9])|(?<=[^\W\d_])[-_'](?=[^\W\d_])|(?<=[^\W\d_]{2})!|\A'|(?<=[^\W\d_]{2})'\Z"""
+)
 _MODULUS = frozenset({"mod", "modulo", "\\mod", "\\bmod", "\\pmod"})
 _LETTERS = re.compile(r"[a-z']+")
 _DENIALS = frozenset(
@@ -82,7 +87,8 @@ def tokenize(text: str) -> list[Token]:
         words = _BRACED.match(text, position) if content in _TEXT_COMMANDS or content in _FONT_COMMANDS else None
         if words is not None and (content in _TEXT_COMMANDS or _UPRIGHT.fullmatch(words[1])):
             position = words.end()
-            tokens.append(_words(content in _TEXT_COMMANDS or not words[1].isalpha(), words[1], after_space))
+            is_text = content in _TEXT_COMMANDS or not words[1].isalpha() or _is_unit_behind(tokens, words[1])
+            tokens.append(_words(is_text, words[1], after_space))
         elif kind == "space" or content in _LAYOUT or content in _TEXT_COMMANDS or content in _FONT_COMMANDS:
             after_space = after_space or kind == "space"
             continue
@@ -91,6 +97,11 @@ def tokenize(text: str) -> list[Token]:
         after_space = False
     tokens.append(Token(TokenKind.END, "", after_space))
     return tokens
+
+
+def _is_unit_behind(tokens: list[Token], word: str) -> bool:
+    """Whether upright letters are a unit behind a value: 5\\mathrm{MB}."""
+    return bool(tokens) and (tokens[-1].kind is TokenKind.NUMBER or tokens[-1].text in "})") and is_upright_unit(word)
 
 
 def _words(is_text: bool, words: str, after_space: bool) -> Token:
