@@ -1,6 +1,7 @@
 """The verifier's HTTP surface: `POST /v1/verdicts`."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypedDict
 
@@ -12,7 +13,7 @@ from services.verifier.checks.check import Judgement
 from services.verifier.json_body import describe_body, read_batch
 from services.verifier.judge import AdmittedBatch, Judge
 from services.verifier.surrogates import make_text
-from shared.protocol.verdict import Outcome, VerdictItem, VerdictRequest, VerdictResponse
+from shared.protocol.verdict import Outcome, VerdictItem, VerdictResponse
 
 NDJSON = "application/x-ndjson"
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -25,14 +26,13 @@ def build_router(judge: Judge, deadline_seconds: float) -> APIRouter:
     """The service's routes; `deadline_seconds` applies to batches that name no deadline."""
     router = APIRouter()
 
-    @router.post(
-        "/v1/verdicts", response_model=VerdictResponse, responses=_ANSWERS, openapi_extra=describe_body(VerdictRequest)
-    )
+    @router.post("/v1/verdicts", response_model=VerdictResponse, responses=_ANSWERS, openapi_extra=describe_body())
     async def verdicts(request: Request) -> Response:
         """Judges a batch. With `Accept: application/x-ndjson` each verdict is sent as soon as it is known."""
-        body, unreadable = await read_batch(request)
-        batch = await judge.admit(body.items, unreadable)
+        arrived = time.monotonic()  # before its body has come: the caller waits from here on
+        body = await read_batch(request)
         deadline = body.deadline_seconds or deadline_seconds
+        batch = await judge.admit(body.items, body.unreadable, arrived, deadline)
         if NDJSON in request.headers.get("accept", ""):
             return StreamingResponse(_stream_lines(judge, batch, deadline, body.items), media_type=NDJSON)
         return Response(await _judge_all(judge, batch, deadline, body.items), media_type="application/json")

@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, yielding
 from services.verifier.metrics import BatchRefusal, VerifierMetrics
-from services.verifier.surrogates import NOT_TEXT
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.verdict import Outcome, VerdictItem
 from shared.runtime.logs import event_logger
@@ -56,11 +55,14 @@ class KindGroup:
 
 @dataclass(frozen=True, slots=True)
 class AdmittedBatch:
-    """A batch with known kinds and readable keys, counted as pending until it is judged."""
+    """A batch with known kinds and readable keys, counted as pending until it is judged.
+
+    `unreadable`: why the items at these positions, which are in no group, cannot be judged.
+    """
 
     num_items: int
     groups: tuple[KindGroup, ...]
-    unreadable: frozenset[int]
+    unreadable: Mapping[int, str]
     arrived: float
 
 
@@ -91,8 +93,15 @@ class Judge:
         kinds = {kind: {"refusal": check.refusal(), **check.health()} for kind, check in self._check_of_kind.items()}
         return {"pending_items": self._num_pending, "kinds": kinds}
 
-    async def admit(self, items: Sequence[VerdictItem], unreadable: frozenset[int] = frozenset()) -> AdmittedBatch:
-        """Prepares the items; those at the positions `unreadable` will have no reward.
+    async def admit(
+        self,
+        items: Sequence[VerdictItem],
+        unreadable: Mapping[int, str] | None = None,
+        arrived: float | None = None,
+        deadline_seconds: float | None = None,
+    ) -> AdmittedBatch:
+        """Prepares the items of a batch that arrived then (None: now); where that outlasts the deadline, none is
+        judged. Those at the positions `unreadable` have no reward, for the reason given there.
 
         Raises InvalidInput, Unavailable or Overloaded for the batch as a whole.
         """
@@ -102,24 +111,30 @@ class Judge:
                 f"{self._num_pending} items are pending and {len(items)} more would exceed {self._max_pending_items}; "
                 "try again later or send smaller batches"
             )
-        arrived = time.monotonic()
+        arrived = time.monotonic() if arrived is None else arrived
+        unreadable = {} if unreadable is None else unreadable
         self._add_pending(len(items))
         try:
-            batch = AdmittedBatch(len(items), await self._prepare(items, unreadable), unreadable, arrived)
+            async with _deadline(arrived, deadline_seconds):
+                groups = await self._prepare(items, unreadable)
+            batch = AdmittedBatch(len(items), groups, unreadable, arrived)
+        except TimeoutError:
+            late = dict.fromkeys(range(len(items)), _late(deadline_seconds))
+            batch = AdmittedBatch(len(items), (), {**late, **unreadable}, arrived)
         except BaseException:
             self._add_pending(-len(items))
             raise
         self._batches[id(batch)] = batch
         return batch
 
-    async def _prepare(self, items: Sequence[VerdictItem], unreadable: frozenset[int]) -> tuple[KindGroup, ...]:
+    async def _prepare(self, items: Sequence[VerdictItem], unreadable: Mapping[int, str]) -> tuple[KindGroup, ...]:
         groups: dict[str, KindGroup] = {}
         async for position, item in yielding(items):
+            if position in unreadable:
+                continue
             group = groups.get(item.kind)
             if group is None:
                 group = groups[item.kind] = KindGroup(self._find_check(item))
-            if position in unreadable:
-                continue
             group.positions.append(position)
             group.cases.append(group.check.prepare(item))
         for group in groups.values():
@@ -128,8 +143,8 @@ class Judge:
 
     async def judge(self, batch: AdmittedBatch, deadline_seconds: float, report: ReportJudgement) -> None:
         """Reports one judgement for every item, by its position, before the deadline ends."""
-        for position in batch.unreadable:
-            report(position, Judgement.failure(NOT_TEXT))
+        for position, reason in batch.unreadable.items():
+            report(position, Judgement.failure(reason))
         try:
             async with asyncio.TaskGroup() as tasks:
                 for group in batch.groups:
@@ -165,10 +180,10 @@ class Judge:
         cache = self._cache if group.check.is_repeatable else None
         open_cases = _OpenCases(group, report, cache, self._metrics)
         try:
-            async with asyncio.timeout(arrived + deadline_seconds - time.monotonic()):
+            async with _deadline(arrived, deadline_seconds):
                 await group.check.judge(open_cases.cases, open_cases.report)
         except TimeoutError:
-            open_cases.fail(f"not judged within the batch's deadline of {deadline_seconds:g} s; send it again")
+            open_cases.fail(_late(deadline_seconds))
         except Exception as error:
             log.exception("check_failed", kind=kind)
             open_cases.fail(f"the {kind} check failed: {type(error).__name__}")
@@ -176,6 +191,14 @@ class Judge:
         for outcome, count in open_cases.num_of_outcome.items():
             self._metrics.verdicts.labels(kind, outcome).inc(count)
         self._metrics.cache_hits.labels(kind).inc(len(group.cases) - len(open_cases.cases))
+
+
+def _deadline(arrived: float, seconds: float | None) -> asyncio.Timeout:
+    return asyncio.timeout(None if seconds is None else arrived + seconds - time.monotonic())
+
+
+def _late(deadline_seconds: float | None) -> str:
+    return f"not judged within the batch's deadline of {deadline_seconds:g} s; send it again"
 
 
 class _OpenCases:

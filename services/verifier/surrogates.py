@@ -1,14 +1,26 @@
-"""JSON whose strings may hold halves of surrogate pairs, which Python takes and UTF-8 cannot carry."""
+"""JSON that is no text or out of range somewhere: halves of surrogate pairs, integers of thousands of digits."""
 
 import json
 from typing import Any
 
+_MAX_DIGITS = 1_000
 NOT_TEXT = "it holds half of a surrogate pair, which no text has; replace it, for example by U+FFFD"
 
 
 def load_json(data: bytes) -> Any:
-    """The value of a JSON document. Raises ValueError or RecursionError."""
-    return json.loads(data.decode("utf-8", "surrogatepass"))
+    """The value of a JSON document, of which single texts and numbers may be no texts and numbers elsewhere.
+
+    Raises ValueError or RecursionError.
+    """
+    try:
+        text = data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        text = data.decode("utf-8", "replace")
+    return json.loads(text, parse_int=_read_integer)
+
+
+def _read_integer(digits: str) -> float:
+    return int(digits) if len(digits) < _MAX_DIGITS else float(digits)
 
 
 def is_text(value: Any) -> bool:

@@ -1,16 +1,19 @@
 """The base of every message that crosses a process boundary."""
 
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterable
 from math import isfinite
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 PROTOCOL_VERSION = 2
+OVERSIZED = "oversized"
+"""The type of the validation error for an object of more values than a message may have."""
 _MAX_DEPTH = 32
 _MAX_VALUES = 50_000
 _MAX_ERRORS = 100
+_PLAIN = (str, int, float, list, dict)
 
 
 class Message(BaseModel):
@@ -54,38 +57,43 @@ def too_many_errors(error: ValidationError) -> str:
 
 
 def _check_object(value: dict[str, Any]) -> dict[str, Any]:
-    _check_portable(value, 0, count(1))
-    return value
+    """An error unless JSON and msgpack both carry the value unchanged, and it is of bounded depth and size."""
+    level: list[Any] = [value]
+    num_values = 0
+    for _ in range(_MAX_DEPTH + 1):  # values by their depth: a key may have very many
+        num_values += len(level)
+        if num_values > _MAX_VALUES:
+            raise PydanticCustomError(OVERSIZED, f"more than {_MAX_VALUES} values")
+        level = [inner for outer in level for inner in _check_portable(outer)]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {_MAX_DEPTH} deep")
 
 
-def _check_portable(value: Any, depth: int, seen: Iterator[int]) -> None:
-    """ValueError unless JSON and msgpack both carry the value unchanged, and it is of bounded depth and size."""
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
-    if next(seen) > _MAX_VALUES:
-        raise ValueError(f"more than {_MAX_VALUES} values")
-    match value:
-        case str():
-            _check_text(value)
-        case bool() | None:
-            pass
-        case int() if not -(2**63) <= value < 2**63:
+def _check_portable(value: Any) -> Iterable[Any]:
+    """The values inside one that JSON and msgpack both carry unchanged; ValueError for another one."""
+    kind = type(value)
+    if kind not in _PLAIN and kind is not bool:
+        kind = next((plain for plain in _PLAIN if isinstance(value, plain)), kind)
+    if kind is str:
+        _check_text(value)
+    elif kind is int:
+        if not -(2**63) <= value < 2**63:
             raise ValueError("an integer beyond 64 bits; give it as text")
-        case float() if not isfinite(value):
+    elif kind is float:
+        if not isfinite(value):
             raise ValueError(f"{value} is no number in JSON; give it as text")
-        case int() | float():
-            pass
-        case list():
-            for item in value:
-                _check_portable(item, depth + 1, seen)
-        case dict():
-            for name, item in value.items():
-                if not isinstance(name, str):
-                    raise ValueError(f"the key {name!r} is no text")
-                _check_text(name)
-                _check_portable(item, depth + 1, seen)
-        case _:
-            raise ValueError(f"a {type(value).__name__} is nothing that JSON can hold")
+    elif kind is list:
+        return value  # type: ignore[no-any-return]
+    elif kind is dict:
+        for name in value:
+            if not isinstance(name, str):
+                raise ValueError(f"the key {name!r} is no text")
+            _check_text(name)
+        return value.values()  # type: ignore[no-any-return]
+    elif kind is not bool and value is not None:
+        raise ValueError(f"a {kind.__name__} is nothing that JSON can hold")
+    return ()
 
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_check_object)]

@@ -50,10 +50,14 @@ class VerdictItem(Message):
     limits: ItemLimits | None = None
 
 
+MAX_ITEMS = 4096
+"""Of a batch."""
+
+
 class VerdictRequest(Message):
     """A batch; `deadline_seconds` counts from its arrival."""
 
-    items: Annotated[tuple[VerdictItem, ...], FailFast()] = Field(min_length=1, max_length=4096)
+    items: Annotated[tuple[VerdictItem, ...], FailFast()] = Field(min_length=1, max_length=MAX_ITEMS)
     deadline_seconds: float | None = Field(None, gt=0, le=3600)
 
 

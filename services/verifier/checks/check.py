@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -124,7 +124,7 @@ def read_key(model: type[Model], item: VerdictItem) -> Model:
         ) from None
 
 
-async def yielding(items: Sequence[Item]) -> AsyncIterator[tuple[int, Item]]:
+async def yielding(items: Iterable[Item]) -> AsyncIterator[tuple[int, Item]]:
     """The items with their indices; other tasks of the event loop run every few milliseconds."""
     last_yield = time.perf_counter()
     for index, item in enumerate(items):
