@@ -3,7 +3,7 @@
 import codecs
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -66,7 +66,9 @@ def _lines(path: Path) -> Iterator[bytes | str]:
         yield from lines
 
 
-def read_json_lines(path: Path, *, broken: list[InvalidInput] | None = None) -> Iterator[tuple[str, Any]]:
+def read_json_lines(
+    path: Path, *, broken: list[InvalidInput] | None = None, load: Callable[[str | bytes], Any] = json.loads
+) -> Iterator[tuple[str, Any]]:
     """(`file:line`, value) of every line that is not blank. A file is encoded as `read_text` has it.
 
     InvalidInput for a file that cannot be read, and for a line that is not JSON; given `broken`, that is put there.
@@ -77,7 +79,7 @@ def read_json_lines(path: Path, *, broken: list[InvalidInput] | None = None) -> 
             if not text.strip():
                 continue
             try:
-                value = json.loads(text)
+                value = load(text)
             except (ValueError, RecursionError) as error:
                 _refuse(f"{path}:{number}: not JSON: {error}; give one JSON object a line", broken, error)
             else:

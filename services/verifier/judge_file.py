@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from services.verifier.config import VerifierConfig
-from services.verifier.surrogates import NOT_TEXT, is_text, make_text
+from services.verifier.json_items import cut_batch
+from services.verifier.surrogates import NOT_TEXT, is_text, load_json, make_text
 from services.verifier.wiring import build
 from shared.clients import VerifierClient
 from shared.errors import (
@@ -25,6 +27,7 @@ from shared.errors import (
     TooLarge,
     Unavailable,
     Unreachable,
+    first_reason,
 )
 from shared.files import atomic_writer, read_json_lines
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem
@@ -56,9 +59,7 @@ def judge_file(
 async def _judge_file(
     input: Path, output: Path, opening: AbstractAsyncContextManager[VerifierClient], console: Console
 ) -> int:
-    num_rows = sum(1 for _ in _read_rows(input))  # every row is read before the first is judged
-    if num_rows == 0:
-        raise InvalidInput(f"{input} has no rows; it should have one JSON object a line")
+    num_rows = _count_rows(input)
     tally: Counter[str] = Counter()
     async with opening as client:
         with Progress(*_COLUMNS, console=console) as progress, atomic_writer(output) as file:
@@ -90,13 +91,47 @@ async def _open_client(url: str | None, token: str | None) -> AsyncIterator[Veri
 # --- rows
 
 
-# An item, or the output of a row that is no text.
+# An item, or the output of a row that is none.
 _Row = VerdictItem | dict[str, Any]
 
 
+def _count_rows(path: Path) -> int:
+    """The number of rows. InvalidInput for a file in which no row is an item."""
+    num_rows, has_item, first_error = 0, False, f"{path} has no rows; it should have one JSON object a line"
+    for row in _read_rows(path):
+        if isinstance(row, VerdictItem) or row["error"] == NOT_TEXT:
+            has_item = True
+        elif num_rows == 0:
+            first_error = row["error"]
+        num_rows += 1
+    if not has_item:
+        raise InvalidInput(first_error)
+    return num_rows
+
+
 def _read_rows(path: Path) -> Iterator[_Row]:
-    for where, row in read_json_lines(path):
+    """The rows in their order, also those that are no JSON."""
+    broken: list[InvalidInput] = []
+    for where, row in read_json_lines(path, broken=broken, load=_load_row):
+        yield from map(_to_broken_row, broken)
+        broken.clear()
         yield _to_item(where, row)
+    yield from map(_to_broken_row, broken)
+
+
+def _load_row(line: str | bytes) -> Any:
+    """The value of a line; of one that is too deep to be read, what is not nested, so that it can be named."""
+    data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
+    try:
+        return load_json(data)
+    except RecursionError:
+        *_, cut = cut_batch(b'{"items": [' + data + b"]}", 1)
+        return {**load_json(cut.items[0].outline), "answer_key": "nested too deep"} if cut else None
+
+
+def _to_broken_row(error: InvalidInput) -> _Row:
+    line = str(error).partition(": not JSON")[0].rpartition(":")[2]
+    return _bad_row(line, str(error))
 
 
 def _make_batches(path: Path) -> Iterator[list[_Row]]:
@@ -113,20 +148,28 @@ def _make_batches(path: Path) -> Iterator[list[_Row]]:
         yield batch
 
 
-def _to_item(where: str, row: dict[str, Any]) -> _Row:
+def _to_item(where: str, row: Any) -> _Row:
     """The item of a row. Test sets may have `payload` for the response, and `gold` or `tests` instead of a key."""
+    line, wanted = where.rpartition(":")[2], "a row is a JSON object with id, kind, response, answer_key"
+    if not isinstance(row, dict):
+        return _bad_row(line, f"{where}: a {type(row).__name__}; {wanted}")
     try:
         key = (
             row["answer_key"] if "answer_key" in row else {name: row[name] for name in ("gold", "tests") if name in row}
         )
         response = row["response"] if "response" in row else row["payload"]
-        row_id = str(row.get("id", where.rpartition(":")[2]))
+        row_id = str(row.get("id", line))
         if not is_text(row):
-            return {"id": make_text(row_id), "reward": None, "error": NOT_TEXT}
+            return _bad_row(row_id, NOT_TEXT)
         return VerdictItem(id=row_id, kind=row["kind"], response=response, answer_key=key)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        raise InvalidInput(f"{where}: {reason}; a row is a JSON object with id, kind, response, answer_key") from error
+    except KeyError as error:
+        return _bad_row(row.get("id", line), f"{where}: no {error}; {wanted}")
+    except ValidationError as error:
+        return _bad_row(row_id, f"{where}: {first_reason(error)}; {wanted}")
+
+
+def _bad_row(row_id: object, error: str) -> dict[str, Any]:
+    return {"id": make_text(str(row_id)), "reward": None, "error": make_text(error)}
 
 
 # --- requests
@@ -155,7 +198,7 @@ async def _judge_batch(client: VerifierClient, batch: Sequence[_Row]) -> list[di
 
 
 async def _judge_items(client: VerifierClient, batch: Sequence[VerdictItem]) -> list[dict[str, Any]]:
-    """The verdicts of a batch. If it is refused, its items are sent one by one, so that only the cause is unjudged."""
+    """The verdicts of a batch. If it is refused, its halves are sent, so that only the cause is unjudged."""
     try:
         return [verdict.model_dump(mode="json") for verdict in await _judge_with_retries(client, batch)]
     except (Unreachable, DeadlineExceeded, MalformedAnswer):
@@ -163,7 +206,8 @@ async def _judge_items(client: VerifierClient, batch: Sequence[VerdictItem]) -> 
     except (InvalidInput, TooLarge, Unavailable) as error:
         if len(batch) == 1:
             return [{"id": batch[0].id, "reward": None, "error": str(error)}]
-        return [row for item in batch for row in await _judge_items(client, [item])]
+        half = len(batch) // 2
+        return [*await _judge_items(client, batch[:half]), *await _judge_items(client, batch[half:])]
 
 
 async def _judge_with_retries(client: VerifierClient, batch: Sequence[VerdictItem]) -> Sequence[Verdict]:

@@ -58,10 +58,47 @@ def test_a_row_that_cannot_be_judged_says_so_and_spoils_no_other(tmp_path: Path)
     assert "1 not judged" in printed
 
 
-@pytest.mark.parametrize("row", [[], {}, {"kind": "math"}, {"kind": "math", "response": 4, "gold": "4"}])
-def test_a_row_of_another_shape_is_named(tmp_path: Path, row: Any) -> None:
-    with pytest.raises(InvalidInput, match=":2: "):
-        _judge_file(tmp_path, [_math(0, "3", "3"), row])
+BAD_ROWS = r"""
+[]                                                                               a list; a row is
+7                                                                                a int; a row is
+{}                                                                               no 'payload'
+{"kind": "math"}                                                                 no 'payload'
+{"kind": "math", "response": 4, "gold": "4"}                                     response
+{"kind": "math", "response": "\ud800", "gold": "4"}                              surrogate
+{"kind": "math", "response": "4", "gold": "\ud800"}                              surrogate
+{"id": "\udfff", "kind": "math", "response": "4", "gold": "4"}                   surrogate
+{"kind": "math", "response": "4", "answer_key": {"gold": 1e999}}                 no number
+{"kind": "math", "response": "4", "answer_key": {"gold": NaN}}                   no number
+{"kind": "math", "response": "4", "answer_key": {"gold": 99999999999999999999}}  64 bits
+{"kind": "math", "response": "4", "answer_key": {"gold": 4}}                     gold
+{"kind": "math", "response": "4", "answer_key": [4]}                             answer_key
+{"kind": "math", "response": null, "gold": "4"}                                  response
+{"kind": "math", "response": "4" "gold": "4"}                                    not JSON
+{"kind": "math", "response": "4", "gold": "4"                                    not JSON
+""".strip().splitlines()
+DEEP = f'{{"id": "bad", "kind": "math", "response": "4", "answer_key": {{"x": {"[" * 10_000}{"]" * 10_000}}}}}'
+LONG = f'{{"id": "bad", "kind": "math", "response": "4", "answer_key": {{"gold": {"9" * 5_000}}}}}'
+
+
+def test_bad_rows_have_an_error_and_the_others_are_judged(tmp_path: Path) -> None:
+    rows = [line.partition("  ") for line in BAD_ROWS] + [(DEEP, "", "answer_key"), (LONG, "", "no number")]
+    good = json.dumps(_math(0, "4", "4"))
+    lines = [line for row, _, _ in rows for line in (good, row)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines * 3))
+    assert judge_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl", console=Console(file=io.StringIO())) == 1
+    verdicts = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert len(verdicts) == len(lines) * 3
+    assert {verdict["reward"] for verdict in verdicts[::2]} == {1.0}
+    for (row, _, says), verdict in zip(rows, verdicts[1::2], strict=False):
+        assert (verdict["reward"], says.strip() in verdict["error"]) == (None, True), (row[:100], verdict)
+        assert verdict["id"] in ("bad", "?") or verdict["id"].isdigit()
+
+
+@pytest.mark.parametrize("text", ["id,kind\n1,math\n", "[]\n{}\n", "7"])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "in.jsonl").write_text(text)
+    with pytest.raises(InvalidInput, match=":1: "):
+        judge_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl", console=Console(file=io.StringIO()))
     assert not (tmp_path / "out.jsonl").exists()
 
 
