@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 
+from services.verifier.checks.math.comparing.assignments import read_assignment
 from services.verifier.checks.math.comparing.compare import compare
 from services.verifier.checks.math.comparing.equivalence import (
     Equivalence,
@@ -16,7 +17,7 @@ from services.verifier.checks.math.comparing.equivalence import (
 )
 from services.verifier.checks.math.comparing.exact_value import exact_value
 from services.verifier.checks.math.comparing.numeric_value import SamplePoint, Unevaluable, are_close
-from services.verifier.checks.math.comparing.relations import read_assignment, to_interval
+from services.verifier.checks.math.comparing.relations import to_interval
 from services.verifier.checks.math.comparing.scalars import compare_scalars, free_symbols
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated
 from services.verifier.checks.math.reading.forms import Apply, Form, Number, Power, Product, Relation, Sum, Symbol

@@ -1,20 +1,16 @@
 """Compares an answer's form with the gold's: structure first, then the scalars in it."""
 
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
+from services.verifier.checks.math.comparing.assignments import is_equation, read_assignment, stated_values
 from services.verifier.checks.math.comparing.equivalence import (
     Equivalence,
     compare_in_any_order,
     compare_in_order,
 )
 from services.verifier.checks.math.comparing.exact_value import exact_value
-from services.verifier.checks.math.comparing.relations import (
-    ORDERS,
-    compare_by_ratio,
-    is_equation,
-    read_assignment,
-    to_interval,
-)
+from services.verifier.checks.math.comparing.relations import ORDERS, compare_by_ratio, to_interval
 from services.verifier.checks.math.comparing.scalars import compare_scalars, is_constant
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated, has_transcendental
 from services.verifier.checks.math.reading.arithmetic import divide, negate, scale
@@ -156,13 +152,15 @@ def _compare_to_relation(gold: Relation, answer: Form) -> Equivalence:
 def _compare_to_equation(gold: Relation, answer: Form) -> Equivalence:
     expected = read_assignment(gold)
     if not isinstance(answer, Relation):
-        return Equivalence.DIFFERENT if expected is None or expected.name is None else compare(expected.value, answer)
+        return Equivalence.DIFFERENT if expected is None else compare_any((*expected.others, expected.value), (answer,))
     if not is_equation(answer):
         return Equivalence.DIFFERENT
     given = read_assignment(answer)
+    if expected is not None and expected.name is None:
+        return compare_any((*expected.others, expected.value), stated_values(answer))
     if expected is not None and given is not None and expected.name == given.name:
-        return compare(expected.value, given.value)
-    if expected is not None and (expected.name is None or is_constant(expected.value)):
+        return compare_any((*expected.others, expected.value), stated_values(answer))
+    if expected is not None and is_constant(expected.value):
         return Equivalence.DIFFERENT  # the gold is a value; an equation with that solution is not
     return compare_by_ratio(gold, answer)
 
@@ -192,8 +190,12 @@ def _compare_relation(gold: Form, answer: Relation) -> Equivalence:
     """A gold that is no relation with an answer such as x = 5, or x in [0, 1]."""
     if answer.relators == (Relator.IN,):
         return compare(gold, answer.sides[1]) if isinstance(answer.sides[0], Symbol) else Equivalence.DIFFERENT
-    given = read_assignment(answer)
-    return Equivalence.DIFFERENT if given is None else compare(gold, given.value)
+    return compare_any((gold,), stated_values(answer))
+
+
+def compare_any(golds: Iterable[Form], answers: Sequence[Form]) -> Equivalence:
+    """Whether one of the answers, which are the same value, is one of the golds, which are another's."""
+    return max((compare(gold, answer) for gold in golds for answer in answers), default=Equivalence.DIFFERENT)
 
 
 # --- values with units
