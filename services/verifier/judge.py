@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, yielding
+from services.verifier.checks.check import LONG_RESPONSE, Case, Check, Judgement, ReportJudgement, yielding
 from services.verifier.metrics import BatchRefusal, VerifierMetrics
 from shared.errors import InvalidInput, Overloaded, Unavailable
 from shared.protocol.verdict import Outcome, VerdictItem
@@ -136,7 +136,10 @@ class Judge:
             if group is None:
                 group = groups[item.kind] = KindGroup(self._find_check(item))
             group.positions.append(position)
-            group.cases.append(group.check.prepare(item))
+            if len(item.response) > LONG_RESPONSE:
+                group.cases.append(await asyncio.to_thread(group.check.prepare, item))
+            else:
+                group.cases.append(group.check.prepare(item))
         for group in groups.values():
             await group.check.vet(group.cases)
         return tuple(groups.values())
@@ -181,6 +184,7 @@ class Judge:
         open_cases = _OpenCases(group, report, cache, self._metrics)
         try:
             async with _deadline(arrived, deadline_seconds):
+                await open_cases.look_up()
                 await group.check.judge(open_cases.cases, open_cases.report)
         except TimeoutError:
             open_cases.fail(_late(deadline_seconds))
@@ -212,8 +216,15 @@ class _OpenCases:
         self._cache = cache
         self._observe_seconds = metrics.judge_seconds.labels(group.check.kind).observe
         self.num_of_outcome: Counter[Outcome] = Counter()
-        indices = [index for index, case in enumerate(group.cases) if not self._is_cached(index, case)]
-        self.cases = [group.cases[index] for index in indices]
+        self.cases: Sequence[Case[Any]] = group.cases
+        self._open = {index: index for index in range(len(group.cases))}
+
+    async def look_up(self) -> None:
+        """Reports what the cache knows, and leaves the others in `cases`."""
+        if self._cache is None:
+            return
+        indices = [index async for index, case in yielding(self._group.cases) if not self._is_cached(index, case)]
+        self.cases = [self._group.cases[index] for index in indices]
         self._open = dict(enumerate(indices))
 
     def report(self, position: int, judgement: Judgement) -> None:
@@ -235,6 +246,7 @@ class _OpenCases:
         """Reports the judgement if the cache knows it."""
         known = None if self._cache is None else self._cache.get(self._group.check.kind, case)
         if known is not None:
+            del self._open[index]
             self._close(index, known)
         return known is not None
 

@@ -18,6 +18,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _YIELD_SECONDS = 0.005
 _TURNS = 8  # a request takes several turns of the event loop
+LONG_RESPONSE = 1 << 17
+"""Characters; looking through a longer one takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,8 @@ class Check(ABC, Generic[Key]):
     def prepare(self, item: VerdictItem) -> Case[Key]:
         """Reads the key. Raises InvalidInput if it can never be judged, or if the response is too long.
 
-        Called on the event loop for each item before any is judged: it must be linear in the item's size. The loop
-        runs other tasks between two items.
+        Called for each item before any is judged, on the event loop, which runs other tasks between two items, or in
+        a thread if the response is long: it must be linear in the item's size.
         """
 
     async def vet(self, cases: Sequence[Case[Key]]) -> None:
@@ -93,13 +95,16 @@ class Check(ABC, Generic[Key]):
 
 
 class TextCheck(Check[Key]):
-    """Judges on the event loop, by a look at the text."""
+    """Judges by a look at the text: on the event loop, or beside it if the text is long."""
 
     is_repeatable = True
 
     async def judge(self, cases: Sequence[Case[Key]], report: ReportJudgement) -> None:
         async for position, case in yielding(cases):
-            report(position, self.judge_text(case))
+            if len(case.response) > LONG_RESPONSE:
+                report(position, await asyncio.to_thread(self.judge_text, case))
+            else:
+                report(position, self.judge_text(case))
 
     @abstractmethod
     def judge_text(self, case: Case[Key]) -> Judgement: ...

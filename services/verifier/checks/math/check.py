@@ -1,9 +1,11 @@
 """Judges mathematical answers: in this process if exact and numeric comparison decide, else in workers."""
 
+import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -22,7 +24,7 @@ from services.verifier.checks.check import (
 )
 from services.verifier.checks.final_answer import FinalAnswer, extract_final_answer
 from services.verifier.checks.math.comparing.equivalence import Equivalence
-from services.verifier.checks.math.decision import Decision, decide
+from services.verifier.checks.math.decision import decide
 from services.verifier.checks.math.reading.parsed_answer import ParsedAnswer, extract_gold, parse_answer
 from services.verifier.config import MathConfig
 from services.verifier.metrics import VerifierMetrics
@@ -35,7 +37,9 @@ log = event_logger(__name__)
 
 _NO_ANSWER = Judgement(0.0, Outcome.NO_ANSWER, "no boxed answer after the last thinking part", "extraction")
 _RULE = "math-verify"
-_WORKER_FUNCTION = "services.verifier.checks.math.math_verify_function:are_same"
+_WORKER_FUNCTION = "services.verifier.checks.math.worker_function:judge_answer"
+# Of gold and answer together; longer ones would hold up the event loop. Of 3,000 public answers one is longer.
+_MAX_DECIDED_HERE = 256
 
 
 class MathKey(AnswerKey):
@@ -52,8 +56,8 @@ class GoldAndAnswer:
     answer: FinalAnswer | None
 
 
-# A case for the workers: its position, and the text of its answer.
-_Undecided = tuple[int, Case[GoldAndAnswer], str]
+# A case for the workers, and its position.
+_Undecided = tuple[int, Case[GoldAndAnswer]]
 
 
 @asynccontextmanager
@@ -92,16 +96,18 @@ class MathCheck(Check[GoldAndAnswer]):
 
     def _parse_gold(self, gold: str) -> ParsedAnswer | None:
         text = extract_gold(gold, self._config.answer_characters)
-        return None if text is None else parse_answer(text)
+        if text is None or len(text) <= _MAX_DECIDED_HERE:
+            return None if text is None else parse_answer(text)
+        return ParsedAnswer(text, (), ())  # who judges it reads it
 
     async def judge(self, cases: Sequence[Case[GoldAndAnswer]], report: ReportJudgement) -> None:
         undecided: list[_Undecided] = []
         async for position, case in yielding(cases):
-            decision = _decide_or_fail(position, case.key)
-            if isinstance(decision, Judgement):
-                report(position, decision)
+            judgement = _decide_or_fail(position, case.key)
+            if judgement is not None:
+                report(position, judgement)
             else:
-                undecided.append((position, case, decision.text))
+                undecided.append((position, case))
         await judge_concurrently(
             undecided,
             max(self._config.workers, 1),
@@ -110,29 +116,35 @@ class MathCheck(Check[GoldAndAnswer]):
         )
 
     async def _judge_by_worker(self, undecided: _Undecided) -> Judgement:
+        position, case = undecided
         if self._pool is None:
-            return Judgement.failure("not decided without workers, and math.workers is 0", _RULE)
-        _, case, answer = undecided
+            judgement = await asyncio.to_thread(_decide_or_fail, position, case.key, math.inf)
+            return judgement or Judgement.failure("not decided without workers, and math.workers is 0", _RULE)
         seconds = self._config.item_seconds
         if case.limits is not None and case.limits.wall_seconds is not None:
             seconds = min(seconds, case.limits.wall_seconds)
         start = time.perf_counter()
-        reply = await self._pool.call((case.key.gold.text, answer), seconds)
+        assert case.key.answer is not None  # or it had been judged
+        reply = await self._pool.call((case.key.gold.text, asdict(case.key.answer)), seconds)
         return _to_judgement(reply, time.perf_counter() - start)
 
 
-def _decide_or_fail(position: int, key: GoldAndAnswer) -> Judgement | Decision:
-    """A Judgement, or the Decision that leaves the answer to a worker."""
+def _decide_or_fail(position: int, key: GoldAndAnswer, max_characters: float = _MAX_DECIDED_HERE) -> Judgement | None:
+    """The judgement; None if a worker should give it: for a longer answer, or one that math-verify must compare."""
     if key.answer is None:
         return _NO_ANSWER
+    gold = key.gold
+    num_characters = len(gold.text) + sum(map(len, {*key.answer.stated, *key.answer.boxes}))
+    if num_characters > max_characters:
+        return None
     start = time.perf_counter()
     try:
-        decision = decide(key.gold, key.answer)
+        decision = decide(gold if gold.tokens else parse_answer(gold.text), key.answer)
     except Exception as error:
         log.exception("answer_failed", position=position)
         return Judgement.failure(f"{type(error).__name__} while comparing", _RULE)
     if decision.equivalence is Equivalence.UNKNOWN:
-        return decision
+        return None
     seconds = time.perf_counter() - start
     is_right = decision.equivalence is Equivalence.SAME
     outcome = Outcome.RIGHT if is_right else Outcome.WRONG
@@ -141,11 +153,10 @@ def _decide_or_fail(position: int, key: GoldAndAnswer) -> Judgement | Decision:
 
 def _to_judgement(reply: Reply, seconds: float) -> Judgement:
     ended_early = {ReplyStatus.TIMED_OUT: Outcome.TIMED_OUT, ReplyStatus.MEMORY: Outcome.MEMORY}
-    if reply.status is ReplyStatus.ANSWERED and reply.value:
-        return Judgement(1.0, Outcome.RIGHT, "", _RULE, seconds, reply.cpu_seconds)
-    if reply.status is ReplyStatus.ANSWERED:
-        reason = f"not shown to be the gold {reply.detail}".strip()
-        return Judgement(0.0, Outcome.WRONG, reason, _RULE, seconds, reply.cpu_seconds)
+    if reply.status is ReplyStatus.ANSWERED and reply.value is not None:
+        is_right, rule, reason = reply.value
+        outcome = Outcome.RIGHT if is_right else Outcome.WRONG
+        return Judgement(float(is_right), outcome, reason, rule, seconds, reply.cpu_seconds)
     if reply.status in ended_early:
         return Judgement(0.0, ended_early[reply.status], reply.detail, _RULE, seconds, reply.cpu_seconds)
     return Judgement.failure(reply.detail, _RULE)
