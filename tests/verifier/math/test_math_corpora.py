@@ -99,6 +99,12 @@ def test_string_equality_s_expectations_are_met_but_for_the_order_of_lists() -> 
     assert differing == {"test_order", "test_decimals"}
 
 
+def test_no_wrong_public_answer_is_accepted() -> None:
+    rows = rows_of("public_answers.jsonl.gz")
+    assert len(rows) == 993
+    assert [row["id"] for row in rows if not row["right"] and is_right(row["gold"], row["response"])] == []
+
+
 def test_no_hostile_answer_is_rewarded_and_no_honest_one_refused() -> None:
     for row in rows_of("math_attacks.jsonl.gz"):
         found = find(row["gold"], row["payload"])
