@@ -5,7 +5,9 @@ from fractions import Fraction
 from itertools import pairwise
 
 from services.verifier.checks.math.comparing.equivalence import Equivalence
-from services.verifier.checks.math.comparing.numeric_value import CONSTANTS, FUNCTIONS, SamplePoint, Unevaluable
+from services.verifier.checks.math.comparing.evaluation import CONSTANTS, Unevaluable
+from services.verifier.checks.math.comparing.functions import FUNCTION_NAMES
+from services.verifier.checks.math.comparing.numeric_value import SamplePoint
 from services.verifier.checks.math.comparing.scalars import compare_scalars, free_symbols, is_constant
 from services.verifier.checks.math.reading.arithmetic import divide, scale
 from services.verifier.checks.math.reading.forms import (
@@ -139,12 +141,12 @@ def _with_base_ten(form: Form) -> Form:
 
 
 def _is_near(left: Form, right: Form) -> bool:
-    """Whether the right side is the left one, rounded: within one percent."""
+    """Whether the right side is the left one, rounded: within about one percent."""
     try:
         exact, rounded = SamplePoint(0).evaluate(left), SamplePoint(0).evaluate(right)
     except Unevaluable:
         return False
-    return bool(abs(exact - rounded) * 100 <= abs(exact))
+    return bool(abs(exact - rounded) * 99 <= abs(exact))
 
 
 def _is_rounding(exact: Form, rounded: Form) -> bool:
@@ -182,7 +184,7 @@ def _is_name(form: Form, value: Form) -> bool:
         case Symbol(name):
             return name not in CONSTANTS and name not in ("infty", "varnothing")
         case Apply(name, _):
-            return name not in FUNCTIONS or not is_constant(form)
+            return name not in FUNCTION_NAMES or not is_constant(form)
         case Text(words):
             return not is_denied(words)
         case Product(parts) | Sum(parts):
@@ -206,7 +208,7 @@ def _is_quantity_asked_for(form: Form, value: Form) -> bool:
     if not is_constant(value):
         return False
     symbols = free_symbols(form)
-    if any(isinstance(part, Apply) and part.name not in FUNCTIONS for part in _parts(form)):
+    if any(isinstance(part, Apply) and part.name not in FUNCTION_NAMES for part in _parts(form)):
         return True
     if len(symbols) < 2 or not isinstance(form, SCALARS):
         return bool(symbols) and not isinstance(form, SCALARS)

@@ -2,12 +2,9 @@
 
 from services.verifier.checks.math.comparing.assignments import is_equation
 from services.verifier.checks.math.comparing.equivalence import Equivalence
-from services.verifier.checks.math.comparing.numeric_value import (
-    SamplePoint,
-    Unevaluable,
-    Value,
-    are_close,
-)
+from services.verifier.checks.math.comparing.evaluation import Unevaluable
+from services.verifier.checks.math.comparing.functions import Value
+from services.verifier.checks.math.comparing.numeric_value import SamplePoint, are_close
 from services.verifier.checks.math.comparing.scalars import free_symbols, is_constant
 from services.verifier.checks.math.reading.arithmetic import negate
 from services.verifier.checks.math.reading.forms import (
@@ -72,4 +69,4 @@ def _difference(relation: Relation, number: int) -> Value:
     left, right = relation.sides
     left_is_smaller, _ = ORDERS.get(relation.relators[0], (False, False))
     larger, smaller = (right, left) if left_is_smaller else (left, right)
-    return SamplePoint(number, allow_negligible=True).evaluate(Sum((larger, negate(smaller))))
+    return SamplePoint(number).evaluate(Sum((larger, negate(smaller))))

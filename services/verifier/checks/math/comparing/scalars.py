@@ -1,19 +1,15 @@
 """Compares scalar forms: numbers and expressions."""
 
-from functools import lru_cache
-
 from services.verifier.checks.math.comparing.equivalence import Equivalence
+from services.verifier.checks.math.comparing.evaluation import CONSTANTS, Unevaluable
 from services.verifier.checks.math.comparing.exact_value import exact_value
-from services.verifier.checks.math.comparing.numeric_value import (
-    CONSTANTS,
-    SamplePoint,
-    Unevaluable,
-    Value,
-    are_close,
-)
-from services.verifier.checks.math.reading.forms import Form, Symbol, children
+from services.verifier.checks.math.comparing.functions import STEPS
+from services.verifier.checks.math.comparing.numeric_value import agree, approximate
+from services.verifier.checks.math.reading.forms import Apply, Form, Number, Power, Symbol, children
 
 _LARGEST_DENOMINATOR = 10**18
+_POINTS = (0, 1, 3)
+_FAR_POINTS = tuple(range(4, 20))
 
 
 def compare_scalars(gold: Form, answer: Form) -> Equivalence:
@@ -32,30 +28,53 @@ def compare_scalars(gold: Form, answer: Form) -> Equivalence:
         return Equivalence.DIFFERENT  # a long rational for an irrational: pi to fifty digits
     if is_constant(gold) and is_constant(answer):
         return _compare_at(0, gold, answer)
-    found = {_compare_at(number, gold, answer) for number in (0, 1, 3)}
+    found = {_compare_at(number, gold, answer) for number in _POINTS}
+    if _is_piecewise(gold) or _is_piecewise(answer):
+        found |= _compare_far(gold, answer)
     return found.pop() if len(found) == 1 else Equivalence.UNKNOWN
 
 
+def _compare_far(gold: Form, answer: Form) -> set[Equivalence]:
+    """What piecewise forms are at points far from each other, where the gold has a value."""
+    found: set[Equivalence] = set()
+    for number in _FAR_POINTS:
+        equivalence = _compare_at(number, gold, answer)
+        if equivalence is Equivalence.DIFFERENT and number % 2 == 0 and _has(gold, STEPS):
+            return {equivalence}  # floors are of integers
+        if equivalence is not Equivalence.UNKNOWN:
+            found.add(equivalence)
+    return found
+
+
 def _compare_at(number: int, gold: Form, answer: Form) -> Equivalence:
-    gold_value, answer_value = _evaluate(gold, number, True), _evaluate(answer, number, False)
-    if gold_value is None:
+    try:
+        approximate(gold, number)
+    except Unevaluable:
         return Equivalence.UNKNOWN
-    if answer_value is None:
+    try:
+        return Equivalence.of(agree(gold, answer, number))
+    except Unevaluable:
         return Equivalence.DIFFERENT
-    return Equivalence.of(are_close(gold_value, answer_value))
+
+
+def _is_piecewise(form: Form) -> bool:
+    """Whether it may be another function elsewhere: it has steps, absolute values, or roots of variables."""
+    match form:
+        case Apply(_, arguments) if not all(map(is_constant, arguments)):
+            return True
+        case Power(base, exponent) if not is_constant(base):
+            if not (isinstance(exponent, Number) and exponent.value.denominator == 1):
+                return True
+    return any(map(_is_piecewise, children(form)))
+
+
+def _has(form: Form, names: frozenset[str]) -> bool:
+    return (isinstance(form, Apply) and form.name in names) or any(_has(child, names) for child in children(form))
 
 
 def _is_boundless(form: Form) -> bool:
     """Whether it contains infinity or a set: such forms are the same only if written the same."""
     return any(name in ("infty", "varnothing") or name.startswith("mathbb") for name in free_symbols(form))
-
-
-@lru_cache(maxsize=1_024)  # members of a set are compared with each other
-def _evaluate(form: Form, number: int, allow_negligible: bool) -> Value | None:
-    try:
-        return SamplePoint(number, allow_negligible=allow_negligible).evaluate(form)
-    except Unevaluable:
-        return None
 
 
 def free_symbols(form: Form) -> frozenset[str]:

@@ -14,7 +14,7 @@ _SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 _PIECE = re.compile(
     r"(?P<exponent>\^\s{0,9}\{?\s{0,9}-?[0-9]+\s{0,9}\}?|(?<=[A-Za-z])-?[0-9]+)|(?P<over>/|\bper\b)"
-    r"|(?P<word>[ap]\.?m\b\.?|°\s?[CF]\b|[A-Za-zµμΩÅ]+|°|\\?[%$]|[€£¥₹¢])|(?P<skipped>[\s.,()·~-])|(?P<other>.)",
+    r"|(?P<word>[ap]\.?m\b\.?|°\s?[CF]\b|[A-Za-zµμΩÅ]+|[\u4e00-\u9fff]+|°|\\?[%$]|[€£¥₹¢])|(?P<skipped>[\s.,()·~-])|(?P<other>.)",
     re.DOTALL | re.IGNORECASE,
 )
 _MAX_PIECES = 16

@@ -94,7 +94,7 @@ $    | \$ dollar dollars usd buck bucks              | 1 $                 |
 ¢    | cent cents                                    | 1/100 $             |
 €    | euro euros eur                                |                     |
 £    | gbp sterling                                  |                     |
-¥    | yen yuan rmb cny                              |                     |
+¥    | yen yuan rmb cny 元                              |                     |
 ₹    | rupee rupees                                  |                     |
 peso | pesos                                         |                     |
 unit | units                                         |                     |
