@@ -1,15 +1,31 @@
 """The verifier's configuration: the section `[verifier]`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from services.verifier.sandbox.sandbox import Limits
 from shared.runtime.config import ServiceUrl, Token
 
 _LIMITS = Limits()
 PackageName = Annotated[str, Field(pattern=r"^[^\W\d]\w*$", max_length=200)]
+_Name = TypeVar("_Name")
+
+# Where a response states its final answer (docs/verifier.md says what each way risks).
+Extraction = Literal["box", "last_box", "hashes", "answer_tag", "answer_is", "last_number", "last_line", "response"]
+MathExtraction = Literal["box", "last_box", "hashes", "answer_tag", "answer_is", "last_number", "response"]
+ChoiceExtraction = Literal["box", "last_box", "hashes", "answer_tag", "answer_is", "last_line"]
+ExactExtraction = Literal["response", "box", "last_box", "hashes", "answer_tag", "answer_is", "last_line"]
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Ways = Annotated[tuple[_Name, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=8)]
+"""One name or several: the first way that finds something counts."""
+_EXTRACTION = "where the final answer is looked for, in this order, unless the answer key has its own"
 
 
 class Settings(BaseModel):
@@ -28,6 +44,21 @@ class MathConfig(Settings):
     memory_bytes: int = Field(1 << 30, ge=256 << 20, description="address space of one worker")
     items_per_worker: int = Field(5_000, ge=1, description="answers after which a worker is replaced")
     answer_characters: int = Field(10_000, ge=16, description="longest final answer that is judged, and longest gold")
+    extraction: Ways[MathExtraction] = Field(("box", "hashes"), description=_EXTRACTION)
+
+
+class ChoiceConfig(Settings):
+    """The choice check."""
+
+    extraction: Ways[ChoiceExtraction] = Field(
+        ("box", "hashes", "answer_tag", "answer_is", "last_line"), description=_EXTRACTION
+    )
+
+
+class ExactConfig(Settings):
+    """The exact check."""
+
+    extraction: Ways[ExactExtraction] = Field(("response",), description=_EXTRACTION)
 
 
 class CodeConfig(Settings):
@@ -84,5 +115,7 @@ class VerifierConfig(Settings):
     deadline_seconds: float = Field(60.0, gt=0, description="deadline of a batch that names none")
     cache_entries: int = Field(65_536, ge=0, description="judgements of equal (answer, key) pairs kept; 0: none")
     math: MathConfig = Field(MathConfig(), description="the math check")
+    choice: ChoiceConfig = Field(ChoiceConfig(), description="the choice check")
+    exact: ExactConfig = Field(ExactConfig(), description="the exact check")
     code: CodeConfig = Field(CodeConfig(), description="the code check and its sandbox")
     kinds: dict[str, CustomKindConfig] = Field({}, description="kinds of the user's own, by name")

@@ -45,8 +45,8 @@ class VerifierService:
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            self.judge.add(ChoiceCheck())
-            self.judge.add(ExactCheck())
+            self.judge.add(ChoiceCheck(self._config.choice))
+            self.judge.add(ExactCheck(self._config.exact))
             for check in self._open_checks():
                 self.judge.add(await stack.enter_async_context(check))
             yield

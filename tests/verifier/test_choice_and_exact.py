@@ -8,8 +8,10 @@ import pytest
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.choice import ChoiceCheck
 from services.verifier.checks.exact import ExactCheck
+from services.verifier.config import ChoiceConfig, ExactConfig
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome, VerdictItem
+from tests.verifier.judging import DATA
 
 
 def _judge(check: ChoiceCheck | ExactCheck, response: str, **answer_key: Any) -> Outcome:
@@ -41,7 +43,7 @@ def _judge(check: ChoiceCheck | ExactCheck, response: str, **answer_key: Any) ->
     ],
 )
 def test_a_chosen_letter_is_right(response: str, gold: str) -> None:
-    assert _judge(ChoiceCheck(), response, gold=gold) is Outcome.RIGHT
+    assert _judge(ChoiceCheck(ChoiceConfig()), response, gold=gold) is Outcome.RIGHT
 
 
 @pytest.mark.parametrize(
@@ -58,29 +60,72 @@ def test_a_chosen_letter_is_right(response: str, gold: str) -> None:
         (r"\boxed{A. or B}", "A"),
         (r"\boxed{A) maybe, or (C) instead}", "A"),
         ("Answer: AB", "B"),
+        ("The answer is A or B.", "B"),
     ],
 )
 def test_hedged_and_other_letters_are_wrong(response: str, gold: str) -> None:
-    assert _judge(ChoiceCheck(), response, gold=gold) is Outcome.WRONG
+    assert _judge(ChoiceCheck(ChoiceConfig()), response, gold=gold) is Outcome.WRONG
 
 
 @pytest.mark.parametrize(
     "response",
-    ["", "The answer is A or B.", "I think that B is nice, and A is not so bad", r"<think>\boxed{B}", r"\boxed{}"],
+    ["", "Is the answer B?", "I think that B is nice, and A is not so bad", r"<think>\boxed{B}", r"\boxed{}"],
 )
 def test_no_letter_is_no_answer(response: str) -> None:
-    assert _judge(ChoiceCheck(), response, gold="B") is Outcome.NO_ANSWER
+    assert _judge(ChoiceCheck(ChoiceConfig()), response, gold="B") is Outcome.NO_ANSWER
+
+
+def _rows() -> list[tuple[str, str, str]]:
+    """(verdict, gold, response): ways of choosing, denying and hedging, in many languages; ⏎ is a line break."""
+    lines = (DATA / "choices.tsv").read_text(encoding="utf-8").splitlines()
+    rows = (line.replace("⏎", "\n").split("\t") for line in lines)
+    return [(verdict, gold, response) for verdict, gold, response in rows]
+
+
+@pytest.mark.parametrize(("verdict", "gold", "response"), _rows())
+def test_a_choice_is_what_is_stated_neither_denied_nor_hedged(verdict: str, gold: str, response: str) -> None:
+    assert (_judge(ChoiceCheck(ChoiceConfig()), response, gold=gold) is Outcome.RIGHT) == (verdict == "right")
 
 
 @pytest.mark.parametrize("gold", ["", "Paris is it", "1", "()"])
 def test_a_gold_that_is_no_letter_is_refused(gold: str) -> None:
     with pytest.raises(InvalidInput, match="item '1'"):
-        _judge(ChoiceCheck(), "B", gold=gold)
+        _judge(ChoiceCheck(ChoiceConfig()), "B", gold=gold)
 
 
 def test_exact_text_is_compared_by_its_words() -> None:
-    assert _judge(ExactCheck(), "<think>no</think>\n hello   world\n", gold="hello world") is Outcome.RIGHT
-    assert _judge(ExactCheck(), "Hello world", gold="hello world") is Outcome.WRONG
-    assert _judge(ExactCheck(), "Hello world", gold="hello world", ignore_case=True) is Outcome.RIGHT
-    assert _judge(ExactCheck(), "<think>hello world", gold="hello world") is Outcome.NO_ANSWER
-    assert _judge(ExactCheck(), " \n", gold="hello world") is Outcome.NO_ANSWER
+    assert _judge(ExactCheck(ExactConfig()), "<think>no</think>\n hello   world\n", gold="hello world") is Outcome.RIGHT
+    assert _judge(ExactCheck(ExactConfig()), "Hello world", gold="hello world") is Outcome.WRONG
+    assert _judge(ExactCheck(ExactConfig()), "Hello world", gold="hello world", ignore_case=True) is Outcome.RIGHT
+    assert _judge(ExactCheck(ExactConfig()), "<think>hello world", gold="hello world") is Outcome.NO_ANSWER
+    assert _judge(ExactCheck(ExactConfig()), " \n", gold="hello world") is Outcome.NO_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("extraction", "response", "outcome"),
+    [
+        ("box", r"So \boxed{hello world}.", Outcome.RIGHT),
+        ("box", "hello world", Outcome.NO_ANSWER),
+        ("answer_tag", "<answer>hello\nworld</answer>", Outcome.RIGHT),
+        ("answer_is", "The answer is hello world.", Outcome.RIGHT),
+        ("answer_is", "The answer is hello world or bye.", Outcome.WRONG),
+        ("last_line", "So:\nhello world", Outcome.RIGHT),
+        (["answer_tag", "last_line"], "hello world", Outcome.RIGHT),
+        ("box", r"\boxed{hello world} or \boxed{bye}", Outcome.NO_ANSWER),
+    ],
+)
+def test_exact_text_may_be_looked_for(extraction: str | list[str], response: str, outcome: Outcome) -> None:
+    assert _judge(ExactCheck(ExactConfig()), response, gold="hello world", extraction=extraction) is outcome
+
+
+def test_the_key_says_where_a_choice_is_looked_for_else_the_configuration() -> None:
+    strict = ChoiceCheck(ChoiceConfig(extraction=("box",)))
+    assert _judge(strict, "Answer: B", gold="B") is Outcome.NO_ANSWER
+    assert _judge(strict, "Answer: B", gold="B", extraction="answer_is") is Outcome.RIGHT
+    with pytest.raises(InvalidInput, match=r"answer_key\.extraction.*'box', 'last_box'"):
+        _judge(strict, "B", gold="B", extraction="last_number")
+
+
+def test_a_gold_without_a_word_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="has no word"):
+        _judge(ExactCheck(ExactConfig()), "a", gold=" \n")

@@ -1,13 +1,17 @@
 r"""Where a response states its final answer."""
 
 import time
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.checks.final_answer import extract_final_answer
+from services.verifier.checks.choice import find_choice
+from services.verifier.checks.final_answer import FinalAnswer, extract_final_answer
+from services.verifier.config import ChoiceConfig, Extraction
 from shared.protocol.thought import strip_thinking
+from tests.verifier.judging import DATA
 
 LONGEST = 1_000
 
@@ -72,6 +76,27 @@ def test_what_states_no_answer(response: str) -> None:
     assert _stated(response) is None
 
 
+def _rows() -> list[tuple[str, ...]]:
+    """(way, stated texts or -, response); ⏎ is a line break."""
+    lines = (DATA / "final_answers.tsv").read_text(encoding="utf-8").splitlines()
+    return [tuple(line.replace("⏎", "\n").split("\t")) for line in lines]
+
+
+@pytest.mark.parametrize(("way", "stated", "response"), _rows())
+def test_each_way_finds_what_a_response_states(way: Extraction, stated: str, response: str) -> None:
+    found = extract_final_answer(response, LONGEST, (way,))
+    assert ("-" if found is None else " | ".join(found.stated)) == stated
+
+
+def test_the_first_way_that_finds_something_counts() -> None:
+    ways: tuple[Extraction, ...] = ("box", "answer_is", "last_number")
+    rows = {r"The answer is 3. \boxed{4}": "4", "The answer is 3, not 4.": "3, not 4", "So 4": "4"}
+    for response, stated in rows.items():
+        found = extract_final_answer(response, LONGEST, ways)
+        assert found == FinalAnswer((stated,), (stated,))
+    assert extract_final_answer(r"The answer is 3. Or \boxed{}", LONGEST, ways) is None
+
+
 def test_all_boxes_are_kept_beside_those_of_the_last_sentence() -> None:
     found = extract_final_answer("x is \\boxed{1}. And y is \\boxed{2}.", LONGEST)
     assert found is not None
@@ -93,6 +118,14 @@ def test_any_text_has_an_answer_or_none(response: str) -> None:
 @pytest.mark.parametrize(
     "unit",
     [
+        "the answer is ",
+        "Answer: B\n",
+        "答案是",
+        "answer: $",
+        "</answer><answer>4",
+        "it is B. ",
+        "not 1,111/",
+        "\\boxed{\\boxed{1}} ",
         "\\boxed{",
         "\\boxed{1} ",
         "{",
@@ -109,5 +142,6 @@ def test_any_text_has_an_answer_or_none(response: str) -> None:
 def test_a_megabyte_of_anything_takes_no_time(unit: str) -> None:
     response = unit * (1_000_000 // len(unit))
     start = time.process_time()
-    extract_final_answer(response, 10_000)
+    extract_final_answer(response, 10_000, get_args(Extraction))
+    find_choice(response, ChoiceConfig().extraction)
     assert time.process_time() - start < 5

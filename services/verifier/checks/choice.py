@@ -1,78 +1,170 @@
 """Multiple choice: which letters a response chooses."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
 from services.verifier.checks.check import AnswerKey, Case, Judgement, TextCheck, read_key
-from services.verifier.checks.final_answer import extract_final_answer
+from services.verifier.checks.choice_letters import MAX_CHARACTERS, find_claims, is_refuted, normalize, read_letters
+from services.verifier.checks.final_answer import find_final_answer
+from services.verifier.checks.statements import (
+    READ_CHARACTERS,
+    Statement,
+    find_statements,
+    is_taken_back,
+    last_statements,
+)
+from services.verifier.config import ChoiceConfig, ChoiceExtraction, Ways
 from shared.errors import InvalidInput
 from shared.protocol.thought import strip_thinking
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _RULE = "choice"
-_MAX_ANSWER_CHARACTERS = 1_000
-_MAX_BARE_LINE = 8
-
-_STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|bf|rm)(?![a-zA-Z])|[{}$*]|\\[ ,!]")
-_OPTION = re.compile(r"\s*(?:option\s+|choice\s+)?(?:\(([a-z])\)|([a-z])\s*(?:[.:)]|\Z))", re.IGNORECASE)
-# A second letter behind the first: "(A) or (B)", "A. or B"
-_ANOTHER = re.compile(r"\([a-z]\)|(?:\bor\b|\band\b|[,;/])\s*(?:option\s+)?[a-z]\s*(?:[.:),;]|\Z)", re.IGNORECASE)
-_SEVERAL = re.compile(r"\(?[A-Z]\)?(?:\s*+(?:(?:,|;|and)\s*+)?\(?[A-Z]\)?)*+\s*+\.?")
-_ANSWER_LINE = re.compile(r"(?:answer|option|choice)(?:\s++is)?\s*+:?\s*+(\S++)\s*+\Z", re.IGNORECASE)
+_BARE_CHARACTERS = 24
+_NOT = re.compile(r"\s*(?:(?:definitely|certainly|clearly)\s)?(?:not|never|nicht|pas|no|не|不是?)\s", re.IGNORECASE)
+_NONE = re.compile(r"\s*(?:none|neither|nothing|unclear|unknown)\b|\s*都不", re.IGNORECASE)
+_BARE_NEXT = re.compile(r"[.,;]?\s{0,4}[(\[]?[A-Z][)\]]?[.]?\s{0,4}(?:\n|\Z)")
+_WORDS = re.compile(r"[^\W\d_]{2}.*[a-z]|[a-z]{2}|[0-9]")
+_LISTED = re.compile(r"(?<![A-Za-z0-9])[(\[]?[A-Z][.):\]]\s")
 
 
 class ChoiceKey(AnswerKey):
     """The right letter, or all right letters, as "A, C" or "AC"."""
 
     gold: str = Field(min_length=1, max_length=64)
+    extraction: Ways[ChoiceExtraction] | None = None
 
 
-class ChoiceCheck(TextCheck[frozenset[str]]):
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """The right letters, and where the chosen ones are looked for."""
+
+    gold: frozenset[str]
+    extraction: tuple[ChoiceExtraction, ...]
+
+
+class ChoiceCheck(TextCheck[Letters]):
     """Right if the response chooses exactly the gold's letters."""
 
     kind = "choice"
 
-    def prepare(self, item: VerdictItem) -> Case[frozenset[str]]:
+    def __init__(self, config: ChoiceConfig) -> None:
+        self._config = config
+
+    def prepare(self, item: VerdictItem) -> Case[Letters]:
         key = read_key(ChoiceKey, item)
-        gold = _parse_letters(key.gold)
+        gold = read_letters(normalize(key.gold).strip())
         if not gold:
             raise InvalidInput(f"item {item.id!r}: gold {key.gold!r} is no choice; give letters as 'B' or 'A, C'")
-        return Case(item.response, gold, item.limits)
+        return Case(item.response, Letters(gold, key.extraction or self._config.extraction), item.limits)
 
-    def judge_text(self, case: Case[frozenset[str]]) -> Judgement:
-        choice = _extract_choice(case.response)
-        if choice is None:
-            return Judgement(0.0, Outcome.NO_ANSWER, "no boxed letter and no last line 'Answer: X'", _RULE)
-        chosen = _parse_letters(choice)
+    def judge_text(self, case: Case[Letters]) -> Judgement:
+        chosen = find_choice(case.response, case.key.extraction)
+        if chosen is None:
+            return Judgement(0.0, Outcome.NO_ANSWER, "no letter in a box or tag, behind 'Answer:' or on a line", _RULE)
         if not chosen:
-            return Judgement(0.0, Outcome.WRONG, "the final answer is not a letter", _RULE)
-        if chosen == case.key:
+            return Judgement(0.0, Outcome.WRONG, "the final answer chooses no letter, or takes it back", _RULE)
+        if chosen == case.key.gold:
             return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
         return Judgement(0.0, Outcome.WRONG, f"chose {', '.join(sorted(chosen))}", _RULE)
 
 
-def _extract_choice(response: str) -> str | None:
-    """The content of the boxes, joined; without a box, what the last line says: `X` or `Answer: X`."""
-    answer = extract_final_answer(response, _MAX_ANSWER_CHARACTERS)
-    if answer is not None:
-        return ",".join(answer.stated)
+def find_choice(response: str, extraction: Sequence[ChoiceExtraction]) -> frozenset[str] | None:
+    """The letters that a response chooses; none of them if it contradicts itself, None if it does not choose."""
     text = strip_thinking(response)
-    if text is None or "\\boxed" in text:
+    if text is None:
         return None
-    last_line = text.rstrip().rpartition("\n")[2][-_MAX_ANSWER_CHARACTERS:].strip()
-    if len(last_line) <= _MAX_BARE_LINE:
-        return last_line or None
-    named = _ANSWER_LINE.search(last_line.rstrip("*$. "))
-    return named[1] if named else None
+    tail = normalize(text[-READ_CHARACTERS:])
+    for way in extraction:
+        if way == "answer_is":
+            chosen = _choose_in_words(tail)
+        elif way == "last_line":
+            chosen = _choose_by_lines(tail)
+        elif (found := find_final_answer(text, MAX_CHARACTERS, way)) is None:
+            continue
+        elif not found.stated:
+            return None
+        else:
+            behind = text[max(found.end, len(text) - READ_CHARACTERS) :]
+            chosen = _choose_in_marks(found.stated, normalize(behind))
+        if chosen is not None:
+            return chosen
+    return None
 
 
-def _parse_letters(text: str) -> frozenset[str]:
-    """The letters of `C`, `(C)`, `C) Paris` or `A, C`; empty if the text is no choice."""
-    plain = _STYLE.sub("", text).strip()
-    if _SEVERAL.fullmatch(plain):
-        return frozenset(letter for letter in plain if letter.isupper())
-    option = _OPTION.match(plain)
-    if option is None or _ANOTHER.search(plain, option.end()):
+def _choose_in_marks(contents: Sequence[str], behind: str) -> frozenset[str]:
+    """What stands in boxes or tags, unless what follows contradicts it."""
+    chosen: frozenset[str] = frozenset()
+    for content in map(normalize, contents):
+        letters = read_letters(content.strip())
+        letters = _choose_in_words(content) if letters is None else letters
+        if not letters:
+            return frozenset()
+        chosen |= letters
+    return frozenset() if _is_contradicted(chosen, behind) else chosen
+
+
+def _choose_in_words(text: str) -> frozenset[str] | None:
+    """What the last sentence says that states an answer; else the one letter that is called correct."""
+    letters_of = _read_statements(text)
+    if not letters_of:
+        return _choose_by_claims(text)
+    last = last_statements(text, list(letters_of))
+    if not last or not all(letters_of[statement] for statement in last):
         return frozenset()
-    return frozenset((option[1] or option[2]).upper())
+    chosen = frozenset().union(*(letters_of[statement] for statement in last))
+    return frozenset() if _is_contradicted(chosen, text[last[-1].end :]) else chosen
+
+
+def _read_statements(text: str) -> dict[Statement, frozenset[str]]:
+    """The statements that speak of letters, with those that they choose or deny."""
+    letters_of: dict[Statement, frozenset[str]] = {}
+    for statement in find_statements(text, of_choices=True):
+        negation = _NOT.match(statement.text)
+        if negation:
+            statement = replace(statement, is_denied=True, text=statement.text[negation.end() :])
+        letters = frozenset() if _NONE.match(statement.text) else read_letters(statement.text)
+        if letters is not None:
+            letters_of[statement] = letters
+    return letters_of
+
+
+def _choose_by_claims(text: str) -> frozenset[str] | None:
+    right, wrong = find_claims(text)
+    if not right:
+        return None
+    return right if len(right) == 1 and not right & wrong else frozenset()
+
+
+def _is_contradicted(chosen: frozenset[str], behind: str) -> bool:
+    """Whether the text behind the chosen letters takes them back, denies one or states another."""
+    right, wrong = find_claims(behind)
+    if (
+        is_refuted(behind)
+        or is_taken_back(behind, 0)
+        or _BARE_NEXT.match(behind)
+        or not right <= chosen
+        or wrong & chosen
+    ):
+        return True
+    return any(
+        bool(letters & chosen) if s.is_denied else letters != chosen for s, letters in _read_statements(behind).items()
+    )
+
+
+def _choose_by_lines(text: str) -> frozenset[str] | None:
+    """The letters of the first or last line, if it has nothing else and no line has others."""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if len(lines) == 1 and len(_LISTED.findall(lines[0])) <= 1:
+        return read_letters(lines[0])
+    if not lines or not (_is_bare(lines[0]) or _is_bare(lines[-1])):
+        return None
+    readings = {read_letters(line) for line in set(lines) if _is_bare(line)} - {None}
+    return readings.pop() if len(readings) == 1 else frozenset() if readings else None
+
+
+def _is_bare(line: str) -> bool:
+    """Whether a line may be letters without words."""
+    return len(line) <= _BARE_CHARACTERS and _WORDS.search(line) is None

@@ -1,131 +1,186 @@
-r"""Extracts a response's final answer: the boxes after its last thinking part.
+r"""Extracts a response's final answer: what follows its last thinking part states, in the ways that are looked for.
 
-All of this is linear in the response; only the last `_MAX_BOXES` boxes in the last `_MAX_CHARACTERS` are read.
+All of this is linear in the response, and only its last `_MAX_CHARACTERS` are read.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
+from services.verifier.checks.boxes import find_boxes, is_percent, unwrap
+from services.verifier.checks.statements import (
+    Statement,
+    find_statements,
+    find_tags,
+    last_sentence,
+    last_statements,
+)
+from services.verifier.config import Extraction
 from shared.protocol.thought import strip_thinking
 
-_MAX_BOXES = 64
 _MAX_CHARACTERS = 1 << 18
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_BARE = re.compile(r"[-+]?[0-9A-Za-z]+(?:\.[0-9]+)?")
-_PERCENT = re.compile(r"\s{0,8}\$?\s{0,8}(?:\\?%|percent\b|pct\b)")
-_SENTENCE_END = re.compile(r"[.!?]\s*\$?\s+\S|\n\s*\n|[.!?]\**\s*\n")
-_WORD = re.compile(r"[^\W\d_]")
-_MAX_GAP_CHARACTERS = 120
+_NUMBER_CHARACTERS = 1 << 14
+_NEAR = 32
+_NUMBER = re.compile(
+    r"(?<![\w.,])(?:\\?\$)?[-+−]?(?:\\?\$)?(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)(?:\.[0-9]++)?(?:/[0-9]++)?+(?:\\?%)?"
+)
+# A number is part of something larger behind "3 +", "3 or", "\frac{" and before "x", "^2", "= y".
+_EMPHASIS = re.compile(r"(?:\*\*(?![\w(])|(?<![\w)])\*\*|__|`|\"|\$|\\[()\[\]])+")
+_GOES_ON_BEFORE = re.compile(
+    r"(?:[-+−±*/×·÷^_<>≤≥≠,{(\[:~≈|\\0-9]|\\[a-zA-Z]{1,16}|\b(?:or|and|to|not|than|of|about|roughly|approximately|minus|negative|plus|times"
+    r"|over)\b)\s*\Z",
+    re.IGNORECASE,
+)
+_GOES_ON_BEHIND = re.compile(
+    r"\s*(?:[-+−±*/×·÷^_<>≤≥≠=~≈|:{\[!]|\\[a-zA-Z]|\.?[0-9]|(?:or|and|to|times|plus|minus)\b\s*\$?[-0-9a-z]\b|[b-zB-Z](?![\w'’]))|[\w(}]"
+)
+_SCALE = re.compile(
+    r"\s+(?:hundred|thousand|million|billion|trillion|dozen|percent|pct|squared|cubed|factorial|half|halves|thirds?|quarters?"
+    r"|fourths?|fifths?|tenths?|hundredths?|thousandths?|choose|mod|in (?:binary|base|hex))\b"
+)
+_REASON = re.compile(r",?\s(?:because|since|which|denn|weil|car|porque)\b|[,，]?\s?因为")
+_COPULA = re.compile(r"\s?(?:입니다|이다|です|である|だ)\Z")
+DEFAULT: tuple[Extraction, ...] = ("box", "hashes")
 
 
 @dataclass(frozen=True, slots=True)
 class FinalAnswer:
-    r"""The contents of a response's boxes.
+    r"""The texts in which a response states its answer.
 
-    `stated`: the distinct boxes of the last sentence that has any; several are alternatives, or a list of values.
-    `boxes`: all distinct boxes; they count only if the gold has as many values.
+    `stated`: the distinct ones of the last sentence that has any; several are alternatives, or a list of values. Empty
+    if an answer was begun and not given, or taken back.
+    `boxes`: all distinct ones; they count only if the gold has as many values.
+    `end`: where the last one ends.
     `without_percent`: what the only stated box holds itself, if a percent sign behind it is taken along in `stated`.
     """
 
     stated: tuple[str, ...]
     boxes: tuple[str, ...]
     without_percent: str | None = None
+    end: int = field(default=0, compare=False)
 
 
-def extract_final_answer(response: str, max_characters: int) -> FinalAnswer | None:
-    r"""The boxes of `response`, or else its last line `#### 18`; None if it has neither.
+_NOT_GIVEN = FinalAnswer((), ())
 
-    None also if the last box is empty, never closes, or is longer than `max_characters`.
+
+def extract_final_answer(
+    response: str, max_characters: int, extraction: Sequence[Extraction] = DEFAULT
+) -> FinalAnswer | None:
+    """What the first of these ways finds; None if none finds anything.
+
+    None also if the last statement is empty, never closes, or is longer than `max_characters`.
     """
     text = strip_thinking(response)
     if text is None:
         return None
-    text = text[-_MAX_CHARACTERS:]
-    spans = _find_boxes(text, max_characters)
-    if spans is None:
-        return None
-    if not spans:
-        return _extract_after_hashes(text, max_characters)
-    contents = [_read_content(text, start, end) for _, start, end in spans]
-    if not contents[-1]:
-        return None
-    first = len(spans) - 1
-    while first > 0 and _is_same_sentence(text[spans[first - 1][2] + 1 : spans[first][0]]):
-        first -= 1
-    stated = _deduplicate(contents[first:])
-    percent_behind = len(stated) == 1 and _PERCENT.match(text, spans[-1][2] + 1) is not None
-    return FinalAnswer(stated, _deduplicate(contents), stated[0].removesuffix("\\%") if percent_behind else None)
-
-
-def _find_boxes(text: str, max_characters: int) -> list[tuple[int, int, int]] | None:
-    """(start of the command, start and end of the content) of each outermost box; None if the last one is broken."""
-    spans: list[tuple[int, int, int]] = []
-    limit = len(text)
-    for _ in range(_MAX_BOXES):
-        at = max(text.rfind("\\boxed", 0, limit), text.rfind("\\fbox", 0, limit))
-        if at < 0:
-            break
-        limit = at
-        command = _BOX.match(text, at)
-        if command is None:
-            continue
-        span = _find_content(text, command.end(), max_characters)
-        if span is None:
-            if not spans:
-                return None
-            continue
-        while spans and spans[-1][0] < span[1]:  # it encloses the boxes found so far
-            spans.pop()
-        spans.append((at, *span))
-    spans.reverse()
-    return spans
-
-
-def _find_content(text: str, start: int, max_characters: int) -> tuple[int, int] | None:
-    """Start and end of what stands in braces, or of a bare token; None if it is longer than `max_characters`."""
-    if text[start : start + 1] != "{":
-        bare = _BARE.match(text, start, start + max_characters)
-        return (start, bare.end()) if bare else None
-    depth = 0
-    for brace in _BRACE.finditer(text, start, start + max_characters + 2):
-        if brace[0] == "{":
-            depth += 1
-        elif brace[0] == "}":
-            depth -= 1
-            if depth == 0:
-                return start + 1, brace.start()
+    for way in extraction:
+        found = find_final_answer(text, max_characters, way)
+        if found is not None:
+            return found if found.stated else None
     return None
 
 
-def _read_content(text: str, start: int, end: int) -> str:
-    content = text[start:end].strip()
-    inner = _BOX.match(content)
-    if inner is not None:  # a box around a box
-        span = _find_content(content, inner.end(), len(content))
-        content = content[span[0] : span[1]].strip() if span else content
-    if content and _PERCENT.match(text, end + 1):
-        return content + "\\%"
-    return content
+def find_final_answer(text: str, max_characters: int, way: Extraction) -> FinalAnswer | None:
+    """What is stated in this way; None if nothing is, an answer without texts if it is not given or taken back."""
+    start = max(0, len(text) - _MAX_CHARACTERS)
+    found = _FINDERS[way](text[start:], max_characters)
+    return found and replace(found, end=found.end + start)
 
 
-def _is_same_sentence(between: str) -> bool:
-    """Whether two boxes with this text between them stand in one sentence."""
-    if len(between) > _MAX_GAP_CHARACTERS:
-        return False
-    return _SENTENCE_END.search(between) is None or _WORD.search(between.replace("\\quad", "")) is None
+def _find_in_boxes(text: str, max_characters: int) -> FinalAnswer | None:
+    boxes = find_boxes(text, max_characters)
+    if boxes is None or (boxes and not boxes[-1].text):
+        return _NOT_GIVEN
+    return _join_boxes(text, last_sentence(text, boxes), boxes) if boxes else None
 
 
-def _deduplicate(contents: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(content for content in contents if content))
+def _find_in_last_box(text: str, max_characters: int) -> FinalAnswer | None:
+    boxes = find_boxes(text, max_characters)
+    if boxes is None or (boxes and not boxes[-1].text):
+        return _NOT_GIVEN
+    return _join_boxes(text, boxes[-1:], boxes[-1:]) if boxes else None
 
 
-def _extract_after_hashes(text: str, max_characters: int) -> FinalAnswer | None:
+def _find_after_hashes(text: str, max_characters: int) -> FinalAnswer | None:
     """The answer of a last line `#### 18`, as in GSM8K's reference solutions."""
     at = text.rfind("####")
     if at < 0 or (at > 0 and text[at - 1] != "\n"):
         return None
     line = text[at + 4 :].strip()
-    if not line or "\n" in line or len(line) > max_characters:
+    return None if not line or "\n" in line else _find_whole(line, max_characters)
+
+
+def _find_in_tags(text: str, max_characters: int) -> FinalAnswer | None:
+    return _read_last(text, find_tags(text), max_characters)
+
+
+def _find_in_words(text: str, max_characters: int) -> FinalAnswer | None:
+    statements = [replace(statement, text=_trim(statement.text)) for statement in find_statements(text)]
+    return _read_last(text, statements, max_characters)
+
+
+def _find_last_line(text: str, max_characters: int) -> FinalAnswer | None:
+    return _find_whole(text.rstrip().rpartition("\n")[2], max_characters)
+
+
+def _find_whole(text: str, max_characters: int) -> FinalAnswer | None:
+    line = text.strip()
+    return _join([Statement(0, len(text), line)]) if 0 < len(line) <= max_characters else None
+
+
+def _find_last_number(text: str, max_characters: int) -> FinalAnswer | None:
+    """The last number, if it stands alone: `2` of `x^2`, of `2x` or of `\frac{1}{2}` is none, nor is one of a list."""
+    start = max(0, len(text) - _NUMBER_CHARACTERS)
+    last = max(_NUMBER.finditer(text, start), key=lambda number: number.start(), default=None)
+    if last is None:
         return None
-    return FinalAnswer((line,), (line,))
+    before = _EMPHASIS.sub(" ", text[max(0, last.start() - _NEAR) : last.start()])
+    behind = _EMPHASIS.sub(" ", text[last.end() : last.end() + _NEAR])
+    if len(last[0]) > max_characters or _GOES_ON_BEFORE.search(before) or _GOES_ON_BEHIND.match(behind):
+        return _NOT_GIVEN
+    scale = _SCALE.match(behind)
+    return _join([Statement(last.start(), last.end(), last[0] + (scale[0] if scale else ""))])
+
+
+def _read_last(text: str, statements: Sequence[Statement], max_characters: int) -> FinalAnswer | None:
+    """What the last of these statements say, with what stands in boxes in them."""
+    if not statements:
+        return None
+    last = last_statements(text, statements)
+    if not last or not last[-1].text or any(len(statement.text) > max_characters for statement in last):
+        return _NOT_GIVEN
+    return _join([replace(statement, text=unwrap(statement.text)) for statement in last])
+
+
+def _join_boxes(text: str, last: Sequence[Statement], boxes: Sequence[Statement]) -> FinalAnswer:
+    found = _join(last, boxes)
+    if len(found.stated) == 1 and is_percent(text, boxes[-1].end):
+        return replace(found, without_percent=found.stated[0].removesuffix("\\%"))
+    return found
+
+
+def _join(last: Sequence[Statement], all_of_them: Sequence[Statement] | None = None) -> FinalAnswer:
+    return FinalAnswer(_texts(last), _texts(all_of_them or last), end=last[-1].end)
+
+
+def _texts(statements: Sequence[Statement]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(statement.text for statement in statements if statement.text))
+
+
+def _trim(text: str) -> str:
+    """What a sentence states, without its reasons, its emphasis and its full stop."""
+    reason = _REASON.search(text)
+    stated = text[: reason.start()] if reason else text
+    return _COPULA.sub("", stated.strip(' \t\n\r*_`"“”')).rstrip(" \t.,;:*_`")
+
+
+_FINDERS: dict[Extraction, Callable[[str, int], FinalAnswer | None]] = {
+    "box": _find_in_boxes,
+    "last_box": _find_in_last_box,
+    "hashes": _find_after_hashes,
+    "answer_tag": _find_in_tags,
+    "answer_is": _find_in_words,
+    "last_number": _find_last_number,
+    "last_line": _find_last_line,
+    "response": _find_whole,
+}

@@ -5,42 +5,60 @@ from pathlib import Path
 
 import pytest
 
-from services.verifier.checks.final_answer import extract_final_answer
+from services.verifier.checks.choice import find_choice
+from services.verifier.checks.choice_letters import read_letters
+from services.verifier.checks.final_answer import DEFAULT
 from services.verifier.checks.math.comparing.equivalence import Equivalence
+from services.verifier.config import ChoiceConfig, Extraction
 from tests.verifier.judging import find
 
 PAGE = Path(__file__).parents[3] / "docs" / "verifier.md"
 _ROW = re.compile(
-    r"^\| `(?P<answer>[^`]*)` \| `(?P<gold>[^`]*)` \| (?P<verdict>right|wrong|no_answer) \|\s*(?P<why>.*?)\s*\|$"
+    r"^\| `(?P<answer>[^`]*)` \|(?: `(?P<way>\w+)` \|)? `(?P<gold>[^`]*)` \| (?P<verdict>right|wrong|no_answer) \|"
+    r"\s*(?P<why>.*?)\s*\|$"
 )
+_CHOICE = "### Multiple choice"
+_WHOLE_RESPONSES = ("## The final answer", "### Where the final answer is looked for", _CHOICE)
+_WAYS = ChoiceConfig().extraction
 
 
-def _examples() -> list[tuple[str, str, str, bool]]:
+def _examples(*, of_choices: bool) -> list[tuple[str, str, str, str, bool]]:
+    """(response, way or "", gold, verdict, whether a worker decides)."""
     examples = []
     section = ""
     for line in PAGE.read_text().splitlines():
         section = line if line.startswith("#") else section
         found = _ROW.match(line)
-        if found:
-            response = found["answer"] if section == "## The final answer" else rf"\boxed{{{found['answer']}}}"
-            examples.append((response, found["gold"], found["verdict"], "worker" in found["why"]))
+        if found and of_choices == (section == _CHOICE):
+            response = found["answer"] if section in _WHOLE_RESPONSES else rf"\boxed{{{found['answer']}}}"
+            examples.append((response, found["way"] or "", found["gold"], found["verdict"], "worker" in found["why"]))
     return examples
 
 
 def test_the_page_has_its_gallery() -> None:
-    assert len(_examples()) > 80
+    assert len(_examples(of_choices=False)) > 80
+    assert len(_examples(of_choices=True)) > 8
 
 
-@pytest.mark.parametrize(("response", "gold", "verdict", "by_worker"), _examples())
+@pytest.mark.parametrize(("response", "way", "gold", "verdict", "by_worker"), _examples(of_choices=False))
 def test_an_example_of_the_gallery_is_judged_as_it_says(
-    response: str, gold: str, verdict: str, by_worker: bool
+    response: str, way: Extraction, gold: str, verdict: str, by_worker: bool
 ) -> None:
-    found = find(gold, response)
+    found = find(gold, response, (way,) if way else DEFAULT)
     if verdict == "no_answer":
-        assert extract_final_answer(response, 10_000) is None
+        assert found is None
     elif by_worker:
         assert found is not None
         assert found.equivalence is Equivalence.UNKNOWN
     else:
         assert found is not None
         assert found.equivalence is (Equivalence.SAME if verdict == "right" else Equivalence.DIFFERENT), found
+
+
+@pytest.mark.parametrize(("response", "way", "gold", "verdict", "by_worker"), _examples(of_choices=True))
+def test_a_choice_of_the_gallery_is_judged_as_it_says(
+    response: str, way: str, gold: str, verdict: str, by_worker: bool
+) -> None:
+    chosen = find_choice(response, _WAYS)
+    found = "no_answer" if chosen is None else "right" if chosen == read_letters(gold) else "wrong"
+    assert (way, by_worker, found) == ("", False, verdict)

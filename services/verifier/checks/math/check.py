@@ -26,7 +26,7 @@ from services.verifier.checks.final_answer import FinalAnswer, extract_final_ans
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.decision import decide
 from services.verifier.checks.math.reading.parsed_answer import ParsedAnswer, extract_gold, parse_answer
-from services.verifier.config import MathConfig
+from services.verifier.config import MathConfig, MathExtraction, Ways
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.workers.pool import PoolSettings, Reply, ReplyStatus, WorkerPool, open_worker_pool
 from shared.errors import InvalidInput
@@ -35,7 +35,7 @@ from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
 
-_NO_ANSWER = Judgement(0.0, Outcome.NO_ANSWER, "no boxed answer after the last thinking part", "extraction")
+_NO_ANSWER = Judgement(0.0, Outcome.NO_ANSWER, "no final answer after the last thinking part", "extraction")
 _RULE = "math-verify"
 _WORKER_FUNCTION = "services.verifier.checks.math.worker_function:judge_answer"
 # Of gold and answer together; longer ones would hold up the event loop. Of 3,000 public answers one is longer.
@@ -46,6 +46,7 @@ class MathKey(AnswerKey):
     r"""The right answer, in LaTeX or plain. If it has a \boxed{}, what is in the box counts."""
 
     gold: str = Field(min_length=1)
+    extraction: Ways[MathExtraction] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,13 @@ class MathCheck(Check[GoldAndAnswer]):
         return {"workers": self._config.workers, "live": self._pool.num_live if self._pool else 0}
 
     def prepare(self, item: VerdictItem) -> Case[GoldAndAnswer]:
-        gold = self._read_gold(read_key(MathKey, item).gold)
+        key = read_key(MathKey, item)
+        gold = self._read_gold(key.gold)
         max_characters = self._config.answer_characters
         if gold is None:
             raise InvalidInput(f"item {item.id!r}: the gold states no answer of 1 to {max_characters} characters")
-        return Case("", GoldAndAnswer(gold, extract_final_answer(item.response, max_characters)), item.limits)
+        answer = extract_final_answer(item.response, max_characters, key.extraction or self._config.extraction)
+        return Case("", GoldAndAnswer(gold, answer), item.limits)
 
     def _parse_gold(self, gold: str) -> ParsedAnswer | None:
         text = extract_gold(gold, self._config.answer_characters)

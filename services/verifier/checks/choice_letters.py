@@ -1,0 +1,146 @@
+"""Reads which letters a text chooses: `C`, `(C)`, `C) Paris`, `A, C`, `AC`."""
+
+import re
+
+from services.verifier.checks.statements import is_denied
+
+MAX_CHARACTERS = 1_000
+
+_STYLE = re.compile(
+    r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|textrm|mathsf|bf|rm|boldsymbol|left|right)(?![a-zA-Z])"
+    r"|\\[ ,!()\[\]]|[{}$*`\"“”„«»‘]|(?<![^\W_])_{1,2}|_{1,2}(?![^\W_])"
+)
+_WIDE = str.maketrans(
+    {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"、": ",", "【": "[", "】": "]"}
+)
+_NO_WORD = r"(?![A-Za-z0-9À-ɏ'’^_])"
+_JOINT = r"(?:and|und|et|y|e|и|和|与|及|および|と)"
+_NAMED = (
+    r"(?:(?:the|both|only|just|options?|choices?|letters?|answers?|lettre|letra|opción|opção|вариант)\s{1,4}|选项|選項)"
+)
+
+_START = re.compile(rf"\s*{_NAMED}{{0,3}}", re.IGNORECASE)
+_RUN = re.compile(rf"[A-Z]{{2,12}}{_NO_WORD}")
+_LETTER = re.compile(
+    rf"[(\[<]\s?(?P<closed>[A-Za-z])\s?[)\]>]|(?P<open>[A-Z])[)\]]?{_NO_WORD}|(?P<small>[a-z])(?=[.:)]|\s*\Z)[)\]]?"
+)
+_NEXT = re.compile(
+    rf"(?:\s{{0,3}}[,;&]\s{{0,3}}(?:{_JOINT}\s{{1,3}})?|\s{{0,3}}{_JOINT}\s{{0,3}}|\s{{0,3}})(?:{_NAMED}){{0,2}}(?=[(\[]?[A-Z]{_NO_WORD})",
+    re.IGNORECASE,
+)
+_FOLLOWS = (
+    r"(?:because|since|as|which|due|given|based|here|denn|weil|car|parce|porque|потому|так"
+    r"|is\s(?:the\s)?(?:correct|right|best|only|answer))\b"
+)
+_PROSE = re.compile(rf"\s+(?!{_FOLLOWS}|(?:or|and)\b)[a-zà-ɏ]")
+_BEHIND = re.compile(
+    rf"\s*(?:\Z|[.:;,!)\]/|?]|[-–—]\s|[^\x00-\u024f])|\s+(?:\(|(?:{_FOLLOWS}|(?:is\s(?:not|wrong|incorrect|false)|or|maybe)\b))"
+)
+_REFUTED = re.compile(
+    r"""\s*(?:[,(–—-]\s*)?(?:(?:which|it|this|that)\s+)?(?:is|was|seems|would\ be)(?:\s+not\b|n['’]t\b
+        |\s+(?:never|wrong|incorrect|false|un\w+))|\s*\((?:wrong|incorrect|not|no)\b|\s*\?
+        |\s*(?:では|じゃ)(?:な|あり)|\s*(?:이|가)?\s*(?:아니|아닙)|\s+değil|\s*नहीं|\s*是?(?:错|不对|不正确)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# Another letter behind the first: "(A) or (B)", "A. or B", "A; maybe C"
+_ANOTHER = re.compile(
+    rf"""(?:\b(?:or|and|also|even|maybe|perhaps|possibly|otherwise|alternatively|then|but|oder|ou|или)\b|[,;/|&?]|或|또는|または)
+        \s{{0,3}}(?:(?:it|is|be|could|might|may|also|even|maybe|perhaps|possibly|so|the|answer|option|choice)\s{{1,3}}){{0,4}}
+        [(\[]?(?-i:(?P<letter>[A-Z])){_NO_WORD}(?:[)\]]|\s*(?:[.:,;?!]|\Z)|\s+(?:is|could|might|may|too|also|as|if|otherwise)\b)
+    |(?<!\bnot\s)[(\[](?-i:(?P<bracketed>[A-Z]))[)\]]""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_REASON = re.compile(
+    r"\b(?:because|since|as|due|given|while|whereas|denn|weil|car|porque|потому)\b|因为", re.IGNORECASE
+)
+# "(B) is correct", "B isn't the answer", "it must be B", "B不正确", "not option B"
+_CLAIM = re.compile(
+    rf"""(?<![A-Za-z0-9_À-ɏ'’\\])(?:[(\[](?P<closed>[A-Z])[)\]]|(?P<open>[A-Z])\)?)[.:]?\s{{1,3}}
+            (?:is|was|must\ be|would\ be|should\ be|seems|has\ to\ be)(?P<negation>n['’]t|\s+not)?
+            \s+(?:(?:the|indeed|clearly|definitely|thus|therefore|also|only|most|our|my|best|right|correct)\s){{0,4}}
+            (?P<value>correct|right|best|answer|wrong|incorrect|false)\b
+        |\b(?i:it|that|this)(?:['’]s|\s(?:is|must\ be|should\ be|would\ be|has\ to\ be))
+            \s(?:(?:the|option|choice|letter|answer)\s){{0,2}}[(\[]?(?P<named>[A-Z])[)\]]?(?=\s{{0,4}}(?:[.,;!\n]|\Z))
+        |(?P<chinese>[A-Z])(?:选项|项)?是?(?P<no>不是?)?(?P<verdict>正确|对的|错)
+        |(?:\bnot|n['’]t|不是)\s?(?:be\s)?(?:(?:option|choice|the|answer)\s){{0,3}}[(\[]?(?P<denied>[A-Z]){_NO_WORD}""",
+    re.VERBOSE,
+)
+_BEFORE_CLAIM = re.compile(
+    r"(?:([A-Za-z'’]+)[\s,]{1,3}(?:(?:option|choice|answer)\s{1,2})?|([,/&])\s{0,3})\Z", re.IGNORECASE
+)
+_BEFORE_CHARACTERS = 100
+_MAX_CLAIMS = 64
+_WRONG = frozenset({"wrong", "incorrect", "false", "错"})
+_LEADS_TO_CLAIM = frozenset(
+    """so thus hence therefore that clearly only think believe conclude option choice answer since because then the
+    actually say however indeed""".split()  # noqa: SIM905
+)
+
+
+def normalize(text: str) -> str:
+    """The text without emphasis and quotation marks, in ASCII letters and brackets."""
+    return _STYLE.sub("", text if text.isascii() else text.translate(_WIDE))
+
+
+def read_letters(text: str) -> frozenset[str] | None:
+    """The letters that a text begins with; none of them if it takes them back or adds others, None if it has no letter.
+
+    `text` is what `normalize` makes.
+    """
+    text = text[:MAX_CHARACTERS]
+    start = _START.match(text)
+    found = _match_letters(text, start.end() if start else 0)
+    if found is None:
+        return None
+    letters, end = found
+    rest = text[end:]
+    if _BEHIND.match(rest) is None and text[end - 1] not in ")]>":
+        return None
+    reason = _REASON.search(rest)
+    stated = rest[: reason.start()] if reason else rest
+    others = {another["letter"] or another["bracketed"] for another in _ANOTHER.finditer(stated)}
+    if is_refuted(rest) or not others <= letters:
+        return frozenset()
+    return letters
+
+
+def is_refuted(rest: str) -> bool:
+    """Whether what follows a letter says that it is wrong, or asks."""
+    return _REFUTED.match(rest) is not None
+
+
+def find_claims(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The letters that a text calls correct, and those that it calls wrong."""
+    letters: dict[bool, set[str]] = {True: set(), False: set()}
+    for claim in list(_CLAIM.finditer(text))[-_MAX_CLAIMS:]:
+        before = text[max(0, claim.start() - _BEFORE_CHARACTERS) : claim.start()]
+        lead = _BEFORE_CLAIM.search(before)
+        if text.startswith("?", claim.end()) or is_denied(before):
+            continue
+        if lead and (lead[2] or lead[1].lower() not in _LEADS_TO_CLAIM) and not claim["denied"]:
+            continue
+        is_negated = bool(claim["denied"] or claim["negation"] or claim["no"])
+        is_right = is_negated == ((claim["value"] or claim["verdict"] or "") in _WRONG) and not claim["denied"]
+        letters[is_right].add(next(filter(None, claim.group("closed", "open", "named", "chinese", "denied"))))
+    return frozenset(letters[True]), frozenset(letters[False])
+
+
+def _match_letters(text: str, start: int) -> tuple[frozenset[str], int] | None:
+    """The letters of the list that begins at `start`, and where it ends."""
+    run = _RUN.match(text, start)
+    if run:
+        letters = frozenset(run[0])
+        return (letters, run.end()) if len(letters) == len(run[0]) else None
+    chosen: set[str] = set()
+    at = start
+    while letter := _LETTER.match(text, at):
+        is_bare = letter["closed"] is None
+        if is_bare and letter[0] in "AI" and _PROSE.match(text, letter.end()):
+            break  # "A cat", "I think"
+        chosen.add((letter["closed"] or letter["open"] or letter["small"]).upper())
+        at = end = letter.end()
+        following = _NEXT.match(text, at)
+        if following is None:
+            return frozenset(chosen), end
+        at = following.end()
+    return (frozenset(chosen), end) if chosen else None

@@ -1,0 +1,156 @@
+r"""Finds what states an answer in words: "The answer is 4.", "Answer: B", "答案是B", `<answer>4</answer>`.
+
+Every repetition in these patterns is bounded, so that all of this is linear in the text.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+READ_CHARACTERS = 1 << 13  # of the end of a text: sentences that state an answer are looked for in them
+_TAG_CHARACTERS = 1 << 16
+_MAX_STATEMENTS = 32
+_MAX_GAP_CHARACTERS = 120
+_SENTENCE_END = re.compile(r"[.!?]\s*\$?\s+\S|\n\s*\n|[.!?]\**\s*\n")
+_WORD = re.compile(r"[^\W\d_]")
+
+_ANSWER = r"""(?:answers?|antwort|lösung|r[ée]ponse|respuesta|risposta|resposta|antwoord|odpowied[źz]|odpověď
+    |svar(?:et)?|ответ|відповідь|cevap|yanıt|đáp\ án|câu\ trả\ lời|jawaban(?:nya)?|απάντηση|الإجابة|الجواب|उत्तर|คำตอบ
+    |(?:ה)?תשובה|答案|答え?|正解|解答|정답|답안?)"""
+_CHOICE = r"""(?:option|choice|(?<=correct\ )options|(?<=right\ )options
+    |alternative|opción|opzione|opção|alternativa|вариант|选项|選項)"""
+_QUALITY = r"""(?:\s(?:correcte?|correcta|correta|corretta|exacte?|esatta|juste|finale?|definitiva|đúng|benar|akhir
+    |doğru|الصحيحة?|choice|option|letter|key))"""
+_COPULA = r"""(?:is|are|was|(?:will|would|should|must|has\ to)\ be|ist|lautet|wäre|est|serait|es|sería|è|é|to
+    |это|är|er|je|là|adalah|είναι|هي|هو|คือ)"""
+_COPULA_CJK = r"""(?:(?:应该|應該|应|應|就)?(?:是|为|為|选|選)|は|은|는|이)"""
+_ADVERB = r"""(?:therefore|thus|hence|then|clearly|obviously|definitely|certainly|indeed|simply|most\ likely|likely
+    |probably|also|again|still|a\ letra|given\ by|as\ follows|la|le|die|der|das|den|l['’]|lettre|letra|lettera|буква
+    |option|choice)"""
+_MARKS = r"[\s*_`\"“”‘]"
+_LEAD = r"""(?<![a-zA-ZÀ-ɏͰ-ԯ])
+    (?:(?:so|thus|hence|therefore|the|my|our|final|correct|right|best|only|most|likely)[\s,*_]{1,4}){0,6}"""
+
+
+def _compile(nouns: str, *others: str) -> re.Pattern[str]:
+    stated = rf"""{_LEAD}(?<![a-zA-ZÀ-ɏͰ-ԯ\\]){nouns}{_QUALITY}{{0,2}}
+        (?:,\ (?:therefore|then|thus|hence|of\ course),|\s(?:to|for|of)\s[^.:;!?\n]{{1,80}}?)?[*_`]{{0,3}}
+        (?:\s{{0,4}}[:：=]|\s{{1,4}}{_COPULA}(?![^\W\d_])|\s{{0,4}}{_COPULA_CJK}|\s{{0,4}}[-–—]\s|(?P<header>[^\S\n]{{0,4}}\n))
+        {_MARKS}{{0,12}}[:：]?{_MARKS}{{0,12}}(?:{_ADVERB}(?![^\W\d_])(?<!\d)[\s,:]{{1,4}}){{0,4}}{_MARKS}{{0,4}}"""
+    return re.compile("|".join((stated, *others)), re.IGNORECASE | re.VERBOSE)
+
+
+_OF_ANSWERS = _compile(_ANSWER)
+_OF_CHOICES = _compile(
+    f"(?:{_ANSWER}|{_CHOICE})",
+    r"""\bI(?:['’]ll|['’]d|\ will|\ would|\ have)?\ (?:choose|chose|chosen|pick|select|go\ with|opt\ for)
+        \s{1,4}(?:(?:the\ )?(?:option|choice|answer|letter)\s{1,4})?""",
+    r"(?<![不别勿没没])(?:选择|選擇|选|選)\s{0,4}[:：]?\s{0,4}",
+)
+_HEADER_LINE = re.compile(r"(?:\A|\n)[#>*_\s]{0,12}\Z")
+# What comes before "the answer is" and denies it, or only supposes it.
+_DENIAL = re.compile(
+    r"""(?:\b(?:not|never|cannot|hardly|nor|neither|nicht|nie|pas|no\ es|не)|n['’]t|不|没|沒)
+        (?:\s+(?:the|be|true|correct|right|case|think|believe|say|mean|claim|agree|sure|certain|that|an?|possible|it|is
+        |this|what)){0,6}\s*\Z
+    |\b(?:doubt|false|wrong|incorrect|whether|if|unless|suppose|assum\w{1,4}|deny|untrue|unlikely|impossible|worst|wenn|ob
+        |falsch\w?|faux|fausse|mauvaise|incorrecta|sbagliata|errada|неправильный|неверный|如果|若|假设|错误|錯誤)的?
+        (?:\s+(?:that|the|it|is|what|an?|correct|right|final|die|la)){0,5}\s*\Z""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_DENIAL_CHARACTERS = 100
+_OPENERS = {"$$": "$$", "$": "$", "\\[": "\\]", "\\(": "\\)"}
+_STATEMENT_END = re.compile(r"[.!?](?=[\s*_\"”')]|\Z)|[。！？]|\n")
+_RETRACTION = re.compile(
+    r"""(?:[.!?;。！？\n]|[,—–-]\s)[\s*_"(]{0,8}(?:(?:but|and|so|oh|or),?\s)?(?:
+        wait|actually|oops|hm+\b|scratch\ that|on\ (?:second\ thought|reflection)|correction|sorry|no[,.;:!—–]|no\ -
+        |nope|I\ (?:was|am)\ (?:wrong|mistaken)|that\ (?:is|was)\ (?:wrong|incorrect|not\ right)
+        |that['’]s\ (?:wrong|incorrect|not)|which\ is\ (?:wrong|incorrect)|I\ made\ an?\ (?:mistake|error)
+        |let\ me\ (?:reconsider|correct|recalculate|rethink|redo)|maybe|perhaps|possibly|not\ sure|等等|不对|不對|错了
+        |moment|falsch|en\ fait|espera)
+    |[.!?;。！？\n][\s*_"(]{0,8}(?:or\b|alternatively|otherwise|或|oder\b|ou\b)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_TAG = re.compile(r"<(?P<close>/?)(?:final_?)?answer>", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """`start` is that of its first word, `end` that of the text behind it; `text` is what it states, or denies."""
+
+    start: int
+    end: int
+    text: str
+    is_denied: bool = False
+
+
+def _is_same_sentence(between: str) -> bool:
+    """Whether two statements with this text between them stand in one sentence, or no word stands between them."""
+    if len(between) > _MAX_GAP_CHARACTERS:
+        return False
+    return _SENTENCE_END.search(between) is None or _WORD.search(between.replace("\\quad", "")) is None
+
+
+def find_statements(text: str, *, of_choices: bool = False) -> list[Statement]:
+    """The last sentences that state an answer (or choose an option), from the cue to the end of sentence or line."""
+    cues = list((_OF_CHOICES if of_choices else _OF_ANSWERS).finditer(text, max(0, len(text) - READ_CHARACTERS)))
+    limits = [*(cue.start() for cue in cues[1:]), len(text)]
+    found = []
+    for cue, limit in list(zip(cues, limits, strict=False))[-_MAX_STATEMENTS:]:
+        before = text[max(0, cue.start() - _DENIAL_CHARACTERS) : cue.start()]
+        if cue["header"] and _HEADER_LINE.search(before) is None:
+            continue
+        end = _find_end(text, cue.end(), limit)
+        if not text.startswith("?", end):
+            found.append(Statement(cue.start(), end, text[cue.end() : end], is_denied(before)))
+    return found
+
+
+def is_denied(before: str) -> bool:
+    """Whether a sentence that begins like this denies what follows, or only supposes it."""
+    return _DENIAL.search(before) is not None
+
+
+def is_taken_back(text: str, start: int) -> bool:
+    """Whether a sentence behind `start` takes back what was stated before: "Wait, ...", "Or C"."""
+    return _RETRACTION.search(text, start) is not None
+
+
+def find_tags(text: str) -> list[Statement]:
+    """The closed `<answer>` tags, with what they hold."""
+    found: list[Statement] = []
+    opening: re.Match[str] | None = None
+    for tag in list(_TAG.finditer(text, max(0, len(text) - _TAG_CHARACTERS)))[-2 * _MAX_STATEMENTS :]:
+        if not tag["close"]:
+            opening = tag
+        elif opening is not None:
+            found.append(Statement(opening.start(), tag.end(), text[opening.end() : tag.start()].strip()))
+            opening = None
+    return found
+
+
+def last_statements(text: str, statements: Sequence[Statement]) -> list[Statement]:
+    """The last statement, with those that stand in one sentence with it; none if it is taken back behind it."""
+    stated = [statement for statement in statements if not statement.is_denied]
+    if not stated or is_taken_back(text, stated[-1].end):
+        return []
+    last = stated[-1]
+    if any(other.is_denied and other.start > last.start and other.text == last.text for other in statements):
+        return []
+    return last_sentence(text, stated)
+
+
+def last_sentence(text: str, statements: Sequence[Statement]) -> list[Statement]:
+    """The last statement, with those that stand in one sentence with it."""
+    first = len(statements) - 1
+    while first > 0 and _is_same_sentence(text[statements[first - 1].end : statements[first].start]):
+        first -= 1
+    return list(statements[first:])
+
+
+def _find_end(text: str, start: int, limit: int) -> int:
+    """Where the statement ends whose value begins at `start`: a formula between dollars may hold line breaks."""
+    closer = next((closer for opener, closer in _OPENERS.items() if text.startswith(opener, start)), "")
+    closed = text.find(closer, start + len(closer), limit) if closer else -1
+    end = _STATEMENT_END.search(text, max(start, closed), limit)
+    return limit if end is None else end.start()
