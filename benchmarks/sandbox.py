@@ -25,6 +25,7 @@ from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 NUM_AT_ONCE = 8
 SOURCE = "print(int(input()) * 2)"
 PROGRAM = Program(SOURCE.encode(), stdin=b"21\n")
+LOOP = Program(b"while True: pass")
 SOLUTION = Program(b"def add(a, b):\n    return a + b", Role.SOLUTION)
 ASSERTS = tuple(f"assert add({n}, 2) == {n + 2}" for n in range(3))
 JUDGE = Program(JudgeScript("", ASSERTS, "add", calls_check=False, is_partial=False).pack(), Role.JUDGE)
@@ -107,10 +108,46 @@ async def print_latency(jail: JailSandbox, rounds: int) -> None:
         print(f"| {name} | " + " | ".join(f"{pick(seconds) * 1e3:.2f}" for pick in (min, median, max)) + " |")
 
 
+async def measure_rate_beside_loops(jail: JailSandbox, every: int) -> float:
+    """Ordinary runs per second while every `every`-th run never ends (0: none); the loops are ended after it."""
+    is_loop = [every > 0 and position % every == 0 for position in range(400)]
+    loops: list[asyncio.Task[object]] = []
+    left = iter(is_loop)
+
+    async def worker() -> None:
+        for loops_forever in left:
+            if loops_forever:
+                loops.append(asyncio.create_task(jail.run(LOOP, Limits())))
+            else:
+                assert (await jail.run(PROGRAM, Limits())).stdout == b"42\n"
+
+    started = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(NUM_AT_ONCE)))
+    seconds = time.perf_counter() - started
+    assert not any(loop.done() for loop in loops)
+    for loop in loops:
+        loop.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+    return is_loop.count(False) / seconds
+
+
+async def print_rates_beside_loops(jail: JailSandbox, rounds: int) -> None:
+    shares = {"no endless loop": 0, "1 in 100": 100, "1 in 20": 20}
+    figures = [Figures(name, []) for name in shares]
+    for _ in range(rounds):
+        for figure, every in zip(figures, shares.values(), strict=True):
+            figure.rates.append(await measure_rate_beside_loops(jail, every))
+    print("| ordinary runs per second | min | median | max | ratio min | median | max |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for figure in figures:
+        print(figure.row(figures[0]))
+
+
 async def main(rounds: int) -> None:
     async with (
         open_jail(JailOptions(concurrency=NUM_AT_ONCE)) as jail,
         open_jail(JailOptions(concurrency=NUM_AT_ONCE, uses_namespaces=False)) as bare,
+        open_jail(JailOptions(concurrency=2)) as default,
     ):
         print(f"layers: {dict(jail.layers)}\n")
         ways = {
@@ -128,6 +165,8 @@ async def main(rounds: int) -> None:
             print(figure.row(figures[0]))
         print()
         await print_latency(jail, rounds)
+        print()
+        await print_rates_beside_loops(default, rounds)
 
 
 if __name__ == "__main__":

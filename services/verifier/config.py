@@ -65,11 +65,14 @@ class CodeConfig(Settings):
     """The code check, and what each process may use unless its item sets other limits."""
 
     concurrency: int = Field(2, ge=1, le=256, description="items judged at once")
+    slow_runs: int = Field(
+        32,
+        ge=0,
+        le=512,
+        description="items beside those whose programs take longer than most; they share few processors",
+    )
     item_seconds: float = Field(60.0, gt=0, le=600, description="wall clock of all cases of one item")
     wall_seconds: float = Field(_LIMITS.wall_seconds, gt=0, le=600, description="wall clock of one process")
-    starved_seconds: float = Field(
-        _LIMITS.starved_seconds, ge=0, le=600, description="how much waiting for a processor is forgiven"
-    )
     cpu_seconds: float = Field(_LIMITS.cpu_seconds, gt=0, le=600, description="processor time of one process")
     memory_bytes: int = Field(_LIMITS.memory_bytes, gt=0, description="address space of one process")
     output_bytes: int = Field(_LIMITS.output_bytes, gt=0, description="standard output, and error, of one process")

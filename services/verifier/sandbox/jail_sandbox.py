@@ -9,6 +9,7 @@ from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun, Sandbox
 from services.verifier.sandbox.self_test import find_gap
 from services.verifier.sandbox.service_side.fork_server_client import ForkServerClient, ForkServerGone
+from services.verifier.sandbox.service_side.lanes import Lanes, Place
 from services.verifier.sandbox.service_side.process_runner import Stop, run_programs, stop_when_cancelled
 from shared.errors import Unavailable
 
@@ -44,7 +45,8 @@ class JailSandbox(Sandbox):
         self._options = options
         self._interpreter = interpreter
         self._answer_seconds = answer_seconds
-        self._may_run = asyncio.Semaphore(options.concurrency)
+        self.slow_runs = options.slow_runs
+        self._lanes = Lanes(options.concurrency, options.slow_runs)
         self._free_users = list(range(0, options.max_processes, 2))
         self._server: ForkServerClient | None = None
         self._starting = asyncio.Lock()
@@ -74,29 +76,29 @@ class JailSandbox(Sandbox):
             self._server.close("the sandbox was closed")
 
     async def _run(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
-        async with self._may_run:
-            first_user = self._free_users.pop()
-            try:
-                return await stop_when_cancelled(
-                    lambda stop: self._run_with_retries(programs, first_user, limits, stop)
-                )
-            finally:
-                self._free_users.append(first_user)
-
-    async def _run_with_retries(
-        self, programs: Sequence[Program], first_user: int, limits: Limits, stop: Stop
-    ) -> list[ProgramRun]:
         """Starts all of them again when the fork-server goes or somebody else kills one of them."""
-        runs = [ProgramRun.lost("it did not start")] * len(programs)
+        runs: list[ProgramRun] = []
         for _ in range(_MAX_ATTEMPTS):
-            try:
-                server = await self._start_server()
-                runs = await run_programs(server, programs, first_user, limits, stop)
-            except (ForkServerGone, OSError) as error:
-                runs = [ProgramRun.lost(str(error))] * len(programs)
-            if stop.done() or self._is_closed or all(run.end_reason is not EndReason.LOST for run in runs):
+            async with self._lanes.place() as place:
+                first_user = self._free_users.pop()
+                try:
+                    runs = await stop_when_cancelled(
+                        lambda stop: self._run_once(programs, first_user, limits, place, stop)  # noqa: B023 - awaited here
+                    )
+                finally:
+                    self._free_users.append(first_user)
+            if self._is_closed or all(run.end_reason is not EndReason.LOST for run in runs):
                 break
         return runs
+
+    async def _run_once(
+        self, programs: Sequence[Program], first_user: int, limits: Limits, place: Place, stop: Stop
+    ) -> list[ProgramRun]:
+        try:
+            server = await self._start_server()
+            return await run_programs(server, programs, first_user, limits, place, stop)
+        except (ForkServerGone, OSError) as error:
+            return [ProgramRun.lost(str(error))] * len(programs)
 
     async def _start_server(self) -> ForkServerClient:
         """The running fork-server; starts one if there is none."""

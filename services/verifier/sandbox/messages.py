@@ -18,14 +18,15 @@ READY_SEAL = fcntl.F_SEAL_SEAL
 EXIT_MEMORY = 112
 EXIT_NO_JAIL = 113
 
-_LAUNCH = struct.Struct("<QIIdddQQI")
+_LAUNCH = struct.Struct("<QIIddQQI")
 
 
 @dataclass(frozen=True, slots=True)
 class JailOptions:
     """How many programs run at once (each perhaps with a judge), and what they may read and execute besides Python.
 
-    `packages` can be imported by them, from the folders.
+    Up to `slow_runs` programs more are kept beside those, once they have run for a while. `packages` can be imported by
+    them, from the folders.
     """
 
     concurrency: int = 2
@@ -34,10 +35,11 @@ class JailOptions:
     executable: Sequence[str] = ()
     packages: Sequence[str] = ()
     package_folders: Sequence[str] = ()
+    slow_runs: int = 32
 
     @property
     def max_processes(self) -> int:
-        return 2 * self.concurrency
+        return 2 * (self.concurrency + self.slow_runs)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -44,12 +44,11 @@ class Program:
 class Limits:
     """What one process may use. `memory_bytes` is address space on top of a bare interpreter's.
 
-    A process that is ready to run but gets no processor is given that time back, up to `starved_seconds`: a busy
-    machine must not fail right answers.
+    Time for which a process is ready to run but gets no processor does not count: a busy machine must not fail right
+    answers.
     """
 
     wall_seconds: float = 15.0
-    starved_seconds: float = 45.0
     cpu_seconds: float = 10.0
     memory_bytes: int = 1 << 30
     output_bytes: int = 4 << 20
@@ -57,8 +56,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         numbers = (self.wall_seconds, self.cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads)
-        if min(numbers) <= 0 or self.starved_seconds < 0:
-            raise ValueError(f"{self}: every limit must be above zero, starved_seconds not below")
+        if min(numbers) <= 0:
+            raise ValueError(f"{self}: every limit must be above zero")
 
     @property
     def whole_cpu_seconds(self) -> int:
@@ -107,6 +106,8 @@ class ProgramRun:
 class Sandbox(ABC):
     """Runs programs, a bounded number at once. Time spent waiting to start does not count against a program.
 
+    `concurrency` programs run at once; up to `slow_runs` more that take longer are kept beside them.
+
     `is_isolated`: whether programs are kept away from the machine. `refusal`: why nothing may run here (the missing
     layer and the remedy), or None. `layers`: each layer of isolation and its state.
     """
@@ -115,6 +116,7 @@ class Sandbox(ABC):
     refusal: str | None = None
     layers: Mapping[str, str]
     concurrency: int
+    slow_runs: int = 0
 
     async def run(self, program: Program, limits: Limits) -> ProgramRun:
         """Runs one program to its end. Cancelling kills it."""

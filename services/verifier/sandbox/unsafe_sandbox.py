@@ -11,6 +11,7 @@ from pathlib import Path
 
 from services.verifier.sandbox.messages import ProcessEnded
 from services.verifier.sandbox.sandbox import Limits, Program, ProgramRun, Sandbox
+from services.verifier.sandbox.service_side.lanes import Lanes
 from services.verifier.sandbox.service_side.process_runner import RunningProcess, run_programs, stop_when_cancelled
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
@@ -26,13 +27,14 @@ class UnsafeSandbox(Sandbox):
     is_isolated = False
     layers: Mapping[str, str] = {"isolation": "none: switched off by the operator"}
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, slow_runs: int = 0) -> None:
         self.concurrency = concurrency
-        self._may_run = asyncio.Semaphore(concurrency)
+        self.slow_runs = slow_runs
+        self._lanes = Lanes(concurrency, slow_runs)
 
     async def run_together(self, programs: Sequence[Program], limits: Limits) -> list[ProgramRun]:
-        async with self._may_run:
-            return await stop_when_cancelled(lambda stop: run_programs(self, programs, 0, limits, stop))
+        async with self._lanes.place() as place:
+            return await stop_when_cancelled(lambda stop: run_programs(self, programs, 0, limits, place, stop))
 
     async def start_process(self, role: int, user_index: int, limits: Limits, descriptors: list[int]) -> RunningProcess:
         stdin, stdout, stderr, *others = descriptors

@@ -47,7 +47,6 @@ RENAMED = (
     Renamed(f"{_SAMPLER}.every", f"{_SAMPLER}.every_steps", ("fixed-width",)),
     Renamed("rollout.max_rows", "rollout.max_running_requests"),
     Renamed("verifier.code.places", "verifier.code.concurrency"),
-    Renamed("verifier.code.patience_seconds", "verifier.code.starved_seconds"),
     Renamed("local.rollouts", "launcher.replicas"),
 )
 RENAMED_SECTIONS = {"local": "launcher"}

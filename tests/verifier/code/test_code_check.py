@@ -26,6 +26,7 @@ class RecordedSandbox:
     is_isolated: bool = True
     refusal: str | None = None
     concurrency: int = 1
+    slow_runs: int = 0
     layers: Mapping[str, str] = field(default_factory=dict)
     asked: list[tuple[Program, Limits]] = field(default_factory=list)
 
@@ -48,10 +49,10 @@ async def _judge(
 
 async def test_an_item_without_limits_has_those_of_the_configuration() -> None:
     sandbox = RecordedSandbox()
-    config = CodeConfig(wall_seconds=3, starved_seconds=4, cpu_seconds=2, memory_bytes=64 << 20, output_bytes=1000)
+    config = CodeConfig(wall_seconds=3, cpu_seconds=2, memory_bytes=64 << 20, output_bytes=1000)
     await _judge(sandbox, config=config)
     ((_, limits),) = sandbox.asked
-    assert limits == Limits(wall_seconds=3, starved_seconds=4, cpu_seconds=2, memory_bytes=64 << 20, output_bytes=1000)
+    assert limits == Limits(wall_seconds=3, cpu_seconds=2, memory_bytes=64 << 20, output_bytes=1000)
 
 
 async def test_an_item_s_limits_replace_those_of_the_configuration() -> None:
@@ -59,17 +60,14 @@ async def test_an_item_s_limits_replace_those_of_the_configuration() -> None:
     await _judge(sandbox, ItemLimits(wall_seconds=2, cpu_seconds=1, memory_bytes=1, output_bytes=10))
     ((_, limits),) = sandbox.asked
     assert (limits.wall_seconds, limits.cpu_seconds, limits.output_bytes) == (2, 1, 10)
-    assert limits.starved_seconds == 0, "a caller's wall clock is final"
     assert limits.memory_bytes == 16 << 20, "less than this runs nothing"
 
 
 async def test_the_last_cases_have_no_more_time_than_the_item_has_left() -> None:
     sandbox = RecordedSandbox()
-    config = CodeConfig(item_seconds=2.5, wall_seconds=2, starved_seconds=10)
+    config = CodeConfig(item_seconds=2.5, wall_seconds=2)
     judgement = await judge_code(CodeCheck(sandbox, config), "print(2)", stdio(*[("1\n", "2\n")] * 4))
-    assert [(limits.wall_seconds, limits.starved_seconds) for _, limits in sandbox.asked] == [
-        (2, 0.5), (1.5, 0.0), (0.5, 0.0),
-    ]  # fmt: skip
+    assert [limits.wall_seconds for _, limits in sandbox.asked] == [2, 1.5, 0.5]
     assert judgement.outcome is Outcome.TIMED_OUT
     assert judgement.reason.startswith("case 4: the item's 2.5 seconds are over (3 of 4 cases passed)")
 

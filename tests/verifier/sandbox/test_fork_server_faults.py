@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ async def test_after_closing_nothing_runs_and_nothing_is_open() -> None:
 
 async def test_no_more_run_at_once_than_the_concurrency_allows() -> None:
     program = Program(b"import time\nstart = time.monotonic()\ntime.sleep(1)\nprint(start, time.monotonic())")
-    async with open_jail(JailOptions(concurrency=2)) as sandbox:
+    async with open_jail(JailOptions(concurrency=2, slow_runs=0)) as sandbox:
         runs = await asyncio.gather(*(sandbox.run(program, Limits()) for _ in range(6)))
     spans = [tuple(map(float, run.stdout.split())) for run in runs]
     assert max(sum(start <= moment < end for start, end in spans) for moment, _ in spans) == 2
@@ -207,7 +208,7 @@ async def test_a_restarted_fork_server_with_fewer_layers_runs_nothing(tmp_path: 
 async def test_a_program_that_gets_no_processor_is_forgiven_the_wait() -> None:
     working = Program(b"import time\nwhile time.process_time() < 0.4: pass\nprint(42)")
     sleeping = Program(b"import time\ntime.sleep(60)")
-    patient, exact = Limits(wall_seconds=1.5, starved_seconds=40.0), Limits(wall_seconds=1.5, starved_seconds=0.0)
+    limits = Limits(wall_seconds=1.5)
     async with open_jail(JailOptions(concurrency=1)) as sandbox:
         # All on one processor, with much company.
         os.sched_setaffinity(find_serving_pid(sandbox), {0})
@@ -216,15 +217,15 @@ async def test_a_program_that_gets_no_processor_is_forgiven_the_wait() -> None:
             for _ in range(8)
         ]
         try:
-            forgiven = await sandbox.run(working, patient)
-            ended = await sandbox.run(working, exact)
-            slept = await sandbox.run(sleeping, patient)
+            started = time.monotonic()
+            forgiven = await sandbox.run(working, limits)
+            elapsed = time.monotonic() - started
+            slept = await sandbox.run(sleeping, limits)
         finally:
             for process in company:
                 process.kill()
                 process.wait()
     assert forgiven.stdout == b"42\n"
-    assert forgiven.seconds > patient.wall_seconds
-    assert ended.end_reason is EndReason.TIMED_OUT
+    assert forgiven.seconds <= limits.wall_seconds < elapsed
     assert slept.end_reason is EndReason.TIMED_OUT
     assert slept.seconds < 5.0

@@ -12,7 +12,7 @@ from services.verifier.sandbox.sandbox import EndReason, Limits, Program
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WALL = 0.4
-LIMITS = Limits(wall_seconds=WALL, starved_seconds=0.0, cpu_seconds=5.0, memory_bytes=256 << 20, output_bytes=1 << 20)
+LIMITS = Limits(wall_seconds=WALL, cpu_seconds=5.0, memory_bytes=256 << 20, output_bytes=1 << 20)
 
 ENDLESS = {
     "loop": "while True: pass",

@@ -41,7 +41,7 @@ async def test_it_says_that_it_isolates_nothing() -> None:
     ],
 )
 async def test_limits_hold_without_a_jail(source: str, reason: EndReason) -> None:
-    limits = Limits(wall_seconds=2.0, starved_seconds=0.0, memory_bytes=128 << 20, output_bytes=1 << 20)
+    limits = Limits(wall_seconds=2.0, memory_bytes=128 << 20, output_bytes=1 << 20)
     assert (await UnsafeSandbox(1).run(Program(source.encode()), limits)).end_reason is reason
 
 

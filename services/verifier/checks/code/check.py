@@ -49,7 +49,7 @@ async def open_code_check(config: CodeConfig, metrics: VerifierMetrics | None = 
     With `metrics` it has workers that find the programs in long responses.
     """
     async with AsyncExitStack() as stack:
-        sandbox: Sandbox = UnsafeSandbox(config.concurrency)
+        sandbox: Sandbox = UnsafeSandbox(config.concurrency, config.slow_runs)
         if not config.unsafe:
             sandbox = await stack.enter_async_context(open_jail(_jail_options(config)))
         finders = None
@@ -68,6 +68,7 @@ def _jail_options(config: CodeConfig) -> JailOptions:
         executable=(config.node,) if config.node else (),
         packages=config.packages,
         package_folders=folders,
+        slow_runs=config.slow_runs,
     )
 
 
@@ -123,7 +124,7 @@ class CodeCheck(Check[PreparedTests]):
         raise Unavailable(f"tests could not be read: {reply.detail}; send the batch again")
 
     async def judge(self, cases: Sequence[Case[PreparedTests]], report: ReportJudgement) -> None:
-        await judge_concurrently(cases, self._sandbox.concurrency, self._judge, report)
+        await judge_concurrently(cases, self._sandbox.concurrency + self._sandbox.slow_runs, self._judge, report)
 
     async def _judge(self, case: Case[PreparedTests]) -> Judgement:
         tests = case.key
@@ -165,7 +166,6 @@ class CodeCheck(Check[PreparedTests]):
         asked = asked or ItemLimits()
         limits = Limits(
             wall_seconds=asked.wall_seconds or config.wall_seconds,
-            starved_seconds=0.0 if asked.wall_seconds else config.starved_seconds,
             cpu_seconds=asked.cpu_seconds or config.cpu_seconds,
             memory_bytes=max(asked.memory_bytes or config.memory_bytes, _MIN_MEMORY_BYTES),
             output_bytes=asked.output_bytes or config.output_bytes,

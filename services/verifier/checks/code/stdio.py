@@ -1,7 +1,6 @@
 """Judges whole programs by what they print. The expected outputs never leave the service."""
 
 import asyncio
-import time
 from dataclasses import dataclass, replace
 
 from services.verifier.checks.check import Judgement
@@ -49,21 +48,18 @@ async def judge_stdio(
     """Runs the program on each case in a new process, until one fails; with partial credit, on all of them."""
     tally = _Tally()
     spent = 0.0
-    started = time.monotonic()
     for number, (stdin, expected) in enumerate(tests.cases, start=1):
         left = item_seconds - spent
         if left <= 0:
             tally.fail(Outcome.TIMED_OUT, f"case {number}: the item's {item_seconds:g} seconds are over")
             break
-        wall_seconds = min(limits.wall_seconds, left)
-        starved_seconds = min(limits.starved_seconds, left - wall_seconds)
-        bounded = replace(limits, wall_seconds=wall_seconds, starved_seconds=starved_seconds)
+        bounded = replace(limits, wall_seconds=min(limits.wall_seconds, left))
         run = await sandbox.run(replace(program, stdin=stdin), bounded)
         spent += run.seconds
         await tally.add(number, run, expected)
         if tally.outcome is Outcome.INFRASTRUCTURE or (tally.outcome is not Outcome.RIGHT and not tests.is_partial):
             break
-    return _to_judgement(tally, tests, time.monotonic() - started, sandbox.is_isolated)
+    return _to_judgement(tally, tests, spent, sandbox.is_isolated)
 
 
 def _to_judgement(tally: _Tally, tests: PreparedStdio, seconds: float, is_isolated: bool) -> Judgement:

@@ -8,16 +8,17 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from services.verifier.sandbox.messages import EXIT_MEMORY, READY_SEAL, ProcessEnded
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
 from services.verifier.sandbox.service_side.job_files import JobFiles
+from services.verifier.sandbox.service_side.lanes import Place
 
 # A deadline is not extended by less.
 _SHORTEST_EXTENSION_SECONDS = 0.02
-_NANOSECONDS = 1e9
+# The end of a solution should be known as its own, so its judge, which waits for it, has longer.
+_JUDGE_SECONDS = 1.0
 # A SIGKILL by the kernel for want of memory: the process had used at least this share of its limit.
 _OOM_SHARE = 0.8
 # The kernel's limit is in whole seconds; a program that ended by itself may have used this much more than its own.
@@ -54,18 +55,19 @@ class ProcessStarter(Protocol):
 
 
 async def run_programs(
-    starter: ProcessStarter, programs: Sequence[Program], first_user: int, limits: Limits, stop: Stop
+    starter: ProcessStarter, programs: Sequence[Program], first_user: int, limits: Limits, place: Place, stop: Stop
 ) -> list[ProgramRun]:
     """Runs a program, or a solution and its judge; kills the solution when the judge ends, all when `stop` is set."""
     if len(programs) == 1:
-        return [await _run_process(starter, programs[0], first_user, None, limits, stop)]
+        return [await _run_process(starter, programs[0], first_user, None, limits, place, stop)]
     solution_end, judge_end = socket.socketpair()
     solution_stop: Stop = asyncio.get_running_loop().create_future()
-    solution = asyncio.create_task(_run_process(starter, programs[0], first_user, solution_end, limits, solution_stop))
-    # The judge waits for its solution, and so for all the time that the solution may be given back.
-    longest = replace(limits, wall_seconds=limits.wall_seconds + limits.starved_seconds, starved_seconds=0.0)
+    solution = asyncio.create_task(
+        _run_process(starter, programs[0], first_user, solution_end, limits, place, solution_stop)
+    )
+    longer = replace(limits, wall_seconds=limits.wall_seconds + _JUDGE_SECONDS)
     try:
-        judge_run = await _run_process(starter, programs[1], first_user + 1, judge_end, longest, stop)
+        judge_run = await _run_process(starter, programs[1], first_user + 1, judge_end, longer, place, stop)
     finally:
         solution_stop.set_result(None)
         await asyncio.wait([solution])
@@ -93,26 +95,32 @@ async def _run_process(
     user_index: int,
     channel: socket.socket | None,
     limits: Limits,
+    place: Place,
     stop: Stop,
 ) -> ProgramRun:
     files = JobFiles(program, channel)
     try:
         process = await starter.start_process(program.role, user_index, limits, files.descriptors())
+        place.add(process.pidfd)
         try:
             files.close_channel()
-            started = time.monotonic()
-            killed_for = await _wait_or_kill(process, limits, stop)
-            seconds = time.monotonic() - started
+            killed_for, seconds = await _wait_or_kill(process, limits, place, stop)
             ended = await starter.wait_for_end(process)
         finally:
+            place.remove(process.pidfd)
             os.close(process.pidfd)
         return read_run(ended, seconds, killed_for, files, limits)
     finally:
         files.close()
 
 
-async def _wait_or_kill(process: RunningProcess, limits: Limits, stop: Stop) -> EndReason | None:
-    """Waits for the end of the process, or kills it: returns why."""
+async def _wait_or_kill(
+    process: RunningProcess, limits: Limits, place: Place, stop: Stop
+) -> tuple[EndReason | None, float]:
+    """Waits for the end of the process, or kills it: returns why, and the seconds that count.
+
+    Time for which the machine or the slow lane gave it no processor does not.
+    """
     started = now = time.monotonic()
     deadline = started + limits.wall_seconds
     futures: list[asyncio.Future[Any]] = [process.ended, stop]
@@ -121,24 +129,14 @@ async def _wait_or_kill(process: RunningProcess, limits: Limits, stop: Stop) -> 
         now = time.monotonic()
         if done:
             break
-        extension = min(limits.starved_seconds, _measure_starvation(process.pidfd))
-        deadline = started + limits.wall_seconds + extension
+        place.measure()
+        deadline = started + limits.wall_seconds + place.forgiven_seconds
+    seconds = max(0.0, now - started - place.forgiven_seconds)
     if process.ended.done():
-        return None
+        return None, seconds
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-    return EndReason.STOPPED if stop.done() else EndReason.TIMED_OUT
-
-
-def _measure_starvation(pidfd: int) -> float:
-    """Seconds that the process was ready to run but had no processor (most of its threads' counts); 0 if unknown."""
-    try:
-        fields = dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines())
-        tasks = Path(f"/proc/{int(fields['Pid'])}/task")
-        waits = [int((task / "schedstat").read_text("ascii").split()[1]) for task in tasks.iterdir()]
-    except (OSError, KeyError, ValueError, IndexError):
-        return 0.0
-    return max(waits, default=0) / _NANOSECONDS
+    return (EndReason.STOPPED if stop.done() else EndReason.TIMED_OUT), seconds
 
 
 def read_run(
