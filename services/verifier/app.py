@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
@@ -90,10 +90,11 @@ class _VerdictJson(TypedDict):
     seconds: float
     cpu_seconds: float
     isolated: bool
+    tests: NotRequired[list[dict[str, Any]]]
 
 
 def _to_json(item: VerdictItem, judgement: Judgement) -> _VerdictJson:
-    return {
+    verdict: _VerdictJson = {
         "id": item.id,
         "reward": judgement.reward,
         "outcome": judgement.outcome,
@@ -103,3 +104,6 @@ def _to_json(item: VerdictItem, judgement: Judgement) -> _VerdictJson:
         "cpu_seconds": judgement.cpu_seconds,
         "isolated": judgement.isolated,
     }
+    if judgement.tests:
+        verdict["tests"] = [test.model_dump() for test in judgement.tests]
+    return verdict

@@ -61,6 +61,15 @@ class VerdictRequest(Message):
     deadline_seconds: float | None = Field(None, gt=0, le=3600)
 
 
+class TestVerdict(Message):
+    """How one test of a program ended: the head of what it printed, or what failed; time, and memory where known."""
+
+    outcome: Outcome
+    said: str = ""
+    seconds: float = 0.0
+    peak_memory_bytes: int | None = None
+
+
 class Verdict(Message):
     """The judgement of one item. `reward` is null when it could not be judged: such an answer is never trained on."""
 
@@ -72,6 +81,7 @@ class Verdict(Message):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     isolated: bool = True
+    tests: tuple[TestVerdict, ...] = ()
 
 
 class VerdictResponse(Message):

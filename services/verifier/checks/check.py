@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import InvalidInput
-from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
+from shared.protocol.verdict import ItemLimits, Outcome, TestVerdict, VerdictItem
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -33,6 +33,7 @@ class Judgement:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     isolated: bool = True
+    tests: tuple[TestVerdict, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.reward is None) is self.outcome.is_judged:

@@ -106,7 +106,8 @@ class CodeCheck(Check[PreparedTests]):
         return Case(item.response, tests, item.limits)
 
     async def vet(self, cases: Sequence[Case[PreparedTests]]) -> None:
-        scripts = {case.key.script for case in cases if isinstance(case.key, PreparedFunction)}
+        keys = [case.key for case in cases if isinstance(case.key, PreparedFunction)]
+        scripts = {key.script for key in keys if isinstance(key.script, JudgeScript)}
         for script in scripts:
             if script.num_characters > MAX_READ_HERE and script not in self._vetted:
                 if fault := await self._find_fault(script):

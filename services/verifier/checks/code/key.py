@@ -1,26 +1,37 @@
 """The answer keys of code items, and the tests prepared from them."""
 
 import ast
+import json
+import re
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field, model_validator
 
 from services.verifier.checks.check import read_key
 from services.verifier.checks.code.extraction import Language, find_program_in
-from services.verifier.sandbox.judge_script import JudgeScript, has_assertion
+from services.verifier.checks.code.output import Whitespace
+from services.verifier.checks.code.set_forms import read_set_form
+from services.verifier.sandbox.judge_script import FunctionalScript, JudgeScript, has_assertion
 from shared.errors import InvalidInput
 from shared.protocol.message import Message
 from shared.protocol.verdict import VerdictItem
 
 _MAX_TEST_CHARACTERS = 200_000
+# The parser refuses longer ones, which a judge's process takes.
+_LONG_INTEGER = re.compile(r"\d{4000,}")
 MAX_READ_HERE = 20_000
 """Characters of tests; longer ones are looked through by a worker: parsing them would hold up the event loop."""
 
-Name = Annotated[str, Field(pattern=r"^[^\W\d]\w*$", max_length=200)]
+# A function's name, or a method's of a class of which each call has a new object.
+EntryPoint = Annotated[str, Field(pattern=r"^(?:[^\W\d]\w*(?:\(\))?\.)?[^\W\d]\w*$", max_length=200)]
+CheckerCode = Annotated[str, Field(max_length=MAX_READ_HERE)]
 TestCode = Annotated[str, Field(max_length=_MAX_TEST_CHARACTERS)]
+
+
+Tolerance = Annotated[float, Field(ge=0, le=1)]
 
 
 class StdioCase(Message):
@@ -31,18 +42,25 @@ class StdioCase(Message):
 
 
 class StdioTests(Message):
-    """Tests of a whole program, by its output."""
+    """Tests of a whole program, by its output.
+
+    `float_tolerance`: how far a printed number may be from the expected one, absolute, and relative above 1. `checker`:
+    a program that decides instead of a comparison.
+    """
 
     type: Literal["stdio"]
     language: Literal["python", "javascript"] = "python"
     cases: tuple[StdioCase, ...] = Field(min_length=1, max_length=2000)
+    whitespace: Whitespace = Whitespace.LINES
+    float_tolerance: Tolerance | None = None
+    checker: CheckerCode = ""
 
 
 class AssertTests(Message):
     """Tests of a function by assertions; `setup` runs before them, in the judge's process."""
 
     type: Literal["assert"]
-    entry_point: Name
+    entry_point: EntryPoint | None = None
     asserts: tuple[TestCode, ...] = Field(min_length=1, max_length=2000)
     setup: TestCode = ""
 
@@ -51,25 +69,63 @@ class CheckTests(Message):
     """Tests of a function by a `check(candidate)` that `test` defines (HumanEval's form)."""
 
     type: Literal["check"]
-    entry_point: Name
+    entry_point: EntryPoint
     test: TestCode
     setup: TestCode = ""
 
 
-class CodeKey(Message):
-    """The tests, and whether the reward is the share of tests passed."""
+class UnittestTests(Message):
+    """Tests by classes of unittest (ClassEval's form)."""
 
-    tests: Annotated[StdioTests | AssertTests | CheckTests, Field(discriminator="type")]
+    type: Literal["unittest"]
+    test: TestCode
+    entry_point: EntryPoint | None = None
+    setup: TestCode = ""
+
+
+class FunctionalTests(Message):
+    """Tests of a function by its results for JSON arguments (LiveCodeBench's, APPS's and TACO's form).
+
+    `checker`: a program with a function `check(arguments, result, expected)` that decides instead of a comparison.
+    """
+
+    type: Literal["functional"]
+    entry_point: EntryPoint = Field(validation_alias=AliasChoices("fn_name", "entry_point"))
+    inputs: tuple[Any, ...] = Field(min_length=1, max_length=2000)
+    outputs: tuple[Any, ...] = Field(min_length=1, max_length=2000)
+    float_tolerance: Tolerance | None = None
+    checker: CheckerCode = ""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> "FunctionalTests":
+        if len(self.inputs) != len(self.outputs):
+            raise ValueError(
+                f"{len(self.inputs)} inputs and {len(self.outputs)} outputs; give one output for each input"
+            )
+        return self
+
+
+class CodeKey(Message):
+    """The tests, whether the reward is the share of tests passed, and whether the verdict has a result of each test."""
+
+    tests: Annotated[
+        StdioTests | AssertTests | CheckTests | UnittestTests | FunctionalTests, Field(discriminator="type")
+    ]
     partial_credit: bool = False
+    test_results: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedStdio:
-    """Input and expected output of each case."""
+    """Input and expected output of each case, and how outputs are compared."""
 
     cases: tuple[tuple[bytes, bytes], ...]
     is_partial: bool
     language: Language
+    whitespace: Whitespace = Whitespace.LINES
+    float_tolerance: float | None = None
+    checker: str = ""
+    keeps_results: bool = False
 
     rule = "stdio"
     entry_point = None
@@ -79,14 +135,14 @@ class PreparedStdio:
 class PreparedFunction:
     """A judge's script."""
 
-    script: JudgeScript
+    script: JudgeScript | FunctionalScript
     rule: str
 
     language = Language.PYTHON
 
     @property
-    def entry_point(self) -> str:
-        return self.script.entry_point
+    def entry_point(self) -> str | None:
+        return self.script.entry_point.rpartition(".")[2] or None
 
 
 PreparedTests = PreparedStdio | PreparedFunction
@@ -94,28 +150,58 @@ PreparedTests = PreparedStdio | PreparedFunction
 
 def prepare_tests(item: VerdictItem) -> PreparedTests:
     """The item's tests. Raises InvalidInput for tests that every program would pass, or none."""
-    key = read_key(CodeKey, item)
+    key = read_key(CodeKey, item.model_copy(update={"answer_key": read_set_form(item.answer_key)}))
     tests = key.tests
     if isinstance(tests, StdioTests):
-        return _prepare_stdio(item.id, tests, key.partial_credit)
-    if isinstance(tests, AssertTests):
-        script = JudgeScript(
-            tests.setup, tests.asserts, tests.entry_point, calls_check=False, is_partial=key.partial_credit
-        )
-    else:
-        script = JudgeScript(tests.setup, (tests.test,), tests.entry_point, calls_check=True, is_partial=False)
+        return _prepare_stdio(item.id, tests, key)
+    if isinstance(tests, FunctionalTests):
+        return _prepare_functional(item.id, tests, key)
+    codes = tests.asserts if isinstance(tests, AssertTests) else (tests.test,)
+    script = JudgeScript(
+        tests.setup,
+        codes,
+        tests.entry_point or "",
+        calls_check=isinstance(tests, CheckTests),
+        is_partial=key.partial_credit,
+        keeps_results=key.test_results,
+    )
     _require_assertions(item.id, script)
     return PreparedFunction(script, tests.type)
 
 
-def _prepare_stdio(item_id: str, tests: StdioTests, is_partial: bool) -> PreparedStdio:
+def _prepare_functional(item_id: str, tests: FunctionalTests, key: CodeKey) -> PreparedFunction:
+    script = FunctionalScript(
+        json.dumps(list(zip(tests.inputs, tests.outputs, strict=True))),
+        tests.entry_point,
+        key.partial_credit,
+        tests.float_tolerance,
+        tests.checker,
+        key.test_results,
+    )
+    if tests.checker and (fault := find_checker_fault(tests.checker, needs_check=True)):
+        raise InvalidInput(f"item {item_id!r}: {fault}")
+    return PreparedFunction(script, tests.type)
+
+
+def _prepare_stdio(item_id: str, tests: StdioTests, key: CodeKey) -> PreparedStdio:
     cases = tuple((_encode(case.input), _encode(case.output)) for case in tests.cases)
-    if not any(output.strip() for _, output in cases):
+    if tests.checker:
+        if fault := find_checker_fault(tests.checker, needs_check=False):
+            raise InvalidInput(f"item {item_id!r}: {fault}")
+    elif not any(output.strip() for _, output in cases):
         raise InvalidInput(
             f"item {item_id!r}: none of the {len(cases)} cases expects any output, so that an empty program would "
             "pass; give the outputs"
         )
-    return PreparedStdio(cases, is_partial, Language[tests.language.upper()])
+    return PreparedStdio(
+        cases,
+        key.partial_credit,
+        Language[tests.language.upper()],
+        tests.whitespace,
+        tests.float_tolerance,
+        tests.checker,
+        key.test_results,
+    )
 
 
 def _require_assertions(item_id: str, script: JudgeScript) -> None:
@@ -134,21 +220,42 @@ def work(task: str, *arguments: Any) -> str:
 
 
 @lru_cache(maxsize=64)  # the leaves of a tree share their tests
-def find_fault(script: JudgeScript) -> str:
+def find_fault(script: JudgeScript | FunctionalScript) -> str:
     """Why its tests can judge nothing; empty where they can."""
+    if isinstance(script, FunctionalScript):
+        return find_checker_fault(script.checker, needs_check=True) if script.checker else ""
     trees = []
     for code in (script.setup, *script.tests):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                trees.append(ast.parse(code))
-        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+            trees.append(_parse(code))
+        except _UNREADABLE as error:
             return f"its tests are no Python ({error}): {code[:80]!r}"
     if not any(map(has_assertion, trees[1:])):
         return "its tests assert nothing, so that anything would pass; add assertions"
     if script.calls_check and not any(map(_defines_check, trees)):
         return "its test defines no function check(candidate); HumanEval's form has one"
     return ""
+
+
+@lru_cache(maxsize=64)
+def find_checker_fault(source: str, needs_check: bool) -> str:
+    """Why a checker can judge nothing; empty where it can."""
+    try:
+        tree = _parse(source)
+    except _UNREADABLE as error:
+        return f"its checker is no Python ({error}): {source[:80]!r}"
+    if needs_check and not _defines_check(tree):
+        return "its checker defines no function check(arguments, result, expected)"
+    return ""
+
+
+_UNREADABLE = (SyntaxError, ValueError, MemoryError, RecursionError)
+
+
+def _parse(code: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(_LONG_INTEGER.sub("1", code))
 
 
 def _defines_check(tree: ast.Module) -> bool:

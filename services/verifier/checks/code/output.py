@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from enum import StrEnum
 
 _NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _WORDS = re.compile(rb"([ \t]+)")
@@ -10,41 +11,65 @@ _RELATIVE = Decimal("1e-6")
 _FINEST = Decimal("1e-9")
 
 
-def outputs_match(printed: bytes, expected: bytes) -> bool:
-    """Compares line by line; white space at the end of lines and empty lines at the end do not count.
+class Whitespace(StrEnum):
+    """What white space counts when outputs are compared."""
+
+    LINES = "lines"
+    """All but that at the end of lines, and empty lines at the end."""
+    WORDS = "words"
+    """None: only the words count."""
+    EXACT = "exact"
+    """All: every byte."""
+
+
+def outputs_match(
+    printed: bytes, expected: bytes, whitespace: Whitespace = Whitespace.LINES, tolerance: float | None = None
+) -> bool:
+    """Compares line by line, or word by word.
 
     If an expected word has a decimal point or an exponent, a printed number matches it within half of its last
-    written digit, but at least within 1e-9 and at most within 1e-6 of its value.
+    written digit, but at least within 1e-9 and at most within 1e-6 of its value. With a `tolerance`, numbers match
+    within that, absolute, and relative above 1; integers as well.
     """
+    if whitespace is Whitespace.EXACT:
+        return printed == expected
+    if whitespace is Whitespace.WORDS:
+        theirs = expected.split()
+        ours = printed.split(maxsplit=len(theirs))  # one more than it needs
+        return len(ours) == len(theirs) and all(
+            _words_match(*pair, tolerance) for pair in zip(ours, theirs, strict=True)
+        )
     printed, expected = printed.rstrip(), expected.rstrip()
     if printed.count(b"\n") != expected.count(b"\n"):  # before the split: a program may print millions of lines
         return False
-    return all(map(_lines_match, printed.split(b"\n"), expected.split(b"\n")))
+    lines = zip(printed.split(b"\n"), expected.split(b"\n"), strict=True)
+    return all(_lines_match(ours, theirs, tolerance) for ours, theirs in lines)
 
 
-def _lines_match(printed: bytes, expected: bytes) -> bool:
+def _lines_match(printed: bytes, expected: bytes, tolerance: float | None) -> bool:
     printed, expected = printed.rstrip(), expected.rstrip()
     if printed == expected:
         return True
-    if b"." not in expected and b"e" not in expected.lower():
+    if tolerance is None and b"." not in expected and b"e" not in expected.lower():
         return False
     theirs = _WORDS.split(expected)
     ours = _WORDS.split(printed, maxsplit=len(theirs))  # one more than it needs
-    return len(ours) == len(theirs) and all(map(_words_match, ours, theirs))
+    return len(ours) == len(theirs) and all(_words_match(*pair, tolerance) for pair in zip(ours, theirs, strict=True))
 
 
-def _words_match(printed: bytes, expected: bytes) -> bool:
+def _words_match(printed: bytes, expected: bytes, tolerance: float | None) -> bool:
     if printed == expected:
         return True
-    if not _is_decimal(expected) or len(printed) > _MAX_DIGITS or not _NUMBER.fullmatch(printed):
+    is_number = _is_number(expected) and (tolerance is not None or b"." in expected or b"e" in expected.lower())
+    if not is_number or not _is_number(printed):
         return False
     value, gold = Decimal(printed.decode()), Decimal(expected.decode())
+    if tolerance is not None:
+        return abs(value - gold) <= Decimal(tolerance) * max(Decimal(1), abs(gold))
     exponent = gold.as_tuple().exponent
     half_place = Decimal(5).scaleb(int(exponent) - 1)
-    tolerance = min(max(half_place, _FINEST * abs(gold)), _RELATIVE * max(Decimal(1), abs(gold)))
-    return abs(value - gold) <= tolerance
+    return abs(value - gold) <= min(max(half_place, _FINEST * abs(gold)), _RELATIVE * max(Decimal(1), abs(gold)))
 
 
-def _is_decimal(word: bytes) -> bool:
-    has_point = b"." in word or b"e" in word.lower()
-    return has_point and len(word) <= _MAX_DIGITS and _NUMBER.fullmatch(word) is not None
+def _is_number(word: bytes) -> bool:
+    return len(word) <= _MAX_DIGITS and _NUMBER.fullmatch(word) is not None

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from services.verifier.sandbox.jail.child.plain_data import MAX_BYTES, Malformed, decode, encode
@@ -15,10 +16,14 @@ class JudgeChannel:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.replace: Callable[[Any], Any] = lambda value: value
+        """What is sent for a value of no built-in type."""
+        self.resolve: Callable[[Any], Any] = lambda value: value
+        """What a Handle or a Graph stands for at this end."""
 
     def send(self, value: object) -> None:
         """Raises NotPlain before it sends anything; OSError when the other end is gone."""
-        data = encode(value)
+        data = encode(value, self.replace)
         self._write(_SIZE.pack(len(data)) + data)
 
     def receive(self) -> Any:
@@ -26,7 +31,7 @@ class JudgeChannel:
         (size,) = _SIZE.unpack(self._read(_SIZE.size))
         if size > MAX_BYTES + _CHUNK:
             raise Malformed(f"a frame of {size} bytes")
-        return decode(self._read(size))
+        return decode(self._read(size), self.resolve)
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)

@@ -1,17 +1,41 @@
-"""Runs a judge's tests against a solution in another process."""
+"""Runs a judge's script against a solution in another process."""
 
 import ast
 import builtins
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from services.verifier.sandbox.jail.child.hand_backs import TEST_FILE, HandBacks
 from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
-from services.verifier.sandbox.jail.child.solution_client import SolutionClient, SolutionGone, UnsupportedTest
-from services.verifier.sandbox.judge_script import JudgeReport, JudgeScript, has_assertion
+from services.verifier.sandbox.jail.child.judging.checker_runner import run_checker
+from services.verifier.sandbox.jail.child.judging.functional_runner import run_functional
+from services.verifier.sandbox.jail.child.judging.test_tally import TestTally
+from services.verifier.sandbox.jail.child.solution_client import TESTS_MODULE, SolutionClient, split_entry_point
+from services.verifier.sandbox.jail.child.usual_names import (
+    NAMES_OF_TESTS,
+    NODE_HELPER_NAMES,
+    NODE_HELPERS,
+    NODE_NAMES,
+    usual_value,
+)
+from services.verifier.sandbox.judge_script import (
+    CheckerScript,
+    FunctionalScript,
+    JudgeReport,
+    JudgeScript,
+    find_test_classes,
+    has_assertion,
+    unpack_script,
+)
+
+_RECURSION = 20_000
+_MAX_DIGITS = 100_000
+_ONE_TEST = "__one_test__"
 
 
 def run_judge(source: bytes, channel: JudgeChannel) -> int:
@@ -19,20 +43,22 @@ def run_judge(source: bytes, channel: JudgeChannel) -> int:
 
     Whatever the tests print goes to standard error.
     """
-    script = JudgeScript.unpack(source)
-    report_descriptor = os.dup(1)
+    script = unpack_script(source)
+    descriptor = os.dup(1)
     os.dup2(2, 1)
-    solution = SolutionClient(channel)
-    trees = [ast.parse(test) for test in script.tests]
-    report = JudgeReport(num_tests=1 if script.calls_check else sum(map(has_assertion, trees)))
-    for has_passed in _run_tests(script, trees, solution, report):
-        report.num_passed += has_passed
-        report.num_answers = solution.num_answers
-        _write_report(report, report_descriptor)
-        if not has_passed and not script.is_partial:
-            break
-    report.is_done = True
-    _write_report(report, report_descriptor)
+    sys.setrecursionlimit(_RECURSION)
+    sys.set_int_max_str_digits(_MAX_DIGITS)
+    if isinstance(script, CheckerScript):
+        os.write(descriptor, run_checker(script).pack())
+        return 0
+    hand_backs = HandBacks()
+    solution = SolutionClient(channel, hand_backs)
+    tally = TestTally(solution, JudgeReport(0), descriptor, script.is_partial, script.keeps_results)
+    if isinstance(script, FunctionalScript):
+        tally.prepare(lambda: run_functional(script, solution, tally))
+    else:
+        _ScriptRun(script, solution, hand_backs, tally).run()
+    tally.finish()
     return 0
 
 
@@ -66,62 +92,143 @@ def _find_definitions(node: ast.AST) -> Iterator[str]:
             yield alias or module.partition(".")[0]
 
 
-def _run_tests(
-    script: JudgeScript, trees: list[ast.Module], solution: SolutionClient, report: JudgeReport
-) -> Iterator[bool]:
-    """Whether each test passed, in order; ends early when no further one can."""
-    names: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
-    if not _attempt(partial(_prepare, names, script, trees, solution), report):
-        yield False
-        return
-    for position, (test, tree) in enumerate(zip(script.tests, trees, strict=True)):
-        has_passed = _attempt(partial(_execute, test, f"<test {position + 1}>", names), report)
-        if script.calls_check or not has_assertion(tree):
-            if not has_passed:
-                yield False
+class _ScriptRun:
+    """One run of a script of tests."""
+
+    def __init__(self, script: JudgeScript, solution: SolutionClient, hand_backs: HandBacks, tally: TestTally) -> None:
+        self._script = script
+        self._solution = solution
+        self._tally = tally
+        self._hand_backs = hand_backs
+        self._name, self._owner = split_entry_point(script.entry_point)
+        self._setup = ast.parse(script.setup)
+        self._trees = [_without_main(ast.parse(test)) for test in script.tests]
+        module = types.ModuleType(TESTS_MODULE)
+        sys.modules[TESTS_MODULE] = module
+        self._names: dict[str, Any] = module.__dict__
+        self._names["__builtins__"] = builtins
+        self._solution.classes = self._names
+
+    def run(self) -> None:
+        num_tests = [self._count_tests(tree) for tree in self._trees]
+        self._tally.report.num_tests = 1 if self._is_one else sum(num_tests)
+        if not self._tally.prepare(self._prepare):
+            return
+        for position, tree in enumerate(self._trees):
+            if not self._run_tests(tree, f"{TEST_FILE} {position + 1}>") or self._tally.is_over:
                 return
-        else:
-            yield bool(has_passed)
-            if has_passed is None:
-                return
-    if script.calls_check:
-        yield bool(_attempt(lambda: names["check"](names[script.entry_point]), report))
+        if self._script.calls_check:
+            work = lambda: self._names["check"](self._solution.look_up(self._name, self._owner))  # noqa: E731
+            self._tally.judge(work) if self._is_one else self._tally.prepare(work)
+
+    @property
+    def _is_one(self) -> bool:
+        """Whether `check(candidate)` is one test; with partial credit, each statement of it is one."""
+        return self._script.calls_check and not (
+            self._script.is_partial and sum(map(self._count_tests, self._trees)) > 1
+        )
+
+    def _count_tests(self, tree: ast.Module) -> int:
+        classes = find_test_classes(tree.body)
+        direct = [node for node in tree.body if not (isinstance(node, ast.ClassDef) and node.name in classes)]
+        bodies = [direct, *(node.body for node in direct if isinstance(node, ast.FunctionDef) and node.name == "check")]
+        if self._script.is_partial and len(self._trees) == 1:
+            return sum(classes.values()) + sum(map(_is_one_test, (node for body in bodies for node in body)))
+        return sum(classes.values()) + any(map(has_assertion, direct))
+
+    def _prepare(self) -> None:
+        """Gives the tests the names that they do not define; runs the setup."""
+        trees = [self._setup, *self._trees]
+        free = find_free_names(trees, self._name)
+        classes = [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        if free.keys() & NODE_HELPER_NAMES - {self._name}:
+            exec(compile(NODE_HELPERS, f"{TEST_FILE} helpers>", "exec"), self._names)  # noqa: S102 - a constant
+            classes += NODE_NAMES
+        if classes:
+            self._solution.share(classes)
+        for name, is_module in free.items():
+            if name not in self._names or name == self._name:
+                self._names[name] = importlib.import_module(name) if is_module else self._find(name)
+        self._execute(self._setup, f"{TEST_FILE} setup>")
+
+    def _find(self, name: str) -> Any:
+        """What a free name means: the usual thing, unless it is the entry point; else the solution's global."""
+        if name == self._name:
+            return self._solution.look_up(name, self._owner)
+        if name in NAMES_OF_TESTS:
+            return usual_value(name)
+        try:
+            return self._solution.look_up(name)
+        except NameError:
+            if not self._name or name == self._owner:
+                raise
+            return _Undefined(self._solution, name)
+
+    def _run_tests(self, tree: ast.Module, file_name: str) -> bool:
+        """Whether the tests after this one can run."""
+        classes = find_test_classes(tree.body)
+        is_test = self._count_tests(tree) > sum(classes.values())
+        if self._script.is_partial and len(self._trees) == 1:
+            self._names[_ONE_TEST] = self._tally.one_test
+            tree, is_test = _with_single_tests(tree), False
+        execute = partial(self._execute, tree, file_name)
+        if is_test and not self._script.calls_check:
+            self._tally.judge(execute)
+        elif not self._tally.prepare(execute):
+            return False
+        for name in classes:
+            self._tally.run_test_class(self._names.get(name))
+        return True
+
+    def _execute(self, tree: ast.Module, file_name: str) -> None:
+        self._hand_backs.add(tree, file_name)
+        exec(compile(tree, file_name, "exec", dont_inherit=True, optimize=0), self._names)  # noqa: S102 - the purpose
 
 
-def _attempt(work: Callable[[], object], report: JudgeReport) -> bool | None:
-    """True: passed; False: failed, others may pass; None: no later test can."""
-    try:
-        work()
-    except (UnsupportedTest, SolutionGone) as error:
-        _record_failure(report, error)
-        return None
-    except BaseException as error:  # noqa: BLE001 - whatever a test raises, also SystemExit, it has failed
-        if not report.failure:
-            _record_failure(report, error)
-        return False
-    return True
+class _Undefined:
+    """A name that neither the tests nor the answer define: whoever uses it cannot be judged."""
+
+    def __init__(self, solution: SolutionClient, name: str) -> None:
+        object.__setattr__(
+            self, "_use", partial(solution.refuse, f"the tests use {name!r}, which nobody defines; give it as setup")
+        )
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        object.__getattribute__(self, "_use")()
+
+    __call__ = __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __eq__ = __contains__ = _refuse
+    __hash__ = object.__hash__
 
 
-def _record_failure(report: JudgeReport, error: BaseException) -> None:
-    report.failure = type(error).__name__
-    report.message = str(error)[:500]
+def _is_one_test(node: ast.stmt) -> bool:
+    return has_assertion(node) and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
 
 
-def _write_report(report: JudgeReport, descriptor: int) -> None:
-    data = report.pack()
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, data, 0)
+def _with_single_tests(tree: ast.Module) -> ast.Module:
+    """The code with each asserting statement, of the top level and of `check`, as a test of its own."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "check":
+            node.body = list(map(_as_one_test, node.body))
+    tree.body = list(map(_as_one_test, tree.body))
+    return ast.fix_missing_locations(tree)
 
 
-def _prepare(names: dict[str, Any], script: JudgeScript, trees: list[ast.Module], solution: SolutionClient) -> None:
-    """Gives the tests the names that they do not define (standard modules, the solution's globals); runs the setup."""
-    free = find_free_names([ast.parse(script.setup), *trees], script.entry_point)
-    if script.calls_check:
-        free.setdefault(script.entry_point, False)
-    for name, is_module in free.items():
-        names[name] = importlib.import_module(name) if is_module else solution.look_up(name)
-    _execute(script.setup, "<setup>", names)
+def _as_one_test(node: ast.stmt) -> ast.stmt:
+    if not _is_one_test(node):
+        return node
+    call = ast.Call(ast.Name(_ONE_TEST, ast.Load()), [], [])
+    return ast.copy_location(ast.With([ast.withitem(call)], [node]), node)
 
 
-def _execute(code: str, file_name: str, names: dict[str, Any]) -> None:
-    exec(compile(code, file_name, "exec", dont_inherit=True, optimize=0), names)  # noqa: S102 - the purpose
+def _without_main(tree: ast.Module) -> ast.Module:
+    """The code without a call of `unittest.main`, which looks for tests elsewhere and exits."""
+    tree.body = [node for node in tree.body if not _is_main_call(node)]
+    return tree
+
+
+def _is_main_call(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and ast.unparse(node.value.func) == "unittest.main"
+    )

@@ -1,8 +1,12 @@
-"""The encoding of values that cross between a solution and its judge: exact built-in types, nothing that could run."""
+"""The encoding of values that cross between a solution and its judge: exact built-in types, nothing that could run.
+
+What is no plain value crosses as a Handle (its number on its own side) or as a Graph (the fields of linked objects).
+"""
 
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -26,18 +30,52 @@ class Malformed(Exception):
     """The bytes are no encoded value."""
 
 
-def encode(value: object) -> bytes:
-    """The value's bytes. A subclass is encoded as its built-in base; an iterator is consumed. Raises NotPlain."""
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """An object that stays in the solution's process: its number there, what it is, and the name of its class."""
+
+    number: int
+    kind: str
+    name: str
+
+    def __post_init__(self) -> None:
+        if (type(self.number), type(self.kind), type(self.name)) != (int, str, str):
+            raise TypeError(f"{self.number!r}, {self.kind!r}, {self.name!r}: not a number and two texts")
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One of several objects that are sent together, by its index."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Objects that refer to each other: the class and the fields of each; the first one is the value."""
+
+    objects: list[tuple[str, dict[str, Any]]]
+
+
+def _keep(value: Any) -> Any:
+    return value
+
+
+def encode(value: object, replace: Callable[[Any], Any] = _keep) -> bytes:
+    """The value's bytes. A subclass is encoded as its built-in base; an iterator is consumed. Raises NotPlain.
+
+    `replace` gives what is sent in place of a value of no built-in type: a plain value, a Handle, a Graph, or itself.
+    """
     out = bytearray()
-    _append(out, value, 0)
+    _append(out, value, 0, replace)
     _check_size(out)
     return bytes(out)
 
 
-def decode(data: bytes) -> Any:
-    """The value, of exact built-in types. Raises Malformed."""
+def decode(data: bytes, resolve: Callable[[Any], Any] = _keep) -> Any:
+    """The value, of exact built-in types and of what `resolve` makes of each Handle and Graph. Raises Malformed."""
     try:
-        value, end = _decode_at(data, 0, 0)
+        value, end = _decode_at(data, 0, 0, resolve)
     except (struct.error, IndexError, ValueError, TypeError, ArithmeticError, OverflowError) as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
     if end != len(data):
@@ -45,11 +83,14 @@ def decode(data: bytes) -> Any:
     return value
 
 
-def _append(out: bytearray, value: Any, depth: int) -> None:
+def _append(out: bytearray, value: Any, depth: int, replace: Callable[[Any], Any]) -> None:
     if depth > _MAX_DEPTH:
         raise NotPlain(f"a value nested deeper than {_MAX_DEPTH}")
     _check_size(out)
     kind = type(value)
+    if kind not in _TYPES:
+        value = replace(value)
+        kind = type(value)
     if kind not in _TYPES:
         kind = next((base for base in _BASES if isinstance(value, base)), kind)
     if kind is float:
@@ -60,20 +101,20 @@ def _append(out: bytearray, value: Any, depth: int) -> None:
         out += tag + _SIZE.pack(len(data)) + data
     elif kind in _ITEMS:
         tag, to_items, _ = _ITEMS[kind]
-        _append_items(out, tag, to_items(value), depth)
+        _append_items(out, tag, to_items(value), depth, replace)
     elif kind in _TYPES:
         out += _TAG_OF_CONSTANT[value]
     else:
         raise NotPlain(f"an object of type {kind.__name__}")
 
 
-def _append_items(out: bytearray, tag: bytes, items: Iterable[Any], depth: int) -> None:
+def _append_items(out: bytearray, tag: bytes, items: Iterable[Any], depth: int, replace: Callable[[Any], Any]) -> None:
     out += tag
     offset = len(out)
     out += bytes(_SIZE.size)
     count = 0
     for item in items:
-        _append(out, item, depth + 1)
+        _append(out, item, depth + 1, replace)
         count += 1
     _SIZE.pack_into(out, offset, count)
 
@@ -83,7 +124,7 @@ def _check_size(out: bytearray) -> None:
         raise NotPlain(f"a value larger than {MAX_BYTES >> 20} MiB")
 
 
-def _decode_at(data: bytes, offset: int, depth: int) -> tuple[Any, int]:
+def _decode_at(data: bytes, offset: int, depth: int, resolve: Callable[[Any], Any]) -> tuple[Any, int]:
     if depth > _MAX_DEPTH:
         raise Malformed("nested too deep")
     tag = data[offset : offset + 1]
@@ -102,9 +143,10 @@ def _decode_at(data: bytes, offset: int, depth: int) -> tuple[Any, int]:
         raise Malformed(f"unknown tag {tag!r}")
     items = []
     for _ in range(size):
-        item, offset = _decode_at(data, offset, depth + 1)
+        item, offset = _decode_at(data, offset, depth + 1, resolve)
         items.append(item)
-    return _FROM_ITEMS[tag](items), offset
+    value = _FROM_ITEMS[tag](items)
+    return (resolve(value) if tag in _RESOLVED else value), offset
 
 
 def _int_to_bytes(value: int) -> bytes:
@@ -156,7 +198,11 @@ _ITEMS: dict[type, tuple[bytes, Callable[[Any], Iterable[Any]], Callable[[list[A
     Fraction: (b"Q", Fraction.as_integer_ratio, lambda items: Fraction(*items)),
     timedelta: (b"W", lambda value: (value.days, value.seconds, value.microseconds), lambda items: timedelta(*items)),
     Iterator: (b"I", _run_iterator, iter),
+    Handle: (b"H", lambda value: (value.number, value.kind, value.name), lambda items: Handle(*items)),
+    Ref: (b"R", lambda value: (value.index,), lambda items: Ref(*items)),
+    Graph: (b"O", lambda value: value.objects, Graph),
 }
+_RESOLVED = frozenset({b"H", b"O"})
 
 _TYPES = {*map(type, _TAG_OF_CONSTANT), float, *_BYTES, *_ITEMS}
 # A value of another type is encoded as the first of these that it is an instance of.

@@ -38,6 +38,7 @@ def preload() -> None:
     builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
     _open_standard_streams()
+    sys.set_int_max_str_digits(0)  # the limits of time and memory are enough
     sys.path[:] = [path for path in sys.path if path.startswith(sys.base_prefix)]
 
 

@@ -10,12 +10,14 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import NoReturn
 
 from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
 from services.verifier.sandbox.jail.child.judge_runner import run_judge
 from services.verifier.sandbox.jail.child.solution_server import serve_solution
+from services.verifier.sandbox.jail.child.usual_names import add_usual_names, names_in
 from services.verifier.sandbox.messages import EXIT_MEMORY
 from services.verifier.sandbox.sandbox import Role
 
@@ -23,6 +25,8 @@ _EXIT_ERROR = 1
 
 _JOB, _CHANNEL = 3, 4
 _FILE_NAME = "<solution>"
+# That of contests; a program that calls functions sets its own.
+_RECURSION = 50_000
 
 
 def run_role(role: int) -> NoReturn:
@@ -68,7 +72,7 @@ def _make_module(name: str) -> types.ModuleType:
 def _run_script(argv: list[str], source: bytes) -> int:
     module = _make_module("__main__")
     sys.argv = ["solution.py", *argv]
-    code = _run_to_exit_code(lambda: _execute(source, module))
+    code = _run_to_exit_code(partial(_execute, source, module))
     # As the interpreter does before it ends.
     exit_hooks_code = _run_to_exit_code(_run_exit_hooks)
     _flush()
@@ -94,8 +98,9 @@ def _run_solution(source: bytes) -> int:
     module = _make_module("solution")
 
     def load_and_serve() -> None:
-        _execute(source, module)
-        serve_solution(module.__dict__, JudgeChannel(_CHANNEL))
+        sys.setrecursionlimit(_RECURSION)
+        mentioned = _execute(source, module)
+        serve_solution(module.__dict__, JudgeChannel(_CHANNEL), mentioned)
 
     code = _run_to_exit_code(load_and_serve)
     _flush()
@@ -109,13 +114,17 @@ def _execute_command(argv: list[str], source_bytes: int) -> None:
     os.execve(argv[0], argv, dict(os.environ))  # noqa: S606 - the filter and Landlock decide what this may be
 
 
-def _execute(source: bytes, module: types.ModuleType) -> None:
+def _execute(source: bytes, module: types.ModuleType) -> Collection[str]:
+    """Runs the program in the module; returns the names that its code mentions."""
     text = source.decode().removeprefix("\ufeff")
     code = compile(text, _FILE_NAME, "exec", dont_inherit=True, optimize=0)
+    mentioned = names_in(code)
+    add_usual_names(mentioned, module.__dict__)
     exec(code, module.__dict__)  # noqa: S102 - the purpose
+    return mentioned
 
 
-def _run_to_exit_code(work: Callable[[], None]) -> int:
+def _run_to_exit_code(work: Callable[[], object]) -> int:
     """Runs `work`; the exit code that an interpreter would end with."""
     try:
         work()

@@ -1,0 +1,165 @@
+"""Runs single tests, and counts and reports how they end."""
+
+import os
+import time
+import types
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+from services.verifier.sandbox.jail.child.solution_client import SolutionClient, SolutionGone, UnsupportedTest
+from services.verifier.sandbox.judge_script import MAX_RESULTS, JudgeReport
+
+_UNSUPPORTED = UnsupportedTest.__name__
+_MAX_MESSAGE = 500
+
+
+class TestTally:
+    """The tests so far. `is_over`: no further test can change the outcome."""
+
+    def __init__(
+        self, solution: SolutionClient, report: JudgeReport, descriptor: int, is_partial: bool, keeps_results: bool
+    ) -> None:
+        self.report = report
+        self.is_over = False
+        self.general_doubt = ""
+        """Why any test that fails may have failed a right answer."""
+        self._solution = solution
+        self._descriptor = descriptor
+        self._is_partial = is_partial
+        self._keeps_results = keeps_results
+        self._num_results = 0
+
+    def judge(self, work: Callable[[], object]) -> None:
+        """Runs one test."""
+        started = time.perf_counter()
+        self.count(self._attempt(work), time.perf_counter() - started)
+
+    def prepare(self, work: Callable[[], object]) -> bool:
+        """Runs what is no test itself; if it fails, no test can pass."""
+        error = self._attempt(work)
+        if error is not None:
+            self._record(error)
+            self.is_over = True
+        self._write()
+        return error is None
+
+    def one_test(self) -> "_OneTest":
+        """A context in which one test runs; it swallows the failure."""
+        return _OneTest(self)
+
+    def run_test_class(self, kind: Any) -> None:
+        """Runs the tests of a unittest class."""
+        if not (isinstance(kind, type) and issubclass(kind, unittest.TestCase)):
+            return
+        for test in unittest.defaultTestLoader.loadTestsFromTestCase(kind):
+            if self.is_over:
+                return
+            suite = unittest.TestSuite([test])
+            self.judge(lambda suite=suite: _run_suite(suite))  # type: ignore[misc]
+
+    def count(self, error: BaseException | None, seconds: float) -> None:
+        report = self.report
+        report.num_passed += error is None
+        report.num_answers = self._solution.num_answers
+        if error is not None:
+            self._record(error)
+            report.num_unsupported += isinstance(error, UnsupportedTest)
+            is_last = not self._is_partial and not isinstance(error, UnsupportedTest)
+            self.is_over = self.is_over or is_last or isinstance(error, SolutionGone)
+        self._num_results += self._keeps_results
+        if self._keeps_results and self._num_results <= MAX_RESULTS:
+            report.add_result(_name_of(error), "" if error is None else _text_of(error), seconds)
+        self._write()
+
+    def finish(self) -> None:
+        self.report.is_done = True
+        self._write()
+
+    def explain(self, error: BaseException | None) -> BaseException | None:
+        """What ended a test that ended with `error`: also what it swallowed, and what is no fault of the answer."""
+        solution, doubt = self._solution, self._solution.doubt or self.general_doubt
+        ending = solution.ending
+        solution.doubt = ""
+        if isinstance(ending, UnsupportedTest):
+            solution.ending = None
+        if ending is not None:
+            return ending
+        if error is None or isinstance(error, UnsupportedTest):
+            return error
+        if isinstance(error, ImportError | OSError) and not hasattr(error, "from_solution"):
+            return UnsupportedTest(_explain_own(error))
+        return UnsupportedTest(doubt) if doubt else error
+
+    def _attempt(self, work: Callable[[], object]) -> BaseException | None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - whatever a test raises, also SystemExit, it has failed
+            return self.explain(error)
+        return self.explain(None)
+
+    def _record(self, error: BaseException) -> None:
+        report = self.report
+        if not report.failure or (report.failure == _UNSUPPORTED and not isinstance(error, UnsupportedTest)):
+            report.failure = _name_of(error)
+            report.message = _text_of(error)
+
+    def _write(self) -> None:
+        os.write(self._descriptor, self.report.pack())
+        self.report.results.clear()
+
+
+class _OneTest:
+    def __init__(self, tally: TestTally) -> None:
+        self._tally = tally
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, error: BaseException | None, __: types.TracebackType | None) -> bool:
+        error = self._tally.explain(error)
+        self._tally.count(error, time.perf_counter() - self._started)
+        return not isinstance(error, SolutionGone)
+
+
+class _Result(unittest.TestResult):
+    """Keeps what failed a test."""
+
+    error: BaseException | None = None
+
+    def addError(self, test: Any, err: Any) -> None:
+        self.error = self.error or err[1]
+
+    addFailure = addError
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+        if err is not None:
+            self.error = self.error or err[1]
+
+    def addUnexpectedSuccess(self, test: Any) -> None:
+        self.error = AssertionError("a failure was expected")
+
+
+def _run_suite(suite: unittest.TestSuite) -> None:
+    result = _Result()
+    suite.run(result)
+    if result.error is not None:
+        raise result.error
+
+
+def _name_of(error: BaseException | None) -> str:
+    return "" if error is None else str(getattr(error, "from_solution", type(error).__name__))
+
+
+def _text_of(error: BaseException) -> str:
+    text = str(error)
+    name = type(error).__name__
+    return (f"{name}: {text}" if name != _name_of(error) else text)[:_MAX_MESSAGE]
+
+
+def _explain_own(error: Exception) -> str:
+    what = f"the tests themselves failed: {type(error).__name__}: {error}"
+    if isinstance(error, ImportError):
+        return f"{what}; programs and tests may import the standard library and the packages of code.packages"
+    return f"{what}; the jail has no files"
