@@ -36,7 +36,6 @@ NOT_MET = {
 }
 # Those that take a worker; the same rows are judged by workers in test_math_workers.py.
 BY_WORKER = {
-    "test_all::test_math_extraction_edge_cases[4]",
     "test_yujianll::test_string_extraction[4]",
 }
 

@@ -48,6 +48,11 @@ class Assignment:
     others: tuple[Form, ...] = ()
     is_rounded: bool = False
 
+    @property
+    def values(self) -> tuple[Form, ...]:
+        """The members that say the same: any of a chain; of a rounded one, the exact value and the rounded one."""
+        return (*self.others[-1:], self.value) if self.is_rounded else (*self.others, self.value)
+
 
 def is_equation(form: Form) -> bool:
     return isinstance(form, Relation) and set(form.relators) <= _EQUALITIES
@@ -67,13 +72,15 @@ def stated_values(relation: Relation) -> tuple[Form, ...]:
 
     Several are one value, exact and rounded; none if the chain states nothing or contradicts itself.
     """
+    found = read_statement(relation)
+    return () if found is None else found.values if found.is_rounded else (found.value,)
+
+
+def read_statement(relation: Relation) -> Assignment | None:
+    """What an answer's chain assigns, by a name or by another left side that stands for one value."""
     first, value = relation.sides[0], relation.sides[-1]
     found = _read_chain(relation, first if _is_name(first, value) or _is_quantity_asked_for(first, value) else None)
-    if found is None and _has_work(relation):
-        found = _read_chain(relation, first)
-    if found is None:
-        return ()
-    return (found.others[-1], found.value) if found.is_rounded else (found.value,)
+    return _read_chain(relation, first) if found is None and _has_work(relation) else found
 
 
 def _has_work(relation: Relation) -> bool:
@@ -83,7 +90,10 @@ def _has_work(relation: Relation) -> bool:
 
 
 def _read_chain(relation: Relation, name: Form | None) -> Assignment | None:
-    if not is_equation(relation) or (name is None and not is_constant(relation.sides[0])):
+    words = [side.words for side in relation.sides if isinstance(side, Text)]
+    if not is_equation(relation) or any(map(is_denied, words)):
+        return None
+    if name is None and (isinstance(relation.sides[0], Text) or not is_constant(relation.sides[0])):
         return None
     value = relation.sides[-1]
     start = 0 if name is None else 1
@@ -185,8 +195,8 @@ def _is_name(form: Form, value: Form) -> bool:
             return name not in CONSTANTS and name not in ("infty", "varnothing")
         case Apply(name, _):
             return name not in FUNCTION_NAMES or not is_constant(form)
-        case Text(words):
-            return not is_denied(words)
+        case Text():
+            return True
         case Product(parts) | Sum(parts):
             return value != _ZERO and all(_is_name(part, value) for part in parts)
         case Bracket(_, _, parts) | Ratio(parts):
@@ -210,6 +220,8 @@ def _is_quantity_asked_for(form: Form, value: Form) -> bool:
     symbols = free_symbols(form)
     if any(isinstance(part, Apply) and part.name not in FUNCTION_NAMES for part in _parts(form)):
         return True
+    if isinstance(form, Power) and _is_name(form.base, value) and not isinstance(form.base, Symbol):
+        return is_constant(form.exponent)
     if len(symbols) < 2 or not isinstance(form, SCALARS):
         return bool(symbols) and not isinstance(form, SCALARS)
     return not symbols & _PLANE or _is_quotient_of_names(form)

@@ -3,7 +3,12 @@
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from services.verifier.checks.math.comparing.assignments import is_equation, read_assignment, stated_values
+from services.verifier.checks.math.comparing.assignments import (
+    is_equation,
+    read_assignment,
+    read_statement,
+    stated_values,
+)
 from services.verifier.checks.math.comparing.equivalence import (
     Equivalence,
     compare_in_any_order,
@@ -12,24 +17,36 @@ from services.verifier.checks.math.comparing.equivalence import (
 from services.verifier.checks.math.comparing.exact_value import exact_value
 from services.verifier.checks.math.comparing.relations import ORDERS, compare_by_ratio, to_interval
 from services.verifier.checks.math.comparing.scalars import compare_scalars, is_constant
+from services.verifier.checks.math.comparing.structures.branches import expand
+from services.verifier.checks.math.comparing.structures.families import compare_families
+from services.verifier.checks.math.comparing.structures.points import (
+    are_named_in_order,
+    compare_congruences,
+    coordinates_of,
+    in_order_of_names,
+    is_residue,
+)
+from services.verifier.checks.math.comparing.structures.real_sets import compare_real_sets
+from services.verifier.checks.math.comparing.structures.renaming import share_names
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated, has_transcendental
-from services.verifier.checks.math.reading.arithmetic import divide, negate, scale
+from services.verifier.checks.math.reading.arithmetic import divide, scale
 from services.verifier.checks.math.reading.forms import (
     SCALARS,
     Bracket,
+    Congruence,
     FiniteSet,
     Form,
     Matrix,
     Number,
     Numeral,
-    PlusMinus,
+    Piecewise,
     Product,
     Quantity,
     Ratio,
     Relation,
     Relator,
+    SetBuilder,
     SetOperation,
-    Sum,
     Symbol,
     Text,
     ValueList,
@@ -38,6 +55,7 @@ from services.verifier.checks.math.reading.tokens import normalize_words
 from services.verifier.checks.math.reading.units.conversion import conversion
 
 _DEGREE = divide(Symbol("pi"), Number(Fraction(180)))
+_ZERO = Number(Fraction(0))
 _ROUND = {"langle": "(", "rangle": ")"}
 
 
@@ -45,7 +63,14 @@ def compare(gold: Form, answer: Form) -> Equivalence:
     """Whether the answer says what the gold says. Not symmetric: the gold decides how much is required."""
     if gold == answer:
         return Equivalence.SAME
-    gold, answer = _expand(gold), _expand(answer)
+    gold, answer = expand(gold), expand(answer)
+    gold, answer = share_names(gold, answer)
+    if (found := compare_real_sets(gold, answer)) is not None:
+        return found
+    if (found := compare_families(gold, answer, compare)) is not None:
+        return found
+    if (found := _compare_alternatives(gold, answer)) is not None:
+        return found
     if isinstance(gold, Text) or isinstance(answer, Text):
         return _compare_words(gold, answer)
     if isinstance(gold, Relation):
@@ -77,10 +102,30 @@ def _compare_structures(gold: Form, answer: Form) -> Equivalence:
             return compare(gold, only)
         case Bracket(_, _, golds), Bracket(_, _, answers) if _edges(gold) == _edges(answer):
             return compare_in_order(golds, answers, compare)
-        case (Bracket("(" | "langle", ")" | "rangle", golds), ValueList(answers, _)) | (Ratio(golds), Ratio(answers)):
+        case Bracket("(" | "langle", ")" | "rangle", golds), ValueList(answers, _):
+            return compare_in_order(golds, in_order_of_names(answers), compare)
+        case ValueList(golds, _), Bracket("(", ")", answers) if are_named_in_order(golds):
             return compare_in_order(golds, answers, compare)
+        case Ratio(golds), Ratio(answers):
+            return compare_in_order(golds, answers, compare)
+        case Ratio((over, under)), _ if isinstance(answer, SCALARS) and under != _ZERO:
+            return compare(divide(over, under), answer)
+        case _, Ratio((over, under)) if isinstance(gold, SCALARS) and under != _ZERO:
+            return compare(gold, divide(over, under))
         case Matrix(golds), Matrix(answers):
             return compare_in_order(golds, answers, lambda gold_row, row: compare_in_order(gold_row, row, compare))
+        case Bracket("(" | "langle", _, coordinates), Matrix():
+            return compare_in_order(coordinates, coordinates_of(answer), compare)
+        case Matrix(), Bracket("(" | "langle", _, coordinates):
+            return compare_in_order(coordinates_of(gold), coordinates, compare)
+        case Piecewise(golds), Piecewise(answers):
+            return compare_in_any_order(golds, answers, lambda one, other: compare_in_order(one, other, compare))
+        case SetBuilder(element, condition), SetBuilder(other_element, other_condition):
+            return min(compare(element, other_element), compare(condition, other_condition))
+        case Congruence(), Congruence():
+            return compare_congruences(gold, answer)
+        case Number(), Congruence():
+            return Equivalence.of(is_residue(gold, answer))
         case (Numeral(digits, 10), Number(value)) | (Number(value), Numeral(digits, 10)):
             return Equivalence.of(int(digits) == value)
         case ValueList(golds, True), _ if _is_set(answer) and (union := _to_union(golds)) is not None:
@@ -89,6 +134,19 @@ def _compare_structures(gold: Form, answer: Form) -> Equivalence:
             return _compare_sets(gold, answer)
         case _:
             return Equivalence.DIFFERENT
+
+
+def _compare_alternatives(gold: Form, answer: Form) -> Equivalence | None:
+    """One value said in several ways, "1.5 or 3/2", is that value; None if neither side says one so."""
+    if isinstance(gold, ValueList) and gold.joined_by_or and not isinstance(answer, ValueList):
+        first, *rest = gold.items
+        if all(isinstance(item, (Quantity, *SCALARS)) for item in gold.items) and all(
+            max(compare(first, item), compare(item, first)) is Equivalence.SAME for item in rest
+        ):
+            return compare_any(gold.items, (answer,))
+    if isinstance(answer, ValueList) and answer.joined_by_or and isinstance(gold, (Quantity, *SCALARS)):
+        return min(compare(gold, item) for item in answer.items)
+    return None
 
 
 def _to_union(items: tuple[Form, ...]) -> Form | None:
@@ -152,14 +210,14 @@ def _compare_to_relation(gold: Relation, answer: Form) -> Equivalence:
 def _compare_to_equation(gold: Relation, answer: Form) -> Equivalence:
     expected = read_assignment(gold)
     if not isinstance(answer, Relation):
-        return Equivalence.DIFFERENT if expected is None else compare_any((*expected.others, expected.value), (answer,))
+        return Equivalence.DIFFERENT if expected is None else compare_any(expected.values, (answer,))
     if not is_equation(answer):
         return Equivalence.DIFFERENT
-    given = read_assignment(answer)
-    if expected is not None and expected.name is None:
-        return compare_any((*expected.others, expected.value), stated_values(answer))
-    if expected is not None and given is not None and expected.name == given.name:
-        return compare_any((*expected.others, expected.value), stated_values(answer))
+    given = read_statement(answer)
+    if expected is not None and given is not None and expected.name in (None, given.name):
+        if expected.is_rounded and given.is_rounded:
+            return compare(expected.values[0], given.values[0])
+        return compare_any(expected.values, given.values if given.is_rounded else (given.value,))
     if expected is not None and is_constant(expected.value):
         return Equivalence.DIFFERENT  # the gold is a value; an equation with that solution is not
     return compare_by_ratio(gold, answer)
@@ -256,49 +314,3 @@ def _words_of(form: Form) -> str | None:
             return "".join(names) if len(names) == len(factors) else None
         case _:
             return None
-
-
-def _expand(form: Form) -> Form:
-    """The form with each ± as two values, and with n = 1, 2, 3 as three values."""
-    match form:
-        case ValueList(items, joined_by_or):
-            return _drop_name(_expand_items(items), joined_by_or)
-        case FiniteSet(items):
-            return FiniteSet(_expand_items(items))
-        case _:
-            branches = _branches(form)
-            return form if len(branches) == 1 else ValueList(branches)
-
-
-def _drop_name(items: tuple[Form, ...], joined_by_or: bool) -> ValueList:
-    first, *rest = items
-    if isinstance(first, Relation) and is_equation(first) and not any(isinstance(item, Relation) for item in rest):
-        value = read_assignment(first)
-        return ValueList((value.value if value and value.name else first, *rest))
-    return ValueList(items, joined_by_or)
-
-
-def _expand_items(items: tuple[Form, ...]) -> tuple[Form, ...]:
-    return tuple(branch for item in items for branch in _branches(item))
-
-
-def _branches(form: Form) -> tuple[Form, ...]:
-    """The two values of a form with ±, else the form itself."""
-    match form:
-        case PlusMinus(left, right, minus_first):
-            pair = (_plus(left, right), _plus(left, negate(right)))
-            return pair[::-1] if minus_first else pair
-        case Sum(parts) | Product(parts):
-            split = [_branches(part) for part in parts]
-            if all(len(branches) == 1 for branches in split):
-                return (form,)
-            return tuple(type(form)(tuple(b[min(i, len(b) - 1)] for b in split)) for i in (0, 1))
-        case Relation(sides, relators) if is_equation(form):
-            values = _branches(sides[-1])
-            return tuple(Relation((*sides[:-1], value), relators) for value in values)
-        case _:
-            return (form,)
-
-
-def _plus(left: Form, right: Form) -> Form:
-    return right if left == Number(Fraction(0)) else Sum((left, right))

@@ -3,7 +3,6 @@
 from collections import Counter
 from fractions import Fraction
 
-from services.verifier.checks.math.comparing.scalars import is_constant
 from services.verifier.checks.math.reading.forms import (
     Apply,
     Form,
@@ -45,13 +44,10 @@ def find_unevaluated_token(gold: ParsedAnswer, answer: ParsedAnswer) -> str | No
 def find_unevaluated(gold: Form, answer: Form) -> str | None:
     """What a scalar answer leaves to do, or None.
 
-    Closed forms stay: fractions, powers, roots, and, for a constant gold, factorials and binomials. Sums and products
-    of plain numbers are left undone where the gold is a number.
+    Closed forms stay: fractions, powers, roots, factorials and binomials. Sums and products of plain numbers are left
+    undone where the gold is a number.
     """
-    allowed = _operations(gold)
-    if is_constant(gold):
-        allowed |= {"counting"}
-    surplus = _operations(answer) - allowed
+    surplus = _operations(answer) - _operations(gold) - {"counting"}
     if surplus:
         return f"{', '.join(sorted(surplus))} is left to evaluate"
     if isinstance(gold, Number | Scientific) and not isinstance(answer, Number | Scientific):

@@ -28,7 +28,7 @@ from services.verifier.checks.math.reading.forms import (
     UnreadableAnswer,
     ValueList,
 )
-from services.verifier.checks.math.reading.names import is_label
+from services.verifier.checks.math.reading.names import is_label, subscript
 from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Token, TokenKind, is_modulus
 from services.verifier.checks.math.reading.units.phrase import scale_and_unit
 
@@ -50,6 +50,8 @@ _CURRENCIES = frozenset({"\\$", "$", "€", "£", "¥", "₹"})
 _SEPARATORS = frozenset({",", ";", ")", "]", "}", "\\}", "\\rangle", "&", "\\\\", "\\end", "\\pmod", "\\over"})
 _OPENINGS = frozenset({"(", "[", "{", "\\{", "\\langle"})
 _CLOSINGS = frozenset({")", "]", "}", "\\}", "\\rangle"})
+# Words before a parameter's domain: "for k in Z".
+_DECLARING = frozenset({"for", "where", "with", "for all", "for any", "where all"})
 _UNIT_SIGNS = _CURRENCIES | {"%", "\\%"}
 
 
@@ -67,22 +69,23 @@ class _AnswerParser:
 
     def items(self) -> tuple[Form, ...]:
         items = [self.relation()]
-        while self._accept_joint():
-            if self._cursor.peek().kind is TokenKind.END or self._cursor.is_at("\\\\", "\\end", "&"):
+        while self._accept_joint() or self._cursor.is_at_declaration():
+            if self._cursor.peek().kind is TokenKind.END or self._cursor.is_at("\\end", "&"):
                 break
             items.append(self.relation())
         return share_modulus(items)
 
     def _accept_joint(self) -> bool:
         start = self._cursor.at
-        while self._cursor.accept(",", ";") or self._accept_joining_word():
+        while self._cursor.accept(",", ";", "\\\\") or self._accept_joining_word():
             pass
         return self._cursor.at > start
 
     def _accept_joining_word(self) -> bool:
         token = self._cursor.peek()
         word = token.text.strip(" ,;").casefold()
-        if token.kind in (TokenKind.TEXT, TokenKind.WORD) and word in JOINTS:
+        is_declaring = word in _DECLARING and self._cursor.peek(2).text == "\\in"
+        if token.kind in (TokenKind.TEXT, TokenKind.WORD) and (word in JOINTS or is_declaring):
             self._cursor.at += 1
             self._by_or = self._by_or or word == "or"
             return True
@@ -174,6 +177,8 @@ class _AnswerParser:
         words = []
         while self._cursor.peek().kind in (TokenKind.TEXT, TokenKind.WORD, TokenKind.NUMBER):
             words.append(self._cursor.next().text)
+            if self._cursor.accept("_"):
+                words.append(subscript(self._expressions.group()))
         return Text(" ".join(words))
 
     def _unit(self) -> str:
@@ -188,6 +193,8 @@ class _AnswerParser:
     def _is_word(self) -> bool:
         """Whether a word comes next, other than `and` and `or`."""
         token = self._cursor.peek()
+        if token.text.strip(" ,;").casefold() in _DECLARING and self._cursor.peek(2).text == "\\in":
+            return False
         return (
             token.kind in (TokenKind.TEXT, TokenKind.WORD)
             and token.text.strip(" ,;").casefold() not in JOINTS

@@ -30,6 +30,10 @@ class TokenCursor:
         token = self.peek()
         return token.kind in (TokenKind.SIGN, TokenKind.COMMAND) and token.text in texts
 
+    def is_at_declaration(self) -> bool:
+        r"""Whether a parameter is declared in parentheses: (k \in \mathbb{Z})."""
+        return self.is_at("(") and self.peek(1).kind is TokenKind.WORD and self.peek(2).text == "\\in"
+
     def accept(self, *texts: str) -> bool:
         """Skips one of these signs or commands if it comes next; whether it did."""
         if self.is_at(*texts):

@@ -48,7 +48,7 @@ def read_environment(cursor: TokenCursor, read_cell: Callable[[], Form], *, behi
 def _read_row(cursor: TokenCursor, read_cell: Callable[[], Form]) -> tuple[Form, ...]:
     cursor.accept("&")
     cells = [read_cell()]
-    while cursor.accept(",", ";") or cursor.accept("&"):
+    while cursor.accept(",", ";", ".", "&"):
         if cursor.peek(-1).text == "&":
             cells.append(_read_condition(cursor) or read_cell())
         elif not cursor.is_at("&", "\\\\", "\\end"):

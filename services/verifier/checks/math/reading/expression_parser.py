@@ -100,8 +100,9 @@ class ExpressionParser:
             return self._product()
         if self._cursor.accept("-"):
             return negate(self._product())
-        if self._cursor.accept("\\pm", "\\mp"):
-            return PlusMinus(Number(Fraction(0)), self._product(), False)
+        if self._cursor.is_at("\\pm", "\\mp"):
+            sign = self._cursor.next().text
+            return PlusMinus(Number(Fraction(0)), self._product(), sign == "\\mp")
         return self._product()
 
     def _signed_product(self) -> Form:
@@ -152,6 +153,8 @@ class ExpressionParser:
         """Whether the next token is a factor without a sign, as in 2x."""
         token = self._cursor.peek()
         if is_modulus(token) or (token.text == "(" and is_modulus(self._cursor.peek(1))):
+            return False
+        if self._cursor.is_at_declaration():
             return False
         if token.kind is TokenKind.WORD:
             return (
@@ -230,6 +233,9 @@ class ExpressionParser:
                 return self._brackets(token.text)
             case TokenKind.SIGN if token.text in ("|", "\\|"):
                 return self._bars(token.text)
+            case TokenKind.SIGN if token.text in ("_", "^"):
+                self._cursor.rewind(self._cursor.at - 1)
+                return self._names.prescript()
             case _:
                 raise UnreadableAnswer(f"{token.text!r} where a value should be")
 

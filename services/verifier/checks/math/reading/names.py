@@ -71,7 +71,8 @@ class NameReader:
             return _choose(name, *both)
         scripts: dict[str, Form] = {}
         while len(scripts) < 2 and self._cursor.is_at("_", "^") and self._cursor.peek().text not in scripts:
-            scripts[self._cursor.next().text] = self._read_group()
+            sign = self._cursor.next().text
+            scripts[sign] = self._read_group()
         if len(scripts) == 2 and _counts_objects(name, scripts["_"], scripts["^"]):
             return _choose(name, scripts["_"], scripts["^"])
         self._cursor.rewind(start)
@@ -122,7 +123,11 @@ def _counts_objects(name: str, below: Form, above: Form) -> bool:
 def _choose(name: str, number: Form, chosen: Form) -> Form:
     if name == "C":
         return Apply("binom", (number, chosen))
-    return divide(Apply("factorial", (number,)), Apply("factorial", (Sum((number, negate(chosen))),)))
+    if isinstance(number, Number) and isinstance(chosen, Number):
+        left: Form = Number(number.value - chosen.value)
+    else:
+        left = Sum((number, negate(chosen)))
+    return divide(Apply("factorial", (number,)), Apply("factorial", (left,)))
 
 
 def subscript(form: Form) -> str:

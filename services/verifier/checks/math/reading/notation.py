@@ -39,7 +39,8 @@ _CHINESE_JOINTS = {"或者": "or", "或": "or", "和": "and", "与": "and", "及
 _CHINESE_UNITS = {
     "毫米": "mm", "厘米": "cm", "米": "m", "千米": "km", "公里": "km", "毫克": "mg", "克": "g", "千克": "kg",
     "公斤": "kg", "毫升": "ml", "升": "liters", "秒": "seconds", "分钟": "minutes", "小时": "hours", "时": "hours",
-    "天": "days", "周": "weeks", "个月": "months", "年": "years", "度": "degrees",
+    "天": "days", "元": "yuan", "美元": "dollars", "欧元": "euros", "周": "weeks", "个月": "months", "年": "years",
+    "度": "degrees",
     **{f"{power}{name}": f"{word} {unit}"
        for power, word in (("平方", "square"), ("立方", "cubic"))
        for name, unit in (("毫米", "mm"), ("厘米", "cm"), ("米", "m"), ("千米", "km"))},

@@ -13,11 +13,13 @@ from services.verifier.checks.math.reading.tokens import (
     Token,
     TokenKind,
     normalize_words,
+    spell_out,
     tokenize,
 )
 
 # 1,234 is a number, or the two values 1 and 234.
-_THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
+# 1,00,000 is one hundred thousand.
+_THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3})(?![0-9,])")
 # $5 without a second $ that would make it mathematics.
 _DOLLAR = re.compile(r"\A\$(?=\s{0,9}[0-9.][^$]*\Z)")
 _STATED = re.compile(r"answer is \$([^$]+)\$")
@@ -45,10 +47,8 @@ class ParsedAnswer:
         return any(token.kind is TokenKind.TEXT or _is_long_word(token) for token in self.tokens)
 
     def is_written_as(self, other: "ParsedAnswer") -> bool:
-        """Whether both have the same tokens."""
-        return self.text == other.text or [(t.kind, t.text) for t in self.tokens] == [
-            (t.kind, t.text) for t in other.tokens
-        ]
+        """Whether both have the same tokens, but for braces around a single one and the names of indices."""
+        return self.text == other.text or spell_out(self.tokens) == spell_out(other.tokens)
 
 
 def _is_long_word(token: Token) -> bool:

@@ -1,6 +1,7 @@
 r"""Turns normalized notation into tokens, in time linear in the text."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -65,6 +66,7 @@ _BRACED = re.compile(r"\s*\{([^{}]*)\}")
 _IGNORED_IN_WORDS = re.compile(
     r"""[\s"(){}\[\],;?$\\]|\.(?![0-9])|(?<=[^\W\d_])[-_'](?=[^\W\d_])|(?<=[^\W\d_]{2})!|\A'|(?<=[^\W\d_]{2})'\Z"""
 )
+_INDEXED = frozenset({"\\sum", "\\prod", "\\bigcup", "\\bigcap"})
 _MODULUS = frozenset({"mod", "modulo", "\\mod", "\\bmod", "\\pmod"})
 _LETTERS = re.compile(r"[a-z']+")
 _DENIALS = frozenset(
@@ -115,6 +117,23 @@ _KIND_OF_GROUP = {kind.name.lower(): kind for kind in TokenKind}
 _PLAIN_NUMBER = re.compile(r"\(?([0-9]+(?:\.[0-9]+)?)\)?")
 # \mathrm{cm}, \mathrm{m/s}, \mathrm{p.m.}: words or units in upright letters
 _UPRIGHT = re.compile(r"\s*[a-zA-Z]+(?:[/ .^]+[a-zA-Z0-9]+)*\.?\s*")
+
+
+def spell_out(tokens: Sequence[Token]) -> list[tuple[TokenKind, str]]:
+    r"""The tokens without the braces of x^{2}, and with sums' indices under names of their own: \\sum_{k=1} k."""
+    found: list[tuple[TokenKind, str]] = []
+    indices: dict[str, str] = {}
+    for at, token in enumerate(tokens):
+        before, after = [t.text for t in tokens[max(at - 3, 0) : at]], [t.text for t in tokens[at + 1 : at + 3]]
+        if (token.text == "{" and before[-1:] and before[-1] in "^_" and after[1:] == ["}"]) or (
+            token.text == "}" and before[1:2] == ["{"] and before[0] in "^_"
+        ):
+            continue
+        if before[-2:] == ["_", "{"] and before[0] in _INDEXED and after[:1] == ["="]:
+            indices.setdefault(token.text, f"index {len(indices)}")
+        letters = token.text if token.kind is TokenKind.WORD and token.text not in FUNCTION_WORDS else [token.text]
+        found.extend((token.kind, letter) for letter in letters)
+    return [(kind, indices.get(text, text)) for kind, text in found]
 
 
 def is_modulus(token: Token) -> bool:
