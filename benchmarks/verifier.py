@@ -33,6 +33,8 @@ CORPORA = {
     "GSM8K chains": "gsm8k.jsonl.gz",
     "MATH-500 solutions": "math500.jsonl.gz",
     "answers of a model": "labelled_answers.jsonl.gz",
+    "hard: public answers": "public_answers.jsonl.gz",
+    "hard: olympiad golds": "competition_answers.jsonl.gz",
 }
 ROWS_OF_A_ROUND = 100
 ITEMS_OF_A_BATCH = 1_000
@@ -115,7 +117,8 @@ async def print_service_table(service: VerifierService, client: httpx.AsyncClien
         start = time.process_time()
         await judge_items(service, items)
         middle = time.process_time()
-        await client.post("/v1/verdicts", content=body, headers={"content-type": "application/json"})
+        response = await client.post("/v1/verdicts", content=body, headers={"content-type": "application/json"})
+        response.raise_for_status()
         direct.append(1e6 * (middle - start) / len(items))
         whole.append(1e6 * (time.process_time() - middle) / len(items))
     added = [over - under for over, under in zip(whole, direct, strict=True)]
@@ -132,7 +135,7 @@ async def open_verifier() -> AsyncIterator[tuple[VerifierService, httpx.AsyncCli
     transport = httpx.ASGITransport(service.app)
     async with (
         service.app.router.lifespan_context(service.app),
-        httpx.AsyncClient(transport=transport, base_url="http://verifier") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
     ):
         yield service, client
 
