@@ -239,6 +239,10 @@ def verify(
     response: Annotated[str | None, typer.Argument(help="The answer to judge.")] = None,
     answer: Annotated[str | None, typer.Option(help="The right answer.")] = None,
     kind: Annotated[str, typer.Option(help="How the answer is judged: math, choice or exact.")] = "math",
+    extraction: Annotated[
+        list[str] | None, typer.Option(help="Where the final answer is: box, answer_is, last_number … Repeatable.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="The rendered prompt, whose end may open a thought.")] = "",
     input: Annotated[Path | None, typer.Option(help="JSON lines: {id, kind, response, answer_key}.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write their verdicts here, in the same order.")] = None,
     url: Annotated[str | None, typer.Option(help="Ask this verifier instead of starting one.")] = None,
@@ -249,6 +253,8 @@ def verify(
     - `ibtpo verify "so it is \\boxed{\\frac{1}{2}}" --answer 0.5`
 
     - `ibtpo verify "The answer is (B)." --answer B --kind choice`
+
+    - `ibtpo verify "So it is 4." --answer 4 --extraction last_number`
 
     - `ibtpo verify --input answers.jsonl --output verdicts.jsonl`
     """
@@ -261,7 +267,8 @@ def verify(
     from services.launcher.commands.verify import verify as verify_answer
     from shared.protocol.verdict import VerdictItem
 
-    item = VerdictItem(id="answer", kind=kind, response=response, answer_key={"gold": answer})
+    key = {"gold": answer, **({"extraction": extraction} if extraction else {})}
+    item = VerdictItem(id="answer", kind=kind, response=response, answer_key=key, prompt=prompt)
     _exit(verify_answer(item, url, token))
 
 

@@ -129,9 +129,10 @@ class Judge:
 
     async def _prepare(self, items: Sequence[VerdictItem], unreadable: Mapping[int, str]) -> tuple[KindGroup, ...]:
         groups: dict[str, KindGroup] = {}
-        async for position, item in yielding(items):
+        async for position, given in yielding(items):
             if position in unreadable:
                 continue
+            item = given.with_opened_thought()
             group = groups.get(item.kind)
             if group is None:
                 group = groups[item.kind] = KindGroup(self._find_check(item))

@@ -30,7 +30,7 @@ from shared.errors import (
     first_reason,
 )
 from shared.files import atomic_writer, read_json_lines
-from shared.protocol.verdict import Outcome, Verdict, VerdictItem
+from shared.protocol.verdict import Outcome, Verdict, VerdictItem, explain_no_answers
 from shared.runtime.client import http_client
 
 _MAX_BATCH_ITEMS = 256
@@ -70,6 +70,8 @@ async def _judge_file(
                 progress.advance(bar, len(rows))
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(tally.items()))
     console.print(f"{num_rows} rows: {counts}", highlight=False)
+    if remark := explain_no_answers(tally[Outcome.NO_ANSWER.value], num_rows):
+        console.print(remark, highlight=False, markup=False)
     return 1 if tally.keys() & _WITHOUT_REWARD else 0
 
 
@@ -161,7 +163,9 @@ def _to_item(where: str, row: Any) -> _Row:
         row_id = str(row.get("id", line))
         if not is_text(row):
             return _bad_row(row_id, NOT_TEXT)
-        return VerdictItem(id=row_id, kind=row["kind"], response=response, answer_key=key)
+        prompt = row.get("prompt")  # chat messages are no rendered text
+        prompt = prompt if isinstance(prompt, str) else ""
+        return VerdictItem(id=row_id, kind=row["kind"], response=response, answer_key=key, prompt=prompt)
     except KeyError as error:
         return _bad_row(row.get("id", line), f"{where}: no {error}; {wanted}")
     except ValidationError as error:

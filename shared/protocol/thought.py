@@ -2,13 +2,18 @@
 
 import re
 
-# Those of DeepSeek, Qwen and most others; of Magistral, Seed-OSS and Kimi.
+# Those of DeepSeek, Qwen and most others; of Magistral, Seed-OSS, Kimi, OpenThinker, Command A and gpt-oss.
 _TAGS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
 # What begins or ends a turn in chat templates, also the closing tag of a thought.
 _MARKER = re.compile(r"<[|｜/]?[\w:]+[|｜]?>|<[|｜][^<>\n]{1,40}[|｜]>|\[/?[A-Z_]{3,20}\]|◁[^◁▷\n]{1,20}▷")
@@ -16,7 +21,7 @@ _MARKER = re.compile(r"<[|｜/]?[\w:]+[|｜]?>|<[|｜][^<>\n]{1,40}[|｜]>|\[/?[
 
 def strip_thinking(response: str) -> str | None:
     """What follows the last closing tag; None if the response is still thinking."""
-    start = max(response.rfind(end) + len(end) if end in response else 0 for _, end in _TAGS)
+    start = max(at + len(end) if (at := response.rfind(end)) >= 0 else 0 for _, end in _TAGS)
     return None if any(response.find(tag, start) >= 0 for tag, _ in _TAGS) else response[start:]
 
 

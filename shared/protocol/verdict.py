@@ -7,6 +7,7 @@ from pydantic import FailFast, Field
 
 from shared.protocol.message import JsonObject, Message
 from shared.protocol.names import Kind
+from shared.protocol.thought import find_opened_thought
 
 
 class Outcome(StrEnum):
@@ -41,13 +42,22 @@ class ItemLimits(Message):
 
 
 class VerdictItem(Message):
-    """One answer to judge. The shape of `answer_key` belongs to `kind` (docs/verifier.md)."""
+    """One answer to judge. The shape of `answer_key` belongs to `kind` (docs/verifier.md).
+
+    `prompt`: the rendered text that the response continues, or its end. A thought that it opens is the response's.
+    """
 
     id: str = Field(max_length=256)
     kind: Kind
     response: str
     answer_key: JsonObject
     limits: ItemLimits | None = None
+    prompt: str = ""
+
+    def with_opened_thought(self) -> "VerdictItem":
+        """The item whose response begins with the tag of the thought that its prompt opens, if it opens one."""
+        tag = find_opened_thought(self.prompt)
+        return self.model_copy(update={"response": tag + self.response, "prompt": ""}) if tag else self
 
 
 MAX_ITEMS = 4096
@@ -88,3 +98,17 @@ class VerdictResponse(Message):
     """The verdicts of a batch, in the order of its items."""
 
     verdicts: tuple[Verdict, ...]
+
+
+_MANY = 0.2
+
+
+def explain_no_answers(num_no_answer: int, num_judged: int) -> str:
+    """What to do where many answers state no final answer; "" where few do."""
+    if num_no_answer < _MANY * max(num_judged, 1):
+        return ""
+    return (
+        f"{num_no_answer} of {num_judged} answers state no final answer: a reward of 0. If the model states it "
+        'in other words than \\boxed{}, name them: "extraction" in the answer keys, or verifier.math.extraction '
+        "(docs/verifier.md, Where the final answer is looked for)"
+    )

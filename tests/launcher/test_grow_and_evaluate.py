@@ -36,14 +36,20 @@ def make_tree(*rewards: float | None) -> ScoredTree:
 
 
 def test_answers_are_summarized_with_those_without_a_verdict_counted_apart() -> None:
-    text = summarize_answers([make_tree(1, None), make_tree(0, 1), make_tree(None, None)], 2)
-    shown = "2 problems, 2 tokens per answer, 0 of 6 cut at 64, 3 not judged"
+    text = summarize_answers([make_tree(1, None), make_tree(0, 1), make_tree(None, None)], 2, 0)
+    shown = "2 problems, 2 tokens per answer, 0 of 6 cut at 64, 0 without a final answer, 3 not judged"
     assert text == f"avg@2 0.750 ± 0.250   pass@2 1.000   ({shown})"
 
 
 def test_an_evaluation_without_a_verdict_is_an_error() -> None:
     with pytest.raises(Unavailable, match="no answer was judged"):
-        summarize_answers([make_tree(None)], 1)
+        summarize_answers([make_tree(None)], 1, 0)
+
+
+def test_many_answers_without_a_final_answer_name_the_remedy() -> None:
+    _, remark = summarize_answers([make_tree(1, 0, 0, None)], 4, 2).splitlines()
+    assert remark.startswith("2 of 3 answers state no final answer")
+    assert "extraction" in remark
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

@@ -34,7 +34,15 @@ def test_a_tag_that_is_closed_or_only_mentioned_opens_none(prompt: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "end"), [("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"), ("◁think▷", "◁/think▷")]
+    ("start", "end"),
+    [
+        ("[THINK]", "[/THINK]"),
+        ("<seed:think>", "</seed:think>"),
+        ("◁think▷", "◁/think▷"),
+        ("<reasoning>", "</reasoning>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ],
 )
 def test_other_templates_tags_count_alike(start: str, end: str) -> None:
     assert find_opened_thought(f"q {start}\n") == start

@@ -181,3 +181,12 @@ async def test_the_first_exception_stops_the_others() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await judge_concurrently(range(10), 2, judge, lambda *_: None)
     assert [str(error) for error in caught.value.exceptions] == ["broken"]
+
+
+@pytest.mark.parametrize("kind", ["code", "choice", "custom"])
+async def test_a_prompt_that_opens_a_thought_begins_the_response_of_any_kind(kind: str) -> None:
+    check = EchoCheck(kind)
+    judge, _ = _judge(check)
+    opened = _item("a", kind).model_copy(update={"prompt": "q<|Assistant|><think>\n"})
+    await _rewards(judge, opened, _item("b", kind), _item("c", kind).model_copy(update={"prompt": "<think></think>"}))
+    assert check.judged == ["<think>a", "b", "c"]

@@ -42,6 +42,17 @@ def test_rows_are_judged_in_their_order(tmp_path: Path) -> None:
     assert "1000 rows: 143 right, 857 wrong" in printed
 
 
+def test_a_prompt_that_opens_a_thought_counts_and_missing_answers_are_explained(tmp_path: Path) -> None:
+    row = {"kind": "math", "response": r"so \boxed{3}", "answer_key": {"gold": "3"}}
+    prompts: list[Any] = ["", "<|Assistant|><think>\n", [{"role": "user", "content": "<think>"}]]
+    rows = [{**row, "prompt": prompt} for prompt in prompts] + [{**row, "response": "3"}]
+    _, verdicts, printed = _judge_file(tmp_path, rows)
+    assert [verdict["outcome"] for verdict in verdicts] == ["right", "no_answer", "right", "no_answer"]
+    assert "2 of 4 answers state no final answer" in " ".join(printed.split())
+    assert "extraction" in printed
+    assert "extraction" not in _judge_file(tmp_path, [row] * 9 + [{**row, "response": "3"}])[2]
+
+
 def test_rows_of_the_hostile_set_are_taken_as_they_are(tmp_path: Path) -> None:
     rows = rows_of("math_attacks.jsonl.gz")
     code, verdicts, _ = _judge_file(tmp_path, rows)

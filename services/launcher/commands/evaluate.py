@@ -23,6 +23,7 @@ from shared.errors import IbtpoError, Unavailable
 from shared.protocol.grow import GrowRequest
 from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
+from shared.protocol.verdict import explain_no_answers
 from shared.runtime.client import http_client
 from shared.runtime.config import load_config
 from shared.tree.diagnostics import measure_accuracy
@@ -70,13 +71,14 @@ def evaluate(arguments: EvaluateArguments) -> int:
     growth = config.growth.model_copy(update=probe)
     with tempfile.TemporaryDirectory(prefix="ibtpo-eval-") as folder:
         problems = _load_problems(arguments, config, growth, Path(folder))
-        trees = asyncio.run(_answer_problems(arguments, growth, problems, Path(folder), console))
-    console.print(summarize_answers(trees, config.evaluation.k), highlight=False)
+        trees, num_no_answer = asyncio.run(_answer_problems(arguments, growth, problems, Path(folder), console))
+    console.print(summarize_answers(trees, config.evaluation.k, num_no_answer), highlight=False, markup=False)
     return 0
 
 
-def summarize_answers(trees: Sequence[ScoredTree], k: int) -> str:
-    """The accuracy of k independent answers per problem, in one line; Unavailable when no answer was judged."""
+def summarize_answers(trees: Sequence[ScoredTree], k: int, num_no_answer: int) -> str:
+    """The accuracy of k independent answers per problem, in one line, and a second one where many of them state no
+    final answer; Unavailable when no answer was judged."""
     accuracy = measure_accuracy(tree.rewards for tree in trees)
     if accuracy is None:
         raise Unavailable("no answer was judged; is `kind` right for these problems, and is the verifier up?")
@@ -84,21 +86,27 @@ def summarize_answers(trees: Sequence[ScoredTree], k: int) -> str:
     tokens_per_answer = sum(len(draw.token_ids) for draw in draws) / len(draws)
     num_unjudged = sum(draw.counted_reward is None for draw in draws)
     num_cut = sum(draw.finish is Finish.LENGTH for draw in draws)
-    return (
+    summary = (
         f"avg@{k} {accuracy.avg_at_k:.3f} ± {accuracy.avg_error:.3f}   pass@{k} {accuracy.pass_at_k:.3f}   "
         f"({accuracy.num_problems} problems, {tokens_per_answer:.0f} tokens per answer, {num_cut} of "
-        f"{len(draws)} cut at {trees[0].task.growth.max_tokens}, {num_unjudged} not judged)"
+        f"{len(draws)} cut at {trees[0].task.growth.max_tokens}, {num_no_answer} without a final answer, "
+        f"{num_unjudged} not judged)"
     )
+    remark = explain_no_answers(num_no_answer, len(draws) - num_cut - num_unjudged)
+    return f"{summary}\n{remark}" if remark else summary
 
 
 async def _answer_problems(
     arguments: EvaluateArguments, growth: Growth, problems: Sequence[EncodedProblem], folder: Path, console: Console
-) -> list[ScoredTree]:
+) -> tuple[list[ScoredTree], int]:
+    """The trees, and how many of their answers state no final answer."""
     async with AsyncExitStack() as services:
         http = await services.enter_async_context(http_client(None, ANSWER_SECONDS))
-        verifier = await services.enter_async_context(run_verifier(folder, arguments.config))
-        await KeyVetting(VerifierClient(http, verifier), problems).vet()
-        replicas = run_replicas(arguments.model, arguments.replicas, folder, verifier)
+        verifier_url = await services.enter_async_context(run_verifier(folder, arguments.config))
+        verifier = VerifierClient(http, verifier_url)
+        await KeyVetting(verifier, problems).vet()
+        num_before = await verifier.count_no_answers()
+        replicas = run_replicas(arguments.model, arguments.replicas, folder, verifier_url)
         urls = await services.enter_async_context(replicas)
         capacity = asyncio.Semaphore(PROBLEMS_PER_REPLICA * len(urls))
         with Progress(console=console, transient=True) as progress:
@@ -126,7 +134,7 @@ async def _answer_problems(
                     tasks = [group.create_task(answer(url, request)) for url, request in pairs]
             except ExceptionGroup as errors:
                 raise next((error for error in errors.exceptions if isinstance(error, IbtpoError)), errors) from None
-    return [task.result() for task in tasks]
+        return [task.result() for task in tasks], await verifier.count_no_answers() - num_before
 
 
 def _load_problems(
