@@ -40,7 +40,12 @@ class MathConfig(Settings):
     workers: int = Field(
         2, ge=0, le=256, description="worker processes besides the warm spare; 0: answers that need one have no reward"
     )
-    item_seconds: float = Field(3.0, gt=0, le=60, description="wall clock of one answer before its worker is killed")
+    item_seconds: float = Field(
+        3.0,
+        gt=0,
+        le=60,
+        description="time of one answer before its worker is killed; waiting for a processor does not count",
+    )
     memory_bytes: int = Field(1 << 30, ge=256 << 20, description="address space of one worker")
     items_per_worker: int = Field(5_000, ge=1, description="answers after which a worker is replaced")
     answer_characters: int = Field(10_000, ge=16, description="longest final answer that is judged, and longest gold")

@@ -46,3 +46,11 @@ def reward_length(response: str, answer_key: dict[str, Any]) -> float | None:
     if answer_key["length"] == "two":
         return 2.0
     return 1.0 if len(response) >= answer_key["length"] else 0.5
+
+
+def work_for(seconds: float) -> bool:
+    """Uses a processor for so long."""
+    start = time.process_time()
+    while time.process_time() - start < seconds:
+        pass
+    return True

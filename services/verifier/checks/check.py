@@ -145,12 +145,22 @@ async def judge_concurrently(
     items: Sequence[Item], concurrency: int, judge: Callable[[Item], Awaitable[Judgement]], report: ReportJudgement
 ) -> None:
     """Judges the items in their order, at most `concurrency` at once, and reports each by its index."""
-    waiting = iter(enumerate(items))
 
-    async def judge_waiting() -> None:
-        for index, item in waiting:
-            report(index, await judge(item))
+    async def judge_and_report(numbered: tuple[int, Item]) -> None:
+        index, item = numbered
+        report(index, await judge(item))
+
+    await run_concurrently(list(enumerate(items)), concurrency, judge_and_report)
+
+
+async def run_concurrently(items: Sequence[Item], concurrency: int, run: Callable[[Item], Awaitable[None]]) -> None:
+    """Runs the items in their order, at most `concurrency` at once."""
+    waiting = iter(items)
+
+    async def run_waiting() -> None:
+        for item in waiting:
+            await run(item)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(len(items), concurrency)):
-            group.create_task(judge_waiting())
+            group.create_task(run_waiting())

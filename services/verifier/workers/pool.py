@@ -5,6 +5,7 @@ signal handlers wait for the loop's end, and the next call waits 130 ms for a ne
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ log = event_logger(__name__)
 _RESTART_SECONDS = 1.0
 _SWEEP_SECONDS = 1.0
 _EXTRA_ATTEMPTS = 3
-# A worker that had less than this share of a processor was not slow: the machine was busy.
+# A worker that had less than this share of its time neither ran nor waited for a processor: the machine has a fault.
 _FAIR_CPU_SHARE = 0.25
+_SHORTEST_WAIT = 0.02
 
 
 class ReplyStatus(Enum):
@@ -69,6 +71,12 @@ async def open_worker_pool(settings: PoolSettings, metrics: VerifierMetrics) -> 
         await pool.stop()
 
 
+def _overrun(cpu_seconds: float, seconds: float) -> Reply:
+    if cpu_seconds < _FAIR_CPU_SHARE * seconds:
+        return Reply(ReplyStatus.STARVED, detail=f"{cpu_seconds:.1f} s of the processor in {seconds:g} s")
+    return Reply(ReplyStatus.TIMED_OUT, detail=f"not done in {seconds:g} s", cpu_seconds=cpu_seconds)
+
+
 class WorkerPool:
     """Keeps `num_workers` workers and one warm spare; further calls wait."""
 
@@ -94,7 +102,11 @@ class WorkerPool:
         return template + [worker.pid for worker in self._live]
 
     async def call(self, arguments: Sequence[Any], seconds: float) -> Reply:
-        """Calls the function in a worker. If the worker dies, another one is tried."""
+        """Calls the function in a worker. If the worker dies, another one is tried.
+
+        `seconds` is how long the call may run; while other processes have the processors it does not run, so that the
+        reply does not depend on the machine's load.
+        """
         async with self._may_call:
             for _ in range(self._settings.num_workers + _EXTRA_ATTEMPTS):
                 worker = await self._idle.get()
@@ -105,17 +117,20 @@ class WorkerPool:
         return Reply(ReplyStatus.LOST, detail="every worker that was called died")
 
     async def _call(self, worker: Worker, arguments: Sequence[Any], seconds: float) -> Reply:
-        cpu_before = worker.cpu_seconds()
+        before, started = worker.times(), time.monotonic()
+        calling = asyncio.create_task(worker.call(arguments))
         try:
-            async with asyncio.timeout(seconds):
-                reply = await worker.call(arguments)
-        except TimeoutError:
-            cpu_seconds = worker.cpu_seconds() - cpu_before
-            self._end(worker, WorkerEnd.TIMED_OUT)
-            if cpu_seconds < _FAIR_CPU_SHARE * seconds:
-                return Reply(ReplyStatus.STARVED, detail=f"{cpu_seconds:.1f} s of the processor in {seconds:g} s")
-            return Reply(ReplyStatus.TIMED_OUT, detail=f"not done in {seconds:g} s", cpu_seconds=cpu_seconds)
+            left = seconds
+            while not (await asyncio.wait([calling], timeout=max(left, _SHORTEST_WAIT)))[0]:
+                spent = worker.times().since(before)
+                left = seconds - (time.monotonic() - started - spent.waited_seconds)
+                if left <= 0:
+                    calling.cancel()
+                    self._end(worker, WorkerEnd.TIMED_OUT)
+                    return _overrun(spent.used_seconds, seconds)
+            reply = calling.result()
         except asyncio.CancelledError:
+            calling.cancel()
             self._end(worker, WorkerEnd.CANCELLED)
             raise
         if reply.failure == "memory":

@@ -32,6 +32,17 @@ class WorkerReply:
     peak_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessorTimes:
+    """How long a process had a processor, and how long it waited for one that others had."""
+
+    used_seconds: float
+    waited_seconds: float
+
+    def since(self, earlier: "ProcessorTimes") -> "ProcessorTimes":
+        return ProcessorTimes(self.used_seconds - earlier.used_seconds, self.waited_seconds - earlier.waited_seconds)
+
+
 class Worker:
     """One worker process. Signals go to its pid descriptor, so they never reach another process."""
 
@@ -59,13 +70,18 @@ class Worker:
         poll.register(self._pidfd, select.POLLIN)
         return not poll.poll(0)
 
-    def cpu_seconds(self) -> float:
-        """The processor time it has used; 0 if it has ended."""
+    def times(self) -> "ProcessorTimes":
+        """Zeros if it has ended. Where the kernel does not say how long it waited, that is 0."""
+        try:
+            used, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text().split()
+            return ProcessorTimes(int(used) / 1e9, int(waited) / 1e9)
+        except (OSError, ValueError):
+            pass
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+            return ProcessorTimes(0.0, 0.0)
+        return ProcessorTimes((int(fields[11]) + int(fields[12])) / _TICKS, 0.0)
 
     def kill(self) -> None:
         """Ends the process at once; harmless if it has ended."""

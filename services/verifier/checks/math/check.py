@@ -18,8 +18,8 @@ from services.verifier.checks.check import (
     Check,
     Judgement,
     ReportJudgement,
-    judge_concurrently,
     read_key,
+    run_concurrently,
     yielding,
 )
 from services.verifier.checks.final_answer import FinalAnswer, extract_final_answer
@@ -40,6 +40,9 @@ _RULE = "math-verify"
 _WORKER_FUNCTION = "services.verifier.checks.math.worker_function:judge_answer"
 # Of gold and answer together; longer ones would hold up the event loop. Of 3,000 public answers one is longer.
 _MAX_DECIDED_HERE = 256
+# What a worker is not done with by then waits until the others are judged.
+_FIRST_SECONDS = 0.5
+_TRIED_AGAIN = frozenset({Outcome.TIMED_OUT, Outcome.INFRASTRUCTURE})
 
 
 class MathKey(AnswerKey):
@@ -83,6 +86,7 @@ class MathCheck(Check[GoldAndAnswer]):
     def __init__(self, config: MathConfig, pool: WorkerPool | None) -> None:
         self._config = config
         self._pool = pool
+        self._may_be_slow = asyncio.Semaphore(max(1, config.workers // 2))
         self._read_gold = lru_cache(maxsize=1_024)(self._parse_gold)  # the leaves of a tree share their gold
 
     def health(self) -> Mapping[str, Any]:
@@ -111,21 +115,35 @@ class MathCheck(Check[GoldAndAnswer]):
                 report(position, judgement)
             else:
                 undecided.append((position, case))
-        await judge_concurrently(
-            undecided,
-            max(self._config.workers, 1),
-            self._judge_by_worker,
-            lambda index, judgement: report(undecided[index][0], judgement),
-        )
+        slow: list[_Undecided] = []
 
-    async def _judge_by_worker(self, undecided: _Undecided) -> Judgement:
+        async def judge_soon(undecided: _Undecided) -> None:
+            position, case = undecided
+            seconds = self._seconds_of(case)
+            judgement = await self._judge_by_worker(undecided, min(seconds, _FIRST_SECONDS))
+            if judgement.outcome in _TRIED_AGAIN and seconds > _FIRST_SECONDS:
+                slow.append(undecided)
+            else:
+                report(position, judgement)
+
+        async def judge_slow(undecided: _Undecided) -> None:
+            position, case = undecided
+            async with self._may_be_slow:
+                report(position, await self._judge_by_worker(undecided, self._seconds_of(case)))
+
+        concurrency = max(self._config.workers, 1)
+        await run_concurrently(undecided, concurrency, judge_soon)
+        await run_concurrently(slow, concurrency, judge_slow)
+
+    def _seconds_of(self, case: Case[GoldAndAnswer]) -> float:
+        limit = None if case.limits is None else case.limits.wall_seconds
+        return self._config.item_seconds if limit is None else min(self._config.item_seconds, limit)
+
+    async def _judge_by_worker(self, undecided: _Undecided, seconds: float) -> Judgement:
         position, case = undecided
         if self._pool is None:
             judgement = await asyncio.to_thread(_decide_or_fail, position, case.key, math.inf)
             return judgement or Judgement.failure("not decided without workers, and math.workers is 0", _RULE)
-        seconds = self._config.item_seconds
-        if case.limits is not None and case.limits.wall_seconds is not None:
-            seconds = min(seconds, case.limits.wall_seconds)
         start = time.perf_counter()
         assert case.key.answer is not None  # or it had been judged
         reply = await self._pool.call((case.key.gold.text, asdict(case.key.answer)), seconds)
