@@ -1,4 +1,4 @@
-"""Two lanes: a run starts in an ordinary slot; one that is not done after a short slice goes on in the slow lane.
+"""Two lanes: a run starts in the quick lane; one that is not done after a short slice goes on in the slow lane.
 
 So an endless loop takes a slice, not its whole limit, from the runs behind it. In the slow lane those that wait
 (asleep, blocked) wait together; of those that compute, few do so at once, and the others are held: stopped, at no cost
@@ -16,14 +16,14 @@ from services.verifier.sandbox.service_side.process_usage import ProcessUsage, m
 _SLICE_SECONDS = 0.05
 _LONGEST_SLICE_SECONDS = 0.5
 _TICK_SECONDS = 0.1
-# While all ordinary slots are used, one run of the slow lane computes in every third tick; in all, if it is full.
+# While the quick lane is full, one run of the slow lane computes in every third tick; in all, if it is full.
 _TICKS_PER_TURN = 3
 # Computes: has run, or waited for a processor, for this share of the time.
 _COMPUTING_SHARE = 0.3
 _SHORTEST_COMPARED_SECONDS = 0.02
 # What has computed for less goes first, in the order of arrival; then each runs to its end.
 _SHORT_SECONDS = 1.0
-_RESIDENT_BYTES_PER_SLOT = 1 << 30
+_RESIDENT_BYTES_PER_QUICK_RUN = 1 << 30
 
 
 class Place:
@@ -91,14 +91,14 @@ class Place:
 
 
 class Lanes:
-    """`concurrency` ordinary slots, and a slow lane for up to `slow_runs` more."""
+    """A quick lane for `concurrency` runs, and a slow lane for up to `slow_runs` more."""
 
     def __init__(self, concurrency: int, slow_runs: int) -> None:
         self._concurrency = concurrency
         self._slow_runs = slow_runs
-        self._slots = asyncio.Semaphore(concurrency)
+        self._quick_lane = asyncio.Semaphore(concurrency)
         self._num_places = 0
-        self._num_ordinary = self._most_ordinary = 0
+        self._num_quick = self._most_quick = 0
         self._slow: list[Place] = []
         self._num_ticks = 0
         self._ticker: asyncio.TimerHandle | None = None
@@ -109,10 +109,10 @@ class Lanes:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Place]:
-        """A place in an ordinary slot, when one is free; later perhaps in the slow lane."""
-        await self._slots.acquire()
-        self._num_ordinary += 1
-        self._most_ordinary = max(self._most_ordinary, self._num_ordinary)
+        """A place in the quick lane, when it has room; later perhaps in the slow lane."""
+        await self._quick_lane.acquire()
+        self._num_quick += 1
+        self._most_quick = max(self._most_quick, self._num_quick)
         self._num_places += 1
         place = Place(self._num_places)
         self._time_slice(place)
@@ -140,7 +140,7 @@ class Lanes:
         if len(self._slow) >= self._slow_runs or resident_bytes > self._max_resident_bytes:
             return False
         self._slow.append(place)
-        self._leave_slot()
+        self._leave_quick_lane()
         self._schedule()
         if self._ticker is None:
             self._ticker = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
@@ -148,18 +148,18 @@ class Lanes:
 
     @property
     def _max_resident_bytes(self) -> int:
-        return self._concurrency * _RESIDENT_BYTES_PER_SLOT
+        return self._concurrency * _RESIDENT_BYTES_PER_QUICK_RUN
 
     def _leave(self, place: Place) -> None:
         if place in self._slow:
             self._slow.remove(place)
             self._schedule()
         else:
-            self._leave_slot()
+            self._leave_quick_lane()
 
-    def _leave_slot(self) -> None:
-        self._num_ordinary -= 1
-        self._slots.release()
+    def _leave_quick_lane(self) -> None:
+        self._num_quick -= 1
+        self._quick_lane.release()
 
     def _tick(self) -> None:
         self._num_ticks += 1
@@ -167,13 +167,13 @@ class Lanes:
             if not place.is_held:
                 place.measure()
         self._schedule()
-        self._most_ordinary = self._num_ordinary
+        self._most_quick = self._num_quick
         self._ticker = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick) if self._slow else None
 
     @property
     def _num_processors(self) -> int:
-        """How many may compute: as many as ordinary slots were unused of late; where none was, one, in some ticks."""
-        num_unused = self._concurrency - self._most_ordinary
+        """As many may compute as the quick lane had room for of late; if it had none, one may, in some ticks."""
+        num_unused = self._concurrency - self._most_quick
         is_resting = self._num_ticks % _TICKS_PER_TURN != 0 and len(self._slow) < self._slow_runs
         return num_unused or (0 if is_resting else 1)
 
