@@ -27,6 +27,8 @@ _NOT = re.compile(r"\s*(?:(?:definitely|certainly|clearly)\s)?(?:not|never|nicht
 _NONE = re.compile(r"\s*(?:none|neither|nothing|unclear|unknown)\b|\s*都不", re.IGNORECASE)
 _BARE_NEXT = re.compile(r"[.,;]?\s{0,4}[(\[]?[A-Z][)\]]?[.]?\s{0,4}(?:\n|\Z)")
 _WORDS = re.compile(r"[^\W\d_]{2}.*[a-z]|[a-z]{2}|[0-9]")
+_NAME = re.compile(r"\A(?:the\s)?(?:option|choice|answer)\s", re.IGNORECASE)
+_OPTION = re.compile(r"(?:[(\[][A-Z][)\]]|[A-Z][.):,])\s")
 _LISTED = re.compile(r"(?<![A-Za-z0-9])[(\[]?[A-Z][.):\]]\s")
 
 
@@ -155,16 +157,25 @@ def _is_contradicted(chosen: frozenset[str], behind: str) -> bool:
 
 
 def _choose_by_lines(text: str) -> frozenset[str] | None:
-    """The letters of the first or last line, if it has nothing else and no line has others."""
+    """The letters of the first or last line, if it has nothing else, or only the text of its option; no line may have
+    others."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if len(lines) == 1 and len(_LISTED.findall(lines[0])) <= 1:
-        return read_letters(lines[0])
-    if not lines or not (_is_bare(lines[0]) or _is_bare(lines[-1])):
+    if not lines:
         return None
-    readings = {read_letters(line) for line in set(lines) if _is_bare(line)} - {None}
-    return readings.pop() if len(readings) == 1 else frozenset() if readings else None
+    if len(lines) == 1:
+        return None if len(_LISTED.findall(lines[0])) > 1 else read_letters(lines[0])
+    for is_given in (_is_bare, _is_option):
+        if is_given(lines[0]) or is_given(lines[-1]):
+            readings = {read_letters(line) for line in set(lines) if is_given(line)} - {None}
+            return readings.pop() if len(readings) == 1 else frozenset()
+    return None
 
 
 def _is_bare(line: str) -> bool:
     """Whether a line may be letters without words."""
-    return len(line) <= _BARE_CHARACTERS and _WORDS.search(line) is None
+    return len(line) <= _BARE_CHARACTERS and _WORDS.search(_NAME.sub("", line)) is None
+
+
+def _is_option(line: str) -> bool:
+    """Whether a line begins as an option does: "B. Paris"."""
+    return _OPTION.match(line) is not None and len(_LISTED.findall(line)) <= 1

@@ -13,7 +13,7 @@ _STYLE = re.compile(
 _WIDE = str.maketrans(
     {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"、": ",", "【": "[", "】": "]"}
 )
-_NO_WORD = r"(?![A-Za-z0-9À-ɏ'’^_])"
+_NO_WORD = r"(?![A-Za-z0-9À-ɏ'’^_\u0300-\u036f]|\.[A-Z](?:\.|\Z))"
 _JOINT = r"(?:and|und|et|y|e|и|和|与|及|および|と)"
 _NAMED = (
     r"(?:(?:the|both|only|just|options?|choices?|letters?|answers?|lettre|letra|opción|opção|вариант)\s{1,4}|选项|選項)"
@@ -30,23 +30,24 @@ _NEXT = re.compile(
 )
 _FOLLOWS = (
     r"(?:because|since|as|which|due|given|based|here|denn|weil|car|parce|porque|потому|так"
-    r"|is\s(?:the\s)?(?:correct|right|best|only|answer))\b"
+    r"|rather|(?:and\s)?not\s[(\[]?[A-Z]|is\s(?:the\s)?(?:correct|right|best|only|answer))\b"
 )
-_PROSE = re.compile(rf"\s+(?!{_FOLLOWS}|(?:or|and)\b)[a-zà-ɏ]")
+_PROSE = re.compile(rf"\s+(?!{_FOLLOWS}|(?:or|and|und|oder|et|ou|y|e|o)\b)[a-zà-ɏ]")
+_OTHER_SCRIPT = r"[\u0370-\u1fff\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7af\uff00-\uffef✅✔☑]"
 _BEHIND = re.compile(
-    rf"\s*(?:\Z|[.:;,!)\]/|?]|[-–—]\s|[^\x00-\u024f])|\s+(?:\(|(?:{_FOLLOWS}|(?:is\s(?:not|wrong|incorrect|false)|or|maybe)\b))"
+    rf"\s*(?:\Z|[.:;,!)\]/|?]|[-–—]\s|{_OTHER_SCRIPT})|\s+(?:\(|(?:{_FOLLOWS}|(?:is\s(?:not|wrong|incorrect|false)|or|maybe)\b))"
 )
 _REFUTED = re.compile(
     r"""\s*(?:[,(–—-]\s*)?(?:(?:which|it|this|that)\s+)?(?:is|was|seems|would\ be)(?:\s+not\b|n['’]t\b
         |\s+(?:never|wrong|incorrect|false|un\w+))|\s*\((?:wrong|incorrect|not|no)\b|\s*\?
-        |\s*(?:では|じゃ)(?:な|あり)|\s*(?:이|가)?\s*(?:아니|아닙)|\s+değil|\s*नहीं|\s*是?(?:错|不对|不正确)""",
+        |\s+or\s+not\b|\s*吗|\s*(?:では|じゃ)(?:な|あり)|\s*(?:이|가)?\s*(?:아니|아닙)|\s+değil|\s*नहीं|\s*是?(?:错|不对|不正确)""",
     re.IGNORECASE | re.VERBOSE,
 )
 # Another letter behind the first: "(A) or (B)", "A. or B", "A; maybe C"
 _ANOTHER = re.compile(
-    rf"""(?:\b(?:or|and|also|even|maybe|perhaps|possibly|otherwise|alternatively|then|but|oder|ou|или)\b|[,;/|&?]|或|또는|または)
-        \s{{0,3}}(?:(?:it|is|be|could|might|may|also|even|maybe|perhaps|possibly|so|the|answer|option|choice)\s{{1,3}}){{0,4}}
-        [(\[]?(?-i:(?P<letter>[A-Z])){_NO_WORD}(?:[)\]]|\s*(?:[.:,;?!]|\Z)|\s+(?:is|could|might|may|too|also|as|if|otherwise)\b)
+    rf"""(?:\b(?:or|and|also|even|maybe|perhaps|possibly|otherwise|alternatively|then|but|oder|ou|o|или)\b|[,;/|&?]|或|또는|혹은|이?나|または|か|や)
+        ,?\s{{0,3}}(?:(?:it|is|be|could|might|may|also|even|maybe|perhaps|possibly|so|the|answer|option|choice)\s{{1,3}}){{0,4}}
+        [(\[]?(?-i:(?P<letter>[A-Z])){_NO_WORD}(?:[)\]]|\s*(?:[.:,;?!(]|[-–—]\s|\Z|{_OTHER_SCRIPT})|\s+(?:is|could|might|may|too|also|as|if|otherwise)\b)
     |(?<!\bnot\s)[(\[](?-i:(?P<bracketed>[A-Z]))[)\]]""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -61,6 +62,8 @@ _CLAIM = re.compile(
             (?P<value>correct|right|best|answer|wrong|incorrect|false)\b
         |\b(?i:it|that|this)(?:['’]s|\s(?:is|must\ be|should\ be|would\ be|has\ to\ be))
             \s(?:(?:the|option|choice|letter|answer)\s){{0,2}}[(\[]?(?P<named>[A-Z])[)\]]?(?=\s{{0,4}}(?:[.,;!\n]|\Z))
+        |\b(?i:hence|thus|therefore|so),?\s[(\[]?(?P<concluded>[A-HJ-Z])[)\]]?(?=\s{{0,4}}(?:[.!\n]|\Z))
+        |\b(?i:it|that|this)\s(?:could|might|may)\s(?:also\s)?be\s(?:(?:option|choice)\s)?[(\[]?(?P<possible>[A-Z]){_NO_WORD}
         |(?P<chinese>[A-Z])(?:选项|项)?是?(?P<no>不是?)?(?P<verdict>正确|对的|错)
         |(?:\bnot|n['’]t|不是)\s?(?:be\s)?(?:(?:option|choice|the|answer)\s){{0,3}}[(\[]?(?P<denied>[A-Z]){_NO_WORD}""",
     re.VERBOSE,
@@ -68,6 +71,8 @@ _CLAIM = re.compile(
 _BEFORE_CLAIM = re.compile(
     r"(?:([A-Za-z'’]+)[\s,]{1,3}(?:(?:option|choice|answer)\s{1,2})?|([,/&])\s{0,3})\Z", re.IGNORECASE
 )
+_CONDITION = re.compile(r"\s*[?？]|\s(?:if|only|when|for|in case)\b")
+_LETTER_GROUPS = ("closed", "open", "named", "concluded", "chinese", "denied")
 _BEFORE_CHARACTERS = 100
 _MAX_CLAIMS = 64
 _WRONG = frozenset({"wrong", "incorrect", "false", "错"})
@@ -115,13 +120,19 @@ def find_claims(text: str) -> tuple[frozenset[str], frozenset[str]]:
     for claim in list(_CLAIM.finditer(text))[-_MAX_CLAIMS:]:
         before = text[max(0, claim.start() - _BEFORE_CHARACTERS) : claim.start()]
         lead = _BEFORE_CLAIM.search(before)
-        if text.startswith("?", claim.end()) or is_denied(before):
+        if _CONDITION.match(text, claim.end()) or is_denied(before):
             continue
         if lead and (lead[2] or lead[1].lower() not in _LEADS_TO_CLAIM) and not claim["denied"]:
             continue
+        if claim["possible"]:
+            letters[True].add(claim["possible"])
+            letters[False].add(claim["possible"])
+            continue
         is_negated = bool(claim["denied"] or claim["negation"] or claim["no"])
         is_right = is_negated == ((claim["value"] or claim["verdict"] or "") in _WRONG) and not claim["denied"]
-        letters[is_right].add(next(filter(None, claim.group("closed", "open", "named", "chinese", "denied"))))
+        letters[is_right].add(
+            next(filter(None, claim.group("closed", "open", "named", "concluded", "chinese", "denied")))
+        )
     return frozenset(letters[True]), frozenset(letters[False])
 
 

@@ -14,27 +14,28 @@ _MAX_GAP_CHARACTERS = 120
 _SENTENCE_END = re.compile(r"[.!?]\s*\$?\s+\S|\n\s*\n|[.!?]\**\s*\n")
 _WORD = re.compile(r"[^\W\d_]")
 
-_ANSWER = r"""(?:answers?|antwort|lösung|r[ée]ponse|respuesta|risposta|resposta|antwoord|odpowied[źz]|odpověď
-    |svar(?:et)?|ответ|відповідь|cevap|yanıt|đáp\ án|câu\ trả\ lời|jawaban(?:nya)?|απάντηση|الإجابة|الجواب|उत्तर|คำตอบ
-    |(?:ה)?תשובה|答案|答え?|正解|解答|정답|답안?)"""
+_ANSWER = r"""(?:answers?|ans\.?|antwort(?:en)?|lösung|r[ée]ponses?|respuestas?|rispost[ae]|respostas?|antwoord
+    |odpowied[źz]|odpověď|svar(?:et)?|ответы?|відповідь|cevap|yanıt|đáp\ án|câu\ trả\ lời|jawaban(?:nya)?|jibu|απάντηση
+    |(?:ال)?إجابة|الجواب|उत्तर|উত্তর|คำตอบ|(?:ה)?תשובה|答案|答え?|正解|解答|정답|답[안변]?)"""
 _CHOICE = r"""(?:option|choice|(?<=correct\ )options|(?<=right\ )options
     |alternative|opción|opzione|opção|alternativa|вариант|选项|選項)"""
 _QUALITY = r"""(?:\s(?:correcte?|correcta|correta|corretta|exacte?|esatta|juste|finale?|definitiva|đúng|benar|akhir
     |doğru|الصحيحة?|choice|option|letter|key))"""
-_COPULA = r"""(?:is|are|was|(?:will|would|should|must|has\ to)\ be|ist|lautet|wäre|est|serait|es|sería|è|é|to
+_COPULA = r"""(?:is|are|(?:will|would|should|must|has\ to)\ be|ist|lautet|wäre|est|serait|es|sería|è|é|to
     |это|är|er|je|là|adalah|είναι|هي|هو|คือ)"""
 _COPULA_CJK = r"""(?:(?:应该|應該|应|應|就)?(?:是|为|為|选|選)|は|은|는|이)"""
-_ADVERB = r"""(?:therefore|thus|hence|then|clearly|obviously|definitely|certainly|indeed|simply|most\ likely|likely
-    |probably|also|again|still|a\ letra|given\ by|as\ follows|la|le|die|der|das|den|l['’]|lettre|letra|lettera|буква
+_ADVERB = r"""(?:therefore|thus|hence|then|clearly|obviously|definitely|certainly|indeed|simply|almost\ certainly
+    |most\ likely|likely|probably|also|again|still|a\ letra|given\ by|as\ follows
+    |la|le|die|der|das|den|l['’]|lettre|letra|lettera|буква
     |option|choice)"""
-_MARKS = r"[\s*_`\"“”‘]"
+_MARKS = r"[\s*_`\"“”‘✅✔☑\ufe0f👉➡]"
 _LEAD = r"""(?<![a-zA-ZÀ-ɏͰ-ԯ])
     (?:(?:so|thus|hence|therefore|the|my|our|final|correct|right|best|only|most|likely)[\s,*_]{1,4}){0,6}"""
 
 
 def _compile(nouns: str, *others: str) -> re.Pattern[str]:
     stated = rf"""{_LEAD}(?<![a-zA-ZÀ-ɏͰ-ԯ\\]){nouns}{_QUALITY}{{0,2}}
-        (?:,\ (?:therefore|then|thus|hence|of\ course),|\s(?:to|for|of)\s[^.:;!?\n]{{1,80}}?)?[*_`]{{0,3}}
+        (?:,\ (?:therefore|then|thus|hence|of\ course),|\s(?:to|for|of|among|from|in)\s[^.:;!?\n]{{1,80}}?)?[*_`]{{0,3}}
         (?:\s{{0,4}}[:：=]|\s{{1,4}}{_COPULA}(?![^\W\d_])|\s{{0,4}}{_COPULA_CJK}|\s{{0,4}}[-–—]\s|(?P<header>[^\S\n]{{0,4}}\n))
         {_MARKS}{{0,12}}[:：]?{_MARKS}{{0,12}}(?:{_ADVERB}(?![^\W\d_])(?<!\d)[\s,:]{{1,4}}){{0,4}}{_MARKS}{{0,4}}"""
     return re.compile("|".join((stated, *others)), re.IGNORECASE | re.VERBOSE)
@@ -43,7 +44,7 @@ def _compile(nouns: str, *others: str) -> re.Pattern[str]:
 _OF_ANSWERS = _compile(_ANSWER)
 _OF_CHOICES = _compile(
     f"(?:{_ANSWER}|{_CHOICE})",
-    r"""\bI(?:['’]ll|['’]d|\ will|\ would|\ have)?\ (?:choose|chose|chosen|pick|select|go\ with|opt\ for)
+    r"""\bI(?:['’]ll|['’]d|\ will|\ would|\ have)?\ (?:choose|chose|chosen|pick|select|say|go\ with|opt\ for)
         \s{1,4}(?:(?:the\ )?(?:option|choice|answer|letter)\s{1,4})?""",
     r"(?<![不别勿没没])(?:选择|選擇|选|選)\s{0,4}[:：]?\s{0,4}",
 )
@@ -53,6 +54,8 @@ _DENIAL = re.compile(
     r"""(?:\b(?:not|never|cannot|hardly|nor|neither|nicht|nie|pas|no\ es|не)|n['’]t|不|没|沒)
         (?:\s+(?:the|be|true|correct|right|case|think|believe|say|mean|claim|agree|sure|certain|that|an?|possible|it|is
         |this|what)){0,6}\s*\Z
+    |\b(?:people|some|others|one|students?|he|she|they|you)\s(?:\w{1,12}\s){0,2}
+        (?:think|say|claim|believe|argue|guess|assume|answer)s?\s(?:that\s)?(?:the\s)?\Z
     |\b(?:doubt|false|wrong|incorrect|whether|if|unless|suppose|assum\w{1,4}|deny|untrue|unlikely|impossible|worst|wenn|ob
         |falsch\w?|faux|fausse|mauvaise|incorrecta|sbagliata|errada|неправильный|неверный|如果|若|假设|错误|錯誤)的?
         (?:\s+(?:that|the|it|is|what|an?|correct|right|final|die|la)){0,5}\s*\Z""",
@@ -66,7 +69,8 @@ _RETRACTION = re.compile(
         wait|actually|oops|hm+\b|scratch\ that|on\ (?:second\ thought|reflection)|correction|sorry|no[,.;:!—–]|no\ -
         |nope|I\ (?:was|am)\ (?:wrong|mistaken)|that\ (?:is|was)\ (?:wrong|incorrect|not\ right)
         |that['’]s\ (?:wrong|incorrect|not)|which\ is\ (?:wrong|incorrect)|I\ made\ an?\ (?:mistake|error)
-        |let\ me\ (?:reconsider|correct|recalculate|rethink|redo)|maybe|perhaps|possibly|not\ sure|等等|不对|不對|错了
+        |let\ me\ (?:reconsider|correct|recalculate|rethink|redo)|maybe|perhaps|possibly
+        |(?:I(?:['’]m|\ am)\ )?not\ (?:sure|certain)|等等|不对|不對|错了
         |moment|falsch|en\ fait|espera)
     |[.!?;。！？\n][\s*_"(]{0,8}(?:or\b|alternatively|otherwise|或|oder\b|ou\b)""",
     re.IGNORECASE | re.VERBOSE,
@@ -101,7 +105,7 @@ def find_statements(text: str, *, of_choices: bool = False) -> list[Statement]:
         if cue["header"] and _HEADER_LINE.search(before) is None:
             continue
         end = _find_end(text, cue.end(), limit)
-        if not text.startswith("?", end):
+        if not text.startswith(("?", "？"), end):
             found.append(Statement(cue.start(), end, text[cue.end() : end], is_denied(before)))
     return found
 
