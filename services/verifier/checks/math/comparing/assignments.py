@@ -9,7 +9,7 @@ from services.verifier.checks.math.comparing.evaluation import CONSTANTS, Uneval
 from services.verifier.checks.math.comparing.functions import FUNCTION_NAMES
 from services.verifier.checks.math.comparing.numeric_value import SamplePoint
 from services.verifier.checks.math.comparing.scalars import compare_scalars, free_symbols, is_constant
-from services.verifier.checks.math.reading.arithmetic import divide, scale
+from services.verifier.checks.math.reading.arithmetic import divide
 from services.verifier.checks.math.reading.forms import (
     SCALARS,
     Apply,
@@ -41,12 +41,14 @@ class Assignment:
     """A value and its name: x = 5. `name` is None in 2 + 3 = 5.
 
     `others` are the constant members before the value: 2 + 3. Of a rounded chain, the last is the exact value.
+    `unknowns` are the members that are no numbers: x, and all of x_1 = x_2 = 5.
     """
 
     name: Form | None
     value: Form
     others: tuple[Form, ...] = ()
     is_rounded: bool = False
+    unknowns: frozenset[Form] = frozenset()
 
     @property
     def values(self) -> tuple[Form, ...]:
@@ -85,8 +87,12 @@ def read_statement(relation: Relation) -> Assignment | None:
 
 def _has_work(relation: Relation) -> bool:
     """Whether a chain from an expression to a number passes through others: 3^{x+2} = 9·3^x = 9·5 = 45."""
-    *members, value = relation.sides[1:]
-    return is_constant(value) and any(is_constant(member) and not isinstance(member, Text) for member in members)
+    first, *members, value = relation.sides
+    return (
+        not is_constant(first)
+        and is_constant(value)
+        and any(is_constant(member) and not isinstance(member, Text) for member in members)
+    )
 
 
 def _read_chain(relation: Relation, name: Form | None) -> Assignment | None:
@@ -109,8 +115,9 @@ def _read_chain(relation: Relation, name: Form | None) -> Assignment | None:
         if not _holds(left, right, is_about=any(left_at <= at < right_at for at in about)):
             return None
     others = [side for at, side in members[:-1] if not about or at <= about[0]]
-    is_rounded = bool(about and others) and _is_rounding(others[-1], value)
-    return Assignment(name, value, tuple(others), is_rounded)
+    is_rounded = bool(about and others) and not _is_decimal(others[-1]) and _is_rounding(others[-1], value)
+    unknowns = [side for side in relation.sides[:-1] if isinstance(side, Text) or not is_constant(side)]
+    return Assignment(name, value, tuple(others), is_rounded, frozenset(unknowns))
 
 
 def _holds(left: Form, right: Form, *, is_about: bool) -> bool:
@@ -151,27 +158,28 @@ def _with_base_ten(form: Form) -> Form:
 
 
 def _is_near(left: Form, right: Form) -> bool:
-    """Whether the right side is the left one, rounded: within about one percent."""
+    """Whether the right side is the left one, rounded: within one in a thousand, or to its last decimal."""
     try:
         exact, rounded = SamplePoint(0).evaluate(left), SamplePoint(0).evaluate(right)
     except Unevaluable:
         return False
-    return bool(abs(exact - rounded) * 99 <= abs(exact))
+    return bool(abs(exact - rounded) * 1000 <= abs(exact)) or _is_rounding(left, right)
 
 
 def _is_rounding(exact: Form, rounded: Form) -> bool:
-    """Whether a decimal says no more than the exact value: within one of its last digit. 19/2 is not 10, rounded."""
+    """Whether a decimal is the exact value, rounded to its last digit or cut off there."""
     exact, rounded = _without_units(exact, rounded)
-    if not isinstance(rounded, Number) or rounded.value.denominator == 1 or _is_decimal(exact):
+    if not isinstance(rounded, Number):
         return False
-    digits = 1
+    digits = 0
     while digits < 60 and (rounded.value * 10**digits).denominator != 1:
         digits += 1
     try:
-        difference = SamplePoint(0).evaluate(Sum((exact, scale(rounded, -1))))
+        value = SamplePoint(0).evaluate(exact)
+        beyond = (abs(value) - abs(SamplePoint(0).evaluate(rounded))) * 10**digits
     except Unevaluable:
         return False
-    return bool(abs(difference) * 10**digits < 1)
+    return bool(-0.5 <= beyond < 1) and bool(value * rounded.value.numerator > 0)
 
 
 def _is_decimal(form: Form) -> bool:

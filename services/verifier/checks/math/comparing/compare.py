@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from services.verifier.checks.math.comparing.assignments import (
+    Assignment,
     is_equation,
     read_assignment,
     read_statement,
@@ -214,7 +215,7 @@ def _compare_to_equation(gold: Relation, answer: Form) -> Equivalence:
     if not is_equation(answer):
         return Equivalence.DIFFERENT
     given = read_statement(answer)
-    if expected is not None and given is not None and expected.name in (None, given.name):
+    if expected is not None and given is not None and _name_the_same(expected, given):
         if expected.is_rounded and given.is_rounded:
             return compare(expected.values[0], given.values[0])
         return compare_any(expected.values, given.values if given.is_rounded else (given.value,))
@@ -249,6 +250,13 @@ def _compare_relation(gold: Form, answer: Relation) -> Equivalence:
     if answer.relators == (Relator.IN,):
         return compare(gold, answer.sides[1]) if isinstance(answer.sides[0], Symbol) else Equivalence.DIFFERENT
     return compare_any((gold,), stated_values(answer))
+
+
+def _name_the_same(gold: Assignment, answer: Assignment) -> bool:
+    """Whether both give a value to the same: x, or all of x_1 = x_2 = …; a gold without a name accepts any."""
+    if len(gold.unknowns) > 1 and len(answer.unknowns) > 1:
+        return gold.unknowns == answer.unknowns
+    return gold.name is None or gold.name == answer.name
 
 
 def compare_any(golds: Iterable[Form], answers: Sequence[Form]) -> Equivalence:

@@ -4,7 +4,7 @@ from services.verifier.checks.math.comparing.assignments import is_equation
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.comparing.evaluation import Unevaluable
 from services.verifier.checks.math.comparing.functions import Value
-from services.verifier.checks.math.comparing.numeric_value import SamplePoint, are_close
+from services.verifier.checks.math.comparing.numeric_value import approximate
 from services.verifier.checks.math.comparing.scalars import free_symbols, is_constant
 from services.verifier.checks.math.reading.arithmetic import negate
 from services.verifier.checks.math.reading.forms import (
@@ -16,6 +16,7 @@ from services.verifier.checks.math.reading.forms import (
     Symbol,
 )
 
+_MARGIN = 160  # bits
 _INFINITY = Symbol("infty")
 ORDERS = {
     Relator.LESS: (True, False),
@@ -54,19 +55,31 @@ def compare_by_ratio(gold: Relation, answer: Relation) -> Equivalence:
     if len(gold.sides) != 2 or len(answer.sides) != 2 or not symbols or symbols != free_symbols(answer):
         return Equivalence.DIFFERENT
     try:
-        ratios = [_difference(answer, number) / _difference(gold, number) for number in (0, 1, 3)]
+        ratios, tolerance = _ratios(_difference(gold), _difference(answer))
     except (Unevaluable, ZeroDivisionError):
         return Equivalence.UNKNOWN
-    if ratios[0] == 0 or not all(are_close(ratios[0], ratio) for ratio in ratios[1:]):
+    if ratios[0] == 0 or any(abs(ratio - ratios[0]) > abs(ratios[0]) * tolerance for ratio in ratios):
         return Equivalence.DIFFERENT if is_equation(gold) else Equivalence.UNKNOWN
     if is_equation(gold):
         return Equivalence.SAME
     return Equivalence.of(bool(ratios[0] > 0) and ORDERS[gold.relators[0]][1] == ORDERS[answer.relators[0]][1])
 
 
-def _difference(relation: Relation, number: int) -> Value:
+def _difference(relation: Relation) -> Form:
     """The left side minus the right; of an inequality, the larger side minus the smaller."""
     left, right = relation.sides
     left_is_smaller, _ = ORDERS.get(relation.relators[0], (False, False))
     larger, smaller = (right, left) if left_is_smaller else (left, right)
-    return SamplePoint(number).evaluate(Sum((larger, negate(smaller))))
+    return Sum((larger, negate(smaller)))
+
+
+def _ratios(gold: Form, answer: Form) -> tuple[list[Value], Value]:
+    """answer / gold at several points, and what two of them may differ by: less than the smallest part of either."""
+    precision, needed = 0, 2 * _MARGIN
+    while precision < needed:
+        precision = needed
+        found = [(approximate(answer, at, precision), approximate(gold, at, precision)) for at in (0, 1, 3)]
+        depth = max(max(value.size - value.grain for pair in found for value in pair if value.value != 0), 0)
+        needed = depth + _MARGIN
+    ratios = [given.value / expected.value for given, expected in found]
+    return ratios, ratios[0].context.ldexp(1, 32 - depth - _MARGIN)

@@ -29,7 +29,7 @@ from services.verifier.checks.math.reading.forms import (
     ValueList,
 )
 from services.verifier.checks.math.reading.names import is_label, subscript
-from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Token, TokenKind, is_modulus
+from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Token, TokenKind, is_joint, is_modulus
 from services.verifier.checks.math.reading.units.phrase import scale_and_unit
 
 
@@ -121,7 +121,8 @@ class _AnswerParser:
             if (label := self._label(start, depth)) is None:
                 raise
             return label
-        is_whole = self._cursor.is_at(*_RELATORS, *_SEPARATORS) or self._cursor.peek().kind is TokenKind.END
+        is_whole = self._cursor.is_at(*_RELATORS, *_SEPARATORS) or is_joint(self._cursor.peek())
+        is_whole = is_whole or self._cursor.peek().kind is TokenKind.END
         return form if is_whole else self._label(start, depth) or form
 
     def _label(self, start: int, depth: int) -> Text | None:
@@ -129,7 +130,7 @@ class _AnswerParser:
         label: list[Token] = []
         nesting = 0
         for token in self._cursor.tokens_from(start):
-            if nesting == 0 and token.text in _RELATORS | _SEPARATORS:
+            if nesting == 0 and (token.text in _RELATORS | _SEPARATORS or is_joint(token)):
                 break
             nesting += (token.text in _OPENINGS) - (token.text in _CLOSINGS)
             label.append(token)
@@ -195,11 +196,7 @@ class _AnswerParser:
         token = self._cursor.peek()
         if token.text.strip(" ,;").casefold() in _DECLARING and self._cursor.peek(2).text == "\\in":
             return False
-        return (
-            token.kind in (TokenKind.TEXT, TokenKind.WORD)
-            and token.text.strip(" ,;").casefold() not in JOINTS
-            and not is_modulus(token)
-        )
+        return token.kind in (TokenKind.TEXT, TokenKind.WORD) and not is_joint(token) and not is_modulus(token)
 
     def _unit_exponent(self) -> str:
         exponent = self._expressions.group()

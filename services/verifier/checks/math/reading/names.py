@@ -29,6 +29,7 @@ _WORK_WORDS = frozenset("of times plus minus per percent by multiplied divided".
 _ARROWS = frozenset(
     r"\to \rightarrow \Rightarrow \implies \Longrightarrow \therefore \because \iff \ne \not ?".split()  # noqa: SIM905
 )
+_MAX_WORDS = 8  # more are a sentence
 _FEWEST_OBJECTS = 4  # C_1, C_2 and C_3 are constants of integration
 
 
@@ -154,15 +155,18 @@ def is_label(tokens: Sequence[Token]) -> bool:
 
     They may not deny it, infer it from something else, or set another value beside it.
     """
-    nesting, has_number = 0, False
+    nesting, num_words, has_number = 0, 0, False
     for token, after in pairwise([*tokens, Token(TokenKind.END, "", False)]):
         nesting += (token.text in ("(", "{", "[")) - (token.text in (")", "}", "]"))
         is_number = token.kind is TokenKind.NUMBER
         if nesting == 0 and (token.text in _ARROWS or (is_number and after.kind is TokenKind.NUMBER)):
             return False
+        if token.kind in (TokenKind.TEXT, TokenKind.WORD) and is_denied(token.text):
+            return False
         if token.kind is TokenKind.TEXT or (token.kind is TokenKind.WORD and len(token.text) > 3):
             words = token.text.casefold().split()
-            if is_denied(token.text) or (has_number and not all(w in _WORK_WORDS or is_unit(w) for w in words)):
+            num_words += len(words)
+            if num_words > _MAX_WORDS or (has_number and not all(w in _WORK_WORDS or is_unit(w) for w in words)):
                 return False
         has_number = has_number or (is_number and nesting == 0)
     return True

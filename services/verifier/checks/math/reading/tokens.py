@@ -136,6 +136,12 @@ def spell_out(tokens: Sequence[Token]) -> list[tuple[TokenKind, str]]:
     return [(kind, indices.get(text, text)) for kind, text in found]
 
 
+def is_joint(token: Token) -> bool:
+    """Whether it is the word `and` or `or`."""
+    is_word = token.kind in (TokenKind.TEXT, TokenKind.WORD)
+    return is_word and token.text.strip(" ,;").casefold() in JOINTS
+
+
 def is_modulus(token: Token) -> bool:
     r"""Whether a modulus follows: \\pmod, \\bmod, or the word mod."""
     return token.text.strip(" (").casefold() in _MODULUS

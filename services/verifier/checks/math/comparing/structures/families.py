@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from services.verifier.checks.math.comparing.assignments import is_equation
 from services.verifier.checks.math.comparing.equivalence import Equivalence, compare_in_any_order
 from services.verifier.checks.math.comparing.evaluation import Unevaluable
 from services.verifier.checks.math.comparing.numeric_value import SamplePoint
@@ -93,7 +94,11 @@ def _parameter(family: _Family, other: _Family) -> str | None:
 
 def _is_same_progression(gold: Form, answer: Form) -> bool:
     """Whether both run through the same numbers: a + bk and a - 3b + bk, or a - bk."""
-    gold, answer = _value_of(gold), _value_of(answer)
+    if isinstance(gold, Relation) or isinstance(answer, Relation):
+        names = [form.sides[0] for form in (gold, answer) if isinstance(form, Relation) and is_equation(form)]
+        if len(names) < isinstance(gold, Relation) + isinstance(answer, Relation) or len(set(names)) > 1:
+            return False
+        gold, answer = _value_of(gold), _value_of(answer)
     if not isinstance(gold, SCALARS) or not isinstance(answer, SCALARS) or find_unevaluated(gold, answer):
         return False
     try:
