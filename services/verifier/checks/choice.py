@@ -79,6 +79,7 @@ def find_choice(response: str, extraction: Sequence[ChoiceExtraction]) -> frozen
     if text is None:
         return None
     tail = normalize(text[-READ_CHARACTERS:])
+    has_other_mark = False
     for way in extraction:
         if way == "answer_is":
             chosen = _choose_in_words(tail)
@@ -91,21 +92,24 @@ def find_choice(response: str, extraction: Sequence[ChoiceExtraction]) -> frozen
         else:
             behind = text[max(found.end, len(text) - READ_CHARACTERS) :]
             chosen = _choose_in_marks(found.stated, normalize(behind))
+            has_other_mark |= chosen is None
         if chosen is not None:
             return chosen
-    return None
+    return frozenset() if has_other_mark else None
 
 
-def _choose_in_marks(contents: Sequence[str], behind: str) -> frozenset[str]:
-    """What stands in boxes or tags, unless what follows contradicts it."""
-    chosen: frozenset[str] = frozenset()
-    for content in map(normalize, contents):
-        letters = read_letters(content.strip())
-        letters = _choose_in_words(content) if letters is None else letters
-        if not letters:
-            return frozenset()
-        chosen |= letters
+def _choose_in_marks(contents: Sequence[str], behind: str) -> frozenset[str] | None:
+    """What stands in boxes or tags, unless what follows contradicts it; None if it is no letter, but say a value."""
+    read = [_read_mark(normalize(content)) for content in contents]
+    if not all(read):
+        return frozenset() if any(letters is not None for letters in read) else None
+    chosen = frozenset().union(*filter(None, read))
     return frozenset() if _is_contradicted(chosen, behind) else chosen
+
+
+def _read_mark(content: str) -> frozenset[str] | None:
+    letters = read_letters(content.strip())
+    return _choose_in_words(content) if letters is None else letters
 
 
 def _choose_in_words(text: str) -> frozenset[str] | None:

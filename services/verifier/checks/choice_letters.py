@@ -54,28 +54,33 @@ _ANOTHER = re.compile(
 _REASON = re.compile(
     r"\b(?:because|since|as|due|given|while|whereas|denn|weil|car|porque|потому)\b|因为", re.IGNORECASE
 )
-# "(B) is correct", "B isn't the answer", "it must be B", "B不正确", "not option B"
-_CLAIM = re.compile(
-    rf"""(?<![A-Za-z0-9_À-ɏ'’\\])(?:[(\[](?P<closed>[A-Z])[)\]]|(?P<open>[A-Z])\)?)[.:]?\s{{1,3}}
-            (?:is|was|must\ be|would\ be|should\ be|seems|has\ to\ be)(?P<negation>n['’]t|\s+not)?
-            \s+(?:(?:the|indeed|clearly|definitely|thus|therefore|also|only|most|our|my|best|right|correct)\s){{0,4}}
-            (?P<value>correct|right|best|answer|wrong|incorrect|false)\b
-        |\b(?i:it|that|this)(?:['’]s|\s(?:is|must\ be|should\ be|would\ be|has\ to\ be))
-            \s(?:(?:the|option|choice|letter|answer)\s){{0,2}}[(\[]?(?P<named>[A-Z])[)\]]?(?=\s{{0,4}}(?:[.,;!\n]|\Z))
-        |\b(?i:hence|thus|therefore|so),?\s[(\[]?(?P<concluded>[A-HJ-Z])[)\]]?(?=\s{{0,4}}(?:[.!\n]|\Z))
-        |\b(?i:it|that|this)\s(?:could|might|may)\s(?:also\s)?be\s(?:(?:option|choice)\s)?[(\[]?(?P<possible>[A-Z]){_NO_WORD}
-        |(?P<chinese>[A-Z])(?:选项|项)?是?(?P<no>不是?)?(?P<verdict>正确|对的|错)
-        |(?:\bnot|n['’]t|不是)\s?(?:be\s)?(?:(?:option|choice|the|answer)\s){{0,3}}[(\[]?(?P<denied>[A-Z]){_NO_WORD}""",
+_MENTION = re.compile(rf"[A-Z]{_NO_WORD}")
+_WORD = re.compile(r"[A-Za-z0-9_À-ɏ'’\\]")
+# "(B) is correct", "B isn't the answer", "B不正确"
+_CALLED = re.compile(
+    r"""[)\]]?[.:]?\s{1,3}(?:is|was|(?:must|would|should|has\ to)\ be|seems)(?P<not>n['’]t|\s+not)?
+        \s+(?:(?:the|indeed|clearly|definitely|thus|therefore|also|only|most|our|my|best|right|correct)\s){0,4}
+        (?P<word>correct|right|best|answer|(?P<wrong>wrong|incorrect|false))\b
+    |(?:选项|项)?是?(?P<no>不是?)?(?:正确|对的|(?P<mistaken>错))""",
     re.VERBOSE,
 )
+# "it must be B.", "therefore, B."; "it could be B"; "not option B"
+_NAMING = re.compile(
+    r"""\b(?:(?P<named>(?:it|that|this)(?:['’]s|\s(?:is|(?:must|should|would|has\ to)\ be))
+            \s(?:(?:the|option|choice|letter|answer)\s){0,2}
+            |(?:hence|thus|therefore|so),?\s)
+        |(?P<possible>(?:it|that|this)\s(?:could|might|may)\s(?:also\s)?be\s(?:(?:option|choice)\s)?)
+        |(?P<denied>(?:not|\w{2,6}n['’]t)\s(?:be\s)?(?:(?:option|choice|the|answer)\s){0,3}))[(\[]?\Z
+    |(?P<chinese>不是)\s?\Z""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ENDS = re.compile(r"[)\]]?\s{0,4}(?:[.,;!\n]|\Z)")
 _BEFORE_CLAIM = re.compile(
-    r"(?:([A-Za-z'’]+)[\s,]{1,3}(?:(?:option|choice|answer)\s{1,2})?|([,/&])\s{0,3})\Z", re.IGNORECASE
+    r"(?:([A-Za-z'’]+)[\s,]{1,3}(?:(?:option|choice|answer)\s{1,2})?|([,/&])\s{0,3})[(\[]?\Z", re.IGNORECASE
 )
 _CONDITION = re.compile(r"\s*[?？]|\s(?:if|only|when|for|in case)\b")
-_LETTER_GROUPS = ("closed", "open", "named", "concluded", "chinese", "denied")
 _BEFORE_CHARACTERS = 100
 _MAX_CLAIMS = 64
-_WRONG = frozenset({"wrong", "incorrect", "false", "错"})
 _LEADS_TO_CLAIM = frozenset(
     """so thus hence therefore that clearly only think believe conclude option choice answer since because then the
     actually say however indeed""".split()  # noqa: SIM905
@@ -115,25 +120,36 @@ def is_refuted(rest: str) -> bool:
 
 
 def find_claims(text: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The letters that a text calls correct, and those that it calls wrong."""
-    letters: dict[bool, set[str]] = {True: set(), False: set()}
-    for claim in list(_CLAIM.finditer(text))[-_MAX_CLAIMS:]:
-        before = text[max(0, claim.start() - _BEFORE_CHARACTERS) : claim.start()]
-        lead = _BEFORE_CLAIM.search(before)
-        if _CONDITION.match(text, claim.end()) or is_denied(before):
+    """The letters that a text calls correct, and those that it calls wrong; what it calls possible is in both."""
+    right: set[str] = set()
+    wrong: set[str] = set()
+    for mention in list(_MENTION.finditer(text))[-_MAX_CLAIMS:]:
+        before = text[max(0, mention.start() - _BEFORE_CHARACTERS) : mention.start()]
+        if _WORD.match(before[-1:]):
             continue
-        if lead and (lead[2] or lead[1].lower() not in _LEADS_TO_CLAIM) and not claim["denied"]:
-            continue
-        if claim["possible"]:
-            letters[True].add(claim["possible"])
-            letters[False].add(claim["possible"])
-            continue
-        is_negated = bool(claim["denied"] or claim["negation"] or claim["no"])
-        is_right = is_negated == ((claim["value"] or claim["verdict"] or "") in _WRONG) and not claim["denied"]
-        letters[is_right].add(
-            next(filter(None, claim.group("closed", "open", "named", "concluded", "chinese", "denied")))
-        )
-    return frozenset(letters[True]), frozenset(letters[False])
+        is_right, is_wrong = _read_claim(text, before, mention.end())
+        right |= {mention[0]} if is_right else set()
+        wrong |= {mention[0]} if is_wrong else set()
+    return frozenset(right), frozenset(wrong)
+
+
+def _read_claim(text: str, before: str, end: int) -> tuple[bool, bool]:
+    """Whether a letter between `before` and `end` is called right, and whether it is called wrong."""
+    naming = _NAMING.search(before)
+    if naming and (naming["denied"] or naming["chinese"]):
+        return False, True
+    if naming and naming["possible"]:
+        return True, True
+    if naming and _ENDS.match(text, end):
+        return not is_denied(before[: naming.start()]), False
+    called = _CALLED.match(text, end)
+    if called is None or _CONDITION.match(text, called.end()) or is_denied(before.rstrip("([")):
+        return False, False
+    lead = _BEFORE_CLAIM.search(before)
+    if lead and (lead[2] or lead[1].lower() not in _LEADS_TO_CLAIM):
+        return False, False
+    is_right = bool(called["not"] or called["no"]) == bool(called["wrong"] or called["mistaken"])
+    return is_right, not is_right
 
 
 def _match_letters(text: str, start: int) -> tuple[frozenset[str], int] | None:

@@ -14,40 +14,38 @@ _MAX_GAP_CHARACTERS = 120
 _SENTENCE_END = re.compile(r"[.!?]\s*\$?\s+\S|\n\s*\n|[.!?]\**\s*\n")
 _WORD = re.compile(r"[^\W\d_]")
 
+# Cues are looked for in lower case, and begin with letters: both make the search fast.
 _ANSWER = r"""(?:answers?|ans\.?|antwort(?:en)?|lösung|r[ée]ponses?|respuestas?|rispost[ae]|respostas?|antwoord
     |odpowied[źz]|odpověď|svar(?:et)?|ответы?|відповідь|cevap|yanıt|đáp\ án|câu\ trả\ lời|jawaban(?:nya)?|jibu|απάντηση
-    |(?:ال)?إجابة|الجواب|उत्तर|উত্তর|คำตอบ|(?:ה)?תשובה|答案|答え?|正解|解答|정답|답[안변]?)"""
-_CHOICE = r"""(?:option|choice|(?<=correct\ )options|(?<=right\ )options
-    |alternative|opción|opzione|opção|alternativa|вариант|选项|選項)"""
+    |إجابة|الإجابة|الجواب|उत्तर|উত্তর|คำตอบ|תשובה|答案|答え?|正解|解答|정답|답[안변]?)"""
+_CHOICE = r"""(?:options?|choice|alternative|opción|opzione|opção|alternativa|вариант|选项|選項)"""
 _QUALITY = r"""(?:\s(?:correcte?|correcta|correta|corretta|exacte?|esatta|juste|finale?|definitiva|đúng|benar|akhir
     |doğru|الصحيحة?|choice|option|letter|key))"""
 _COPULA = r"""(?:is|are|(?:will|would|should|must|has\ to)\ be|ist|lautet|wäre|est|serait|es|sería|è|é|to
     |это|är|er|je|là|adalah|είναι|هي|هو|คือ)"""
 _COPULA_CJK = r"""(?:(?:应该|應該|应|應|就)?(?:是|为|為|选|選)|は|은|는|이)"""
 _ADVERB = r"""(?:therefore|thus|hence|then|clearly|obviously|definitely|certainly|indeed|simply|almost\ certainly
-    |most\ likely|likely|probably|also|again|still|a\ letra|given\ by|as\ follows
+    |most\ likely|likely|probably|also|again|still|a\ letra|closest\ to|given\ by|as\ follows
     |la|le|die|der|das|den|l['’]|lettre|letra|lettera|буква
     |option|choice)"""
 _MARKS = r"[\s*_`\"“”‘✅✔☑\ufe0f👉➡]"
-_LEAD = r"""(?<![a-zA-ZÀ-ɏͰ-ԯ])
-    (?:(?:so|thus|hence|therefore|the|my|our|final|correct|right|best|only|most|likely)[\s,*_]{1,4}){0,6}"""
-
-
-def _compile(nouns: str, *others: str) -> re.Pattern[str]:
-    stated = rf"""{_LEAD}(?<![a-zA-ZÀ-ɏͰ-ԯ\\]){nouns}{_QUALITY}{{0,2}}
-        (?:,\ (?:therefore|then|thus|hence|of\ course),|\s(?:to|for|of|among|from|in)\s[^.:;!?\n]{{1,80}}?)?[*_`]{{0,3}}
-        (?:\s{{0,4}}[:：=]|\s{{1,4}}{_COPULA}(?![^\W\d_])|\s{{0,4}}{_COPULA_CJK}|\s{{0,4}}[-–—]\s|(?P<header>[^\S\n]{{0,4}}\n))
-        {_MARKS}{{0,12}}[:：]?{_MARKS}{{0,12}}(?:{_ADVERB}(?![^\W\d_])(?<!\d)[\s,:]{{1,4}}){{0,4}}{_MARKS}{{0,4}}"""
-    return re.compile("|".join((stated, *others)), re.IGNORECASE | re.VERBOSE)
-
-
-_OF_ANSWERS = _compile(_ANSWER)
-_OF_CHOICES = _compile(
-    f"(?:{_ANSWER}|{_CHOICE})",
-    r"""\bI(?:['’]ll|['’]d|\ will|\ would|\ have)?\ (?:choose|chose|chosen|pick|select|say|go\ with|opt\ for)
-        \s{1,4}(?:(?:the\ )?(?:option|choice|answer|letter)\s{1,4})?""",
-    r"(?<![不别勿没没])(?:选择|選擇|选|選)\s{0,4}[:：]?\s{0,4}",
+_STATED = rf"""{_QUALITY}{{0,2}}
+    (?:,\ (?:therefore|then|thus|hence|of\ course),|\s(?:to|for|of|among|from|in)\s[^.:;!?\n]{{1,80}}?)?[*_`]{{0,3}}
+    (?:\s{{0,4}}[:：=]|\s{{1,4}}{_COPULA}(?![^\W\d_])|\s{{0,4}}{_COPULA_CJK}|\s{{0,4}}[-–—]\s|(?P<header>[^\S\n]{{0,4}}\n))
+    {_MARKS}{{0,12}}[:：]?{_MARKS}{{0,12}}(?:{_ADVERB}(?![^\W\d_])(?<!\d)[\s,:]{{1,4}}){{0,4}}{_MARKS}{{0,4}}"""
+_CHOOSES = r"""(?P<verb>choose|chose|chosen|pick|select|say|go\ with|opt\ for)
+    \s{1,4}(?:(?:the\ )?(?:option|choice|answer|letter)\s{1,4})?
+    |(?P<chinese>选择|選擇|选|選)\s{0,4}[:：]?\s{0,4}"""
+_OF_ANSWERS = re.compile(rf"(?P<noun>{_ANSWER}){_STATED}", re.VERBOSE)
+_OF_CHOICES = re.compile(rf"(?P<noun>{_ANSWER}|{_CHOICE}){_STATED}|{_CHOOSES}", re.VERBOSE)
+_LEAD = re.compile(
+    r"""(?<![a-zà-ɏͰ-ԯ])
+    (?:(?:so|thus|hence|therefore|the|my|our|final|correct|right|best|only|most|likely)[\s,*_]{1,4}){1,6}\Z""",
+    re.VERBOSE,
 )
+_LEAD_CHARACTERS = 64
+_LETTER = re.compile(r"[a-zÀ-ɏͰ-ԯ\\]")
+_SPEAKER = re.compile(r"\bi(?:['’]ll|['’]d|\ will|\ would|\ have)?\ \Z")
 _HEADER_LINE = re.compile(r"(?:\A|\n)[#>*_\s]{0,12}\Z")
 # What comes before "the answer is" and denies it, or only supposes it.
 _DENIAL = re.compile(
@@ -97,17 +95,39 @@ def _is_same_sentence(between: str) -> bool:
 
 def find_statements(text: str, *, of_choices: bool = False) -> list[Statement]:
     """The last sentences that state an answer (or choose an option), from the cue to the end of sentence or line."""
-    cues = list((_OF_CHOICES if of_choices else _OF_ANSWERS).finditer(text, max(0, len(text) - READ_CHARACTERS)))
-    limits = [*(cue.start() for cue in cues[1:]), len(text)]
+    cues = _find_cues(text, _OF_CHOICES if of_choices else _OF_ANSWERS)
+    limits = [*(start for start, _ in cues[1:]), len(text)]
     found = []
-    for cue, limit in list(zip(cues, limits, strict=False))[-_MAX_STATEMENTS:]:
-        before = text[max(0, cue.start() - _DENIAL_CHARACTERS) : cue.start()]
-        if cue["header"] and _HEADER_LINE.search(before) is None:
-            continue
-        end = _find_end(text, cue.end(), limit)
+    for (start, value), limit in zip(cues, limits, strict=False):
+        before = text[max(0, start - _DENIAL_CHARACTERS) : start]
+        end = _find_end(text, value, limit)
         if not text.startswith(("?", "？"), end):
-            found.append(Statement(cue.start(), end, text[cue.end() : end], is_denied(before)))
+            found.append(Statement(start, end, text[value:end], is_denied(before)))
     return found
+
+
+def _find_cues(text: str, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
+    """Where the last cues begin, such as "the answer is", and where what they state begins."""
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a letter whose small form is two characters
+        lowered = "".join(letter if len(letter.lower()) > 1 else letter.lower() for letter in text)
+    found = []
+    for cue in list(pattern.finditer(lowered, max(0, len(text) - READ_CHARACTERS)))[-_MAX_STATEMENTS:]:
+        before = lowered[max(0, cue.start() - _LEAD_CHARACTERS) : cue.start()]
+        lead = _LEAD.search(before)
+        if _is_cue(cue, before, lead[0] if lead else ""):
+            found.append((cue.start() - len(lead[0] if lead else ""), cue.end()))
+    return found
+
+
+def _is_cue(cue: re.Match[str], before: str, lead: str) -> bool:
+    if cue.re is _OF_CHOICES and cue["noun"] is None:
+        return _SPEAKER.search(before) is not None if cue["verb"] else before[-1:] not in "不别勿没沒"
+    if cue["header"] and _HEADER_LINE.search(before.removesuffix(lead)) is None:
+        return False
+    if cue["noun"] == "options" and not lead.rstrip().endswith(("correct", "right")):
+        return False
+    return _LETTER.match(before[-1:]) is None
 
 
 def is_denied(before: str) -> bool:
