@@ -44,6 +44,7 @@ async def _judge(check: MathCheck, gold: str, response: str, seconds: float | No
         (r"F_n = \sum_{k=0}^{n-1} F_k", r"F_n = \sum_{k=0}^{n-2} F_k", False),
         ("|x|", "x", False),
         ("x", r"\sqrt{x^2}", False),
+        ("200203_{-4}", "200203_{-5}", False),
     ],
 )
 async def test_a_worker_decides(check: MathCheck, gold: str, answer: str, is_right: bool) -> None:
