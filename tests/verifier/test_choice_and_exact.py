@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from services.verifier.checks.check import Judgement
-from services.verifier.checks.choice import ChoiceCheck
+from services.verifier.checks.choice import ChoiceCheck, find_choice
 from services.verifier.checks.exact import ExactCheck
 from services.verifier.config import ChoiceConfig, ExactConfig
 from shared.errors import InvalidInput
 from shared.protocol.verdict import Outcome, VerdictItem
-from tests.verifier.judging import DATA
+from tests.verifier.judging import DATA, rows_of
 
 
 def _judge(check: ChoiceCheck | ExactCheck, response: str, **answer_key: Any) -> Outcome:
@@ -87,6 +87,13 @@ def test_a_choice_is_what_is_stated_neither_denied_nor_hedged(verdict: str, gold
     assert (_judge(ChoiceCheck(ChoiceConfig()), response, gold=gold) is Outcome.RIGHT) == (verdict == "right")
 
 
+def test_real_answers_are_read_as_the_set_s_own_pattern_reads_them() -> None:
+    """All but ten, which state several letters or list options behind the answer."""
+    rows = rows_of("mmlu_pro_answers.jsonl.gz")
+    read = [find_choice(row["response"], ChoiceConfig().extraction) == {row["letter"]} for row in rows]
+    assert (len(read), sum(read)) == (600, 590)
+
+
 @pytest.mark.parametrize("gold", ["", "Paris is it", "1", "()"])
 def test_a_gold_that_is_no_letter_is_refused(gold: str) -> None:
     with pytest.raises(InvalidInput, match="item '1'"):
@@ -97,6 +104,7 @@ def test_exact_text_is_compared_by_its_words() -> None:
     assert _judge(ExactCheck(ExactConfig()), "<think>no</think>\n hello   world\n", gold="hello world") is Outcome.RIGHT
     assert _judge(ExactCheck(ExactConfig()), "Hello world", gold="hello world") is Outcome.WRONG
     assert _judge(ExactCheck(ExactConfig()), "Hello world", gold="hello world", ignore_case=True) is Outcome.RIGHT
+    assert _judge(ExactCheck(ExactConfig()), "cafe\u0301", gold="caf\xe9") is Outcome.RIGHT
     assert _judge(ExactCheck(ExactConfig()), "<think>hello world", gold="hello world") is Outcome.NO_ANSWER
     assert _judge(ExactCheck(ExactConfig()), " \n", gold="hello world") is Outcome.NO_ANSWER
 

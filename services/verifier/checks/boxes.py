@@ -14,7 +14,10 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TOKEN = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?|[A-Za-z](?=[.,;]?\s{0,8}(?:\$|\\[)\]]|\n|\Z))")
 _PERCENT = re.compile(r"\s{0,8}\$?\s{0,8}(?:\\?%|percent\b|pct\b)")
 # "I put it in \boxed{} as you asked"
-_PREPOSITION = re.compile(r"\b(?:in|into|within|inside|using|with)\s(?:an?\s|the\s)?[`$\"'(]{0,2}\Z", re.IGNORECASE)
+_PREPOSITION = re.compile(
+    r"\b(?:in|into|within|inside|using|with|as|by|of|an?|the|your|required|requested)\s(?:an?\s|the\s)?[`$\"'(]{0,2}\Z",
+    re.IGNORECASE,
+)
 _PLACEHOLDER = re.compile(r"\s*(?:\.{3}|…|\\[lc]?dots|(?:your |final |the )*answer)?\s*", re.IGNORECASE)
 _MAX_PLACEHOLDER = 32
 _STYLE = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|quad|qquad)(?![a-zA-Z])|\\[ ,;:!]|[{}$~]")

@@ -21,6 +21,7 @@ _NAMED = (
 
 _START = re.compile(rf"\s*{_NAMED}{{0,3}}", re.IGNORECASE)
 _RUN = re.compile(rf"[A-Z]{{2,12}}{_NO_WORD}")
+_GROUP = re.compile(rf"[(\[]\s?((?:[A-Z]\s?(?:,|&|{_JOINT})\s{{0,2}}(?:{_JOINT}\s)?){{1,11}}[A-Z])\s?[)\]]")
 _LETTER = re.compile(
     rf"[(\[<]\s?(?P<closed>[A-Za-z])\s?[)\]>]|(?P<open>[A-Z])[)\]]?{_NO_WORD}|(?P<small>[a-z])(?=[.:)]|\s*\Z)[)\]]?"
 )
@@ -154,6 +155,9 @@ def _read_claim(text: str, before: str, end: int) -> tuple[bool, bool]:
 
 def _match_letters(text: str, start: int) -> tuple[frozenset[str], int] | None:
     """The letters of the list that begins at `start`, and where it ends."""
+    group = _GROUP.match(text, start)
+    if group:
+        return frozenset(_MENTION.findall(group[1])), group.end()
     run = _RUN.match(text, start)
     if run:
         letters = frozenset(run[0])

@@ -1,5 +1,7 @@
 """Answers that must equal the gold text."""
 
+import unicodedata
+
 from pydantic import Field
 
 from services.verifier.checks.check import AnswerKey, Case, Judgement, TextCheck, read_key
@@ -14,7 +16,7 @@ _MAX_ANSWER_CHARACTERS = 100_000
 
 
 class ExactKey(AnswerKey):
-    """The right text; it is compared word by word, so that white space does not count."""
+    """The right text; it is compared word by word, so that white space does not count, nor how accents are encoded."""
 
     gold: str = Field(min_length=1, max_length=100_000)
     ignore_case: bool = False
@@ -55,5 +57,5 @@ def _extract(case: Case[ExactKey]) -> str:
 
 
 def _join(words: list[str], key: ExactKey) -> str:
-    text = " ".join(words)
+    text = unicodedata.normalize("NFC", " ".join(words))
     return text.casefold() if key.ignore_case else text

@@ -125,6 +125,8 @@ def _is_cue(cue: re.Match[str], before: str, lead: str) -> bool:
         return _SPEAKER.search(before) is not None if cue["verb"] else before[-1:] not in "不别勿没沒"
     if cue["header"] and _HEADER_LINE.search(before.removesuffix(lead)) is None:
         return False
+    if cue["noun"] == "answers" and "\n" in cue[0]:
+        return False  # a summary of several questions
     if cue["noun"] == "options" and not lead.rstrip().endswith(("correct", "right")):
         return False
     return _LETTER.match(before[-1:]) is None
