@@ -102,7 +102,7 @@ class JudgeReport:
     """The results so far. Written after each test, so that a killed judge has reported what it knew.
 
     `failure` is the class name of the first exception that failed a test, or of the one that ended the tests; a test
-    that cannot be run here counts only where no other failed.
+    that cannot be run here counts only where no other failed. `missing`: packages that the tests import and lack.
     """
 
     num_tests: int
@@ -112,6 +112,7 @@ class JudgeReport:
     failure: str = ""
     message: str = ""
     num_unsupported: int = 0
+    missing: list[str] = field(default_factory=list)
     results: list[TestResult] = field(default_factory=list)
 
     def pack(self) -> bytes:

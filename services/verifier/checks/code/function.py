@@ -60,11 +60,20 @@ def _find_outcome(
             f"{report.num_unsupported} of {report.num_tests} tests cannot be run: {report.message}",
         )
     if report.failure == "SolutionGone":
+        if missing := [name for name in report.missing if _lacks_module(solved, name)]:
+            return (
+                Outcome.UNSUPPORTED,
+                f"tests and answer import {', '.join(missing)}, which is not here (code.packages)",
+            )
         if solved.is_clean or solved.end_reason is EndReason.STOPPED:
             return Outcome.RUNTIME_ERROR, f"the program left its tests: {report.message}"
         return outcome_of(solved) or Outcome.RUNTIME_ERROR, reason_of(solved)
     reason = f"{report.failure}: {report.message}" if report.message else report.failure
     return _outcome_of_failure(report.failure), reason
+
+
+def _lacks_module(run: ProgramRun, name: str) -> bool:
+    return f"ModuleNotFoundError: No module named '{name}".encode() in run.stderr
 
 
 def _outcome_of_failure(failure: str) -> Outcome:

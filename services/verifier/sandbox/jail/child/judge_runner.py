@@ -14,7 +14,7 @@ from services.verifier.sandbox.jail.child.hand_backs import TEST_FILE, HandBacks
 from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
 from services.verifier.sandbox.jail.child.judging.checker_runner import run_checker
 from services.verifier.sandbox.jail.child.judging.functional_runner import run_functional
-from services.verifier.sandbox.jail.child.judging.test_tally import TestTally
+from services.verifier.sandbox.jail.child.judging.tally import TestTally, explain_own
 from services.verifier.sandbox.jail.child.solution_client import TESTS_MODULE, SolutionClient, split_entry_point
 from services.verifier.sandbox.jail.child.usual_names import (
     NAMES_OF_TESTS,
@@ -36,6 +36,19 @@ from services.verifier.sandbox.judge_script import (
 _RECURSION = 20_000
 _MAX_DIGITS = 100_000
 _ONE_TEST = "__one_test__"
+_REPLACING = frozenset(
+    {"patch", "patch.object", "patch.dict", "mock.patch", "mock.patch.object", "mock.patch.dict"}
+    | {"unittest.mock.patch", "unittest.mock.patch.object", "monkeypatch.setattr"}
+)
+_SEEDING = frozenset({"random.seed", "seed", "np.random.seed", "numpy.random.seed"})
+_FILES = frozenset(
+    {"open", "shutil.rmtree", "Image.open"}
+    | {
+        f"os.{name}"
+        for name in ("remove", "unlink", "mkdir", "makedirs", "rmdir", "listdir", "path.exists", "path.isfile")
+    }
+    | {f"tempfile.{name}" for name in ("mkdtemp", "mkstemp", "NamedTemporaryFile", "TemporaryDirectory")}
+)
 
 
 def run_judge(source: bytes, channel: JudgeChannel) -> int:
@@ -65,8 +78,8 @@ def run_judge(source: bytes, channel: JudgeChannel) -> int:
 def find_free_names(trees: Sequence[ast.AST], entry_point: str) -> dict[str, bool]:
     """The names that the code uses and does not define, and whether each is a standard module.
 
-    The others are the solution's. A builtin's name is the builtin, unless it is the entry point and nothing else can
-    be it.
+    The others are the solution's. A builtin's name is the builtin, unless it is the entry point, or the first function
+    called where there is none, and nothing else can be it.
     """
     nodes = [node for tree in trees for node in ast.walk(tree)]
     defined = {name for node in nodes for name in _find_definitions(node)}
@@ -75,9 +88,16 @@ def find_free_names(trees: Sequence[ast.AST], entry_point: str) -> dict[str, boo
     used_without_attribute = {node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in bases}
     modules = (loaded - used_without_attribute) & sys.stdlib_module_names
     free = {name for name in loaded if not hasattr(builtins, name)}
-    if entry_point in loaded and not free - modules:
-        free.add(entry_point)
+    if not free - modules:
+        free |= {entry_point or _find_tested(trees)} & loaded
     return {name: name in modules for name in sorted(free)}
+
+
+def _find_tested(trees: Sequence[ast.AST]) -> str:
+    """The function that the first assertion calls, where a key names none."""
+    asserted = (node.test for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Assert))
+    calls = (node.func for test in asserted for node in ast.walk(test) if isinstance(node, ast.Call))
+    return next((function.id for function in calls if isinstance(function, ast.Name)), "")
 
 
 def _find_definitions(node: ast.AST) -> Iterator[str]:
@@ -112,6 +132,7 @@ class _ScriptRun:
     def run(self) -> None:
         num_tests = [self._count_tests(tree) for tree in self._trees]
         self._tally.report.num_tests = 1 if self._is_one else sum(num_tests)
+        self._tally.general_doubt = find_doubt(self._trees)
         if not self._tally.prepare(self._prepare):
             return
         for position, tree in enumerate(self._trees):
@@ -139,6 +160,8 @@ class _ScriptRun:
     def _prepare(self) -> None:
         """Gives the tests the names that they do not define; runs the setup."""
         trees = [self._setup, *self._trees]
+        for tree in trees:
+            self._leave_out_missing(tree)
         free = find_free_names(trees, self._name)
         classes = [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
         if free.keys() & NODE_HELPER_NAMES - {self._name}:
@@ -148,21 +171,33 @@ class _ScriptRun:
             self._solution.share(classes)
         for name, is_module in free.items():
             if name not in self._names or name == self._name:
-                self._names[name] = importlib.import_module(name) if is_module else self._find(name)
+                self._names[name] = self._find(name, is_module, trees)
         self._execute(self._setup, f"{TEST_FILE} setup>")
 
-    def _find(self, name: str) -> Any:
+    def _find(self, name: str, is_module: bool, trees: Sequence[ast.AST]) -> Any:
         """What a free name means: the usual thing, unless it is the entry point; else the solution's global."""
-        if name == self._name:
+        if name == self._name and not is_module:
             return self._solution.look_up(name, self._owner)
-        if name in NAMES_OF_TESTS:
-            return usual_value(name)
+        if is_module or name in NAMES_OF_TESTS:
+            return _module_or_member(name, trees) if name in sys.stdlib_module_names else usual_value(name)
         try:
             return self._solution.look_up(name)
         except NameError:
             if not self._name or name == self._owner:
                 raise
-            return _Undefined(self._solution, name)
+            return _Undefined(self._solution, f"the tests use {name!r}, which nobody defines; give it as setup")
+
+    def _leave_out_missing(self, tree: ast.Module) -> None:
+        """Takes out imports of what is not here: tests that use it cannot be run, others can."""
+        for node in list(tree.body):
+            try:
+                for module in _imported_modules(node):
+                    importlib.import_module(module)
+            except ImportError as error:
+                tree.body.remove(node)
+                self._tally.report.missing.append(str(error.name).partition(".")[0])
+                for name in _find_imported(node):
+                    self._names[name] = _Undefined(self._solution, explain_own(error))
 
     def _run_tests(self, tree: ast.Module, file_name: str) -> bool:
         """Whether the tests after this one can run."""
@@ -188,16 +223,54 @@ class _ScriptRun:
 class _Undefined:
     """A name that neither the tests nor the answer define: whoever uses it cannot be judged."""
 
-    def __init__(self, solution: SolutionClient, name: str) -> None:
-        object.__setattr__(
-            self, "_use", partial(solution.refuse, f"the tests use {name!r}, which nobody defines; give it as setup")
-        )
+    def __init__(self, solution: SolutionClient, reason: str) -> None:
+        object.__setattr__(self, "_use", partial(solution.refuse, reason))
 
     def _refuse(self, *_: object, **__: object) -> Any:
         object.__getattribute__(self, "_use")()
 
     __call__ = __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __eq__ = __contains__ = _refuse
     __hash__ = object.__hash__
+
+
+def find_doubt(trees: Sequence[ast.AST]) -> str:
+    """Why a right answer may fail the tests: what they do in their own process that the solution's does not see."""
+    for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = ast.unparse(node.func)
+        target = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        if name in _REPLACING and target != "sys.stdout":
+            return f"the tests replace names ({name}), which the solution's process does not see"
+        if name in _SEEDING:
+            return f"the tests seed random numbers ({name}), which the solution's process does not see"
+        if name in _FILES or (name == "sqlite3.connect" and target != ":memory:"):
+            return f"the tests use files ({name}), and the jail has none"
+    return ""
+
+
+def _module_or_member(name: str, trees: Sequence[ast.AST]) -> Any:
+    """`datetime`, say, as the module, or as its class where the code calls it or uses what only that has."""
+    module = importlib.import_module(name)
+    member = getattr(module, name, None)
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    used = {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_name(node.value, name)}
+    is_called = any(isinstance(node, ast.Call) and _is_name(node.func, name) for node in nodes)
+    is_member = is_called or any(hasattr(member, each) and not hasattr(module, each) for each in used)
+    return member if member is not None and is_member else module
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _imported_modules(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+
+
+def _find_imported(node: ast.stmt) -> list[str]:
+    aliases = node.names if isinstance(node, ast.Import | ast.ImportFrom) else []
+    return [alias.asname or alias.name.partition(".")[0] for alias in aliases if alias.name != "*"]
 
 
 def _is_one_test(node: ast.stmt) -> bool:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from services.verifier.sandbox.jail.child.usual_names import NODE_NAMES, NODES
+from services.verifier.sandbox.jail.child.usual_names import NODE_NAMES, usual_nodes
 
 _MAX_NODES = 1_000_000
 _NODE = re.compile(r"\b(ListNode|TreeNode)\b")
@@ -18,7 +18,10 @@ _PARAMETERS = {
 
 
 def call_with_lists(
-    function: Callable[..., Any], arguments: Sequence[Any], names: Mapping[str, Any], mentioned: Collection[str]
+    function: Callable[..., Any],
+    arguments: list[Any] | dict[str, Any],
+    names: Mapping[str, Any],
+    mentioned: Collection[str],
 ) -> tuple[Any, Any]:
     """The result of a call whose arguments are JSON, and what the first argument is after it: nodes as lists again."""
     try:
@@ -27,26 +30,29 @@ def call_with_lists(
         returned = _text(signature.return_annotation)
     except (TypeError, ValueError):
         parameters, returned = [], ""
-    given = list(arguments)
-    for position, parameter in enumerate(parameters[: len(given)]):
-        if class_name := _node_class(parameter, mentioned):
-            kind = names.get(class_name) or _usual_nodes()[class_name]
-            given[position] = _to_nodes(given[position], kind, bool(_SEVERAL.search(_text(parameter.annotation))))
-    first = given[0] if given else None
-    result = _from_nodes(function(*given))
+    named = arguments if isinstance(arguments, dict) else dict(enumerate(arguments))
+    given: dict[Any, Any] = {}
+    for key, value in named.items():
+        fitting = (each for position, each in enumerate(parameters) if key in (position, each.name))
+        given[key] = _to_argument(value, next(fitting, None), names, mentioned)
+    result = _from_nodes(function(**given) if isinstance(arguments, dict) else function(*given.values()))
     if result is None and _NODE.search(returned) and not _SEVERAL.search(returned):
         result = []
-    return result, _from_nodes(first)
+    return result, _from_nodes(next(iter(given.values()), None))
+
+
+def _to_argument(
+    value: Any, parameter: inspect.Parameter | None, names: Mapping[str, Any], mentioned: Collection[str]
+) -> Any:
+    class_name = parameter and _node_class(parameter, mentioned)
+    if parameter is None or not class_name:
+        return value
+    kind = names.get(class_name) or usual_nodes()[class_name]
+    return _to_nodes(value, kind, bool(_SEVERAL.search(_text(parameter.annotation))))
 
 
 def _text(annotation: Any) -> str:
     return "" if annotation is inspect.Parameter.empty else str(annotation)
-
-
-def _usual_nodes() -> dict[str, Any]:
-    nodes: dict[str, Any] = {}
-    exec(NODES, nodes)  # noqa: S102 - a constant
-    return nodes
 
 
 def _node_class(parameter: inspect.Parameter, mentioned: Collection[str]) -> str | None:

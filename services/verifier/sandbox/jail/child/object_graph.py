@@ -55,7 +55,7 @@ def find_parts(value: Any, is_node: IsNode, depth: int = 0) -> list[Any]:
 def read_parts(parts: Sequence[Any]) -> list[Any]:
     """What each part holds now; where it holds another part, a Ref."""
     index = {id(part): number for number, part in enumerate(parts)}
-    return [with_refs(_content_of(part), index) for part in parts]
+    return [with_refs(content_of(part), index) for part in parts]
 
 
 def write_parts(parts: Sequence[Any], contents: Any) -> None:
@@ -127,7 +127,8 @@ def _find_nodes(values: Sequence[Any], is_node: IsNode, depth: int) -> list[Any]
 _CONTENT: dict[type, Callable[[Any], Any]] = {list: list, dict: dict, set: list, deque: list, bytearray: bytes}
 
 
-def _content_of(part: Any) -> Any:
+def content_of(part: Any) -> Any:
+    """What a part holds, as it is sent."""
     kind = _CONTENT.get(type(part))
     return fields_of(part) if kind is None else kind(part)
 

@@ -4,6 +4,7 @@ What is no plain value crosses as a Handle (its number on its own side) or as a 
 """
 
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,20 @@ class Handle:
             raise TypeError(f"{self.number!r}, {self.kind!r}, {self.name!r}: not a number and two texts")
 
 
+BUILTIN = "builtin"
+"""The kind of a Handle that names a built-in type."""
+BUILTIN_TYPES = {
+    kind.__name__: kind
+    for kind in (int, float, complex, bool, str, bytes, bytearray, list, tuple, set, frozenset, dict, type(None))
+}
+
+
+def builtin_handle(value: Any) -> Handle | None:
+    """What is sent for a built-in type; None for any other value."""
+    name = value.__name__ if type(value) is type else ""
+    return Handle(0, BUILTIN, name) if BUILTIN_TYPES.get(name) is value else None
+
+
 @dataclass(frozen=True, slots=True)
 class Ref:
     """One of several objects that are sent together, by its index."""
@@ -55,6 +70,34 @@ class Graph:
     """Objects that refer to each other: the class and the fields of each; the first one is the value."""
 
     objects: list[tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """An array of numpy: its type, its shape and its values in order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    values: list[Any]
+
+
+def from_numpy(value: Any) -> Any:
+    """An array or a number of numpy as it is sent; any other value as it is."""
+    if type(value).__module__.partition(".")[0] != "numpy" or not hasattr(value, "tolist"):
+        return value
+    kind = str(getattr(value, "dtype", ""))
+    if not getattr(value, "shape", ()) or kind == "object":
+        return value.tolist()
+    return Array(kind, tuple(value.shape), value.ravel().tolist())
+
+
+def to_numpy(value: Array) -> Any:
+    """The array; where numpy is not loaded, its values. Raises Malformed."""
+    numpy = sys.modules.get("numpy")
+    try:
+        return value.values if numpy is None else numpy.array(value.values, dtype=value.dtype).reshape(value.shape)
+    except Exception as error:  # noqa: BLE001 - whatever numpy says of a forged array
+        raise Malformed(f"an array: {error}") from None
 
 
 def _keep(value: Any) -> Any:
@@ -76,7 +119,7 @@ def decode(data: bytes, resolve: Callable[[Any], Any] = _keep) -> Any:
     """The value, of exact built-in types and of what `resolve` makes of each Handle and Graph. Raises Malformed."""
     try:
         value, end = _decode_at(data, 0, 0, resolve)
-    except (struct.error, IndexError, ValueError, TypeError, ArithmeticError, OverflowError) as error:
+    except (struct.error, LookupError, ValueError, TypeError, ArithmeticError, OverflowError) as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
     if end != len(data):
         raise Malformed(f"{len(data) - end} bytes too many")
@@ -89,7 +132,7 @@ def _append(out: bytearray, value: Any, depth: int, replace: Callable[[Any], Any
     _check_size(out)
     kind = type(value)
     if kind not in _TYPES:
-        value = replace(value)
+        value = replace(from_numpy(value))
         kind = type(value)
     if kind not in _TYPES:
         kind = next((base for base in _BASES if isinstance(value, base)), kind)
@@ -201,6 +244,7 @@ _ITEMS: dict[type, tuple[bytes, Callable[[Any], Iterable[Any]], Callable[[list[A
     Handle: (b"H", lambda value: (value.number, value.kind, value.name), lambda items: Handle(*items)),
     Ref: (b"R", lambda value: (value.index,), lambda items: Ref(*items)),
     Graph: (b"O", lambda value: value.objects, Graph),
+    Array: (b"A", lambda value: (value.dtype, value.shape, value.values), lambda items: to_numpy(Array(*items))),
 }
 _RESOLVED = frozenset({b"H", b"O"})
 

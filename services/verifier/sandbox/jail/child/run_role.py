@@ -119,7 +119,7 @@ def _execute(source: bytes, module: types.ModuleType) -> Collection[str]:
     text = source.decode().removeprefix("\ufeff")
     code = compile(text, _FILE_NAME, "exec", dont_inherit=True, optimize=0)
     mentioned = names_in(code)
-    add_usual_names(mentioned, module.__dict__)
+    add_usual_names(mentioned)
     exec(code, module.__dict__)  # noqa: S102 - the purpose
     return mentioned
 

@@ -2,16 +2,36 @@
 
 import builtins
 import sys
+from collections import deque
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from services.verifier.sandbox.jail.child.hand_backs import HandBacks
 from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
-from services.verifier.sandbox.jail.child.object_graph import find_parts, from_graph, read_parts, to_graph, write_parts
-from services.verifier.sandbox.jail.child.plain_data import Graph, Handle, Malformed, NotPlain, encode
+from services.verifier.sandbox.jail.child.object_graph import (
+    content_of,
+    find_parts,
+    from_graph,
+    read_parts,
+    to_graph,
+    write_parts,
+)
+from services.verifier.sandbox.jail.child.plain_data import (
+    BUILTIN,
+    BUILTIN_TYPES,
+    Graph,
+    Handle,
+    Malformed,
+    NotPlain,
+    builtin_handle,
+    encode,
+)
 from services.verifier.sandbox.jail.child.remote_objects import RemoteObject, remote_object, remote_of
 
 _REPLY_SIZES = {"value": 3, "raised": 6, "too_large": 2, "missing": 1}
+_CONTAINERS = (list, dict, set, deque, bytearray)
+_MAX_LOANS = 16
 TESTS_MODULE = "tests"
 """`__name__` of the tests' code, and so the module of their classes."""
 
@@ -53,6 +73,14 @@ class OversizedResult:
     __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
 
+@dataclass(slots=True)
+class _Loan:
+    """A container of the solution, and its encoding when both sides were last the same."""
+
+    value: Any
+    data: bytes
+
+
 class SolutionClient:
     """Asks the solution over the channel. Counts the answers, and keeps what ended a test that may have swallowed it.
 
@@ -63,6 +91,7 @@ class SolutionClient:
         self._channel = channel
         self._hand_backs = hand_backs or HandBacks()
         self._objects: dict[int, Any] = {}
+        self._loans: dict[int, _Loan] = {}
         self._streams = (sys.stdin, sys.stdout, builtins.input)
         self.classes: Mapping[str, Any] = {}
         self.num_answers = 0
@@ -82,7 +111,7 @@ class SolutionClient:
             raise NameError(f"name '{name}' is not defined", name=name)
         return self._read(reply)
 
-    def solve(self, name: str, owner: str, arguments: list[Any]) -> tuple[Any, Any]:
+    def solve(self, name: str, owner: str, arguments: list[Any] | dict[str, Any]) -> tuple[Any, Any]:
         """The result of a function for JSON, and its first argument after the call."""
         reply = self._ask(("solve", name, owner, arguments))
         self.num_answers += 1
@@ -116,7 +145,36 @@ class SolutionClient:
     def attribute(self, handle: Handle, name: str) -> Any:
         reply = self._ask(("attribute", handle, name))
         self.num_answers += 1
-        return self._read(reply)
+        return self._borrow(self._read(reply), reply)
+
+    def _borrow(self, value: Any, reply: tuple[Any, ...]) -> Any:
+        """A container stays the same object on both sides: what the test does to it is done there, and conversely."""
+        number = reply[2].get("loan") if type(reply[2]) is dict else None
+        if type(number) is not int or type(value) not in _CONTAINERS:
+            return value
+        loan = self._loans.get(number)
+        if loan is not None and type(loan.value) is type(value):
+            return loan.value
+        if len(self._loans) >= _MAX_LOANS:
+            del self._loans[next(iter(self._loans))]
+        self._loans[number] = _Loan(value, encode(value, self._replace))
+        return value
+
+    def _give_loans_back(self) -> None:
+        for number, loan in self._loans.items():
+            data = encode(loan.value, self._replace)
+            if data != loan.data:
+                loan.data = data
+                self._exchange(("write", number, content_of(loan.value)))
+
+    def _renew_loans(self) -> None:
+        for number, loan in self._loans.items():
+            reply = self._exchange(("read", number))
+            if reply[0] == "value" and type(reply[1]) is type(loan.value):
+                data = encode(reply[1], self._replace)
+                if data != loan.data:
+                    loan.data = data
+                    write_parts([loan.value], [content_of(reply[1])])
 
     def set_attribute(self, handle: Handle, name: str, value: Any) -> None:
         self._read(self._ask(("set", handle, name, value)))
@@ -157,6 +215,17 @@ class SolutionClient:
         return remote_object(self, remote_of(value).handle, is_made=True) if is_object else value
 
     def _ask(self, question: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self._loans:
+            return self._exchange(question)
+        try:
+            self._give_loans_back()
+            reply = self._exchange(question)
+            self._renew_loans()
+        except NotPlain as error:
+            self.refuse(f"the test passes {error} to the solution")
+        return reply
+
+    def _exchange(self, question: tuple[Any, ...]) -> tuple[Any, ...]:
         if isinstance(self.ending, SolutionGone):
             raise self.ending
         try:
@@ -196,6 +265,8 @@ class SolutionClient:
             return value
         if isinstance(value, RemoteObject):
             return remote_of(value).handle
+        if (builtin := builtin_handle(value)) is not None:
+            return builtin
         if (handle := getattr(value, "_remote_handle", None)) is not None and isinstance(value, type):
             return handle
         return to_graph(value, self._is_node) if self._is_node(value) else value
@@ -207,6 +278,8 @@ class SolutionClient:
     def _resolve(self, value: Handle | Graph) -> Any:
         if isinstance(value, Graph):
             return from_graph(value, self._make_node)
+        if value.kind == BUILTIN:
+            return BUILTIN_TYPES[value.name]
         if value.number not in self._objects:
             is_error = value.kind == "error"
             self._objects[value.number] = _error_class(value, Exception) if is_error else remote_object(self, value)

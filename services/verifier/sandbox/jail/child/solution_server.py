@@ -4,21 +4,32 @@ import builtins
 import io
 import operator
 import sys
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
 from services.verifier.sandbox.jail.child.linked_nodes import call_with_lists
-from services.verifier.sandbox.jail.child.object_graph import find_parts, from_graph, read_parts, to_graph
-from services.verifier.sandbox.jail.child.plain_data import Graph, Handle, Malformed, NotPlain
-from services.verifier.sandbox.jail.child.usual_names import NODES
+from services.verifier.sandbox.jail.child.object_graph import find_parts, from_graph, read_parts, to_graph, write_parts
+from services.verifier.sandbox.jail.child.plain_data import (
+    BUILTIN,
+    BUILTIN_TYPES,
+    Array,
+    Graph,
+    Handle,
+    Malformed,
+    NotPlain,
+    builtin_handle,
+)
+from services.verifier.sandbox.jail.child.usual_names import usual_nodes
 
 # ("value", v, extras), ("raised", classes, builtin, message, arguments, extras), ("too_large", what) or ("missing",).
 _Reply = tuple[Any, ...]
 
 _MAX_PRINTED = 1 << 20
 _MAX_MESSAGE = 500
+_CONTAINERS = (list, dict, set, deque, bytearray)
 _PLAIN_BASES = (int, float, str, bytes, list, tuple, set, frozenset, dict, Iterator)
 # What a judge may do with an object, besides calling it and reading and setting its attributes.
 _OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -70,6 +81,8 @@ class _SolutionServer:
         try:
             if verb == "call":
                 return _call(self, *rest)
+            if verb == "attribute":
+                return self._lend(getattr(*rest))
             return ("value", getattr(self, f"_do_{verb}")(*rest), {})
         except _Missing:
             return ("missing",)
@@ -92,8 +105,11 @@ class _SolutionServer:
             return _Method(kind, name)
         raise _Missing
 
-    def _do_attribute(self, value: Any, name: str) -> Any:
-        return getattr(value, name)
+    def _do_read(self, number: int) -> Any:
+        return self._objects[number]
+
+    def _do_write(self, number: int, content: Any) -> None:
+        write_parts([self._objects[number]], [content])
 
     def _do_set(self, value: Any, name: str, new: Any) -> None:
         setattr(value, name, new)
@@ -101,20 +117,24 @@ class _SolutionServer:
     def _do_operate(self, operation: str, *operands: Any) -> Any:
         return _OPERATIONS[operation](*operands)
 
-    def _do_solve(self, name: str, owner: str, arguments: list[Any]) -> Any:
+    def _do_solve(self, name: str, owner: str, arguments: list[Any] | dict[str, Any]) -> Any:
         function = self._do_get(name, owner)
         if isinstance(function, _Method):
             function = function.bind()
         return call_with_lists(function, arguments, self._names, self._mentioned)
 
+    def _lend(self, value: Any) -> _Reply:
+        """An attribute. A container's number comes with it: the test may change it, and see what becomes of it."""
+        return ("value", value, {"loan": self.hand_out(value).number} if type(value) in _CONTAINERS else {})
+
     # --- values on their way
 
     def _replace(self, value: Any) -> Any:
         kind = type(value)
-        if kind is Handle or (isinstance(value, _PLAIN_BASES) and not self.is_node(value)):
+        if kind in (Handle, Array) or (isinstance(value, _PLAIN_BASES) and not self.is_node(value)):
             return value
-        if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
-            return value.tolist()
+        if (builtin := builtin_handle(value)) is not None:
+            return builtin
         return to_graph(value, self.is_node) if self.is_node(value) else self.hand_out(value)
 
     def hand_out(self, value: Any) -> Handle:
@@ -131,6 +151,8 @@ class _SolutionServer:
     def _resolve(self, value: Handle | Graph) -> Any:
         if isinstance(value, Graph):
             return from_graph(value, self._make_node)
+        if value.kind == BUILTIN:
+            return BUILTIN_TYPES[value.name]
         if not 0 <= value.number < len(self._objects):
             raise Malformed(f"no object has the number {value.number}")
         return self._objects[value.number]
@@ -141,9 +163,7 @@ class _SolutionServer:
     def _make_node(self, class_name: str) -> Any:
         kind = self._names.get(class_name, self._classes.get(class_name))
         if not isinstance(kind, type):
-            nodes: dict[str, Any] = {}
-            exec(NODES, nodes)  # noqa: S102 - a constant
-            kind = self._classes[class_name] = nodes.get(class_name) or type(class_name, (), {})
+            kind = self._classes[class_name] = usual_nodes().get(class_name) or type(class_name, (), {})
         return object.__new__(kind)
 
     def describe_error(self, error: BaseException, extras: dict[str, Any]) -> _Reply:

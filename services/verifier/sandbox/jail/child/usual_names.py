@@ -1,8 +1,9 @@
 """Names that programs and tests use without importing them, as judges of contests provide them."""
 
+import builtins
 import importlib
 import types
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -126,17 +127,23 @@ def usual_value(name: str) -> Any:
         raise LookupError(str(error)) from None
 
 
-def add_usual_names(mentioned: Collection[str], names: MutableMapping[str, Any]) -> None:
-    """Gives a program the usual names that it mentions; what it defines or imports itself comes later, and counts."""
-    for name in _source_of_name().keys() & mentioned - names.keys():
+def add_usual_names(mentioned: Collection[str]) -> None:
+    """Makes the usual names that a program mentions builtins: what it defines or imports itself comes before them."""
+    for name in _source_of_name().keys() & mentioned - builtins.__dict__.keys():
         try:
-            names[name] = usual_value(name)
+            setattr(builtins, name, usual_value(name))
         except LookupError:
             continue
-    if NODE_NAMES & set(mentioned) - names.keys():
-        nodes: dict[str, Any] = {"__name__": names.get("__name__", "")}
-        exec(NODES, nodes)  # noqa: S102 - a constant
-        names.update({name: nodes[name] for name in NODE_NAMES})
+    for name in NODE_NAMES & set(mentioned):
+        setattr(builtins, name, usual_nodes()[name])
+
+
+@cache
+def usual_nodes() -> dict[str, Any]:
+    """The classes of linked nodes, of a program that defines none."""
+    nodes: dict[str, Any] = {"__name__": "nodes"}
+    exec(NODES, nodes)  # noqa: S102 - a constant
+    return {name: nodes[name] for name in NODE_NAMES}
 
 
 def names_in(code: types.CodeType) -> frozenset[str]:

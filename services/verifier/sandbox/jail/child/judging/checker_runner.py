@@ -12,7 +12,7 @@ from services.verifier.sandbox.judge_script import CheckerScript, JudgeReport
 
 _FILES = ("input.txt", "output.txt", "expected.txt")
 # How a checker says right and wrong by its exit code, as those of contests do.
-_RIGHT, _WRONG = (0, None, True), (1, 2, False)
+_RIGHT, _WRONG = (0, None), (1, 2)
 _UNSUPPORTED = "UnsupportedTest"
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from services.verifier.sandbox.jail.child.judging.checker_runner import load_checker
-from services.verifier.sandbox.jail.child.judging.test_tally import TestTally
+from services.verifier.sandbox.jail.child.judging.tally import TestTally
 from services.verifier.sandbox.jail.child.solution_client import SolutionClient, split_entry_point
 from services.verifier.sandbox.judge_script import FunctionalScript
 

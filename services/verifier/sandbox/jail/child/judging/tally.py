@@ -88,7 +88,7 @@ class TestTally:
         if error is None or isinstance(error, UnsupportedTest):
             return error
         if isinstance(error, ImportError | OSError) and not hasattr(error, "from_solution"):
-            return UnsupportedTest(_explain_own(error))
+            return UnsupportedTest(explain_own(error))
         return UnsupportedTest(doubt) if doubt else error
 
     def _attempt(self, work: Callable[[], object]) -> BaseException | None:
@@ -158,7 +158,8 @@ def _text_of(error: BaseException) -> str:
     return (f"{name}: {text}" if name != _name_of(error) else text)[:_MAX_MESSAGE]
 
 
-def _explain_own(error: Exception) -> str:
+def explain_own(error: Exception) -> str:
+    """Why tests fail that need what is not here."""
     what = f"the tests themselves failed: {type(error).__name__}: {error}"
     if isinstance(error, ImportError):
         return f"{what}; programs and tests may import the standard library and the packages of code.packages"
