@@ -82,6 +82,7 @@ class CodeConfig(Settings):
     memory_bytes: int = Field(_LIMITS.memory_bytes, gt=0, description="address space of one process")
     output_bytes: int = Field(_LIMITS.output_bytes, gt=0, description="standard output, and error, of one process")
     node: str | None = Field(None, description="path of node; without it, JavaScript programs are refused")
+    cxx: str | None = Field(None, description="path of g++; without it, C++ programs are refused")
     packages: tuple[PackageName, ...] = Field(
         (), description="what programs may import besides the standard library, for example numpy, sortedcontainers"
     )

@@ -17,6 +17,8 @@ class Role(IntEnum):
     """Runs tests (a `JudgeScript`) that call a solution; writes a `JudgeReport` to standard output."""
     COMMAND = 3
     """Executes another language's interpreter on it."""
+    NATIVE = 4
+    """Executes it: it is an executable file that needs no other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.verifier.sandbox.jail.syscall_filter import ALLOW, KILL, Instructions, compile_filter, refuse
-from services.verifier.sandbox.jail.syscall_policy import AARCH64, X86_64, Machine, build_syscall_policy
+from services.verifier.sandbox.jail.syscall_policy import AARCH64, X86_64, Machine, Purpose, build_syscall_policy
 
 MACHINES = [X86_64, AARCH64]
 HEADERS = {
@@ -47,8 +47,8 @@ def decide(program: Instructions, number: int, audit_number: int, arguments: Seq
                 position += instruction.if_true if holds else instruction.if_false
 
 
-def _call(machine: Machine, name: str, *arguments: int, is_for_commands: bool = False) -> int:
-    policy = build_syscall_policy(machine, is_for_commands=is_for_commands)
+def _call(machine: Machine, name: str, *arguments: int, purpose: Purpose = Purpose.PYTHON) -> int:
+    policy = build_syscall_policy(machine, purpose)
     numbers = policy.allowed | policy.checked | policy.absent | policy.violations
     return decide(compile_filter(policy), numbers[name], machine.audit_number, arguments)
 
@@ -113,15 +113,23 @@ def test_limits_are_asked_and_only_harmless_ones_set(machine: Machine) -> None:
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
 def test_only_commands_may_execute(machine: Machine) -> None:
     number = {"x86_64": 59, "aarch64": 221}[machine.name]
-    for is_for_commands, action in ((False, refuse(errno.EPERM)), (True, ALLOW)):
-        program = compile_filter(build_syscall_policy(machine, is_for_commands=is_for_commands))
+    for purpose in Purpose:
+        program = compile_filter(build_syscall_policy(machine, purpose))
+        action = ALLOW if purpose is Purpose.COMMAND else refuse(errno.EPERM)
         assert decide(program, number, machine.audit_number) == action
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
+def test_a_compiled_program_starts_from_a_descriptor_and_maps_no_code(machine: Machine) -> None:
+    assert _call(machine, "execveat", 3, 0, 0, 0, 0x1000, purpose=Purpose.NATIVE) == ALLOW
+    assert _call(machine, "execveat", 3, 0, 0, 0, 0, purpose=Purpose.NATIVE) == refuse(errno.EPERM)
+    assert _call(machine, "mmap", 0, 4096, 5, 0x02, purpose=Purpose.NATIVE) == refuse(errno.EPERM)
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name)
 def test_commands_map_code_from_files_alone(machine: Machine) -> None:
     def mmap(protection: int, flags: int) -> int:
-        return _call(machine, "mmap", 0, 4096, protection, flags, is_for_commands=True)
+        return _call(machine, "mmap", 0, 4096, protection, flags, purpose=Purpose.COMMAND)
 
     assert [mmap(5, 0x02), mmap(3, 0x22), mmap(3, 0x01)] == [ALLOW] * 3
     assert [mmap(7, 0x02), mmap(5, 0x22), mmap(5, 0x01), mmap(5, 0x03)] == [refuse(errno.EPERM)] * 4
@@ -145,7 +153,7 @@ def test_the_numbers_are_the_kernels(machine: Machine) -> None:
     }
     # The generic table calls it by its older name.
     known.setdefault("newfstatat", known.get("fstatat", -1))
-    policy = build_syscall_policy(machine)
+    policy = build_syscall_policy(machine, Purpose.NATIVE)
     for numbers in (policy.allowed, policy.checked, policy.absent, policy.violations):
         for name, number in numbers.items():
             assert known.get(name, number) == number, name

@@ -1,5 +1,6 @@
 """Judges code in the sandbox: programs by their output, functions by tests."""
 
+import asyncio
 import sysconfig
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,13 +18,15 @@ from services.verifier.checks.code.key import (
     prepare_tests,
     work,
 )
+from services.verifier.checks.code.outcome import outcome_of, reason_of
 from services.verifier.checks.code.stdio import judge_stdio
 from services.verifier.config import CodeConfig
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.sandbox.jail_sandbox import open_jail
 from services.verifier.sandbox.judge_script import JudgeScript
 from services.verifier.sandbox.messages import JailOptions
-from services.verifier.sandbox.sandbox import Limits, Program, Sandbox
+from services.verifier.sandbox.sandbox import Limits, Program, ProgramRun, Sandbox
+from services.verifier.sandbox.service_side.cxx import CxxCompiler
 from services.verifier.sandbox.service_side.javascript import javascript_program
 from services.verifier.sandbox.unsafe_sandbox import UnsafeSandbox
 from services.verifier.workers.pool import PoolSettings, ReplyStatus, WorkerPool, open_worker_pool
@@ -50,22 +53,28 @@ async def open_code_check(config: CodeConfig, metrics: VerifierMetrics | None = 
     """
     async with AsyncExitStack() as stack:
         sandbox: Sandbox = UnsafeSandbox(config.concurrency, config.slow_runs)
+        cxx: CxxCompiler | None = None
         if not config.unsafe:
-            sandbox = await stack.enter_async_context(open_jail(_jail_options(config)))
+            cxx = await asyncio.to_thread(CxxCompiler.find, config.cxx) if config.cxx else None
+            jail = await stack.enter_async_context(open_jail(_jail_options(config, cxx)))
+            if cxx and jail.refusal is None:
+                jail.refusal = await cxx.find_gap(jail)
+            sandbox = jail
         finders = None
         if metrics is not None:
             settings = PoolSettings("code", _FINDER, config.concurrency, _FINDER_BYTES, _CALLS_PER_FINDER)
             finders = await stack.enter_async_context(open_worker_pool(settings, metrics))
-        yield CodeCheck(sandbox, config, finders)
+        yield CodeCheck(sandbox, config, finders, cxx)
 
 
-def _jail_options(config: CodeConfig) -> JailOptions:
+def _jail_options(config: CodeConfig, cxx: CxxCompiler | None = None) -> JailOptions:
     installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     folders = [str(config.packages_path.resolve())] if config.packages_path else list(dict.fromkeys(installed))
     return JailOptions(
         config.concurrency,
         config.namespaces,
-        executable=(config.node,) if config.node else (),
+        readable=cxx.readable if cxx else (),
+        executable=(*((config.node,) if config.node else ()), *(cxx.executable if cxx else ())),
         packages=config.packages,
         package_folders=folders,
         slow_runs=config.slow_runs,
@@ -77,8 +86,15 @@ class CodeCheck(Check[PreparedTests]):
 
     kind = "code"
 
-    def __init__(self, sandbox: Sandbox, config: CodeConfig, finders: WorkerPool | None = None) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        config: CodeConfig,
+        finders: WorkerPool | None = None,
+        cxx: CxxCompiler | None = None,
+    ) -> None:
         self._sandbox = sandbox
+        self._cxx = cxx
         self._config = config
         self._finders = finders
         self._vetted: deque[JudgeScript] = deque(maxlen=64)  # the leaves of a tree share their tests
@@ -103,6 +119,8 @@ class CodeCheck(Check[PreparedTests]):
         tests = prepare_tests(item)
         if tests.language is Language.JAVASCRIPT and (self._config.node is None or not self._sandbox.is_isolated):
             raise InvalidInput(f"item {item.id!r}: this verifier runs no JavaScript; give it node's path (code.node)")
+        if tests.language is Language.CPP and self._cxx is None:
+            raise InvalidInput(f"item {item.id!r}: this verifier runs no C++; give it the path of g++ (code.cxx)")
         return Case(item.response, tests, item.limits)
 
     async def vet(self, cases: Sequence[Case[PreparedTests]]) -> None:
@@ -143,7 +161,18 @@ class CodeCheck(Check[PreparedTests]):
         program = Program(source)
         if tests.language is Language.JAVASCRIPT:
             program, limits = javascript_program(str(self._config.node), source, limits)
+        elif tests.language is Language.CPP and self._cxx is not None:
+            compiled = await self._cxx.compile(self._sandbox, source)
+            if isinstance(compiled, ProgramRun):
+                return self._not_compiled(compiled, tests)
+            program = compiled
         return await judge_stdio(self._sandbox, program, tests, limits, item_seconds)
+
+    def _not_compiled(self, run: ProgramRun, tests: PreparedTests) -> Judgement:
+        outcome, reason = outcome_of(run) or Outcome.RUNTIME_ERROR, f"it was not compiled: {reason_of(run)}"
+        if outcome is Outcome.INFRASTRUCTURE:
+            return Judgement.failure(reason, tests.rule)
+        return self._without_running(outcome, reason, tests)
 
     async def _find_program(self, response: str, tests: PreparedTests) -> str | Judgement:
         if self._finders is None or len(response) <= _MAX_READ_HERE:

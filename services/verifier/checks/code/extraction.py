@@ -19,6 +19,7 @@ class Language(Enum):
 
     PYTHON = frozenset({"python", "py", "python3", "py3"})
     JAVASCRIPT = frozenset({"javascript", "js", "node", "nodejs"})
+    CPP = frozenset({"cpp", "c++", "cc", "cxx"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def find_program(response: str, entry_point: str | None = None, language: Langua
     It is the last of the best blocks: one that parses and defines the entry point, else one that parses, else one in
     the language or in none, else any; of equal ones the last that names the language, as sample output often names
     none. Without blocks, or if it parses as Python (fences may stand in its strings), the whole response is the
-    program. JavaScript is not parsed: a fence that names it counts as parsed.
+    program. Other languages are not parsed: a fence that names it counts as parsed.
     """
     answer = strip_thinking(response) or ""
     blocks = find_code_blocks(answer)

@@ -49,7 +49,7 @@ class StdioTests(Message):
     """
 
     type: Literal["stdio"]
-    language: Literal["python", "javascript"] = "python"
+    language: Literal["python", "javascript", "cpp"] = "python"
     cases: tuple[StdioCase, ...] = Field(min_length=1, max_length=2000)
     whitespace: Whitespace = Whitespace.LINES
     float_tolerance: Tolerance | None = None

@@ -12,7 +12,7 @@ from services.verifier.sandbox.jail.landlock import LandlockRuleset, landlock_ve
 from services.verifier.sandbox.jail.namespaces import build_root, enter_namespaces, fork_first_process, try_namespaces
 from services.verifier.sandbox.jail.resource_limits import apply_common_limits, apply_limits, read_address_space
 from services.verifier.sandbox.jail.syscall_filter import SyscallFilter, compile_filter
-from services.verifier.sandbox.jail.syscall_policy import AARCH64, X86_64, Machine, build_syscall_policy
+from services.verifier.sandbox.jail.syscall_policy import AARCH64, X86_64, Machine, Purpose, build_syscall_policy
 from services.verifier.sandbox.messages import READY_SEAL, JailOptions, LaunchRequest
 from services.verifier.sandbox.sandbox import Role
 
@@ -40,6 +40,8 @@ def _find_readable_paths() -> tuple[str, ...]:
     return tuple(dict.fromkeys(p for p in candidates if os.path.isdir(p) and p not in ("/usr/lib", "/lib")))
 
 
+_PURPOSE_OF_ROLE: Mapping[int, Purpose] = {Role.COMMAND: Purpose.COMMAND, Role.NATIVE: Purpose.NATIVE}
+
 # Which files may be opened and which system calls made, as far as this machine can bind them.
 Confinement = tuple[LandlockRuleset | SyscallFilter, ...]
 
@@ -49,8 +51,7 @@ class Jail:
     """What binds each child, and the state of each layer in words."""
 
     user: JailUser
-    for_python: Confinement
-    for_commands: Confinement
+    confinements: Mapping[Purpose, Confinement]
     own_bytes: int
     num_other_processes: int
     layers: Mapping[str, str]
@@ -59,7 +60,7 @@ class Jail:
         """Binds this process for good, then sets READY_SEAL. Raises OSError when a layer fails that worked here."""
         apply_limits(launch.limits, self.own_bytes, self.num_other_processes)
         self.user.become(launch.user_index, parent)
-        for layer in self.for_commands if launch.role == Role.COMMAND else self.for_python:
+        for layer in self.confinements[_PURPOSE_OF_ROLE.get(launch.role, Purpose.PYTHON)]:
             layer.apply()
         fcntl.fcntl(1, fcntl.F_ADD_SEALS, READY_SEAL)
 
@@ -80,8 +81,11 @@ def enter_jail(options: JailOptions) -> Jail:
     user.prepare_parent()
     return Jail(
         user,
-        _confine(readable, (), machine),
-        _confine(readable, options.executable, machine),
+        {
+            Purpose.PYTHON: _confine(readable, (), machine, Purpose.PYTHON),
+            Purpose.COMMAND: _confine(readable, options.executable, machine, Purpose.COMMAND),
+            Purpose.NATIVE: _confine(_DEVICES, (), machine, Purpose.NATIVE),
+        },
         read_address_space(),
         _count_other_processes(options.max_processes, user, in_namespaces=not namespaces),
         {
@@ -94,12 +98,14 @@ def enter_jail(options: JailOptions) -> Jail:
     )
 
 
-def _confine(readable: Sequence[str], executable: Sequence[str], machine: Machine | None) -> Confinement:
+def _confine(
+    readable: Sequence[str], executable: Sequence[str], machine: Machine | None, purpose: Purpose
+) -> Confinement:
     layers: list[LandlockRuleset | SyscallFilter] = []
     if landlock_version():
         layers.append(LandlockRuleset(readable, _WRITABLE, (*executable, *_LOADERS) if executable else ()))
     if machine:
-        layers.append(SyscallFilter(compile_filter(build_syscall_policy(machine, is_for_commands=bool(executable)))))
+        layers.append(SyscallFilter(compile_filter(build_syscall_policy(machine, purpose))))
     return tuple(layers)
 
 

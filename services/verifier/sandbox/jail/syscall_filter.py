@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.verifier.sandbox import kernel
-from services.verifier.sandbox.jail.syscall_policy import SyscallPolicy
+from services.verifier.sandbox.jail.syscall_policy import Purpose, SyscallPolicy
 
 ALLOW = 0x7FFF0000
 KILL = 0x80000000
@@ -105,6 +105,8 @@ _CHECKS: dict[str, Instructions] = {
     ),
     # Descriptor flags, duplicates and seals; not the receiver of signals, which may be another process.
     "fcntl": _allow_if_one_of(1, (0, 1, 2, 3, 4, 1030, 1033, 1034), _NOT_PERMITTED),
+    # Of a descriptor alone (AT_EMPTY_PATH), not of a name.
+    "execveat": _allow_if_one_of(4, (0x1000,), _NOT_PERMITTED),
     # Questions about terminals, FIONREAD, FIONBIO and the close-on-exec flag.
     "ioctl": _allow_if_one_of(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), _NO_TERMINAL),
 }
@@ -128,7 +130,7 @@ def _split_into_intervals(policy: SyscallPolicy) -> list[tuple[int, Instructions
     actions: dict[int, Instructions] = dict.fromkeys(policy.allowed.values(), (_ALLOW,))
     actions |= dict.fromkeys(policy.absent.values(), (_MISSING,))
     actions |= dict.fromkeys(policy.violations.values(), (_KILL,))
-    checks = _CHECKS | _CHECKS_OF_COMMANDS if policy.is_for_commands else _CHECKS
+    checks = _CHECKS | _CHECKS_OF_COMMANDS if policy.purpose is Purpose.COMMAND else _CHECKS
     actions |= {number: checks[name] for name, number in policy.checked.items()}
     borders = sorted({0, *actions, *(number + 1 for number in actions)})
     intervals: list[tuple[int, Instructions]] = []

@@ -1,6 +1,7 @@
 """Which system calls jailed code may make, with their numbers on x86-64 and arm64."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 _NUMBERS_OF_ALLOWED = """
 read 0 63
@@ -158,11 +159,33 @@ iopl 172 -
 ioperm 173 -
 """
 
+# How a compiled program starts: from a descriptor. Like others, it can map no code.
+_NUMBERS_FOR_NATIVE = """
+arch_prctl 158 -
+"""
+_NUMBERS_OF_CHECKED_FOR_NATIVE = """
+execveat 322 281
+"""
+
 # Another language's interpreter needs these too: it is executed under the filter. Landlock says which may be.
 _NUMBERS_FOR_COMMANDS = """
 execve 59 221
 arch_prctl 158 -
 """
+
+
+class Purpose(Enum):
+    """What a process is to run under a policy."""
+
+    PYTHON = "python"
+    COMMAND = "command"
+    """Another language's interpreter, or a compiler's stage."""
+    NATIVE = "native"
+    """A compiled program."""
+
+
+_ALLOWED_FOR = {Purpose.PYTHON: "", Purpose.COMMAND: _NUMBERS_FOR_COMMANDS, Purpose.NATIVE: _NUMBERS_FOR_NATIVE}
+_CHECKED_FOR = {Purpose.PYTHON: "", Purpose.COMMAND: "", Purpose.NATIVE: _NUMBERS_OF_CHECKED_FOR_NATIVE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +216,15 @@ class SyscallPolicy:
     checked: dict[str, int]
     absent: dict[str, int]
     violations: dict[str, int]
-    is_for_commands: bool = False
+    purpose: Purpose
 
 
-def build_syscall_policy(machine: Machine, *, is_for_commands: bool = False) -> SyscallPolicy:
-    """The policy for jailed Python code, or for another language's interpreter."""
-    allowed = _NUMBERS_OF_ALLOWED + (_NUMBERS_FOR_COMMANDS.lstrip() if is_for_commands else "")
+def build_syscall_policy(machine: Machine, purpose: Purpose = Purpose.PYTHON) -> SyscallPolicy:
     return SyscallPolicy(
         machine,
-        _read_table(allowed, machine),
-        _read_table(_NUMBERS_OF_CHECKED, machine),
+        _read_table(_NUMBERS_OF_ALLOWED + _ALLOWED_FOR[purpose].lstrip(), machine),
+        _read_table(_NUMBERS_OF_CHECKED + _CHECKED_FOR[purpose].lstrip(), machine),
         _read_table(_NUMBERS_OF_ABSENT, machine),
         _read_table(_NUMBERS_OF_VIOLATIONS, machine),
-        is_for_commands,
+        purpose,
     )

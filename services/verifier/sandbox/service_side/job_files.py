@@ -4,7 +4,7 @@ import fcntl
 import os
 import socket
 
-from services.verifier.sandbox.sandbox import Program
+from services.verifier.sandbox.sandbox import Program, Role
 
 _INPUT_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _MAX_STDERR_BYTES = 8192
@@ -16,6 +16,8 @@ class JobFiles:
     def __init__(self, program: Program, channel: socket.socket | None) -> None:
         """Owns the channel from now on."""
         arguments = "".join(f"{argument}\0" for argument in (*program.command, *program.argv)).encode() + b"\n"
+        if program.role is Role.NATIVE:
+            arguments = b""  # the job is the executable file
         contents = {"stdin": program.stdin, "stdout": None, "stderr": None, "job": arguments + program.source}
         self._channel = channel
         self._files: list[int] = []
