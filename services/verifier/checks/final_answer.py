@@ -26,6 +26,7 @@ _NUMBER = re.compile(
 )
 # A number is part of something larger behind "3 +", "3 or", "\frac{" and before "x", "^2", "= y".
 _EMPHASIS = re.compile(r"(?:\*\*(?![\w(])|(?<![\w)])\*\*|__|`|\"|\$|\\[()\[\]])+")
+_BOX_BEFORE = re.compile(r"\\(?:boxed|fbox)\s?\{\Z")
 _GOES_ON_BEFORE = re.compile(
     r"(?:[-+−±*/×·÷^_<>≤≥≠,{(\[:~≈|\\0-9]|\\[a-zA-Z]{1,16}|\b(?:or|and|to|not|than|of|about|roughly|approximately|minus|negative|plus|times"
     r"|over)\b)\s*\Z",
@@ -134,8 +135,10 @@ def _find_last_number(text: str, max_characters: int) -> FinalAnswer | None:
     last = max(_NUMBER.finditer(text, start), key=lambda number: number.start(), default=None)
     if last is None:
         return None
-    before = _EMPHASIS.sub(" ", text[max(0, last.start() - _NEAR) : last.start()])
-    behind = _EMPHASIS.sub(" ", text[last.end() : last.end() + _NEAR])
+    before, behind = text[max(0, last.start() - _NEAR) : last.start()], text[last.end() : last.end() + _NEAR]
+    if _BOX_BEFORE.search(before) and behind.startswith("}"):
+        before, behind = _BOX_BEFORE.sub("", before), behind[1:]
+    before, behind = _EMPHASIS.sub(" ", before), _EMPHASIS.sub(" ", behind)
     if len(last[0]) > max_characters or _GOES_ON_BEFORE.search(before) or _GOES_ON_BEHIND.match(behind):
         return _NOT_GIVEN
     scale = _SCALE.match(behind)

@@ -73,6 +73,7 @@ _RETRACTION = re.compile(
     |[.!?;。！？\n][\s*_"(]{0,8}(?:or\b|alternatively|otherwise|或|oder\b|ou\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
+_RETRACTION_CHARACTERS = 80
 _TAG = re.compile(r"<(?P<close>/?)(?:final_?)?answer>", re.IGNORECASE)
 
 
@@ -139,7 +140,8 @@ def is_denied(before: str) -> bool:
 
 def is_taken_back(text: str, start: int) -> bool:
     """Whether a sentence behind `start` takes back what was stated before: "Wait, ...", "Or C"."""
-    return _RETRACTION.search(text, start) is not None
+    at_once = _RETRACTION.match("\n" + text[start : start + _RETRACTION_CHARACTERS])
+    return at_once is not None or _RETRACTION.search(text, start) is not None
 
 
 def find_tags(text: str) -> list[Statement]:

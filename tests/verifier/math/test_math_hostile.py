@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.reading.parsed_answer import extract_gold
-from tests.verifier.judging import LONGEST, find, is_right
+from services.verifier.config import Extraction
+from tests.verifier.judging import LONGEST, find, is_right, rows_of
 
 GOLDS = (
     "4",
@@ -261,3 +263,23 @@ def test_random_notation_is_judged(seed: int) -> None:
 def test_a_gold_is_right_for_itself(gold: str) -> None:
     assert is_right(gold, rf"\boxed{{{gold}}}")
     assert is_right(gold, rf"So it is $\boxed{{ {gold} }}$.")
+
+
+@pytest.mark.parametrize(
+    ("way", "accepted"),
+    [
+        ("box", 0),
+        ("hashes", 0),
+        ("answer_tag", 0),
+        ("answer_is", 0),
+        ("response", 0),
+        ("last_box", 1),
+        ("last_number", 2),
+    ],
+)
+def test_what_each_way_accepts_of_the_hostile_answers(way: Extraction, accepted: int) -> None:
+    """Without reading them as math-verify would: the last box of alternatives, the last number of several."""
+    rows = [row for row in rows_of("math_attacks.jsonl.gz") if row["expected"] == "reject"]
+    found = [find(row["gold"], row["payload"], (way,)) for row in rows]
+    assert sum(it is not None and it.equivalence is Equivalence.SAME for it in found) == accepted
+    assert len(rows) == 54
