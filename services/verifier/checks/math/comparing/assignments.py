@@ -65,8 +65,8 @@ def read_assignment(relation: Relation) -> Assignment | None:
 
     None for an equation still to be solved (3x - 1 = 5), and for a chain that contradicts itself (5 = 4).
     """
-    first = relation.sides[0]
-    return _read_chain(relation, first if _is_name(first, relation.sides[-1]) else None)
+    first, value = relation.sides[0], relation.sides[-1]
+    return _read_chain(relation, first if _is_name(first, value) or _is_figure(first, value) else None)
 
 
 def stated_values(relation: Relation) -> tuple[Form, ...]:
@@ -211,6 +211,13 @@ def _is_name(form: Form, value: Form) -> bool:
             return all(_is_name(part, value) for part in parts)
         case _:
             return False
+
+
+def _is_figure(form: Form, value: Form) -> bool:
+    """Whether a left side measures a figure, by its points' letters: AB/BC, AB^2."""
+    symbols = free_symbols(form)
+    is_measure = isinstance(form, Product | Power) and len(symbols) > 1 and is_constant(value) and value != _ZERO
+    return is_measure and all(name.isupper() and len(name) == 1 for name in symbols)
 
 
 def _is_quantity_asked_for(form: Form, value: Form) -> bool:

@@ -24,8 +24,10 @@ from services.verifier.checks.math.comparing.structures.points import (
     are_named_in_order,
     compare_congruences,
     coordinates_of,
+    group_points,
     in_order_of_names,
     is_residue,
+    named_coordinates,
 )
 from services.verifier.checks.math.comparing.structures.real_sets import compare_real_sets
 from services.verifier.checks.math.comparing.structures.renaming import share_names
@@ -57,6 +59,7 @@ from services.verifier.checks.math.reading.units.conversion import conversion
 
 _DEGREE = divide(Symbol("pi"), Number(Fraction(180)))
 _ZERO = Number(Fraction(0))
+_RISING = {Relator.GREATER: "<", Relator.GREATER_EQUAL: "\\le"}
 _ROUND = {"langle": "(", "rangle": ")"}
 
 
@@ -65,7 +68,7 @@ def compare(gold: Form, answer: Form) -> Equivalence:
     if gold == answer:
         return Equivalence.SAME
     gold, answer = expand(gold), expand(answer)
-    gold, answer = share_names(gold, answer)
+    gold, answer = share_names(*group_points(gold, answer))
     if (found := compare_real_sets(gold, answer)) is not None:
         return found
     if (found := compare_families(gold, answer, compare)) is not None:
@@ -235,6 +238,8 @@ def _compare_to_membership(gold: Relation, answer: Form) -> Equivalence:
 def _compare_inequalities(gold: Relation, answer: Relation) -> Equivalence:
     if is_equation(answer):
         return Equivalence.DIFFERENT
+    if is_constant(gold) and is_constant(answer):
+        return compare_in_order(_rising_sides(gold), _rising_sides(answer), compare)
     expected, given = to_interval(gold), to_interval(answer)
     if answer.relators == (Relator.IN,) and expected is not None:
         return compare(expected[1], answer.sides[1]) if answer.sides[0] == expected[0] else Equivalence.DIFFERENT
@@ -245,10 +250,20 @@ def _compare_inequalities(gold: Relation, answer: Relation) -> Equivalence:
     return Equivalence.UNKNOWN
 
 
+def _rising_sides(relation: Relation) -> tuple[Form, ...]:
+    """The sides of a chain from the smallest, with its relators as words."""
+    signs: tuple[Form, ...] = tuple(Text(_RISING.get(relator, str(relator))) for relator in relation.relators)
+    falls = relation.relators[0] in _RISING
+    return (*relation.sides[::-1], *signs[::-1]) if falls else (*relation.sides, *signs)
+
+
 def _compare_relation(gold: Form, answer: Relation) -> Equivalence:
     """A gold that is no relation with an answer such as x = 5, or x in [0, 1]."""
     if answer.relators == (Relator.IN,):
         return compare(gold, answer.sides[1]) if isinstance(answer.sides[0], Symbol) else Equivalence.DIFFERENT
+    if isinstance(gold, ValueList) and (named := named_coordinates(answer)):
+        are_named = all(isinstance(item, Relation) for item in gold.items)
+        return (compare_in_any_order if are_named else compare_in_order)(gold.items, named, compare)
     return compare_any((gold,), stated_values(answer))
 
 

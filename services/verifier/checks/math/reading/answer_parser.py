@@ -28,7 +28,7 @@ from services.verifier.checks.math.reading.forms import (
     UnreadableAnswer,
     ValueList,
 )
-from services.verifier.checks.math.reading.names import is_label, subscript
+from services.verifier.checks.math.reading.names import domain_of, is_clause, is_label, subscript
 from services.verifier.checks.math.reading.tokens import FUNCTION_WORDS, JOINTS, Token, TokenKind, is_joint, is_modulus
 from services.verifier.checks.math.reading.units.phrase import scale_and_unit
 
@@ -68,12 +68,27 @@ class _AnswerParser:
         return items[0] if len(items) == 1 else ValueList(items, self._by_or)
 
     def items(self) -> tuple[Form, ...]:
-        items = [self.relation()]
+        items = [self.relation(), *self._clause()]
         while self._accept_joint() or self._cursor.is_at_declaration():
             if self._cursor.peek().kind is TokenKind.END or self._cursor.is_at("\\end", "&"):
                 break
-            items.append(self.relation())
+            items.extend(self._clause() or (self.relation(), *self._clause()))
         return share_modulus(items)
+
+    def _clause(self) -> tuple[Form, ...]:
+        """What is said of a letter behind a value, as k in Z: "for some integer t", "where k is any integer"."""
+        token = self._cursor.peek()
+        if not is_clause(token) or self._cursor.peek(2).text == "\\in":
+            return ()
+        words, letters = [], []
+        while self._cursor.peek().kind in (TokenKind.TEXT, TokenKind.WORD) and not is_joint(self._cursor.peek()):
+            token = self._cursor.next()
+            words += token.text.casefold().split()
+            letters += [word for word in token.text.split()[-1:] if len(word) == 1]
+        domain = domain_of(words)
+        if domain is None or len(letters) != 1:
+            raise UnreadableAnswer(f"{' '.join(words)!r} behind a value")
+        return (Relation((Symbol(letters[0]), Symbol(f"mathbb {domain}")), (Relator.IN,)),)
 
     def _accept_joint(self) -> bool:
         start = self._cursor.at
@@ -194,7 +209,9 @@ class _AnswerParser:
     def _is_word(self) -> bool:
         """Whether a word comes next, other than `and` and `or`."""
         token = self._cursor.peek()
-        if token.text.strip(" ,;").casefold() in _DECLARING and self._cursor.peek(2).text == "\\in":
+        if is_clause(token) or (
+            token.text.strip(" ,;").casefold() in _DECLARING and self._cursor.peek(2).text == "\\in"
+        ):
             return False
         return token.kind in (TokenKind.TEXT, TokenKind.WORD) and not is_joint(token) and not is_modulus(token)
 

@@ -276,10 +276,25 @@ class ExpressionParser:
         if name == "langle":
             return self._brackets("\\langle")
         if name == "mathbb":
-            return Symbol(f"mathbb {subscript(self.group())}")
+            return self._number_set()
         if name == "begin":
             return read_environment(self._cursor, self._lists.relation)
         raise UnreadableAnswer(f"{token.text} is not evaluated here")
+
+    def _number_set(self) -> Form:
+        r"""\mathbb{R}, also with what restricts it: \mathbb{Z}^+, \mathbb{Q}_{>0}."""
+        name = f"mathbb {subscript(self.group())}"
+        while self._cursor.is_at("_", "^"):
+            name += self._cursor.next().text
+            if not self._cursor.accept("{"):
+                name += self._cursor.next().text
+                continue
+            while not self._cursor.accept("}"):
+                token = self._cursor.next()
+                if token.kind is TokenKind.END:
+                    raise UnreadableAnswer("a brace that is not closed")
+                name += token.text
+        return Symbol(name)
 
     def _fraction(self) -> Form:
         numerator = self._argument()

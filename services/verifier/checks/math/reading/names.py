@@ -95,7 +95,7 @@ class NameReader:
     def _applied(self, name: str) -> Form | None:
         r"""f(x), W(n), a(-1): a name applied to a value; None if none follows, or the parentheses are a factor."""
         letter = name.rstrip("'").partition("_")[0]
-        if letter in _FUNCTION_LETTERS and self._cursor.is_at("(") and not self._cursor.peek().after_space:
+        if letter in _FUNCTION_LETTERS and self._cursor.is_at("("):
             self._cursor.next()
             arguments = self._read_items()
             self._cursor.expect(")")
@@ -170,3 +170,17 @@ def is_label(tokens: Sequence[Token]) -> bool:
                 return False
         has_number = has_number or (is_number and nesting == 0)
     return True
+
+
+def is_clause(token: Token) -> bool:
+    """Whether a clause begins that says what a letter stands for: "for some integer t", "where k is an integer"."""
+    words = token.text.casefold().replace(",", " ").split()
+    return token.kind in (TokenKind.TEXT, TokenKind.WORD) and words[:1] in (["for"], ["where"], ["with"])
+
+
+def domain_of(words: Sequence[str]) -> str | None:
+    """Z or N of a clause about integers; None of others."""
+    if {"integer", "integers"}.isdisjoint(words):
+        return None
+    signed = {"positive", "nonnegative", "non-negative", "negative"}.intersection(words)
+    return "Z" if not signed else "N" if signed == {"positive"} else None

@@ -35,7 +35,7 @@ _SPELLINGS = {
     **{letter: f"\\{name} " for letter, name in _GREEK_LETTERS.items()},
 }  # fmt: skip
 # Chinese words that join values, and units behind them; others stay text.
-_CHINESE_JOINTS = {"或者": "or", "或": "or", "和": "and", "与": "and", "及": "and", "以及": "and"}
+_CHINESE_JOINTS = dict.fromkeys(("或者", "或"), "or") | dict.fromkeys(("和", "与", "及", "以及", "且", "并且"), "and")
 _CHINESE_UNITS = {
     "毫米": "mm", "厘米": "cm", "米": "m", "千米": "km", "公里": "km", "毫克": "mg", "克": "g", "千克": "kg",
     "公斤": "kg", "毫升": "ml", "升": "liters", "秒": "seconds", "分钟": "minutes", "小时": "hours", "时": "hours",
@@ -54,7 +54,7 @@ _SPELLED = re.compile(
     rf"""(?P<command>\\[a-zA-Z]+)
     |(?P<above>[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+) |(?P<below>[₀₁₂₃₄₅₆₇₈₉₊₋ₙₖ]+)
     |(?P<root>[√∛∜])(?P<under>[0-9]+(?:\.[0-9]+)?)?
-    |(?P<joint>或者|以及|[或和与及]) |(?P<words>[{_CHINESE}]+?(?=[或和与及]|[^{_CHINESE}]|\Z))
+    |(?P<joint>或者|以及|并且|[或和与及且]) |(?P<words>[{_CHINESE}]+?(?=[或和与及且]|[^{_CHINESE}]|\Z))
     |(?P<other>[^\x00-\x7f])""",
     re.VERBOSE,
 )
@@ -78,6 +78,16 @@ _OLD_FONT = re.compile(r"\{\s*+\\(?:rm|bf|it|sf)\s++([a-zA-Z]+)\s*+\}")
 _MODULO = re.compile(
     r"\\(?:text|textrm|mathrm|mbox|rm|operatorname)\s*+\{\s*+\(?\s*+mod(?:ulo)?\s*+(?:([0-9]+|[a-z])\s*+\)?\s*+)?\}"
 )
+_UPRIGHT_FUNCTION = re.compile(
+    r"\\(?:text|mathrm|operatorname)\{\s*+(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp)\s*+\}"
+)
+# 12th and 12^{\mathrm{th}}
+_ORDINAL = re.compile(
+    r"(?<![0-9.])([0-9]{1,9})(?:(st|nd|rd|th)\b|\^?\{?\\(?:text|mathrm|rm|textrm)\s?\{\s?(st|nd|rd|th)\s?\}\}?|\^\{(st|nd|rd|th)\})"
+)
+# What a string literal made of the commands \frac, \binom, \vec and \alpha.
+_UNESCAPED = {ord("\f"): "\\f", ord("\b"): "\\b", ord("\v"): "\\v", ord("\a"): "\\a"}
+_NESTED_TEXT = re.compile(r"\\text\{\s*+(\\text\{[^{}]*\})\s*+\}")  # a Chinese word in \\text, spelled out
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _REPEATING = re.compile(
     r"""([0-9]{0,50})\.([0-9]{0,50})
@@ -89,17 +99,27 @@ _REPEATING = re.compile(
 
 def normalize_notation(text: str) -> str:
     """`text` with one spelling for each character and command, without `$` and thin spaces."""
+    text = text.translate(_UNESCAPED)
     if "\\\\" in text and "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)  # backslashes escaped twice
+    text = _GROUPED.sub("", text)
     if "\\" in text:
         text = _OLD_FONT.sub(r"\\mathrm{\1}", _INVISIBLE.sub(" ", text))
+        text = _UPRIGHT_FUNCTION.sub(r"\\\1 ", text).replace("\\!", "")
         text = _MODULO.sub(lambda found: f"\\pmod{{{found[1]}}}" if found[1] else "\\mod ", text)
-    text = _POWER.sub("^", _GROUPED.sub("", text))
+    text = _POWER.sub("^", _ORDINAL.sub(_cardinal, text))
     text = _MARKUP.sub(lambda found: found["kept"] or " ", text)
-    text = _SPELLED.sub(_spell, text)
+    text = _NESTED_TEXT.sub(r"\1", _SPELLED.sub(_spell, text))
     if "." in text and any(sign in text for sign in ("\\overline", "\\dot", "(")):
         text = _REPEATING.sub(_repeating, text)
     return text.strip()
+
+
+def _cardinal(ordinal: re.Match[str]) -> str:
+    """12 for 12th; a number with the ending of another stays."""
+    number, *endings = ordinal.groups()
+    due = "th" if number[-2:-1] == "1" else {"1": "st", "2": "nd", "3": "rd"}.get(number[-1], "th")
+    return number if due in endings else ordinal[0]
 
 
 def _spell(found: re.Match[str]) -> str:

@@ -89,7 +89,7 @@ def tokenize(text: str) -> list[Token]:
         words = _BRACED.match(text, position) if content in _TEXT_COMMANDS or content in _FONT_COMMANDS else None
         if words is not None and (content in _TEXT_COMMANDS or _UPRIGHT.fullmatch(words[1])):
             position = words.end()
-            is_text = content in _TEXT_COMMANDS or not words[1].isalpha() or _is_unit_behind(tokens, words[1])
+            is_text = content in _TEXT_COMMANDS or not words[1].strip().isalpha() or _is_unit_behind(tokens, words[1])
             tokens.append(_words(is_text, words[1], after_space))
         elif kind == "space" or content in _LAYOUT or content in _TEXT_COMMANDS or content in _FONT_COMMANDS:
             after_space = after_space or kind == "space"

@@ -11,7 +11,7 @@ from services.verifier.checks.math.comparing.numeric_value import SamplePoint
 from services.verifier.checks.math.comparing.scalars import compare_scalars, free_symbols
 from services.verifier.checks.math.comparing.structures.renaming import substitute
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated
-from services.verifier.checks.math.reading.arithmetic import divide, negate
+from services.verifier.checks.math.reading.arithmetic import divide, negate, terms_of
 from services.verifier.checks.math.reading.forms import (
     SCALARS,
     Form,
@@ -23,10 +23,10 @@ from services.verifier.checks.math.reading.forms import (
     Symbol,
     UnreadableAnswer,
     ValueList,
+    children,
 )
 
 _INTEGERS = Symbol("mathbb Z")
-_DOMAINS = frozenset({"mathbb Z", "mathbb N", "mathbb N^+", "mathbb Z^+"})
 _INTEGER_LETTERS = frozenset("kmnlj")
 _SHARED = "parameter"
 
@@ -44,7 +44,7 @@ def compare_families(gold: Form, answer: Form, compare: Callable[[Form, Form], E
     """None if neither declares a parameter."""
     expected, given = _read_family(gold), _read_family(answer)
     if expected.domain is None and given.domain is None:
-        return None
+        return _compare_undeclared(expected, given, compare)
     if None not in (expected.domain, given.domain) and expected.domain != given.domain:
         return Equivalence.DIFFERENT
     names = _parameter(expected, given), _parameter(given, expected)
@@ -64,6 +64,33 @@ def compare_families(gold: Form, answer: Form, compare: Callable[[Form, Form], E
     return compare_in_any_order(golds, answers, compare_values)
 
 
+def _compare_undeclared(
+    expected: _Family, given: _Family, compare: Callable[[Form, Form], Equivalence]
+) -> Equivalence | None:
+    """k pi and n pi, where nothing says what k and n are: the letter beside pi counts periods."""
+    own = _symbols(expected) - _symbols(given), _symbols(given) - _symbols(expected)
+    if not all(len(names) == 1 and names <= _INTEGER_LETTERS for names in own):
+        return None
+    if not all(_has_period(family.values, min(name)) for family, name in zip((expected, given), own, strict=True)):
+        return None
+    renamed = [substitute(value, {min(own[1]): Symbol(min(own[0]))}) for value in given.values]
+    return compare_in_any_order(expected.values, renamed, compare)
+
+
+def _symbols(family: _Family) -> frozenset[str]:
+    return frozenset().union(*(free_symbols(_value_of(value)) for value in family.values))
+
+
+def _has_period(forms: tuple[Form, ...], name: str) -> bool:
+    """Whether a term has both a name and pi in it."""
+    terms = [term for form in forms for term in terms_of(_value_of(form))]
+    return any(name in free_symbols(term) and _has_pi(term) for term in terms)
+
+
+def _has_pi(form: Form) -> bool:
+    return form == Symbol("pi") or any(map(_has_pi, children(form)))
+
+
 def _read_family(form: Form) -> _Family:
     items = form.items if isinstance(form, ValueList) else (form,)
     declared: list[str] = []
@@ -71,7 +98,7 @@ def _read_family(form: Form) -> _Family:
     values: list[Form] = []
     for item in reversed(items):
         match item:
-            case Relation((Symbol(name), Symbol(of) as found), (Relator.IN,)) if of in _DOMAINS:
+            case Relation((Symbol(name), Symbol(of) as found), (Relator.IN,)) if of.startswith("mathbb"):
                 declared.append(name)
                 domain = found
             case Symbol(name) if declared and not values:  # k, n in Z
@@ -85,10 +112,10 @@ def _parameter(family: _Family, other: _Family) -> str | None:
     """The one parameter of a family: as declared, as the other has it, or the only letter that the other has not."""
     if family.domain is not None:
         return family.parameters[0] if len(family.parameters) == 1 else None
-    names = frozenset().union(*map(free_symbols, family.values))
-    if names >= set(other.parameters):
+    names = _symbols(family)
+    if frozenset().union(*map(free_symbols, family.values)) >= set(other.parameters):
         return other.parameters[0] if len(other.parameters) == 1 else None
-    own = (names - frozenset().union(*map(free_symbols, other.values))) & _INTEGER_LETTERS
+    own = names - _symbols(other)
     return min(own) if len(own) == 1 else None
 
 

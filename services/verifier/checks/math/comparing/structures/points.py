@@ -5,7 +5,17 @@ from fractions import Fraction
 from services.verifier.checks.math.comparing.assignments import is_equation
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.comparing.exact_value import exact_value
-from services.verifier.checks.math.reading.forms import Congruence, Form, Matrix, Number, Relation, Symbol
+from services.verifier.checks.math.reading.forms import (
+    Bracket,
+    Congruence,
+    Form,
+    Matrix,
+    Number,
+    Relation,
+    Relator,
+    Symbol,
+    ValueList,
+)
 
 
 def names_of(items: tuple[Form, ...]) -> list[str] | None:
@@ -32,6 +42,41 @@ def in_order_of_names(items: tuple[Form, ...]) -> tuple[Form, ...]:
     if names is None:
         return items
     return tuple(item for _, item in sorted(zip(names, items, strict=True), key=lambda both: _position(both[0])))
+
+
+def named_coordinates(relation: Relation) -> tuple[Form, ...]:
+    """(x, y) = (1, 2) as x = 1 and y = 2; () if it says something else."""
+    match relation:
+        case Relation((Bracket(_, _, names), Bracket(_, _, values)), (Relator.EQUAL,)) if len(names) == len(values):
+            return tuple(Relation(both, (Relator.EQUAL,)) for both in zip(names, values, strict=True))
+        case _:
+            return ()
+
+
+def group_points(gold: Form, answer: Form) -> tuple[Form, Form]:
+    """Both, with x=1, y=2, x=3, y=4 as the points (1,2) and (3,4) if the other side has points, too."""
+    grouped = _group(gold), _group(answer)
+    if grouped[1] is not None and (grouped[0] is not None or _are_points(gold)):
+        return grouped[0] or gold, grouped[1]
+    return (grouped[0], answer) if grouped[0] is not None and _are_points(answer) else (gold, answer)
+
+
+def _are_points(form: Form) -> bool:
+    return isinstance(form, ValueList) and all(isinstance(item, Bracket) for item in form.items)
+
+
+def _group(form: Form) -> ValueList | None:
+    """Equations that give values to the same names again and again, as points; None for others."""
+    if not isinstance(form, ValueList):
+        return None
+    names = [item.sides[0] for item in form.items if isinstance(item, Relation) and is_equation(item)]
+    size = names.index(names[0], 1) if names[:1] and names[0] in names[1:] else len(names)
+    if len(names) != len(form.items) or size < 2 or size == len(names) or len(names) % size:
+        return None
+    groups = [form.items[at : at + size] for at in range(0, len(names), size)]
+    if any(names_of(group) is None for group in groups) or names != names[:size] * len(groups):
+        return None
+    return ValueList(tuple(Bracket("(", ")", in_order_of_names(group)) for group in groups))
 
 
 def _position(name: str) -> tuple[str, int]:

@@ -16,10 +16,13 @@ from services.verifier.checks.math.reading.forms import (
     Bracket,
     FiniteSet,
     Form,
+    Number,
+    Product,
     Relation,
     Relator,
     SetBuilder,
     SetOperation,
+    Sum,
     Symbol,
     Text,
     ValueList,
@@ -29,6 +32,7 @@ from services.verifier.checks.math.reading.tokens import normalize_words
 _INFINITY = Symbol("infty")
 _REALS = Symbol("mathbb R")
 _MAX_ENDS = 40
+_SETS = FiniteSet | SetOperation | SetBuilder
 _INEQUALITIES = frozenset({Relator.UNEQUAL, *ORDERS})
 _WORDS: dict[str, Form] = {
     **dict.fromkeys(map(normalize_words, ("all real numbers", "all reals", "real numbers", "any real number")), _REALS),
@@ -48,12 +52,13 @@ class _NoRealSet(ValueError):
 def compare_real_sets(gold: Form, answer: Form) -> Equivalence | None:
     """None if one of them is no set of real numbers, or if both are intervals, points or lists as they stand.
 
-    An inequality is a set only for a gold that is one, too: an interval asks for interval notation.
+    An inequality is no answer to a gold of the form x in [0, 1], which asks for a set.
     """
     are_words = isinstance(gold, Text) and isinstance(answer, Text)
-    asks_for_set = _is_inequality(answer) and not _is_inequality(gold)
+    asks_for_set = _is_inequality(answer) and isinstance(gold, Relation) and not _is_inequality(gold)
     if are_words or asks_for_set or not (_is_described(gold) or _is_described(answer)):
         return None
+    gold, answer = _difference(gold) or gold, _difference(answer) or answer
     try:
         names = {*_variables(gold), *_variables(answer)}
         if len(names) > 1:
@@ -74,6 +79,8 @@ def _is_described(form: Form) -> bool:
             return normalize_words(words) in _WORDS
         case Relation(_, (Relator.IN,)):
             return True
+        case Sum():
+            return _difference(form) is not None
         case _:
             return form == _REALS or _is_inequality(form)
 
@@ -83,9 +90,23 @@ def _is_inequality(form: Form) -> bool:
         case Relation(_, relators):
             return _INEQUALITIES.issuperset(relators)
         case ValueList(items, _):
-            return all(map(_is_inequality, items))
+            return any(map(_is_inequality, items)) and all(_is_inequality(i) or _is_one_point(i) for i in items)
         case _:
             return False
+
+
+def _is_one_point(form: Form) -> bool:
+    """x = 2, beside inequalities"""
+    return isinstance(form, Relation) and form.relators == (Relator.EQUAL,) and isinstance(form.sides[0], Symbol)
+
+
+def _difference(form: Form) -> SetOperation | None:
+    """A - B as A without B; None if it is no difference of sets."""
+    match form:
+        case Sum((left, Product((Number(value), right)))) if value == -1 and isinstance(right, _SETS):
+            return SetOperation("setminus", (left, right))
+        case _:
+            return None
 
 
 class _Ends:
@@ -201,7 +222,9 @@ def _relation(sides: tuple[Form, ...], relators: tuple[Relator, ...], ends: _End
         end = ends.rank(right if is_left else left)
         if is_left == (isinstance(right, Symbol) and right != _INFINITY):
             raise _NoRealSet
-        if relator is Relator.UNEQUAL:
+        if relator is Relator.EQUAL:
+            found.append(_equal(end))
+        elif relator is Relator.UNEQUAL:
             found.append(_unequal(end))
         elif relator in ORDERS:
             left_is_smaller, is_closed = ORDERS[relator]
@@ -209,6 +232,10 @@ def _relation(sides: tuple[Form, ...], relators: tuple[Relator, ...], ends: _End
         else:
             raise _NoRealSet
     return _combine("cap", found)
+
+
+def _equal(end: int) -> _Membership:
+    return lambda point: point == end
 
 
 def _unequal(end: int) -> _Membership:
