@@ -76,16 +76,14 @@ def test_what_states_no_answer(response: str) -> None:
     assert _stated(response) is None
 
 
-def _rows() -> list[tuple[str, ...]]:
-    """(way, stated texts or -, response); ⏎ is a line break."""
+@pytest.mark.parametrize("way", get_args(Extraction))
+def test_each_way_finds_what_a_response_states(way: Extraction) -> None:
     lines = (DATA / "final_answers.tsv").read_text(encoding="utf-8").splitlines()
-    return [tuple(line.replace("⏎", "\n").split("\t")) for line in lines]
-
-
-@pytest.mark.parametrize(("way", "stated", "response"), _rows())
-def test_each_way_finds_what_a_response_states(way: Extraction, stated: str, response: str) -> None:
-    found = extract_final_answer(response, LONGEST, (way,))
-    assert ("-" if found is None else " | ".join(found.stated)) == stated
+    rows = [line.replace("⏎", "\n").split("\t") for line in lines]
+    owed = {response: stated for of, stated, response in rows if of == way}
+    found = {response: extract_final_answer(response, LONGEST, (way,)) for response in owed}
+    assert {response: "-" if it is None else " | ".join(it.stated) for response, it in found.items()} == owed
+    assert owed
 
 
 def test_the_first_way_that_finds_something_counts() -> None:
