@@ -13,7 +13,12 @@ from dataclasses import replace
 from typing import NoReturn
 
 from services.verifier.sandbox import kernel
-from services.verifier.sandbox.jail.child.preloading import preload, preload_libraries, preload_packages
+from services.verifier.sandbox.jail.child.preloading import (
+    preload,
+    preload_libraries,
+    preload_packages,
+    refuse_writable_code,
+)
 from services.verifier.sandbox.jail.child.run_role import run_role
 from services.verifier.sandbox.jail.jail import Jail, enter_jail
 from services.verifier.sandbox.messages import (
@@ -129,6 +134,7 @@ def main() -> None:
     preload()
     preload_libraries()
     packages = preload_packages(options.packages, options.package_folders)
+    refuse_writable_code()
     jail = enter_jail(replace(options, readable=(*options.readable, *packages)))
     os.chdir("/")
     os.environ.clear()

@@ -56,6 +56,10 @@ class JailSandbox(Sandbox):
     def fork_server_pid(self) -> int | None:
         return self._server.pid if self._server is not None and self._server.is_alive else None
 
+    @property
+    def num_slow(self) -> int:
+        return self._lanes.num_slow
+
     async def test_itself(self) -> None:
         """Tries, as model code would, what the jail must not allow; sets `refusal`."""
 

@@ -51,7 +51,7 @@ class Limits:
     """
 
     wall_seconds: float = 15.0
-    cpu_seconds: float = 10.0
+    cpu_seconds: float = 6.0
     memory_bytes: int = 1 << 30
     output_bytes: int = 4 << 20
     num_threads: int = 32
@@ -119,6 +119,11 @@ class Sandbox(ABC):
     layers: Mapping[str, str]
     concurrency: int
     slow_runs: int = 0
+
+    @property
+    def num_slow(self) -> int:
+        """How many of those there are now."""
+        return 0
 
     async def run(self, program: Program, limits: Limits) -> ProgramRun:
         """Runs one program to its end. Cancelling kills it."""

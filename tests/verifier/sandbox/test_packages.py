@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from services.verifier.sandbox.jail_sandbox import open_jail
 from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import Limits, Program
@@ -52,11 +54,20 @@ async def test_a_package_that_is_missing_is_a_refusal_with_its_remedy() -> None:
         assert "code.packages_path" in jail.refusal
 
 
-async def test_a_package_that_starts_threads_is_a_refusal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (
+            "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
+            "code.packages: 'offered' starts threads when it is imported",
+        ),
+        ("import mmap\ncode = mmap.mmap(-1, 4096, prot=7)", "memory that is both written and run: "),
+        ("1 / 0", "code.packages: 'offered' cannot be imported (ZeroDivisionError"),
+    ],
+)
+async def test_a_package_that_a_jail_cannot_offer_is_a_refusal(tmp_path: Path, source: str, reason: str) -> None:
     options = _write_packages(tmp_path)
-    (tmp_path / "helper.py").write_text(
-        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\nVALUE = 1"
-    )
+    (tmp_path / "helper.py").write_text(f"{source}\nVALUE = 1")
     async with open_jail(options) as jail:
         assert jail.refusal is not None
-        assert "code.packages: 'offered' starts threads when it is imported" in jail.refusal
+        assert reason in jail.refusal

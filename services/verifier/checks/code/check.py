@@ -108,6 +108,7 @@ class CodeCheck(Check[PreparedTests]):
             "isolated": self._sandbox.is_isolated,
             "layers": dict(self._sandbox.layers),
             "concurrency": self._sandbox.concurrency,
+            "slow_runs": self._sandbox.num_slow,
         }
 
     def prepare(self, item: VerdictItem) -> Case[PreparedTests]:

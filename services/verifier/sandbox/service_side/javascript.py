@@ -11,6 +11,7 @@ const parts = [];
 for (let part = Buffer.alloc(65536), n; (n = fs.readSync(3, part, 0, part.length, null)) > 0;)
   parts.push(Buffer.from(part.subarray(0, n)));
 fs.closeSync(3);
+delete process.execve;
 const main = new Module("solution.js", null);
 main.filename = "solution.js";
 main.paths = [];

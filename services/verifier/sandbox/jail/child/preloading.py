@@ -80,6 +80,17 @@ def preload_packages(names: Sequence[str], folders: Sequence[str]) -> tuple[str,
     return readable
 
 
+def refuse_writable_code() -> None:
+    """Raises SystemExit if this process has memory that is both written and run: its children would inherit it."""
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        found = [line for line in maps if {"w", "x"} <= set(line.split()[1])]
+    if found:
+        raise SystemExit(
+            f"memory that is both written and run: {found[0].strip()}; of code.packages, leave out what compiles code "
+            "when it is imported, or has an executable stack"
+        )
+
+
 def _find_loaded(folder: str) -> Iterator[str]:
     """The packages under the folder that were imported, with the libraries that wheels keep beside them."""
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
