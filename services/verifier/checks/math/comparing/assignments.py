@@ -33,6 +33,7 @@ _ZERO = Number(Fraction(0))
 _TEN = Number(Fraction(10))
 _MINUS_ONE = Number(Fraction(-1))
 _EQUALITIES = frozenset({Relator.EQUAL, Relator.ABOUT})
+_NEVER_NAMES = CONSTANTS - {"e", "i"} | {"infty", "varnothing"}  # e may be an eccentricity, i an index
 _PLANE = frozenset({"x", "y", "z"})  # an equation in these may be a curve
 
 
@@ -200,7 +201,7 @@ def _is_name(form: Form, value: Form) -> bool:
     """
     match form:
         case Symbol(name):
-            return name not in CONSTANTS and name not in ("infty", "varnothing")
+            return name not in _NEVER_NAMES
         case Apply(name, _):
             return name not in FUNCTION_NAMES or not is_constant(form)
         case Text():

@@ -3,11 +3,12 @@
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.comparing.evaluation import CONSTANTS, Unevaluable
 from services.verifier.checks.math.comparing.exact_value import exact_value
-from services.verifier.checks.math.comparing.functions import STEPS
+from services.verifier.checks.math.comparing.functions import COUNTS, STEPS
 from services.verifier.checks.math.comparing.numeric_value import agree, approximate
 from services.verifier.checks.math.reading.forms import Apply, Form, Number, Power, Symbol, children
 
 _LARGEST_DENOMINATOR = 10**18
+_COUNTED = frozenset(COUNTS)
 _POINTS = (0, 1, 3)
 _FAR_POINTS = tuple(range(4, 20))
 
@@ -37,7 +38,10 @@ def compare_scalars(gold: Form, answer: Form) -> Equivalence:
 def _compare_far(gold: Form, answer: Form) -> set[Equivalence]:
     """What piecewise forms are at points far from each other, where the gold has a value."""
     found: set[Equivalence] = set()
+    are_counts = _has(gold, _COUNTED) or _has(answer, _COUNTED)
     for number in _FAR_POINTS:
+        if are_counts and number % 2:
+            continue  # binomials are of positive integers
         equivalence = _compare_at(number, gold, answer)
         if equivalence is Equivalence.DIFFERENT and number % 2 == 0 and _has(gold, STEPS):
             return {equivalence}  # floors are of integers

@@ -88,6 +88,7 @@ _ORDINAL = re.compile(
 # What a string literal made of the commands \frac, \binom, \vec and \alpha.
 _UNESCAPED = {ord("\f"): "\\f", ord("\b"): "\\b", ord("\v"): "\\v", ord("\a"): "\\a"}
 _NESTED_TEXT = re.compile(r"\\text\{\s*+(\\text\{[^{}]*\})\s*+\}")  # a Chinese word in \\text, spelled out
+_WIDE_SPACE = re.compile(r"(?:[,;]\s*+)?\\q{1,2}uad(?![a-zA-Z])")
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _REPEATING = re.compile(
     r"""([0-9]{0,50})\.([0-9]{0,50})
@@ -107,12 +108,19 @@ def normalize_notation(text: str) -> str:
         text = _OLD_FONT.sub(r"\\mathrm{\1}", _INVISIBLE.sub(" ", text))
         text = _UPRIGHT_FUNCTION.sub(r"\\\1 ", text).replace("\\!", "")
         text = _MODULO.sub(lambda found: f"\\pmod{{{found[1]}}}" if found[1] else "\\mod ", text)
+    text = _separate_equations(text)
     text = _POWER.sub("^", _ORDINAL.sub(_cardinal, text))
     text = _MARKUP.sub(lambda found: found["kept"] or " ", text)
     text = _NESTED_TEXT.sub(r"\1", _SPELLED.sub(_spell, text))
     if "." in text and any(sign in text for sign in ("\\overline", "\\dot", "(")):
         text = _REPEATING.sub(_repeating, text)
     return text.strip()
+
+
+def _separate_equations(text: str) -> str:
+    r"""x = 1 \qquad y = 2 with a comma, if there is an equation on each side of each space."""
+    parts = _WIDE_SPACE.split(text) if "\\q" in text and "\\begin" not in text else []
+    return ", ".join(parts) if len(parts) > 1 and all("=" in part for part in parts) else text
 
 
 def _cardinal(ordinal: re.Match[str]) -> str:
