@@ -11,7 +11,9 @@ _LOOKS = 4  # boxes of the greatest length that are read
 _COMMAND = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 # TeX boxes a token that stands without braces. A word behind the command is prose about boxes.
-_TOKEN = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?|[A-Za-z](?=[.,;]?\s{0,8}(?:\$|\\[)\]]|\n|\Z))")
+_TOKEN = re.compile(
+    r"[-+]?[0-9]++(?:\.[0-9]++)?(?:[^\s$.,;:!?)\]\\]|\\(?:[a-zA-Z]+|%))*+|[A-Za-z](?=[.,;]?\s{0,8}(?:\$|\\[)\]]|\n|\Z))"
+)
 _PERCENT = re.compile(r"\s{0,8}\$?\s{0,8}(?:\\?%|percent\b|pct\b)")
 # "I put it in \boxed{} as you asked"
 _PREPOSITION = re.compile(
@@ -102,7 +104,7 @@ def _read_box(text: str, span: tuple[int, int, int], depth: int) -> Statement:
     start, opening, end = span
     closing = end + text.startswith("{", opening - 1)
     content = unwrap(text[opening:end].strip(), depth)
-    if content and is_percent(text, closing):
+    if content and depth == 0 and is_percent(text, closing):
         content += "\\%"
     return Statement(start, closing, content)
 
@@ -115,8 +117,8 @@ def unwrap(content: str, depth: int = 0) -> str:
     outside, whole, at = "", "", 0
     for box in boxes:
         before = content[at : box.start]
-        outside, whole, at = outside + before, whole + before + box.text, box.end
+        outside, whole, at = outside + before, f"{whole}{before} {box.text} ", box.end
     outside += content[at:]
     if _SENTENCE_WORDS.issuperset(_WORDS.findall(_STYLE.sub(" ", outside).lower())):
         return ", ".join(box.text for box in boxes)
-    return whole + content[at:]
+    return " ".join((whole + content[at:]).split())
