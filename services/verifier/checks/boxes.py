@@ -20,7 +20,7 @@ _PREPOSITION = re.compile(
     r"\b(?:in|into|within|inside|using|with|as|by|of|an?|the|your|required|requested)\s(?:an?\s|the\s)?[`$\"'(]{0,2}\Z",
     re.IGNORECASE,
 )
-_PLACEHOLDER = re.compile(r"\s*(?:\.{3}|…|\\[lc]?dots|(?:your |final |the )*answer)?\s*", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\s*+(?:\.{3}|…|\\[lc]?dots|(?:your |final |the )*+answer)?\s*+", re.IGNORECASE)
 _MAX_PLACEHOLDER = 32
 _STYLE = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|quad|qquad)(?![a-zA-Z])|\\[ ,;:!]|[{}$~]")
 _WORDS = re.compile(r"[^\W\d_]+|\S")

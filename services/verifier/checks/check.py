@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _YIELD_SECONDS = 0.005
 _TURNS = 8  # a request takes several turns of the event loop
-LONG_RESPONSE = 1 << 17
+LONG_RESPONSE = 1 << 16
 """Characters; looking through a longer one takes milliseconds."""
 
 

@@ -39,9 +39,10 @@ _BEHIND = re.compile(
     rf"\s*(?:\Z|[.:;,!)\]/|?]|[-–—]\s|{_OTHER_SCRIPT})|\s+(?:\(|(?:{_FOLLOWS}|(?:is\s(?:not|wrong|incorrect|false)|or|maybe)\b))"
 )
 _REFUTED = re.compile(
-    r"""\s*(?:[,(–—-]\s*)?(?:(?:which|it|this|that)\s+)?(?:is|was|seems|would\ be)(?:\s+not\b|n['’]t\b
-        |\s+(?:never|wrong|incorrect|false|un\w+))|\s*\((?:wrong|incorrect|not|no)\b|\s*\?
-        |\s+or\s+not\b|\s*吗|\s*(?:では|じゃ)(?:な|あり)|\s*(?:이|가)?\s*(?:아니|아닙)|\s+değil|\s*नहीं|\s*是?(?:错|不对|不正确)""",
+    r"""\s*+(?:(?:[,(–—-]\s*+)?(?:(?:which|it|this|that)\s++)?(?:is|was|seems|would\ be)
+            (?:n['’]t\b|\s++(?:not\b|never|wrong|incorrect|false|un\w))
+        |\((?:wrong|incorrect|not|no)\b|\?|(?<=\s)or\s++not\b|吗|(?:では|じゃ)(?:な|あり)|(?:이|가)?\s*+(?:아니|아닙)
+        |(?<=\s)değil|नहीं|是?(?:错|不对|不正确))""",
     re.IGNORECASE | re.VERBOSE,
 )
 # Another letter behind the first: "(A) or (B)", "A. or B", "A; maybe C"
@@ -77,7 +78,8 @@ _NAMING = re.compile(
 )
 _ENDS = re.compile(r"[)\]]?\s{0,4}(?:[.,;!\n]|\Z)")
 _BEFORE_CLAIM = re.compile(
-    r"(?:([A-Za-z'’]+)[\s,]{1,3}(?:(?:option|choice|answer)\s{1,2})?|([,/&])\s{0,3})[(\[]?\Z", re.IGNORECASE
+    r"(?:(?<![A-Za-z'’])([A-Za-z'’]++)[\s,]{1,3}(?:(?:option|choice|answer)\s{1,2})?|([,/&])\s{0,3})[(\[]?\Z",
+    re.IGNORECASE,
 )
 _CONDITION = re.compile(r"\s*[?？]|\s(?:if|only|when|for|in case)\b")
 _BEFORE_CHARACTERS = 100

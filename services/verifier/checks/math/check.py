@@ -39,7 +39,7 @@ _NO_ANSWER = Judgement(0.0, Outcome.NO_ANSWER, "no final answer after the last t
 _RULE = "math-verify"
 _WORKER_FUNCTION = "services.verifier.checks.math.worker_function:judge_answer"
 # Of gold and answer together; longer ones would hold up the event loop. Of 3,000 public answers one is longer.
-_MAX_DECIDED_HERE = 256
+_MAX_DECIDED_HERE = 192
 # What a worker is not done with by then waits until the others are judged.
 _FIRST_SECONDS = 0.5
 _TRIED_AGAIN = frozenset({Outcome.TIMED_OUT, Outcome.INFRASTRUCTURE})
