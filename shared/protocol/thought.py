@@ -15,12 +15,16 @@ _TAGS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
+# Each tag contains one of them; most responses contain none.
+_PARTS = ("think>", "think▷", "thinking>", "thought", "reasoning>", "THINK", "<|channel|>")
 # What begins or ends a turn in chat templates, also the closing tag of a thought.
 _MARKER = re.compile(r"<[|｜/]?[\w:]+[|｜]?>|<[|｜][^<>\n]{1,40}[|｜]>|\[/?[A-Z_]{3,20}\]|◁[^◁▷\n]{1,20}▷")
 
 
 def strip_thinking(response: str) -> str | None:
     """What follows the last closing tag; None if the response is still thinking."""
+    if not any(part in response for part in _PARTS):
+        return response
     start = max(at + len(end) if (at := response.rfind(end)) >= 0 else 0 for _, end in _TAGS)
     return None if any(response.find(tag, start) >= 0 for tag, _ in _TAGS) else response[start:]
 

@@ -65,13 +65,16 @@ def is_percent(text: str, end: int) -> bool:
 
 def _find_commands(text: str) -> Iterator[int]:
     r"""Where `\boxed` and `\fbox` stand, the last one first."""
-    last = {name: text.rfind(name) for name in ("\\boxed", "\\fbox")}
+    boxed, fbox = text.rfind("\\boxed"), text.rfind("\\fbox")
     for _ in range(_MAX_BOXES):
-        name = max(last, key=lambda name: last[name])
-        if last[name] < 0:
+        at = max(boxed, fbox)
+        if at < 0:
             return
-        yield last[name]
-        last[name] = text.rfind(name, 0, last[name])
+        yield at
+        if at == boxed:
+            boxed = text.rfind("\\boxed", 0, at)
+        else:
+            fbox = text.rfind("\\fbox", 0, at)
 
 
 def _find_brace(text: str, start: int, max_characters: int) -> int | None:

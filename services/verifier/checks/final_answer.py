@@ -85,7 +85,7 @@ def find_final_answer(text: str, max_characters: int, way: Extraction) -> FinalA
     """What is stated in this way; None if nothing is, an answer without texts if it is not given or taken back."""
     start = max(0, len(text) - _MAX_CHARACTERS)
     found = _FINDERS[way](text[start:], max_characters)
-    return found and replace(found, end=found.end + start)
+    return replace(found, end=found.end + start) if found and start else found
 
 
 def _find_in_boxes(text: str, max_characters: int) -> FinalAnswer | None:
