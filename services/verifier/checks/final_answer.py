@@ -28,18 +28,20 @@ _NUMBER = re.compile(
 _EMPHASIS = re.compile(r"(?:\*\*(?![\w(])|(?<![\w)])\*\*|__|`|\"|\$|\\[()\[\]])+")
 _BOX_BEFORE = re.compile(r"\\(?:boxed|fbox)\s?\{\Z")
 _GOES_ON_BEFORE = re.compile(
-    r"(?:[-+−±*/×·÷^_<>≤≥≠,{(\[:~≈|\\0-9]|\\[a-zA-Z]{1,16}|\b(?:or|and|to|not|than|of|about|roughly|approximately|minus|negative|plus|times"
+    r"(?:[-+−±*/×·÷^_<>≤≥≠,{(\[:~≈|\\0-9]|\\[a-zA-Z]{1,16}|\b(?:or|and|to|not|than|of|about|roughly|approximately|least|most|but|except|minus|negative|plus|times"
     r"|over)\b)\s*\Z",
     re.IGNORECASE,
 )
 _GOES_ON_BEHIND = re.compile(
-    r"\s*(?:[-+−±*/×·÷^_<>≤≥≠=~≈|:{\[!]|\\[a-zA-Z]|\.?[0-9]|(?:or|and|to|times|plus|minus)\b\s*\$?[-0-9a-z]\b|[b-zB-Z](?![\w'’]))|[\w(}]"
+    r"\s*(?:[-+−±*/×·÷^_<>≤≥≠=~≈|:{\[!?]|\\[a-zA-Z]|\.?[0-9]|(?:or|and|to|times|plus|minus)\b\s*\$?[-0-9a-z]\b|[b-zB-Z](?![\w'’]))|[\w(}]"
 )
 _SCALE = re.compile(
     r"\s+(?:hundred|thousand|million|billion|trillion|dozen|percent|pct|squared|cubed|factorial|half|halves|thirds?|quarters?"
     r"|fourths?|fifths?|tenths?|hundredths?|thousandths?|choose|mod|in (?:binary|base|hex))\b"
 )
-_REASON = re.compile(r",?\s(?:because|since|which|denn|weil|car|porque)\b|[,，]?\s?因为")
+_REASON = re.compile(
+    r",?\s(?:because|since|which(?!\s(?:is|was)\s(?:not|wrong|incorrect|false|impossible))|denn|weil|car|porque)\b|[,，]?\s?因为"
+)
 _COPULA = re.compile(r"\s?(?:입니다|이다|です|である|だ)\Z")
 DEFAULT: tuple[Extraction, ...] = ("box", "hashes")
 

@@ -61,7 +61,7 @@ _DENIAL = re.compile(
 )
 _DENIAL_CHARACTERS = 100
 _OPENERS = {"$$": "$$", "$": "$", "\\[": "\\]", "\\(": "\\)"}
-_STATEMENT_END = re.compile(r"[.!?](?=[\s*_\"”')]|\Z)|[。！？]|\n")
+_STATEMENT_END = re.compile(r"(?:[.?]|(?<![\w)}\]])!)(?=[\s*_\"”')]|\Z)|[。！？]|\n")  # 5! is no exclamation
 _RETRACTION = re.compile(
     r"""(?:[.!?;。！？\n]|[,—–-]\s)[\s*_"(]{0,8}(?:(?:but|and|so|oh|or),?\s)?(?:
         wait|actually|oops|hm+\b|scratch\ that|on\ (?:second\ thought|reflection)|correction|sorry|no[,.;:!—–]|no\ -
