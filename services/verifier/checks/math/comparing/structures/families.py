@@ -54,7 +54,7 @@ def compare_families(gold: Form, answer: Form, compare: Callable[[Form, Form], E
     shared = Symbol(_SHARED)
     golds = [substitute(value, {names[0]: shared}) for value in expected.values]
     answers = [substitute(value, {names[1]: shared}) for value in given.values]
-    is_of_integers = _INTEGERS in (expected.domain, given.domain)
+    is_of_integers = _INTEGERS in (expected.domain, given.domain) and _INTEGER_LETTERS.issuperset(names)
 
     def compare_values(one: Form, other: Form) -> Equivalence:
         found = compare(one, other)
@@ -134,6 +134,8 @@ def _is_same_progression(gold: Form, answer: Form) -> bool:
         names = [form.sides[0] for form in (gold, answer) if isinstance(form, Relation) and is_equation(form)]
         if len(names) < isinstance(gold, Relation) + isinstance(answer, Relation) or len(set(names)) > 1:
             return False
+        if _SHARED in free_symbols(names[0]):
+            return False  # f(x) = x is not f(x) = x + 1
         gold, answer = _value_of(gold), _value_of(answer)
     if not isinstance(gold, SCALARS) or not isinstance(answer, SCALARS) or find_unevaluated(gold, answer):
         return False
