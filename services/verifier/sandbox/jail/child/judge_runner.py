@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from services.verifier.sandbox.jail.child.hand_backs import TEST_FILE, HandBacks
@@ -123,6 +124,8 @@ class _ScriptRun:
         self._name, self._owner = split_entry_point(script.entry_point)
         self._setup = ast.parse(script.setup)
         self._trees = [_without_main(ast.parse(test)) for test in script.tests]
+        self._num_tests = {id(tree): self._count_tests(tree) for tree in self._trees}
+        self._nodes_of_tree: dict[int, list[ast.AST]] = {}
         module = types.ModuleType(TESTS_MODULE)
         sys.modules[TESTS_MODULE] = module
         self._names: dict[str, Any] = module.__dict__
@@ -130,9 +133,7 @@ class _ScriptRun:
         self._solution.classes = self._names
 
     def run(self) -> None:
-        num_tests = [self._count_tests(tree) for tree in self._trees]
-        self._tally.report.num_tests = 1 if self._is_one else sum(num_tests)
-        self._tally.general_doubt = find_doubt(self._trees)
+        self._tally.report.num_tests = 1 if self._is_one else sum(self._num_tests.values())
         if not self._tally.prepare(self._prepare):
             return
         for position, tree in enumerate(self._trees):
@@ -145,9 +146,7 @@ class _ScriptRun:
     @property
     def _is_one(self) -> bool:
         """Whether `check(candidate)` is one test; with partial credit, each statement of it is one."""
-        return self._script.calls_check and not (
-            self._script.is_partial and sum(map(self._count_tests, self._trees)) > 1
-        )
+        return self._script.calls_check and not (self._script.is_partial and sum(self._num_tests.values()) > 1)
 
     def _count_tests(self, tree: ast.Module) -> int:
         classes = find_test_classes(tree.body)
@@ -162,8 +161,11 @@ class _ScriptRun:
         trees = [self._setup, *self._trees]
         for tree in trees:
             self._leave_out_missing(tree)
+        self._nodes_of_tree = {id(tree): list(ast.walk(tree)) for tree in trees}
+        nodes = list(chain.from_iterable(self._nodes_of_tree.values()))
+        self._tally.general_doubt = find_doubt(nodes)
         free = find_free_names(trees, self._name)
-        classes = [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        classes = [node.name for node in nodes if isinstance(node, ast.ClassDef)]
         if free.keys() & NODE_HELPER_NAMES - {self._name}:
             exec(compile(NODE_HELPERS, f"{TEST_FILE} helpers>", "exec"), self._names)  # noqa: S102 - a constant
             classes += NODE_NAMES
@@ -171,15 +173,15 @@ class _ScriptRun:
             self._solution.share(classes)
         for name, is_module in free.items():
             if name not in self._names or name == self._name:
-                self._names[name] = self._find(name, is_module, trees)
+                self._names[name] = self._find(name, is_module, nodes)
         self._execute(self._setup, f"{TEST_FILE} setup>")
 
-    def _find(self, name: str, is_module: bool, trees: Sequence[ast.AST]) -> Any:
+    def _find(self, name: str, is_module: bool, nodes: Sequence[ast.AST]) -> Any:
         """What a free name means: the usual thing, unless it is the entry point; else the solution's global."""
         if name == self._name and not is_module:
             return self._solution.look_up(name, self._owner)
         if is_module or name in NAMES_OF_TESTS:
-            return _module_or_member(name, trees) if name in sys.stdlib_module_names else usual_value(name)
+            return _module_or_member(name, nodes) if name in sys.stdlib_module_names else usual_value(name)
         try:
             return self._solution.look_up(name)
         except NameError:
@@ -202,7 +204,7 @@ class _ScriptRun:
     def _run_tests(self, tree: ast.Module, file_name: str) -> bool:
         """Whether the tests after this one can run."""
         classes = find_test_classes(tree.body)
-        is_test = self._count_tests(tree) > sum(classes.values())
+        is_test = self._num_tests[id(tree)] > sum(classes.values())
         if self._script.is_partial and len(self._trees) == 1:
             self._names[_ONE_TEST] = self._tally.one_test
             tree, is_test = _with_single_tests(tree), False
@@ -216,7 +218,7 @@ class _ScriptRun:
         return True
 
     def _execute(self, tree: ast.Module, file_name: str) -> None:
-        self._hand_backs.add(tree, file_name)
+        self._hand_backs.add(self._nodes_of_tree[id(tree)], file_name)
         exec(compile(tree, file_name, "exec", dont_inherit=True, optimize=0), self._names)  # noqa: S102 - the purpose
 
 
@@ -233,10 +235,10 @@ class _Undefined:
     __hash__ = object.__hash__
 
 
-def find_doubt(trees: Sequence[ast.AST]) -> str:
+def find_doubt(nodes: Sequence[ast.AST]) -> str:
     """Why a right answer may fail the tests: what they do in their own process that the solution's does not see."""
-    for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        name = ast.unparse(node.func)
+    for node in (node for node in nodes if isinstance(node, ast.Call)):
+        name = _dotted_name(node.func)
         target = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
         if name in _REPLACING and target != "sys.stdout":
             return f"the tests replace names ({name}), which the solution's process does not see"
@@ -247,15 +249,20 @@ def find_doubt(trees: Sequence[ast.AST]) -> str:
     return ""
 
 
-def _module_or_member(name: str, trees: Sequence[ast.AST]) -> Any:
+def _module_or_member(name: str, nodes: Sequence[ast.AST]) -> Any:
     """`datetime`, say, as the module, or as its class where the code calls it or uses what only that has."""
     module = importlib.import_module(name)
     member = getattr(module, name, None)
-    nodes = [node for tree in trees for node in ast.walk(tree)]
     used = {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_name(node.value, name)}
     is_called = any(isinstance(node, ast.Call) and _is_name(node.func, name) for node in nodes)
     is_member = is_called or any(hasattr(member, each) and not hasattr(module, each) for each in used)
     return member if member is not None and is_member else module
+
+
+def _dotted_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted_name(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _is_name(node: ast.expr, name: str) -> bool:
@@ -303,5 +310,5 @@ def _is_main_call(node: ast.stmt) -> bool:
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
-        and ast.unparse(node.value.func) == "unittest.main"
+        and _dotted_name(node.value.func) == "unittest.main"
     )

@@ -77,8 +77,9 @@ class RemoteObject:
         if isinstance(other, RemoteObject):
             is_same = remote_of(other).handle.number == remote.handle.number
             return is_same or _operate_if_made(self, "eq", other) is True
-        if not remote.asker.is_plain(other):
-            remote.refuse()
+        is_asked = remote.is_made and other is not None and _operate(self, "has_own_eq")
+        if is_asked or not remote.asker.is_plain(other):
+            remote.refuse("compares data with")
         return False
 
     def __ne__(self, other: object) -> bool:

@@ -39,6 +39,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in ("abs", "and_", "neg", "or_", "xor")},
     **{kind.__name__: kind for kind in (bool, float, int, list, str)},
     **{function.__name__: function for function in (isinstance, len, repr)},
+    "has_own_eq": lambda value: getattr(type(value), "__eq__", None) is not getattr(object, "__eq__", None),
     "enter": lambda value: value.__enter__(),
     "exit": lambda value: value.__exit__(None, None, None),
 }

@@ -29,9 +29,13 @@ def run_functional(script: FunctionalScript, solution: SolutionClient, tally: Te
         readings.add(_unwrap)
     name, owner = split_entry_point(script.entry_point)
     for given, output in cases:
-        arguments, expected = read_arguments(given), read_output(output)
+        expected = read_output(output)
 
-        def run(arguments: Any = arguments, expected: Any = expected) -> None:
+        def run(given: Any = given, expected: Any = expected) -> None:
+            try:
+                arguments = read_arguments(given)
+            except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+                solution.refuse(f"the arguments {given[:80]!r} cannot be read: {error}")
             result, first = solution.solve(name, owner, arguments)
             if result is None and expected is not None:
                 result = first  # changed in place

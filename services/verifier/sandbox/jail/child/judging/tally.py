@@ -1,10 +1,11 @@
 """Runs single tests, and counts and reports how they end."""
 
+import importlib
 import os
 import time
 import types
-import unittest
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from services.verifier.sandbox.jail.child.solution_client import SolutionClient, SolutionGone, UnsupportedTest
@@ -50,13 +51,13 @@ class TestTally:
 
     def run_test_class(self, kind: Any) -> None:
         """Runs the tests of a unittest class."""
+        unittest = importlib.import_module("unittest")  # here: no other child needs it
         if not (isinstance(kind, type) and issubclass(kind, unittest.TestCase)):
             return
         for test in unittest.defaultTestLoader.loadTestsFromTestCase(kind):
             if self.is_over:
                 return
-            suite = unittest.TestSuite([test])
-            self.judge(lambda suite=suite: _run_suite(suite))  # type: ignore[misc]
+            self.judge(partial(_run_suite, unittest.TestSuite([test]), unittest.TestResult()))
 
     def count(self, error: BaseException | None, seconds: float) -> None:
         report = self.report
@@ -123,29 +124,19 @@ class _OneTest:
         return not isinstance(error, SolutionGone)
 
 
-class _Result(unittest.TestResult):
-    """Keeps what failed a test."""
+def _run_suite(suite: Any, result: Any) -> None:
+    """Raises what failed a test, which a TestResult would keep as text."""
+    errors: list[BaseException] = []
 
-    error: BaseException | None = None
+    def keep(*what: Any) -> None:
+        if isinstance(what[-1], tuple):
+            errors.append(what[-1][1])
 
-    def addError(self, test: Any, err: Any) -> None:
-        self.error = self.error or err[1]
-
-    addFailure = addError
-
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
-        if err is not None:
-            self.error = self.error or err[1]
-
-    def addUnexpectedSuccess(self, test: Any) -> None:
-        self.error = AssertionError("a failure was expected")
-
-
-def _run_suite(suite: unittest.TestSuite) -> None:
-    result = _Result()
+    result.addError = result.addFailure = result.addSubTest = keep
+    result.addUnexpectedSuccess = lambda _: errors.append(AssertionError("a failure was expected"))
     suite.run(result)
-    if result.error is not None:
-        raise result.error
+    if errors:
+        raise errors[0]
 
 
 def _name_of(error: BaseException | None) -> str:
