@@ -104,6 +104,16 @@ def test_no_wrong_public_answer_is_accepted() -> None:
     assert [row["id"] for row in rows if not row["right"] and is_right(row["gold"], row["response"])] == []
 
 
+def test_competition_golds_accept_themselves_and_none_with_a_digit_changed() -> None:
+    """But for some that take a worker: golds with dots, or with floors of variables."""
+    differing = []
+    for row in rows_of("competition_answers.jsonl.gz"):
+        found = find(row["gold"], row["response"])
+        if found is None or found.equivalence is not (Equivalence.SAME if row["right"] else Equivalence.DIFFERENT):
+            differing.append(found and found.equivalence)
+    assert differing.count(Equivalence.UNKNOWN) == len(differing) <= 15
+
+
 def test_no_hostile_answer_is_rewarded_and_no_honest_one_refused() -> None:
     for row in rows_of("math_attacks.jsonl.gz"):
         found = find(row["gold"], row["payload"])
