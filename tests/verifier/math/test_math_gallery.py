@@ -17,7 +17,7 @@ _ROW = re.compile(
     r"^\| `(?P<answer>[^`]*)` \|(?: `(?P<way>\w+)` \|)? `(?P<gold>[^`]*)` \| (?P<verdict>right|wrong|no_answer) \|"
     r"\s*(?P<why>.*?)\s*\|$"
 )
-_CHOICE = "### Multiple choice"
+_CHOICE = "## Multiple choice"
 _WHOLE_RESPONSES = ("## The final answer", "### Where the final answer is looked for", _CHOICE)
 _WAYS = ChoiceConfig().extraction
 
