@@ -6,10 +6,21 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from pydantic import ValidationError
+
 from services.rollout.metrics import RolloutMetrics, VerdictResult, VerifierFailure
 from services.rollout.rewards import NoVerdict
 from shared.clients import VerifierClient
-from shared.errors import DeadlineExceeded, IbtpoError, InvalidInput, MalformedAnswer, Overloaded, TooLarge, Unreachable
+from shared.errors import (
+    DeadlineExceeded,
+    IbtpoError,
+    InvalidInput,
+    MalformedAnswer,
+    Overloaded,
+    TooLarge,
+    Unreachable,
+    first_reason,
+)
 from shared.protocol.verdict import Verdict, VerdictItem
 from shared.runtime.loops import Periodic, cancel
 
@@ -83,7 +94,12 @@ class RewardBatcher:
             self._metrics.verdicts.labels(VerdictResult.REFUSED).inc()
             raise NoVerdict(f"{waiting} answers wait for the verifier already, the most this replica keeps")
         self._num_answers += 1
-        item = VerdictItem(id=str(self._num_answers), kind=kind, response=response, answer_key=answer_key)
+        try:
+            item = VerdictItem(id=str(self._num_answers), kind=kind, response=response, answer_key=answer_key)
+        except ValidationError as error:  # half of a surrogate pair, or numbers out of range: no verifier can read it
+            self._metrics.verdicts.labels(VerdictResult.REFUSED).inc()
+            is_of_key = any(one["loc"][:1] == ("answer_key",) for one in error.errors(include_input=False))
+            raise NoVerdict(f"it cannot be sent: {first_reason(error)}", is_final=is_of_key) from None
         pending = _Pending(item, time.monotonic() + self._limits.verdict_seconds)
         self._unsent.append(pending)
         self._has_unsent.set()

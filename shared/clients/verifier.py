@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import httpx
 from pydantic import TypeAdapter
 
-from shared.errors import IbtpoError
+from shared.errors import IbtpoError, MalformedAnswer
 from shared.protocol.verdict import Verdict, VerdictItem, VerdictRequest, VerdictResponse
 from shared.runtime.exchange import Exchange
 
@@ -38,11 +38,19 @@ class VerifierClient:
         on_verdict: Callable[[Verdict], None],
         deadline_seconds: float | None = None,
     ) -> None:
-        """Reports every verdict as soon as it is known."""
+        """Reports every verdict as soon as it is known. MalformedAnswer after the others if one cannot be read."""
         request = VerdictRequest(items=tuple(items), deadline_seconds=deadline_seconds)
         async with self._exchange.open_lines("/v1/verdicts", request, within_seconds) as lines:
+            unreadable: MalformedAnswer | None = None
             async for line in lines:
-                on_verdict(self._exchange.read(_VERDICT, line))
+                try:
+                    verdict = self._exchange.read(_VERDICT, line)
+                except MalformedAnswer as error:
+                    unreadable = unreadable or error
+                else:
+                    on_verdict(verdict)
+            if unreadable is not None:
+                raise unreadable
 
     async def count_no_answers(self) -> int:
         """How many of the answers that it judged since its start stated no final answer."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, Response
@@ -56,6 +57,8 @@ class Judge:
                     self.breaks -= 1
                     raise ConnectionResetError("this connection breaks")
                 await self.slow_may_end.wait()
+            if item.response == "garbled":
+                yield b'{"reward": 7}\n'
             verdict = Verdict(id=item.id, reward=self.reward(item.response), outcome=Outcome.RIGHT, reason="no worker")
             yield verdict.model_dump_json().encode() + b"\n"
 
@@ -125,6 +128,27 @@ async def test_an_item_that_is_refused_takes_no_neighbour_along() -> None:
         answers = ["right", "poison", *["right"] * 9, "wrong"]
         rewards = await asyncio.gather(*(reward_or_none(client, answer) for answer in answers))
     assert rewards == [{"right": 1.0, "wrong": 0.0, "poison": None}[answer] for answer in answers]
+
+
+@pytest.mark.parametrize(
+    ("response", "key", "is_final"),
+    [("half \ud800", {}, False), ("right", {"gold": "\udfff"}, True), ("right", {"gold": float("inf")}, True)],
+)
+async def test_what_cannot_be_sent_has_no_verdict_and_takes_no_neighbour_along(
+    response: str, key: dict[str, Any], is_final: bool
+) -> None:
+    async with client_of(Judge()) as client:
+        bad, good = await asyncio.gather(
+            client.reward("math", response, key), client.reward("math", "right", {}), return_exceptions=True
+        )
+    assert good == 1.0
+    assert isinstance(bad, NoVerdict)
+    assert (bad.is_final, "cannot be sent" in str(bad)) == (is_final, True)
+
+
+async def test_a_verdict_that_cannot_be_read_takes_no_neighbour_along() -> None:
+    async with client_of(Judge()) as client:
+        assert await asyncio.gather(*(client.reward("math", text, {}) for text in ("garbled", "right"))) == [0.0, 1.0]
 
 
 async def test_an_answer_does_not_wait_for_a_slow_neighbour() -> None:

@@ -1,6 +1,5 @@
 """On a busy machine a worker's call takes longer, and its reply is the same."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -68,13 +67,13 @@ async def test_endless_answers_wait_for_the_others() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_busy", [8, 16])
-async def test_verdicts_of_hard_rows_do_not_depend_on_the_load(num_busy: int) -> None:
+@pytest.mark.timeout(900)
+async def test_verdicts_of_hard_rows_do_not_depend_on_the_load() -> None:
     rows = SOON + LATER + NEVER
     async with open_math_check(MathConfig(workers=2), VerifierMetrics(CollectorRegistry())) as check:
         idle = await _judge(check, rows)
-        with busy_processes(num_busy):
-            busy = await asyncio.wait_for(_judge(check, rows), 300)
+        with busy_processes(8):
+            busy = await _judge(check, rows)
     assert {n: (found.reward, found.outcome) for n, found in idle.items()} == {
         n: (found.reward, found.outcome) for n, found in busy.items()
     }

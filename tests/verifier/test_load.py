@@ -37,8 +37,7 @@ def percentile_99(waits: list[float]) -> float:
     return statistics.quantiles(waits, n=100)[-1]
 
 
-async def _judge_all(url: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+async def _judge_all(url: str, batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     may_send = asyncio.Semaphore(IN_FLIGHT)
     async with httpx.AsyncClient(base_url=url, timeout=600) as client:
 
@@ -57,22 +56,24 @@ async def _judge_all(url: str, rows: list[dict[str, Any]]) -> list[dict[str, Any
     ],
 )
 async def test_other_clients_do_not_wait_for_hostile_answers(tmp_path: Path, number: int) -> None:
-    named = (
-        [make_item(kind, response, key, name) for name, (kind, key, response, _) in SLOW.items()] if number > 48 else []
-    )
-    rows = [*named, *hostile_rows(number)]
+    named = [make_item(kind, response, key, name) for name, (kind, key, response, _) in SLOW.items()]
+    rows = list(hostile_rows(number))
+    batches = [rows[start : start + BATCH] for start in range(0, number, BATCH)]
+    batches = [*([row] for row in named if number > 48), *batches]
     service = Service(tmp_path)
     try:
         with another_client(service.url) as alone:
             pass
         with another_client(service.url) as beside:
-            verdicts = await _judge_all(service.url, rows)
+            verdicts = await _judge_all(service.url, batches)
     finally:
         assert service.stop() == 0
     for what in beside:
         times = [1_000 * percentile_99(waits[what]) for waits in (alone, beside)]
-        print(f"{what}: 99th percentile {times[0]:.1f} ms alone, {times[1]:.1f} ms beside {len(rows)} hostile answers")
-    assert [verdict["id"] for verdict in verdicts] == [row["id"] for row in rows]
+        print(
+            f"{what}: 99th percentile {times[0]:.1f} ms alone, {times[1]:.1f} ms beside {len(verdicts)} hostile answers"
+        )
+    assert [verdict["id"] for verdict in verdicts] == [row["id"] for batch in batches for row in batch]
     assert not [verdict for verdict in verdicts if verdict["reward"] is None], "no answer is left unjudged"
     for what, waits in beside.items():
         assert percentile_99(waits) < max(LONGEST_WAIT, 4 * percentile_99(alone[what])), what
