@@ -24,7 +24,7 @@ def read_set_form(key: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in key.items() if name not in _KEY_FIELDS}
     if "tests" in key:
         return {**rest, **options, "tests": _read_tests(key["tests"], {})}
-    if "type" in rest or "inputs" in rest or "functional" in rest:
+    if "type" in rest or {"inputs", "outputs"} <= rest.keys() or "functional" in rest:
         return {**options, "tests": _read_tests(rest, {})}
     for name in _TEST_FIELDS:
         if name in rest:
