@@ -18,7 +18,7 @@ from services.verifier.checks.math.comparing.equivalence import (
 from services.verifier.checks.math.comparing.exact_value import exact_value
 from services.verifier.checks.math.comparing.relations import ORDERS, compare_by_ratio, to_interval
 from services.verifier.checks.math.comparing.scalars import compare_scalars, is_constant
-from services.verifier.checks.math.comparing.structures.branches import expand
+from services.verifier.checks.math.comparing.structures.branches import expand, leading_name
 from services.verifier.checks.math.comparing.structures.families import compare_families
 from services.verifier.checks.math.comparing.structures.points import (
     are_named_in_order,
@@ -67,6 +67,9 @@ def compare(gold: Form, answer: Form) -> Equivalence:
     """Whether the answer says what the gold says. Not symmetric: the gold decides how much is required."""
     if gold == answer:
         return Equivalence.SAME
+    names = leading_name(gold), leading_name(answer)
+    if None not in names and names[0] != names[1]:
+        return Equivalence.DIFFERENT
     gold, answer = expand(gold), expand(answer)
     gold, answer = share_names(*group_points(gold, answer))
     if (found := compare_real_sets(gold, answer)) is not None:

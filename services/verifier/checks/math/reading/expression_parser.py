@@ -318,6 +318,8 @@ class ExpressionParser:
             return Power(_E, argument)
         if exponent == _MINUS_ONE and name in ("sin", "cos", "tan"):
             return Apply("arc" + name, (argument,))
+        if base is not None and name != "log":
+            raise UnreadableAnswer(f"a base of {name}")
         form = Apply(name, (argument,) if base is None else (argument, base))
         return form if exponent is None else Power(form, exponent)
 
@@ -371,8 +373,10 @@ def _bracketed(opening: str, closing: str, items: tuple[Form, ...]) -> Form:
             return FiniteSet(items)
         case (Apply("atop", arguments),) if opening == "(":
             return Apply("binom", arguments)
-        case (only,):
+        case (only,) if closing in _CLOSING[opening][:1]:
             return only
+        case (_,):
+            raise UnreadableAnswer(f"one value between {opening} and {closing}")
         case _ if opening == "{":
             return ValueList(items)
         case _:

@@ -1,6 +1,7 @@
 """An answer's text with every form it can be read as, and the answer that a gold text gives."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.verifier.checks.final_answer import extract_final_answer
@@ -20,6 +21,9 @@ from services.verifier.checks.math.reading.tokens import (
 # 1,234 is a number, or the two values 1 and 234.
 # 1,00,000 is one hundred thousand.
 _THOUSANDS = re.compile(r"(?<![0-9,.])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3})(?![0-9,])")
+# But (100,101) is no number, and 1,000 is not the two values 1 and 0.
+_IN_BRACKETS = re.compile(r"[(\[]\s*+[0-9]{1,3}(?:,[0-9]{3})+\s*+[)\]]")
+_NO_LIST = re.compile(r"[0-9],0[0-9]{2}(?![0-9])")
 # $5 without a second $ that would make it mathematics.
 _DOLLAR = re.compile(r"\A\$(?=\s{0,9}[0-9.][^$]*\Z)")
 _STATED = re.compile(r"answer is \$([^$]+)\$")
@@ -67,13 +71,20 @@ def parse_answer(text: str) -> ParsedAnswer:
         return ParsedAnswer(text, tokens, (), f"longer than {MAX_PARSED_CHARACTERS} characters")
     forms: dict[Form, None] = {}
     reasons = []
-    joined = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), spelling)
-    for variant in [tokens] if joined == spelling else [tokenize(joined), tokens]:
+    for variant in _variants(spelling, tokens):
         try:
             forms[parse_form(variant)] = None
         except UnreadableAnswer as error:
             reasons.append(str(error))
     return ParsedAnswer(text, tokens, tuple(forms), "" if forms else reasons[0])
+
+
+def _variants(spelling: str, tokens: tuple[Token, ...]) -> list[Sequence[Token]]:
+    """The tokens with 1,234 as a number, and as two values."""
+    joined = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), spelling)
+    if joined == spelling or _IN_BRACKETS.search(spelling):
+        return [tokens]
+    return [tokenize(joined)] if _NO_LIST.search(spelling) else [tokenize(joined), tokens]
 
 
 def extract_gold(gold: str, max_characters: int) -> str | None:

@@ -42,6 +42,16 @@ def _drop_name(items: tuple[Form, ...], joined_by_or: bool) -> ValueList:
     return ValueList(items, joined_by_or)
 
 
+def leading_name(form: Form) -> Form | None:
+    """n of n = 1, 2, 3; None for other lists."""
+    match form:
+        case ValueList((Relation() as first, *rest)) if is_equation(first):
+            value = None if any(isinstance(item, Relation) for item in rest) else read_assignment(first)
+            return value.name if value else None
+        case _:
+            return None
+
+
 def _expand_items(items: tuple[Form, ...]) -> tuple[Form, ...]:
     return tuple(branch for item in items for branch in _branches(item))
 

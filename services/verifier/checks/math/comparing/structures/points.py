@@ -107,4 +107,6 @@ def compare_congruences(gold: Congruence, answer: Congruence) -> Equivalence:
 def is_residue(number: Number, congruence: Congruence) -> bool:
     """Whether x = 3 (mod 7) says the remainder 3, reduced."""
     modulus, right = exact_value(congruence.modulus), exact_value(congruence.right)
-    return modulus is not None and right == number.value and Fraction(0) <= number.value < modulus
+    if modulus is None or right != number.value or number.value.denominator != 1:
+        return False
+    return Fraction(0) <= number.value < modulus

@@ -172,8 +172,10 @@ def _end_forms(form: Form) -> Iterator[Form]:
 def _variables(form: Form) -> Iterator[str]:
     """The names of the variables that inequalities are about; a set's own does not count."""
     match form:
-        case Relation((Symbol(name), _), (Relator.IN,)):
-            yield name
+        case Relation((variable, _), (Relator.IN,)):
+            if not isinstance(variable, Symbol):
+                raise _NoRealSet
+            yield variable.name
         case Relation(sides, _):
             yield from (side.name for side in sides if isinstance(side, Symbol) and side != _INFINITY)
         case ValueList(items, _):

@@ -9,6 +9,8 @@ from services.verifier.checks.math.reading.forms import Apply, Form, Relation, S
 
 _CONSTANTS_OF_INTEGRATION = frozenset({"C", "c", "K", "k", "C_1", "c_1"})
 
+_FUNCTIONS = frozenset("fghF")  # of which a constant one may be asked for: f(x) = 0; but E(X) = 2 is a number of X
+
 
 def share_names(gold: Form, answer: Form) -> tuple[Form, Form]:
     """Both with the same name where each has one of its own: f(x) = x and f(z) = z, x^2 + C and x^2 + c."""
@@ -28,9 +30,10 @@ def share_names(gold: Form, answer: Form) -> tuple[Form, Form]:
 def _bound_names(form: Form) -> tuple[str, ...]:
     """The variables of a function that an equation defines, or the one of a described set; () if there are none."""
     match form:
-        case Relation((Apply(_, arguments), *_), _):
+        case Relation((Apply(function, arguments), *values), _):
             names = tuple(argument.name for argument in arguments if isinstance(argument, Symbol))
-            return names if len(names) == len(arguments) == len(set(names)) else ()
+            is_bound = function in _FUNCTIONS or any(free_symbols(value) & set(names) for value in values)
+            return names if is_bound and len(names) == len(arguments) == len(set(names)) else ()
         case SetBuilder(Symbol(name) | Relation((Symbol(name), *_), _), _):
             return (name,)
         case _:

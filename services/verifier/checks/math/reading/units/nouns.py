@@ -116,7 +116,7 @@ _COUNTED = frozenset(
     zebras zeroes zeros zits zombies zones""".split()  # noqa: SIM905
 )
 # Singulars that would read as an operation on the number before them.
-_NOT_ALONE = frozenset({"cube", "decimal", "factor", "fraction", "inversion", "multiple", "root", "square"})
+_NOT_ALONE = frozenset({"cube", "decimal", "factor", "fraction", "inversion", "multiple", "prime", "root", "square"})
 ADJECTIVES = frozenset(
     """additional adult altogether annual average black blue congruent correct daily different digit distinct
     distinguishable equal extra fewer free full gold green grey identical individual integer large left lattice
