@@ -28,7 +28,8 @@ _NONE = re.compile(r"\s*(?:none|neither|nothing|unclear|unknown)\b|\s*都不", r
 _BARE_NEXT = re.compile(r"[.,;]?\s{0,4}[(\[]?[A-Z][)\]]?[.]?\s{0,4}(?:\n|\Z)")
 _WORDS = re.compile(r"[^\W\d_]{2}.*[a-z]|[a-z]{2}|[0-9]")
 _NAME = re.compile(r"\A(?:the\s)?(?:option|choice|answer)\s", re.IGNORECASE)
-_OPTION = re.compile(r"(?:[(\[][A-Z][)\]]|[A-Z][.):,])\s")
+# "B. Paris", "B) Paris", "B, because …", but not "C. elegans" or "I, for one, …"
+_OPTION = re.compile(r"(?:[(\[][A-Z][)\]]|[A-Z]\)|[A-HJ-Z],)\s|[A-Z][.:]\s(?![a-z])")
 _LISTED = re.compile(r"(?<![A-Za-z0-9])[(\[]?[A-Z][.):\]]\s")
 
 
@@ -166,8 +167,6 @@ def _choose_by_lines(text: str) -> frozenset[str] | None:
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         return None
-    if len(lines) == 1:
-        return None if len(_LISTED.findall(lines[0])) > 1 else read_letters(lines[0])
     for is_given in (_is_bare, _is_option):
         if is_given(lines[0]) or is_given(lines[-1]):
             readings = {read_letters(line) for line in set(lines) if is_given(line)} - {None}

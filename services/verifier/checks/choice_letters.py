@@ -10,6 +10,7 @@ _STYLE = re.compile(
     r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|textrm|mathsf|bf|rm|boldsymbol|left|right)(?![a-zA-Z])"
     r"|\\[ ,!()\[\]]|[{}$*`\"“”„«»‘]|(?<![^\W_])_{1,2}|_{1,2}(?![^\W_])"
 )
+_QUOTED = re.compile(r"(?<![A-Za-z0-9])['‘’]([A-Z])['’](?![A-Za-z0-9])")
 _WIDE = str.maketrans(
     {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"、": ",", "【": "[", "】": "]"}
 )
@@ -92,7 +93,8 @@ _LEADS_TO_CLAIM = frozenset(
 
 def normalize(text: str) -> str:
     """The text without emphasis and quotation marks, in ASCII letters and brackets."""
-    return _STYLE.sub("", text if text.isascii() else text.translate(_WIDE))
+    text = text if text.isascii() else text.translate(_WIDE)
+    return _STYLE.sub("", _QUOTED.sub(r"\1", text))
 
 
 def read_letters(text: str) -> frozenset[str] | None:
