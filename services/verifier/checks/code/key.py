@@ -22,12 +22,13 @@ from shared.protocol.verdict import VerdictItem
 _MAX_TEST_CHARACTERS = 200_000
 # The parser refuses longer ones, which a judge's process takes.
 _LONG_INTEGER = re.compile(r"\d{4000,}")
-MAX_READ_HERE = 20_000
+_MAX_CHECKER_CHARACTERS = 20_000
+MAX_READ_HERE = 4_000
 """Characters of tests; longer ones are looked through by a worker: parsing them would hold up the event loop."""
 
 # A function's name, or a method's of a class of which each call has a new object.
 EntryPoint = Annotated[str, Field(pattern=r"^(?:[^\W\d]\w*(?:\(\))?\.)?[^\W\d]\w*$", max_length=200)]
-CheckerCode = Annotated[str, Field(max_length=MAX_READ_HERE)]
+CheckerCode = Annotated[str, Field(max_length=_MAX_CHECKER_CHARACTERS)]
 TestCode = Annotated[str, Field(max_length=_MAX_TEST_CHARACTERS)]
 
 
