@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
 from services.verifier.checks.check import yielding
-from services.verifier.json_items import CutBatch, CutItem, cut_batch
+from services.verifier.json_items import CutItem, cut_batch
 from services.verifier.surrogates import NOT_TEXT, is_text, load_json, make_text
 from shared.errors import InvalidInput, first_reason, shorten
 from shared.protocol.message import OVERSIZED, Message, too_many_errors
@@ -55,7 +55,7 @@ async def read_batch(request: Request) -> ReadBatch:
 
 
 async def _read_items(body: bytes) -> ReadBatch:
-    cut = await _cut(body)
+    (cut,) = [found async for _, found in yielding(cut_batch(body, MAX_ITEMS)) if found is not None]
     try:
         frame = _Frame.model_validate_json(cut.frame)
     except ValidationError as error:
@@ -71,13 +71,6 @@ async def _read_items(body: bytes) -> ReadBatch:
             unreadable[position] = _reason_or_refusal(error, position, text)
             items.append(VerdictItem.model_construct(id=_find_id(text), kind="", response="", answer_key={}))
     return ReadBatch(tuple(items), unreadable, frame.deadline_seconds)
-
-
-async def _cut(body: bytes) -> CutBatch:
-    async for _, cut in yielding(cut_batch(body, MAX_ITEMS)):
-        if cut is not None:
-            return cut
-    raise AssertionError("the cutter ends with its result")
 
 
 def _reason_or_refusal(error: ValidationError, position: int, item: CutItem) -> str:
