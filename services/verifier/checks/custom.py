@@ -143,4 +143,6 @@ def _judgement_of_verdict(verdict: Verdict | str | None) -> Judgement:
         return Judgement.failure(verdict or "the endpoint gave no verdict", _ENDPOINT)
     if verdict.reward is None or not verdict.outcome.is_judged:
         return Judgement.failure(verdict.reason or "the endpoint gave no reward", _ENDPOINT)
-    return Judgement(**(verdict.model_dump(exclude={"id"}) | {"rule": verdict.rule or _ENDPOINT}))
+    return Judgement(
+        **(verdict.model_dump(exclude={"id"}) | {"rule": verdict.rule or _ENDPOINT, "tests": verdict.tests})
+    )

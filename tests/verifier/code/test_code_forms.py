@@ -88,6 +88,7 @@ RIGHT: dict[str, tuple[str, Any]] = {
     "an import that the asserts do without": ("def f():\n    return 1", {"tests": asserts("assert f() == 1", setup="from no_such_package import Thing\nimport no_such_package as n")}),
     "long integers": ("def f(n):\n    return str(10 ** n)", {"tests": asserts(f"assert f(5000) == '1{'0' * 5000}'", f"assert int(f(5000)) == 1{'0' * 5000}")}),
     "its own exception": ("class Poor(Exception): pass\ndef f():\n    raise Poor('no')", {"tests": asserts("import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        with self.assertRaises(Poor):\n            f()")}),
+    "an exit that the test expects": ("import sys\ndef f():\n    sys.exit(3)", {"tests": asserts("try:\n    f()\nexcept SystemExit as end:\n    assert end.code == 3\nelse:\n    assert False")}),
     "types as arguments": ("def f(kind):\n    return kind('3')", {"tests": asserts("assert f(int) == 3")}),
     "deep recursion": ("def f(n):\n    return n and 1 + f(n - 1)", {"tests": asserts("assert f(9000) == 9000")}),
 }  # fmt: skip
@@ -173,6 +174,7 @@ OWN_FAULTS: dict[str, tuple[str, Any]] = {
     "the tests use files": ("def f(name):\n    return open(name).read()", {"tests": asserts("with open('x', 'w') as file:\n    file.write('1')\nassert f('x') == '1'")}),
     "the tests use a helper that nobody has": ("def f():\n    return 1", {"tests": asserts("assert f() == helper(1)")}),
     "the tests replace a function": ("import time\ndef f():\n    return time.time()", {"tests": asserts("from unittest.mock import patch\nwith patch('time.time', return_value=3):\n    assert f() == 3")}),
+    "the tests await": ("async def f():\n    return 1", {"tests": asserts("import asyncio\nassert asyncio.run(f()) == 1")}),
     "the tests seed": ("import random\ndef f():\n    return random.random()", {"tests": asserts("import random\nrandom.seed(1)\na = random.random()\nrandom.seed(1)\nassert f() == a")}),
     "the signal is swallowed": ("class E:\n    def __lt__(s, o): return True\ndef f():\n    return E()", {"tests": asserts("try:\n    f() < 3\nexcept BaseException:\n    pass\nassert True")}),
     "under unittest": ("class E:\n    def __lt__(s, o): return True\ndef f():\n    return E()", {"tests": {"type": "unittest", "test": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertLess(f(), 3)"}}),

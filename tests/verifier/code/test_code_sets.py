@@ -1,7 +1,13 @@
 """Public sets: every canonical solution is accepted, every planted bug refused."""
 
+import ast
+import random
 import re
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,3 +101,106 @@ async def test_mbpp_bugs_are_refused(check: CodeCheck, part: slice) -> None:
     judgements = await judge_items(check, [_mbpp(row, _planted(_tested(row))) for row in rows])
     accepted = [row["task_id"] for row, judgement in zip(rows, judgements, strict=True) if judgement.reward != 0.0]
     assert accepted == []
+
+
+# Canonical solutions that their own tests refuse anywhere, or only here, and why.
+REFUSED_CLASSES = {
+    "ClassEval_17": "the tests expect that 2024 has not come",
+    "ClassEval_25": "it writes a file, and swallows that it cannot",
+    "ClassEval_48": "the tests expect the name of their author's machine",
+    "ClassEval_58": "the tests expect mines where chance put none",
+}
+CLASS_PARTS = [
+    pytest.param(slice(None, None, 11), id="some"),
+    pytest.param(slice(None), marks=pytest.mark.slow, id="all"),
+]
+
+
+def _classeval(row: dict[str, Any], code: str = "") -> VerdictItem:
+    return code_item(f"```python\n{code or row['code']}\n```", {"type": "unittest", "test": row["test"]})
+
+
+def _leetcode(row: dict[str, Any], code: str = "") -> VerdictItem:
+    key = {"test": row["test"], "entry_point": row["entry_point"]}
+    return VerdictItem(id=row["id"], kind="code", response=f"```python\n{code or row['code']}\n```", answer_key=key)
+
+
+@pytest.mark.parametrize("part", CLASS_PARTS)
+async def test_classes_are_accepted_or_need_what_is_not_here(check: CodeCheck, part: slice) -> None:
+    rows = rows_of("classeval.jsonl.gz")[part]
+    judgements = await judge_items(check, [_classeval(row) for row in rows])
+    charged = {row["id"] for row, judgement in zip(rows, judgements, strict=True) if judgement.reward == 0.0}
+    assert charged <= REFUSED_CLASSES.keys()
+    accepted = sum(judgement.outcome is Outcome.RIGHT for judgement in judgements)
+    assert accepted >= 0.72 * len(rows), "the others need packages or files"
+
+
+@pytest.mark.parametrize("part", CLASS_PARTS)
+async def test_methods_of_leetcode_are_accepted(check: CodeCheck, part: slice) -> None:
+    rows = rows_of("leetcode.jsonl.gz")[part]
+    judgements = await judge_items(check, [_leetcode(row) for row in rows])
+    refused = {row["id"]: each for row, each in zip(rows, judgements, strict=True) if each.outcome is not Outcome.RIGHT}
+    assert all(judgement.reward is None for judgement in refused.values()), refused
+    assert len(refused) <= 0.03 * len(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["leetcode", "classeval"])
+async def test_a_planted_bug_is_refused_where_the_set_s_own_tests_refuse_it(
+    check: CodeCheck, name: str, tmp_path: Path
+) -> None:
+    rng = random.Random(1)
+    rows = [row for row in rows_of(f"{name}.jsonl.gz") if row["id"] not in REFUSED_CLASSES]
+    mutants = [(row, code) for row in rows for code in _mutate(row["code"], rng)]
+    make = _leetcode if name == "leetcode" else _classeval
+    judgements = await judge_items(check, [make(row, code) for row, code in mutants])
+    accepted = [each for each, judgement in zip(mutants, judgements, strict=True) if judgement.reward]
+    assert len(accepted) < len(mutants) / 4
+    assert [row["id"] for row, code in accepted if not _passes_by_itself(row, code, tmp_path)] == []
+
+
+def _passes_by_itself(row: dict[str, Any], code: str, folder: Path) -> bool:
+    """Whether plain Python, with answer and tests in one process, accepts it too: then the tests do not see the bug."""
+    names = "from typing import *\nfrom collections import *\nfrom itertools import *\nfrom functools import *\n"
+    names += "from heapq import *\nfrom bisect import *\nfrom math import *\nfrom string import *\nimport math\n"
+    run = f"check({row['entry_point']})" if "entry_point" in row else "unittest.main()"
+    program = f"{names}{code}\n{row['test']}\n{run}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, timeout=60, check=False)
+    return done.returncode == 0
+
+
+_SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv,
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+}  # fmt: skip
+
+
+def _mutate(code: str, rng: random.Random) -> Iterator[str]:
+    """The code with one constant off by one, one operator swapped, or one result None."""
+    tree = ast.parse(code)
+    places = list(filter(_can_change, ast.walk(tree)))
+    if places:
+        _change(rng.choice(places))
+        yield ast.unparse(tree)
+
+
+def _can_change(node: ast.AST) -> bool:
+    match node:
+        case ast.Constant(value=int()) | ast.Return(value=ast.expr()):
+            return True
+        case ast.BinOp(op=operator) | ast.Compare(ops=[operator, *_]):
+            return type(operator) in _SWAPPED
+        case _:
+            return False
+
+
+def _change(node: ast.AST) -> None:
+    match node:
+        case ast.Constant(value=value):
+            node.value = not value if isinstance(value, bool) else int(str(value)) + 1
+        case ast.Return():
+            node.value = ast.Constant(None)
+        case ast.BinOp():
+            node.op = _SWAPPED[type(node.op)]()  # type: ignore[assignment]
+        case ast.Compare():
+            node.ops[0] = _SWAPPED[type(node.ops[0])]()  # type: ignore[call-overload]

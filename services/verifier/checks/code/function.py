@@ -1,5 +1,7 @@
 """Judges functions and classes by tests that run in another process and exchange only plain data with them."""
 
+from dataclasses import replace
+
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedFunction
 from services.verifier.checks.code.missing_packages import explain_missing, find_missing_package
@@ -16,12 +18,15 @@ _OUTCOME_OF_FAILURE = {
     "MemoryError": Outcome.MEMORY,
     "ResultTooLarge": Outcome.OUTPUT_LIMIT,
 }
+# A judge's report may be longer than what an item lets its program print.
+_REPORT_BYTES = 4 << 20
 
 
 async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunction, limits: Limits) -> Judgement:
     """Loads the solution in one process, runs the tests in another."""
     solution = Program(source, Role.SOLUTION)
     judge = Program(tests.script.pack(), Role.JUDGE)
+    limits = replace(limits, output_bytes=max(limits.output_bytes, _REPORT_BYTES))
     solved, judged = await sandbox.run_pair(solution, judge, limits)
     # the judge's process runs the key's tests, never the answer
     report = JudgeReport.unpack(judged.stdout)

@@ -41,6 +41,7 @@ _REPLACING = frozenset(
     {"patch", "patch.object", "patch.dict", "mock.patch", "mock.patch.object", "mock.patch.dict"}
     | {"unittest.mock.patch", "unittest.mock.patch.object", "monkeypatch.setattr"}
 )
+_AWAITING = frozenset({"asyncio.run", "loop.run_until_complete", "asyncio.get_event_loop().run_until_complete"})
 _SEEDING = frozenset({"random.seed", "seed", "np.random.seed", "numpy.random.seed"})
 _FILES = frozenset(
     {"open", "shutil.rmtree", "Image.open"}
@@ -164,6 +165,7 @@ class _ScriptRun:
         self._nodes_of_tree = {id(tree): list(ast.walk(tree)) for tree in trees}
         nodes = list(chain.from_iterable(self._nodes_of_tree.values()))
         self._tally.general_doubt = find_doubt(nodes)
+        self._solution.may_exit = any(isinstance(node, ast.Name) and node.id == "SystemExit" for node in nodes)
         free = find_free_names(trees, self._name)
         classes = [node.name for node in nodes if isinstance(node, ast.ClassDef)]
         if free.keys() & NODE_HELPER_NAMES - {self._name}:
@@ -242,6 +244,8 @@ def find_doubt(nodes: Sequence[ast.AST]) -> str:
         target = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
         if name in _REPLACING and target != "sys.stdout":
             return f"the tests replace names ({name}), which the solution's process does not see"
+        if name in _AWAITING:
+            return f"the tests await what the answer returns ({name}), which cannot cross"
         if name in _SEEDING:
             return f"the tests seed random numbers ({name}), which the solution's process does not see"
         if name in _FILES or (name == "sqlite3.connect" and target != ":memory:"):

@@ -98,6 +98,8 @@ class SolutionClient:
         self.ending: UnsupportedTest | SolutionGone | None = None
         self.doubt = ""
         """Why a test that failed may have failed a right answer."""
+        self.may_exit = False
+        """Whether the tests know what to do with a SystemExit."""
         channel.replace, channel.resolve = self._replace, self._resolve
 
     def share(self, class_names: Collection[str]) -> None:
@@ -294,6 +296,8 @@ class SolutionClient:
     def _rebuild_error(self, classes: Any, known_name: Any, message: Any, arguments: Any) -> BaseException:
         """The exception as the judge can raise it: never one that ends processes, never one of the judge's own."""
         known = getattr(builtins, str(known_name), None)
+        if known is SystemExit and self.may_exit:
+            return _from_solution(SystemExit(*(arguments if type(arguments) is list else ())), "SystemExit")
         if not (isinstance(known, type) and issubclass(known, Exception)) or issubclass(known, UnicodeError):
             return _from_solution(SolutionError(f"{known_name}: {message}"), "Exception")
         kind: type = known
@@ -326,6 +330,6 @@ def _derive(classes: list[Any], known: type) -> type:
     return base
 
 
-def _from_solution(error: Exception, known_name: str) -> Exception:
+def _from_solution(error: BaseException, known_name: str) -> BaseException:
     error.from_solution = known_name  # type: ignore[attr-defined]
     return error
