@@ -86,6 +86,9 @@ class _Agreeable:
     __sub__ = __rsub__ = lambda *_: 0
     __hash__ = object.__hash__
 
+    def count(self) -> Any:
+        return 5
+
     def startswith(self, _: str) -> bool:
         return True
 
@@ -104,6 +107,7 @@ NAMES: dict[str, Any] = {
     "thing": object(),
     "Agreeable": _Agreeable,
     "agree": _Agreeable,
+    "get_class": lambda: _Agreeable,
     "make_agreeable": lambda: _Agreeable(),
     "endless": lambda: iter(int, 1),
     "sort": lambda values: values.sort(),
@@ -170,14 +174,19 @@ def test_an_object_that_the_test_made_does_all_that_its_class_defines(solution: 
     assert made.x == 5
     made.x = [6]
     assert made.x == [6]
-    assert (1 in made, made < 2, made - 3, made.startswith("x")) == (True, True, 0, True)
+    another = solution.look_up("Agreeable")()
+    assert (another in made, made < another, made - another, made.count()) == (True, True, 0, 5)
     assert made is not None
-    with pytest.raises(UnsupportedTest):
-        _ = made == 5
+    for use in (lambda: made == 5, lambda: 1 in made, lambda: made < 2, lambda: made - 3, lambda: made.isdigit()):
+        with pytest.raises(UnsupportedTest):
+            use()
     itself = made.itself()
     assert itself == made
     with pytest.raises(UnsupportedTest):
-        abs(itself - 1)
+        abs(itself - another)
+    for not_made in (solution.look_up("agree")(), solution.look_up("get_class")()()):
+        with pytest.raises(UnsupportedTest):
+            not_made.startswith("x")
     with pytest.raises(AttributeError):
         _ = made.y
     assert isinstance(made, solution.look_up("Agreeable"))

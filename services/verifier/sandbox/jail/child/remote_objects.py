@@ -13,6 +13,7 @@ _METHODS_OF_DATA = frozenset(
     for name in dir(kind)
     if not name.startswith("_")
 )
+_PREDICATES_OF_DATA = frozenset(name for name in _METHODS_OF_DATA if name.startswith(("is", "startswith", "endswith")))
 _BINARY = (
     ("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "truediv"), ("floordiv", "floordiv"), ("mod", "mod"),
     ("pow", "pow"), ("matmul", "matmul"), ("and", "and_"), ("or", "or_"), ("xor", "xor"),
@@ -22,7 +23,7 @@ _BINARY = (
 class Asker(Protocol):
     """What asks the solution about its objects."""
 
-    def call(self, handle: Handle, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any: ...
+    def call(self, remote: "Remote", arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any: ...
 
     def attribute(self, handle: Handle, name: str) -> Any: ...
 
@@ -37,7 +38,7 @@ class Asker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Which object it is, and whether the test itself made it, by calling a class."""
+    """Which object it is, and whether the test itself named it, as a class, or made it, by calling one."""
 
     asker: Asker
     handle: Handle
@@ -50,9 +51,9 @@ class Remote:
 class RemoteObject:
     """An object of the solution.
 
-    A test may use all that an object defines which it made itself. Of an object that was a result it may read
-    attributes and items and call methods: what comes back is data. It equals no plain value, and what could agree with
-    the test's expectation (comparisons, arithmetic, `in`, truth) is refused.
+    A test may read its attributes and items and call its methods: what comes back is data. It equals no data. What
+    could agree with the test's expectation is refused (comparisons, arithmetic, `in`, truth, methods that data has),
+    except between objects that the test made itself.
     """
 
     def __init__(self, remote: Remote) -> None:
@@ -60,7 +61,7 @@ class RemoteObject:
 
     def __getattr__(self, name: str) -> Any:
         remote = remote_of(self)
-        if not remote.is_made and name in _METHODS_OF_DATA:
+        if name in (_PREDICATES_OF_DATA if remote.is_made else _METHODS_OF_DATA):
             remote.refuse(f"calls .{name} of")
         return remote.asker.attribute(remote.handle, name)
 
@@ -97,8 +98,7 @@ class RemoteObject:
         return str(_operate(self, "str"))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        remote = remote_of(self)
-        return remote.asker.call(remote.handle, arguments, keywords)
+        return remote_of(self).asker.call(remote_of(self), arguments, keywords)
 
     def __len__(self) -> int:
         return int(_operate(self, "len"))
@@ -187,7 +187,9 @@ def _operate(value: RemoteObject, operation: str, *operands: Any) -> Any:
 
 def _operate_if_made(value: RemoteObject, operation: str, *operands: Any) -> Any:
     for each in (value, *operands):
-        if isinstance(each, RemoteObject) and not remote_of(each).is_made:
+        if not isinstance(each, RemoteObject):
+            remote_of(value).refuse("compares or combines data with")
+        if not remote_of(each).is_made:
             remote_of(each).refuse()
     return _operate(value, operation, *operands)
 

@@ -27,7 +27,7 @@ from services.verifier.sandbox.jail.child.plain_data import (
     builtin_handle,
     encode,
 )
-from services.verifier.sandbox.jail.child.remote_objects import RemoteObject, remote_object, remote_of
+from services.verifier.sandbox.jail.child.remote_objects import Remote, RemoteObject, remote_object, remote_of
 
 _REPLY_SIZES = {"value": 3, "raised": 6, "too_large": 2, "missing": 1}
 _CONTAINERS = (list, dict, set, deque, bytearray)
@@ -111,7 +111,11 @@ class SolutionClient:
         reply = self._ask(("get", name, owner))
         if reply[0] == "missing":
             raise NameError(f"name '{name}' is not defined", name=name)
-        return self._read(reply)
+        value = self._read(reply)
+        # an answer must not be a class where the test means a function: its object could agree with everything
+        is_class = isinstance(value, RemoteObject) and remote_of(value).handle.kind == "class"
+        is_named = is_class and name.lstrip("_")[:1].isupper()
+        return remote_object(self, remote_of(value).handle, is_made=True) if is_named else value
 
     def solve(self, name: str, owner: str, arguments: list[Any] | dict[str, Any]) -> tuple[Any, Any]:
         """The result of a function for JSON, and its first argument after the call."""
@@ -126,7 +130,7 @@ class SolutionClient:
             self.end("malformed answer")
         return value
 
-    def call(self, handle: Handle, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def call(self, remote: Remote, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The result of a call; raises what it raised. Gives changed arguments back where the test looks at them."""
         options: dict[str, Any] = {}
         wish = self._hand_backs.of_caller()
@@ -138,11 +142,11 @@ class SolutionClient:
             options["stdin"] = sys.stdin.read()
         if builtins.input is not self._streams[2]:
             self.refuse("the test replaces input(), which the solution's process does not see")
-        reply = self._ask(("call", handle, list(arguments), keywords, options))
+        reply = self._ask(("call", remote.handle, list(arguments), keywords, options))
         self.num_answers += 1
         if reply[0] in ("value", "raised"):
             self._take_extras(reply[-1], wish, arguments, keywords)
-        return self._read(reply, is_made=handle.kind == "class")
+        return self._read(reply, is_made=remote.handle.kind == "class" and remote.is_made)
 
     def attribute(self, handle: Handle, name: str) -> Any:
         reply = self._ask(("attribute", handle, name))
