@@ -106,6 +106,7 @@ async def test_mbpp_bugs_are_refused(check: CodeCheck, part: slice) -> None:
 # Canonical solutions that their own tests refuse anywhere, or only here, and why.
 REFUSED_CLASSES = {
     "ClassEval_17": "the tests expect that 2024 has not come",
+    "ClassEval_35": "it searches for longer than the limit",
     "ClassEval_25": "it writes a file, and swallows that it cannot",
     "ClassEval_48": "the tests expect the name of their author's machine",
     "ClassEval_58": "the tests expect mines where chance put none",
@@ -162,7 +163,8 @@ async def test_a_planted_bug_is_refused_where_the_set_s_own_tests_refuse_it(
 def _passes_by_itself(row: dict[str, Any], code: str, folder: Path) -> bool:
     """Whether plain Python, with answer and tests in one process, accepts it too: then the tests do not see the bug."""
     names = "from typing import *\nfrom collections import *\nfrom itertools import *\nfrom functools import *\n"
-    names += "from heapq import *\nfrom bisect import *\nfrom math import *\nfrom string import *\nimport math\n"
+    names += "from heapq import *\nfrom bisect import *\nfrom math import *\nfrom string import *\n"
+    names += "import bisect, collections, functools, heapq, itertools, math, random, re, string\n"
     run = f"check({row['entry_point']})" if "entry_point" in row else "unittest.main()"
     program = f"{names}{code}\n{row['test']}\n{run}"
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, timeout=60, check=False)
