@@ -125,6 +125,41 @@ def test_exact_text_may_be_looked_for(extraction: str | list[str], response: str
     assert _judge(ExactCheck(ExactConfig()), response, gold="hello world", extraction=extraction) is outcome
 
 
+@pytest.mark.parametrize(
+    ("response", "is_right"),
+    [
+        (r"\boxed{Paris}", True),
+        ("The answer is Paris.", True),
+        ("Answer: **the city of Rome**", False),
+        ("<answer>paris.</answer>", True),
+        ("Answer: B. Paris", True),
+        (r"\boxed{\text{(B) Paris}}", True),
+        (r"\boxed{\text{(B) London}}", False),
+        ("The answer is London.", False),
+        ("The answer is Paris or London.", False),
+        ("The answer is not Paris.", False),
+        ("The answer is Paris. No, wait.", False),
+        (r"\boxed{Paris}, so the answer is C", False),
+        (r"\boxed{twin}", False),
+        ("Paris is a city.", False),
+    ],
+)
+def test_an_option_s_text_stands_for_its_letter_if_the_key_has_it(response: str, is_right: bool) -> None:
+    options: tuple[Any, ...] = (
+        ["London", "Paris", "the city of Rome", "twin", "twin"],
+        {"A": "London", "(b)": "Paris", "C.": "the city of Rome", "D": "twin", "E": "twin"},
+    )
+    for given in options:
+        outcome = _judge(ChoiceCheck(ChoiceConfig()), response, gold="B", options=given)
+        assert (outcome is Outcome.RIGHT) == is_right
+    assert _judge(ChoiceCheck(ChoiceConfig()), r"\boxed{Paris}", gold="B") is Outcome.WRONG
+
+
+def test_a_gold_that_is_none_of_the_options_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="none of the 2 options"):
+        _judge(ChoiceCheck(ChoiceConfig()), "B", gold="C", options=["a", "b"])
+
+
 def test_the_key_says_where_a_choice_is_looked_for_else_the_configuration() -> None:
     strict = ChoiceCheck(ChoiceConfig(extraction=("box",)))
     assert _judge(strict, "Answer: B", gold="B") is Outcome.NO_ANSWER

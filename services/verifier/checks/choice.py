@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from pydantic import Field
 
 from services.verifier.checks.check import AnswerKey, Case, Judgement, TextCheck, read_key
 from services.verifier.checks.choice_letters import MAX_CHARACTERS, find_claims, is_refuted, normalize, read_letters
+from services.verifier.checks.choice_options import Options
 from services.verifier.checks.final_answer import find_final_answer
 from services.verifier.checks.statements import (
     READ_CHARACTERS,
@@ -22,6 +24,7 @@ from shared.protocol.thought import strip_thinking
 from shared.protocol.verdict import Outcome, VerdictItem
 
 _RULE = "choice"
+_NO_OPTIONS = Options()
 _BARE_CHARACTERS = 24
 _NOT = re.compile(r"\s*(?:(?:definitely|certainly|clearly)\s)?(?:not|never|nicht|pas|no|не|不是?)\s", re.IGNORECASE)
 _NONE = re.compile(r"\s*(?:none|neither|nothing|unclear|unknown)\b|\s*都不", re.IGNORECASE)
@@ -33,10 +36,14 @@ _OPTION = re.compile(r"(?:[(\[][A-Z][)\]]|[A-Z]\)|[A-HJ-Z],)\s|[A-Z][.:]\s(?![a-
 _LISTED = re.compile(r"(?<![A-Za-z0-9])[(\[]?[A-Z][.):\]]\s")
 
 
+OptionText = Annotated[str, Field(max_length=2_000)]
+
+
 class ChoiceKey(AnswerKey):
-    """The right letter, or all right letters, as "A, C" or "AC"."""
+    """The right letter, or all right letters, as "A, C" or "AC". `options`: their texts, in order or by letter."""
 
     gold: str = Field(min_length=1, max_length=64)
+    options: tuple[OptionText, ...] | dict[str, OptionText] = Field((), max_length=26)
     extraction: Ways[ChoiceExtraction] | None = None
 
 
@@ -45,6 +52,7 @@ class Letters:
     """The right letters, and where the chosen ones are looked for."""
 
     gold: frozenset[str]
+    options: Options
     extraction: tuple[ChoiceExtraction, ...]
 
 
@@ -61,10 +69,13 @@ class ChoiceCheck(TextCheck[Letters]):
         gold = read_letters(normalize(key.gold).strip())
         if not gold:
             raise InvalidInput(f"item {item.id!r}: gold {key.gold!r} is no choice; give letters as 'B' or 'A, C'")
-        return Case(item.response, Letters(gold, key.extraction or self._config.extraction), item.limits)
+        options = Options.of(key.options)
+        if key.options and not gold <= options.letters:
+            raise InvalidInput(f"item {item.id!r}: gold {key.gold!r} is none of the {len(key.options)} options")
+        return Case(item.response, Letters(gold, options, key.extraction or self._config.extraction), item.limits)
 
     def judge_text(self, case: Case[Letters]) -> Judgement:
-        chosen = find_choice(case.response, case.key.extraction)
+        chosen = find_choice(case.response, case.key.extraction, case.key.options)
         if chosen is None:
             return Judgement(0.0, Outcome.NO_ANSWER, "no letter in a box or tag, behind 'Answer:' or on a line", _RULE)
         if not chosen:
@@ -74,7 +85,9 @@ class ChoiceCheck(TextCheck[Letters]):
         return Judgement(0.0, Outcome.WRONG, f"chose {', '.join(sorted(chosen))}", _RULE)
 
 
-def find_choice(response: str, extraction: Sequence[ChoiceExtraction]) -> frozenset[str] | None:
+def find_choice(
+    response: str, extraction: Sequence[ChoiceExtraction], options: Options = _NO_OPTIONS
+) -> frozenset[str] | None:
     """The letters that a response chooses; none of them if it contradicts itself, None if it does not choose."""
     text = strip_thinking(response)
     if text is None:
@@ -83,7 +96,7 @@ def find_choice(response: str, extraction: Sequence[ChoiceExtraction]) -> frozen
     has_other_mark = False
     for way in extraction:
         if way == "answer_is":
-            chosen = _choose_in_words(tail)
+            chosen = _choose_in_words(tail, options)
         elif way == "last_line":
             chosen = _choose_by_lines(tail)
         elif (found := find_final_answer(text, MAX_CHARACTERS, way)) is None:
@@ -92,47 +105,49 @@ def find_choice(response: str, extraction: Sequence[ChoiceExtraction]) -> frozen
             return None
         else:
             behind = text[max(found.end, len(text) - READ_CHARACTERS) :]
-            chosen = _choose_in_marks(found.stated, normalize(behind))
+            chosen = _choose_in_marks(found.stated, normalize(behind), options)
             has_other_mark |= chosen is None
         if chosen is not None:
             return chosen
     return frozenset() if has_other_mark else None
 
 
-def _choose_in_marks(contents: Sequence[str], behind: str) -> frozenset[str] | None:
+def _choose_in_marks(contents: Sequence[str], behind: str, options: Options) -> frozenset[str] | None:
     """What stands in boxes or tags, unless what follows contradicts it; None if it is no letter, but say a value."""
-    read = [_read_mark(normalize(content)) for content in contents]
+    read = [_read_mark(normalize(content), options) for content in contents]
     if not all(read):
         return frozenset() if any(letters is not None for letters in read) else None
     chosen = frozenset().union(*filter(None, read))
-    return frozenset() if _is_contradicted(chosen, behind) else chosen
+    return frozenset() if _is_contradicted(chosen, behind, options) else chosen
 
 
-def _read_mark(content: str) -> frozenset[str] | None:
-    letters = read_letters(content.strip())
-    return _choose_in_words(content) if letters is None else letters
+def _read_mark(content: str, options: Options) -> frozenset[str] | None:
+    letters = options.read(content.strip())
+    return _choose_in_words(content, options) if letters is None else letters
 
 
-def _choose_in_words(text: str) -> frozenset[str] | None:
+def _choose_in_words(text: str, options: Options) -> frozenset[str] | None:
     """What the last sentence says that states an answer; else the one letter that is called correct."""
-    letters_of = _read_statements(text)
+    letters_of = _read_statements(text, options)
     if not letters_of:
         return _choose_by_claims(text)
     last = last_statements(text, list(letters_of))
     if not last or not all(letters_of[statement] for statement in last):
         return frozenset()
     chosen = frozenset().union(*(letters_of[statement] for statement in last))
-    return frozenset() if _is_contradicted(chosen, text[last[-1].end :]) else chosen
+    return frozenset() if _is_contradicted(chosen, text[last[-1].end :], options) else chosen
 
 
-def _read_statements(text: str) -> dict[Statement, frozenset[str]]:
+def _read_statements(text: str, options: Options) -> dict[Statement, frozenset[str]]:
     """The statements that speak of letters, with those that they choose or deny."""
     letters_of: dict[Statement, frozenset[str]] = {}
     for statement in find_statements(text, of_choices=True):
         negation = _NOT.match(statement.text)
         if negation:
             statement = replace(statement, is_denied=True, text=statement.text[negation.end() :])
-        letters = frozenset() if _NONE.match(statement.text) else read_letters(statement.text)
+        letters = options.read(statement.text)
+        if letters is None and _NONE.match(statement.text):
+            letters = frozenset()
         if letters is not None:
             letters_of[statement] = letters
     return letters_of
@@ -145,20 +160,15 @@ def _choose_by_claims(text: str) -> frozenset[str] | None:
     return right if len(right) == 1 and not right & wrong else frozenset()
 
 
-def _is_contradicted(chosen: frozenset[str], behind: str) -> bool:
+def _is_contradicted(chosen: frozenset[str], behind: str, options: Options) -> bool:
     """Whether the text behind the chosen letters takes them back, denies one or states another."""
-    right, wrong = find_claims(behind)
-    if (
-        is_refuted(behind)
-        or is_taken_back(behind, 0)
-        or _BARE_NEXT.match(behind)
-        or not right <= chosen
-        or wrong & chosen
-    ):
+    if is_refuted(behind) or is_taken_back(behind, 0) or _BARE_NEXT.match(behind):
         return True
-    return any(
-        bool(letters & chosen) if s.is_denied else letters != chosen for s, letters in _read_statements(behind).items()
-    )
+    right, wrong = find_claims(behind)
+    if not right <= chosen or wrong & chosen:
+        return True
+    statements = _read_statements(behind, options).items()
+    return any(bool(letters & chosen) if it.is_denied else letters != chosen for it, letters in statements)
 
 
 def _choose_by_lines(text: str) -> frozenset[str] | None:
