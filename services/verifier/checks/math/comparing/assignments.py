@@ -76,6 +76,8 @@ def stated_values(relation: Relation) -> tuple[Form, ...]:
     Several are one value, exact and rounded; none if the chain states nothing or contradicts itself.
     """
     found = read_statement(relation)
+    if found is not None and _is_of_another_variable(found):
+        return ()
     return () if found is None else found.values if found.is_rounded else (found.value,)
 
 
@@ -84,6 +86,16 @@ def read_statement(relation: Relation) -> Assignment | None:
     first, value = relation.sides[0], relation.sides[-1]
     found = _read_chain(relation, first if _is_name(first, value) or _is_quantity_asked_for(first, value) else None)
     return _read_chain(relation, first) if found is None and _has_work(relation) else found
+
+
+def _is_of_another_variable(found: Assignment) -> bool:
+    """Whether a function of one variable is given by an expression in another: f(y) = x."""
+    match found.name:
+        case Apply(name, (Symbol(variable),)) if name not in FUNCTION_NAMES:
+            symbols = free_symbols(found.value)
+            return len(symbols) == 1 and variable not in symbols
+        case _:
+            return False
 
 
 def _has_work(relation: Relation) -> bool:
@@ -209,7 +221,7 @@ def _is_name(form: Form, value: Form) -> bool:
         case Product(parts) | Sum(parts):
             return value != _ZERO and all(_is_name(part, value) for part in parts)
         case Bracket(_, _, parts) | Ratio(parts):
-            return all(_is_name(part, value) for part in parts)
+            return all(_is_name(part, value) for part in parts) and len(set(parts)) == len(parts)
         case _:
             return False
 
@@ -239,7 +251,7 @@ def _is_quantity_asked_for(form: Form, value: Form) -> bool:
     if isinstance(form, Power) and _is_name(form.base, value) and not isinstance(form.base, Symbol):
         return is_constant(form.exponent)
     if len(symbols) < 2 or not isinstance(form, SCALARS):
-        return bool(symbols) and not isinstance(form, SCALARS)
+        return bool(symbols) and not isinstance(form, (*SCALARS, Bracket))
     return not symbols & _PLANE or _is_quotient_of_names(form)
 
 

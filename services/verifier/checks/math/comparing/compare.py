@@ -109,7 +109,7 @@ def _compare_structures(gold: Form, answer: Form) -> Equivalence:
             return compare(gold, only)
         case Bracket(_, _, golds), Bracket(_, _, answers) if _edges(gold) == _edges(answer):
             return compare_in_order(golds, answers, compare)
-        case Bracket("(" | "langle", ")" | "rangle", golds), ValueList(answers, _):
+        case Bracket("(" | "langle", ")" | "rangle", golds), ValueList(answers, False):
             return compare_in_order(golds, in_order_of_names(answers), compare)
         case ValueList(golds, _), Bracket("(", ")", answers) if are_named_in_order(golds):
             return compare_in_order(golds, answers, compare)
@@ -121,9 +121,9 @@ def _compare_structures(gold: Form, answer: Form) -> Equivalence:
             return compare(gold, divide(over, under))
         case Matrix(golds), Matrix(answers):
             return compare_in_order(golds, answers, lambda gold_row, row: compare_in_order(gold_row, row, compare))
-        case Bracket("(" | "langle", _, coordinates), Matrix():
+        case Bracket("(" | "langle", ")" | "rangle", coordinates), Matrix():
             return compare_in_order(coordinates, coordinates_of(answer), compare)
-        case Matrix(), Bracket("(" | "langle", _, coordinates):
+        case Matrix(), Bracket("(" | "langle", ")" | "rangle", coordinates):
             return compare_in_order(coordinates_of(gold), coordinates, compare)
         case Piecewise(golds), Piecewise(answers):
             return compare_in_any_order(golds, answers, lambda one, other: compare_in_order(one, other, compare))

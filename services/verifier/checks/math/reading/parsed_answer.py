@@ -52,7 +52,9 @@ class ParsedAnswer:
 
     def is_written_as(self, other: "ParsedAnswer") -> bool:
         """Whether both have the same tokens, but for braces around a single one and the names of indices."""
-        return self.text == other.text or spell_out(self.tokens) == spell_out(other.tokens)
+        if self.text == other.text or min(len(self.text), len(other.text)) > MAX_PARSED_CHARACTERS:
+            return self.text == other.text or self.tokens == other.tokens
+        return spell_out(self.tokens) == spell_out(other.tokens)
 
 
 def _is_long_word(token: Token) -> bool:
@@ -67,7 +69,7 @@ def parse_answer(text: str) -> ParsedAnswer:
     number = parse_number(text) or (parse_number(spelling) if spelling != text else None)
     if number is not None and "," not in spelling and "$" not in spelling:
         return ParsedAnswer(text, tokens, (number,))
-    if len(text) > MAX_PARSED_CHARACTERS:
+    if max(len(text), len(spelling)) > MAX_PARSED_CHARACTERS:
         return ParsedAnswer(text, tokens, (), f"longer than {MAX_PARSED_CHARACTERS} characters")
     forms: dict[Form, None] = {}
     reasons = []

@@ -12,7 +12,7 @@ from services.verifier.checks.math.comparing.scalars import compare_scalars, fre
 from services.verifier.checks.math.comparing.structures.points import named_coordinates
 from services.verifier.checks.math.comparing.structures.renaming import substitute
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated
-from services.verifier.checks.math.reading.arithmetic import divide, negate, terms_of
+from services.verifier.checks.math.reading.arithmetic import divide, negate
 from services.verifier.checks.math.reading.forms import (
     SCALARS,
     Form,
@@ -80,7 +80,7 @@ def _compare_undeclared(
     own = _symbols(expected) - _symbols(given), _symbols(given) - _symbols(expected)
     if not all(len(names) == 1 and names <= _INTEGER_LETTERS for names in own):
         return None
-    if not all(_has_period(family.values, min(name)) for family, name in zip((expected, given), own, strict=True)):
+    if not any(_counts_periods(value, min(own[0])) for value in expected.values):
         return None
     renamed = [substitute(value, {min(own[1]): Symbol(min(own[0]))}) for value in given.values]
     return compare_in_any_order(expected.values, renamed, compare)
@@ -90,10 +90,16 @@ def _symbols(family: _Family) -> frozenset[str]:
     return frozenset().union(*(free_symbols(_value_of(value)) for value in family.values))
 
 
-def _has_period(forms: tuple[Form, ...], name: str) -> bool:
-    """Whether a term has both a name and pi in it."""
-    terms = [term for form in forms for term in terms_of(_value_of(form))]
-    return any(name in free_symbols(term) and _has_pi(term) for term in terms)
+def _counts_periods(form: Form, name: str) -> bool:
+    """Whether a value runs through multiples of pi: x = k pi, or pi/4 + k pi, but not pi 2^k, or an area k pi."""
+    value = _value_of(form)
+    if not isinstance(value, SCALARS) or not _has_pi(value) or (value is form and not isinstance(value, Sum)):
+        return False
+    try:
+        _, step = _start_and_step(substitute(value, {name: Symbol(_SHARED)}))
+    except Unevaluable:
+        return False
+    return not free_symbols(step)
 
 
 def _has_pi(form: Form) -> bool:

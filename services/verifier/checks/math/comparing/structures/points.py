@@ -37,17 +37,19 @@ def are_named_in_order(items: tuple[Form, ...]) -> bool:
 
 
 def in_order_of_names(items: tuple[Form, ...]) -> tuple[Form, ...]:
-    """Named values as a point's coordinates; others as they stand."""
+    """Named values as a point's coordinates; others as they stand; none if they are named otherwise."""
     names = names_of(items)
     if names is None:
-        return items
+        return () if any(isinstance(item, Relation) for item in items) else items
     return tuple(item for _, item in sorted(zip(names, items, strict=True), key=lambda both: _position(both[0])))
 
 
 def named_coordinates(relation: Relation) -> tuple[Form, ...]:
     """(x, y) = (1, 2) as x = 1 and y = 2; () if it says something else."""
     match relation:
-        case Relation((Bracket(_, _, names), Bracket(_, _, values)), (Relator.EQUAL,)) if len(names) == len(values):
+        case Relation((Bracket("(", ")", names), Bracket("(", ")", values)), _) if len(names) == len(values):
+            if relation.relators != (Relator.EQUAL,) or len(set(names)) < len(names):
+                return ()
             return tuple(Relation(both, (Relator.EQUAL,)) for both in zip(names, values, strict=True))
         case _:
             return ()

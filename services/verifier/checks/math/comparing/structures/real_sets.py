@@ -31,7 +31,7 @@ from services.verifier.checks.math.reading.tokens import normalize_words
 
 _INFINITY = Symbol("infty")
 _REALS = Symbol("mathbb R")
-_MAX_ENDS = 40
+_MAX_ENDS = 100
 _SETS = FiniteSet | SetOperation | SetBuilder
 _INEQUALITIES = frozenset({Relator.UNEQUAL, *ORDERS})
 _WORDS: dict[str, Form] = {
