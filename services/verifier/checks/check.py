@@ -16,7 +16,7 @@ Key = TypeVar("Key")
 Item = TypeVar("Item")
 Model = TypeVar("Model", bound=BaseModel)
 
-_YIELD_SECONDS = 0.005
+_YIELD_SECONDS = 0.002
 _TURNS = 8  # a request takes several turns of the event loop
 LONG_RESPONSE = 1 << 16
 """Characters; looking through a longer one takes milliseconds."""
