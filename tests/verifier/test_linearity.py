@@ -148,6 +148,7 @@ RESPONSE = [
         r"not",
     ],
     "\n",
+    " ",
 ]
 LATEX = r"""\frac{ \sqrt{ \sqrt[ ( ) [ ] { } + - ^ _ ! / \times \pm | x 1 12 1.5 , = \le \cup \text{ \pi \lfloor \sin \%
     & \\ e""".split()  # noqa: SIM905
