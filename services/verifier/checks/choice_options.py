@@ -8,7 +8,7 @@ from services.verifier.checks.choice_letters import normalize, read_letters
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # "(B) Paris", "Option B: Paris"
-_LABEL = re.compile(r"\s*(?:(?:the\s)?(?:option|choice)\s)?[(\[]?[A-Za-z][)\]]?\s?[.:)-]?\s+", re.IGNORECASE)
+_LABEL = re.compile(r"\s{0,8}(?:(?:the\s)?(?:option|choice)\s)?[(\[]?[A-Za-z][)\]]?\s?[.:)-]?\s{1,8}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class Options:
         letters = read_letters(text)
         if not self.texts or letters == frozenset():
             return letters
-        named = frozenset(self._find(text if letters is None else _LABEL.sub("", text, count=1)))
+        label = _LABEL.match(text) if letters else None
+        named = frozenset(self._find(text[label.end() if label else 0 :]))
         if letters is None:
             return named if len(named) == 1 else None
         return frozenset() if named and not named & letters else letters
