@@ -56,6 +56,8 @@ RIGHT: dict[str, tuple[str, Any]] = {
     "JSON lines": (ADD, {"tests": {**LINES, "fn_name": "add"}}),
     "LiveCodeBench's list": (ADD, {"public_test_cases": json.dumps(LCB), "metadata": '{"func_name": "add"}'}),
     "wrapped results": ("def f(x):\n    return x, x + 1", {"tests": {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[[1, 2]], [[2, 3]]]}}),
+    "results that are texts of digits": ("def f(x):\n    return str(x + 1)", {"tests": {"fn_name": "f", "inputs": [[1], [2]], "outputs": ["2", "3"]}}),
+    "results written as text": ("def f(x):\n    return [x]", {"tests": {"fn_name": "f", "inputs": [[1], [2]], "outputs": ["[1]", "[2]"]}}),
     "named arguments": (ADD, {"tests": {"fn_name": "add", "inputs": ["a = [1], b = 2"], "outputs": ["[3]"]}}),
     "numbers as keys": ("def f(d):\n    return {k: v + 1 for k, v in d.items() if k > 0}", {"tests": {"fn_name": "f", "inputs": [[{"1": 2}]], "outputs": [{"1": 3}]}}),
     "floats of five digits": ("def f(x):\n    return x / 3", {"tests": {"fn_name": "f", "inputs": ["1"], "outputs": ["0.33333"]}}),
@@ -108,6 +110,7 @@ async def test_right_answers_are_paid_in_every_form(check: CodeCheck) -> None:
 WRONG: dict[str, tuple[str, Any]] = {
     "columns": (ADD.replace("+ b", "- b"), {"tests": COLUMNS}),
     "an element where a list is due": ("def f(x):\n    return 1 if x == 1 else [x]", {"tests": {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[1], [2]]}}),
+    "nothing, beside a changed argument": ("def f(a):\n    a.sort()", {"tests": {"fn_name": "f", "inputs": [[[2, 1]]], "outputs": [[1, 2]]}}),
     "a float that is off": ("def f(x):\n    return 0.3334", {"tests": {"fn_name": "f", "inputs": ["1"], "outputs": ["0.33333"]}}),
     "nodes in another order": (REVERSE.replace("return last", "return None"), {"tests": {"fn_name": "reverse", "inputs": [[[1, 2, 3]]], "outputs": [[3, 2, 1]]}}),
     "nodes that never end": (REVERSE.replace("return last", "last.next = last\n        return last"), {"tests": {"fn_name": "reverse", "inputs": [[[1, 2]]], "outputs": [[2, 1]]}}),
@@ -227,6 +230,7 @@ async def test_results_of_single_tests_come_on_request(check: CodeCheck) -> None
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "columns of unequal length": ({"fn_name": "f", "inputs": [[1], [2]], "outputs": [1]}, "2 inputs and 1 outputs"),
+    "functional cases without a name": ([{"input": "1", "output": "2", "testtype": "functional"}], "fn_name"),
     "no columns": ({"fn_name": "f", "inputs": [], "outputs": []}, "inputs"),
     "a checker of results without check": ({**COLUMNS, "checker": "x = 1"}, "defines no function check"),
     "a checker that does not parse": (stdio(("1", "2")) | {"checker": "def ("}, "no Python"),

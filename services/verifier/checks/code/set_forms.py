@@ -86,7 +86,7 @@ def _read_list(tests: Sequence[Any], row: Mapping[str, Any]) -> Any:
         return list(tests)
     kinds = {str(test.get("testtype", test.get("type", ""))) for test in tests}
     name = _find_function(row) or next((found for test in tests if (found := _find_function(test))), None)
-    kind = "functional" if name and kinds <= {"functional", "function_call", ""} else "stdio"
+    kind = "functional" if kinds == {"functional"} or (name and kinds <= {"function_call", ""}) else "stdio"
     columns = {"inputs": [test["input"] for test in tests], "outputs": [test["output"] for test in tests]}
     return _read_columns({**columns, **({"fn_name": name} if name else {})}, kind, {})
 

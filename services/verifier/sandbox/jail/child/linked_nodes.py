@@ -23,7 +23,10 @@ def call_with_lists(
     names: Mapping[str, Any],
     mentioned: Collection[str],
 ) -> tuple[Any, Any]:
-    """The result of a call whose arguments are JSON, and what the first argument is after it: nodes as lists again."""
+    """The result of a call whose arguments are JSON; nodes are lists again.
+
+    With it, what the first argument is after the call, if the function is annotated to return None: it works in place.
+    """
     try:
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
@@ -38,7 +41,8 @@ def call_with_lists(
     result = _from_nodes(function(**given) if isinstance(arguments, dict) else function(*given.values()))
     if result is None and _NODE.search(returned) and not _SEVERAL.search(returned):
         result = []
-    return result, _from_nodes(next(iter(given.values()), None))
+    is_in_place = returned == "None"
+    return result, _from_nodes(next(iter(given.values()), None)) if is_in_place else None
 
 
 def _to_argument(

@@ -4,6 +4,7 @@ import ast
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from services.verifier.sandbox.jail.child.judging.checker_runner import load_checker
@@ -18,41 +19,49 @@ _NO_VALUE = object()
 
 
 def run_functional(script: FunctionalScript, solution: SolutionClient, tally: TestTally) -> None:
-    """Judges each case. Where every output is a list of one, the set may have wrapped the results: one reading of the
-    two must hold for all cases."""
+    """Judges each case. Where the outputs may be read in several ways, one of them must hold for all cases."""
     cases = json.loads(script.cases)
     tally.report.num_tests = len(cases)
     check = load_checker(script.checker) if script.checker else None
-    outputs = [output for _, output in cases]
-    readings = {_as_it_is}
-    if all(isinstance(output, list) and len(output) == 1 for output in outputs):
-        readings.add(_unwrap)
+    readings = find_readings(cases)
     name, owner = split_entry_point(script.entry_point)
+
+    def run(given: Any, output: Any) -> None:
+        try:
+            arguments = read_arguments(given)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            solution.refuse(f"the arguments {given[:80]!r} cannot be read: {error}")
+        result, first = solution.solve(name, owner, arguments)
+        if result is None and any(read(output) is not None for read in readings):
+            result = first  # changed in place
+        if check is not None:
+            is_right = _ask_checker(check, solution, arguments, result, readings[0](output))
+        else:
+            fitting = [read for read in readings if matches(result, read(output), script.float_tolerance)]
+            is_right = bool(fitting)
+            readings[:] = fitting or readings
+        if not is_right:
+            raise AssertionError(f"the result is {_show(result)}")
+
     for given, output in cases:
-        expected = read_output(output)
-
-        def run(given: Any = given, expected: Any = expected) -> None:
-            try:
-                arguments = read_arguments(given)
-            except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-                solution.refuse(f"the arguments {given[:80]!r} cannot be read: {error}")
-            result, first = solution.solve(name, owner, arguments)
-            if result is None and expected is not None:
-                result = first  # changed in place
-            if check is not None:
-                is_right = _ask_checker(check, solution, arguments, result, expected)
-            else:
-                fitting = {
-                    reading for reading in readings if matches(result, reading(expected), script.float_tolerance)
-                }
-                is_right = bool(fitting)
-                readings.intersection_update(fitting or readings)
-            if not is_right:
-                raise AssertionError(f"the result is {_show(result)}")
-
-        tally.judge(run)
+        tally.judge(partial(run, given, output))
         if tally.is_over:
             return
+
+
+def find_readings(cases: list[list[Any]]) -> list[Callable[[Any], Any]]:
+    """How the outputs may be meant: JSON texts where the inputs are texts; else values.
+
+    Some sets wrap values in lists of one, others write them as texts.
+    """
+    if any(isinstance(given, str) for given, _ in cases):
+        return [read_output]
+    readings: list[Callable[[Any], Any]] = [_with_decimals]
+    if all(isinstance(output, list) and len(output) == 1 for _, output in cases):
+        readings.append(lambda output: _with_decimals(output[0]))
+    if all(isinstance(output, str) for _, output in cases):
+        readings.append(read_output)
+    return readings
 
 
 def matches(value: Any, expected: Any, tolerance: float | None = None, depth: int = 0) -> bool:
@@ -164,14 +173,6 @@ def _is_close(value: Any, expected: Decimal, tolerance: float | None) -> bool:
         return abs(number - expected) <= Decimal(tolerance) * scale
     half_place = Decimal(5).scaleb(int(expected.as_tuple().exponent) - 1)
     return abs(number - expected) <= min(max(half_place, _FINEST * abs(expected)), _COARSEST * scale)
-
-
-def _as_it_is(expected: Any) -> Any:
-    return expected
-
-
-def _unwrap(expected: Any) -> Any:
-    return expected[0]
 
 
 def _ask_checker(
