@@ -62,7 +62,9 @@ def compare_by_ratio(gold: Relation, answer: Relation) -> Equivalence:
         return Equivalence.DIFFERENT if is_equation(gold) else Equivalence.UNKNOWN
     if is_equation(gold):
         return Equivalence.SAME
-    return Equivalence.of(bool(ratios[0] > 0) and ORDERS[gold.relators[0]][1] == ORDERS[answer.relators[0]][1])
+    is_real = abs(ratios[0].imag) <= abs(ratios[0]) * tolerance  # i is a number here, also where a name is meant
+    is_positive = bool(is_real and ratios[0].real > 0)
+    return Equivalence.of(is_positive and ORDERS[gold.relators[0]][1] == ORDERS[answer.relators[0]][1])
 
 
 def _difference(relation: Relation) -> Form:
