@@ -1,6 +1,7 @@
 """The judge without HTTP: the cache, bounded concurrency, and kinds that cannot be judged here."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,6 +150,25 @@ async def test_the_age_of_the_oldest_batch_is_shown_while_it_waits() -> None:
 def test_only_what_could_not_be_judged_has_no_reward(reward: float | None, outcome: Outcome) -> None:
     with pytest.raises(ValueError, match="unjudged answers alone have none"):
         Judgement(reward, outcome)
+
+
+class UnvettedCheck(EchoCheck):
+    """A kind of the tests whose keys take forever to read."""
+
+    async def vet(self, cases: Sequence[Case[str]]) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_the_deadline_counts_from_arrival_and_holds_while_items_are_prepared() -> None:
+    judge, _ = _judge(EchoCheck(), UnvettedCheck("unvetted"))
+    judgements: dict[int, Judgement] = {}
+    items, ten_seconds_ago = [_item("a"), _item("b", "unvetted")], time.monotonic() - 10
+    async with asyncio.timeout(5):
+        batch = await judge.admit(items, {0: "bad"}, ten_seconds_ago, deadline_seconds=10.05)
+    await judge.judge(batch, 10.05, judgements.__setitem__)
+    late = "not judged within the batch's deadline of 10.05 s; send it again"
+    assert [(judgements[n].reward, judgements[n].reason) for n in (0, 1)] == [(None, "bad"), (None, late)]
+    assert judge.health()["pending_items"] == 0
 
 
 async def test_items_are_judged_in_order_and_no_more_at_once_than_allowed() -> None:

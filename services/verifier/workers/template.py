@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from services.verifier.workers import child_process
 from shared.errors import Unavailable
 
@@ -55,7 +57,7 @@ class Worker:
 
     async def call(self, arguments: Sequence[Any]) -> WorkerReply:
         """Raises EOFError or ConnectionError if the worker dies."""
-        self._writer.write(json.dumps(arguments).encode() + b"\n")
+        self._writer.write(to_json(arguments) + b"\n")
         await self._writer.drain()
         line = await self._reader.readline()
         if not line.endswith(b"\n"):
