@@ -84,6 +84,8 @@ def _parse(text: str) -> list[Any]:
 def _values_agree(gold: Any, answer: Any) -> bool:
     """Whether they agree to 40 digits at three points; math-verify rounds to 15 and takes 10^-20 for 10^-21."""
     difference = gold - answer
+    if difference == 0:
+        return True
     random = Random(0)  # always the same points, so that verdicts are repeatable
     for _ in range(_POINTS):
         point = {symbol: random.randrange(2, 60) for symbol in difference.free_symbols}

@@ -232,6 +232,8 @@ def _compare_to_equation(gold: Relation, answer: Form) -> Equivalence:
 
 def _compare_to_membership(gold: Relation, answer: Form) -> Equivalence:
     variable, expected = gold.sides
+    if isinstance(answer, ValueList) and not isinstance(expected, ValueList | FiniteSet):
+        return Equivalence.DIFFERENT  # an interval's ends, listed
     if not isinstance(answer, Relation):
         return compare(expected, answer)
     is_of_variable = answer.relators == (Relator.IN,) and answer.sides[0] == variable

@@ -3,8 +3,9 @@
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.comparing.evaluation import CONSTANTS, Unevaluable
 from services.verifier.checks.math.comparing.exact_value import exact_value
-from services.verifier.checks.math.comparing.functions import COUNTS, STEPS
+from services.verifier.checks.math.comparing.functions import COUNTS
 from services.verifier.checks.math.comparing.numeric_value import agree, approximate
+from services.verifier.checks.math.comparing.steps import differ_at_integers, has_steps
 from services.verifier.checks.math.reading.forms import Apply, Form, Number, Power, Symbol, children
 
 _LARGEST_DENOMINATOR = 10**18
@@ -30,7 +31,11 @@ def compare_scalars(gold: Form, answer: Form) -> Equivalence:
     if is_constant(gold) and is_constant(answer):
         return _compare_at(0, gold, answer)
     found = {_compare_at(number, gold, answer) for number in _POINTS}
-    if _is_piecewise(gold) or _is_piecewise(answer):
+    names = sorted(free_symbols(gold) | free_symbols(answer))
+    may_step = Equivalence.SAME in found and (has_steps(gold) or has_steps(answer))
+    if may_step and differ_at_integers(gold, answer, names):
+        return Equivalence.DIFFERENT  # floors are of integers
+    if Equivalence.SAME in found and (_is_piecewise(gold) or _is_piecewise(answer)):
         found |= _compare_far(gold, answer)
     return found.pop() if len(found) == 1 else Equivalence.UNKNOWN
 
@@ -43,8 +48,6 @@ def _compare_far(gold: Form, answer: Form) -> set[Equivalence]:
         if are_counts and number % 2:
             continue  # binomials are of positive integers
         equivalence = _compare_at(number, gold, answer)
-        if equivalence is Equivalence.DIFFERENT and number % 2 == 0 and _has(gold, STEPS):
-            return {equivalence}  # floors are of integers
         if equivalence is not Equivalence.UNKNOWN:
             found.add(equivalence)
     return found

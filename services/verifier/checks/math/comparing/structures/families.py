@@ -10,7 +10,7 @@ from services.verifier.checks.math.comparing.evaluation import Unevaluable
 from services.verifier.checks.math.comparing.numeric_value import SamplePoint
 from services.verifier.checks.math.comparing.scalars import compare_scalars, free_symbols
 from services.verifier.checks.math.comparing.structures.points import named_coordinates
-from services.verifier.checks.math.comparing.structures.renaming import substitute
+from services.verifier.checks.math.comparing.substitution import substitute
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated
 from services.verifier.checks.math.reading.arithmetic import divide, negate
 from services.verifier.checks.math.reading.forms import (

@@ -1,10 +1,7 @@
 """Names that an answer may choose: of a function's variable, of an integer parameter, of a constant of integration."""
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import Any
-
 from services.verifier.checks.math.comparing.scalars import free_symbols
+from services.verifier.checks.math.comparing.substitution import substitute
 from services.verifier.checks.math.reading.forms import Apply, Form, Relation, SetBuilder, Sum, Symbol
 
 _CONSTANTS_OF_INTEGRATION = frozenset({"C", "c", "K", "k", "C_1", "c_1"})
@@ -52,17 +49,3 @@ def _added_constant(form: Form) -> str | None:
             return names[0] if is_only and any(free_symbols(term) for term in others) else None
         case _:
             return None
-
-
-def substitute(form: Form, forms: Mapping[str, Form]) -> Form:
-    """The form with symbols replaced by forms."""
-    if isinstance(form, Symbol):
-        return forms.get(form.name, form)
-    changed = {field.name: _substitute_in(getattr(form, field.name), forms) for field in fields(form)}
-    return replace(form, **changed)
-
-
-def _substitute_in(value: Any, forms: Mapping[str, Form]) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_substitute_in(part, forms) for part in value)
-    return substitute(value, forms) if isinstance(value, Form) else value

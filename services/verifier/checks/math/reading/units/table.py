@@ -86,6 +86,9 @@ KB   | kB kilobyte kilobytes                         |                     |
 MB   | megabyte megabytes                            |                     |
 GB   | gigabyte gigabytes                            |                     |
 TB   | terabyte terabytes                            |                     |
+kb   | kilobit kilobits                              |                     |
+Mb   | megabit megabits                              |                     |
+Gb   | gigabit gigabits                              |                     |
 kbps |                                               |                     |
 Mbps |                                               |                     |
 Gbps |                                               |                     |
