@@ -29,7 +29,7 @@ _BARE_CHARACTERS = 24
 _NOT = re.compile(r"\s*(?:(?:definitely|certainly|clearly)\s)?(?:not|never|nicht|pas|no|не|不是?)\s", re.IGNORECASE)
 _NONE = re.compile(r"\s*(?:none|neither|nothing|unclear|unknown)\b|\s*都不", re.IGNORECASE)
 _BARE_NEXT = re.compile(r"[.,;]?\s{0,4}[(\[]?[A-Z][)\]]?[.]?\s{0,4}(?:\n|\Z)")
-_WORDS = re.compile(r"[^\W\d_]{2}.*[a-z]|[a-z]{2}|[0-9]")
+_WORDS = re.compile(r"[^\W\d_]{2}.*[a-z]|[a-z]{2}|[0-9]|[\u0370-\u1fff\u3040-\u9fff\uac00-\ud7af]{2}")
 _NAME = re.compile(r"\A(?:the\s)?(?:option|choice|answer)\s", re.IGNORECASE)
 # "B. Paris", "B) Paris", "B, because …", but not "C. elegans" or "I, for one, …"
 _OPTION = re.compile(r"(?:[(\[][A-Z][)\]]|[A-Z]\)|[A-HJ-Z],)\s|[A-Z][.:]\s(?![a-z])")

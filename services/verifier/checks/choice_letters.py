@@ -17,7 +17,8 @@ _WIDE = str.maketrans(
 _NO_WORD = r"(?![A-Za-z0-9À-ɏ'’^_\u0300-\u036f]|\.[A-Z](?:\.|\Z))"
 _JOINT = r"(?:and|und|et|y|e|и|和|与|及|および|と)"
 _NAMED = (
-    r"(?:(?:the|both|only|just|options?|choices?|letters?|answers?|lettre|letra|opción|opção|вариант)\s{1,4}|选项|選項)"
+    r"(?:(?:the|both|only|just|options?|choices?|letters?|answers?|alternatives?|lettre|letra|opción|opção|opzione|вариант"
+    r"|r[ée]ponse|antwort|respuesta|risposta|resposta|alternativa)\s{1,4}|选项|選項)"
 )
 
 _START = re.compile(rf"\s*{_NAMED}{{0,3}}", re.IGNORECASE)
@@ -64,7 +65,7 @@ _CALLED = re.compile(
     r"""[)\]]?[.:]?\s{1,3}(?:is|was|(?:must|would|should|has\ to)\ be|seems)(?P<not>n['’]t|\s+not)?
         \s+(?:(?:the|indeed|clearly|definitely|thus|therefore|also|only|most|our|my|best|right|correct)\s){0,4}
         (?P<word>correct|right|best|answer|(?P<wrong>wrong|incorrect|false))\b
-    |(?:选项|项)?是?(?P<no>不是?)?(?:正确|对的|(?P<mistaken>错))""",
+    |\s?(?:选项|项)?是?(?P<no>不是?)?(?:正确|对(?![应于称比])|(?P<mistaken>错))""",
     re.VERBOSE,
 )
 # "it must be B.", "therefore, B."; "it could be B"; "not option B"

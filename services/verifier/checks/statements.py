@@ -26,7 +26,7 @@ _COPULA = r"""(?:is|are|(?:will|would|should|must|has\ to)\ be|ist|lautet|wäre|
 _COPULA_CJK = r"""(?:(?:应该|應該|应|應|就)?(?:是|为|為|选|選)|は|은|는|이)"""
 _ADVERB = r"""(?:therefore|thus|hence|then|clearly|obviously|definitely|certainly|indeed|simply|almost\ certainly
     |most\ likely|likely|probably|also|again|still|a\ letra|closest\ to|given\ by|as\ follows
-    |la|le|die|der|das|den|l['’]|lettre|letra|lettera|буква
+    |donc|daher|somit|folglich|entonces|portanto|quindi|dunque|la|le|die|der|das|den|l['’]|lettre|letra|lettera|буква
     |option|choice)"""
 _MARKS = r"[\s*_`\"“”‘✅✔☑\ufe0f👉➡]"
 _STATED = rf"""{_QUALITY}{{0,2}}
@@ -45,6 +45,7 @@ _LEAD = re.compile(
 )
 _LEAD_CHARACTERS = 64
 _LETTER = re.compile(r"[a-zÀ-ɏͰ-ԯ\\]")
+_NOT_CHINESE = re.compile(r"[不别勿没沒].?\Z")
 _SPEAKER = re.compile(r"\bi(?:['’]ll|['’]d|\ will|\ would|\ have)?\ \Z")
 _HEADER_LINE = re.compile(r"(?:\A|\n)[#>*_\s]{0,12}\Z")
 # What comes before "the answer is" and denies it, or only supposes it.
@@ -123,7 +124,7 @@ def _find_cues(text: str, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
 
 def _is_cue(cue: re.Match[str], before: str, lead: str) -> bool:
     if cue.re is _OF_CHOICES and cue["noun"] is None:
-        return _SPEAKER.search(before) is not None if cue["verb"] else before[-1:] not in "不别勿没沒"
+        return _SPEAKER.search(before) is not None if cue["verb"] else _NOT_CHINESE.search(before) is None
     if cue["header"] and _HEADER_LINE.search(before.removesuffix(lead)) is None:
         return False
     if cue["noun"] == "answers" and "\n" in cue[0]:
