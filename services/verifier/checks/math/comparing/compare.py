@@ -59,7 +59,12 @@ from services.verifier.checks.math.reading.units.conversion import conversion
 
 _DEGREE = divide(Symbol("pi"), Number(Fraction(180)))
 _ZERO = Number(Fraction(0))
-_RISING = {Relator.GREATER: "<", Relator.GREATER_EQUAL: "\\le"}
+_TURNED = {
+    Relator.GREATER: Relator.LESS,
+    Relator.GREATER_EQUAL: Relator.LESS_EQUAL,
+    Relator.LESS: Relator.GREATER,
+    Relator.LESS_EQUAL: Relator.GREATER_EQUAL,
+}
 _ROUND = {"langle": "(", "rangle": ")"}
 
 
@@ -257,9 +262,10 @@ def _compare_inequalities(gold: Relation, answer: Relation) -> Equivalence:
 
 def _rising_sides(relation: Relation) -> tuple[Form, ...]:
     """The sides of a chain from the smallest, with its relators as words."""
-    signs: tuple[Form, ...] = tuple(Text(_RISING.get(relator, str(relator))) for relator in relation.relators)
-    falls = relation.relators[0] in _RISING
-    return (*relation.sides[::-1], *signs[::-1]) if falls else (*relation.sides, *signs)
+    if relation.relators[0] not in (Relator.GREATER, Relator.GREATER_EQUAL):
+        return (*relation.sides, *(Text(relator) for relator in relation.relators))
+    turned = (_TURNED.get(relator, relator) for relator in reversed(relation.relators))
+    return (*relation.sides[::-1], *(Text(relator) for relator in turned))
 
 
 def _compare_relation(gold: Form, answer: Relation) -> Equivalence:
@@ -273,10 +279,12 @@ def _compare_relation(gold: Form, answer: Relation) -> Equivalence:
 
 
 def _name_the_same(gold: Assignment, answer: Assignment) -> bool:
-    """Whether both give a value to the same: x, or all of x_1 = x_2 = …; a gold without a name accepts any."""
+    """Whether both give a value to the same: x, or all of x_1 = x_2 = …; a gold without a name accepts one letter."""
     if len(gold.unknowns) > 1 and len(answer.unknowns) > 1:
         return gold.unknowns == answer.unknowns
-    return gold.name is None or gold.name == answer.name
+    if gold.name is None:
+        return all(isinstance(unknown, Symbol) for unknown in answer.unknowns)
+    return gold.name == answer.name
 
 
 def compare_any(golds: Iterable[Form], answers: Sequence[Form]) -> Equivalence:

@@ -2,7 +2,7 @@
 
 from services.verifier.checks.math.comparing.scalars import free_symbols
 from services.verifier.checks.math.comparing.substitution import substitute
-from services.verifier.checks.math.reading.forms import Apply, Form, Relation, SetBuilder, Sum, Symbol
+from services.verifier.checks.math.reading.forms import Apply, Form, Relation, Relator, SetBuilder, Sum, Symbol
 
 _CONSTANTS_OF_INTEGRATION = frozenset({"C", "c", "K", "k", "C_1", "c_1"})
 
@@ -27,7 +27,7 @@ def share_names(gold: Form, answer: Form) -> tuple[Form, Form]:
 def _bound_names(form: Form) -> tuple[str, ...]:
     """The variables of a function that an equation defines, or the one of a described set; () if there are none."""
     match form:
-        case Relation((Apply(function, arguments), *values), _):
+        case Relation((Apply(function, arguments), *values), (Relator.EQUAL, *_)):
             names = tuple(argument.name for argument in arguments if isinstance(argument, Symbol))
             is_bound = function in _FUNCTIONS or any(free_symbols(value) & set(names) for value in values)
             return names if is_bound and len(names) == len(arguments) == len(set(names)) else ()
