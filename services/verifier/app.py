@@ -44,13 +44,14 @@ async def _judge_all(
     judge: Judge, batch: AdmittedBatch, deadline_seconds: float, items: Sequence[VerdictItem]
 ) -> bytes:
     """A VerdictResponse, in the order of the items."""
-    verdicts: list[_VerdictJson | None] = [None] * len(items)
+    verdicts = [b""] * len(items)
 
     def report(position: int, judgement: Judgement) -> None:
-        verdicts[position] = _to_json(items[position], judgement)
+        # one by one: to write thousands at once would hold up the event loop
+        verdicts[position] = to_json(_to_json(items[position], judgement))
 
     await judge.judge(batch, deadline_seconds, report)
-    return to_json({"verdicts": verdicts})
+    return b'{"verdicts":[' + b",".join(verdicts) + b"]}"
 
 
 def _stream_lines(

@@ -18,6 +18,7 @@ from shared.protocol.verdict import MAX_ITEMS, VerdictItem, VerdictRequest
 _JSON = "application/json"
 # Reading this much at once takes a millisecond or two.
 _MAX_READ_AT_ONCE = 1 << 16
+_MAX_SHOWN_ID = 1_000
 # What shows that a caller speaks another protocol, or has a key that no verifier takes.
 _REFUSED = frozenset({"missing", "extra_forbidden", OVERSIZED})
 
@@ -97,7 +98,7 @@ def _find_id(item: CutItem) -> str:
     except (ValueError, RecursionError):
         return ""
     item_id = value.get("id") if isinstance(value, dict) else None
-    return make_text(str(item_id)) if isinstance(item_id, str | int | float) else ""
+    return make_text(str(item_id)[:_MAX_SHOWN_ID]) if isinstance(item_id, str | int | float) else ""
 
 
 def _refusal(error: ValidationError, *where: str | int) -> Exception:
