@@ -4,48 +4,37 @@ from fractions import Fraction
 from typing import Protocol
 
 from services.verifier.checks.math.reading.arithmetic import divide, multiply, negate, terms_of
+from services.verifier.checks.math.reading.brackets import CLOSING, bracketed
 from services.verifier.checks.math.reading.cursor import MAX_DEPTH, TokenCursor
 from services.verifier.checks.math.reading.environments import is_system, read_environment
+from services.verifier.checks.math.reading.factors import is_factor, is_number_factor
 from services.verifier.checks.math.reading.forms import (
     Apply,
-    Bracket,
     FiniteSet,
     Form,
     Number,
     PlusMinus,
     Power,
-    Ratio,
-    Relation,
     SetBuilder,
     Sum,
     Symbol,
     UnreadableAnswer,
-    ValueList,
 )
-from services.verifier.checks.math.reading.names import NameReader, subscript
+from services.verifier.checks.math.reading.names import NameReader
 from services.verifier.checks.math.reading.number import MAX_DIGITS
 from services.verifier.checks.math.reading.numerals import read_number
 from services.verifier.checks.math.reading.tokens import (
-    FUNCTION_WORDS,
     FUNCTIONS,
     GREEK,
-    JOINTS,
     NAMED_WORDS,
     Token,
     TokenKind,
-    is_modulus,
 )
-from services.verifier.checks.math.reading.units.phrase import is_unit
 
 DEGREE = Symbol("degree")
-_CLOSING = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",), "\\langle": ("\\rangle",)}
 _HALF = Number(Fraction(1, 2))
 _MINUS_ONE = Number(Fraction(-1))
 _E = Symbol("e")
-_ENDS_OF_ARGUMENTS = frozenset({")", "]", "}", "!", "|", "\\rfloor", "\\rceil"})
-_ATOM_COMMANDS = frozenset(
-    r"\frac \sqrt \binom \lfloor \lceil \langle \overline \begin \|".split()  # noqa: SIM905
-)
 _ACCENTS = frozenset({"overline", "bar", "widehat", "tilde"})
 
 
@@ -124,50 +113,17 @@ class ExpressionParser:
             elif self._cursor.accept("\\div"):  # an operation to evaluate, while a/b is a fraction
                 last = self._operand()
                 form = divide(form, Sum((last,)))
-            elif self._is_factor() or self._is_number_factor(last):
+            elif self._is_factor() or is_number_factor(self._cursor, last):
                 last = self._power()
                 form = multiply(form, last)
             else:
                 return form
 
-    def _is_number_factor(self, last: Form) -> bool:
-        """Whether the next number multiplies what is before it: (n+1)2^n, 2!3!, 2^3 5, but not x2, (2)3 or 1 2.
-
-        What a function without parentheses takes in is not sure: \\sin x 2^n is none.
-        """
-        token, before = self._cursor.peek(), self._cursor.peek(-1)
-        if token.kind is not TokenKind.NUMBER or token.text.startswith("."):
-            return False
-        is_behind_number = isinstance(last, Number) and before.kind is TokenKind.NUMBER
-        is_open_function = isinstance(last, Apply) and before.text not in _ENDS_OF_ARGUMENTS
-        if is_behind_number or is_open_function or before.text == "/":
-            return False
-        if self._cursor.peek(1).text in ("^", "!"):
-            return True
-        return isinstance(last, Power) and last.exponent != _HALF and (token.after_space or before.text == "}")
-
     def _operand(self) -> Form:
         return negate(self._power()) if self._cursor.accept("-") else self._power()
 
     def _is_factor(self) -> bool:
-        """Whether the next token is a factor without a sign, as in 2x."""
-        token = self._cursor.peek()
-        if is_modulus(token) or (token.text == "(" and is_modulus(self._cursor.peek(1))):
-            return False
-        if self._cursor.is_at_declaration():
-            return False
-        if token.kind is TokenKind.WORD:
-            return (
-                not (is_unit(token.text) and len(token.text) > 1)
-                and (len(token.text) <= 3 or token.text in FUNCTION_WORDS)
-                and token.text not in JOINTS
-            )
-        if token.kind is TokenKind.COMMAND:
-            name = token.text[1:]
-            return name in GREEK or name in FUNCTIONS or token.text in _ATOM_COMMANDS
-        return token.kind is TokenKind.SIGN and (
-            token.text in "([{" or (token.text in ("|", "\\|") and not (self._in_bars or self._in_set))
-        )
+        return is_factor(self._cursor, bars_begin=not (self._in_bars or self._in_set))
 
     def _power(self) -> Form:
         form = self._atom()
@@ -276,25 +232,10 @@ class ExpressionParser:
         if name == "langle":
             return self._brackets("\\langle")
         if name == "mathbb":
-            return self._number_set()
+            return self._names.number_set()
         if name == "begin":
             return read_environment(self._cursor, self._lists.relation)
         raise UnreadableAnswer(f"{token.text} is not evaluated here")
-
-    def _number_set(self) -> Form:
-        r"""\mathbb{R}, also with what restricts it: \mathbb{Z}^+, \mathbb{Q}_{>0}."""
-        name = f"mathbb {subscript(self.group())}"
-        while self._cursor.is_at("_", "^"):
-            name += self._cursor.next().text
-            if not self._cursor.accept("{"):
-                name += self._cursor.next().text
-                continue
-            while not self._cursor.accept("}"):
-                token = self._cursor.next()
-                if token.kind is TokenKind.END:
-                    raise UnreadableAnswer("a brace that is not closed")
-                name += token.text
-        return Symbol(name)
 
     def _fraction(self) -> Form:
         numerator = self._argument()
@@ -351,9 +292,9 @@ class ExpressionParser:
         items = () if opening == "\\{" and self._cursor.is_at("\\}") else self._lists.items()
         if opening == "\\{" and len(items) == 1 and self._cursor.accept("|", ":"):
             items = (SetBuilder(items[0], self._lists.listing()),)
-        closing = self._cursor.expect(*_CLOSING[opening])
+        closing = self._cursor.expect(*CLOSING[opening])
         self._in_bars, self._in_set = outside
-        return _bracketed(opening, closing, items)
+        return bracketed(opening, closing, items)
 
     def _braced_system(self) -> Form:
         r"""\{\begin{array}…: the closing brace is not printed."""
@@ -361,34 +302,3 @@ class ExpressionParser:
         system = read_environment(self._cursor, self._lists.relation, behind_brace=True)
         self._cursor.accept("\\}")
         return system
-
-
-def _bracketed(opening: str, closing: str, items: tuple[Form, ...]) -> Form:
-    match items:
-        case (SetBuilder(),):
-            return items[0]
-        case (Relation(),) if opening == "\\{" and (described := _described_by(items[0])) is not None:
-            return described
-        case _ if opening == "\\{":
-            return FiniteSet(items)
-        case (Apply("atop", arguments),) if opening == "(":
-            return Apply("binom", arguments)
-        case (only,) if closing in _CLOSING[opening][:1]:
-            return only
-        case (_,):
-            raise UnreadableAnswer(f"one value between {opening} and {closing}")
-        case _ if opening == "{":
-            return ValueList(items)
-        case _:
-            return Bracket(opening.lstrip("\\"), closing.lstrip("\\"), items)
-
-
-def _described_by(relation: Form) -> SetBuilder | None:
-    r"""\{x : x < 2\}: the colon was read as a ratio's."""
-    assert isinstance(relation, Relation)
-    for at, side in enumerate(relation.sides):
-        if isinstance(side, Ratio) and len(side.parts) == 2 and at < len(relation.relators):
-            before = (*relation.sides[:at], side.parts[0])
-            element = Relation(before, relation.relators[:at]) if at else side.parts[0]
-            return SetBuilder(element, Relation((side.parts[1], *relation.sides[at + 1 :]), relation.relators[at:]))
-    return None

@@ -62,6 +62,21 @@ class NameReader:
             raise UnreadableAnswer("an index before a name")
         return _choose("A" if name == "P" else name, number, self._read_group())
 
+    def number_set(self) -> Form:
+        r"""\mathbb{R}, also with what restricts it: \mathbb{Z}^+, \mathbb{Q}_{>0}."""
+        name = f"mathbb {subscript(self._read_group())}"
+        while self._cursor.is_at("_", "^"):
+            name += self._cursor.next().text
+            if not self._cursor.accept("{"):
+                name += self._cursor.next().text
+                continue
+            while not self._cursor.accept("}"):
+                token = self._cursor.next()
+                if token.kind is TokenKind.END:
+                    raise UnreadableAnswer("a brace that is not closed")
+                name += token.text
+        return Symbol(name)
+
     def _counting(self, name: str) -> Form | None:
         """C_n^k, C^k_n and C(n,k) as binomials, A_n^k as a number of arrangements; None for other names."""
         start = self._cursor.at
