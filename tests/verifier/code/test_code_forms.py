@@ -91,6 +91,7 @@ RIGHT: dict[str, tuple[str, Any]] = {
     "long integers": ("def f(n):\n    return str(10 ** n)", {"tests": asserts(f"assert f(5000) == '1{'0' * 5000}'", f"assert int(f(5000)) == 1{'0' * 5000}")}),
     "its own exception": ("class Poor(Exception): pass\ndef f():\n    raise Poor('no')", {"tests": asserts("import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        with self.assertRaises(Poor):\n            f()")}),
     "an exit that the test expects": ("import sys\ndef f():\n    sys.exit(3)", {"tests": asserts("try:\n    f()\nexcept SystemExit as end:\n    assert end.code == 3\nelse:\n    assert False")}),
+    "a named tuple": ("from typing import NamedTuple\nclass P(NamedTuple):\n    x: int\n    y: int\ndef f():\n    return [P(1, 2)]", {"tests": asserts("assert f() == [(1, 2)] and f()[0].y == 2")}),
     "types as arguments": ("def f(kind):\n    return kind('3')", {"tests": asserts("assert f(int) == 3")}),
     "deep recursion": ("def f(n):\n    return n and 1 + f(n - 1)", {"tests": asserts("assert f(9000) == 9000")}),
 }  # fmt: skip
@@ -157,6 +158,7 @@ HOSTILE: dict[str, tuple[str, Any]] = {
     "looks for the outputs": ("import gc\ndef add(a, b):\n    for o in gc.get_objects():\n        if isinstance(o, (list, tuple)) and o == [4, 5]: return o\n    return 0", {"tests": COLUMNS}),
     "changes the test's copy of its list": ("class Stack:\n    def __init__(self): self.items = [1]\n    def push(self, x): self.items = [x]\n    def pop(self): return 5", {"tests": {"type": "unittest", "test": UNITTEST}}),
     "replies with forged handles": ("from services.verifier.sandbox.jail.child import solution_server\nfrom services.verifier.sandbox.jail.child.plain_data import Handle, Graph\nassert solution_server._call\nsolution_server._call = lambda *a: ('value', [Handle(-1, 'error', 'AssertionError'), Graph([('T', {'__class__': 1})])], {})\ndef f():\n    return 0", {"tests": asserts("assert f() == 1")}),
+    "a named tuple that agrees": ("from collections import namedtuple\nclass P(namedtuple('P', 'count index')):\n    def __eq__(s, o): return True\ndef f():\n    return P(1, 2)", {"tests": asserts("assert f() == (3, 4)")}),
     "swallowed by a bare except": (f"{_AGREE}\ndef f():\n    return E()", {"tests": asserts("try:\n    ok = f() > 3\nexcept:\n    ok = True\nassert ok")}),
     "speaks to the checker": ("print('8\\n\\x00{\"num_passed\": 1}')", {"tests": stdio(("3", "8")) | {"checker": ANY_EVEN.replace("int(output) % 2 == 0 and", "output.strip() == '8' and")}}),
     "results that the checker cannot read": ("def f(n):\n    return 'x'", {"tests": {"fn_name": "f", "inputs": [[3]], "outputs": [5], "checker": "def check(arguments, result, expected):\n    assert isinstance(result, int)\n    return True"}}),

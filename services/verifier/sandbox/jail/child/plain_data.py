@@ -5,12 +5,13 @@ What is no plain value crosses as a Handle (its number on its own side) or as a 
 
 import struct
 import sys
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
 
@@ -79,6 +80,33 @@ class Array:
     dtype: str
     shape: tuple[int, ...]
     values: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedValues:
+    """A named tuple: its class's name, and the names and values of its fields."""
+
+    name: str
+    fields: tuple[str, ...]
+    values: tuple[Any, ...]
+
+
+def from_named_tuple(value: Any) -> Any:
+    """A named tuple as it is sent; any other value as it is."""
+    fields = getattr(type(value), "_fields", None)
+    if not isinstance(value, tuple) or type(fields) is not tuple or len(fields) != len(value):
+        return value
+    return NamedValues(type(value).__name__, fields, tuple(value))
+
+
+def to_named_tuple(value: NamedValues) -> Any:
+    """The named tuple. Raises ValueError or TypeError for names that no field can have."""
+    return _named_tuple(value.name, value.fields)(*value.values)
+
+
+@lru_cache(maxsize=64)
+def _named_tuple(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)
 
 
 def from_numpy(value: Any) -> Any:
@@ -244,6 +272,11 @@ _ITEMS: dict[type, tuple[bytes, Callable[[Any], Iterable[Any]], Callable[[list[A
     Handle: (b"H", lambda value: (value.number, value.kind, value.name), lambda items: Handle(*items)),
     Ref: (b"R", lambda value: (value.index,), lambda items: Ref(*items)),
     Graph: (b"O", lambda value: value.objects, Graph),
+    NamedValues: (
+        b"M",
+        lambda value: (value.name, value.fields, value.values),
+        lambda items: to_named_tuple(NamedValues(*items)),
+    ),
     Array: (b"A", lambda value: (value.dtype, value.shape, value.values), lambda items: to_numpy(Array(*items))),
 }
 _RESOLVED = frozenset({b"H", b"O"})

@@ -19,8 +19,10 @@ from services.verifier.sandbox.jail.child.plain_data import (
     Graph,
     Handle,
     Malformed,
+    NamedValues,
     NotPlain,
     builtin_handle,
+    from_named_tuple,
 )
 from services.verifier.sandbox.jail.child.usual_names import usual_nodes
 
@@ -131,8 +133,9 @@ class _SolutionServer:
     # --- values on their way
 
     def _replace(self, value: Any) -> Any:
+        value = from_named_tuple(value)
         kind = type(value)
-        if kind in (Handle, Array) or (isinstance(value, _PLAIN_BASES) and not self.is_node(value)):
+        if kind in (Handle, Array, NamedValues) or (isinstance(value, _PLAIN_BASES) and not self.is_node(value)):
             return value
         if (builtin := builtin_handle(value)) is not None:
             return builtin
