@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Expr
+from sympy import Eq, Expr
 from sympy.core.cache import clear_cache
 
 _LATEX = [LatexExtractionConfig()]
@@ -73,6 +73,8 @@ def _are_equal(gold: str, answer: str) -> bool:
     if not golds or not answers or not verify(golds[0], answers[0], timeout_seconds=None):
         return False
     both = golds[0], answers[0]
+    if all(isinstance(form, Eq) for form in both) and both[0].lhs not in both[1].args:
+        return False  # it looks at the right sides: dy/dx = 2x, dx/dy = 2x
     return _values_agree(*both) if all(isinstance(form, Expr) for form in both) else True
 
 

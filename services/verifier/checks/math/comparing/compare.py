@@ -100,6 +100,8 @@ def compare(gold: Form, answer: Form) -> Equivalence:
 
 def _compare_structures(gold: Form, answer: Form) -> Equivalence:
     match gold, answer:
+        case ValueList(golds, by_or), ValueList(answers, other) if by_or != other and _are_letters((*golds, *answers)):
+            return Equivalence.DIFFERENT  # p and q, p or q: propositions
         case ValueList(golds, _), ValueList(answers, _):
             return _compare_lists(_without_repeated_points(golds), _without_repeated_points(answers))
         case ValueList(golds, _), FiniteSet(answers):
@@ -192,6 +194,10 @@ def _compare_lists(golds: tuple[Form, ...], answers: tuple[Form, ...]) -> Equiva
     found = compare_in_any_order(golds, answers, compare)
     has_inequality = any(isinstance(item, Relation) and not is_equation(item) for item in golds)
     return max(found, Equivalence.UNKNOWN) if has_inequality else found
+
+
+def _are_letters(items: tuple[Form, ...]) -> bool:
+    return all(isinstance(item, Symbol) for item in items)
 
 
 def _without_repeated_points(items: tuple[Form, ...]) -> tuple[Form, ...]:

@@ -19,14 +19,14 @@ from services.verifier.checks.math.comparing.functions import (
 from services.verifier.checks.math.reading.forms import Apply, Form, Number, Power, Product, Scientific, Sum, Symbol
 
 CONSTANTS = frozenset({"pi", "e", "i", "degree"})
-MAX_PRECISION = 100_000
+MAX_PRECISION = 120_000
 # A zero must be one by this many bits more than the smallest part of what is compared could hide.
 _MARGIN = 160
-_MAX_LOG2 = 30_000
+_MAX_LOG2 = 60_000
 _MAX_ARGUMENT = 1_000_000
 _MAX_COUNT = 5_000
 # Cost limit of one evaluation, in microseconds or so.
-_BUDGET = 40_000
+_BUDGET = 30_000
 _NODE_COST = 30
 _FUNCTION_COST = 100
 _ROOT_COST = 20
@@ -135,7 +135,7 @@ class PointEvaluation:
 
     def _spend_power(self, is_algebraic: bool) -> None:
         if is_algebraic:
-            self._spend(int(_ROOT_COST * max(self._precision / 1_000, 1) ** 1.3))
+            self._spend(int(_ROOT_COST * max(self._precision / 1_000, 1) ** 1.6))
         else:
             self._spend_function(MAX_FUNCTION_PRECISION)
 
