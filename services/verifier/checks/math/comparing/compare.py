@@ -1,14 +1,9 @@
 """Compares an answer's form with the gold's: structure first, then the scalars in it."""
 
-from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from services.verifier.checks.math.comparing.assignments import (
-    Assignment,
     is_equation,
-    read_assignment,
-    read_statement,
-    stated_values,
 )
 from services.verifier.checks.math.comparing.equivalence import (
     Equivalence,
@@ -16,8 +11,8 @@ from services.verifier.checks.math.comparing.equivalence import (
     compare_in_order,
 )
 from services.verifier.checks.math.comparing.exact_value import exact_value
-from services.verifier.checks.math.comparing.relations import ORDERS, compare_by_ratio, to_interval
-from services.verifier.checks.math.comparing.scalars import compare_scalars, is_constant
+from services.verifier.checks.math.comparing.relations import to_interval
+from services.verifier.checks.math.comparing.scalars import compare_scalars
 from services.verifier.checks.math.comparing.structures.branches import expand, leading_name
 from services.verifier.checks.math.comparing.structures.families import compare_families
 from services.verifier.checks.math.comparing.structures.points import (
@@ -27,10 +22,15 @@ from services.verifier.checks.math.comparing.structures.points import (
     group_points,
     in_order_of_names,
     is_residue,
-    named_coordinates,
 )
 from services.verifier.checks.math.comparing.structures.real_sets import compare_real_sets
 from services.verifier.checks.math.comparing.structures.renaming import share_names
+from services.verifier.checks.math.comparing.structures.statements import (
+    compare_any,
+    compare_relation,
+    compare_to_relation,
+    is_set,
+)
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated, has_transcendental
 from services.verifier.checks.math.reading.arithmetic import divide, scale
 from services.verifier.checks.math.reading.forms import (
@@ -47,7 +47,6 @@ from services.verifier.checks.math.reading.forms import (
     Quantity,
     Ratio,
     Relation,
-    Relator,
     SetBuilder,
     SetOperation,
     Symbol,
@@ -59,12 +58,6 @@ from services.verifier.checks.math.reading.units.conversion import conversion
 
 _DEGREE = divide(Symbol("pi"), Number(Fraction(180)))
 _ZERO = Number(Fraction(0))
-_TURNED = {
-    Relator.GREATER: Relator.LESS,
-    Relator.GREATER_EQUAL: Relator.LESS_EQUAL,
-    Relator.LESS: Relator.GREATER,
-    Relator.LESS_EQUAL: Relator.GREATER_EQUAL,
-}
 _ROUND = {"langle": "(", "rangle": ")"}
 
 
@@ -86,9 +79,9 @@ def compare(gold: Form, answer: Form) -> Equivalence:
     if isinstance(gold, Text) or isinstance(answer, Text):
         return _compare_words(gold, answer)
     if isinstance(gold, Relation):
-        return _compare_to_relation(gold, answer)
+        return compare_to_relation(gold, answer, compare)
     if isinstance(answer, Relation):
-        return _compare_relation(gold, answer)
+        return compare_relation(gold, answer, compare)
     if isinstance(gold, Quantity) or isinstance(answer, Quantity):
         return _compare_quantities(gold, answer)
     if isinstance(gold, SCALARS) and isinstance(answer, SCALARS):
@@ -142,9 +135,9 @@ def _compare_structures(gold: Form, answer: Form) -> Equivalence:
             return Equivalence.of(is_residue(gold, answer))
         case (Numeral(digits, 10), Number(value)) | (Number(value), Numeral(digits, 10)):
             return Equivalence.of(int(digits) == value)
-        case ValueList(golds, True), _ if _is_set(answer) and (union := _to_union(golds)) is not None:
+        case ValueList(golds, True), _ if is_set(answer) and (union := _to_union(golds)) is not None:
             return compare(union, answer)
-        case (SetOperation(), other) | (other, SetOperation()) if _is_set(other):
+        case (SetOperation(), other) | (other, SetOperation()) if is_set(other):
             return _compare_sets(gold, answer)
         case _:
             return Equivalence.DIFFERENT
@@ -157,7 +150,7 @@ def _compare_alternatives(gold: Form, answer: Form) -> Equivalence | None:
         if all(isinstance(item, (Quantity, *SCALARS)) for item in gold.items) and all(
             max(compare(first, item), compare(item, first)) is Equivalence.SAME for item in rest
         ):
-            return compare_any(gold.items, (answer,))
+            return compare_any(gold.items, (answer,), compare)
     if isinstance(answer, ValueList) and answer.joined_by_or and isinstance(gold, (Quantity, *SCALARS)):
         return min(compare(gold, item) for item in answer.items)
     return None
@@ -169,10 +162,6 @@ def _to_union(items: tuple[Form, ...]) -> Form | None:
     if len(found) < len(items) or len({variable for variable, _ in found}) > 1:
         return None
     return SetOperation("cup", tuple(interval for _, interval in found))
-
-
-def _is_set(form: Form) -> bool:
-    return isinstance(form, SetOperation | Bracket | FiniteSet | Symbol)
 
 
 def _compare_sets(gold: Form, answer: Form) -> Equivalence:
@@ -207,95 +196,6 @@ def _without_repeated_points(items: tuple[Form, ...]) -> tuple[Form, ...]:
 
 def _deduplicate(items: tuple[Form, ...]) -> tuple[Form, ...]:
     return tuple(dict.fromkeys(items))
-
-
-# --- relations
-
-
-def _compare_to_relation(gold: Relation, answer: Form) -> Equivalence:
-    if is_equation(gold):
-        return _compare_to_equation(gold, answer)
-    if gold.relators == (Relator.IN,):
-        return _compare_to_membership(gold, answer)
-    if isinstance(answer, Relation):
-        return _compare_inequalities(gold, answer)
-    if not _is_set(answer):
-        return Equivalence.DIFFERENT
-    interval = to_interval(gold)
-    return Equivalence.UNKNOWN if interval is None else compare(interval[1], answer)
-
-
-def _compare_to_equation(gold: Relation, answer: Form) -> Equivalence:
-    expected = read_assignment(gold)
-    if not isinstance(answer, Relation):
-        return Equivalence.DIFFERENT if expected is None else compare_any(expected.values, (answer,))
-    if not is_equation(answer):
-        return Equivalence.DIFFERENT
-    given = read_statement(answer)
-    if expected is not None and given is not None and _name_the_same(expected, given):
-        if expected.is_rounded and given.is_rounded:
-            return compare(expected.values[0], given.values[0])
-        return compare_any(expected.values, given.values if given.is_rounded else (given.value,))
-    if expected is not None and is_constant(expected.value):
-        return Equivalence.DIFFERENT  # the gold is a value; an equation with that solution is not
-    return compare_by_ratio(gold, answer)
-
-
-def _compare_to_membership(gold: Relation, answer: Form) -> Equivalence:
-    variable, expected = gold.sides
-    if isinstance(answer, ValueList) and not isinstance(expected, ValueList | FiniteSet):
-        return Equivalence.DIFFERENT  # an interval's ends, listed
-    if not isinstance(answer, Relation):
-        return compare(expected, answer)
-    is_of_variable = answer.relators == (Relator.IN,) and answer.sides[0] == variable
-    return compare(expected, answer.sides[1]) if is_of_variable else Equivalence.DIFFERENT
-
-
-def _compare_inequalities(gold: Relation, answer: Relation) -> Equivalence:
-    if is_equation(answer):
-        return Equivalence.DIFFERENT
-    if is_constant(gold) and is_constant(answer):
-        return compare_in_order(_rising_sides(gold), _rising_sides(answer), compare)
-    expected, given = to_interval(gold), to_interval(answer)
-    if answer.relators == (Relator.IN,) and expected is not None:
-        return compare(expected[1], answer.sides[1]) if answer.sides[0] == expected[0] else Equivalence.DIFFERENT
-    if expected is not None and given is not None and expected[0] == given[0]:
-        return compare(expected[1], given[1])
-    if all(relator in ORDERS for relator in (*gold.relators, *answer.relators)):
-        return compare_by_ratio(gold, answer)
-    return Equivalence.UNKNOWN
-
-
-def _rising_sides(relation: Relation) -> tuple[Form, ...]:
-    """The sides of a chain from the smallest, with its relators as words."""
-    if relation.relators[0] not in (Relator.GREATER, Relator.GREATER_EQUAL):
-        return (*relation.sides, *(Text(relator) for relator in relation.relators))
-    turned = (_TURNED.get(relator, relator) for relator in reversed(relation.relators))
-    return (*relation.sides[::-1], *(Text(relator) for relator in turned))
-
-
-def _compare_relation(gold: Form, answer: Relation) -> Equivalence:
-    """A gold that is no relation with an answer such as x = 5, or x in [0, 1]."""
-    if answer.relators == (Relator.IN,):
-        return compare(gold, answer.sides[1]) if isinstance(answer.sides[0], Symbol) else Equivalence.DIFFERENT
-    if isinstance(gold, ValueList) and (named := named_coordinates(answer)):
-        are_named = all(isinstance(item, Relation) for item in gold.items)
-        return (compare_in_any_order if are_named else compare_in_order)(gold.items, named, compare)
-    return compare_any((gold,), stated_values(answer))
-
-
-def _name_the_same(gold: Assignment, answer: Assignment) -> bool:
-    """Whether both give a value to the same: x, or all of x_1 = x_2 = …; a gold without a name accepts one letter."""
-    if len(gold.unknowns) > 1 and len(answer.unknowns) > 1:
-        return gold.unknowns == answer.unknowns
-    if gold.name is None:
-        return all(isinstance(unknown, Symbol) for unknown in answer.unknowns)
-    return gold.name == answer.name
-
-
-def compare_any(golds: Iterable[Form], answers: Sequence[Form]) -> Equivalence:
-    """Whether one of the answers, which are the same value, is one of the golds, which are another's."""
-    return max((compare(gold, answer) for gold in golds for answer in answers), default=Equivalence.DIFFERENT)
 
 
 # --- values with units
