@@ -103,6 +103,15 @@ async def test_a_run_that_takes_longer_than_most_is_finished(jail: JailSandbox) 
     assert [run.stdout for run in runs] == [b"42\n"] * 4
 
 
+async def test_what_has_computed_least_goes_first(jail: JailSandbox) -> None:
+    loops = _start(jail, LOOP, 3)
+    await wait_until_async(lambda: _count_stopped(jail) == 2)
+    program = Program(b"import time\nwhile time.process_time() < 0.08: pass\nprint(42)")
+    assert (await jail.run(program, LONG)).stdout == b"42\n"
+    assert not any(loop.done() for loop in loops)
+    await _cancel(loops)
+
+
 async def test_a_full_lane_leaves_what_is_slow_in_its_slot() -> None:
     async with open_jail(JailOptions(concurrency=1, slow_runs=2)) as jail:
         loops = _start(jail, LOOP, 5, SHORT)

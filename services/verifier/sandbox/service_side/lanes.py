@@ -13,16 +13,16 @@ from contextlib import asynccontextmanager, suppress
 from services.verifier.sandbox.service_side.process_usage import ProcessUsage, measure_usage
 
 # The processor time of an ordinary run is some milliseconds; a process that gets no processor has a longer slice.
-_SLICE_SECONDS = 0.05
-_LONGEST_SLICE_SECONDS = 0.5
+_SLICE_SECONDS = 0.03
+_LONGEST_SLICE_SECONDS = 0.2
 _TICK_SECONDS = 0.1
 # While the quick lane is full, one run of the slow lane computes in every third tick; in all, if it is full.
 _TICKS_PER_TURN = 3
 # Computes: has run, or waited for a processor, for this share of the time.
 _COMPUTING_SHARE = 0.3
 _SHORTEST_COMPARED_SECONDS = 0.02
-# What has computed for less goes first, in the order of arrival; then each runs to its end.
-_SHORT_SECONDS = 1.0
+# What has passed fewer of these in computing goes first, then what came first: at last each runs to its end.
+_SHORT_SECONDS = (0.1, 1.0)
 _RESIDENT_BYTES_PER_QUICK_RUN = 1 << 30
 
 
@@ -181,9 +181,10 @@ class Lanes:
         """Lets those compute whose turn it is."""
         is_full = sum(place.resident_bytes for place in self._slow) > self._max_resident_bytes
 
-        def turn(place: Place) -> tuple[bool, bool, int]:
+        def turn(place: Place) -> tuple[bool, int, int]:
             # short of memory, what has begun to compute goes on: a held one gives none back
-            return (is_full and place.is_held, place.cpu_seconds >= _SHORT_SECONDS, place.number)
+            num_passed = sum(place.cpu_seconds >= seconds for seconds in _SHORT_SECONDS)
+            return (is_full and place.is_held, num_passed, place.number)
 
         computing = sorted((place for place in self._slow if place.is_computing), key=turn)
         for position, place in enumerate(computing):
