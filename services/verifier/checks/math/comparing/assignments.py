@@ -66,6 +66,7 @@ def read_assignment(relation: Relation) -> Assignment | None:
 
     None for an equation still to be solved (3x - 1 = 5), and for a chain that contradicts itself (5 = 4).
     """
+    relation = _with_name_first(relation)
     first, value = relation.sides[0], relation.sides[-1]
     return _read_chain(relation, first if _is_name(first, value) or _is_figure(first, value) else None)
 
@@ -83,9 +84,19 @@ def stated_values(relation: Relation) -> tuple[Form, ...]:
 
 def read_statement(relation: Relation) -> Assignment | None:
     """What an answer's chain assigns, by a name or by another left side that stands for one value."""
+    relation = _with_name_first(relation)
     first, value = relation.sides[0], relation.sides[-1]
     found = _read_chain(relation, first if _is_name(first, value) or _is_quantity_asked_for(first, value) else None)
     return _read_chain(relation, first) if found is None and _has_work(relation) else found
+
+
+def _with_name_first(relation: Relation) -> Relation:
+    """5 = x as x = 5."""
+    match relation:
+        case Relation((value, Symbol() as name), (Relator.EQUAL,)) if is_constant(value) and not is_constant(name):
+            return relation if isinstance(value, Text) else Relation((name, value), relation.relators)
+        case _:
+            return relation
 
 
 def _is_of_another_variable(found: Assignment) -> bool:

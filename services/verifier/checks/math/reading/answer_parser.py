@@ -39,6 +39,8 @@ def parse_form(tokens: Sequence[Token]) -> Form:
     if words is not None:
         return words
     cursor = TokenCursor(tokens)
+    while cursor.accept(*_LEADS):
+        pass
     form = _AnswerParser(cursor).listing()
     cursor.end()
     return form
@@ -50,6 +52,8 @@ _CURRENCIES = frozenset({"\\$", "$", "€", "£", "¥", "₹"})
 _SEPARATORS = frozenset({",", ";", ")", "]", "}", "\\}", "\\rangle", "&", "\\\\", "\\end", "\\pmod", "\\over"})
 _OPENINGS = frozenset({"(", "[", "{", "\\{", "\\langle"})
 _CLOSINGS = frozenset({")", "]", "}", "\\}", "\\rangle"})
+# What may lead to an answer without being part of it.
+_LEADS = ("\\therefore", "\\implies", "\\Rightarrow", "\\approx", "=")
 # Words before a parameter's domain: "for k in Z".
 _DECLARING = frozenset({"for", "where", "with", "for all", "for any", "where all"})
 _UNIT_SIGNS = _CURRENCIES | {"%", "\\%"}
@@ -112,6 +116,8 @@ class _AnswerParser:
             relators.append(self._relator())
             self._cursor.accept("&")
             sides.append(self._member())
+            if relators[-1] is Relator.IN:
+                sides[-1] = _to_number_set(sides[-1])
         relation = Relation(tuple(sides), tuple(relators)) if relators else sides[0]
         return relation if (modulus := self._modulus(relators)) is None else to_congruence(relation, modulus)
 
@@ -235,6 +241,15 @@ class _AnswerParser:
             parts = form.parts if isinstance(form, SetOperation) and form.name == name != "setminus" else (form,)
             form = SetOperation(name, (*parts, right))
         return form
+
+
+def _to_number_set(form: Form) -> Form:
+    """R behind "in" is the set of the reals, however its letter is printed."""
+    match form:
+        case Symbol("R" | "Z" | "N" | "Q" as letter):
+            return Symbol(f"mathbb {letter}")
+        case _:
+            return form
 
 
 def _parse_words(tokens: Sequence[Token]) -> Text | None:

@@ -23,6 +23,7 @@ from services.verifier.checks.math.reading.units.phrase import is_unit
 
 # Letters before parentheses: f(x + 1) applies a function, x(2) is a product, and h(2) may be either.
 _FUNCTION_LETTERS = frozenset({"f", "g"})
+_INVERSE = ("^", "{", "-", "1", "}")
 _FACTOR_LETTERS = frozenset({"e", "i", "x", "y", "z"})
 # What words may do to a number before "=".
 _WORK_WORDS = frozenset("of times plus minus per percent by multiplied divided".split())  # noqa: SIM905
@@ -110,6 +111,10 @@ class NameReader:
     def _applied(self, name: str) -> Form | None:
         r"""f(x), W(n), a(-1): a name applied to a value; None if none follows, or the parentheses are a factor."""
         letter = name.rstrip("'").partition("_")[0]
+        following = [self._cursor.peek(at).text for at in range(len(_INVERSE) + 1)]
+        if letter in _FUNCTION_LETTERS and following == [*_INVERSE, "("]:
+            self._cursor.at += len(_INVERSE)
+            name += "^-1"
         if letter in _FUNCTION_LETTERS and self._cursor.is_at("("):
             self._cursor.next()
             arguments = self._read_items()

@@ -78,6 +78,7 @@ _OLD_FONT = re.compile(r"\{\s*+\\(?:rm|bf|it|sf)\s++([a-zA-Z]+)\s*+\}")
 _MODULO = re.compile(
     r"\\(?:text|textrm|mathrm|mbox|rm|operatorname)\s*+\{\s*+\(?\s*+mod(?:ulo)?\s*+(?:([0-9]+|[a-z])\s*+\)?\s*+)?\}"
 )
+_BOLD_SET = re.compile(r"\\mathbf\s*+\{([RZNQ])\}")
 _UPRIGHT_FUNCTION = re.compile(
     r"\\(?:text|mathrm|operatorname)\{\s*+(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp)\s*+\}"
 )
@@ -106,6 +107,7 @@ def normalize_notation(text: str) -> str:
     text = _GROUPED.sub("", text)
     if "\\" in text:
         text = _OLD_FONT.sub(r"\\mathrm{\1}", _INVISIBLE.sub(" ", text))
+        text = _BOLD_SET.sub(r"\\mathbb{\1}", text)
         text = _UPRIGHT_FUNCTION.sub(r"\\\1 ", text).replace("\\!", "")
         text = _MODULO.sub(lambda found: f"\\pmod{{{found[1]}}}" if found[1] else "\\mod ", text)
     text = _separate_equations(text)

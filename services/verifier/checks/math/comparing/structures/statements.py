@@ -111,7 +111,8 @@ def _rising_sides(relation: Relation) -> tuple[Form, ...]:
 def compare_relation(gold: Form, answer: Relation, compare: Compare) -> Equivalence:
     """A gold that is no relation with an answer such as x = 5, or x in [0, 1]."""
     if answer.relators == (Relator.IN,):
-        return compare(gold, answer.sides[1]) if isinstance(answer.sides[0], Symbol) else Equivalence.DIFFERENT
+        is_member = isinstance(answer.sides[0], Symbol) or isinstance(answer.sides[1], FiniteSet)
+        return compare(gold, answer.sides[1]) if is_member else Equivalence.DIFFERENT
     if isinstance(gold, ValueList) and (named := named_coordinates(answer)):
         are_named = all(isinstance(item, Relation) for item in gold.items)
         return (compare_in_any_order if are_named else compare_in_order)(gold.items, named, compare)
