@@ -75,7 +75,7 @@ class Worker:
     def times(self) -> "ProcessorTimes":
         """Zeros if it has ended. Where the kernel does not say how long it waited, that is 0."""
         try:
-            used, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text().split()
+            used, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()
             return ProcessorTimes(int(used) / 1e9, int(waited) / 1e9)
         except (OSError, ValueError):
             pass

@@ -73,7 +73,13 @@ class CxxCompiler:
 def _ask(path: str, *arguments: str) -> str:
     try:
         finished = subprocess.run(  # noqa: S603 - the operator's compiler, with our arguments
-            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=True
+            [path, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise InvalidInput(
