@@ -211,6 +211,7 @@ def test_other_words_behind_a_value_make_it_unreadable(words: str) -> None:
     """
     apples | ways | students | square inches | cm^2 | different ways | red marbles | in total | people in the room
     miles per hour | dollars per pound | inches of ribbon | men | ordered pairs | of the students
+    gallons of water | feet tall | years old | positive integers
     """.replace("\n", "|").split("|"),
 )
 def test_counted_things_are_read(words: str) -> None:

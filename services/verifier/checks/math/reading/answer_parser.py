@@ -56,7 +56,7 @@ _CLOSINGS = frozenset({")", "]", "}", "\\}", "\\rangle"})
 _LEADS = ("\\therefore", "\\implies", "\\Rightarrow", "\\approx", "=")
 # Words before a parameter's domain: "for k in Z".
 _DECLARING = frozenset({"for", "where", "with", "for all", "for any", "where all"})
-_UNIT_SIGNS = _CURRENCIES | {"%", "\\%"}
+_UNIT_SIGNS = _CURRENCIES | {"%", "\\%", "¢"}
 
 
 class _AnswerParser:
@@ -208,6 +208,7 @@ class _AnswerParser:
         words: list[str] = []
         while self._is_word() or self._cursor.is_at(*_UNIT_SIGNS) or (words and self._cursor.is_at("^", "/")):
             words.append(self._cursor.next().text)
+            self._cursor.at += self._cursor.is_at("\\cdot") and self._cursor.peek(1).kind is TokenKind.TEXT  # N·m
             if words[-1] == "^":
                 words[-1] = f"^{self._unit_exponent()}"
         return " ".join(words)

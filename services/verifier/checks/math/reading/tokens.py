@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from services.verifier.checks.math.reading.units.phrase import is_upright_unit
+from services.verifier.checks.math.reading.units.phrase import is_phrase, is_upright_unit
 
 
 class TokenKind(Enum):
@@ -90,7 +90,11 @@ def tokenize(text: str) -> list[Token]:
         if words is not None and (content in _TEXT_COMMANDS or _UPRIGHT.fullmatch(words[1])):
             position = words.end()
             is_text = content in _TEXT_COMMANDS or not words[1].strip().isalpha() or _is_unit_behind(tokens, words[1])
-            tokens.append(_words(is_text, words[1], after_space))
+            if content in _TEXT_COMMANDS and (quantity := _quantity(words[1])):
+                tokens.append(Token(TokenKind.NUMBER, quantity[0], after_space))
+                tokens.append(Token(TokenKind.TEXT, quantity[1], True))
+            else:
+                tokens.append(_words(is_text, words[1], after_space))
         elif kind == "space" or content in _LAYOUT or content in _TEXT_COMMANDS or content in _FONT_COMMANDS:
             after_space = after_space or kind == "space"
             continue
@@ -106,6 +110,12 @@ def _is_unit_behind(tokens: list[Token], word: str) -> bool:
     return bool(tokens) and (tokens[-1].kind is TokenKind.NUMBER or tokens[-1].text in "})") and is_upright_unit(word)
 
 
+def _quantity(words: str) -> tuple[str, str] | None:
+    r"""The number and the unit of \text{7 apples}; None of other words."""
+    found = _NUMBER_AND_UNIT.fullmatch(words)
+    return (found[1], " ".join(found[2].split())) if found and is_phrase(found[2]) else None
+
+
 def _words(is_text: bool, words: str, after_space: bool) -> Token:
     words = " ".join(words.split())
     if is_text and (number := _PLAIN_NUMBER.fullmatch(words)):
@@ -114,6 +124,7 @@ def _words(is_text: bool, words: str, after_space: bool) -> Token:
 
 
 _KIND_OF_GROUP = {kind.name.lower(): kind for kind in TokenKind}
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s+([a-zA-Z].*)", re.DOTALL)
 _PLAIN_NUMBER = re.compile(r"\(?([0-9]+(?:\.[0-9]+)?)\)?")
 # \mathrm{cm}, \mathrm{m/s}, \mathrm{p.m.}: words or units in upright letters
 _UPRIGHT = re.compile(r"\s*[a-zA-Z]+(?:[/ .^]+[a-zA-Z0-9]+)*\.?\s*")

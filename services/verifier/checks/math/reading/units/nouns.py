@@ -117,8 +117,12 @@ _COUNTED = frozenset(
 )
 # Singulars that would read as an operation on the number before them.
 _NOT_ALONE = frozenset({"cube", "decimal", "factor", "fraction", "inversion", "multiple", "prime", "root", "square"})
+# These say nothing alone: 12 red apples, 5 feet tall, 6 gallons of water.
 ADJECTIVES = frozenset(
-    """additional adult altogether annual average black blue congruent correct daily different digit distinct
+    """old tall wide high deep thick heavy away apart positive nonnegative rational irrational complete consecutive
+    water milk flour sugar juice paint fabric ribbon wood land rice sand gas fuel oil soil paper cloth rope wire yarn
+    candy chocolate coffee tea lemonade ice snow rain work sleep money food fruit
+    additional adult altogether annual average black blue congruent correct daily different digit distinct
     distinguishable equal extra fewer free full gold green grey identical individual integer large left lattice
     letter long male female more musical natural new nonzero odd even orange ordered other overall pink possible
     prime pure purple real red remaining right same separate short single small solid special such total unique

@@ -38,6 +38,14 @@ def is_upright_unit(word: str) -> bool:
     return word in _UPRIGHT_LETTERS or (len(word) > 1 and _unit_name(word) is not None)
 
 
+def is_phrase(text: str) -> bool:
+    """Whether words are a unit or counted things that may stand behind a value."""
+    try:
+        return bool(scale_and_unit(text)[1])
+    except UnreadableAnswer:
+        return False
+
+
 def scale_and_unit(text: str) -> tuple[int, str]:
     """(factor, canonical unit) of the words after a value: "million dollars per day" is (1000000, "$ day^-1").
 
