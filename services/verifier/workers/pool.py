@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Any
 
 from services.verifier.metrics import VerifierMetrics, WorkerEnd
-from services.verifier.workers.template import Worker, WorkerTemplate
+from services.verifier.workers.template import ProcessorTimes, Worker, WorkerTemplate
 from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
@@ -24,6 +24,7 @@ _EXTRA_ATTEMPTS = 3
 # A worker that had less than this share of its time neither ran nor waited for a processor: the machine has a fault.
 _FAIR_CPU_SHARE = 0.25
 _SHORTEST_WAIT = 0.02
+_PATIENCE = 3
 
 
 class ReplyStatus(Enum):
@@ -69,6 +70,14 @@ async def open_worker_pool(settings: PoolSettings, metrics: VerifierMetrics) -> 
         with suppress(asyncio.CancelledError):
             await supervisor
         await pool.stop()
+
+
+def _time_left(spent: ProcessorTimes, elapsed_seconds: float, seconds: float) -> float:
+    """How long a call may go on. One that computes has its time on a processor, though the machine be slow."""
+    own_seconds = elapsed_seconds - spent.waited_seconds
+    if spent.used_seconds < _FAIR_CPU_SHARE * own_seconds:
+        return seconds - own_seconds
+    return min(seconds - spent.used_seconds, _PATIENCE * seconds - own_seconds)
 
 
 def _overrun(cpu_seconds: float, seconds: float) -> Reply:
@@ -123,7 +132,7 @@ class WorkerPool:
             left = seconds
             while not (await asyncio.wait([calling], timeout=max(left, _SHORTEST_WAIT)))[0]:
                 spent = worker.times().since(before)
-                left = seconds - (time.monotonic() - started - spent.waited_seconds)
+                left = _time_left(spent, time.monotonic() - started, seconds)
                 if left <= 0:
                     calling.cancel()
                     self._end(worker, WorkerEnd.TIMED_OUT)

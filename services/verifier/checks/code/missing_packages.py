@@ -20,7 +20,7 @@ _WELL_KNOWN = frozenset(
     }
     | {"sympy", "tensorflow", "torch", "tqdm", "yaml"}
 )
-_MISSING = re.compile(r"ModuleNotFoundError: No module named '(\w+)[\w.]*'")
+_MISSING = re.compile(r"ModuleNotFoundError: No module named '(\w++)[\w.]*+'")
 # What contests provide without an import, and only this package has.
 _SORTED = re.compile(r"NameError: name 'Sorted(?:Dict|List|Set)' is not defined")
 _MAX_READ = 2_000
