@@ -6,6 +6,8 @@ from services.verifier.checks.statements import is_denied
 
 MAX_CHARACTERS = 1_000
 
+# Tokens that end a turn, written out: "B <eoa>", "B<|im_end|>".
+_END = re.compile(r"\s?(?:</?s>|<eo[a-z]>|<\|(?:im_end|eot_id|end_of_text|endoftext|end)\|>)")
 _STYLE = re.compile(
     r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|textrm|mathsf|bf|rm|boldsymbol|left|right)(?![a-zA-Z])"
     r"|\\[ ,!()\[\]]|[{}$*`\"“”„«»‘]|(?<![^\W_])_{1,2}|_{1,2}(?![^\W_])"
@@ -93,9 +95,9 @@ _LEADS_TO_CLAIM = frozenset(
 
 
 def normalize(text: str) -> str:
-    """The text without emphasis and quotation marks, in ASCII letters and brackets."""
+    """The text without emphasis, quotation marks and marks of its end, in ASCII letters and brackets."""
     text = text if text.isascii() else text.translate(_WIDE)
-    return _STYLE.sub("", _QUOTED.sub(r"\1", text))
+    return _END.sub("", _STYLE.sub("", _QUOTED.sub(r"\1", text)))
 
 
 def read_letters(text: str) -> frozenset[str] | None:

@@ -31,7 +31,7 @@ _ADVERB = r"""(?:therefore|thus|hence|then|clearly|obviously|definitely|certainl
 _MARKS = r"[\s*_`\"“”‘✅✔☑\ufe0f👉➡]"
 _STATED = rf"""{_QUALITY}{{0,2}}
     (?:,\ (?:therefore|then|thus|hence|of\ course),|\s(?:to|for|of|among|from|in)\s[^.:;!?\n]{{1,80}}?)?[*_`]{{0,3}}
-    (?:\s{{0,4}}[:：=]|\s{{1,4}}{_COPULA}(?![^\W\d_])|\s{{0,4}}{_COPULA_CJK}|\s{{0,4}}[-–—]\s|(?P<header>[^\S\n]{{0,4}}\n))
+    (?:\s{{0,4}}[:：=]|[】\]]|\s{{1,4}}{_COPULA}(?![^\W\d_])|\s{{0,4}}{_COPULA_CJK}|\s{{0,4}}[-–—]\s|(?P<header>[^\S\n]{{0,4}}\n))
     {_MARKS}{{0,12}}[:：]?{_MARKS}{{0,12}}(?:{_ADVERB}(?![^\W\d_])(?<!\d)[\s,:]{{1,4}}){{0,4}}{_MARKS}{{0,4}}"""
 _CHOOSES = r"""(?P<verb>choose|chose|chosen|pick|select|say|go\ with|opt\ for)
     \s{1,4}(?:(?:the\ )?(?:option|choice|answer|letter)\s{1,4})?
