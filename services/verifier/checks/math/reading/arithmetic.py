@@ -96,6 +96,8 @@ def to_congruence(before: Form, modulus: Form) -> Congruence:
 
 def share_modulus(items: Sequence[Form]) -> tuple[Form, ...]:
     """x = 1, 3 (mod 8): the modulus belongs to all before it, and the name to all behind it."""
+    if not any(isinstance(item, Congruence | Relation) for item in items):
+        return tuple(items)
     found, modulus = list(items), None
     for at in reversed(range(len(found))):
         item = found[at]

@@ -18,7 +18,8 @@ class TokenCursor:
 
     def peek(self, ahead: int = 0) -> Token:
         """The next token, or one further ahead; END beyond the last."""
-        return self._tokens[min(self.at + ahead, len(self._tokens) - 1)]
+        at = self.at + ahead
+        return self._tokens[at] if at < len(self._tokens) else self._tokens[-1]
 
     def next(self) -> Token:
         token = self.peek()

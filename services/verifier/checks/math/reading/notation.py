@@ -101,14 +101,17 @@ _REPEATING = re.compile(
 
 def normalize_notation(text: str) -> str:
     """`text` with one spelling for each character and command, without `$` and thin spaces."""
-    text = text.translate(_UNESCAPED)
+    if text.isascii() and text.isdigit():
+        return text
+    if not text.isprintable():
+        text = text.translate(_UNESCAPED)
     if "\\\\" in text and "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)  # backslashes escaped twice
     text = _GROUPED.sub("", text)
     if "\\" in text:
         text = _OLD_FONT.sub(r"\\mathrm{\1}", _INVISIBLE.sub(" ", text))
-        text = _BOLD_SET.sub(r"\\mathbb{\1}", text)
-        text = _UPRIGHT_FUNCTION.sub(r"\\\1 ", text).replace("\\!", "")
+        text = _read_upright(text) if "{" in text else text
+        text = text.replace("\\!", "")
         text = _MODULO.sub(lambda found: f"\\pmod{{{found[1]}}}" if found[1] else "\\mod ", text)
     text = _separate_equations(text)
     text = _POWER.sub("^", _ORDINAL.sub(_cardinal, text))
@@ -117,6 +120,11 @@ def normalize_notation(text: str) -> str:
     if "." in text and any(sign in text for sign in ("\\overline", "\\dot", "(")):
         text = _REPEATING.sub(_repeating, text)
     return text.strip()
+
+
+def _read_upright(text: str) -> str:
+    text = _BOLD_SET.sub(r"\\mathbb{\1}", text)
+    return _UPRIGHT_FUNCTION.sub(r"\\\1 ", text)
 
 
 def _separate_equations(text: str) -> str:
@@ -134,6 +142,8 @@ def _cardinal(ordinal: re.Match[str]) -> str:
 
 def _spell(found: re.Match[str]) -> str:
     match found.lastgroup:
+        case "command":
+            return _SPELLINGS.get(found[0], found[0])
         case "above":
             return f"^{{{found[0].translate(_SUPERSCRIPTS)}}}"
         case "below":
