@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from services.verifier.sandbox.jail_sandbox import open_jail
+from services.verifier.sandbox.judge_script import JudgeReport
 from services.verifier.sandbox.messages import JailOptions
 from services.verifier.sandbox.sandbox import Limits, Program, Role
 from tests.verifier.sandbox.programs import judge_program
@@ -26,7 +27,8 @@ async def main() -> None:
             answer["runs"] = [[run.end_reason.value, run.stdout.decode()] for run in runs]
             solution = Program(b"def add(a, b):\n    return a + b", Role.SOLUTION)
             _, judge_run = await sandbox.run_pair(solution, judge_program("assert add(1, 2) == 3"), limits)
-            answer["report"] = json.loads(judge_run.stdout)
+            report = JudgeReport.unpack(judge_run.stdout)
+            answer["num_passed"] = report and report.num_passed
     print(json.dumps(answer))
 
 

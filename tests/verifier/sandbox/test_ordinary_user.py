@@ -54,7 +54,7 @@ def _assert_holds(answer: dict[str, Any]) -> None:
     assert {name: outputs[name] for name in CONTAINED} == {name: ["exited", "contained\n"] for name in CONTAINED}
     assert {name: outputs[name][0] for name in VIOLATIONS} == dict.fromkeys(VIOLATIONS, "violation")
     assert {name: outputs[name][1].strip() for name in HONEST} == dict.fromkeys(HONEST, "42")
-    assert answer["report"]["num_passed"] == 1
+    assert answer["num_passed"] == 1
 
 
 @pytest.mark.parametrize("namespaces", [True, False], ids=["with namespaces where allowed", "without namespaces"])
