@@ -292,7 +292,7 @@ def _word_in_gold(r: Random) -> GeneratedGold:
 
 
 def _time(r: Random) -> GeneratedGold:
-    h, m = r.randrange(1, 12), r.randrange(10, 59)
+    h, m = r.randrange(1, 12), r.randrange(13, 59)
     gold = f"{h}:{m}\\text{{ p.m.}}"
     other = (
         f"{h}:{m}\\text{{ a.m.}}",
