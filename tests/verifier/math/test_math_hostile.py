@@ -166,6 +166,7 @@ FOOLS = (
     (r"1-e^{-100}", "1"),
     (r"\log(0.01)=-2", "1=2"),
     ("5000!+1", "5000!"),
+    (r"(-\infty,2)\cup(3,\infty)", r"[-\infty,2)\cup(3,\infty)"),
     (r"p \land q", r"p \lor q"),
     (r"4 \mathrm{ft} \times 12 \mathrm{ft}", "4"),
     (r"\text{A-}", "A"),

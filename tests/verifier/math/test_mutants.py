@@ -3,9 +3,15 @@
 from random import Random
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from services.verifier.checks.check import Judgement
+from services.verifier.checks.math.check import open_math_check
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.checks.math.reading.parsed_answer import extract_gold
+from services.verifier.config import MathConfig
+from services.verifier.metrics import VerifierMetrics
+from shared.protocol.verdict import VerdictItem
 from tests.verifier.judging import LONGEST, find, rows_of
 from tests.verifier.math.generated_golds import SHAPES, GeneratedGold
 from tests.verifier.math.mutants import mutate
@@ -63,4 +69,26 @@ def test_mutants_of_public_golds_are_refused() -> None:
 def test_all_mutants_of_public_golds_are_refused() -> None:
     num_tried, accepted = _accepted_mutants(_golds_of_sets())
     assert num_tried > 12_000
+    assert accepted == []
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_mutants_that_take_a_worker_are_refused() -> None:
+    texts = [
+        (gold, mutant) for gold in _golds_of_sets() for _, mutant in mutate(gold) if _judge(gold, mutant) is UNKNOWN
+    ]
+    assert texts
+    async with open_math_check(MathConfig(workers=2), VerifierMetrics(CollectorRegistry())) as check:
+        accepted: list[tuple[str, str]] = []
+        items = [
+            VerdictItem(id="1", kind="math", response=rf"\boxed{{{mutant}}}", answer_key={"gold": gold})
+            for gold, mutant in texts
+        ]
+
+        def report(position: int, judgement: Judgement) -> None:
+            if judgement.reward:
+                accepted.append(texts[position])
+
+        await check.judge([check.prepare(item) for item in items], report)
     assert accepted == []

@@ -32,7 +32,7 @@ from services.verifier.checks.math.comparing.structures.statements import (
     is_set,
 )
 from services.verifier.checks.math.comparing.unevaluated import find_unevaluated, has_transcendental
-from services.verifier.checks.math.reading.arithmetic import divide, scale
+from services.verifier.checks.math.reading.arithmetic import divide, negate, scale
 from services.verifier.checks.math.reading.forms import (
     SCALARS,
     Bracket,
@@ -166,9 +166,21 @@ def _to_union(items: tuple[Form, ...]) -> Form | None:
 
 def _compare_sets(gold: Form, answer: Form) -> Equivalence:
     """SAME if both are unions of the same parts, else UNKNOWN: different parts may be the same set."""
+    if _is_closed_at_infinity(gold) != _is_closed_at_infinity(answer):
+        return Equivalence.DIFFERENT
     if not (isinstance(gold, SetOperation) and isinstance(answer, SetOperation) and gold.name == answer.name == "cup"):
         return Equivalence.UNKNOWN
     return max(compare_in_any_order(gold.parts, answer.parts, compare), Equivalence.UNKNOWN)
+
+
+def _is_closed_at_infinity(form: Form) -> bool:
+    match form:
+        case Bracket(opening, closing, (low, high)):
+            return (opening == "[" and low == negate(Symbol("infty"))) or (closing == "]" and high == Symbol("infty"))
+        case SetOperation(_, parts):
+            return any(map(_is_closed_at_infinity, parts))
+        case _:
+            return False
 
 
 def _edges(bracket: Bracket) -> list[str]:
