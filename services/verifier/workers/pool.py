@@ -24,7 +24,7 @@ _EXTRA_ATTEMPTS = 3
 # A worker that had less than this share of its time neither ran nor waited for a processor: the machine has a fault.
 _FAIR_CPU_SHARE = 0.25
 _SHORTEST_WAIT = 0.02
-_PATIENCE = 3
+_MOST_OWN_TIME = 3
 
 
 class ReplyStatus(Enum):
@@ -77,7 +77,7 @@ def _time_left(spent: ProcessorTimes, elapsed_seconds: float, seconds: float) ->
     own_seconds = elapsed_seconds - spent.waited_seconds
     if spent.used_seconds < _FAIR_CPU_SHARE * own_seconds:
         return seconds - own_seconds
-    return min(seconds - spent.used_seconds, _PATIENCE * seconds - own_seconds)
+    return min(seconds - spent.used_seconds, _MOST_OWN_TIME * seconds - own_seconds)
 
 
 def _overrun(cpu_seconds: float, seconds: float) -> Reply:
