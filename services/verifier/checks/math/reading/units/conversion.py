@@ -13,28 +13,31 @@ _TEMPERATURES = frozenset({"°C", "°F"})
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """A unit as a multiple of a product of base units, and the things that it counts."""
+    """A unit as a multiple of a product of base units, the things that it counts, and n of "units to the nth"."""
 
     size: Fraction
     dimensions: tuple[tuple[str, int], ...]
     things: frozenset[str]
+    neutral: int = 0
 
 
 @lru_cache(maxsize=1_024)
 def _measure(unit: str) -> _Measure:
-    size, dimensions, things = Fraction(1), dict[str, int](), set[str]()
+    size, dimensions, things, neutral = Fraction(1), dict[str, int](), set[str](), 0
     for part in unit.split():
         name, _, power = part.partition("^")
         exponent = int(power or 1)
         if name.startswith("#"):
             things.add(name)
-        elif name not in _NEUTRAL:
+        elif name in _NEUTRAL:
+            neutral += exponent
+        else:
             factor, bases = SYMBOLS[name]
             size *= factor**exponent
             for base, base_exponent in bases:
                 dimensions[base] = dimensions.get(base, 0) + base_exponent * exponent
     known = tuple(sorted((base, exponent) for base, exponent in dimensions.items() if exponent))
-    return _Measure(size, known, frozenset(things))
+    return _Measure(size, known, frozenset(things), neutral)
 
 
 def conversion(gold: str, answer: str) -> Fraction | None:
@@ -43,6 +46,8 @@ def conversion(gold: str, answer: str) -> Fraction | None:
     A missing unit contradicts none, nor does "units"; nor do things counted beside a unit (5 hours of work).
     """
     expected, given = _measure(gold), _measure(answer)
+    if not (_may_be_counted_by(expected, given) and _may_be_counted_by(given, expected)):
+        return None
     if expected.dimensions and given.dimensions:
         names = {name for name, _ in (*expected.dimensions, *given.dimensions)}
         if expected.dimensions == given.dimensions:
@@ -54,3 +59,10 @@ def conversion(gold: str, answer: str) -> Fraction | None:
     if (expected.dimensions and given.things) or (given.dimensions and expected.things):
         return None
     return Fraction(1)
+
+
+def _may_be_counted_by(one: _Measure, other: _Measure) -> bool:
+    """Whether square units, if the first is of them, may be the second: an area. Plain units may be anything."""
+    if other.neutral:
+        return one.neutral in (0, other.neutral)
+    return one.neutral < 2 or not (other.dimensions or other.things) or other.dimensions == (("m", one.neutral),)
