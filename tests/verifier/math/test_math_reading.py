@@ -161,7 +161,8 @@ def test_words_are_compared_by_their_letters() -> None:
     cm                        |                       | 1
     cm^2                      | cm^3                  | None
     square inches             | inches^2              | 1
-    sq. units                 | cm                    | 1
+    sq. units                 | cm^2                  | 1
+    sq. units                 | cm                    | None
     km                        | meters                | 1/1000
     W                         | kW                    | 1000
     nm                        | m                     | 1000000000
