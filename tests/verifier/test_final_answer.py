@@ -43,6 +43,10 @@ def _stated(response: str) -> tuple[str, ...] | None:
         ("in \\boxed{}: so \\boxed{2}", ("2",)),
         ("Steps.\n#### 18", ("18",)),
         ("#### 18", ("18",)),
+        (r"It is \boxed{5}, not \boxed{4}.", ("5",)),
+        (r"It is not 3 but \boxed{4}", ("4",)),
+        (r"This holds if and only if $\boxed{n=4}$", ("n=4",)),
+        (r"So $n=\boxed{4}$ is not prime", ("4",)),
     ],
 )
 def test_the_last_sentence_with_a_box_states_the_answer(response: str, stated: tuple[str, ...]) -> None:
@@ -52,6 +56,13 @@ def test_the_last_sentence_with_a_box_states_the_answer(response: str, stated: t
 @pytest.mark.parametrize(
     "response",
     [
+        r"The answer is not $\boxed{4}$.",
+        r"It isn't \(\boxed{4}\)",
+        r"It cannot be \boxed{4}.",
+        r"$\boxed{4}$ is wrong.",
+        r"\boxed{4} is not the right answer",
+        "答案不是\\boxed{4}",
+        "\\boxed{4}不对",
         "",
         "4",
         "The answer is 4.",

@@ -22,6 +22,17 @@ _PREPOSITION = re.compile(
 )
 _PLACEHOLDER = re.compile(r"\s*+(?:\.{3}|…|\\[lc]?dots|(?:your |final |the )*+answer)?\s*+", re.IGNORECASE)
 _MAX_PLACEHOLDER = 32
+# "The answer is not \\boxed{4}", "\\boxed{4} is wrong"
+_DENIED_BEFORE = re.compile(
+    r"(?:\b(?:not|never|cannot|neither|nor)|n['’]t|不是|不为|并非)(?:\s(?:be|equal|equals|to|simply|just|the answer)){0,3}[\s:]?[\s$(\[\\*]{0,8}\Z",
+    re.IGNORECASE,
+)
+_DENIED_BEHIND = re.compile(
+    r"[\s$)\]\\*]{0,8}(?:(?:is|was|would\sbe)\s(?:wrong|incorrect|false|not\s(?:the\s)?(?:\w{1,12}\s)?(?:answer|solution|right|correct))"
+    r"|(?:isn|wasn)['’]t\s(?:the\s)?(?:\w{1,12}\s)?(?:answer|solution|right|correct)|不对|是错|错误)",
+    re.IGNORECASE,
+)
+_NEAR = 40
 _STYLE = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|quad|qquad)(?![a-zA-Z])|\\[ ,;:!]|[{}$~]")
 _WORDS = re.compile(r"[^\W\d_]+|\S")
 # What a boxed sentence may say around its inner box; other words and signs may change the value.
@@ -56,6 +67,12 @@ def find_boxes(text: str, max_characters: int, depth: int = 0) -> list[Statement
             spans.pop()
         spans.append((start, opening + is_braced, end))
     return [_read_box(text, span, depth) for span in reversed(spans)]
+
+
+def is_denied(text: str, box: Statement) -> bool:
+    """Whether the words beside a box say that it is not the answer."""
+    before = text[max(0, box.start - _NEAR) : box.start]
+    return _DENIED_BEFORE.search(before) is not None or _DENIED_BEHIND.match(text, box.end) is not None
 
 
 def is_percent(text: str, end: int) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from services.verifier.checks.boxes import find_boxes, is_percent, unwrap
+from services.verifier.checks.boxes import find_boxes, is_denied, is_percent, unwrap
 from services.verifier.checks.statements import (
     Statement,
     find_statements,
@@ -91,17 +91,25 @@ def find_final_answer(text: str, max_characters: int, way: Extraction) -> FinalA
 
 
 def _find_in_boxes(text: str, max_characters: int) -> FinalAnswer | None:
-    boxes = find_boxes(text, max_characters)
-    if boxes is None or (boxes and not boxes[-1].text):
-        return _NOT_GIVEN
-    return _join_boxes(text, last_sentence(text, boxes), boxes) if boxes else None
+    boxes = _find_stated_boxes(text, max_characters)
+    if boxes is None:
+        return None
+    return _join_boxes(text, last_sentence(text, boxes), boxes) if boxes else _NOT_GIVEN
 
 
 def _find_in_last_box(text: str, max_characters: int) -> FinalAnswer | None:
+    boxes = _find_stated_boxes(text, max_characters)
+    if boxes is None:
+        return None
+    return _join_boxes(text, boxes[-1:], boxes[-1:]) if boxes else _NOT_GIVEN
+
+
+def _find_stated_boxes(text: str, max_characters: int) -> list[Statement] | None:
+    """The boxes that are not denied; none if the last one is empty or broken; None if the text has no box."""
     boxes = find_boxes(text, max_characters)
     if boxes is None or (boxes and not boxes[-1].text):
-        return _NOT_GIVEN
-    return _join_boxes(text, boxes[-1:], boxes[-1:]) if boxes else None
+        return []
+    return [box for box in boxes if not is_denied(text, box)] if boxes else None
 
 
 def _find_after_hashes(text: str, max_characters: int) -> FinalAnswer | None:
