@@ -24,13 +24,15 @@ _PLACEHOLDER = re.compile(r"\s*+(?:\.{3}|…|\\[lc]?dots|(?:your |final |the )*+
 _MAX_PLACEHOLDER = 32
 # "The answer is not \\boxed{4}", "\\boxed{4} is wrong"
 _DENIED_BEFORE = re.compile(
-    r"(?:\b(?:not|never|cannot|neither|nor)|n['’]t|不是|不为|并非)(?:\s(?:be|equal|equals|to|simply|just|the answer)){0,3}[\s:]?[\s$(\[\\*]{0,8}\Z",
-    re.IGNORECASE,
+    r"""(?:\b(?:not|never|cannot|neither|nor)|n['’]t|不是|不为|并非)
+    (?:\s(?:be|equals?|to|simply|just|the\ answer)){0,3}[\s:]?[\s$(\[\\*]{0,8}\Z""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _DENIED_BEHIND = re.compile(
-    r"[\s$)\]\\*]{0,8}(?:(?:is|was|would\sbe)\s(?:wrong|incorrect|false|not\s(?:the\s)?(?:\w{1,12}\s)?(?:answer|solution|right|correct))"
-    r"|(?:isn|wasn)['’]t\s(?:the\s)?(?:\w{1,12}\s)?(?:answer|solution|right|correct)|不对|是错|错误)",
-    re.IGNORECASE,
+    r"""[\s$)\]\\*]{0,8}
+    (?:(?:is|was|would\ be)\ (?:wrong|incorrect|false|not\ (?:the\ )?(?:\w{1,12}\ )?(?:answer|solution|right|correct))
+    |(?:is|was)n['’]t\ (?:the\ )?(?:\w{1,12}\ )?(?:answer|solution|right|correct)|不对|是错|错误)""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _NEAR = 40
 _STYLE = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|quad|qquad)(?![a-zA-Z])|\\[ ,;:!]|[{}$~]")

@@ -24,8 +24,8 @@ from services.verifier.checks.check import (
 )
 from services.verifier.checks.final_answer import FinalAnswer, extract_final_answer
 from services.verifier.checks.math.comparing.equivalence import Equivalence
-from services.verifier.checks.math.decision import decide
-from services.verifier.checks.math.reading.parsed_answer import ParsedAnswer, extract_gold, parse_answer
+from services.verifier.checks.math.decision import decide, decide_as_written
+from services.verifier.checks.math.reading.parsed_answer import extract_gold, parse_answer
 from services.verifier.config import MathConfig, MathExtraction, Ways
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.workers.pool import PoolSettings, Reply, ReplyStatus, WorkerPool, open_worker_pool
@@ -54,9 +54,9 @@ class MathKey(AnswerKey):
 
 @dataclass(frozen=True, slots=True)
 class GoldAndAnswer:
-    """The parsed gold, and the response's final answer (None if it states none)."""
+    """What the gold states, and the response's final answer (None if it states none)."""
 
-    gold: ParsedAnswer
+    gold: str
     answer: FinalAnswer | None
 
 
@@ -87,25 +87,18 @@ class MathCheck(Check[GoldAndAnswer]):
         self._config = config
         self._pool = pool
         self._may_be_slow = asyncio.Semaphore(max(1, config.workers // 2))
-        self._read_gold = lru_cache(maxsize=1_024)(self._parse_gold)  # the leaves of a tree share their gold
 
     def health(self) -> Mapping[str, Any]:
         return {"workers": self._config.workers, "live": self._pool.num_live if self._pool else 0}
 
     def prepare(self, item: VerdictItem) -> Case[GoldAndAnswer]:
         key = read_key(MathKey, item)
-        gold = self._read_gold(key.gold)
         max_characters = self._config.answer_characters
+        gold = extract_gold(key.gold, max_characters)
         if gold is None:
             raise InvalidInput(f"item {item.id!r}: the gold states no answer of 1 to {max_characters} characters")
         answer = extract_final_answer(item.response, max_characters, key.extraction or self._config.extraction)
         return Case("", GoldAndAnswer(gold, answer), item.limits)
-
-    def _parse_gold(self, gold: str) -> ParsedAnswer | None:
-        text = extract_gold(gold, self._config.answer_characters)
-        if text is None or len(text) <= _MAX_DECIDED_HERE:
-            return None if text is None else parse_answer(text)
-        return ParsedAnswer(text, (), ())  # who judges it reads it
 
     async def judge(self, cases: Sequence[Case[GoldAndAnswer]], report: ReportJudgement) -> None:
         undecided: list[_Undecided] = []
@@ -146,21 +139,24 @@ class MathCheck(Check[GoldAndAnswer]):
             return judgement or Judgement.failure("not decided without workers, and math.workers is 0", _RULE)
         start = time.perf_counter()
         assert case.key.answer is not None  # or it had been judged
-        reply = await self._pool.call((case.key.gold.text, asdict(case.key.answer)), seconds)
+        reply = await self._pool.call((case.key.gold, asdict(case.key.answer)), seconds)
         return _to_judgement(reply, time.perf_counter() - start)
+
+
+_parse_gold = lru_cache(maxsize=1_024)(parse_answer)  # the leaves of a tree share their gold
 
 
 def _decide_or_fail(position: int, key: GoldAndAnswer, max_characters: float = _MAX_DECIDED_HERE) -> Judgement | None:
     """The judgement; None if a worker should give it: for a longer answer, or one that math-verify must compare."""
     if key.answer is None:
         return _NO_ANSWER
-    gold = key.gold
-    num_characters = len(gold.text) + sum(map(len, {*key.answer.stated, *key.answer.boxes}))
-    if num_characters > max_characters:
-        return None
+    num_characters = len(key.gold) + sum(map(len, {*key.answer.stated, *key.answer.boxes}))
     start = time.perf_counter()
     try:
-        decision = decide(gold if gold.tokens else parse_answer(gold.text), key.answer)
+        decision = decide_as_written(key.gold, key.answer)
+        if decision is None and num_characters > max_characters:
+            return None
+        decision = decision or decide(_parse_gold(key.gold), key.answer)
     except Exception as error:
         log.exception("answer_failed", position=position)
         return Judgement.failure(f"{type(error).__name__} while comparing", _RULE)

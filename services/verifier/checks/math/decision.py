@@ -23,7 +23,15 @@ class Decision:
 
 
 _SAME_NUMBER = Decision(Equivalence.SAME, "number")
+_SAME_TEXT = Decision(Equivalence.SAME, "text")
 _DIFFERENT_NUMBER = Decision(Equivalence.DIFFERENT, "number", "another number than the gold")
+
+
+def decide_as_written(gold: str, answer: FinalAnswer) -> Decision | None:
+    """Right if the answer is the gold letter by letter: most right ones are, and need no reading. Else None."""
+    if answer.stated != (gold,):
+        return None
+    return _SAME_TEXT if parse_number(gold) is None else _SAME_NUMBER
 
 
 def decide(gold: ParsedAnswer, answer: FinalAnswer) -> Decision:
@@ -60,7 +68,7 @@ def _decide_repeated(gold: ParsedAnswer, texts: Sequence[str]) -> Decision:
 def _decide_text(gold: ParsedAnswer, text: str) -> Decision:
     answer = parse_answer(text)
     if answer.is_written_as(gold):
-        return Decision(Equivalence.SAME, "text")
+        return _SAME_TEXT
     if any(isinstance(form, Text) for form in gold.forms) and answer.words == gold.words:
         return Decision(Equivalence.SAME, "words")
     left = find_unevaluated_token(gold, answer) if not (gold.forms and answer.forms) else None

@@ -28,8 +28,8 @@ class TokenCursor:
 
     def is_at(self, *texts: str) -> bool:
         """Whether one of these signs or commands comes next."""
-        token = self.peek()
-        return token.kind in (TokenKind.SIGN, TokenKind.COMMAND) and token.text in texts
+        token = self._tokens[self.at] if self.at < len(self._tokens) else self._tokens[-1]
+        return token.text in texts and (token.kind is TokenKind.SIGN or token.kind is TokenKind.COMMAND)
 
     def is_at_declaration(self) -> bool:
         r"""Whether a parameter is declared in parentheses: (k \in \mathbb{Z})."""
