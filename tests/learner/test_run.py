@@ -207,6 +207,7 @@ async def test_before_the_first_version_it_is_not_ready_and_serves_no_weights(
         assert await learner.end() == 0
 
 
+@pytest.mark.drill
 async def test_a_stop_requested_through_redis_ends_the_run_and_keeps_its_accounts(
     configure: Configure, redis_url: str, replica: Replica, streams: RunStreams
 ) -> None:
@@ -246,6 +247,7 @@ async def test_a_signal_in_mid_run_leaves_a_run_to_go_on_with_and_a_code_that_sa
     assert checkpoint.state().progress.step == status.step
 
 
+@pytest.mark.drill
 async def test_training_goes_on_while_a_checkpoint_is_written_and_its_trees_stay_until_it_is(
     configure: Configure, redis_url: str, replica: Replica, streams: RunStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +271,7 @@ async def test_training_goes_on_while_a_checkpoint_is_written_and_its_trees_stay
         assert await learner.end() == ExitCode.INTERRUPTED
 
 
+@pytest.mark.drill
 async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(
     configure: Configure, redis_process: RedisProcess, replica: Replica, streams: RunStreams
 ) -> None:
@@ -298,6 +301,7 @@ async def test_a_last_status_that_redis_refuses_does_not_keep_a_learner_alive(
         assert await learner.end() == 0
 
 
+@pytest.mark.drill
 async def test_a_second_learner_is_refused_while_the_first_has_the_run(
     configure: Configure, redis_url: str, replica: Replica, streams: RunStreams, tmp_path: Path
 ) -> None:
@@ -334,6 +338,7 @@ async def test_a_learner_that_was_superseded_ends_without_touching_the_run(
     assert status.state is not RunState.FAILED  # which is the new owner's to say
 
 
+@pytest.mark.drill
 async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
     configure: Configure, redis_url: str, replica: Replica
 ) -> None:
@@ -346,6 +351,7 @@ async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
     assert bad.loaded == slow.loaded == []
 
 
+@pytest.mark.drill
 async def test_an_evaluation_goes_on_when_a_replica_dies(
     configure: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
 ) -> None:
@@ -383,6 +389,7 @@ async def test_an_evaluation_is_of_the_policy_as_it_is_published_for_it_or_not_y
     assert [(one.step, one.version.number) for one in evaluations_of(config)] == [(0, 0), (1, 1), (2, 2), (3, 3)]
 
 
+@pytest.mark.drill
 async def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_none_is_made_twice(
     configure: Configure, redis_url: str, problems_file: Path, replica: Replica
 ) -> None:
@@ -402,6 +409,7 @@ async def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_none_is_ma
             assert [evaluation.step for evaluation in evaluations_of(config)] == [0]
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("kind", ["unjudged", "endless"])
 async def test_a_problem_that_gets_no_answer_costs_an_evaluation_that_problem_alone(
     configure: Configure, redis_url: str, problems_file: Path, replica: Replica, kind: str
@@ -418,6 +426,7 @@ async def test_a_problem_that_gets_no_answer_costs_an_evaluation_that_problem_al
         assert await learner.end() == 0
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(
     "change", [{"growth": {"max_tokens": 12}}, {"growth": {"temperature": 0.9}}, {"method": {"beta": 3.0}}]
 )
@@ -445,6 +454,7 @@ async def test_a_run_that_is_resumed_with_other_growth_grows_its_open_tasks_anew
             assert await again.end() == ExitCode.INTERRUPTED
 
 
+@pytest.mark.drill
 async def test_a_chat_template_writes_the_date_on_which_the_run_began_and_a_changed_one_is_said(
     configure: Configure, redis_url: str, replica: Replica, problems_file: Path, tmp_path: Path
 ) -> None:

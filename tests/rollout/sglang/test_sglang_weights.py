@@ -54,6 +54,7 @@ async def test_requests_in_flight_survive_new_weights_and_say_which_sampled_what
     assert (await served.seen("/generate"))[-1]["call"]["extra_key"] == "1.2"
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("fault", ["changed-but-refused", "nothing-changed", "no-json", "unavailable", "close", "exit"])
 async def test_a_load_that_does_not_clearly_succeed_restarts_the_server(
     rig: RigFactory, bundle: BundleFactory, fault: str

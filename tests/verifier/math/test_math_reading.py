@@ -162,6 +162,8 @@ def test_words_are_compared_by_their_letters() -> None:
     cm^2                      | cm^3                  | None
     square inches             | inches^2              | 1
     sq. units                 | cm^2                  | 1
+    ft/s                      | hours/s               | None
+    ft/s                      | ft/miles              | None
     sq. units                 | cm                    | None
     km                        | meters                | 1/1000
     W                         | kW                    | 1000

@@ -19,6 +19,8 @@ from tests.verifier.sandbox.processes import count_descriptors, find_descendants
 from tests.verifier.sandbox.programs import judge_program
 from tests.waiting import wait_until_async
 
+pytestmark = pytest.mark.drill
+
 DOUBLE = Program(b"import time\nx = int(input())\ntime.sleep(0.02)\nprint(x * 2)", stdin=b"21\n")
 ENDLESS = Program(b"while True: pass")
 

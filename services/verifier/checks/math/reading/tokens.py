@@ -56,6 +56,9 @@ _FONT_COMMANDS = frozenset(
     r"""\mathrm \mathbf \mathit \mathsf \mathcal \boldsymbol \bm \operatorname \vec \overrightarrow
     \hat""".split()  # noqa: SIM905
 )
+# Over a letter they make its name; over a number they would be lost.
+_ACCENTS = frozenset({"\\vec", "\\overrightarrow", "\\hat"})
+_NUMBER_BELOW = re.compile(r"[\s{]*+[0-9]")
 
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(?P<command>\\[a-zA-Z]+)|(?P<word>[a-zA-Z]+)|(?P<sign>\\.|.)",
@@ -95,7 +98,7 @@ def tokenize(text: str) -> list[Token]:
                 tokens.append(Token(TokenKind.TEXT, quantity[1], True))
             else:
                 tokens.append(_words(is_text, words[1], after_space))
-        elif kind == "space" or content in _LAYOUT or content in _TEXT_COMMANDS or content in _FONT_COMMANDS:
+        elif kind == "space" or content in _LAYOUT or content in _TEXT_COMMANDS or _is_font(content, text, position):
             after_space = after_space or kind == "space"
             continue
         else:
@@ -103,6 +106,10 @@ def tokenize(text: str) -> list[Token]:
         after_space = False
     tokens.append(Token(TokenKind.END, "", after_space))
     return tokens
+
+
+def _is_font(command: str, text: str, position: int) -> bool:
+    return command in _FONT_COMMANDS and not (command in _ACCENTS and _NUMBER_BELOW.match(text, position))
 
 
 def _is_unit_behind(tokens: list[Token], word: str) -> bool:

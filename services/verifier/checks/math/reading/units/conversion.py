@@ -13,17 +13,21 @@ _TEMPERATURES = frozenset({"°C", "°F"})
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """A unit as a multiple of a product of base units, the things that it counts, and n of "units to the nth"."""
+    """A unit as a multiple of a product of base units, the things that it counts, and n of "units to the nth".
+
+    `is_known`: a unit is named, though its base units may cancel, as in miles per foot.
+    """
 
     size: Fraction
     dimensions: tuple[tuple[str, int], ...]
     things: frozenset[str]
     neutral: int = 0
+    is_known: bool = False
 
 
 @lru_cache(maxsize=1_024)
 def _measure(unit: str) -> _Measure:
-    size, dimensions, things, neutral = Fraction(1), dict[str, int](), set[str](), 0
+    size, dimensions, things, neutral, is_known = Fraction(1), dict[str, int](), set[str](), 0, False
     for part in unit.split():
         name, _, power = part.partition("^")
         exponent = int(power or 1)
@@ -32,12 +36,13 @@ def _measure(unit: str) -> _Measure:
         elif name in _NEUTRAL:
             neutral += exponent
         else:
+            is_known = True
             factor, bases = SYMBOLS[name]
             size *= factor**exponent
             for base, base_exponent in bases:
                 dimensions[base] = dimensions.get(base, 0) + base_exponent * exponent
     known = tuple(sorted((base, exponent) for base, exponent in dimensions.items() if exponent))
-    return _Measure(size, known, frozenset(things), neutral)
+    return _Measure(size, known, frozenset(things), neutral, is_known)
 
 
 def conversion(gold: str, answer: str) -> Fraction | None:
@@ -48,7 +53,7 @@ def conversion(gold: str, answer: str) -> Fraction | None:
     expected, given = _measure(gold), _measure(answer)
     if not (_may_be_counted_by(expected, given) and _may_be_counted_by(given, expected)):
         return None
-    if expected.dimensions and given.dimensions:
+    if expected.is_known and given.is_known:
         names = {name for name, _ in (*expected.dimensions, *given.dimensions)}
         if expected.dimensions == given.dimensions:
             return given.size / expected.size

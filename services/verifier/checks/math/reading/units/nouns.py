@@ -125,7 +125,7 @@ ADJECTIVES = frozenset(
     additional adult altogether annual average black blue congruent correct daily different digit distinct
     distinguishable equal extra fewer free full gold green grey identical individual integer large left lattice
     letter long male female more musical natural new nonzero odd even orange ordered other overall pink possible
-    prime pure purple real red remaining right same separate short single small solid special such total unique
+    prime pure purple real red remaining right same separate single small solid special such total unique
     unordered valid various weekly white whole wooden yellow""".split()  # noqa: SIM905
 )
 FILLERS = frozenset({"a", "about", "all", "an", "approximately", "each", "in", "of", "on", "the"})

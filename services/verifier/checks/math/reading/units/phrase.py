@@ -144,4 +144,6 @@ def _unit_name(word: str) -> str | None:
     if (name := WORDS.get(lower)) is not None:
         return name
     same = CASELESS.get(lower, frozenset())
-    return next(iter(same)) if len(same) == 1 and len(word) > 1 else None
+    name = next(iter(same), "")
+    is_mega = word[0] == "M" and name[:1] == "m" and not word.isupper()  # Mg is no mg
+    return name if len(same) == 1 and len(word) > 1 and not is_mega else None
