@@ -116,7 +116,9 @@ _COUNTED = frozenset(
     zebras zeroes zeros zits zombies zones""".split()  # noqa: SIM905
 )
 # Singulars that would read as an operation on the number before them.
-_NOT_ALONE = frozenset({"cube", "decimal", "factor", "fraction", "inversion", "multiple", "prime", "root", "square"})
+_NOT_ALONE = frozenset(
+    {"cube", "decimal", "factor", "fraction", "inversion", "multiple", "prime", "root", "short", "square"}
+)
 # These say nothing alone: 12 red apples, 5 feet tall, 6 gallons of water.
 ADJECTIVES = frozenset(
     """old tall wide high deep thick heavy away apart positive nonnegative rational irrational complete consecutive
