@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_check_of_a_gpu_runs_at_a_toys_size_on_a_cpu(tmp_path: Path) -> None:
     output = tmp_path / "check.json"

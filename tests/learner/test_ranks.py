@@ -155,7 +155,7 @@ def test_two_processes_compute_layers_again_and_go_where_one_goes(configure: Con
     assert_same(*found)
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_two_processes_train_adapters_as_one_does(configure: Configure, tmp_path: Path) -> None:
     objective = {"kl_coef": 0.1, "micro_batch_tokens": 40}
@@ -172,7 +172,7 @@ def test_a_rank_that_stands_still_does_not_hold_rank_0_for_ever() -> None:
     assert "exitcode  : 17" in done.stderr, done.stderr[-3000:]
 
 
-@pytest.mark.drill
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_two_processes_balance_routers_as_one_does(configure: Configure, tmp_path: Path) -> None:
     model = write_architecture(tmp_path / "model", QUICK["qwen3-moe"])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.system.demo import Demo, read_metrics
 
-pytestmark = [pytest.mark.drill, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SMALL = (
     "learner.total_steps=6", "learner.batch_size=4", "learner.evaluation.problems=4", "learner.evaluation.every=3",
     "learner.evaluation.k=2", "learner.checkpoint_every=2", "learner.growth.max_tokens=24",
@@ -40,10 +40,7 @@ def figures(demo: Demo) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(
     "trained",
-    [
-        pytest.param((), id="all weights"),
-        pytest.param(("learner.lora.rank=4",), id="adapters", marks=pytest.mark.slow),
-    ],
+    [pytest.param((), id="all weights"), pytest.param(("learner.lora.rank=4",), id="adapters")],
 )
 def test_runs_with_equal_settings_are_equal_and_one_that_was_killed_equals_them(
     demos: dict[str, Demo], trained: tuple[str, ...]
