@@ -28,9 +28,10 @@ class JudgementCache:
         self._max_entries = max_entries
         self._judgements: OrderedDict[tuple[str, Case[Any]], Judgement] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._judgements)
+
     def get(self, kind: str, case: Case[Any]) -> Judgement | None:
-        if not self._judgements:
-            return None
         found = self._judgements.get((kind, case))
         if found is not None:
             self._judgements.move_to_end((kind, case))
@@ -222,7 +223,7 @@ class _OpenCases:
 
     async def look_up(self) -> None:
         """Reports what the cache knows, and leaves the others in `cases`."""
-        if self._cache is None:
+        if self._cache is None or not self._cache:
             return
         indices = [index async for index, case in yielding(self._group.cases) if not self._is_cached(index, case)]
         self.cases = [self._group.cases[index] for index in indices]

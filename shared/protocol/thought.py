@@ -21,9 +21,16 @@ _PARTS = ("think>", "think▷", "thinking>", "thought", "reasoning>", "THINK", "
 _MARKER = re.compile(r"<[|｜/]?[\w:]+[|｜]?>|<[|｜][^<>\n]{1,40}[|｜]>|\[/?[A-Z_]{3,20}\]|◁[^◁▷\n]{1,20}▷")
 
 
+def _may_have_tags(text: str) -> bool:
+    for part in _PARTS:  # noqa: SIM110 - twice as fast as any()
+        if part in text:
+            return True
+    return False
+
+
 def strip_thinking(response: str) -> str | None:
     """What follows the last closing tag; None if the response is still thinking."""
-    if not any(part in response for part in _PARTS):
+    if not _may_have_tags(response):
         return response
     start = max(at + len(end) if (at := response.rfind(end)) >= 0 else 0 for _, end in _TAGS)
     return None if any(response.find(tag, start) >= 0 for tag, _ in _TAGS) else response[start:]
@@ -35,6 +42,8 @@ def find_opened_thought(prompt: str) -> str:
     The prompt ends with the tag, or with the first words of a thought; a tag that is mentioned earlier opens none.
     """
     text = prompt.rstrip()
+    if not _may_have_tags(text):
+        return ""
     for tag, _ in _TAGS:
         before, found, words = text.rpartition(tag)
         is_at_start = before[-1:] in ("", "\n", ">", "]", "▷")

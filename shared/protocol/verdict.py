@@ -56,7 +56,7 @@ class VerdictItem(Message):
 
     def with_opened_thought(self) -> "VerdictItem":
         """The item whose response begins with the tag of the thought that its prompt opens, if it opens one."""
-        tag = find_opened_thought(self.prompt)
+        tag = find_opened_thought(self.prompt) if self.prompt else ""
         return self.model_copy(update={"response": tag + self.response, "prompt": ""}) if tag else self
 
 
