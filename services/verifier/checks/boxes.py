@@ -28,6 +28,7 @@ _DENIED_BEFORE = re.compile(
     (?:\s(?:be|equals?|to|simply|just|the\ answer)){0,3}[\s:]?[\s$(\[\\*]{0,8}\Z""",
     re.IGNORECASE | re.VERBOSE,
 )
+_DENYING = ("not", "n't", "never", "neither", "nor")  # the others are not ASCII
 _DENIED_BEHIND = re.compile(
     r"""[\s$)\]\\*]{0,8}
     (?:(?:is|was|would\ be)\ (?:wrong|incorrect|false|not\ (?:the\ )?(?:\w{1,12}\ )?(?:answer|solution|right|correct))
@@ -73,8 +74,11 @@ def find_boxes(text: str, max_characters: int, depth: int = 0) -> list[Statement
 
 def is_denied(text: str, box: Statement) -> bool:
     """Whether the words beside a box say that it is not the answer."""
-    before = text[max(0, box.start - _NEAR) : box.start]
-    return _DENIED_BEFORE.search(before) is not None or _DENIED_BEHIND.match(text, box.end) is not None
+    before = text[max(0, box.start - _NEAR) : box.start].lower()
+    may_deny = not before.isascii() or ("n" in before and any(word in before for word in _DENYING))
+    if may_deny and _DENIED_BEFORE.search(before):
+        return True
+    return _DENIED_BEHIND.match(text, box.end) is not None
 
 
 def is_percent(text: str, end: int) -> bool:
@@ -117,7 +121,9 @@ def _find_token(text: str, start: int, max_characters: int) -> int | None:
 
 def _is_mention(text: str, start: int, opening: int, end: int) -> bool:
     """Whether a box is only spoken of, without an answer in it."""
-    if end - opening > _MAX_PLACEHOLDER or _PLACEHOLDER.fullmatch(text, opening, end) is None:
+    if end - opening > _MAX_PLACEHOLDER or text[opening].isdigit():
+        return False
+    if _PLACEHOLDER.fullmatch(text, opening, end) is None:
         return False
     return _PREPOSITION.search(text[max(0, start - _MAX_PLACEHOLDER) : start]) is not None
 

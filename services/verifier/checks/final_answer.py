@@ -173,7 +173,9 @@ def _join_boxes(text: str, last: Sequence[Statement], boxes: Sequence[Statement]
 
 
 def _join(last: Sequence[Statement], all_of_them: Sequence[Statement] | None = None) -> FinalAnswer:
-    return FinalAnswer(_texts(last), _texts(all_of_them or last), end=last[-1].end)
+    stated = _texts(last)
+    boxes = _texts(all_of_them) if all_of_them and len(all_of_them) > len(last) else stated
+    return FinalAnswer(stated, boxes, end=last[-1].end)
 
 
 def _texts(statements: Sequence[Statement]) -> tuple[str, ...]:

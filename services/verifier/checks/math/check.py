@@ -150,13 +150,13 @@ def _decide_or_fail(position: int, key: GoldAndAnswer, max_characters: float = _
     """The judgement; None if a worker should give it: for a longer answer, or one that math-verify must compare."""
     if key.answer is None:
         return _NO_ANSWER
-    num_characters = len(key.gold) + sum(map(len, {*key.answer.stated, *key.answer.boxes}))
     start = time.perf_counter()
     try:
         decision = decide_as_written(key.gold, key.answer)
-        if decision is None and num_characters > max_characters:
-            return None
-        decision = decision or decide(_parse_gold(key.gold), key.answer)
+        if decision is None:
+            if len(key.gold) + sum(map(len, {*key.answer.stated, *key.answer.boxes})) > max_characters:
+                return None
+            decision = decide(_parse_gold(key.gold), key.answer)
     except Exception as error:
         log.exception("answer_failed", position=position)
         return Judgement.failure(f"{type(error).__name__} while comparing", _RULE)

@@ -31,7 +31,7 @@ def decide_as_written(gold: str, answer: FinalAnswer) -> Decision | None:
     """Right if the answer is the gold letter by letter: most right ones are, and need no reading. Else None."""
     if answer.stated != (gold,):
         return None
-    return _SAME_TEXT if parse_number(gold) is None else _SAME_NUMBER
+    return _SAME_NUMBER if gold.isdecimal() or parse_number(gold) is not None else _SAME_TEXT
 
 
 def decide(gold: ParsedAnswer, answer: FinalAnswer) -> Decision:
