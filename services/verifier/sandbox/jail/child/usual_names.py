@@ -112,15 +112,16 @@ NODE_NAMES = frozenset({"ListNode", "TreeNode"})
 NODE_HELPER_NAMES = NODE_NAMES | {"list_node", "is_same_list", "tree_node", "is_same_tree"}
 
 
-@cache
-def _source_of_name() -> dict[str, str]:
-    table = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
-    return table | dict.fromkeys(_MODULES.split(), "")
+# The module of each name, "" for a module itself; made before any fork.
+_SOURCE_OF_NAME = {
+    **{name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()},
+    **dict.fromkeys(_MODULES.split(), ""),
+}
 
 
 def usual_value(name: str) -> Any:
     """What the name usually means. Raises LookupError if nothing, or if what it means is not installed."""
-    module = _source_of_name()[name]
+    module = _SOURCE_OF_NAME[name]
     try:
         return getattr(importlib.import_module(module), name) if module else importlib.import_module(name)
     except ImportError as error:
@@ -129,7 +130,7 @@ def usual_value(name: str) -> Any:
 
 def add_usual_names(mentioned: Collection[str]) -> None:
     """Makes the usual names that a program mentions builtins: what it defines or imports itself comes before them."""
-    for name in _source_of_name().keys() & mentioned - builtins.__dict__.keys():
+    for name in _SOURCE_OF_NAME.keys() & mentioned - builtins.__dict__.keys():
         try:
             setattr(builtins, name, usual_value(name))
         except LookupError:
