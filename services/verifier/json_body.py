@@ -36,7 +36,7 @@ class _Frame(Message):
     """A batch without its items."""
 
     items: Annotated[tuple[None, ...], Field(max_length=0)]
-    deadline_seconds: float | None = Field(None, gt=0, le=3600)
+    deadline_seconds: float | None = Field(None, gt=0, le=3600, strict=True)
 
 
 async def read_batch(request: Request) -> ReadBatch:

@@ -68,7 +68,7 @@ class VerdictRequest(Message):
     """A batch; `deadline_seconds` counts from its arrival."""
 
     items: Annotated[tuple[VerdictItem, ...], FailFast()] = Field(min_length=1, max_length=MAX_ITEMS)
-    deadline_seconds: float | None = Field(None, gt=0, le=3600)
+    deadline_seconds: float | None = Field(None, gt=0, le=3600, strict=True)
 
 
 class TestVerdict(Message):
