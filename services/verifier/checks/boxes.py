@@ -3,7 +3,7 @@ r"""Finds the boxes of a text: `\boxed{4}`, `\fbox{4}`, `\boxed 4`."""
 import re
 from collections.abc import Iterator
 
-from services.verifier.checks.statements import Statement
+from services.verifier.checks.statements import Statement, is_negated
 
 _MAX_BOXES = 64
 _MAX_DEPTH = 3
@@ -22,19 +22,15 @@ _PREPOSITION = re.compile(
 )
 _PLACEHOLDER = re.compile(r"\s*+(?:\.{3}|…|\\[lc]?dots|(?:your |final |the )*+answer)?\s*+", re.IGNORECASE)
 _MAX_PLACEHOLDER = 32
-# "The answer is not \\boxed{4}", "\\boxed{4} is wrong"
-_DENIED_BEFORE = re.compile(
-    r"""(?:\b(?:not|never|cannot|neither|nor)|n['’]t|不是|不为|并非)
-    (?:\s(?:be|equals?|to|simply|just|the\ answer)){0,3}[\s:]?[\s$(\[\\*]{0,8}\Z""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_DENYING = ("not", "n't", "never", "neither", "nor")  # the others are not ASCII
+# "\boxed{4} is wrong"
 _DENIED_BEHIND = re.compile(
     r"""[\s$)\]\\*]{0,8}
     (?:(?:is|was|would\ be)\ (?:wrong|incorrect|false|not\ (?:the\ )?(?:\w{1,12}\ )?(?:answer|solution|right|correct))
     |(?:is|was)n['’]t\ (?:the\ )?(?:\w{1,12}\ )?(?:answer|solution|right|correct)|不对|是错|错误)""",
     re.IGNORECASE | re.VERBOSE,
 )
+_DENYING = ("no", "No", "NO", "n't", "ever", "ither", "pas", "nie")
+_OPENERS = " \n$*:([\\"
 _NEAR = 40
 _STYLE = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|quad|qquad)(?![a-zA-Z])|\\[ ,;:!]|[{}$~]")
 _WORDS = re.compile(r"[^\W\d_]+|\S")
@@ -74,9 +70,10 @@ def find_boxes(text: str, max_characters: int, depth: int = 0) -> list[Statement
 
 def is_denied(text: str, box: Statement) -> bool:
     """Whether the words beside a box say that it is not the answer."""
-    before = text[max(0, box.start - _NEAR) : box.start].lower()
-    may_deny = not before.isascii() or ("n" in before and any(word in before for word in _DENYING))
-    if may_deny and _DENIED_BEFORE.search(before):
+    before = text[max(0, box.start - _NEAR) : box.start].rstrip(_OPENERS)
+    # most sentences hold none of these, and to look for them is quick
+    may_deny = not before.isascii() or any(word in before for word in _DENYING)
+    if may_deny and is_negated(before):
         return True
     return _DENIED_BEHIND.match(text, box.end) is not None
 

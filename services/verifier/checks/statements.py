@@ -48,12 +48,16 @@ _LETTER = re.compile(r"[a-zÀ-ɏͰ-ԯ\\]")
 _NOT_CHINESE = re.compile(r"[不别勿没沒].?\Z")
 _SPEAKER = re.compile(r"\bi(?:['’]ll|['’]d|\ will|\ would|\ have)?\ \Z")
 _HEADER_LINE = re.compile(r"(?:\A|\n)[#>*_\s]{0,12}\Z")
-# What comes before "the answer is" and denies it, or only supposes it.
-_DENIAL = re.compile(
-    r"""(?:\b(?:not|never|cannot|hardly|nor|neither|nicht|nie|pas|no\ es|не)|n['’]t|不|没|沒)
+# What comes before an answer, or before "the answer is", and denies it.
+_NEGATION = re.compile(
+    r"""(?:\b(?:not|never|cannot|hardly|nor|neither|nicht|nie|pas|no\ es|не)|n['’]t|不|没|沒|并非)[是为]?
         (?:\s+(?:the|be|true|correct|right|case|think|believe|say|mean|claim|agree|sure|certain|that|an?|possible|it|is
-        |this|what)){0,6}\s*\Z
-    |\b(?:people|some|others|one|students?|he|she|they|you)\s(?:\w{1,12}\s){0,2}
+        |this|what|equals?|to|simply|just|answer)){0,6}\s*\Z""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# What only supposes it, or leaves it to others.
+_SUPPOSITION = re.compile(
+    r"""\b(?:people|some|others|one|students?|he|she|they|you)\s(?:\w{1,12}\s){0,2}
         (?:think|say|claim|believe|argue|guess|assume|answer)s?\s(?:that\s)?(?:the\s)?\Z
     |\b(?:doubt|false|wrong|incorrect|whether|if|unless|suppose|assum\w{1,4}|deny|untrue|unlikely|impossible|worst|wenn|ob
         |falsch\w?|faux|fausse|mauvaise|incorrecta|sbagliata|errada|неправильный|неверный|如果|若|假设|错误|錯誤)的?
@@ -136,7 +140,12 @@ def _is_cue(cue: re.Match[str], before: str, lead: str) -> bool:
 
 def is_denied(before: str) -> bool:
     """Whether a sentence that begins like this denies what follows, or only supposes it."""
-    return _DENIAL.search(before) is not None
+    return is_negated(before) or _SUPPOSITION.search(before) is not None
+
+
+def is_negated(before: str) -> bool:
+    """Whether words that end like this deny what follows: "the answer is not"."""
+    return _NEGATION.search(before) is not None
 
 
 def is_taken_back(text: str, start: int) -> bool:
