@@ -109,6 +109,12 @@ async def test_right_answers_are_paid_in_every_form(check: CodeCheck) -> None:
 
 # The same keys, with answers that are wrong in one thing.
 WRONG: dict[str, tuple[str, Any]] = {
+    "needs a package that is not here": ("import torch\ndef f():\n    return 1", {"tests": asserts("assert f() == 2")}),
+    "needs it later": ("def f():\n    import torch\n    return 1", {"tests": asserts("assert f() == 2")}),
+    "says that it needs it": ("import os, sys\nsys.stderr.write(\"ModuleNotFoundError: No module named 'numpy'\\n\")\nsys.stderr.flush()\nos._exit(1)", {"tests": stdio(("", "1"))}),
+    "an object that is less than any": ("class E:\n    def __lt__(s, o): return True\ndef f():\n    return E()", {"tests": asserts("try:\n    ok = f() < 3\nexcept BaseException:\n    ok = True\nassert ok")}),
+    "an object to be near": ("def f():\n    return object()", {"tests": asserts("assert abs(f() - 2) < 1e-6")}),
+    "an object under unittest": ("def f():\n    return object()", {"tests": {"type": "unittest", "test": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertAlmostEqual(f(), 3)"}}),
     "columns": (ADD.replace("+ b", "- b"), {"tests": COLUMNS}),
     "an element where a list is due": ("def f(x):\n    return 1 if x == 1 else [x]", {"tests": {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[1], [2]]}}),
     "nothing, beside a changed argument": ("def f(a):\n    a.sort()", {"tests": {"fn_name": "f", "inputs": [[[2, 1]]], "outputs": [[1, 2]]}}),
@@ -177,16 +183,13 @@ async def test_nothing_else_is_paid_in_any_form(check: CodeCheck) -> None:
 OWN_FAULTS: dict[str, tuple[str, Any]] = {
     "the tests import what is not here": ("def f():\n    return 1", {"tests": asserts("import no_such_package\nassert no_such_package.same(f(), 1)")}),
     "tests and answer do": ("import no_such_package\ndef f():\n    return 1", {"tests": asserts("assert f() == 1", setup="import no_such_package")}),
-    "the program needs a well-known package": ("import torch\ndef f():\n    return 1", {"tests": asserts("assert f() == 1")}),
-    "the function does": ("def f():\n    import torch\n    return 1", {"tests": asserts("assert f() == 1")}),
-    "a whole program does": ("from torch import nn\nprint(1)", {"tests": stdio(("", "1"))}),
     "the tests use files": ("def f(name):\n    return open(name).read()", {"tests": asserts("with open('x', 'w') as file:\n    file.write('1')\nassert f('x') == '1'")}),
     "the tests use a helper that nobody has": ("def f():\n    return 1", {"tests": asserts("assert f() == helper(1)")}),
     "the tests replace a function": ("import time\ndef f():\n    return time.time()", {"tests": asserts("from unittest.mock import patch\nwith patch('time.time', return_value=3):\n    assert f() == 3")}),
     "the tests await": ("async def f():\n    return 1", {"tests": asserts("import asyncio\nassert asyncio.run(f()) == 1")}),
     "the tests seed": ("import random\ndef f():\n    return random.random()", {"tests": asserts("import random\nrandom.seed(1)\na = random.random()\nrandom.seed(1)\nassert f() == a")}),
-    "the signal is swallowed": ("class E:\n    def __lt__(s, o): return True\ndef f():\n    return E()", {"tests": asserts("try:\n    f() < 3\nexcept BaseException:\n    pass\nassert True")}),
-    "under unittest": ("class E:\n    def __lt__(s, o): return True\ndef f():\n    return E()", {"tests": {"type": "unittest", "test": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertLess(f(), 3)"}}),
+    "the signal is swallowed": ("class E:\n    def __lt__(s, o): return True", {"tests": asserts("try:\n    E() < 3\nexcept BaseException:\n    pass\nassert True", entry_point="E")}),
+    "under unittest": ("class E:\n    def __lt__(s, o): return True", {"tests": {"type": "unittest", "test": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertLess(E(), 3)"}}),
     "the checker raises": ("print(1)", {"tests": stdio(("3", "8")) | {"checker": "def check(input, output, expected):\n    return 1 / 0"}}),
     "the checker never ends": ("print(1)", {"tests": stdio(("3", "8")) | {"checker": "while True: pass"}}),
     "the checker ends with another code": ("print(1)", {"tests": stdio(("3", "8")) | {"checker": "raise SystemExit(3)"}}),

@@ -12,6 +12,7 @@ from services.verifier.sandbox.jail.child.judge_channel import JudgeChannel
 from services.verifier.sandbox.jail.child.plain_data import MAX_BYTES, Malformed, NotPlain
 from services.verifier.sandbox.jail.child.remote_objects import RemoteFunction, RemoteObject
 from services.verifier.sandbox.jail.child.solution_client import (
+    ObjectForData,
     ResultTooLarge,
     SolutionClient,
     SolutionError,
@@ -152,19 +153,22 @@ def test_an_object_that_was_a_result_agrees_with_nothing(solution: SolutionClien
     assert repr(result).startswith("<an object of type ")
     assert result != 1
     assert result == result
-    uses = [
-        lambda: bool(result),
+    as_data = [
         lambda: 1 in result,
         lambda: result < 1,
         lambda: abs(result - 1),
+        lambda: abs(result),
         lambda: 1 - result,
+    ]
+    otherwise = [
+        lambda: bool(result),
         lambda: result.startswith("x"),
         lambda: result == object(),
         lambda: result == solution.look_up("make_agreeable")(),
     ]
-    for use in uses:
+    for use in as_data + otherwise:
         solution.ending = None
-        with pytest.raises(UnsupportedTest, match="an object of type"):
+        with pytest.raises(ObjectForData if use in as_data else UnsupportedTest, match="an object of type"):
             use()
         assert solution.ending is not None, "also where a test swallows it"
 

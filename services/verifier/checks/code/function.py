@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedFunction
-from services.verifier.checks.code.missing_packages import explain_missing, find_missing_package
 from services.verifier.checks.code.outcome import outcome_of, reason_of, shorten
 from services.verifier.sandbox.judge_script import JudgeReport
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun, Role, Sandbox
@@ -14,6 +13,7 @@ from shared.protocol.verdict import Outcome, TestVerdict
 _OUTCOME_OF_FAILURE = {
     "": Outcome.RIGHT,
     "AssertionError": Outcome.WRONG,
+    "ObjectForData": Outcome.WRONG,
     "UnsupportedTest": Outcome.UNSUPPORTED,
     "MemoryError": Outcome.MEMORY,
     "ResultTooLarge": Outcome.OUTPUT_LIMIT,
@@ -71,14 +71,10 @@ def _find_outcome(
                 Outcome.UNSUPPORTED,
                 f"tests and answer import {', '.join(missing)}, which is not here (code.packages)",
             )
-        if package := find_missing_package(solved.stderr):
-            return Outcome.UNSUPPORTED, explain_missing(package)
         if solved.is_clean or solved.end_reason is EndReason.STOPPED:
             return Outcome.RUNTIME_ERROR, f"the program left its tests: {report.message}"
         return outcome_of(solved) or Outcome.RUNTIME_ERROR, reason_of(solved)
     reason = f"{report.failure}: {report.message}" if report.message else report.failure
-    if package := find_missing_package(reason.encode("utf-8", "replace")):
-        return Outcome.UNSUPPORTED, explain_missing(package)
     return _outcome_of_failure(report.failure), reason
 
 

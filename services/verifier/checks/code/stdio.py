@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedStdio
-from services.verifier.checks.code.missing_packages import explain_missing, find_missing_package
 from services.verifier.checks.code.outcome import outcome_of, reason_of, shorten
 from services.verifier.checks.code.output import Whitespace, outputs_match
 from services.verifier.sandbox.judge_script import MAX_RESULTS, CheckerScript, JudgeReport
@@ -61,8 +60,6 @@ async def _judge_run(
     sandbox: Sandbox, run: ProgramRun, tests: PreparedStdio, stdin: bytes, expected: bytes, limits: Limits
 ) -> tuple[Outcome, str]:
     failure = outcome_of(run)
-    if failure is Outcome.RUNTIME_ERROR and (package := find_missing_package(run.stderr)):
-        return Outcome.UNSUPPORTED, explain_missing(package)
     if failure is not None:
         return failure, reason_of(run)
     if tests.checker:

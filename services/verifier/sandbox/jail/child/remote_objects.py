@@ -35,6 +35,8 @@ class Asker(Protocol):
 
     def refuse(self, reason: str) -> NoReturn: ...
 
+    def charge(self, reason: str) -> NoReturn: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Remote:
@@ -47,13 +49,19 @@ class Remote:
     def refuse(self, use: str = "uses") -> NoReturn:
         self.asker.refuse(f"the test {use} an object of type {self.handle.name}")
 
+    def refuse_as_data(self) -> NoReturn:
+        """Where the test computes with data, a result is the answer's fault: else any answer could be unjudged."""
+        if self.is_made:
+            self.refuse("compares or combines data with")
+        self.asker.charge(f"an object of type {self.handle.name} where the test computes with data")
+
 
 class RemoteObject:
     """An object of the solution.
 
     A test may read its attributes and items and call its methods: what comes back is data. It equals no data. What
     could agree with the test's expectation is refused (comparisons, arithmetic, `in`, truth, methods that data has),
-    except between objects that the test made itself.
+    except between objects that the test made itself; a result that is compared or combined with data fails the test.
     """
 
     def __init__(self, remote: Remote) -> None:
@@ -131,7 +139,9 @@ class RemoteObject:
         return _operate_if_made(self, "contains", item) is True
 
     def __bool__(self) -> bool:
-        return _operate_if_made(self, "bool") is True
+        if not remote_of(self).is_made:  # `while node:` asks this of right answers, too
+            remote_of(self).refuse()
+        return _operate(self, "bool") is True
 
     def __neg__(self) -> Any:
         return _operate_if_made(self, "neg")
@@ -186,9 +196,10 @@ def _operate(value: RemoteObject, operation: str, *operands: Any) -> Any:
 
 
 def _operate_if_made(value: RemoteObject, operation: str, *operands: Any) -> Any:
-    for each in (value, *operands):
-        if not isinstance(each, RemoteObject):
-            remote_of(value).refuse("compares or combines data with")
+    others = [each for each in operands if isinstance(each, RemoteObject)]
+    if len(others) < len(operands) or not (others or remote_of(value).is_made):
+        remote_of(value).refuse_as_data()
+    for each in (value, *others):
         if not remote_of(each).is_made:
             remote_of(each).refuse()
     return _operate(value, operation, *operands)
@@ -199,7 +210,7 @@ def _forward(operation: str) -> Any:
 
 
 def _refuse_reflected(self: RemoteObject, _: object) -> NoReturn:
-    remote_of(self).refuse()
+    remote_of(self).refuse_as_data()
 
 
 for _name, _operation in _BINARY:

@@ -40,6 +40,10 @@ class UnsupportedTest(BaseException):
     """The test needs what cannot cross. Not an Exception, so that few tests swallow it; the client remembers it."""
 
 
+class ObjectForData(BaseException):
+    """The solution gave an object of its own where the test computes with data. Remembered like UnsupportedTest."""
+
+
 class SolutionGone(BaseException):
     """The solution's process ended, or broke the rules of the channel."""
 
@@ -95,7 +99,7 @@ class SolutionClient:
         self._streams = (sys.stdin, sys.stdout, builtins.input)
         self.classes: Mapping[str, Any] = {}
         self.num_answers = 0
-        self.ending: UnsupportedTest | SolutionGone | None = None
+        self.ending: UnsupportedTest | ObjectForData | SolutionGone | None = None
         self.doubt = ""
         """Why a test that failed may have failed a right answer."""
         self.may_exit = False
@@ -202,6 +206,11 @@ class SolutionClient:
         """Ends the test, which cannot be run here; remembers it, should the test swallow that."""
         self.ending = self.ending or UnsupportedTest(reason)
         raise UnsupportedTest(reason)
+
+    def charge(self, reason: str) -> NoReturn:
+        """Ends the test, which the solution's result fails; remembers it, should the test swallow that."""
+        self.ending = self.ending or ObjectForData(reason)
+        raise ObjectForData(reason)
 
     def end(self, reason: str) -> NoReturn:
         """Ends the tests: the solution is gone."""

@@ -8,7 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from services.verifier.sandbox.jail.child.solution_client import SolutionClient, SolutionGone, UnsupportedTest
+from services.verifier.sandbox.jail.child.solution_client import (
+    ObjectForData,
+    SolutionClient,
+    SolutionGone,
+    UnsupportedTest,
+)
 from services.verifier.sandbox.judge_script import MAX_RESULTS, JudgeReport
 
 _UNSUPPORTED = UnsupportedTest.__name__
@@ -82,7 +87,7 @@ class TestTally:
         solution, doubt = self._solution, self._solution.doubt or self.general_doubt
         ending = solution.ending
         solution.doubt = ""
-        if isinstance(ending, UnsupportedTest):
+        if isinstance(ending, UnsupportedTest | ObjectForData):
             solution.ending = None
         if ending is not None:
             return ending
