@@ -16,7 +16,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-drills test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang gpu-check dashboards lint types check clean
+.PHONY: help install demo test test-drills test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang gpu-check dashboards docs lint types check clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -80,6 +80,9 @@ sglang-cpu: $(SGLANG_VENV)/.installed  ## The real SGLang for a plain CPU, in .v
 
 test-sglang: install sglang-cpu  ## The tests against the real SGLang: parity, weights, reuse, a run that learns
 	@$(BIN)/pytest -q -m sglang tests/sglang $(ARGS)
+
+docs: install  ## The documentation as a site in build/site, warnings are errors; ARGS=serve shows it as you write
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(or $(ARGS),build --quiet) && { test -n "$(ARGS)" || echo "open build/site/index.html"; }
 
 lint: install  ## Style
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .

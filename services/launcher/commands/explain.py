@@ -37,12 +37,12 @@ def _render_keys(keys: Iterable[Key], title: str | None = None) -> Table:
     table.add_column("key", no_wrap=True)
     table.add_column("default", overflow="fold", max_width=36)
     table.add_column("meaning", overflow="fold", style="dim")
-    for cells in _describe_keys(keys):
+    for cells in describe_keys(keys):
         table.add_row(*map(Text, cells))
     return table
 
 
-def _describe_keys(keys: Iterable[Key]) -> Iterator[tuple[str, str, str]]:
+def describe_keys(keys: Iterable[Key]) -> Iterator[tuple[str, str, str]]:
     """(path, default, meaning); keys that several kinds of a table share share one line, which names the kinds."""
     kinds: dict[tuple[str, str, str], list[str]] = {}
     for key in keys:
