@@ -37,6 +37,7 @@ from services.demo.task import checkpoint_directory
 from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
 from services.rollout.engines.engine import Completion, EngineLimits, Request, Sampling
 from services.rollout.grower import TreeGrower
+from services.rollout.rewards import Reward
 from services.rollout.vocabulary import Vocabulary
 from shared.protocol.task import Growth, Task
 from shared.tree.draw import WeightVersion
@@ -136,8 +137,8 @@ class RandomRewards:
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
-        return float(self._rng.random() < 0.4)
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> Reward:
+        return Reward(float(self._rng.random() < 0.4))
 
 
 class MeteredEngine:

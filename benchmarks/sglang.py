@@ -39,6 +39,7 @@ from services.rollout.engines.engine import Completion, Request, Sampling
 from services.rollout.engines.sglang import ManagedServer, SglangEngine, SglangMetrics
 from services.rollout.engines.sglang.connections import Connections
 from services.rollout.grower import TreeGrower
+from services.rollout.rewards import Reward
 from services.rollout.vocabulary import Vocabulary
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import TreeUsage
@@ -53,8 +54,8 @@ FIRST = WeightVersion(1, 1)
 class CoinRewards:
     """One answer in two is right, without a verifier."""
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
-        return float(crc32(response.encode()) % 2)
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> Reward:
+        return Reward(float(crc32(response.encode()) % 2))
 
 
 @dataclass(slots=True)

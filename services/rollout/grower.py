@@ -8,7 +8,7 @@ from itertools import count
 from random import Random
 
 from services.rollout.engines.engine import Completion, Engine, Request, Sampling
-from services.rollout.rewards import NoVerdict, Rewards
+from services.rollout.rewards import NoVerdict, Reward, Rewards
 from services.rollout.vocabulary import Vocabulary
 from shared.errors import IbtpoError, InvalidInput, Unavailable
 from shared.protocol.grow import BranchesChosen, DrawGrown
@@ -107,7 +107,8 @@ class TreeGrower:
             step_ends=growth.vocabulary.segmenter.step_ends(prefix, completion.token_ids),
             spans=completion.spans,
             finish=finish,
-            reward=reward,
+            reward=reward.value if reward else None,
+            final_answer=reward.final_answer if reward else None,
         )
         if growth.on_event is not None:
             growth.on_event(_describe_draw(index, draw, growth.vocabulary))
@@ -132,10 +133,10 @@ class TreeGrower:
         growth.reusable_tokens += len(request.token_ids) - 1 if index else 0
         return completion
 
-    async def _judge(self, growth: _Growth, token_ids: tuple[int, ...], finish: Finish) -> float | None:
+    async def _judge(self, growth: _Growth, token_ids: tuple[int, ...], finish: Finish) -> Reward | None:
         task = growth.task
         if finish is Finish.LENGTH:
-            return 0.0
+            return Reward(0.0)
         if not task.kind:
             return None
         response = growth.opened_thought + growth.vocabulary.decode(token_ids)

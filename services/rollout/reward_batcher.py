@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from services.rollout.metrics import RolloutMetrics, VerdictResult, VerifierFailure
-from services.rollout.rewards import NoVerdict
+from services.rollout.rewards import NoVerdict, Reward
 from shared.clients import VerifierClient
 from shared.errors import (
     DeadlineExceeded,
@@ -55,11 +55,11 @@ class _Pending:
     item: VerdictItem
     deadline: float
     last_failure: str = ""
-    reward: asyncio.Future[float | NoVerdict] = field(
+    reward: asyncio.Future[Reward | NoVerdict] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
-    def resolve(self, reward: float | NoVerdict) -> None:
+    def resolve(self, reward: Reward | NoVerdict) -> None:
         if not self.reward.done():
             self.reward.set_result(reward)
 
@@ -87,8 +87,8 @@ class RewardBatcher:
             pending.resolve(NoVerdict("the replica is ending"))
         self._unsent.clear()
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
-        """The reward of one answer in [0, 1]. NoVerdict, with the verifier's reason, if there is none in time."""
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> Reward:
+        """The reward of one answer. NoVerdict, with the verifier's reason, if there is none in time."""
         waiting = len(self._unsent)
         if waiting >= self._limits.max_waiting:
             self._metrics.verdicts.labels(VerdictResult.REFUSED).inc()
@@ -182,10 +182,14 @@ class RewardBatcher:
             self._record(pending, None)
 
     def _record(self, pending: _Pending, verdict: Verdict | None) -> None:
-        reward = None if verdict is None else verdict.reward
-        self._metrics.verdicts.labels(VerdictResult.NULL if reward is None else VerdictResult.JUDGED).inc()
-        reason = "the verifier left it out" if verdict is None else f"the verifier gave no reward: {verdict.reason}"
-        pending.resolve(NoVerdict(reason) if reward is None else reward)
+        is_judged = verdict is not None and verdict.reward is not None
+        self._metrics.verdicts.labels(VerdictResult.JUDGED if is_judged else VerdictResult.NULL).inc()
+        if verdict is None:
+            pending.resolve(NoVerdict("the verifier left it out"))
+        elif verdict.reward is None:
+            pending.resolve(NoVerdict(f"the verifier gave no reward: {verdict.reason}"))
+        else:
+            pending.resolve(Reward(verdict.reward, verdict.final_answer))
 
 
 def _unresolved(batch: list[_Pending]) -> list[_Pending]:

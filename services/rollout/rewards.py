@@ -1,5 +1,6 @@
 """Where rewards come from, as the grower sees it."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
@@ -11,8 +12,16 @@ class NoVerdict(Exception):
         self.is_final = is_final
 
 
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """In [0, 1], and the final answer that it was given for, as a verdict has it."""
+
+    value: float
+    final_answer: str | None = None
+
+
 class Rewards(Protocol):
     """The verifier, or a stand-in in tests."""
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
-        """In [0, 1]. Raises NoVerdict if there is none."""
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> Reward:
+        """Raises NoVerdict if there is none."""

@@ -91,6 +91,7 @@ class _VerdictJson(TypedDict):
     seconds: float
     cpu_seconds: float
     isolated: bool
+    final_answer: NotRequired[str]
     tests: NotRequired[list[dict[str, Any]]]
 
 
@@ -105,6 +106,8 @@ def _to_json(item: VerdictItem, judgement: Judgement) -> _VerdictJson:
         "cpu_seconds": judgement.cpu_seconds,
         "isolated": judgement.isolated,
     }
+    if judgement.final_answer is not None:
+        verdict["final_answer"] = make_text(judgement.final_answer)
     if judgement.tests:
         verdict["tests"] = [test.model_dump() for test in judgement.tests]
     return verdict

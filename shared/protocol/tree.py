@@ -134,6 +134,7 @@ def _pack_draw(draw: Draw) -> dict[str, Any]:
         "spans": [_pack_span(span) for span in draw.spans],
         "finish": draw.finish.value,
         "reward": draw.reward,
+        "final_answer": draw.final_answer,
     }
 
 
@@ -149,6 +150,7 @@ def _unpack_draw(body: dict[str, Any]) -> Draw:
         spans=tuple(map(_unpack_span, body["spans"])),
         finish=Finish(body["finish"]),
         reward=body["reward"],
+        final_answer=_text(body.get("final_answer")),  # trees of earlier releases have none
     )
 
 
@@ -162,6 +164,12 @@ def _unpack_span(packed: list[Any]) -> VersionSpan:
     if not isinstance(origin, str):
         raise ValueError(f"an origin is text, not {origin!r}")
     return VersionSpan(WeightVersion(_natural(generation), _natural(number), origin), _natural(start), _natural(end))
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"a final answer is text, not {value!r}")
+    return value
 
 
 def _natural(value: Any) -> int:

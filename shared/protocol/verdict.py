@@ -80,8 +80,16 @@ class TestVerdict(Message):
     peak_memory_bytes: int | None = None
 
 
+MAX_FINAL_ANSWER = 256
+"""Characters; a longer one is cut and ends with a hash of the whole."""
+
+
 class Verdict(Message):
-    """The judgement of one item. `reward` is null when it could not be judged: such an answer is never trained on."""
+    """The judgement of one item. `reward` is null when it could not be judged: such an answer is never trained on.
+
+    `final_answer`: what the response states as its answer, for votes among answers: empty if it states none, null for
+    kinds whose answers are not compared with one another (code, and your own unless your endpoint says it).
+    """
 
     id: str
     reward: float | None = Field(ge=0, le=1)
@@ -92,6 +100,7 @@ class Verdict(Message):
     cpu_seconds: float = 0.0
     isolated: bool = True
     tests: tuple[TestVerdict, ...] = ()
+    final_answer: str | None = Field(None, max_length=MAX_FINAL_ANSWER)
 
 
 class VerdictResponse(Message):

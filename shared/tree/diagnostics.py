@@ -1,7 +1,5 @@
 """The figures that show how a run goes, of one tree or of many."""
 
-import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -159,36 +157,3 @@ def merge(figures: Iterable[TreeFigures], max_pairs: int = 512) -> TreeFigures:
         longest_answer=max((one.longest_answer for one in every), default=0),
         eta_pairs=tuple(pairs[::stride]),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """How often the k answers to each problem are right; each error is the standard error over problems."""
-
-    num_problems: int
-    avg_at_k: float
-    """Mean reward of a problem's answers, averaged over problems."""
-    avg_error: float
-    pass_at_k: float
-    """Share of problems with at least one answer of full reward."""
-    pass_error: float
-
-
-def measure_accuracy(rewards_of_problem: Iterable[Sequence[float]]) -> Accuracy | None:
-    """The accuracy over the problems that have a reward; None when no problem has one."""
-    judged = [rewards for rewards in rewards_of_problem if rewards]
-    if not judged:
-        return None
-    means = [statistics.fmean(rewards) for rewards in judged]
-    passes = [float(is_full_reward(max(rewards))) for rewards in judged]
-    return Accuracy(
-        num_problems=len(judged),
-        avg_at_k=statistics.fmean(means),
-        avg_error=_standard_error(means),
-        pass_at_k=statistics.fmean(passes),
-        pass_error=_standard_error(passes),
-    )
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0

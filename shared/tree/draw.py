@@ -89,7 +89,8 @@ class Draw:
     in (cut, length] at which a step closes; the last is the trajectory's length. `logprobs` are of the
     temperature-scaled full softmax (METHOD, Log-probabilities), `sampling_logprobs` of the distribution that was
     sampled from where top-p or top-k cut it (None: the same). `spans` partition the new tokens. `reward` lies in
-    [0, 1], or is None if there was no verdict; such draws are excluded from all statistics.
+    [0, 1], or is None if there was no verdict; such draws are excluded from all statistics. `final_answer` is what the
+    verdict says that the answer states: empty if it states none, None where nobody compares such answers.
     """
 
     parent: int | None
@@ -101,6 +102,7 @@ class Draw:
     finish: Finish
     reward: float | None
     sampling_logprobs: tuple[float, ...] | None = None
+    final_answer: str | None = None
     cumulative_logprobs: tuple[float, ...] = field(init=False, repr=False, compare=False)
     """Σ log p over the first k new tokens, k = 0, 1, …: every decision about a tree sums over steps."""
 

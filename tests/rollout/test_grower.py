@@ -9,7 +9,7 @@ import pytest
 
 from services.rollout.engines.engine import Completion, EngineLimits, Request
 from services.rollout.grower import TooFewVerdicts, TreeGrower
-from services.rollout.rewards import NoVerdict
+from services.rollout.rewards import NoVerdict, Reward
 from services.rollout.vocabulary import Vocabulary
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.grow import BranchesChosen, DrawGrown
@@ -66,11 +66,11 @@ class LetterRewards:
         self.is_final = is_final
         self.silent_after = silent_after
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> Reward:
         self.judged.append(response)
         if self.silent_after is not None and len(self.judged) > self.silent_after:
             raise NoVerdict("the verifier is asleep", is_final=self.is_final)
-        return float(response.endswith("a"))
+        return Reward(float(response.endswith("a")), final_answer=response[-1:])
 
 
 @pytest.fixture

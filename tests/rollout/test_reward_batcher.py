@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
-from services.rollout.rewards import NoVerdict
+from services.rollout.rewards import NoVerdict, Reward
 from shared.clients import VerifierClient
 from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
 from shared.runtime.client import http_client
@@ -59,7 +59,13 @@ class Judge:
                 await self.slow_may_end.wait()
             if item.response == "garbled":
                 yield b'{"reward": 7}\n'
-            verdict = Verdict(id=item.id, reward=self.reward(item.response), outcome=Outcome.RIGHT, reason="no worker")
+            verdict = Verdict(
+                id=item.id,
+                reward=self.reward(item.response),
+                outcome=Outcome.RIGHT,
+                reason="no worker",
+                final_answer=item.response,
+            )
             yield verdict.model_dump_json().encode() + b"\n"
 
 
@@ -73,25 +79,34 @@ async def client_of(judge: Judge, **limits: float) -> AsyncIterator[RewardBatche
         yield client
 
 
+async def reward(client: RewardBatcher, kind: str, response: str, answer_key: dict[str, Any]) -> float:
+    return (await client.reward(kind, response, answer_key)).value
+
+
 async def no_verdict(client: RewardBatcher, response: str = "right") -> NoVerdict:
     """Why an answer has none."""
     with pytest.raises(NoVerdict) as missing:
-        await client.reward("exact", response, {})
+        await reward(client, "exact", response, {})
     return missing.value
 
 
 async def reward_or_none(client: RewardBatcher, response: str) -> float | None:
     try:
-        return await client.reward("exact", response, {})
+        return await reward(client, "exact", response, {})
     except NoVerdict:
         return None
+
+
+async def test_a_reward_comes_with_the_final_answer_that_it_was_given_for() -> None:
+    async with client_of(Judge()) as client:
+        assert await client.reward("exact", "right", {}) == Reward(1.0, "right")
 
 
 async def test_answers_that_finish_together_share_requests() -> None:
     judge = Judge(seconds=0.05)
     async with client_of(judge, max_requests=1) as client:
         answers = ["right" if i % 3 else "wrong" for i in range(60)]
-        rewards = await asyncio.gather(*(client.reward("exact", answer, {"gold": "x"}) for answer in answers))
+        rewards = await asyncio.gather(*(reward(client, "exact", answer, {"gold": "x"}) for answer in answers))
     assert rewards == [float(answer == "right") for answer in answers]
     assert sum(judge.batches) == 60
     assert len(judge.batches) <= 3
@@ -100,7 +115,7 @@ async def test_answers_that_finish_together_share_requests() -> None:
 async def test_a_passing_failure_is_ridden_out() -> None:
     judge = Judge(failures=2)
     async with client_of(judge, verdict_seconds=5) as client:
-        assert await client.reward("exact", "right", {}) == 1.0
+        assert await reward(client, "exact", "right", {}) == 1.0
     assert len(judge.batches) == 3
 
 
@@ -139,7 +154,7 @@ async def test_what_cannot_be_sent_has_no_verdict_and_takes_no_neighbour_along(
 ) -> None:
     async with client_of(Judge()) as client:
         bad, good = await asyncio.gather(
-            client.reward("math", response, key), client.reward("math", "right", {}), return_exceptions=True
+            reward(client, "math", response, key), reward(client, "math", "right", {}), return_exceptions=True
         )
     assert good == 1.0
     assert isinstance(bad, NoVerdict)
@@ -148,14 +163,14 @@ async def test_what_cannot_be_sent_has_no_verdict_and_takes_no_neighbour_along(
 
 async def test_a_verdict_that_cannot_be_read_takes_no_neighbour_along() -> None:
     async with client_of(Judge()) as client:
-        assert await asyncio.gather(*(client.reward("math", text, {}) for text in ("garbled", "right"))) == [0.0, 1.0]
+        assert await asyncio.gather(*(reward(client, "math", text, {}) for text in ("garbled", "right"))) == [0.0, 1.0]
 
 
 async def test_an_answer_does_not_wait_for_a_slow_neighbour() -> None:
     judge = Judge()
     async with client_of(judge, max_requests=1) as client, asyncio.timeout(5):
-        slow = asyncio.create_task(client.reward("code", "slow", {}))
-        assert await client.reward("code", "right", {}) == 1.0
+        slow = asyncio.create_task(reward(client, "code", "slow", {}))
+        assert await reward(client, "code", "right", {}) == 1.0
         assert not slow.done()
         judge.slow_may_end.set()
         assert await slow == 0.0
@@ -176,7 +191,7 @@ async def test_only_what_a_broken_connection_left_open_is_asked_again() -> None:
     judge = Judge(breaks=1)
     judge.slow_may_end.set()
     async with client_of(judge, max_requests=1) as client, asyncio.timeout(5):
-        assert await asyncio.gather(*(client.reward("code", text, {}) for text in ("right", "slow"))) == [1.0, 0.0]
+        assert await asyncio.gather(*(reward(client, "code", text, {}) for text in ("right", "slow"))) == [1.0, 0.0]
     assert judge.batches == [2, 1]
 
 

@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 
 from services.rollout.engines.engine import Request, Sampling
 from services.rollout.grower import TreeGrower
+from services.rollout.rewards import Reward
 from services.rollout.vocabulary import Vocabulary
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import TreeUsage
@@ -20,8 +21,8 @@ from tests.waiting import wait_until_async
 class CoinRewards:
     """One answer in two is right."""
 
-    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> float:
-        return float(crc32(response.encode()) % 2)
+    async def reward(self, kind: str, response: str, answer_key: dict[str, Any]) -> Reward:
+        return Reward(float(crc32(response.encode()) % 2))
 
 
 async def grow(served: Served, vocabulary: Vocabulary, sampler: Any, num_trees: int, seed: int) -> list[TreeUsage]:

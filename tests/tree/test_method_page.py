@@ -26,7 +26,19 @@ def test_the_loss_functions_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["V1", "V2", "V3", "IB-1", "IB-1x", "A-1", "A-2", "A-3", *(f"O-{n}" for n in range(1, 13))]
+    "label",
+    [
+        "V1",
+        "V2",
+        "V3",
+        "IB-1",
+        "IB-1x",
+        "A-1",
+        "A-2",
+        "A-3",
+        *(f"O-{n}" for n in range(1, 13)),
+        *(f"P-{n}" for n in range(1, 7)),
+    ],
 )
 def test_every_label_has_its_row(label: str) -> None:
     assert re.search(rf"^\| {label}†? \|", PAGE, re.MULTILINE)

@@ -15,10 +15,25 @@ from tests.verifier.judging import DATA, rows_of
 
 
 def _judge(check: ChoiceCheck | ExactCheck, response: str, **answer_key: Any) -> Outcome:
+    return _judgement(check, response, **answer_key).outcome
+
+
+def _judgement(check: ChoiceCheck | ExactCheck, response: str, **answer_key: Any) -> Judgement:
     item = VerdictItem(id="1", kind=check.kind, response=response, answer_key=answer_key)
     judgements: list[Judgement] = []
     asyncio.run(check.judge([check.prepare(item)], lambda _, judgement: judgements.append(judgement)))  # type: ignore[list-item]
-    return judgements[0].outcome
+    return judgements[0]
+
+
+def test_a_judgement_says_what_was_answered_so_that_answers_can_be_counted() -> None:
+    choice, exact = ChoiceCheck(ChoiceConfig()), ExactCheck(ExactConfig())
+    assert _judgement(choice, r"\boxed{C} and \boxed{A}", gold="B").final_answer == "A, C"
+    assert _judgement(choice, "I do not know", gold="B").final_answer == ""
+    assert _judgement(choice, r"\boxed{A} or B. The answer is A. Wait, no.", gold="B").final_answer == ""
+    assert _judgement(exact, " New\n York ", gold="new york", ignore_case=True).final_answer == "new york"
+    first, second = (_judgement(exact, "x" * 999 + end, gold="y").final_answer for end in "ab")
+    assert first != second
+    assert len(first or "") == 256
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from services.demo.difficulty import Difficulty
 from services.demo.expressions import Expression, evaluate, prompt_of
 from services.demo.split import Split, generate_in
 from services.demo.tokenizer import EOS_ID, PAD_ID
-from shared.tree.diagnostics import Accuracy, measure_accuracy
+from shared.tree.accuracy import Accuracy, measure_accuracy
 
 SAMPLES = 8
 

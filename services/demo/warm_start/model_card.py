@@ -1,7 +1,7 @@
 """Writes the README.md of a warm-started checkpoint."""
 
 from services.demo.warm_start.training import Recipe
-from shared.tree.diagnostics import Accuracy
+from shared.tree.accuracy import Accuracy
 
 
 def model_card(recipe: Recipe, seed: int, num_parameters: int, accuracies: dict[str, Accuracy]) -> str:

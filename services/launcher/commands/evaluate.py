@@ -26,7 +26,7 @@ from shared.protocol.tree import ScoredTree
 from shared.protocol.verdict import explain_no_answers
 from shared.runtime.client import http_client
 from shared.runtime.config import load_config
-from shared.tree.diagnostics import measure_accuracy
+from shared.tree.accuracy import measure_accuracy
 from shared.tree.draw import Finish
 from shared.tree.expansion import IndependentSampler
 

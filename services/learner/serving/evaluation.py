@@ -23,7 +23,7 @@ from shared.protocol.task import Growth
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
-from shared.tree.diagnostics import measure_accuracy
+from shared.tree.accuracy import measure_accuracy
 from shared.tree.draw import WeightVersion
 from shared.tree.expansion import IndependentSampler
 

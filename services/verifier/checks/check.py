@@ -1,6 +1,7 @@
 """What the judge and the checks share: a check judges the answers of one kind."""
 
 import asyncio
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import InvalidInput
-from shared.protocol.verdict import ItemLimits, Outcome, TestVerdict, VerdictItem
+from shared.protocol.verdict import MAX_FINAL_ANSWER, ItemLimits, Outcome, TestVerdict, VerdictItem
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -24,7 +25,11 @@ LONG_RESPONSE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How one answer was judged. `reward` is None exactly if it could not be judged."""
+    """How one answer was judged. `reward` is None exactly if it could not be judged.
+
+    `final_answer`: what the response states, as `name_answer` has it; empty if it states nothing that counts, None for
+    a kind whose answers are not compared with one another.
+    """
 
     reward: float | None
     outcome: Outcome
@@ -34,10 +39,13 @@ class Judgement:
     cpu_seconds: float = 0.0
     isolated: bool = True
     tests: tuple[TestVerdict, ...] = ()
+    final_answer: str | None = None
 
     def __post_init__(self) -> None:
         if (self.reward is None) is self.outcome.is_judged:
             raise ValueError(f"reward {self.reward} with outcome {self.outcome}: unjudged answers alone have none")
+        if self.outcome is Outcome.NO_ANSWER:
+            object.__setattr__(self, "final_answer", "")
 
     @staticmethod
     def failure(reason: str, rule: str = "") -> "Judgement":
@@ -128,6 +136,14 @@ def read_key(model: type[Model], item: VerdictItem) -> Model:
         raise InvalidInput(
             f"item {item.id!r} (kind {item.kind!r}): {field}: {first['msg']}; its answer_key has the fields {fields}"
         ) from None
+
+
+def name_answer(text: str) -> str:
+    """A final answer as verdicts carry it: two of one kind are equal exactly if the texts are. Long ones are cut."""
+    if len(text) <= MAX_FINAL_ANSWER:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{text[: MAX_FINAL_ANSWER - len(digest) - 1]}…{digest}"
 
 
 async def yielding(items: Iterable[Item]) -> AsyncIterator[tuple[int, Item]]:

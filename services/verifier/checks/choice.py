@@ -79,10 +79,12 @@ class ChoiceCheck(TextCheck[Letters]):
         if chosen is None:
             return Judgement(0.0, Outcome.NO_ANSWER, "no letter in a box or tag, behind 'Answer:' or on a line", _RULE)
         if not chosen:
-            return Judgement(0.0, Outcome.WRONG, "the final answer chooses no letter, or takes it back", _RULE)
+            reason = "the final answer chooses no letter, or takes it back"
+            return Judgement(0.0, Outcome.WRONG, reason, _RULE, final_answer="")
+        letters = ", ".join(sorted(chosen))
         if chosen == case.key.gold:
-            return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
-        return Judgement(0.0, Outcome.WRONG, f"chose {', '.join(sorted(chosen))}", _RULE)
+            return Judgement(1.0, Outcome.RIGHT, rule=_RULE, final_answer=letters)
+        return Judgement(0.0, Outcome.WRONG, f"chose {letters}", _RULE, final_answer=letters)
 
 
 def find_choice(

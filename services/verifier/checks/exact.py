@@ -4,7 +4,7 @@ import unicodedata
 
 from pydantic import Field
 
-from services.verifier.checks.check import AnswerKey, Case, Judgement, TextCheck, read_key
+from services.verifier.checks.check import AnswerKey, Case, Judgement, TextCheck, name_answer, read_key
 from services.verifier.checks.final_answer import extract_final_answer
 from services.verifier.config import ExactConfig, ExactExtraction, Ways
 from shared.errors import InvalidInput
@@ -44,9 +44,10 @@ class ExactCheck(TextCheck[ExactKey]):
         answer = _extract(case).split(maxsplit=len(gold))
         if not answer:
             return Judgement(0.0, Outcome.NO_ANSWER, "no text, or none where it is looked for", _RULE)
-        if len(answer) == len(gold) and _join(answer, case.key) == _join(gold, case.key):
-            return Judgement(1.0, Outcome.RIGHT, rule=_RULE)
-        return Judgement(0.0, Outcome.WRONG, "the text differs from the gold", _RULE)
+        text = _join(answer, case.key)
+        if len(answer) == len(gold) and text == _join(gold, case.key):
+            return Judgement(1.0, Outcome.RIGHT, rule=_RULE, final_answer=name_answer(text))
+        return Judgement(0.0, Outcome.WRONG, "the text differs from the gold", _RULE, final_answer=name_answer(text))
 
 
 def _extract(case: Case[ExactKey]) -> str:

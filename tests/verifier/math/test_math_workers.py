@@ -51,6 +51,7 @@ async def test_a_worker_decides(check: MathCheck, gold: str, answer: str, is_rig
     judgement = await _judge(check, gold, rf"\boxed{{{answer}}}")
     assert judgement.rule == "math-verify"
     assert judgement.outcome is (Outcome.RIGHT if is_right else Outcome.WRONG), judgement
+    assert judgement.final_answer == answer
 
 
 async def test_the_open_expectations_of_math_verify_are_met(check: MathCheck) -> None:

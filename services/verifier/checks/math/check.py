@@ -18,6 +18,7 @@ from services.verifier.checks.check import (
     Check,
     Judgement,
     ReportJudgement,
+    name_answer,
     read_key,
     run_concurrently,
     yielding,
@@ -140,7 +141,7 @@ class MathCheck(Check[GoldAndAnswer]):
         start = time.perf_counter()
         assert case.key.answer is not None  # or it had been judged
         reply = await self._pool.call((case.key.gold, asdict(case.key.answer)), seconds)
-        return _to_judgement(reply, time.perf_counter() - start)
+        return _to_judgement(reply, time.perf_counter() - start, _name_stated(case.key.answer))
 
 
 _parse_gold = lru_cache(maxsize=1_024)(parse_answer)  # the leaves of a tree share their gold
@@ -165,15 +166,21 @@ def _decide_or_fail(position: int, key: GoldAndAnswer, max_characters: float = _
     seconds = time.perf_counter() - start
     is_right = decision.equivalence is Equivalence.SAME
     outcome = Outcome.RIGHT if is_right else Outcome.WRONG
-    return Judgement(float(is_right), outcome, decision.reason, decision.rule, seconds, seconds)
+    stated = _name_stated(key.answer)
+    return Judgement(float(is_right), outcome, decision.reason, decision.rule, seconds, seconds, final_answer=stated)
 
 
-def _to_judgement(reply: Reply, seconds: float) -> Judgement:
+def _name_stated(answer: FinalAnswer) -> str:
+    return name_answer(", ".join(answer.stated))
+
+
+def _to_judgement(reply: Reply, seconds: float, stated: str) -> Judgement:
     ended_early = {ReplyStatus.TIMED_OUT: Outcome.TIMED_OUT, ReplyStatus.MEMORY: Outcome.MEMORY}
     if reply.status is ReplyStatus.ANSWERED and reply.value is not None:
         is_right, rule, reason = reply.value
         outcome = Outcome.RIGHT if is_right else Outcome.WRONG
-        return Judgement(float(is_right), outcome, reason, rule, seconds, reply.cpu_seconds)
+        return Judgement(float(is_right), outcome, reason, rule, seconds, reply.cpu_seconds, final_answer=stated)
     if reply.status in ended_early:
-        return Judgement(0.0, ended_early[reply.status], reply.detail, _RULE, seconds, reply.cpu_seconds)
+        outcome = ended_early[reply.status]
+        return Judgement(0.0, outcome, reply.detail, _RULE, seconds, reply.cpu_seconds, final_answer=stated)
     return Judgement.failure(reply.detail, _RULE)
