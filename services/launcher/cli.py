@@ -305,6 +305,53 @@ def stop(run: RunArgument = None, redis_url: RunRedis = None, runs: Runs = Path(
 
 
 @app.command(rich_help_panel=INSPECT)
+def doctor(
+    run: RunArgument = None,
+    run_name: Annotated[str | None, typer.Option("--run", envvar="IBTPO_RUN", help="The same, as an option.")] = None,
+    redis_url: RunRedis = None,
+    rollout_url: Annotated[
+        list[str] | None, typer.Option(help="A replica; repeatable; default: those of the run.")
+    ] = None,
+    verifier_url: Annotated[str | None, typer.Option(envvar="IBTPO_VERIFIER_URL", help="The verifier.")] = None,
+    learner_url: Annotated[str | None, typer.Option(envvar="IBTPO_LEARNER_URL", help="The learner.")] = None,
+    config: Annotated[str | None, typer.Option("--config", "-c", help="A preset or file that names them.")] = None,
+    kubernetes_env: Annotated[bool, typer.Option("--kubernetes-env", help="Find them as this pod does.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Look for GPUs, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds for each question.")] = 5.0,
+    runs: Runs = Path("runs"),
+    token: Token = None,
+) -> None:
+    """Says what is wrong in a deployment, with the remedy. Exit code: 0 all is well, 1 a warning, 2 something fails.
+
+    - `ibtpo doctor` – the latest run of this machine
+
+    - `ibtpo doctor --redis-url redis://10.0.0.5/0 --verifier-url http://10.0.0.6:8002`
+
+    - `docker compose exec rollout ibtpo doctor`
+
+    - `kubectl -n ibtpo exec job/learner -- ibtpo doctor --kubernetes-env`
+    """
+    from services.launcher.commands.doctor import doctor as examine
+    from services.launcher.doctor.targets import DoctorRequest
+
+    request = DoctorRequest(
+        run=run or run_name,
+        runs=runs,
+        config=config,
+        redis_url=redis_url or None,
+        verifier_url=verifier_url or None,
+        learner_url=learner_url or None,
+        rollout_urls=tuple(rollout_url or ()),
+        token=token,
+        is_kubernetes=kubernetes_env,
+        asks_gpus=gpu,
+        seconds=timeout,
+    )
+    _exit(examine(request, as_json=as_json))
+
+
+@app.command(rich_help_panel=INSPECT)
 def config(settings: Settings = None, config: Config = None) -> None:
     """Explains every setting; with a preset or settings, prints the whole configuration as a TOML file.
 

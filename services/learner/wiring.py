@@ -147,9 +147,10 @@ class LearnerService:
         app.state.health = self._health
         return app
 
-    def _health(self) -> dict[str, str]:
+    def _health(self) -> dict[str, str | float]:
         complaint = self._process_group.complaint
-        return {"problem": complaint} if complaint else {}
+        age = round(time.monotonic() - self._progress.stepped_at, 1)
+        return {"seconds_since_step": age, **({"problem": complaint} if complaint else {})}
 
     def _not_ready(self) -> str | None:
         if not self._progress.published:

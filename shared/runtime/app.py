@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
@@ -26,6 +27,14 @@ class _ServiceApp(FastAPI):
         if self.openapi_schema is None:
             describe_errors(super().openapi())
         return super().openapi()
+
+
+def installed_release() -> str:
+    """The installed version of ibtpo; empty in a checkout that was never installed."""
+    try:
+        return version("ibtpo")
+    except PackageNotFoundError:
+        return ""
 
 
 def create_app(
@@ -65,10 +74,12 @@ def create_app(
 
 def _probes(app: FastAPI, name: str, ready: Callable[[], str | None], exposition: Exposition) -> APIRouter:
     router = APIRouter(tags=["probes"])
+    release = installed_release()
 
     @router.get("/healthz", summary="Whether the process lives")
     async def healthz() -> dict[str, Any]:
-        return {"service": name, "status": "alive", "protocol": PROTOCOL_VERSION, **app.state.health()}
+        about = {"service": name, "status": "alive", "protocol": PROTOCOL_VERSION, "version": release}
+        return {**about, **app.state.health()}
 
     @router.get("/readyz", summary="Whether it takes work: 200, or 503 with the reason")
     async def readyz() -> Response:

@@ -2,6 +2,7 @@
 
 from shared.streams.connection import CommandRefused, Connection, StreamsFull, connect
 from shared.streams.group import Depth
+from shared.streams.inspection import ServerFacts, greet, inspect_server
 from shared.streams.reading import Unreadable
 from shared.streams.run import RunStreams, list_runs
 from shared.streams.tasks import Claim
@@ -14,8 +15,11 @@ __all__ = [
     "Delivery",
     "Depth",
     "RunStreams",
+    "ServerFacts",
     "StreamsFull",
     "Unreadable",
     "connect",
+    "greet",
+    "inspect_server",
     "list_runs",
 ]

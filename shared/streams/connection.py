@@ -109,13 +109,13 @@ class Connection:
 
     async def incarnation(self) -> str:
         """Identifies the server process; after a restart it may have lost the last second, or everything."""
-        return (await self._info()).get("run_id", "unknown")
+        return (await self.info()).get("run_id", "unknown")
 
     async def vet(self) -> str:
         """Why this server may lose entries; empty where it does not. InvalidInput for one that is too old, or refuses
         the password."""
         try:
-            info = await self._info()
+            info = await self.info()
         except PasswordRefused as error:
             raise InvalidInput(str(error)) from error
         version = info.get("redis_version", "")
@@ -129,8 +129,9 @@ class Connection:
             "set it to noeviction"
         )
 
-    async def _info(self) -> dict[str, str]:
-        info: str = (await self.command("INFO")).decode()
+    async def info(self) -> dict[str, str]:
+        """What the server tells of itself, by name."""
+        info: str = (await self.command("INFO")).decode(errors="replace")
         return dict(line.strip().split(":", 1) for line in info.splitlines() if ":" in line)
 
     async def _refusal(self, error: RedisError, words: tuple[Any, ...]) -> IbtpoError:

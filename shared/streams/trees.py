@@ -1,8 +1,11 @@
 """The queues to the learner: grown trees and dead letters."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from pydantic import ValidationError
 
 from shared.protocol.task import DeadLetter
 from shared.protocol.tree import ScoredTree
@@ -77,3 +80,11 @@ class DeadLetterQueue(ReturnQueue[DeadLetter]):
         if entry_ids:
             arguments = [self.group, _MAX_HANDLED, *entry_ids]
             await self.script(_ACKNOWLEDGE_DEAD_LETTERS, [self.stream, self._handled], arguments)
+
+    async def newest(self, count: int) -> list[DeadLetter]:
+        """Up to `count` of those that the learner has counted, the newest first; what cannot be read is left out."""
+        found = []
+        for text in await self._connection.command("LRANGE", self._handled, 0, count - 1):
+            with contextlib.suppress(ValidationError):
+                found.append(DeadLetter.model_validate_json(text))
+        return found

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from services.learner.app import build_router as learner_router
 from services.rollout.app import build_router as rollout_router
 from services.verifier.app import build_router as verifier_router
+from shared.runtime.app import installed_release
 from shared.runtime.http_errors import ProblemDetails
 from shared.runtime.middleware import BodyLimit
 from tests.runtime.small_service import TOKEN, client_of, small_app
@@ -56,6 +57,7 @@ async def test_probes_tell_whether_it_lives_and_whether_it_is_ready() -> None:
             "service": "small",
             "status": "alive",
             "protocol": 2,
+            "version": installed_release(),
             "rows": 4,
         }
         assert problem_of(await client.get("/readyz"), 503)["detail"] == "not ready: no weights yet"

@@ -35,6 +35,8 @@ class Progress:
         """What is to be said of the whole run; shown where there is nothing else to say."""
         self.figures = StepFigures()
         """Of the last step."""
+        self.stepped_at = self._started
+        """When this process took its last step, or began (time.monotonic)."""
         self.published: WeightVersion | None = None
         """The last version that replicas can get from this process."""
 
@@ -102,6 +104,7 @@ class Progress:
 
     def add_step(self, figures: TreeFigures, usage: TreeUsage, *, is_updated: bool, seconds: float) -> None:
         """Counts a step that took `seconds`; a changed policy is a new version."""
+        self.stepped_at = time.monotonic()
         totals = self._saved.totals.plus(figures, usage)
         self._change(
             step=self.step + 1,

@@ -2,7 +2,7 @@
 
 from shared.runtime.config.errors import ConfigError
 from shared.runtime.config.keys import SHARED, Key, walk_keys
-from shared.runtime.config.loading import load_config, load_sections
+from shared.runtime.config.loading import load_config, load_sections, read_token
 from shared.runtime.config.overrides import find_keys, resolve_overrides
 from shared.runtime.config.presets import preset_names, preset_path, read_preset
 from shared.runtime.config.token import Token
@@ -21,6 +21,7 @@ __all__ = [
     "preset_names",
     "preset_path",
     "read_preset",
+    "read_token",
     "resolve_overrides",
     "walk_keys",
     "with_port",

@@ -76,12 +76,12 @@ def _environment(model: type[BaseModel]) -> dict[str, str]:
     found = {}
     if "redis_url" in model.model_fields and os.environ.get("REDIS_URL"):
         found["redis_url"] = os.environ["REDIS_URL"]
-    if "token" in model.model_fields and (token := _token()) is not None:
+    if "token" in model.model_fields and (token := read_token()) is not None:
         found["token"] = token
     return found
 
 
-def _token() -> str | None:
+def read_token() -> str | None:
     """The token of IBTPO_TOKEN, or what is in the file that IBTPO_TOKEN_FILE names: an empty file is no choice."""
     path = os.environ.get("IBTPO_TOKEN_FILE")
     if os.environ.get("IBTPO_TOKEN") or not path:

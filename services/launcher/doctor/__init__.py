@@ -1,0 +1,1 @@
+"""`ibtpo doctor`: asks every part of a deployment how it is. It reads; it changes nothing."""
