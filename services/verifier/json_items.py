@@ -8,21 +8,42 @@ from shared.errors import InvalidInput
 
 _MARK = re.compile(rb'["{}\[\]]')
 _OPENING, _QUOTE, _BACKSLASH = frozenset(b"{["), ord('"'), ord("\\")
+# After so many steps a cutter pauses; a step is a mark, or an ordinary item, which takes no longer than 16 marks.
 _STEP = 1_024
+_MARKS_OF_ITEM = 16
+_MAX_ORDINARY = 1 << 14
+
+
+def _match_item(depth: int) -> re.Pattern[bytes]:
+    """What stands between the end of an item, or the list's start, and the end of the next item, of bounded depth.
+
+    It finds what the marks would, and never goes back: its work is linear.
+    """
+    string = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+    flat = rb'[^"{}\[\]]*+(?:' + string + rb'[^"{}\[\]]*+)*+'
+    inside = flat
+    for _ in range(depth):
+        inside = flat + rb"(?:[{\[]" + inside + rb"[}\]]" + flat + rb")*+"
+    return re.compile(rb"[ \t\r\n]*+(,?+)[ \t\r\n]*+(\{" + inside + rb"\})", re.DOTALL)
+
+
+_ORDINARY_ITEM = _match_item(4)
 
 
 @dataclass(frozen=True, slots=True)
 class CutItem:
-    """The JSON text of an item; `nested`: start and end of each object or list that is a value of its fields."""
+    """The JSON text of an item; `nested`: start and end of each object or list that is a value of its fields, None if
+    nobody has looked, because the text is short."""
 
     text: bytes
-    nested: tuple[tuple[int, int], ...]
+    nested: tuple[tuple[int, int], ...] | None
 
     @property
     def outline(self) -> bytes:
         """The text with `{}` for what is nested: however deep or long that is, this can be read."""
-        starts = (0, *(end for _, end in self.nested))
-        ends = (*(start for start, _ in self.nested), len(self.text))
+        nested = tuple(_find_nested(self.text)) if self.nested is None else self.nested
+        starts = (0, *(end for _, end in nested))
+        ends = (*(start for start, _ in nested), len(self.text))
         return b"{}".join(self.text[start:end] for start, end in zip(starts, ends, strict=True))
 
 
@@ -41,9 +62,11 @@ def cut_batch(body: bytes, max_items: int) -> Iterator[CutBatch | None]:
     reads them to find.
     """
     cutter = _Cutter(body, max_items)
-    for number, (start, end) in enumerate(_marks(body), start=1):
-        cutter.take(start, end)
-        if number % _STEP == 0:
+    num_steps = 0
+    while not cutter.is_done:
+        num_steps += _MARKS_OF_ITEM if cutter.take_ordinary_item() else cutter.take_mark()
+        if num_steps >= _STEP:
+            num_steps = 0
             yield None
     yield cutter.result()
 
@@ -51,11 +74,31 @@ def cut_batch(body: bytes, max_items: int) -> Iterator[CutBatch | None]:
 def _marks(text: bytes) -> Iterator[tuple[int, int]]:
     """Start and end of every string, and of every bracket outside of strings."""
     at = 0
-    while found := _MARK.search(text, at):
-        start, at = found.span()
-        if text[start] == _QUOTE:
-            at = _find_end_of_string(text, at)
-        yield start, at
+    while mark := _find_mark(text, at):
+        yield mark
+        at = mark[1]
+
+
+def _find_mark(text: bytes, at: int) -> tuple[int, int] | None:
+    """Start and end of the next one."""
+    found = _MARK.search(text, at)
+    if found is None:
+        return None
+    start, end = found.span()
+    return start, _find_end_of_string(text, end) if text[start] == _QUOTE else end
+
+
+def _find_nested(text: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of each object or list that is a value of the fields of an item."""
+    depth = begin = 0
+    for start, end in _marks(text):
+        if text[start] in _OPENING:
+            depth += 1
+            begin = start if depth == 2 else begin
+        elif text[start] != _QUOTE:
+            depth -= 1
+            if depth == 1:
+                yield begin, end
 
 
 def _find_end_of_string(text: bytes, at: int) -> int:
@@ -83,10 +126,37 @@ class _Cutter:
         self._items: list[CutItem] = []
         self._nested: list[int] = []
         self._from = 0  # of the item, or of the gap before it
+        self._at = 0
+        self.is_done = False
 
-    def take(self, start: int, end: int) -> None:
+    @property
+    def _is_in_list(self) -> bool:
+        return self._list_start is not None and self._list_end is None
+
+    def take_ordinary_item(self) -> bool:
+        """Takes the next item at once, if one comes next, and is short and not deep."""
+        if self._depth != 2 or not self._is_in_list:
+            return False
+        found = _ORDINARY_ITEM.match(self._body, self._at, self._at + _MAX_ORDINARY)
+        if found is None or bool(found[1]) != bool(self._items):
+            return False
+        self._from, self._at = found.span(2)
+        self._end_item(self._at, None)
+        return True
+
+    def take_mark(self) -> int:
+        """Takes the next mark; returns how many that were."""
+        mark = _find_mark(self._body, self._at)
+        if mark is None:
+            self.is_done = True
+            return 0
+        self._at = mark[1]
+        self._take(*mark)
+        return 1
+
+    def _take(self, start: int, end: int) -> None:
         mark = self._body[start]
-        in_list = self._list_start is not None and self._list_end is None
+        in_list = self._is_in_list
         if in_list and self._depth == 2:
             self._take_between_items(mark, start)
         if mark == _QUOTE:
@@ -102,7 +172,7 @@ class _Cutter:
             if in_list and self._depth == 3:
                 self._nested.append(end - self._from)
             elif in_list and self._depth == 2:
-                self._end_item(end)
+                self._end_item(end, tuple(zip(self._nested[::2], self._nested[1::2], strict=True)))
 
     def _begins_items(self, mark: int, at: int) -> bool:
         start, end = self._last_string
@@ -122,10 +192,9 @@ class _Cutter:
         if is_end:
             self._list_end = start
 
-    def _end_item(self, end: int) -> None:
+    def _end_item(self, end: int, nested: tuple[tuple[int, int], ...] | None) -> None:
         if len(self._items) == self._max_items:
             raise InvalidInput(f"the batch has more than {self._max_items} items; send several batches")
-        nested = tuple(zip(self._nested[::2], self._nested[1::2], strict=True))
         self._items.append(CutItem(self._body[self._from : end], nested))
         self._nested.clear()
         self._from = end
