@@ -10,6 +10,7 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from os import closerange, dup2
 from typing import NoReturn
 
 from services.verifier.sandbox import kernel
@@ -19,7 +20,7 @@ from services.verifier.sandbox.jail.child.preloading import (
     preload_packages,
     refuse_writable_code,
 )
-from services.verifier.sandbox.jail.child.run_role import run_role
+from services.verifier.sandbox.jail.child.run_role import run_role, warm_up
 from services.verifier.sandbox.jail.jail import Jail, enter_jail
 from services.verifier.sandbox.messages import (
     EXIT_NO_JAIL,
@@ -88,9 +89,9 @@ class ForkServer:
         """Enters the jail and runs the job, in the child."""
         try:
             for number, descriptor in enumerate(descriptors):
-                os.dup2(descriptor, number)
+                dup2(descriptor, number)
             self._jail.apply(launch, self._pid)
-            os.closerange(len(descriptors), 1 << 20)
+            closerange(len(descriptors), 1 << 20)
         except BaseException as error:  # noqa: BLE001 - a child that failed must not go on as a second server
             with suppress(BaseException):
                 os.write(2, f"{type(error).__name__}: {error}".encode())
@@ -139,6 +140,7 @@ def main() -> None:
     os.chdir("/")
     os.environ.clear()
     os.environ.update({"LANG": "C.UTF-8", "HOME": "/", "PATH": ""})
+    warm_up()
     gc.collect()
     gc.freeze()
     with suppress(BrokenPipeError, ConnectionResetError):

@@ -1,12 +1,18 @@
 """System calls that Python's standard library lacks, by ctypes."""
 
 import ctypes
+import fcntl
 import os
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 # Keeps the interpreter's lock during a call: the child of a fork must hold it.
 _LIBC_WITH_LOCK = ctypes.PyDLL(None, use_errno=True)
+
+# A function of its own from the library, with its types: to convert arguments here would cost each child pages.
+_PRCTL = LIBC["prctl"]
+_FCNTL = LIBC["fcntl"]
+_PRCTL.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -22,10 +28,15 @@ def checked(result: int, call: str) -> int:
     return result
 
 
-def prctl(option: int, *arguments: int | ctypes.c_void_p) -> int:
+def prctl(option: int, first: int = 0, second: int = 0) -> int:
     """prctl(2); the kernel wants unused arguments to be zero."""
-    padded = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in (*arguments, 0, 0, 0, 0)][:4]
-    return checked(LIBC.prctl(option, *padded), f"prctl({option})")
+    result = _PRCTL(option, first, second, 0, 0)
+    return result if result >= 0 else checked(result, f"prctl({option})")
+
+
+def seal(descriptor: int, seals: int) -> None:
+    """Adds seals to a file in memory."""
+    checked(_FCNTL(descriptor, fcntl.F_ADD_SEALS, seals), "fcntl(F_ADD_SEALS)")
 
 
 def system_call(number: int, *arguments: int | ctypes.c_void_p | bytes | None) -> int:

@@ -4,10 +4,10 @@ import fcntl
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from services.verifier.sandbox.sandbox import Limits
+from services.verifier.sandbox.sandbox import KernelLimits
 
 MAX_MESSAGE_BYTES = 8192
 MAX_DESCRIPTORS = 5
@@ -18,7 +18,7 @@ READY_SEAL = fcntl.F_SEAL_SEAL
 EXIT_MEMORY = 112
 EXIT_NO_JAIL = 113
 
-_LAUNCH = struct.Struct("<QIIddQQI")
+_LAUNCH = struct.Struct("<QIIQQQI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +49,21 @@ class JailOptions:
         return cls(**json.loads(text))
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchRequest:
+class LaunchRequest(NamedTuple):
     """Starts one process. Its descriptors: standard input, output, error, the job, and the channel of a pair."""
 
     job_id: int
     role: int
     user_index: int
-    limits: Limits
+    limits: KernelLimits
 
     def pack(self) -> bytes:
-        return _LAUNCH.pack(self.job_id, self.role, self.user_index, *astuple(self.limits))
+        return _LAUNCH.pack(self.job_id, self.role, self.user_index, *self.limits)
 
     @classmethod
     def unpack(cls, data: bytes) -> "LaunchRequest":
         job_id, role, user_index, *limits = _LAUNCH.unpack(data)
-        return cls(job_id, role, user_index, Limits(*limits))
+        return cls(job_id, role, user_index, KernelLimits(*limits))
 
 
 class Ready(NamedTuple):
@@ -97,13 +96,16 @@ class ForkFailed(NamedTuple):
 
 ForkServerMessage = Ready | ProcessStarted | ProcessEnded | ForkFailed
 _TYPES = (Ready, ProcessStarted, ProcessEnded, ForkFailed)
+_FIELDS = (None, *map(struct.Struct, ("<Q", "<QidQ", "<Qi")))
 
 
 def pack_message(message: ForkServerMessage) -> bytes:
-    """JSON: the number of the message's type, then its fields."""
-    return json.dumps([_TYPES.index(type(message)), *message]).encode()
+    """The number of the message's type, then its fields: numbers in binary, those of Ready as JSON."""
+    number = _TYPES.index(type(message))
+    fields = _FIELDS[number]
+    return bytes((number,)) + (json.dumps(message).encode() if fields is None else fields.pack(*message))
 
 
 def unpack_message(data: bytes) -> ForkServerMessage:
-    number, *fields = json.loads(data)
-    return _TYPES[number](*fields)
+    fields = _FIELDS[data[0]]
+    return _TYPES[data[0]](*(json.loads(data[1:]) if fields is None else fields.unpack(data[1:])))

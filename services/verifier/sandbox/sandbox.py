@@ -1,9 +1,11 @@
 """What a sandbox runs, what a program may use, and how it ended."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import NamedTuple
 
 
 class Role(IntEnum):
@@ -64,7 +66,20 @@ class Limits:
     @property
     def whole_cpu_seconds(self) -> int:
         """The limit that the kernel is given: it counts whole seconds."""
-        return -int(-self.cpu_seconds // 1)  # not math.ceil: a child copies a few pages less
+        return math.ceil(self.cpu_seconds)
+
+    @property
+    def for_kernel(self) -> "KernelLimits":
+        return KernelLimits(self.whole_cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads)
+
+
+class KernelLimits(NamedTuple):
+    """The limits that the kernel holds, in its units."""
+
+    cpu_seconds: int
+    memory_bytes: int
+    output_bytes: int
+    num_threads: int
 
 
 class EndReason(Enum):

@@ -32,7 +32,7 @@ def test_a_message_of_the_fork_server_comes_back(message: ForkServerMessage) -> 
 
 
 def test_a_request_carries_all_limits() -> None:
-    request = LaunchRequest(2**40, Role.JUDGE, 5, Limits(1.5, 2.5, 1 << 33, 1 << 32, 7))
+    request = LaunchRequest(2**40, Role.JUDGE, 5, Limits(1.5, 2.5, 1 << 33, 1 << 32, 7).for_kernel)
     assert LaunchRequest.unpack(request.pack()) == request
 
 

@@ -1,6 +1,5 @@
 """The jail: all layers of isolation that this machine allows."""
 
-import fcntl
 import os
 import sys
 import sysconfig
@@ -13,6 +12,7 @@ from services.verifier.sandbox.jail.namespaces import build_root, enter_namespac
 from services.verifier.sandbox.jail.resource_limits import apply_common_limits, apply_limits, read_address_space
 from services.verifier.sandbox.jail.syscall_filter import SyscallFilter, compile_filter
 from services.verifier.sandbox.jail.syscall_policy import AARCH64, X86_64, Machine, Purpose, build_syscall_policy
+from services.verifier.sandbox.kernel import seal
 from services.verifier.sandbox.messages import READY_SEAL, JailOptions, LaunchRequest
 from services.verifier.sandbox.sandbox import Role
 
@@ -40,8 +40,6 @@ def _find_readable_paths() -> tuple[str, ...]:
     return tuple(dict.fromkeys(p for p in candidates if os.path.isdir(p) and p not in ("/usr/lib", "/lib")))
 
 
-_PURPOSE_OF_ROLE: Mapping[int, Purpose] = {Role.COMMAND: Purpose.COMMAND, Role.NATIVE: Purpose.NATIVE}
-
 # Which files may be opened and which system calls made, as far as this machine can bind them.
 Confinement = tuple[LandlockRuleset | SyscallFilter, ...]
 
@@ -51,7 +49,7 @@ class Jail:
     """What binds each child, and the state of each layer in words."""
 
     user: JailUser
-    confinements: Mapping[Purpose, Confinement]
+    confinement_of_role: Mapping[int, Confinement]
     own_bytes: int
     num_other_processes: int
     layers: Mapping[str, str]
@@ -60,9 +58,9 @@ class Jail:
         """Binds this process for good, then sets READY_SEAL. Raises OSError when a layer fails that worked here."""
         apply_limits(launch.limits, self.own_bytes, self.num_other_processes)
         self.user.become(launch.user_index, parent)
-        for layer in self.confinements[_PURPOSE_OF_ROLE.get(launch.role, Purpose.PYTHON)]:
+        for layer in self.confinement_of_role[launch.role]:
             layer.apply()
-        fcntl.fcntl(1, fcntl.F_ADD_SEALS, READY_SEAL)
+        seal(1, READY_SEAL)
 
 
 def enter_jail(options: JailOptions) -> Jail:
@@ -79,12 +77,13 @@ def enter_jail(options: JailOptions) -> Jail:
     machine = next((m for m in (X86_64, AARCH64) if m.name == os.uname().machine), None)
     apply_common_limits()
     user.prepare_parent()
+    python = _confine(readable, (), machine, Purpose.PYTHON)
     return Jail(
         user,
         {
-            Purpose.PYTHON: _confine(readable, (), machine, Purpose.PYTHON),
-            Purpose.COMMAND: _confine(readable, options.executable, machine, Purpose.COMMAND),
-            Purpose.NATIVE: _confine(_DEVICES, (), machine, Purpose.NATIVE),
+            **{int(role): python for role in (Role.SCRIPT, Role.SOLUTION, Role.JUDGE)},
+            int(Role.COMMAND): _confine(readable, options.executable, machine, Purpose.COMMAND),
+            int(Role.NATIVE): _confine(_DEVICES, (), machine, Purpose.NATIVE),
         },
         read_address_space(),
         _count_other_processes(options.max_processes, user, in_namespaces=not namespaces),

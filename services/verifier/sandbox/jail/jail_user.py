@@ -5,11 +5,14 @@ import os
 import signal
 import struct
 from dataclasses import dataclass
+from os import getppid, setresgid, setresuid
 
 from services.verifier.sandbox import kernel
+from services.verifier.sandbox.kernel import PR_SET_PDEATHSIG, prctl
 
 # One user for each process that runs at the same time; containers' user namespaces map these numbers.
 FIRST_UID = 64_000
+_SIGKILL = int(signal.SIGKILL)
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -31,13 +34,13 @@ class JailUser:
         """Becomes the user of this index, for good, without capabilities; dies when `parent` (the fork-server) does."""
         if self.has_own_uid:
             uid = FIRST_UID + user_index
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
+            setresgid(uid, uid, uid)
+            setresuid(uid, uid, uid)
         else:
             _drop_capabilities()
         # The change of user would clear this, so it comes after; the parent may have died before.
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        prctl(PR_SET_PDEATHSIG, _SIGKILL)
+        if getppid() != parent:
             os._exit(1)
 
 

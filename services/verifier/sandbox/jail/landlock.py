@@ -1,12 +1,16 @@
 """Landlock: which files jailed code may open."""
 
+import ctypes
 import os
 import struct
 from collections.abc import Iterable
 
 from services.verifier.sandbox import kernel
+from services.verifier.sandbox.kernel import checked
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every machine type
+_CALL = kernel.LIBC["syscall"]
+_CALL.argtypes = (ctypes.c_long,) * 3
 _GET_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
@@ -56,4 +60,4 @@ class LandlockRuleset:
 
     def apply(self) -> None:
         """Restricts this process, and all it starts, for good. Needs no_new_privs."""
-        kernel.system_call(_RESTRICT_SELF, self._ruleset, 0)
+        checked(_CALL(_RESTRICT_SELF, self._ruleset, 0), "landlock_restrict_self")

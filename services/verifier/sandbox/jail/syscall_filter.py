@@ -9,8 +9,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.verifier.sandbox import kernel
 from services.verifier.sandbox.jail.syscall_policy import Purpose, SyscallPolicy
+from services.verifier.sandbox.kernel import PR_SET_SECCOMP, prctl
 
 ALLOW = 0x7FFF0000
 KILL = 0x80000000
@@ -174,7 +174,8 @@ class SyscallFilter:
     def __init__(self, program: Instructions) -> None:
         self._code = ctypes.create_string_buffer(b"".join(instruction.pack() for instruction in program))
         self._program = _Program(len(program), ctypes.addressof(self._code))
+        self._address = ctypes.addressof(self._program)
 
     def apply(self) -> None:
         """Filters the calls of this process, and of all it starts, for good. Needs no_new_privs."""
-        kernel.prctl(kernel.PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(self._program)))
+        prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._address)

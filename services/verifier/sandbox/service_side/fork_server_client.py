@@ -31,7 +31,7 @@ _BOOT = (
     "fork_server.main()"
 )
 # Sets have one order in all runs and after all restarts: equal answers get equal verdicts.
-_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"}
 
 
 class ForkServerGone(Exception):
@@ -111,7 +111,7 @@ class ForkServerClient:
             raise ForkServerGone("the fork-server is gone")
         self._num_jobs += 1
         job = self._jobs[self._num_jobs] = _Job(self._loop.create_future(), self._loop.create_future())
-        request = LaunchRequest(self._num_jobs, role, user_index, limits)
+        request = LaunchRequest(self._num_jobs, role, user_index, limits.for_kernel)
         try:
             socket.send_fds(self._control, [request.pack()], descriptors)
         except OSError as error:

@@ -25,7 +25,7 @@ def main() -> None:
     os.closerange(3 + len(passed), 1 << 16)
     preload()
     apply_common_limits()
-    apply_limits(Limits(**options["limits"]), read_address_space(), _OTHER_PROCESSES)
+    apply_limits(Limits(**options["limits"]).for_kernel, read_address_space(), _OTHER_PROCESSES)
     os.environ.clear()
     fcntl.fcntl(1, fcntl.F_ADD_SEALS, READY_SEAL)
     run_role(options["role"])

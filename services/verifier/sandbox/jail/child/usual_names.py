@@ -2,9 +2,10 @@
 
 import builtins
 import importlib
-import types
 from collections.abc import Collection
+from contextlib import suppress
 from functools import cache
+from types import CodeType
 from typing import Any
 
 _MODULES = (
@@ -130,12 +131,11 @@ def usual_value(name: str) -> Any:
 
 def add_usual_names(mentioned: Collection[str]) -> None:
     """Makes the usual names that a program mentions builtins: what it defines or imports itself comes before them."""
-    for name in _SOURCE_OF_NAME.keys() & mentioned - builtins.__dict__.keys():
-        try:
-            setattr(builtins, name, usual_value(name))
-        except LookupError:
-            continue
-    for name in NODE_NAMES & set(mentioned):
+    for name in mentioned:  # never all usual names: to look through those, a child would copy 50 pages
+        if name in _SOURCE_OF_NAME and name not in builtins.__dict__:
+            with suppress(LookupError):
+                setattr(builtins, name, usual_value(name))
+    for name in NODE_NAMES.intersection(mentioned):
         setattr(builtins, name, usual_nodes()[name])
 
 
@@ -147,9 +147,12 @@ def usual_nodes() -> dict[str, Any]:
     return {name: nodes[name] for name in NODE_NAMES}
 
 
-def names_in(code: types.CodeType) -> frozenset[str]:
+def names_in(code: CodeType) -> set[str]:
     """The globals and attributes that the code mentions."""
-    codes = [code]
+    codes, names = [code], set(code.co_names)
     for part in codes:  # grows meanwhile
-        codes += [constant for constant in part.co_consts if isinstance(constant, types.CodeType)]
-    return frozenset(name for part in codes for name in part.co_names)
+        for constant in part.co_consts:
+            if isinstance(constant, CodeType):
+                codes.append(constant)
+                names.update(constant.co_names)
+    return names
