@@ -52,7 +52,7 @@ Plain = Annotated[bool, typer.Option("--plain", help="Print a line per step inst
 RedisUrl = Annotated[str | None, typer.Option(envvar="REDIS_URL", help="Use this Redis instead of starting one.")]
 RunRedis = Annotated[str | None, typer.Option("--redis-url", envvar="REDIS_URL", help="The Redis of the run.")]
 Token = Annotated[str | None, typer.Option(envvar="IBTPO_TOKEN", help="The services' token.", show_envvar=True)]
-Model = Annotated[Path | None, typer.Option(help="A model directory; by default the demo's.")]
+Model = Annotated[Path | None, typer.Option(help="A directory, or OWNER/NAME of the hub; by default the demo's.")]
 RunArgument = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A run's name or directory; default: the latest.")
 ]

@@ -193,7 +193,10 @@ class LearnerConfig(_Table):
         "(docs/deterministic.md). Sets max_staleness to 0",
     )
 
-    model: Path = Field(description="Directory of the policy to begin with, as transformers saves it")
+    model: Path = Field(
+        description="The policy to begin with: a directory as transformers saves it, or a model of the hub, "
+        "OWNER/NAME or OWNER/NAME@REVISION (docs/models.md)"
+    )
     context_length: int | None = Field(
         None,
         ge=2,

@@ -46,6 +46,7 @@ from services.learner.serving.publisher import Publisher
 from services.learner.training.trainer import Trainer
 from shared.clients import VerifierClient
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
+from shared.hub import log_downloads, resolve_model
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
 from shared.runtime.drain import Drain, ExitCode
@@ -383,10 +384,24 @@ def main(config: LearnerConfig) -> int:
         compute_deterministically()
     try:
         process_group = ProcessGroup.join(config.device, config.precision)
-        return run_on_rank0(config, process_group) if process_group.is_rank0 else serve_rank(config, process_group)
+        if process_group.is_rank0:  # which alone reads models
+            return run_on_rank0(_locate_model(config), process_group)
+        return serve_rank(config, process_group)
     except IbtpoError as error:
         log.error("cannot_start", error=str(error))
         return ExitCode.STARTUP_FAILED
+
+
+def _locate_model(config: LearnerConfig) -> LearnerConfig:
+    """With the directory of the model. One that cannot be had ends a run that begins; one that goes on from a
+    checkpoint may not need it."""
+    try:
+        directory = resolve_model(config.model, log_downloads()).directory
+    except IbtpoError:
+        if CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints).latest() is None:
+            raise
+        return config
+    return config.model_copy(update={"model": directory})
 
 
 def compute_deterministically() -> None:

@@ -83,7 +83,9 @@ class RolloutConfig(BaseModel):
     )
 
     engine: EngineKind = Field(EngineKind.EMBEDDED, description="What samples the tokens")
-    model: Path | None = Field(None, description="A policy directory to serve as version 0.0 until a learner publishes")
+    model: Path | None = Field(
+        None, description="A policy, a directory or OWNER/NAME of the hub, to serve as 0.0 until a learner publishes"
+    )
     max_running_requests: int = Field(64, gt=0, description="Most requests that the embedded engine decodes at once")
     dtype: Dtype = Field(
         Dtype.AUTO,

@@ -95,7 +95,7 @@ class PolicyReceiver:
     def vocabulary(self) -> Vocabulary:
         """Of the served policy; Unavailable before the first load."""
         if self._vocabulary is None:
-            raise Unavailable("no weights yet: the learner pushes them, or start with rollout.model=DIRECTORY")
+            raise Unavailable("no weights yet: the learner pushes them, or start with rollout.model")
         return self._vocabulary
 
     async def encode(self, prompt: Prompt, template_settings: Mapping[str, Any]) -> tuple[int, ...]:

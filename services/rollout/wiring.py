@@ -21,6 +21,7 @@ from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
 from services.rollout.snapshot_directory import SnapshotDirectory, resolve_user
 from shared.clients import VerifierClient
 from shared.errors import Unavailable
+from shared.hub import log_downloads, resolve_model
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
@@ -84,7 +85,8 @@ class RolloutService:
             await stack.enter_async_context(self.http)
             await stack.enter_async_context(self.rewards)
             if self.config.model is not None:
-                await self.policy.load_directory(self.config.model)
+                model = await asyncio.to_thread(resolve_model, self.config.model, log_downloads())
+                await self.policy.load_directory(model.directory)
             if self.config.redis_url is not None:
                 await stack.enter_async_context(self._join(app, self.config.redis_url))
             yield

@@ -2,6 +2,7 @@
 
 from shared.weights.context import ContextBounds
 from shared.weights.framing import bundle_length, stream_bundle
+from shared.weights.layout import UNTRAINABLE, refuse_config, refuse_directory, refuse_names, refuse_pointers
 from shared.weights.manifest import read_manifest, write_manifest
 from shared.weights.prompts import Encoder, Messages, Prompt, prompt_encoder
 from shared.weights.stop_tokens import read_json_object, stop_token_ids
@@ -9,6 +10,7 @@ from shared.weights.store import Snapshot, SnapshotStore
 from shared.weights.tensors import TensorShape, require_same_tensors, tensor_shapes
 
 __all__ = [
+    "UNTRAINABLE",
     "ContextBounds",
     "Encoder",
     "Messages",
@@ -20,6 +22,10 @@ __all__ = [
     "prompt_encoder",
     "read_json_object",
     "read_manifest",
+    "refuse_config",
+    "refuse_directory",
+    "refuse_names",
+    "refuse_pointers",
     "require_same_tensors",
     "stop_token_ids",
     "stream_bundle",

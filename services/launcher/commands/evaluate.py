@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class EvaluateArguments:
 def evaluate(arguments: EvaluateArguments) -> int:
     """Answers every problem k times and prints the accuracy; returns the exit code."""
     console = Console()
-    check_model(arguments.model)
+    arguments = replace(arguments, model=check_model(arguments.model))
     config = arguments.load()
     probe = {"sampler": IndependentSampler(initial_draws=config.evaluation.k), "merge_equal_draws": False}
     probe |= {"max_tokens": config.evaluation.max_tokens} if config.evaluation.max_tokens else {}

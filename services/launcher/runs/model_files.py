@@ -3,23 +3,66 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from services.learner.queue.problems import ProblemLimits
 from shared.errors import InvalidInput
+from shared.hub import Download, ResolvedModel, resolve_model
 from shared.protocol.message import JsonObject
 from shared.tree.vocabulary import bytes_of_tokens
-from shared.weights import ContextBounds, Encoder, prompt_encoder
+from shared.weights import ContextBounds, Encoder, prompt_encoder, read_json_object
+
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    DownloadColumn(),
+    TransferSpeedColumn(),
+    TimeRemainingColumn(),
+)
 
 
 def check_model(model: Path) -> Path:
-    """The directory, if it looks like a model's; else InvalidInput, before any process is started for it."""
-    missing = [name for name in ("config.json", "tokenizer.json") if not (model / name).is_file()]
-    if missing:
+    """The directory of the model, of one of the hub that in its cache, if it can be loaded by its looks; else an error,
+    before any process is started for it."""
+    return find_model(model).directory
+
+
+@cache
+def find_model(model: Path) -> ResolvedModel:
+    """As `resolve_model`, showing what is fetched; asked once for all."""
+    with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(str(model), total=None, visible=False)
+
+        def on_progress(download: Download) -> None:
+            name = f"fetching {download.model}"
+            bar.update(task, description=name, total=download.total_bytes, completed=download.done_bytes, visible=True)
+
+        return resolve_model(model, on_progress, _refuse_unknown)
+
+
+def _refuse_unknown(directory: Path) -> None:
+    """InvalidInput for an architecture that transformers does not know, or knows as no causal language model."""
+    config = read_json_object(directory / "config.json")
+    kind = config.get("model_type")
+    from transformers import __version__
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if kind not in CONFIG_MAPPING_NAMES:
+        by_itself = "it brings its own code, which is not run; " if config.get("auto_map") else ""
         raise InvalidInput(
-            f"{model} is no model directory: {' and '.join(missing)} missing; give one as transformers saves it"
+            f"{directory / 'config.json'}: transformers {__version__} knows no model_type {kind!r}: {by_itself}give a "
+            "model of an architecture that transformers has, or install a release that has this one"
         )
-    return model
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InvalidInput(
+            f"{directory / 'config.json'}: {kind} is no causal language model in transformers {__version__}: give one "
+            "that continues text (…ForCausalLM)"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from services.demo.data import write_data
 from services.demo.task import checkpoint_directory
 from services.launcher.runs import run_dir
-from services.launcher.runs.model_files import check_model
+from services.launcher.runs.model_files import check_model, find_model
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.config import LauncherConfig
 from services.launcher.settings.deterministic import deterministic_settings
@@ -22,6 +22,7 @@ from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
 from shared.errors import Conflict, InvalidInput
 from shared.files import atomic_write
+from shared.hub import HubModel
 from shared.runtime.config import load_config, preset_path, read_preset, resolve_overrides
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -79,10 +80,18 @@ class RunPlan:
 
     run: RunDirectory
     learner: LearnerConfig
+    rollout: RolloutConfig
+    verifier: VerifierConfig
     launcher: LauncherConfig
-    config_text: str
-    """The configuration of all services, as config.toml."""
     resumes: bool
+
+    @property
+    def config_text(self) -> str:
+        """The configuration of all services, as config.toml."""
+        tables = {name: getattr(self, name) for name in ("launcher", "learner", "rollout", "verifier")}
+        return tomli_w.dumps(
+            {name: one.model_dump(mode="json", exclude_none=True, exclude=_PRIVATE) for name, one in tables.items()}
+        )
 
 
 def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
@@ -99,8 +108,8 @@ def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
         if request.start is StartMode.RESUME and not run.has_begun:
             raise InvalidInput(f"there is no run {name!r} in {runs}/ to resume: leave out --resume to begin it")
         if request.start is StartMode.RESUME:
-            return _build_plan(run, run.config, given, resumes=True)
-        plan = _build_plan(run, request.preset, given, resumes=False)
+            return _pin(_build_plan(run, run.config, given, resumes=True))
+        plan = _pin(_build_plan(run, request.preset, given, resumes=False), keeps=request.start is StartMode.AUTO)
         if not run.has_begun or request.start is StartMode.FRESH:
             return plan
         if not run.is_finished and plan.config_text == run.config.read_text(encoding="utf-8"):
@@ -119,6 +128,19 @@ def preview(preset: str, overrides: tuple[str, ...]) -> str:
     """The configuration of a preset with overrides, as a run would save it."""
     run = run_dir.directory_of(Path("runs"), preset_path(preset).stem)
     return _build_plan(run, preset, _resolve(overrides), resumes=False).config_text
+
+
+def _pin(plan: RunPlan, *, keeps: bool = False) -> RunPlan:
+    """With the commit of a model of the hub, fetched, so that services and a resumed run have the same; with `keeps`
+    the commit that a run of this name has already."""
+    model = plan.learner.model
+    wanted = None if model.is_dir() else HubModel.parse(model)
+    if wanted is None:
+        return plan
+    if keeps and not wanted.is_pinned and plan.run.has_begun:
+        before = HubModel.parse(read_preset(plan.run.config, SECTIONS).get("learner", {}).get("model", ""))
+        model = Path(str(before)) if before and before.repo == wanted.repo else model
+    return replace(plan, learner=plan.learner.model_copy(update={"model": find_model(model).name}))
 
 
 def prepare(plan: RunPlan) -> None:
@@ -170,11 +192,7 @@ def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str
     learner = _resolve_paths(load_config(LearnerConfig, "learner", source, [*fixed, *given["learner"]], base=base))
     rollout = load_config(RolloutConfig, "rollout", source, [f"rollout.run={run.name}", *given["rollout"]], base=base)
     verifier = load_config(VerifierConfig, "verifier", source, given["verifier"])
-    tables = {"launcher": launcher, "learner": learner, "rollout": rollout, "verifier": verifier}
-    text = tomli_w.dumps(
-        {name: one.model_dump(mode="json", exclude_none=True, exclude=_PRIVATE) for name, one in tables.items()}
-    )
-    return RunPlan(run, learner, launcher, text, resumes)
+    return RunPlan(run, learner, rollout, verifier, launcher, resumes)
 
 
 def _choose_task(launcher: LauncherConfig, source: str | Path, given: list[str]) -> str:
@@ -189,11 +207,16 @@ def _choose_task(launcher: LauncherConfig, source: str | Path, given: list[str])
     return launcher.task or ("files" if names_data or "data" in in_preset else "demo")
 
 
+def _resolve_model(model: Path) -> Path:
+    """A name of the hub stays as it is, unless there is such a directory."""
+    return model if HubModel.parse(model) and not model.exists() else model.expanduser().resolve()
+
+
 def _resolve_paths(learner: LearnerConfig) -> LearnerConfig:
     """With absolute paths, the run can be resumed from any directory."""
     return learner.model_copy(
         update={
-            "model": learner.model.resolve(),
+            "model": _resolve_model(learner.model),
             "data": tuple(path.resolve() for path in learner.data),
             "held_out": tuple(path.resolve() for path in learner.held_out),
         }

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from services.learner.config import ALL_LINEAR, AdapterConfig, AdapterInit
 from shared.errors import InvalidInput
+from shared.hub import describe_model
 
 _NAME = "default"
 """What peft calls the only adapter of a model."""
@@ -48,7 +49,7 @@ class Adapters:
             target_modules=names,
             init_lora_weights="gaussian" if self.config.init is AdapterInit.GAUSSIAN else True,
             fan_in_fan_out=isinstance(module.get_submodule(names[0]), Conv1D),
-            base_model_name_or_path=str(self.base),
+            base_model_name_or_path=describe_model(self.base),
             task_type="CAUSAL_LM",
         )
         with torch.random.fork_rng(devices=[]):

@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from services.learner.model.composites import language_model_of
 from shared.errors import InvalidInput, shorten
-from shared.weights import stop_token_ids, tensor_shapes
+from shared.weights import UNTRAINABLE, refuse_config, refuse_pointers, stop_token_ids, tensor_shapes
 
-_POINTER = b"version https://git-lfs.github.com/spec"
 _TRAINABLE = ("F64", "F32", "F16", "BF16")
 _CONSTANTS = (".masked_bias", ".inv_freq")
 """Buffers that earlier releases of transformers saved; models compute them now."""
@@ -23,8 +22,8 @@ _NUM_SAMPLES, _SAMPLE_BYTES = 256, 4096
 def read_module(directory: Path) -> PreTrainedModel:
     """The model in float32, of a composite its language model, every weight from the files. InvalidInput, which names
     the remedy, where it is unfit."""
-    _refuse_pointers(directory)
-    _refuse_quantized(directory)
+    refuse_pointers(directory)
+    _refuse_untrainable(directory)
     if (directory / "adapter_config.json").exists():  # transformers would leave the adapter out in silence
         raise InvalidInput(
             f"policy {directory}: it holds an adapter; merge it into its model (merge_and_unload of peft) and save "
@@ -56,7 +55,7 @@ def read_module(directory: Path) -> PreTrainedModel:
 
 def read_tokenizer(directory: Path) -> Any:
     """The policy's tokenizer. InvalidInput where there is none, or none of its stop tokens can be sampled."""
-    _refuse_pointers(directory)
+    refuse_pointers(directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a wrong value in a file leads to
@@ -104,29 +103,12 @@ def weights_fingerprint(directory: Path) -> str:
     return digest.hexdigest()[:16] if paths else ""
 
 
-def _refuse_pointers(directory: Path) -> None:
-    """Files that a clone without Git LFS left in place of weights or tokenizer."""
-    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if path.is_file():
-            with path.open("rb") as file:
-                if file.read(len(_POINTER)) == _POINTER:
-                    raise InvalidInput(
-                        f"{path} is a pointer of Git LFS, not the file itself; fetch the files with: git lfs pull"
-                    )
-
-
-def _refuse_quantized(directory: Path) -> None:
-    remedy = "training needs its weights in bfloat16, float16 or float32; take the model that is not quantized"
-    config = _read_config(directory / "config.json")
-    for table in (config, config.get("text_config")):
-        for key in ("quantization_config", "compression_config"):
-            if isinstance(table, dict) and isinstance(quantization := table.get(key), dict):
-                method = quantization.get("quant_method", "some method")
-                raise InvalidInput(f"policy {directory}: its config.json says {key} ({method}): {remedy}")
+def _refuse_untrainable(directory: Path) -> None:
+    refuse_config(f"policy {directory}", _read_config(directory / "config.json"))
     if any(directory.glob("*.safetensors")):
         for name, tensor in sorted(tensor_shapes(directory).items()):
             if tensor.dtype not in _TRAINABLE and (name.endswith("weight") or tensor.dtype.startswith("F")):
-                raise InvalidInput(f"policy {directory}: {name} is stored as {tensor.dtype}: {remedy}")
+                raise InvalidInput(f"policy {directory}: {name} is stored as {tensor.dtype}: {UNTRAINABLE}")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from services.learner.metrics import Phase
 from services.learner.record.state import SavedProgress, sum_usage
 from services.learner.record.step_watch import warn_of_run
 from services.learner.training.trajectories import BuiltTree
+from shared.hub import describe_model
 from shared.protocol.figures import FileFigures, RunSummary, SamplingFigures, StepFigures, UpdateFigures
 from shared.protocol.status import AccuracyFigures, Evaluation
 from shared.protocol.tree import ScoredTree, TreeUsage
@@ -82,7 +83,7 @@ def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
         advantage=json.dumps(asdict(config.advantage)),
         lr=config.optimizer.lr,
         seed=config.seed,
-        model=str(config.model),
+        model=describe_model(config.model),
         data=tuple(map(str, config.data)),
         held_out=tuple(map(str, config.held_out)),
         version=version("ibtpo"),

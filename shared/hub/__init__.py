@@ -1,0 +1,15 @@
+"""Models by name: a directory, or a model of the Hugging Face hub at one commit."""
+
+from shared.hub.names import HubModel, describe_model
+from shared.hub.resolving import ResolvedModel, resolve_model
+from shared.hub.watching import Download, DownloadListener, log_downloads
+
+__all__ = [
+    "Download",
+    "DownloadListener",
+    "HubModel",
+    "ResolvedModel",
+    "describe_model",
+    "log_downloads",
+    "resolve_model",
+]
