@@ -2,7 +2,7 @@
 
 from shared.hub.names import HubModel, describe_model
 from shared.hub.resolving import ResolvedModel, resolve_model
-from shared.hub.watching import Download, DownloadListener, log_downloads
+from shared.hub.watching import Download, DownloadListener, log_downloads, now_and_then
 
 __all__ = [
     "Download",
@@ -11,5 +11,6 @@ __all__ = [
     "ResolvedModel",
     "describe_model",
     "log_downloads",
+    "now_and_then",
     "resolve_model",
 ]

@@ -65,7 +65,7 @@ def _find_cached(model: HubModel) -> Path | None:
 
 def _fetch(model: HubModel, on_progress: DownloadListener, inspect: Inspector) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # we have our own
     with _explain(model):

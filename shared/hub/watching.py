@@ -22,6 +22,10 @@ class Download:
     total_bytes: int
     seconds_left: float | None
 
+    @property
+    def is_complete(self) -> bool:
+        return self.done_bytes >= self.total_bytes
+
     def __str__(self) -> str:
         left = "" if self.seconds_left is None else f", {self.seconds_left:.0f} s left"
         return f"fetching {self.model}: {self.done_bytes / 1e6:,.0f} of {self.total_bytes / 1e6:,.0f} MB{left}"
@@ -67,22 +71,28 @@ def _size(folder: Path) -> int:
     return total
 
 
-def log_downloads() -> DownloadListener:
-    """Writes a line into the service's log every ten seconds."""
+def now_and_then(listener: DownloadListener) -> DownloadListener:
+    """Calls the listener every ten seconds, and at the end."""
     last = -_LOG_SECONDS
 
     def on_progress(download: Download) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= _LOG_SECONDS or download.done_bytes == download.total_bytes:
+        if now - last >= _LOG_SECONDS or download.is_complete:
             last = now
-            left = None if download.seconds_left is None else round(download.seconds_left)
-            log.info(
-                "model_fetched" if download.done_bytes == download.total_bytes else "fetching_model",
-                model=download.model,
-                done_bytes=download.done_bytes,
-                total_bytes=download.total_bytes,
-                seconds_left=left,
-            )
+            listener(download)
 
     return on_progress
+
+
+def log_downloads() -> DownloadListener:
+    """Writes a line into the service's log now and then."""
+    return now_and_then(
+        lambda one: log.info(
+            "model_fetched" if one.is_complete else "fetching_model",
+            model=one.model,
+            done_bytes=one.done_bytes,
+            total_bytes=one.total_bytes,
+            seconds_left=one.seconds_left,
+        )
+    )

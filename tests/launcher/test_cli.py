@@ -92,7 +92,7 @@ def test_the_launcher_loads_no_torch() -> None:
         (("config", "--config", "nowhere.toml"), 2, "cannot read the preset 'nowhere.toml'"),
         (("show", "nowhere"), 2, "there is no run 'nowhere' under runs/; there are: none"),
         (("status",), 2, "there is no run under runs/ yet: `ibtpo demo` makes one"),
-        (("eval", "--model", "nowhere"), 2, "nowhere is no model directory: config.json and tokenizer.json missing"),
+        (("eval", "--model", "nowhere"), 2, "nowhere is no model directory: there is none; give one"),
         (("eval", "--data", "nowhere.jsonl"), 2, "cannot read nowhere.jsonl: No such file or directory"),
         (("eval", "--max-tokens", "500"), 2, "an answer of 500 exceed the policy's context of 256"),
         (("grow", "2+3*4=", "max_tokens=0"), 2, "growth.max_tokens = 0"),

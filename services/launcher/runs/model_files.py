@@ -1,6 +1,7 @@
 """What the launcher reads of a model directory."""
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from services.learner.queue.problems import ProblemLimits
 from shared.errors import InvalidInput
-from shared.hub import Download, ResolvedModel, resolve_model
+from shared.hub import Download, ResolvedModel, now_and_then, resolve_model
 from shared.protocol.message import JsonObject
 from shared.tree.vocabulary import bytes_of_tokens
 from shared.weights import ContextBounds, Encoder, prompt_encoder, read_json_object
@@ -34,14 +35,21 @@ def check_model(model: Path) -> Path:
 @cache
 def find_model(model: Path) -> ResolvedModel:
     """As `resolve_model`, showing what is fetched; asked once for all."""
-    with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(str(model), total=None, visible=False)
+    console = Console(stderr=True)
+    bar = Progress(*_COLUMNS, console=console, transient=True)
+    task = bar.add_task("", total=None)
 
-        def on_progress(download: Download) -> None:
-            name = f"fetching {download.model}"
-            bar.update(task, description=name, total=download.total_bytes, completed=download.done_bytes, visible=True)
+    def on_progress(download: Download) -> None:
+        bar.start()
+        name = f"fetching {download.model}"
+        bar.update(task, description=name, total=download.total_bytes, completed=download.done_bytes)
 
-        return resolve_model(model, on_progress, _refuse_unknown)
+    try:
+        in_words = now_and_then(lambda download: print(download, file=sys.stderr))
+        return resolve_model(model, on_progress if console.is_terminal else in_words, _refuse_unknown)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _refuse_unknown(directory: Path) -> None:
