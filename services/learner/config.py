@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
+from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
@@ -253,6 +254,19 @@ class LearnerConfig(_Table):
         8, ge=0, description="How many trees are kept as files: this many of the last, and a sample of this many"
     )
 
+    tracker: Annotated[tuple[str, ...], BeforeValidator(tracker_names)] = Field(
+        ("tensorboard",),
+        description="Who gets the run's figures and some trees: tensorboard, wandb, mlflow, swanlab, "
+        "package.module:Class of your own, several of them, or none (docs/trackers.md)",
+    )
+    wandb: WandbConfig = Field(WandbConfig(), description="With tracker=wandb")
+    mlflow: MlflowConfig = Field(MlflowConfig(), description="With tracker=mlflow")
+    swanlab: SwanlabConfig = Field(SwanlabConfig(), description="With tracker=swanlab")
+    tracker_options: JsonObject = Field({}, description="Keyword arguments of a tracker of your own")
+    tracker_seconds: float = Field(
+        10.0, gt=0, description="How long trackers may delay the end of the run, to get what they have not got"
+    )
+
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey of the run; or REDIS_URL")
     host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback a token is required")
     verifier_url: OptionalUrl = Field(
@@ -296,6 +310,7 @@ class LearnerConfig(_Table):
 
     @model_validator(mode="after")
     def _can_be_run(self) -> "LearnerConfig":
+        check_names(self.tracker)
         if self.total_steps is None and self.max_generated_tokens is None:
             raise ValueError("say when the run ends: total_steps, max_generated_tokens or both")
         if self.growth.temperature == 0:

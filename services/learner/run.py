@@ -26,6 +26,7 @@ from services.learner.record.step_watch import StepWatch
 from services.learner.record.tree_samples import TreeSamples
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.publisher import Publisher
+from services.learner.serving.trackers import Trackers
 from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
 from shared.errors import Conflict, Unavailable
@@ -72,6 +73,7 @@ class Parts:
     checkpoints: CheckpointStore
     tree_samples: TreeSamples
     metrics_log: MetricsLog
+    trackers: Trackers
     metrics: LearnerMetrics
     torch_thread: ThreadPoolExecutor
     """The one thread in which torch works, while the event loop answers requests."""
@@ -152,6 +154,7 @@ class Run:
     async def _begin(self, is_new: bool, has_new_growth: bool) -> None:
         streams, parts, step = self._parts.streams, self._parts, self._progress.step
         parts.metrics_log.drop_after(step)
+        parts.trackers.start(step)
         if is_new:
             await self._retry(streams.forget)  # an earlier run of this name may have left entries
         await self._retry(streams.status_keys.clear_stop)
@@ -200,7 +203,9 @@ class Run:
         self._checkpoint_seconds = 0.0
         sampling = sampling_figures(figures, usage, published - started)
         trees = [(arrival.tree, arrival.staleness) for arrival in arrivals]
-        self._record_step(step_figures(progress.step, sampling, update, trees, seconds), update)
+        step = step_figures(progress.step, sampling, update, trees, seconds)
+        times = {"time": time.time(), "wall_seconds": progress.saved.totals.wall_seconds}
+        self._record_step(step.model_copy(update=times), update)
         await self._evaluate_if_due()
         if self._pending and self._pending.written.done():
             await self._settle_checkpoint()

@@ -43,6 +43,8 @@ from services.learner.run import Parts, Run, Stopped
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.heartbeat import LearnerHeartbeat
 from services.learner.serving.publisher import Publisher
+from services.learner.serving.trackers import Trackers
+from services.learner.tracker_config import check_trackers
 from services.learner.training.trainer import Trainer
 from shared.clients import VerifierClient
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
@@ -89,6 +91,7 @@ class LearnerService:
             lambda: parts.batches.silent_seconds,
             lambda: parts.intake.complaint,
             process_group,
+            lambda: parts.trackers.complaint,
         )
         parts.metrics.show_status(self._heartbeat.status)
         self.app = self._create_app()
@@ -129,6 +132,7 @@ class LearnerService:
             checkpoints=checkpoints,
             tree_samples=TreeSamples(config.run_dir / "trees", config.keep_trees, config.seed),
             metrics_log=MetricsLog(config.run_dir),
+            trackers=Trackers(config),
             metrics=metrics,
             torch_thread=self._torch_thread,
         )
@@ -200,6 +204,7 @@ class LearnerService:
             try:
                 await self._heartbeat.stop()
             finally:
+                await self._parts.trackers.close()
                 await self._linger(drain)
                 _exit(drain, code)
 
@@ -383,6 +388,7 @@ def main(config: LearnerConfig) -> int:
     if config.deterministic:
         compute_deterministically()
     try:
+        check_trackers(config.tracker)
         process_group = ProcessGroup.join(config.device, config.precision)
         if process_group.is_rank0:  # which alone reads models
             return run_on_rank0(_locate_model(config), process_group)

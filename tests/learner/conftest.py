@@ -65,6 +65,7 @@ def configure(policy_dir: Path, problems_file: Path, tmp_path: Path) -> Configur
             "batch_size": 4,
             "total_steps": 4,
             "port": 0,
+            "tracker": "none",
         }
         return LearnerConfig.model_validate(values | changes)
 

@@ -18,6 +18,7 @@ from services.launcher.settings.config import LauncherConfig
 from services.launcher.settings.deterministic import deterministic_settings
 from services.learner.config import LearnerConfig
 from services.learner.queue.problems import check_rows
+from services.learner.tracker_config import check_trackers
 from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
 from shared.errors import Conflict, InvalidInput
@@ -149,6 +150,7 @@ def prepare(plan: RunPlan) -> None:
     InvalidInput for a model or for problems that cannot be used, before anything is written.
     """
     run, demo = plan.run, plan.launcher.demo
+    check_trackers(plan.learner.tracker)
     if not plan.resumes:
         check_model(plan.learner.model)
     if plan.launcher.task == "files":

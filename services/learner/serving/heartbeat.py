@@ -38,7 +38,7 @@ def why_nothing_comes(replicas: Sequence[ReplicaInfo]) -> str:
 class LearnerHeartbeat:
     """Beats while the learner holds the lease. Calls `on_stop` when a stop is requested, `on_loss` when another learner
     has taken the run. `silent_seconds` says how long it has waited for trees of which none came, `stale_trees` what is
-    wrong where stale ones alone come."""
+    wrong where stale ones alone come, `trackers` what is wrong with those."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class LearnerHeartbeat:
         silent_seconds: Callable[[], float],
         stale_trees: Callable[[], str] = str,
         process_group: ProcessGroup = SINGLE_PROCESS,
+        trackers: Callable[[], str] = str,
     ) -> None:
         self._streams = streams
         self._progress = progress
@@ -61,6 +62,7 @@ class LearnerHeartbeat:
         self._silent_seconds = silent_seconds
         self._stale_trees = stale_trees
         self._process_group = process_group
+        self._trackers = trackers
         self._is_silent = False
         self._replicas: list[ReplicaInfo] = []
         self._tasks = Depth(0, 0)
@@ -89,7 +91,8 @@ class LearnerHeartbeat:
     def status(self) -> RunStatus:
         """The run's status, with replicas and queues as of the last beat."""
         status = self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
-        message = status.message or self._complaint() or self._progress.warning or self._progress.note
+        progress = self._progress
+        message = status.message or self._complaint() or progress.warning or self._trackers() or progress.note
         return status.model_copy(update={"message": message, "rank_silent_seconds": self._process_group.silent_seconds})
 
     def _complaint(self) -> str:
