@@ -352,6 +352,17 @@ def doctor(
 
 
 @app.command(rich_help_panel=INSPECT)
+def track(run: RunArgument = None, settings: Settings = None, runs: Runs = Path("runs")) -> None:
+    """Sends to a run's trackers what they have not got of it.
+
+    - `ibtpo track demo tracker=wandb wandb.project=mine` – also to one that the run did not have
+    """
+    from services.launcher.commands.track import track as track_run
+
+    _exit(track_run(runs, run, tuple(settings or ())))
+
+
+@app.command(rich_help_panel=INSPECT)
 def config(settings: Settings = None, config: Config = None) -> None:
     """Explains every setting; with a preset or settings, prints the whole configuration as a TOML file.
 
