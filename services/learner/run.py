@@ -204,7 +204,7 @@ class Run:
         sampling = sampling_figures(figures, usage, published - started)
         trees = [(arrival.tree, arrival.staleness) for arrival in arrivals]
         step = step_figures(progress.step, sampling, update, trees, seconds)
-        times = {"time": time.time(), "wall_seconds": progress.saved.totals.wall_seconds}
+        times = {"time": time.time(), "run_seconds": progress.saved.totals.wall_seconds}
         self._record_step(step.model_copy(update=times), update)
         await self._evaluate_if_due()
         if self._pending and self._pending.written.done():

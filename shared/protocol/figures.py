@@ -341,7 +341,7 @@ class StepFigures(UpdateFigures, SamplingFigures):
     step: int = 0
     time: float | None = None
     """When it ended, in seconds since the epoch."""
-    wall_seconds: float | None = None
+    run_seconds: float | None = None
     """How long the run had gone on by then, without the time between a stop and what continued it."""
     staleness: float | None = _figure(
         "staleness",
