@@ -14,8 +14,8 @@ import pytest
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
+from services.launcher.display.finding import Section
 from services.launcher.doctor import machine
-from services.launcher.doctor.finding import Section
 from services.verifier.config import VerifierConfig
 from services.verifier.wiring import VerifierService
 from shared.protocol.replica import ReplicaInfo, ReplicaState

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from services.launcher.doctor.finding import Diagnosis, Section
+from services.launcher.display.finding import Diagnosis, Section
 from services.launcher.doctor.machine import (
     examine_disks,
     examine_gpus,

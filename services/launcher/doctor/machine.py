@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.launcher.doctor.finding import Section
+from services.launcher.display.finding import Section
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _FEW_FILES = 1024

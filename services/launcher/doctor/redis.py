@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from services.launcher.doctor.finding import Section
+from services.launcher.display.finding import Section
 from services.launcher.doctor.probe import explain
 from shared.errors import IbtpoError, InvalidInput
 from shared.runtime.middleware import is_loopback

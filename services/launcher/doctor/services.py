@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.launcher.doctor.finding import Section
+from services.launcher.display.finding import Section
 from services.launcher.doctor.probe import Answer, Probe, ProbeFailed, Question
 from shared.protocol.message import PROTOCOL_VERSION
 from shared.protocol.replica import ReplicaInfo, ReplicaState

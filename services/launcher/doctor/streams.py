@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from services.launcher.doctor.finding import Section
+from services.launcher.display.finding import Section
 from services.launcher.doctor.redis import examine_redis, open_redis
 from services.launcher.doctor.run import RunFacts, examine_letters
 from shared.errors import IbtpoError

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from services.launcher.doctor.finding import Section
+from services.launcher.display.finding import Section
 from services.launcher.runs.run_dir import RunDirectory, find_run
 from services.learner.config import LearnerConfig
 from services.rollout.config import EngineKind, RolloutConfig
