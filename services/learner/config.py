@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from services.learner.data.source import DataSource
 from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
 from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
 from shared.protocol.message import JsonObject
@@ -90,7 +91,7 @@ class Resume(StrEnum):
 
 
 def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str | Path) else value
+    return (value,) if isinstance(value, str | Path | dict | DataSource) else value
 
 
 class _Table(BaseModel):
@@ -204,8 +205,8 @@ class LearnerConfig(_Table):
         description="Longest prompt and answer together. None: what config.json says, and at most an attention window; "
         "a number lets answers pass through windows, which the SGLang engine serves and the embedded one does not",
     )
-    data: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = Field(
-        min_length=1, description="Problems to train on: JSON lines, each a Problem"
+    data: Annotated[tuple[DataSource, ...], BeforeValidator(_as_tuple)] = Field(
+        min_length=1, description="Problems to train on: files, hf:NAME, or tables with a source (docs/data.md)"
     )
     held_out: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = Field(
         (), description="Problems to evaluate on; none: no evaluation"
@@ -371,6 +372,16 @@ class LearnerConfig(_Table):
     def evaluation_plan(self) -> EvaluationConfig:
         """As `evaluation` says; where runs are deterministic, one problem at a time, as trees grow."""
         return self.evaluation.model_copy(update={"problems_per_replica": 1} if self.deterministic else {})
+
+    @property
+    def data_dir(self) -> Path:
+        """Where problems lie that were imported for this run."""
+        return self.run_dir / "data"
+
+    @property
+    def held_out_sources(self) -> tuple[DataSource, ...]:
+        """The held-out sets, whose problems are not trained on."""
+        return tuple(DataSource(source=str(path)) for path in self.held_out)
 
     @property
     def needs_reference(self) -> bool:

@@ -20,6 +20,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from services.learner.app import build_router
 from services.learner.config import LearnerConfig, Resume
+from services.learner.data.prompting import PromptModel
+from services.learner.data.run_files import problem_files
 from services.learner.metrics import LearnerMetrics
 from services.learner.model.adapters import Adapters, holds_adapters
 from services.learner.model.memory import checkpoint_activations
@@ -374,7 +376,13 @@ def _read_problems(config: LearnerConfig, policy: Policy, began: float) -> tuple
     max_answer = max(config.growth.max_tokens, config.evaluation.max_tokens or 0)
     limits = ProblemLimits(policy.model.vocab_size, policy.model.context_length, max_answer)
     held_out = read_problems(config.held_out, encode, limits) if config.held_out else ProblemSet()
-    return read_problems(config.data, encode, limits), held_out
+
+    def prompt_model() -> PromptModel:
+        longest = limits.context_length - max_answer
+        return PromptModel.of(policy.tokenizer, longest, config.chat_template_kwargs, datetime.fromtimestamp(began))
+
+    files = problem_files(config.data, config.data_dir, "train", prompt_model, config.held_out_sources)
+    return read_problems(files, encode, limits), held_out
 
 
 def build(config: LearnerConfig, process_group: ProcessGroup = SINGLE_PROCESS) -> FastAPI:

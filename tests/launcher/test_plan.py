@@ -8,6 +8,7 @@ from services.demo.task import checkpoint_directory
 from services.launcher.runs.run_dir import RunDirectory, candidate_names, directory_of, find_run
 from services.launcher.settings.plan import RunPlan, RunRequest, StartMode, make_run_plan, prepare, preview
 from services.learner.config import LearnerConfig
+from services.learner.data.source import DataSource
 from services.rollout.config import RolloutConfig
 from shared.errors import Conflict, InvalidInput
 from shared.runtime.config import load_config, preset_names
@@ -129,7 +130,8 @@ def test_a_preset_is_a_method_and_own_data_are_the_task(tmp_path: Path, preset: 
     data.write_text(ROW)
     settings = (f"learner.model={checkpoint_directory()}", f"data={data}", "total_steps=5")
     plan = begin(tmp_path, RunRequest("mine", preset, settings))
-    assert (plan.launcher.task, plan.learner.data, plan.learner.held_out) == ("files", (data,), ())
+    sources = (DataSource(source=str(data)),)
+    assert (plan.launcher.task, plan.learner.data, plan.learner.held_out) == ("files", sources, ())
     assert not (plan.run.root / "data").exists()
     assert make_run_plan(tmp_path, RunRequest("mine", "", (), StartMode.RESUME)).learner.held_out == ()
 
@@ -137,7 +139,8 @@ def test_a_preset_is_a_method_and_own_data_are_the_task(tmp_path: Path, preset: 
 def test_a_file_that_names_data_is_no_demo(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text("[learner]\nmodel = 'm'\ndata = 'd.jsonl'\ntotal_steps = 1\ngrowth = { sampler = 'ib' }\n")
-    assert make_run_plan(tmp_path, RunRequest(None, str(mine), ())).learner.data == (Path("d.jsonl").resolve(),)
+    (source,) = make_run_plan(tmp_path, RunRequest(None, str(mine), ())).learner.data
+    assert source.path == Path("d.jsonl").resolve()
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,14 @@ from pydantic import BaseModel
 from services.demo.data import write_data
 from services.demo.task import checkpoint_directory
 from services.launcher.runs import run_dir
+from services.launcher.runs.imported_problems import import_problems, move_into
 from services.launcher.runs.model_files import check_model, find_model
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.config import LauncherConfig
 from services.launcher.settings.deterministic import deterministic_settings
 from services.learner.config import LearnerConfig
+from services.learner.data.importer import Listener
+from services.learner.data.run_files import is_problem_file
 from services.learner.queue.problems import check_rows
 from services.learner.tracker_config import check_trackers
 from services.rollout.config import RolloutConfig
@@ -144,17 +147,26 @@ def _pin(plan: RunPlan, *, keeps: bool = False) -> RunPlan:
     return replace(plan, learner=plan.learner.model_copy(update={"model": find_model(model).name}))
 
 
-def prepare(plan: RunPlan) -> None:
+def prepare(plan: RunPlan, listener: Listener = lambda _: None) -> None:
     """Prepares the run directory for its services; a directory that a fresh start replaces is renamed.
 
-    InvalidInput for a model or for problems that cannot be used, before anything is written.
+    InvalidInput for a model or for problems that cannot be used, before anything is written. The listener hears how far
+    an import of problems is.
     """
-    run, demo = plan.run, plan.launcher.demo
     check_trackers(plan.learner.tracker)
     if not plan.resumes:
         check_model(plan.learner.model)
-    if plan.launcher.task == "files":
-        check_rows((*plan.learner.data, *plan.learner.held_out))
+    if plan.launcher.task != "files":
+        _make_directory(plan)
+        return
+    check_rows((*(one.path for one in plan.learner.data if is_problem_file(one)), *plan.learner.held_out))
+    with import_problems(plan.learner, plan.run, listener, resumes=plan.resumes) as imported:
+        _make_directory(plan)
+        move_into(imported, plan.run)
+
+
+def _make_directory(plan: RunPlan) -> None:
+    run, demo = plan.run, plan.launcher.demo
     if not plan.resumes and run.has_begun:
         if run.has_trained:
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(run.config.stat().st_mtime))
@@ -219,7 +231,7 @@ def _resolve_paths(learner: LearnerConfig) -> LearnerConfig:
     return learner.model_copy(
         update={
             "model": _resolve_model(learner.model),
-            "data": tuple(path.resolve() for path in learner.data),
+            "data": tuple(source.resolve() for source in learner.data),
             "held_out": tuple(path.resolve() for path in learner.held_out),
         }
     )

@@ -72,12 +72,16 @@ def parse_value(text: str) -> Any:
         return text
 
 
+_BARE = {"data": "source"}
+"""The key that a table's bare name stands for, where it is not `kind`."""
+
+
 def set_value(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
     """Sets a value below `table`, whose inner tables are copied; a table given by its bare name becomes one."""
     for part in path[:-1]:
         inner = table.get(part, {})
         if isinstance(inner, str):
-            inner = {"kind": inner}  # as sampler = "ib"
+            inner = {_BARE.get(part, "kind"): inner}  # as sampler = "ib"
         if not isinstance(inner, dict):
             raise ConfigError(f"{'.'.join(path)}: {part} holds a value, not keys of its own")
         table[part] = dict(inner)

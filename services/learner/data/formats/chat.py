@@ -1,0 +1,121 @@
+"""Formats of rows for reinforcement learning: problems of ours, verl's and PRIME's rows, DAPO-Math-17k."""
+
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from services.learner.data.formats.base import (
+    ConvertedRow,
+    Format,
+    Messages,
+    Unusable,
+    gold_of,
+    json_of,
+    kept,
+    messages_of,
+    text_of,
+)
+from services.learner.data.formats.code import read_tests
+from services.learner.data.reading.rows import Row
+from shared.errors import first_reason
+from shared.protocol.task import Problem
+
+_DAPO_HEAD = re.compile(
+    r"\ASolve the following math problem step by step\. The last line of your response should be of the form "
+    r"Answer: \$Answer \(without quotes\) where \$Answer is the answer to the problem\.\s*"
+)
+_DAPO_TAIL = re.compile(r"\s*Remember to put your answer on its own line after \"Answer:\"\.?\s*\Z")
+_PROBLEM = ("id", "prompt", "kind", "answer_key")
+
+
+def _is_problem(row: Row) -> bool:
+    return all(name in row for name in _PROBLEM)
+
+
+def _problem(row: Row) -> ConvertedRow:
+    try:
+        problem = Problem.model_validate({name: row[name] for name in _PROBLEM if name in row})
+    except ValidationError as error:
+        raise Unusable(first_reason(error)) from error
+    if not problem.kind:
+        raise Unusable("kind is empty")
+    columns = {name: value for name, value in row.items() if name not in _PROBLEM}
+    return ConvertedRow(problem.prompt, problem.kind, dict(problem.answer_key), columns, problem.id)
+
+
+def _ground_truth(row: Row) -> Any:
+    reward_model = json_of(row.get("reward_model"), "reward_model")
+    return reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
+
+
+def _has_ground_truth(row: Row) -> bool:
+    return "prompt" in row and isinstance(row.get("reward_model"), dict) and "ground_truth" in row["reward_model"]
+
+
+def _is_dapo(row: Row) -> bool:
+    if not _has_ground_truth(row) or "math_dapo" not in str(row.get("data_source")):
+        return False
+    return isinstance(row["prompt"], str) or bool(_DAPO_HEAD.match(_first_text(row["prompt"])))
+
+
+def _first_text(prompt: Any) -> str:
+    try:
+        return messages_of(prompt)[0]["content"]
+    except Unusable:
+        return ""
+
+
+def _is_verl(row: Row) -> bool:
+    return _has_ground_truth(row) and not _is_dapo(row)
+
+
+def _prompt(row: Row) -> str | Messages:
+    return text_of(row, "prompt") if isinstance(row.get("prompt"), str) else messages_of(row.get("prompt"))
+
+
+def _dapo(row: Row) -> ConvertedRow:
+    prompt = _prompt(row)
+    text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    text = _DAPO_TAIL.sub("", _DAPO_HEAD.sub("", text)).strip()
+    if not text:
+        raise Unusable("no text in prompt")
+    return ConvertedRow(text, "math", {"gold": gold_of(_ground_truth(row))}, _kept(row))
+
+
+def _verl(row: Row) -> ConvertedRow:
+    truth, ability = _ground_truth(row), str(row.get("ability", "")).lower()
+    if truth is None:
+        raise Unusable("no reward_model.ground_truth")
+    if "cod" in ability or _holds_tests(truth):
+        return ConvertedRow(_prompt(row), "code", {"tests": read_tests(truth)}, _kept(row))
+    return ConvertedRow(_prompt(row), "math", {"gold": gold_of(truth)}, _kept(row))
+
+
+def _holds_tests(truth: Any) -> bool:
+    return isinstance(truth, str) and truth.lstrip().startswith("{") and '"inputs"' in truth[:200_000]
+
+
+def _kept(row: Row) -> Row:
+    extra = row.get("extra_info")
+    index = {"index": extra["index"]} if isinstance(extra, dict) and isinstance(extra.get("index"), str | int) else {}
+    return kept(row, "data_source", "ability", "source") | index
+
+
+CHAT_FORMATS = (
+    Format("ibtpo", "problems as training reads them", ", ".join(_PROBLEM), _is_problem, _problem, is_written=True),
+    Format(
+        "dapo",
+        "BytedTsinghua-SIA/DAPO-Math-17k, open-r1/DAPO-Math-17k-Processed",
+        "prompt, without its own instruction; reward_model.ground_truth",
+        _is_dapo,
+        _dapo,
+    ),
+    Format(
+        "verl",
+        "verl's parquet files, PRIME-RL/Eurus-2-RL-Data",
+        "prompt; reward_model.ground_truth: an answer, or tests as JSON; ability",
+        _is_verl,
+        _verl,
+    ),
+)
