@@ -47,7 +47,7 @@ class ForkServer:
         self._jail = jail
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
-        self._children: dict[int, tuple[int, int]] = {}  # job id and pid by pidfd
+        self._children: dict[int, tuple[LaunchRequest, int]] = {}  # and the pid, by pidfd
         self._pid = os.getpid()
 
     def serve(self) -> None:
@@ -74,16 +74,24 @@ class ForkServer:
 
     def _launch(self, launch: LaunchRequest, descriptors: list[int]) -> None:
         try:
-            pid = kernel.fork()
+            self._jail.scratch.enter(launch)
+            pid = self._fork(launch)
         except OSError as error:
             self._control.send(pack_message(ForkFailed(launch.job_id, error.errno or 0)))
             return
         if pid == 0:
             self._become_child(launch, descriptors)
         pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = (launch.job_id, pid)
+        self._children[pidfd] = (launch, pid)
         self._poll.register(pidfd, select.EPOLLIN)
         socket.send_fds(self._control, [pack_message(ProcessStarted(launch.job_id))], [pidfd])
+
+    def _fork(self, launch: LaunchRequest) -> int:
+        try:
+            return kernel.fork()
+        except OSError:
+            self._jail.scratch.leave(launch)
+            raise
 
     def _become_child(self, launch: LaunchRequest, descriptors: list[int]) -> NoReturn:
         """Enters the jail and runs the job, in the child."""
@@ -99,12 +107,13 @@ class ForkServer:
         run_role(launch.role)
 
     def _reap(self, pidfd: int) -> None:
-        job_id, pid = self._children.pop(pidfd)
+        launch, pid = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
         _, status, usage = os.wait4(pid, 0)
+        self._jail.scratch.leave(launch)
         cpu_seconds = usage.ru_utime + usage.ru_stime
-        self._control.send(pack_message(ProcessEnded(job_id, status, cpu_seconds, usage.ru_maxrss * 1024)))
+        self._control.send(pack_message(ProcessEnded(launch.job_id, status, cpu_seconds, usage.ru_maxrss * 1024)))
 
 
 def _occupy_low_descriptors(control: int) -> int:

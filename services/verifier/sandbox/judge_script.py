@@ -15,6 +15,8 @@ class JudgeScript:
     """Tests of a solution: `setup` runs before them; `calls_check` tests end with `check(<entry point>)`.
 
     A script that is not `is_partial` ends at the first failure. `entry_point` is a name, `Solution().name`, or "".
+    `packages`: what the tests may mean by names that they do not define. `has_files`: they share a folder with the
+    solution.
     """
 
     setup: str
@@ -23,6 +25,8 @@ class JudgeScript:
     calls_check: bool
     is_partial: bool
     keeps_results: bool = False
+    packages: tuple[str, ...] = ()
+    has_files: bool = False
 
     @property
     def num_characters(self) -> int:
@@ -35,7 +39,7 @@ class JudgeScript:
     @classmethod
     def unpack(cls, data: bytes | str) -> "JudgeScript":
         fields = json.loads(data)
-        return cls(**(fields | {"tests": tuple(fields["tests"])}))
+        return cls(**(fields | {name: tuple(fields[name]) for name in ("tests", "packages")}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from services.verifier.sandbox.sandbox import KernelLimits
 
+# A layer that is not a layer of isolation, but needs some; and the state of one that holds.
+SCRATCH_FOLDERS = "scratch folders"
+ON = "on"
 MAX_MESSAGE_BYTES = 8192
 MAX_DESCRIPTORS = 5
 
@@ -18,7 +21,7 @@ READY_SEAL = fcntl.F_SEAL_SEAL
 EXIT_MEMORY = 112
 EXIT_NO_JAIL = 113
 
-_LAUNCH = struct.Struct("<QIIQQQI")
+_LAUNCH = struct.Struct("<QIIQQQIQ")
 
 
 @dataclass(frozen=True, slots=True)

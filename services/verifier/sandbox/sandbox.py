@@ -48,6 +48,8 @@ class Program:
 class Limits:
     """What one process may use. `memory_bytes` is address space on top of a bare interpreter's.
 
+    With `file_bytes` it works in a folder for that many bytes of files, which a solution and its judge share.
+
     Time for which a process is ready to run but gets no processor does not count: a busy machine must not fail right
     answers.
     """
@@ -57,11 +59,14 @@ class Limits:
     memory_bytes: int = 1 << 30
     output_bytes: int = 4 << 20
     num_threads: int = 32
+    file_bytes: int = 0
 
     def __post_init__(self) -> None:
         numbers = (self.wall_seconds, self.cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads)
         if min(numbers) <= 0:
             raise ValueError(f"{self}: every limit must be above zero")
+        if self.file_bytes < 0:
+            raise ValueError(f"file_bytes={self.file_bytes}: it must be zero, for no files, or above")
 
     @property
     def whole_cpu_seconds(self) -> int:
@@ -70,7 +75,9 @@ class Limits:
 
     @property
     def for_kernel(self) -> "KernelLimits":
-        return KernelLimits(self.whole_cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads)
+        return KernelLimits(
+            self.whole_cpu_seconds, self.memory_bytes, self.output_bytes, self.num_threads, self.file_bytes
+        )
 
 
 class KernelLimits(NamedTuple):
@@ -80,6 +87,7 @@ class KernelLimits(NamedTuple):
     memory_bytes: int
     output_bytes: int
     num_threads: int
+    file_bytes: int
 
 
 class EndReason(Enum):

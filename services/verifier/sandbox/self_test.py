@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
+from services.verifier.sandbox.messages import ON, SCRATCH_FOLDERS
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun
 
 _LIMITS = Limits(wall_seconds=5.0, cpu_seconds=5.0, memory_bytes=128 << 20, output_bytes=1 << 20)
@@ -58,8 +60,40 @@ _ATTEMPTS = {
     },
 }
 
+# Beside those, of a program that has a scratch folder of a megabyte.
+_ATTEMPTS_WITH_FILES = {
+    SCRATCH_FOLDERS: {
+        "make a symbolic link": "os.symlink('/etc/passwd', 'symbolic')",
+        "make a hard link": "[open('file', 'w').close(), os.link('file', 'hard')]",
+        "make a pipe": "os.mkfifo('pipe')",
+        "make a socket": "os.mknod('socket', stat.S_IFSOCK | 0o600)",
+        "make a device": "os.mknod('device', stat.S_IFCHR | 0o600, os.makedev(1, 3))",
+        "write beside its folder": "os.open('../file', os.O_CREAT | os.O_WRONLY)",
+        "write to the root": "os.open('/file', os.O_CREAT | os.O_WRONLY)",
+        "list the folders of others": "os.listdir('..')",
+        "change a file of the system": "os.chmod(os.__file__, 0o600)",
+        "run its file's code": "[write_file('code'), map_file(RUN, PRIVATE, 'code')]",
+        "share its file's code": "[write_file('code'), map_file(RUN, SHARED, 'code')]",
+        "write more than it may": "[write_file(f'part{number}') for number in range(99)]",
+        "make files without end": "[os.mkdir(f'folder{number}') for number in range(9999)]",
+        "execute its file": "[os.chmod('code', 0o700), os.execv('./code', ['code'])]",
+    }
+}
+_USES_FILES = """
+import os, sqlite3
+print(os.listdir())
+os.mkdir("folder")
+with open("folder/one", "w") as file:
+    file.write("text")
+os.rename("folder/one", "two")
+with sqlite3.connect("data") as data:
+    data.execute("create table kept (number)")
+print(open("two").read(), sorted(os.listdir()))
+"""
+_USED = b"[]\ntext ['data', 'folder', 'two']\n"
+
 _PROGRAM = """
-import ctypes, fcntl, json, os, resource, socket, threading, time
+import ctypes, fcntl, json, os, resource, socket, stat, threading, time
 libc = ctypes.CDLL(None)
 libc.mmap.restype = ctypes.c_void_p
 WRITE, RUN = 2, 4
@@ -73,6 +107,9 @@ def map_memory(protection, flags, descriptor=-1):
 def map_file(protection, flags, path):
     with open(path, "rb") as file:
         return map_memory(protection, flags, file.fileno())
+def write_file(path):
+    with open(path, "wb") as file:
+        file.write(bytes(1 << 16))
 def find_unlimited(name, most=1 << 40):
     return 1 / (resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1] not in range(most + 1))
 def is_open(number):
@@ -115,9 +152,11 @@ _TRIALS = (
     ("wall clock", "sleep", "import time; time.sleep(60)", EndReason.TIMED_OUT, Limits(wall_seconds=0.2)),
 )
 
+Run = Callable[[Program, Limits], Awaitable[ProgramRun]]
+
 
 async def find_gap(
-    run: Callable[[Program, Limits], Awaitable[ProgramRun]],
+    run: Run,
     layers: Callable[[], Mapping[str, str]],
     packages: Sequence[str] = (),
 ) -> str | None:
@@ -125,13 +164,15 @@ async def find_gap(
 
     None if the jail holds, and the packages can be imported there.
     """
-    survey = await run(Program(_PROGRAM.encode(), stdin=json.dumps(_ATTEMPTS).encode()), _LIMITS)
-    findings = [json.loads(line) for line in survey.stdout.splitlines()]
-    for layer, name in filter(None, findings):
-        return _describe_gap(layer, name, layers())
-    if not survey.is_clean or not findings:
-        errors = survey.stderr.decode(errors="replace").strip()[-500:]
-        return f"the self-test did not run ({survey.end_reason.value}, exit code {survey.exit_code}): {errors}"
+    if gap := await _survey(run, layers, _ATTEMPTS, _LIMITS):
+        return gap
+    if layers().get(SCRATCH_FOLDERS) == ON:
+        limits = replace(_LIMITS, file_bytes=1 << 20)
+        if gap := await _survey(run, layers, {**_ATTEMPTS_WITH_FILES, **_ATTEMPTS}, limits):
+            return gap
+        used = await run(Program(_USES_FILES.encode()), limits)
+        if used.stdout != _USED:
+            return f"a program cannot use its scratch folder, or finds another's files in it: {_describe_errors(used)}"
     for layer, name, source, expected, limits in _TRIALS:
         end_reason = (await run(Program(source.encode()), limits)).end_reason
         if end_reason is not expected:
@@ -139,9 +180,27 @@ async def find_gap(
     for package in packages:
         imported = await run(Program(f"import {package}".encode()), Limits())
         if not imported.is_clean:
-            errors = imported.stderr.decode(errors="replace").strip()[-500:]
+            errors = _describe_errors(imported)
             return f"code.packages: {package!r} cannot be imported in the jail; leave it out ({errors})"
     return None
+
+
+async def _survey(
+    run: Run, layers: Callable[[], Mapping[str, str]], attempts: Mapping[str, Mapping[str, str]], limits: Limits
+) -> str | None:
+    """The first of the attempts that worked, with the layer that allowed it."""
+    survey = await run(Program(_PROGRAM.encode(), stdin=json.dumps(attempts).encode()), limits)
+    findings = [json.loads(line) for line in survey.stdout.splitlines()]
+    for layer, name in filter(None, findings):
+        return _describe_gap(layer, name, layers())
+    if not survey.is_clean or not findings:
+        how = f"{survey.end_reason.value}, exit code {survey.exit_code}"
+        return f"the self-test did not run ({how}): {_describe_errors(survey)}"
+    return None
+
+
+def _describe_errors(run: ProgramRun) -> str:
+    return run.stderr.decode(errors="replace").strip()[-500:]
 
 
 def _describe_gap(layer: str, name: str, layers: Mapping[str, str]) -> str:

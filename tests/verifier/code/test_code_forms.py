@@ -183,7 +183,6 @@ async def test_nothing_else_is_paid_in_any_form(check: CodeCheck) -> None:
 OWN_FAULTS: dict[str, tuple[str, Any]] = {
     "the tests import what is not here": ("def f():\n    return 1", {"tests": asserts("import no_such_package\nassert no_such_package.same(f(), 1)")}),
     "tests and answer do": ("import no_such_package\ndef f():\n    return 1", {"tests": asserts("assert f() == 1", setup="import no_such_package")}),
-    "the tests use files": ("def f(name):\n    return open(name).read()", {"tests": asserts("with open('x', 'w') as file:\n    file.write('1')\nassert f('x') == '1'")}),
     "the tests use a helper that nobody has": ("def f():\n    return 1", {"tests": asserts("assert f() == helper(1)")}),
     "the tests replace a function": ("import time\ndef f():\n    return time.time()", {"tests": asserts("from unittest.mock import patch\nwith patch('time.time', return_value=3):\n    assert f() == 3")}),
     "the tests await": ("async def f():\n    return 1", {"tests": asserts("import asyncio\nassert asyncio.run(f()) == 1")}),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from services.verifier.checks.code.check import CodeCheck
+from services.verifier.checks.code.needs import find_needs
 from shared.protocol.verdict import Outcome, VerdictItem
 from tests.verifier.code.judging import asserts, code_item, judge_items
 from tests.verifier.judging import rows_of
@@ -106,8 +107,8 @@ async def test_mbpp_bugs_are_refused(check: CodeCheck, part: slice) -> None:
 # Canonical solutions that their own tests refuse anywhere, or only here, and why.
 REFUSED_CLASSES = {
     "ClassEval_17": "the tests expect that 2024 has not come",
-    "ClassEval_35": "it searches for longer than the limit",
-    "ClassEval_25": "it writes a file, and swallows that it cannot",
+    "ClassEval_20": "the tests expect that no second begins while they run",
+    "ClassEval_35": "it searches for about as long as the limit",
     "ClassEval_48": "the tests expect the name of their author's machine",
     "ClassEval_58": "the tests expect mines where chance put none",
 }
@@ -118,22 +119,23 @@ CLASS_PARTS = [
 
 
 def _classeval(row: dict[str, Any], code: str = "") -> VerdictItem:
-    return code_item(f"```python\n{code or row['code']}\n```", {"type": "unittest", "test": row["test"]})
+    tests = {"type": "unittest", "test": row["test"]}
+    return code_item(f"```python\n{code or row['code']}\n```", tests, **find_needs(row["code"]))
 
 
 def _leetcode(row: dict[str, Any], code: str = "") -> VerdictItem:
-    key = {"test": row["test"], "entry_point": row["entry_point"]}
+    key = {"test": row["test"], "entry_point": row["entry_point"], **find_needs(row["code"])}
     return VerdictItem(id=row["id"], kind="code", response=f"```python\n{code or row['code']}\n```", answer_key=key)
 
 
 @pytest.mark.parametrize("part", CLASS_PARTS)
-async def test_classes_are_accepted_or_need_what_is_not_here(check: CodeCheck, part: slice) -> None:
+async def test_classes_are_accepted_or_unjudged_for_want_of_packages(check: CodeCheck, part: slice) -> None:
     rows = rows_of("classeval.jsonl.gz")[part]
     judgements = await judge_items(check, [_classeval(row) for row in rows])
     charged = {row["id"]: each.reason for row, each in zip(rows, judgements, strict=True) if each.reward == 0.0}
-    assert {name for name, reason in charged.items() if "No module named" not in reason} <= REFUSED_CLASSES.keys()
+    assert charged.keys() <= REFUSED_CLASSES.keys(), charged
     accepted = sum(judgement.outcome is Outcome.RIGHT for judgement in judgements)
-    assert accepted >= 0.72 * len(rows), "the others need packages or files"
+    assert accepted >= 0.8 * len(rows)
 
 
 @pytest.mark.parametrize("part", CLASS_PARTS)
@@ -141,7 +143,7 @@ async def test_methods_of_leetcode_are_accepted(check: CodeCheck, part: slice) -
     rows = rows_of("leetcode.jsonl.gz")[part]
     judgements = await judge_items(check, [_leetcode(row) for row in rows])
     refused = {row["id"]: each for row, each in zip(rows, judgements, strict=True) if each.outcome is not Outcome.RIGHT}
-    assert all("SortedList" in each.reason or "sortedcontainers" in each.reason for each in refused.values()), refused
+    assert all(each.reward is None and "sortedcontainers" in each.reason for each in refused.values()), refused
     assert len(refused) <= 0.03 * len(rows)
 
 

@@ -5,6 +5,7 @@ import sysconfig
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from services.verifier.checks.check import Case, Check, Judgement, ReportJudgement, judge_concurrently
@@ -18,13 +19,14 @@ from services.verifier.checks.code.key import (
     prepare_tests,
     work,
 )
+from services.verifier.checks.code.needs import Files, Needs
 from services.verifier.checks.code.outcome import outcome_of, reason_of
 from services.verifier.checks.code.stdio import judge_stdio
 from services.verifier.config import CodeConfig
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.sandbox.jail_sandbox import open_jail
 from services.verifier.sandbox.judge_script import JudgeScript
-from services.verifier.sandbox.messages import JailOptions
+from services.verifier.sandbox.messages import ON, SCRATCH_FOLDERS, JailOptions
 from services.verifier.sandbox.sandbox import Limits, Program, ProgramRun, Sandbox
 from services.verifier.sandbox.service_side.cxx import CxxCompiler
 from services.verifier.sandbox.service_side.javascript import javascript_program
@@ -35,6 +37,7 @@ from shared.protocol.verdict import ItemLimits, Outcome, VerdictItem
 
 _MAX_RESPONSE_CHARACTERS = 1 << 20
 _MAX_PROGRAM_BYTES = 1 << 18
+_FILE_BYTES = 16 << 20
 # Below this, not even an empty program runs.
 _MIN_MEMORY_BYTES = 16 << 20
 # A longer response is read by a worker: parsing it would hold up the event loop.
@@ -148,6 +151,8 @@ class CodeCheck(Check[PreparedTests]):
 
     async def _judge(self, case: Case[PreparedTests]) -> Judgement:
         tests = case.key
+        if lack := self._find_lack(tests.needs):
+            return Judgement(None, Outcome.UNSUPPORTED, lack, tests.rule)
         found = await self._find_program(case.response, tests)
         if isinstance(found, Judgement):
             return found
@@ -157,6 +162,8 @@ class CodeCheck(Check[PreparedTests]):
         if len(source) > _MAX_PROGRAM_BYTES:
             return self._without_running(Outcome.RUNTIME_ERROR, f"a program of {len(source)} bytes is too long", tests)
         limits, item_seconds = self._limits(case.limits)
+        if tests.needs.files is not Files.NO and self._has_files:
+            limits = replace(limits, file_bytes=_FILE_BYTES)
         if isinstance(tests, PreparedFunction):
             return await judge_function(self._sandbox, source, tests, limits)
         program = Program(source)
@@ -168,6 +175,20 @@ class CodeCheck(Check[PreparedTests]):
                 return self._not_compiled(compiled, tests)
             program = compiled
         return await judge_stdio(self._sandbox, program, tests, limits, item_seconds)
+
+    @property
+    def _has_files(self) -> bool:
+        return self._sandbox.layers.get(SCRATCH_FOLDERS) == ON
+
+    def _find_lack(self, needs: Needs) -> str:
+        """What the key says that the problem needs, and is not here; with the remedy."""
+        missing = [name for name in needs.packages if name not in self._config.packages]
+        if missing:
+            return f"the problem needs {', '.join(missing)}; name what is installed in code.packages"
+        if needs.files is Files.REQUIRED and not self._has_files:
+            obstacle = self._sandbox.layers.get(SCRATCH_FOLDERS, "the sandbox is switched off")
+            return f"the problem needs files, and the sandbox offers none here ({obstacle})"
+        return ""
 
     def _not_compiled(self, run: ProgramRun, tests: PreparedTests) -> Judgement:
         outcome, reason = outcome_of(run) or Outcome.RUNTIME_ERROR, f"it was not compiled: {reason_of(run)}"

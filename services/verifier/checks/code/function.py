@@ -5,7 +5,7 @@ from dataclasses import replace
 from services.verifier.checks.check import Judgement
 from services.verifier.checks.code.key import PreparedFunction
 from services.verifier.checks.code.outcome import outcome_of, reason_of, shorten
-from services.verifier.sandbox.judge_script import JudgeReport
+from services.verifier.sandbox.judge_script import JudgeReport, JudgeScript
 from services.verifier.sandbox.sandbox import EndReason, Limits, Program, ProgramRun, Role, Sandbox
 from services.verifier.surrogates import make_text
 from shared.protocol.verdict import Outcome, TestVerdict
@@ -25,7 +25,10 @@ _REPORT_BYTES = 4 << 20
 async def judge_function(sandbox: Sandbox, source: bytes, tests: PreparedFunction, limits: Limits) -> Judgement:
     """Loads the solution in one process, runs the tests in another."""
     solution = Program(source, Role.SOLUTION)
-    judge = Program(tests.script.pack(), Role.JUDGE)
+    script = tests.script
+    if limits.file_bytes and isinstance(script, JudgeScript):
+        script = replace(script, has_files=True)
+    judge = Program(script.pack(), Role.JUDGE)
     limits = replace(limits, output_bytes=max(limits.output_bytes, _REPORT_BYTES))
     solved, judged = await sandbox.run_pair(solution, judge, limits)
     # the judge's process runs the key's tests, never the answer

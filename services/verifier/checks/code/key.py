@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -12,8 +13,10 @@ from pydantic import AliasChoices, Field, model_validator
 
 from services.verifier.checks.check import read_key
 from services.verifier.checks.code.extraction import Language, find_program_in
+from services.verifier.checks.code.needs import NO_NEEDS, Files, Needs, mention_files
 from services.verifier.checks.code.output import Whitespace
 from services.verifier.checks.code.set_forms import read_set_form
+from services.verifier.config import PackageName
 from services.verifier.sandbox.judge_script import FunctionalScript, JudgeScript, has_assertion
 from shared.errors import InvalidInput
 from shared.protocol.message import Message
@@ -107,13 +110,19 @@ class FunctionalTests(Message):
 
 
 class CodeKey(Message):
-    """The tests, whether the reward is the share of tests passed, and whether the verdict has a result of each test."""
+    """The tests, whether the reward is the share of tests passed, and whether the verdict has a result of each test.
+
+    `packages`: what the problem needs besides the standard library. `files`: whether program and tests share a folder
+    for files; without it, where the tests mention files.
+    """
 
     tests: Annotated[
         StdioTests | AssertTests | CheckTests | UnittestTests | FunctionalTests, Field(discriminator="type")
     ]
     partial_credit: bool = False
     test_results: bool = False
+    packages: tuple[PackageName, ...] = Field((), max_length=64)
+    files: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,7 @@ class PreparedStdio:
     float_tolerance: float | None = None
     checker: str = ""
     keeps_results: bool = False
+    needs: Needs = NO_NEEDS
 
     rule = "stdio"
     entry_point = None
@@ -138,6 +148,7 @@ class PreparedFunction:
 
     script: JudgeScript | FunctionalScript
     rule: str
+    needs: Needs = NO_NEEDS
 
     language = Language.PYTHON
 
@@ -151,12 +162,24 @@ PreparedTests = PreparedStdio | PreparedFunction
 
 def prepare_tests(item: VerdictItem) -> PreparedTests:
     """The item's tests. Raises InvalidInput for tests that every program would pass, or none."""
-    key = read_key(CodeKey, item.model_copy(update={"answer_key": read_set_form(item.answer_key)}))
+    try:
+        given = read_set_form(item.answer_key)
+    except ValueError as error:
+        raise InvalidInput(f"item {item.id!r}: {error}") from None
+    key = read_key(CodeKey, item.model_copy(update={"answer_key": given}))
     tests = key.tests
     if isinstance(tests, StdioTests):
+        if tests.language != "python" and (key.packages or key.files):
+            raise InvalidInput(
+                f"item {item.id!r}: a {tests.language} program has no `packages` and no `files`; drop them"
+            )
         return _prepare_stdio(item.id, tests, key)
     if isinstance(tests, FunctionalTests):
         return _prepare_functional(item.id, tests, key)
+    return _prepare_script(item.id, tests, key)
+
+
+def _prepare_script(item_id: str, tests: AssertTests | CheckTests | UnittestTests, key: CodeKey) -> PreparedFunction:
     codes = tests.asserts if isinstance(tests, AssertTests) else (tests.test,)
     script = JudgeScript(
         tests.setup,
@@ -165,9 +188,17 @@ def prepare_tests(item: VerdictItem) -> PreparedTests:
         calls_check=isinstance(tests, CheckTests),
         is_partial=key.partial_credit,
         keeps_results=key.test_results,
+        packages=key.packages,
     )
-    _require_assertions(item.id, script)
-    return PreparedFunction(script, tests.type)
+    _require_assertions(item_id, script)
+    return PreparedFunction(script, tests.type, _find_needs(key, (script.setup, *script.tests)))
+
+
+def _find_needs(key: CodeKey, codes: Sequence[str] = ()) -> Needs:
+    files = Files.REQUIRED if key.files else Files.NO
+    if key.files is None and mention_files(codes):
+        files = Files.MENTIONED
+    return Needs(key.packages, files)
 
 
 def _prepare_functional(item_id: str, tests: FunctionalTests, key: CodeKey) -> PreparedFunction:
@@ -181,7 +212,7 @@ def _prepare_functional(item_id: str, tests: FunctionalTests, key: CodeKey) -> P
     )
     if tests.checker and (fault := find_checker_fault(tests.checker, needs_check=True)):
         raise InvalidInput(f"item {item_id!r}: {fault}")
-    return PreparedFunction(script, tests.type)
+    return PreparedFunction(script, tests.type, _find_needs(key))
 
 
 def _prepare_stdio(item_id: str, tests: StdioTests, key: CodeKey) -> PreparedStdio:
@@ -202,6 +233,7 @@ def _prepare_stdio(item_id: str, tests: StdioTests, key: CodeKey) -> PreparedStd
         tests.float_tolerance,
         tests.checker,
         key.test_results,
+        _find_needs(key),
     )
 
 

@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.verifier.checks.code.packed_tests import unpack_tests
+
 # Where whole rows are given: the field that holds the tests.
 _TEST_FIELDS = ("input_output", "test_cases", "public_test_cases", "test_list", "test")
-_KEY_FIELDS = frozenset({"tests", "partial_credit", "test_results"})
+_KEY_FIELDS = frozenset({"tests", "partial_credit", "test_results", "packages", "files"})
 _TYPES = {
     "stdin": "stdio", "stdin_stdout": "stdio", "standard_input": "stdio",
     "function": "functional", "call_based": "functional", "fn": "functional",
@@ -17,8 +19,8 @@ def read_set_form(key: Mapping[str, Any]) -> dict[str, Any]:
     """The answer key with its tests in a form of ours; what it does not know stays, and is refused later.
 
     It knows `inputs` and `outputs` (APPS, TACO, code_contests), with `fn_name` for calls; lists of `input` and `output`
-    (LiveCodeBench, codeforces); `test` and `test_list` (HumanEval, MBPP, LeetCodeDataset); `functional` (rLLM). Each
-    may be JSON text, and stand without `tests` around it.
+    (codeforces, LiveCodeBench with its packed private tests); `test` and `test_list` (HumanEval, MBPP,
+    LeetCodeDataset); `functional` (rLLM). Each may be JSON text, and stand without `tests` around it.
     """
     options = {name: key[name] for name in _KEY_FIELDS - {"tests"} if name in key}
     rest = {name: value for name, value in key.items() if name not in _KEY_FIELDS}
@@ -26,10 +28,22 @@ def read_set_form(key: Mapping[str, Any]) -> dict[str, Any]:
         return {**rest, **options, "tests": _read_tests(key["tests"], {})}
     if "type" in rest or {"inputs", "outputs"} <= rest.keys() or "functional" in rest:
         return {**options, "tests": _read_tests(rest, {})}
+    if isinstance(rest.get("private_test_cases"), str):
+        return {**options, "tests": _read_tests(_join_private(rest), rest)}
     for name in _TEST_FIELDS:
         if name in rest:
             return {**options, "tests": _read_tests(rest[name], rest)}
     return dict(key)
+
+
+def _join_private(row: Mapping[str, Any]) -> Any:
+    """LiveCodeBench's public and private tests; the latter are JSON, or packed."""
+    private = _load(row["private_test_cases"])
+    if isinstance(private, str):
+        private = _load(unpack_tests(private))
+    public = row.get("public_test_cases", [])
+    public = _load(public) if isinstance(public, str) else public
+    return [*public, *private] if isinstance(public, list) and isinstance(private, list) else private
 
 
 def _read_tests(tests: Any, row: Mapping[str, Any]) -> Any:

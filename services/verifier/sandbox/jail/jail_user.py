@@ -30,6 +30,9 @@ class JailUser:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
+    def uid_of(self, user_index: int) -> int:
+        return FIRST_UID + user_index if self.has_own_uid else os.geteuid()
+
     def become(self, user_index: int, parent: int) -> None:
         """Becomes the user of this index, for good, without capabilities; dies when `parent` (the fork-server) does."""
         if self.has_own_uid:

@@ -17,6 +17,8 @@ _MOUNT_SETATTR = 442
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _READ_ONLY, _NO_SETUID = 0x1, 0x2
 
+_MAX_FILES = 1024
+
 # The new root directory is built over one of these.
 _MOUNT_POINTS = ("/tmp", "/run", "/mnt", "/var/tmp")  # noqa: S108 - nothing is written to the directory itself
 
@@ -67,8 +69,11 @@ def fork_first_process() -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def build_root(paths: Sequence[str], shows_proc: bool) -> None:
-    """Replaces the root directory by one that shows, read-only, only these paths, and /proc if wanted."""
+def build_root(paths: Sequence[str], shows_proc: bool, num_folders: int = 0) -> None:
+    """Replaces the root directory by one that shows, read-only, only these paths, and /proc if wanted.
+
+    It has `num_folders` empty folders over which scratch folders can be mounted.
+    """
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     target = next(
         point for point in _MOUNT_POINTS if os.path.isdir(point) and not any(p.startswith(point) for p in paths)
@@ -78,6 +83,8 @@ def build_root(paths: Sequence[str], shows_proc: bool) -> None:
         if os.path.exists(path):
             _show(path, target + path)
     os.makedirs(f"{target}/dev", exist_ok=True)
+    for number in range(num_folders):
+        os.makedirs(target + scratch_path(number))
     if shows_proc:
         os.mkdir(f"{target}/proc")
         # There each process sees only itself.
@@ -89,6 +96,20 @@ def build_root(paths: Sequence[str], shows_proc: bool) -> None:
     kernel.system_call(_PIVOT_ROOT_OF_MACHINE[os.uname().machine], b".", b".")
     kernel.checked(kernel.LIBC.umount2(b".", _DETACH), "umount2")
     os.chdir("/")
+
+
+def scratch_path(number: int) -> str:
+    return f"/scratch/{number}"
+
+
+def mount_scratch(number: int, num_bytes: int, uid: int) -> None:
+    """Mounts an empty file system in memory for that many bytes, which belongs to the user."""
+    options = f"mode=700,size={num_bytes},nr_inodes={_MAX_FILES},uid={uid},gid={uid}"
+    _mount("none", scratch_path(number), "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+
+
+def unmount_scratch(number: int) -> None:
+    kernel.checked(kernel.LIBC.umount2(scratch_path(number).encode(), _DETACH), "umount2")
 
 
 def _show(path: str, target: str) -> None:

@@ -20,7 +20,7 @@ _STACK_BYTES = 64 << 20
 
 def apply_limits(limits: KernelLimits, own_bytes: int, num_other_processes: int) -> None:
     """Limits this process, on top of the address space it has and of the processes and threads its user has."""
-    cpu_seconds, memory_bytes, output_bytes, num_threads = limits
+    cpu_seconds, memory_bytes, output_bytes, num_threads, _ = limits
     address_space, num_processes = own_bytes + memory_bytes, num_other_processes + num_threads
     # First a signal that a program may catch; a second later it is killed.
     _set(RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)

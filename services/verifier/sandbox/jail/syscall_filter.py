@@ -63,6 +63,8 @@ _STACK, _OPEN_FILES, _ADDRESS_SPACE = 3, 7, 9
 _PROT_WRITE, _PROT_EXEC = 0x2, 0x4
 _MAP_SHARED, _MAP_ANONYMOUS = 0x1, 0x20
 
+_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030, 1033, 1034)
+
 _CHECKS: dict[str, Instructions] = {
     # No memory becomes executable: what the interpreter may need is mapped before the filter (preload_libraries).
     "mmap": (_load_argument(2), Instruction(_IF_ANY_BIT, _PROT_EXEC, 1), _ALLOW, _NOT_PERMITTED),
@@ -104,11 +106,16 @@ _CHECKS: dict[str, Instructions] = {
         _NOT_PERMITTED,
     ),
     # Descriptor flags, duplicates and seals; not the receiver of signals, which may be another process.
-    "fcntl": _allow_if_one_of(1, (0, 1, 2, 3, 4, 1030, 1033, 1034), _NOT_PERMITTED),
+    "fcntl": _allow_if_one_of(1, _FCNTL_COMMANDS, _NOT_PERMITTED),
     # Of a descriptor alone (AT_EMPTY_PATH), not of a name.
     "execveat": _allow_if_one_of(4, (0x1000,), _NOT_PERMITTED),
     # Questions about terminals, FIONREAD, FIONBIO and the close-on-exec flag.
     "ioctl": _allow_if_one_of(1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), _NO_TERMINAL),
+}
+
+# Locks of files too, without which SQLite does nothing.
+_CHECKS_WITH_FILES: dict[str, Instructions] = {
+    "fcntl": _allow_if_one_of(1, (*_FCNTL_COMMANDS, 5, 6, 7), _NOT_PERMITTED),
 }
 
 # A program that is executed maps its libraries under the filter: privately, from files.
@@ -124,13 +131,15 @@ _CHECKS_OF_COMMANDS: dict[str, Instructions] = {
     ),
 }
 
+_CHECKS_OF_PURPOSE = {Purpose.COMMAND: _CHECKS_OF_COMMANDS, Purpose.FILES: _CHECKS_WITH_FILES}
+
 
 def _split_into_intervals(policy: SyscallPolicy) -> list[tuple[int, Instructions]]:
     """Splits the call numbers into intervals with one action: the first number of each, with its instructions."""
     actions: dict[int, Instructions] = dict.fromkeys(policy.allowed.values(), (_ALLOW,))
     actions |= dict.fromkeys(policy.absent.values(), (_MISSING,))
     actions |= dict.fromkeys(policy.violations.values(), (_KILL,))
-    checks = _CHECKS | _CHECKS_OF_COMMANDS if policy.purpose is Purpose.COMMAND else _CHECKS
+    checks = _CHECKS | _CHECKS_OF_PURPOSE.get(policy.purpose, {})
     actions |= {number: checks[name] for name, number in policy.checked.items()}
     borders = sorted({0, *actions, *(number + 1 for number in actions)})
     intervals: list[tuple[int, Instructions]] = []

@@ -174,18 +174,48 @@ arch_prctl 158 -
 """
 
 
+# Only the folder for files can be written to; links, pipes and devices can be made nowhere.
+_NUMBERS_FOR_FILES = """
+creat 85 -
+mkdir 83 -
+mkdirat 258 34
+rmdir 84 -
+unlink 87 -
+unlinkat 263 35
+rename 82 -
+renameat 264 38
+renameat2 316 276
+truncate 76 45
+fallocate 285 47
+fdatasync 75 83
+flock 73 32
+chdir 80 49
+fchdir 81 50
+chmod 90 -
+fchmod 91 52
+fchmodat 268 53
+utimensat 280 88
+"""
+
+
 class Purpose(Enum):
     """What a process is to run under a policy."""
 
     PYTHON = "python"
+    FILES = "files"
+    """Python, with a folder for files."""
     COMMAND = "command"
     """Another language's interpreter, or a compiler's stage."""
     NATIVE = "native"
     """A compiled program."""
 
 
-_ALLOWED_FOR = {Purpose.PYTHON: "", Purpose.COMMAND: _NUMBERS_FOR_COMMANDS, Purpose.NATIVE: _NUMBERS_FOR_NATIVE}
-_CHECKED_FOR = {Purpose.PYTHON: "", Purpose.COMMAND: "", Purpose.NATIVE: _NUMBERS_OF_CHECKED_FOR_NATIVE}
+_ALLOWED_FOR = {
+    Purpose.FILES: _NUMBERS_FOR_FILES,
+    Purpose.COMMAND: _NUMBERS_FOR_COMMANDS,
+    Purpose.NATIVE: _NUMBERS_FOR_NATIVE,
+}
+_CHECKED_FOR = {Purpose.NATIVE: _NUMBERS_OF_CHECKED_FOR_NATIVE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +252,8 @@ class SyscallPolicy:
 def build_syscall_policy(machine: Machine, purpose: Purpose = Purpose.PYTHON) -> SyscallPolicy:
     return SyscallPolicy(
         machine,
-        _read_table(_NUMBERS_OF_ALLOWED + _ALLOWED_FOR[purpose].lstrip(), machine),
-        _read_table(_NUMBERS_OF_CHECKED + _CHECKED_FOR[purpose].lstrip(), machine),
+        _read_table(_NUMBERS_OF_ALLOWED + _ALLOWED_FOR.get(purpose, "").lstrip(), machine),
+        _read_table(_NUMBERS_OF_CHECKED + _CHECKED_FOR.get(purpose, "").lstrip(), machine),
         _read_table(_NUMBERS_OF_ABSENT, machine),
         _read_table(_NUMBERS_OF_VIOLATIONS, machine),
         purpose,

@@ -67,7 +67,9 @@ async def run_programs(
     )
     longer = replace(limits, wall_seconds=limits.wall_seconds + _JUDGE_SECONDS)
     try:
-        judge_run = await _run_process(starter, programs[1], first_user + 1, judge_end, longer, place, stop)
+        # who share files must be one user: SQLite, for one, makes files that only their owner writes
+        judge_user = first_user if limits.file_bytes else first_user + 1
+        judge_run = await _run_process(starter, programs[1], judge_user, judge_end, longer, place, stop)
     finally:
         solution_stop.set_result(None)
         await asyncio.wait([solution])

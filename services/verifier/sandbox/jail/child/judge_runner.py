@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -43,6 +43,9 @@ _REPLACING = frozenset(
 )
 _AWAITING = frozenset({"asyncio.run", "loop.run_until_complete", "asyncio.get_event_loop().run_until_complete"})
 _SEEDING = frozenset({"random.seed", "seed", "np.random.seed", "numpy.random.seed"})
+_UNPICKLING = frozenset(
+    {"pickle.load", "pickle.loads", "shelve.open", "joblib.load", "pd.read_pickle", "pandas.read_pickle"}
+)
 _FILES = frozenset(
     {"open", "shutil.rmtree", "Image.open"}
     | {
@@ -72,13 +75,17 @@ def run_judge(source: bytes, channel: JudgeChannel) -> int:
     if isinstance(script, FunctionalScript):
         tally.prepare(lambda: run_functional(script, solution, tally))
     else:
+        if script.has_files:
+            refuse_unpickling()
         _ScriptRun(script, solution, hand_backs, tally).run()
     tally.finish()
     return 0
 
 
-def find_free_names(trees: Sequence[ast.AST], entry_point: str) -> dict[str, bool]:
-    """The names that the code uses and does not define, and whether each is a standard module.
+def find_free_names(
+    trees: Sequence[ast.AST], entry_point: str, known_modules: Collection[str] = sys.stdlib_module_names
+) -> dict[str, bool]:
+    """The names that the code uses and does not define, and whether each is a module that is known.
 
     The others are the solution's. A builtin's name is the builtin, unless it is the entry point, or the first function
     called where there is none, and nothing else can be it.
@@ -88,7 +95,7 @@ def find_free_names(trees: Sequence[ast.AST], entry_point: str) -> dict[str, boo
     loaded = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)} - defined
     bases = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
     used_without_attribute = {node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in bases}
-    modules = (loaded - used_without_attribute) & sys.stdlib_module_names
+    modules = (loaded - used_without_attribute) & set(known_modules)
     free = {name for name in loaded if not hasattr(builtins, name)}
     if not free - modules:
         free |= {entry_point or _find_tested(trees)} & loaded
@@ -131,6 +138,7 @@ class _ScriptRun:
         sys.modules[TESTS_MODULE] = module
         self._names: dict[str, Any] = module.__dict__
         self._names["__builtins__"] = builtins
+        self._names["__file__"] = f"{os.getcwd()}/{TESTS_MODULE}.py"  # tests look for files beside it
         self._solution.classes = self._names
 
     def run(self) -> None:
@@ -164,9 +172,10 @@ class _ScriptRun:
             self._leave_out_missing(tree)
         self._nodes_of_tree = {id(tree): list(ast.walk(tree)) for tree in trees}
         nodes = list(chain.from_iterable(self._nodes_of_tree.values()))
-        self._tally.general_doubt = find_doubt(nodes)
+        self._tally.has_files = self._script.has_files
+        self._tally.general_doubt = find_doubt(nodes, self._script.has_files)
         self._solution.may_exit = any(isinstance(node, ast.Name) and node.id == "SystemExit" for node in nodes)
-        free = find_free_names(trees, self._name)
+        free = find_free_names(trees, self._name, sys.stdlib_module_names | set(self._script.packages))
         classes = [node.name for node in nodes if isinstance(node, ast.ClassDef)]
         if free.keys() & NODE_HELPER_NAMES - {self._name}:
             exec(compile(NODE_HELPERS, f"{TEST_FILE} helpers>", "exec"), self._names)  # noqa: S102 - a constant
@@ -183,7 +192,8 @@ class _ScriptRun:
         if name == self._name and not is_module:
             return self._solution.look_up(name, self._owner)
         if is_module or name in NAMES_OF_TESTS:
-            return _module_or_member(name, nodes) if name in sys.stdlib_module_names else usual_value(name)
+            is_usual = not is_module and name not in sys.stdlib_module_names
+            return usual_value(name) if is_usual else _module_or_member(name, nodes)
         try:
             return self._solution.look_up(name)
         except NameError:
@@ -224,6 +234,16 @@ class _ScriptRun:
         exec(compile(tree, file_name, "exec", dont_inherit=True, optimize=0), self._names)  # noqa: S102 - the purpose
 
 
+def refuse_unpickling() -> None:
+    """From now on this process unpickles no functions and classes: a file may be the solution's, a pickle a program."""
+
+    def refuse(event: str, _: tuple[object, ...]) -> None:
+        if event == "pickle.find_class":
+            raise PermissionError("a test may unpickle data alone: a pickle of the answer could be a program")
+
+    sys.addaudithook(refuse)
+
+
 class _Undefined:
     """A name that neither the tests nor the answer define: whoever uses it cannot be judged."""
 
@@ -237,7 +257,7 @@ class _Undefined:
     __hash__ = object.__hash__
 
 
-def find_doubt(nodes: Sequence[ast.AST]) -> str:
+def find_doubt(nodes: Sequence[ast.AST], has_files: bool) -> str:
     """Why a right answer may fail the tests: what they do in their own process that the solution's does not see."""
     for node in (node for node in nodes if isinstance(node, ast.Call)):
         name = _dotted_name(node.func)
@@ -246,10 +266,12 @@ def find_doubt(nodes: Sequence[ast.AST]) -> str:
             return f"the tests replace names ({name}), which the solution's process does not see"
         if name in _AWAITING:
             return f"the tests await what the answer returns ({name}), which cannot cross"
+        if has_files and name in _UNPICKLING:
+            return f"the tests unpickle ({name}), and a pickle of the answer may be a program"
         if name in _SEEDING:
             return f"the tests seed random numbers ({name}), which the solution's process does not see"
-        if name in _FILES or (name == "sqlite3.connect" and target != ":memory:"):
-            return f"the tests use files ({name}), and the jail has none"
+        if not has_files and (name in _FILES or (name == "sqlite3.connect" and target != ":memory:")):
+            return f"the tests use files ({name}), and have none here (`files` in the key)"
     return ""
 
 

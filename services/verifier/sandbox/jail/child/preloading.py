@@ -73,6 +73,8 @@ def preload_packages(names: Sequence[str], folders: Sequence[str]) -> tuple[str,
         if len(os.listdir("/proc/self/task")) > 1:
             raise SystemExit(f"code.packages: {name!r} starts threads when it is imported; it cannot be offered")
     del sys.path[-len(folders) :]
+    if (tempfile := sys.modules.get("tempfile")) is not None:
+        tempfile.tempdir = None  # type: ignore[attr-defined]  # a package asked for it; a child's is where it works
     readable = tuple(dict.fromkeys(path for folder in folders for path in _find_loaded(folder)))
     for path in readable:
         for library in _find_libraries(path):

@@ -280,6 +280,8 @@ class SolutionClient:
             return value
         if isinstance(value, RemoteObject):
             return remote_of(value).handle
+        if type(value).__module__ == "unittest.mock":
+            raise NotPlain("a mock, which would be called in another process")
         if (builtin := builtin_handle(value)) is not None:
             return builtin
         if (handle := getattr(value, "_remote_handle", None)) is not None and isinstance(value, type):

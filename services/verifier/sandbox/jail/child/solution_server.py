@@ -1,9 +1,11 @@
 """Answers a judge's questions about a solution: looks up its names, calls its functions, uses its objects."""
 
 import builtins
+import functools
 import io
 import operator
 import sys
+import types
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +47,15 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "enter": lambda value: value.__enter__(),
     "exit": lambda value: value.__exit__(None, None, None),
 }
+
+
+_FUNCTIONS = (
+    types.FunctionType,
+    types.MethodType,
+    types.BuiltinFunctionType,
+    functools.partial,
+    type(functools.cache(len)),
+)
 
 
 def serve_solution(names: Mapping[str, Any], channel: JudgeChannel, mentioned: Collection[str] = ()) -> None:
@@ -146,11 +157,7 @@ class _SolutionServer:
         if number is None:
             number = self._number_of_object[id(value)] = len(self._objects)
             self._objects.append(value)
-        is_error = isinstance(value, type) and issubclass(value, BaseException)
-        kind = (
-            "error" if is_error else "class" if isinstance(value, type) else "function" if callable(value) else "object"
-        )
-        return Handle(number, kind, str(value.__name__ if isinstance(value, type) else type(value).__name__))
+        return Handle(number, _kind_of(value), str(value.__name__ if isinstance(value, type) else type(value).__name__))
 
     def _resolve(self, value: Handle | Graph) -> Any:
         if isinstance(value, Graph):
@@ -190,6 +197,13 @@ class _SolutionServer:
             self._channel.send(("too_large", str(error)))
         except BaseException as error:  # noqa: BLE001 - iterating a lazy result runs more of the solution
             self._channel.send(self.describe_error(error, {}))
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, type):
+        return "error" if issubclass(value, BaseException) else "class"
+    # an object that can be called, as a connection of sqlite3, has attributes that tests use
+    return "function" if isinstance(value, _FUNCTIONS) else "object"
 
 
 def _call(

@@ -30,6 +30,8 @@ class TestTally:
         self.is_over = False
         self.general_doubt = ""
         """Why any test that fails may have failed a right answer."""
+        self.has_files = False
+        """Whether a file that a test misses is one that the answer should have written."""
         self._solution = solution
         self._descriptor = descriptor
         self._is_partial = is_partial
@@ -93,7 +95,8 @@ class TestTally:
             return ending
         if error is None or isinstance(error, UnsupportedTest):
             return error
-        if isinstance(error, ImportError | OSError) and not hasattr(error, "from_solution"):
+        own = ImportError if self.has_files else ImportError | OSError
+        if isinstance(error, own) and not hasattr(error, "from_solution"):
             return UnsupportedTest(explain_own(error))
         return UnsupportedTest(doubt) if doubt else error
 
