@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from services.learner.data.source import DataSource
+from services.learner.held_out_config import EvaluationConfig, HeldOutSets, SetPlan, plan_sets
 from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
 from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
 from shared.protocol.message import JsonObject
@@ -140,17 +141,6 @@ class ReferenceConfig(_Table):
     )
 
 
-class EvaluationConfig(_Table):
-    """Held-out accuracy, through the same replicas (METHOD, probe)."""
-
-    every: int = Field(0, ge=0, description="Steps between evaluations; 0: only before and after")
-    k: int = Field(8, gt=0, description="Independent answers per problem")
-    problems: int = Field(128, gt=0, description="How many problems of each held-out file, from the first on")
-    max_tokens: int | None = Field(None, gt=0, description="None: as in training")
-    problems_per_replica: int = Field(8, gt=0, description="Problems in flight on one replica")
-    deadline_seconds: float = Field(600.0, gt=0, description="Problems without an answer by then are left out")
-
-
 def _fill_score(value: object, info: ValidationInfo) -> object:
     """Gives an `ib` sampler's score what it does not state, from the method."""
     if not isinstance(value, dict):
@@ -208,8 +198,8 @@ class LearnerConfig(_Table):
     data: Annotated[tuple[DataSource, ...], BeforeValidator(_as_tuple)] = Field(
         min_length=1, description="Problems to train on: files, hf:NAME, or tables with a source (docs/data.md)"
     )
-    held_out: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="Problems to evaluate on; none: no evaluation"
+    held_out: HeldOutSets = Field(
+        {}, description="Problems to evaluate on: files, or tables by name (docs/evaluation.md); none: no evaluation"
     )
 
     chat_template_kwargs: JsonObject = Field(
@@ -312,6 +302,7 @@ class LearnerConfig(_Table):
     @model_validator(mode="after")
     def _can_be_run(self) -> "LearnerConfig":
         check_names(self.tracker)
+        plan_sets(self.held_out, self.evaluation, self.growth)
         if self.total_steps is None and self.max_generated_tokens is None:
             raise ValueError("say when the run ends: total_steps, max_generated_tokens or both")
         if self.growth.temperature == 0:
@@ -381,7 +372,12 @@ class LearnerConfig(_Table):
     @property
     def held_out_sources(self) -> tuple[DataSource, ...]:
         """The held-out sets, whose problems are not trained on."""
-        return tuple(DataSource(source=str(path)) for path in self.held_out)
+        return tuple(one.data for one in self.held_out.values())
+
+    @property
+    def held_out_plans(self) -> tuple[SetPlan, ...]:
+        """How each held-out set is measured."""
+        return plan_sets(self.held_out, self.evaluation, self.growth)
 
     @property
     def needs_reference(self) -> bool:

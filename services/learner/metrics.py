@@ -12,14 +12,14 @@ from prometheus_client.registry import Collector
 from services.learner.ledger import End
 from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaState
-from shared.protocol.status import Evaluation, RunState, RunStatus
+from shared.protocol.status import AccuracyFigures, Evaluation, RunState, RunStatus
 from shared.protocol.tree import ScoredTree
 from shared.runtime.counters import preset_counter
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-_MEASURES = ("avg_at_k", "standard_error", "pass_at_k")
-"""Of an accuracy; the standard error is that of avg@k."""
+_MEASURES = tuple(name for name in AccuracyFigures.model_fields if name != "problems")
+"""Of an accuracy; `standard_error` is that of avg@k."""
 _GAUGES = figures_in(StepFigures, Shown.GAUGE)
 _named = "ibtpo_learner_{}".format
 Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
@@ -86,8 +86,10 @@ class LearnerMetrics:
         )
         self.version_number = gauge(_named("version_number"), "Number of the policy's version")
         self.generation = gauge(_named("generation"), "Generation of the policy's version")
-        self.accuracy = gauge(_named("held_out_accuracy"), "Held-out accuracy of the last evaluation", ["measure"])
-        self.file_accuracy = gauge(_named("held_out_file_accuracy"), "The same of each file", ["file", "measure"])
+        self.accuracy = gauge(
+            _named("held_out_accuracy"), "Held-out accuracy of the last evaluation, averaged over sets", ["measure"]
+        )
+        self.set_accuracy = gauge(_named("held_out_set_accuracy"), "The same of each held-out set", ["set", "measure"])
         self.evaluations = preset(_named("evaluations_total"), "Evaluations by result", result=EvaluationResult)
         self.checkpoint_seconds = seconds(_named("checkpoint_seconds"), "Time to write a checkpoint")
         # registered with its first value: a 0 before that would be taken for one
@@ -122,10 +124,12 @@ class LearnerMetrics:
     def record_evaluation(self, evaluation: Evaluation) -> None:
         self.evaluations.labels(EvaluationResult.DONE).inc()
         self._set("engine_gap", evaluation.engine_gap)
-        for measure in _MEASURES:
-            self.accuracy.labels(measure).set(getattr(evaluation, measure))
-            for accuracy in evaluation.files:
-                self.file_accuracy.labels(accuracy.file, measure).set(getattr(accuracy, measure))
+        if not evaluation.is_partial:  # another average than the one before
+            for measure, value in _measures(evaluation):
+                self.accuracy.labels(measure).set(value)
+        for one in evaluation.sets:
+            for measure, value in _measures(one):
+                self.set_accuracy.labels(one.name, measure).set(value)
 
     def _set(self, name: str, value: float | None) -> None:
         if value is None:
@@ -134,6 +138,13 @@ class LearnerMetrics:
         if name in self._unregistered:
             self._unregistered.remove(name)
             self.registry.register(self._gauges[name])
+
+
+def _measures(accuracy: AccuracyFigures) -> Iterator[tuple[str, float]]:
+    """The figures that it has, by name."""
+    for name in _MEASURES:
+        if (value := getattr(accuracy, name)) is not None:
+            yield name, value
 
 
 class _StatusCollector(Collector):

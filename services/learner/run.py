@@ -153,7 +153,7 @@ class Run:
 
     async def _begin(self, is_new: bool, has_new_growth: bool) -> None:
         streams, parts, step = self._parts.streams, self._parts, self._progress.step
-        parts.metrics_log.drop_after(step)
+        parts.metrics_log.drop_after(step, self._progress.evaluated_steps)
         parts.trackers.start(step)
         if is_new:
             await self._retry(streams.forget)  # an earlier run of this name may have left entries
@@ -206,11 +206,11 @@ class Run:
         step = step_figures(progress.step, sampling, update, trees, seconds)
         times = {"time": time.time(), "run_seconds": progress.saved.totals.wall_seconds}
         self._record_step(step.model_copy(update=times), update)
-        await self._evaluate_if_due()
         if self._pending and self._pending.written.done():
             await self._settle_checkpoint()
         if progress.step % self._config.checkpoint_every == 0:
-            await self._checkpoint()
+            await self._checkpoint()  # before the evaluation, which a restarted learner then goes on with
+        await self._evaluate_if_due()
 
     async def _collect(self) -> tuple[Arrival, ...]:
         """The next batch. Where used trees fill Redis, a checkpoint makes room."""
@@ -263,21 +263,21 @@ class Run:
 
     async def _evaluate_if_due(self) -> None:
         """Evaluates before the first step, then every so many steps; `_finish` evaluates after the last."""
-        every, step = self._config.evaluation.every, self._progress.step
-        if not self._progress.is_done and (step == 0 or (every and step % every == 0)):
-            await self._evaluate()
+        if not self._progress.is_done and self._parts.evaluator.is_due(self._progress.step):
+            await self._evaluate(of_all=False)
 
-    async def _evaluate(self) -> None:
+    async def _evaluate(self, *, of_all: bool) -> None:
         """Measures held-out accuracy of the present policy, once per step; logs a failure and goes on."""
-        progress, metrics = self._progress, self._parts.metrics
+        progress, metrics, evaluator = self._progress, self._parts.metrics, self._parts.evaluator
         step, version = progress.step, progress.version
-        if progress.is_evaluated:
+        if progress.evaluation and not (of_all and progress.evaluation.is_partial):
             return
         if progress.published != version:
             await self._publish()
         before, progress.state = progress.state, RunState.EVALUATING
         try:
-            probe = await self._unless_stopped(self._parts.evaluator.evaluate(step, version))
+            weights = self._parts.publisher.latest.manifest.content_hash if self._parts.publisher.latest else ""
+            probe = await self._unless_stopped(evaluator.evaluate(step, version, weights, of_all=of_all))
         except Unavailable as error:
             metrics.evaluations.labels(EvaluationResult.FAILED).inc()
             log.error("evaluation_failed", step=step, error=str(error))
@@ -285,8 +285,10 @@ class Run:
         finally:
             progress.state = before
         if probe is not None:
-            gap = await self._in_torch_thread(self._parts.ranks.engine_gap, probe.trees[:_GAP_TREES], version)
-            evaluation = probe.evaluation.model_copy(update={"engine_gap": gap})
+            evaluation = probe.evaluation
+            if probe.trees:
+                gap = await self._in_torch_thread(self._parts.ranks.engine_gap, probe.trees[:_GAP_TREES], version)
+                evaluation = evaluation.model_copy(update={"engine_gap": gap})
             progress.add_evaluation(evaluation)
             metrics.record_evaluation(evaluation)
             self._parts.metrics_log.append(evaluation)
@@ -330,7 +332,9 @@ class Run:
 
     async def _finish(self) -> None:
         """The run is done, its last version published: evaluates, saves the policy, writes the summary."""
-        await self._evaluate()
+        if self._config.held_out and not self._progress.evaluation:
+            await self._checkpoint()  # so that a restarted learner goes on with the evaluation
+        await self._evaluate(of_all=True)
         await self._checkpoint()
         await self._settle_checkpoint()
         await self._in_torch_thread(self._parts.ranks.save_for_serving, self._config.run_dir / "policy")

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ from services.learner.app import build_router
 from services.learner.config import LearnerConfig, Resume
 from services.learner.data.prompting import PromptModel
 from services.learner.data.run_files import problem_files
+from services.learner.data.source import DataSource
+from services.learner.held_out.problem_set import HeldOutProblems, all_problems, import_name, source_of
 from services.learner.metrics import LearnerMetrics
 from services.learner.model.adapters import Adapters, holds_adapters
 from services.learner.model.memory import checkpoint_activations
@@ -121,7 +123,7 @@ class LearnerService:
         store = SnapshotStore(published, _KEEP_SNAPSHOTS, run=config.run)
         return Parts(
             streams=streams,
-            vetting=KeyVetting(verifier, (*start.train.problems, *start.held_out.problems)),
+            vetting=KeyVetting(verifier, (*start.train.problems, *all_problems(start.held_out))),
             ranks=start.ranks,
             ledger=ledger,
             feed=feed,
@@ -130,7 +132,9 @@ class LearnerService:
             publisher=Publisher(
                 streams, self._http, store, published / ".draft", metrics, push_seconds=config.publish_seconds
             ),
-            evaluator=Evaluator(streams, self._http, start.held_out.problems, config.growth, config.evaluation_plan),
+            evaluator=Evaluator(
+                streams, self._http, start.held_out, config.evaluation_plan, config.run_dir / "evaluations", verifier
+            ),
             checkpoints=checkpoints,
             tree_samples=TreeSamples(config.run_dir / "trees", config.keep_trees, config.seed),
             metrics_log=MetricsLog(config.run_dir),
@@ -238,7 +242,7 @@ class Start:
     ledger: SavedLedger
     ranks: RankWorkers
     train: ProblemSet
-    held_out: ProblemSet
+    held_out: tuple[HeldOutProblems, ...]
     sequence: TaskSequence
     note: str
     is_new: bool
@@ -257,7 +261,7 @@ class Start:
         # from which the other ranks load theirs
         process_group.send_all(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
         ranks = _load_rank(config, checkpoint, process_group)
-        train, held_out = _read_problems(config, ranks.policy, before.began or time.time())
+        train, held_out, left_out = _read_problems(config, ranks.policy, before.began or time.time())
         data, template = fingerprint(train.problems), ranks.policy.tokenizer.chat_template
         if checkpoint:
             _refuse_other_problems(checkpoint, before, data, config.seed)
@@ -272,7 +276,7 @@ class Start:
             repeats_attempts=config.deterministic,
         )
         changed = _template_note(config.model, template) if checkpoint else ""
-        note = "; ".join(filter(None, (train.note, held_out.note, changed)))
+        note = "; ".join(filter(None, (train.note, *left_out, changed)))
         progress = before.model_copy(update={"data": data, "growth": sequence.growth_fingerprint})
         has_new_growth = before.growth not in ("", progress.growth)
         return cls(progress, ledger, ranks, train, held_out, sequence, note, checkpoint is None, has_new_growth)
@@ -370,19 +374,28 @@ def _adapters(config: LearnerConfig, checkpoint: Checkpoint | None) -> Adapters 
     return Adapters(config.lora, config.model, config.seed, checkpoint.policy if checkpoint else None)
 
 
-def _read_problems(config: LearnerConfig, policy: Policy, began: float) -> tuple[ProblemSet, ProblemSet]:
-    """Training problems and held-out problems, as on the day on which the run began."""
-    encode = prompt_encoder(policy.tokenizer, config.chat_template_kwargs, datetime.fromtimestamp(began))
+def _read_problems(
+    config: LearnerConfig, policy: Policy, began: float
+) -> tuple[ProblemSet, tuple[HeldOutProblems, ...], list[str]]:
+    """Training problems, held-out sets and what they leave out, as on the day on which the run began."""
+    day, kwargs = datetime.fromtimestamp(began), config.chat_template_kwargs
+    encode = prompt_encoder(policy.tokenizer, kwargs, day)
+
+    def read(sources: Sequence[DataSource], name: str, max_tokens: int, held_out: Sequence[DataSource]) -> ProblemSet:
+        limits = ProblemLimits(policy.model.vocab_size, policy.model.context_length, max_tokens)
+
+        def prompt_model() -> PromptModel:
+            return PromptModel.of(policy.tokenizer, limits.context_length - max_tokens, kwargs, day)
+
+        return read_problems(problem_files(sources, config.data_dir, name, prompt_model, held_out), encode, limits)
+
+    sets, left_out = [], []
+    for plan in config.held_out_plans:
+        found = read((source_of(plan.source),), import_name(plan.name), plan.growth.max_tokens, ())
+        sets.append(HeldOutProblems.of(plan, found.problems))
+        left_out += [f"held_out.{plan.name}: {found.note}"] if found.note else []
     max_answer = max(config.growth.max_tokens, config.evaluation.max_tokens or 0)
-    limits = ProblemLimits(policy.model.vocab_size, policy.model.context_length, max_answer)
-    held_out = read_problems(config.held_out, encode, limits) if config.held_out else ProblemSet()
-
-    def prompt_model() -> PromptModel:
-        longest = limits.context_length - max_answer
-        return PromptModel.of(policy.tokenizer, longest, config.chat_template_kwargs, datetime.fromtimestamp(began))
-
-    files = problem_files(config.data, config.data_dir, "train", prompt_model, config.held_out_sources)
-    return read_problems(files, encode, limits), held_out
+    return read(config.data, "train", max_answer, config.held_out_sources), tuple(sets), left_out
 
 
 def build(config: LearnerConfig, process_group: ProcessGroup = SINGLE_PROCESS) -> FastAPI:

@@ -383,14 +383,18 @@ class HeldOutFigures(Message):
     avg_at_k_after: float | None = None
     pass_at_k_before: float | None = None
     pass_at_k_after: float | None = None
+    maj_at_k_before: float | None = None
+    maj_at_k_after: float | None = None
     standard_error_before: float | None = None
     standard_error_after: float | None = None
 
 
-class FileFigures(HeldOutFigures):
-    """That of one held-out file."""
+class SetFigures(HeldOutFigures):
+    """That of one held-out set."""
 
-    file: str
+    name: str
+    k: int
+    problems: int
 
 
 class RunSummary(SamplingFigures, HeldOutFigures):
@@ -413,10 +417,10 @@ class RunSummary(SamplingFigures, HeldOutFigures):
     """Of the source that ran; empty where it is no checkout."""
     warning: str = ""
     """What went wrong with the run as a whole."""
-    k: int
-    """Answers to each held-out problem."""
-    files: tuple[FileFigures, ...] = ()
-    """Of each held-out file."""
+    k: int | None
+    """Answers to each held-out problem; None where sets differ in it."""
+    sets: tuple[SetFigures, ...] = ()
+    """Of each held-out set; what is above is their average."""
     steps: int
     updates: int = _figure("updates", "steps", ",", "Steps that changed the policy", Shown.OUTCOME, default=0)
     wall_seconds: float = _figure("time", "s", ",.0f", "From the start to the end of the run", Shown.CARD, default=0.0)

@@ -1,8 +1,11 @@
 """The status of a run, which its learner publishes: state, figures, accounts, replicas and queues."""
 
+import re
 from enum import StrEnum
+from pathlib import PurePath
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.protocol.figures import StepFigures
 from shared.protocol.message import Message
@@ -34,30 +37,96 @@ class Accounts(Message):
 
 
 class AccuracyFigures(Message):
-    """Held-out accuracy over `problems`, with the standard error of avg@k."""
+    """Held-out accuracy over `problems`; every error is a standard error over problems (METHOD, Probe).
+
+    A figure that was not asked for, or that cannot be had, is None: maj@k of answers that nobody compares.
+    """
 
     avg_at_k: float
-    pass_at_k: float
-    problems: int
     standard_error: float
+    """Of avg@k."""
+    pass_at_k: float | None = None
+    pass_error: float | None = None
+    maj_at_k: float | None = None
+    maj_error: float | None = None
+    problems: int
+    answer_tokens: float | None = None
+    """Mean over answers."""
+    answer_tokens_p95: float | None = None
+    truncated_share: float | None = None
+    """Share of answers that the token limit cut."""
+    no_answer_share: float | None = None
+    """Share of answers that were judged and state no final answer."""
 
 
-class FileAccuracy(AccuracyFigures):
-    """That of one file, by its name, or by its path where two have one name."""
+class SetAccuracy(AccuracyFigures):
+    """That of one held-out set."""
 
-    file: str
+    name: str
+    k: int
+    pass_at: dict[int, float] = Field(default_factory=dict)
+    """pass@j for some j up to k."""
+    pass_errors: dict[int, float] = Field(default_factory=dict)
+
+
+_PASS_AT = re.compile(r"pass_at_([0-9]+)(_error)?")
+_FLAT = "held_out/"
 
 
 class Evaluation(AccuracyFigures):
-    """Held-out accuracy of one policy version, over the problems of all files."""
+    """Held-out accuracy of one policy version: that of each set, and their unweighted average."""
 
     step: int
     version: WeightVersion
-    k: int
-    files: tuple[FileAccuracy, ...] = ()
-    """Of each file with an answer."""
+    k: int | None
+    """None where the sets differ in it."""
+    sets: tuple[SetAccuracy, ...] = ()
+    """Each with an answer that was judged."""
+    is_partial: bool = False
+    """Whether only the sets that were due were measured: then the average is of fewer sets than another's."""
     engine_gap: float | None = None
     """Mean |learner − engine| log-probability over answers that this version alone sampled."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_other_forms(cls, value: Any) -> Any:
+        """From a line of metrics.jsonl, also of an earlier release, whose sets were called files."""
+        if not isinstance(value, dict):
+            return value
+        sets, plain = _unflatten(value)
+        if "files" in plain:
+            files = plain.pop("files")
+            sets = [one | {"name": PurePath(one["file"]).stem, "k": plain.get("k")} for one in files]
+            for one in sets:
+                del one["file"]
+        return plain | ({"sets": sets} if sets else {})
+
+    def flat(self) -> dict[str, Any]:
+        """One level of names, as metrics.jsonl and trackers have it: `avg_at_k`, `held_out/SET/avg_at_k`, …
+
+        A figure that is None is left out.
+        """
+        row = self.model_dump(mode="json", exclude={"sets"}, exclude_none=True)
+        for one in self.sets:
+            figures = one.model_dump(exclude={"name", "pass_at", "pass_errors"}, exclude_none=True)
+            figures |= {f"pass_at_{k}": value for k, value in one.pass_at.items()}
+            figures |= {f"pass_at_{k}_error": value for k, value in one.pass_errors.items()}
+            row |= {f"{_FLAT}{one.name}/{name}": value for name, value in figures.items()}
+        return row
+
+
+def _unflatten(row: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The sets of a flat row, and what is not of a set."""
+    sets: dict[str, dict[str, Any]] = {}
+    for key, value in row.items():
+        if key.startswith(_FLAT):
+            name, _, measure = key.removeprefix(_FLAT).rpartition("/")
+            one = sets.setdefault(name, {"name": name})
+            if found := _PASS_AT.fullmatch(measure):
+                one.setdefault("pass_errors" if found[2] else "pass_at", {})[int(found[1])] = value
+            else:
+                one[measure] = value
+    return list(sets.values()), {key: value for key, value in row.items() if not key.startswith(_FLAT)}
 
 
 class RunStatus(Message):

@@ -43,15 +43,16 @@ def _check_temperature(value: float) -> float:
     return value
 
 
+Temperature = Annotated[float, Field(ge=0, le=100), AfterValidator(_check_temperature)]
+
+
 class Growth(Message):
     """How a tree is grown. `max_tokens` is a trajectory's limit, counted from the prompt's end."""
 
     sampler: Annotated[AnySampler, BeforeValidator(_by_name), Field(discriminator="kind")] = Field(
         description="Where a tree is drawn from next: a sampler by name, or a table of its settings"
     )
-    temperature: Annotated[float, AfterValidator(_check_temperature)] = Field(
-        1.0, ge=0, le=100, description="Divides the logits; 0: the likeliest token"
-    )
+    temperature: Temperature = Field(1.0, description="Divides the logits; 0: the likeliest token")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens of this probability; 1: all")
     top_k: int = Field(0, ge=0, lt=2**31, description="Sample from so many likeliest tokens; 0: all")
     max_tokens: int = Field(64, gt=0, lt=2**31, description="Longest trajectory, in tokens after the prompt")

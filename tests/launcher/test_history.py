@@ -1,15 +1,17 @@
 """A run's figures over its steps, and sparklines of them."""
 
+import json
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.launcher.display.sparkline import BARS, sparkline
-from services.launcher.runs.history import History
+from services.launcher.runs.history import History, accuracies_by_set
 from shared.protocol.figures import StepFigures
 from shared.protocol.status import Evaluation, RunState, RunStatus
 from shared.tree.draw import WeightVersion
+from tests.learner.evaluations import make_evaluation
 
 
 def evaluation(step: int, accuracy: float) -> Evaluation:
@@ -61,3 +63,25 @@ def test_a_sparkline_fits_and_has_one_column_per_value_at_most(values: list[floa
 def test_a_sparkline_goes_from_the_lowest_to_the_highest() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == BARS
     assert len(set(sparkline([2.0] * 5, 5))) == 1
+
+
+def test_evaluations_of_earlier_releases_are_read_with_their_files_as_sets(tmp_path: Path) -> None:
+    figures = {"avg_at_k": 0.25, "pass_at_k": 0.5, "problems": 4, "standard_error": 0.1}
+    version = {"generation": 1, "number": 0, "origin": "ab"}
+    line = {"step": 0, "version": version, "k": 8, "files": [{"file": "easy.jsonl", **figures}], "engine_gap": 0.01}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(figures | line) + "\n")
+    (read,) = History.read(tmp_path / "metrics.jsonl").evaluations
+    (one,) = read.sets
+    assert (one.name, one.k, one.avg_at_k, one.maj_at_k, read.engine_gap) == ("easy", 8, 0.25, None, 0.01)
+
+
+def test_a_set_has_its_own_steps_and_the_average_those_at_which_all_were_measured() -> None:
+    both = {"often": [[1.0, 0.0]], "rare": [[0.0, 0.0]]}
+    often = make_evaluation({"often": [[1.0, 1.0]]}, 5, WeightVersion(1, 5), 2).model_copy(update={"is_partial": True})
+    evaluations = [
+        make_evaluation(both, 0, WeightVersion(1, 0), 2),
+        often,
+        make_evaluation(both, 10, WeightVersion(1, 10), 2),
+    ]
+    steps = {series.label: series.steps for series in accuracies_by_set(evaluations)}
+    assert steps == {"average": (0, 10), "often": (0, 5, 10), "rare": (0, 10)}

@@ -131,9 +131,9 @@ def test_a_preset_is_a_method_and_own_data_are_the_task(tmp_path: Path, preset: 
     settings = (f"learner.model={checkpoint_directory()}", f"data={data}", "total_steps=5")
     plan = begin(tmp_path, RunRequest("mine", preset, settings))
     sources = (DataSource(source=str(data)),)
-    assert (plan.launcher.task, plan.learner.data, plan.learner.held_out) == ("files", sources, ())
+    assert (plan.launcher.task, plan.learner.data, plan.learner.held_out) == ("files", sources, {})
     assert not (plan.run.root / "data").exists()
-    assert make_run_plan(tmp_path, RunRequest("mine", "", (), StartMode.RESUME)).learner.held_out == ()
+    assert make_run_plan(tmp_path, RunRequest("mine", "", (), StartMode.RESUME)).learner.held_out == {}
 
 
 def test_a_file_that_names_data_is_no_demo(tmp_path: Path) -> None:

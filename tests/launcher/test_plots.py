@@ -5,7 +5,7 @@ from pathlib import Path
 from services.launcher.display.plots import smoothed, write_plots
 from services.launcher.runs.history import History
 from shared.protocol.figures import Shown, StepFigures, charts, figures_in
-from shared.protocol.status import Evaluation, FileAccuracy, RunState, RunStatus
+from shared.protocol.status import Evaluation, RunState, RunStatus, SetAccuracy
 from shared.tree.draw import WeightVersion
 
 
@@ -34,13 +34,13 @@ def test_a_run_without_steps_has_no_pictures(tmp_path: Path) -> None:
     assert write_plots(History(), tmp_path) == []
 
 
-def test_the_name_of_a_held_out_file_is_no_formula(tmp_path: Path) -> None:
+def test_the_name_of_a_held_out_set_is_no_formula(tmp_path: Path) -> None:
     measured = {"avg_at_k": 0.5, "pass_at_k": 0.75, "problems": 100, "standard_error": 0.05}
-    files = tuple(FileAccuracy(file=name, **measured) for name in (r"$\frac$.jsonl", "b.jsonl"))
-    evaluation = Evaluation(step=1, version=WeightVersion(1, 1), k=8, files=files, **measured)
+    sets = tuple(SetAccuracy(name=name, k=8, **measured) for name in (r"$\frac$", "b"))
+    evaluation = Evaluation(step=1, version=WeightVersion(1, 1), k=8, sets=sets, **measured)
     found = History()
     found.add(RunStatus(run="mine", state=RunState.TRAINING, evaluations=(evaluation,)))
-    assert [path.stem for _, path in write_plots(found, tmp_path)] == ["held-out_accuracy", "held-out_accuracy_by_file"]
+    assert [path.stem for _, path in write_plots(found, tmp_path)] == ["held-out_accuracy", "held-out_accuracy_by_set"]
 
 
 def test_the_running_mean_ends_at_each_value() -> None:

@@ -19,7 +19,7 @@ from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
 from services.launcher.runs.model_files import TokenTable
 from services.launcher.runs.run_dir import RunDirectory
-from services.learner.serving.evaluation import make_evaluation
+from services.learner.held_out.results import Header, ResultsFile
 from shared.errors import InvalidInput
 from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 from shared.protocol.task import Growth, Task
@@ -27,6 +27,7 @@ from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.expansion import AnySampler, IBSampler, RandomSampler
 from shared.tree.ib_score import IBSettings
+from tests.learner.evaluations import make_evaluation, result
 
 VOCABULARY = TokenTable((b"a", b"b", b"\n\n", b"<script>", b"<eos>"), frozenset())
 A, B, BREAK, MARKUP, EOS = range(5)
@@ -284,33 +285,36 @@ def test_the_report_of_a_finished_run_tells_its_summary(run: RunDirectory) -> No
         assert f"<tr><th>{name}</th><td>{shown}</td></tr>" in facts
 
 
-def test_the_report_begins_with_accuracy_before_and_after_of_each_file(run: RunDirectory) -> None:
+def test_the_report_begins_with_accuracy_before_and_after_of_each_set(run: RunDirectory) -> None:
     version = WeightVersion(1, 0)
     lines = [
-        make_evaluation({"a.jsonl": [[1.0, 0.0], [0.0, 0.0]], "b.jsonl": [[0.0, 0.0]]}, 0, version, 2),
-        make_evaluation({"a.jsonl": [[1.0, 1.0], [1.0, 0.0]], "b.jsonl": [[1.0, 0.0]]}, 9, version, 2),
+        make_evaluation({"a": [[1.0, 0.0], [0.0, 0.0]], "b": [[0.0, 0.0]]}, 0, version, 2),
+        make_evaluation({"a": [[1.0, 1.0], [1.0, 0.0]], "b": [[1.0, 0.0]]}, 9, version, 2),
     ]
-    run.metrics.write_text("".join(f"{line.model_dump_json()}\n" for line in lines))
+    run.metrics.write_text("".join(f"{json.dumps(line.flat())}\n" for line in lines))
+    for step, rewards in ((0, ((1.0, 0.0), (0.0, 0.0))), (9, ((1.0, 1.0), (1.0, 0.0)))):
+        file = ResultsFile(run.evaluations / str(step), "a")
+        file.begin(Header(set="a", weights=""), {str(n): result(n, one) for n, one in enumerate(rewards)})
     table = re.sub(r"\s*\n\s*", "", write_report(run).read_text().partition("<h2>Evaluations")[0])
-    for name, average, passed, problems in (
-        ("held out", "0.167 ± 0.167 → 0.667 ± 0.167", "0.333 → 1.000", 3),
-        ("a.jsonl", "0.250 ± 0.250 → 0.750 ± 0.250", "0.500 → 1.000", 2),
-        ("b.jsonl", "0.000 ± 0.000 → 0.500 ± 0.000", "0.000 → 1.000", 1),
+    for name, average, change, passed, problems in (
+        ("average", "0.125 ± 0.125 → 0.625 ± 0.125", "–", "0.250 → 1.000", 3),
+        ("a", "0.250 ± 0.250 → 0.750 ± 0.250", "+0.500 ± 0.000", "0.500 → 1.000", 2),
+        ("b", "0.000 ± 0.000 → 0.500 ± 0.000", "–", "0.000 → 1.000", 1),
     ):
-        cells = f"<th>{name}</th><td>{average}</td><td>{passed}</td><td>{problems}</td><td>0 → 9</td>"
-        assert f"<tr>{cells}</tr>" in table
+        cells = f"<td>2</td><td>{average}</td><td>{change}</td><td>{passed}</td><td>– → –</td><td>{problems}</td>"
+        assert f"<tr><th>{name}</th>{cells}<td>0 → 9</td></tr>" in table
 
 
 def test_the_report_says_what_it_means_that_pass_at_k_falls(run: RunDirectory) -> None:
     version = WeightVersion(1, 0)
     lines = [
-        make_evaluation({"a.jsonl": [[1.0, 0.0], [1.0, 0.0]]}, 0, version, 2),
-        make_evaluation({"a.jsonl": [[1.0, 1.0], [0.0, 0.0]]}, 5, version, 2),
-        make_evaluation({"a.jsonl": [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]}, 9, version, 2),
+        make_evaluation({"a": [[1.0, 0.0], [1.0, 0.0]]}, 0, version, 2),
+        make_evaluation({"a": [[1.0, 1.0], [0.0, 0.0]]}, 5, version, 2),
+        make_evaluation({"a": [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]}, 9, version, 2),
     ]
     for number, is_said in ((1, False), (2, False), (3, False)):
         run.metrics.write_text("".join(f"{line.model_dump_json()}\n" for line in lines[:number]))
         assert ("settles on fewer" in write_report(run).read_text()) == is_said
-    better = make_evaluation({"a.jsonl": [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]}, 9, version, 2)
+    better = make_evaluation({"a": [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]}, 9, version, 2)
     run.metrics.write_text("".join(f"{line.model_dump_json()}\n" for line in (lines[0], better)))
     assert "settles on fewer" in write_report(run).read_text()

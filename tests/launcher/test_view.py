@@ -17,7 +17,7 @@ from services.launcher.display.view import (
 from services.launcher.runs.history import History
 from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaInfo, ReplicaState
-from shared.protocol.status import Accounts, Evaluation, FileAccuracy, RunState, RunStatus
+from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus, SetAccuracy
 from shared.tree.draw import WeightVersion
 
 
@@ -91,21 +91,24 @@ def test_the_status_shows_what_is_watched() -> None:
         assert part in text, part
 
 
-def with_files(accuracy: float) -> Evaluation:
-    measured = {"avg_at_k": accuracy, "pass_at_k": 0.75, "problems": 100, "standard_error": 0.05}
-    files = tuple(FileAccuracy(file=name, **measured) for name in ("easy.jsonl", "hard.jsonl"))
-    return evaluation(int(100 * accuracy), accuracy).model_copy(update={"files": files})
+def with_sets(accuracy: float) -> Evaluation:
+    measured = {"avg_at_k": accuracy, "pass_at_k": 0.75, "maj_at_k": 0.625, "problems": 100, "standard_error": 0.05}
+    sets = tuple(SetAccuracy(name=name, k=16, **measured) for name in ("gsm8k", "aime-2024-and-2025"))
+    return evaluation(int(100 * accuracy), accuracy).model_copy(update={"k": None, "sets": sets})
 
 
-@pytest.mark.parametrize("width", [60, 120])
-def test_each_held_out_file_is_shown(width: int) -> None:
-    text = render(status(2, evaluations=(with_files(0.25), with_files(0.5))), width=width).replace("│", " ")
-    for name in ("easy", "hard"):
-        shown = f"{name}.jsonl avg@8 0.500 ± 0.050, pass@8 0.750 (100 problems) from 0.250 at step 25"
-        assert shown in " ".join(text.split())
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_each_held_out_set_has_a_line(width: int) -> None:
+    lines = render(status(2, evaluations=(with_sets(0.25), with_sets(0.5))), width=width).replace("│", " ")
+    for part in (
+        "average       avg@k 0.500 ± 0.020  pass@k 0.900 +0.250",
+        "gsm8k         avg@16 0.500 ± 0.050  pass@16 0.750  maj@16 0.625 +0.250",
+        "aime-2024-a…  avg@16 0.500 ± 0.050  pass@16 0.750  maj@16 0.625 +0.250",
+    ):
+        assert part in lines or (width < 80 and part.split()[0] in lines), part
     console = Console(file=io.StringIO(), width=width)
-    LineView(console).show(status(1, evaluations=(with_files(0.5),)))
-    line = "hard.jsonl, step 50: avg@8 0.500 ± 0.050, pass@8 0.750 (100 problems)\n"
+    LineView(console).show(status(1, evaluations=(with_sets(0.5),)))
+    line = "gsm8k, step 50: avg@16 0.500 ± 0.050, pass@16 0.750, maj@16 0.625 (100 problems)\n"
     assert line in console.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -39,9 +39,9 @@ class FakeReplica:
         self.reward: float | None = None
         """Of every draw; None: random ones."""
         self.unjudged: set[int] = set()
-        """Seeds of posted tasks that never get a verdict."""
+        """The golds of posted problems that never get a verdict."""
         self.endless: set[int] = set()
-        """Seeds of posted tasks that are never answered."""
+        """The golds of posted problems that are never answered."""
         self.url = ""
         self._streams = streams
         self._store = SnapshotStore(directory, keep=2)
@@ -79,9 +79,10 @@ class FakeReplica:
             self.posted += 1
             if self.is_overloaded:
                 raise Overloaded("too many trees")
-            if body.seed in self.unjudged:
+            gold = int((body.answer_key or {}).get("gold", -1))
+            if gold in self.unjudged:
                 raise Unavailable("8 of 8 draws have no verdict: is the verifier up?")
-            if body.seed in self.endless:
+            if gold in self.endless:
                 await asyncio.Event().wait()
             task = Task(
                 run="",

@@ -1,8 +1,8 @@
 """The learner's Prometheus series."""
 
 from services.learner.metrics import LearnerMetrics, StepResult
-from services.learner.serving.evaluation import make_evaluation
 from shared.protocol.figures import Shown, StepFigures, figures_in
+from tests.learner.evaluations import make_evaluation
 from tests.learner.synthetic import V0
 
 
@@ -21,19 +21,26 @@ def test_the_engine_gap_is_shown_though_evaluations_alone_have_one() -> None:
     metrics = LearnerMetrics()
     metrics.record_step(StepFigures(step=1), StepResult.UPDATED)
     assert metrics.registry.get_sample_value("ibtpo_learner_engine_gap") is None
-    evaluation = make_evaluation({"held_out.jsonl": [[1.0, 0.0]]}, 1, V0, 2)
+    evaluation = make_evaluation({"held_out": [[1.0, 0.0]]}, 1, V0, 2)
     metrics.record_evaluation(evaluation.model_copy(update={"engine_gap": 0.25}))
     assert metrics.registry.get_sample_value("ibtpo_learner_engine_gap") == 0.25
 
 
-def test_every_held_out_file_has_its_accuracy() -> None:
+def test_every_held_out_set_has_its_accuracy_and_their_average_is_of_all_of_them() -> None:
     metrics = LearnerMetrics()
-    metrics.record_evaluation(make_evaluation({"a.jsonl": [[1.0, 0.0], [1.0, 1.0]], "b.jsonl": [[0.0, 0.0]]}, 1, V0, 2))
+    metrics.record_evaluation(make_evaluation({"a": [[1.0, 0.0], [1.0, 1.0]], "b": [[0.0, 0.0]]}, 1, V0, 2))
     for labels, value in (
-        ({"file": "a.jsonl", "measure": "avg_at_k"}, 0.75),
-        ({"file": "a.jsonl", "measure": "standard_error"}, 0.25),
-        ({"file": "a.jsonl", "measure": "pass_at_k"}, 1.0),
-        ({"file": "b.jsonl", "measure": "avg_at_k"}, 0.0),
+        ({"set": "a", "measure": "avg_at_k"}, 0.75),
+        ({"set": "a", "measure": "standard_error"}, 0.25),
+        ({"set": "a", "measure": "pass_at_k"}, 1.0),
+        ({"set": "b", "measure": "avg_at_k"}, 0.0),
     ):
-        assert metrics.registry.get_sample_value("ibtpo_learner_held_out_file_accuracy", labels) == value
-    assert metrics.registry.get_sample_value("ibtpo_learner_held_out_accuracy", {"measure": "avg_at_k"}) == 0.5
+        assert metrics.registry.get_sample_value("ibtpo_learner_held_out_set_accuracy", labels) == value
+    assert metrics.registry.get_sample_value("ibtpo_learner_held_out_accuracy", {"measure": "avg_at_k"}) == 0.375
+    some = make_evaluation({"a": [[0.0, 0.0]]}, 2, V0, 2).model_copy(update={"is_partial": True})
+    metrics.record_evaluation(some)
+    assert metrics.registry.get_sample_value("ibtpo_learner_held_out_accuracy", {"measure": "avg_at_k"}) == 0.375
+    assert (
+        metrics.registry.get_sample_value("ibtpo_learner_held_out_set_accuracy", {"set": "a", "measure": "avg_at_k"})
+        == 0.0
+    )

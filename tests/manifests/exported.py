@@ -13,7 +13,7 @@ from services.rollout.engines.sglang import SglangMetrics
 from services.rollout.metrics import RolloutMetrics
 from services.verifier.metrics import VerifierMetrics
 from shared.protocol.figures import StepFigures
-from shared.protocol.status import Evaluation, FileAccuracy, RunState, RunStatus
+from shared.protocol.status import AccuracyFigures, Evaluation, RunState, RunStatus, SetAccuracy
 from shared.tree.draw import WeightVersion
 
 _SGLANG = """
@@ -45,8 +45,8 @@ sglang:e2e_request_latency_seconds_bucket{le="+Inf"} 1
 def evaluation() -> Evaluation:
     """An accuracy, whose series there are none of before it is measured."""
     version = WeightVersion(1, 0)
-    accuracy = {"avg_at_k": 1, "pass_at_k": 1, "problems": 1, "standard_error": 0}
-    return Evaluation(step=0, version=version, k=1, files=(FileAccuracy(file="a.jsonl", **accuracy),), **accuracy)
+    accuracy = dict.fromkeys(AccuracyFigures.model_fields, 1)
+    return Evaluation(step=0, version=version, k=1, sets=(SetAccuracy(name="a", k=1, **accuracy),), **accuracy)
 
 
 def metrics_of(learner: LearnerMetrics) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from shared.protocol.figures import Shown
 
 _FIGURES = FigurePanels(Shown.BALANCE)
 METHOD = "method.md#diagnostics"
+HELD_OUT = "evaluation.md#figures"
 FIRING = (
     'sum by (alertname) (ALERTS{alertstate="firing", alertname=~"Ibtpo.*"}) '
     'or on () label_replace(vector(0), "alertname", "nothing", "", "")'
@@ -16,9 +17,9 @@ _GLANCE = row(
     lines(
         "Held-out accuracy over time",
         "percentunit",
-        "avg@k and pass@k on held-out problems, answered by the replicas that train.",
-        METHOD,
-        ('ibtpo:held_out_accuracy:last{measure!="standard_error"}', "{{measure}}"),
+        "avg@k on each held-out set, answered by the replicas that train.",
+        HELD_OUT,
+        ('ibtpo:held_out_set_accuracy:last{measure="avg_at_k"}', "{{set}}"),
     ),
     *_FIGURES.take("root_value"),
     STEP_TIME,
@@ -34,8 +35,8 @@ _GLANCE = row(
     stat(
         "Held-out accuracy",
         "percentunit",
-        "avg@k of the last evaluation: judge a run by this.",
-        METHOD,
+        "avg@k of the last evaluation, averaged over sets: judge a run by this.",
+        HELD_OUT,
         last('ibtpo:held_out_accuracy:last{measure="avg_at_k"}'),
     ),
     stat(
@@ -86,11 +87,11 @@ _DIAGNOSTICS = row(
 _TASKS = row(
     "Tasks and rewards",
     lines(
-        "Held-out accuracy by file",
+        "Held-out pass@k and maj@k",
         "percentunit",
-        "avg@k and pass@k on the problems of each held-out file.",
-        METHOD,
-        ('ibtpo:held_out_file_accuracy:last{measure!="standard_error"}', "{{file}} {{measure}}"),
+        "Share of problems with a right answer, and reward of what most answers say, on each held-out set.",
+        HELD_OUT,
+        ('ibtpo:held_out_set_accuracy:last{measure=~"pass_at_k|maj_at_k"}', "{{set}} {{measure}}"),
     ),
     lines(
         "Reward by kind",

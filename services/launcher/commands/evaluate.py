@@ -141,7 +141,7 @@ def _load_problems(
     arguments: EvaluateArguments, config: LearnerConfig, growth: Growth, folder: Path
 ) -> tuple[EncodedProblem, ...]:
     num_problems = config.evaluation.problems
-    paths = (arguments.data,) if arguments.data else config.held_out
+    paths = (arguments.data,) if arguments.data else tuple(Path(one.source) for one in config.held_out.values())
     if not paths:
         write_data(folder, Difficulty(), 1, num_problems, arguments.seed)
         paths = (folder / "heldout.jsonl",)

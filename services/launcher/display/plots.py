@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from services.launcher.runs.history import AccuracySeries, History, accuracies_by_file
+from services.launcher.runs.history import AccuracySeries, History, accuracies_by_set
 from shared.protocol.figures import Shown, Style, charts
 
 INK, GREY = "#1f2933", "#9aa5b1"
@@ -53,13 +53,15 @@ def write_plots(history: History, directory: Path) -> list[tuple[str, Path]]:
 def _write_plots(history: History, directory: Path) -> Iterator[tuple[str, Path]]:
     if history.evaluations:
         caption = "Mean over k independent answers, and share of problems with a right one, on held-out problems."
-        every, *of_files = accuracies_by_file(history.evaluations)
-        yield caption, _write_plot(directory, "Held-out accuracy", "share right", partial(_plot_accuracy, series=every))
-        if of_files:
-            plot = partial(_plot_files, files=of_files)
+        every = accuracies_by_set(history.evaluations)
+        if every and not every[0].name:
+            plot = partial(_plot_accuracy, series=every[0])
+            yield caption, _write_plot(directory, "Held-out accuracy", "share right", plot)
+        if of_sets := [series for series in every if series.name]:
+            plot = partial(_plot_sets, sets=of_sets)
             yield (
-                "Mean over k independent answers to the problems of each held-out file.",
-                _write_plot(directory, "Held-out accuracy by file", "share right", plot),
+                "Mean over k independent answers to the problems of each held-out set; bands of ± 2 standard errors.",
+                _write_plot(directory, "Held-out accuracy by set", "share right", plot),
             )
     for chart in charts(Shown.PLOT):
         series = {declared.label: history.series(name) for name, declared in chart.figures.items()}
@@ -102,9 +104,15 @@ def _plot_stack(axes: Axes, series: Mapping[str, Series]) -> None:
 
 
 def _plot_accuracy(axes: Axes, series: AccuracySeries) -> None:
-    average = _plot_average(axes, series, BLUE, f"avg@{series.k} ± 2 s.e.")
-    passed = [one.pass_at_k for one in series.values]
-    axes.plot(series.steps, passed, color=GREEN, marker="s", linewidth=2, label=f"pass@{series.k}")
+    average = _plot_average(axes, series, BLUE, f"avg@{series.at} ± 2 s.e.")
+    for name, color, marker in (("pass", GREEN, "s"), ("maj", PURPLE, "^")):
+        found = [
+            (step, value)
+            for step, one in zip(series.steps, series.values, strict=True)
+            if (value := getattr(one, f"{name}_at_k")) is not None
+        ]
+        if found:
+            axes.plot(*zip(*found, strict=True), color=color, marker=marker, linewidth=2, label=f"{name}@{series.at}")
     for step, value in ((series.steps[0], average[0]), (series.steps[-1], average[-1])):
         axes.annotate(
             f"{value:.2f}", (step, value), xytext=(0, -16), textcoords="offset points", ha="center", color=BLUE
@@ -113,15 +121,16 @@ def _plot_accuracy(axes: Axes, series: AccuracySeries) -> None:
     axes.legend(loc="lower right")
 
 
-def _plot_files(axes: Axes, files: Sequence[AccuracySeries]) -> None:
-    for series, color in zip(files, cycle(COLORS), strict=False):
-        _plot_average(axes, series, color, f"{series.file}, avg@{series.k} ± 2 s.e.")
+def _plot_sets(axes: Axes, sets: Sequence[AccuracySeries]) -> None:
+    for series, color in zip(sets, cycle(COLORS), strict=False):
+        _plot_average(axes, series, color, f"{series.name}, avg@{series.at}")
     axes.set_ylim(0, 1)
     axes.legend(fontsize="small")
 
 
 def _plot_average(axes: Axes, series: AccuracySeries, color: str, label: str) -> list[float]:
     average = [one.avg_at_k for one in series.values]
-    errors = [2 * one.standard_error for one in series.values]
-    axes.errorbar(series.steps, average, yerr=errors, color=color, marker="o", linewidth=2, capsize=3, label=label)
+    low, high = ([one.avg_at_k + sign * 2 * one.standard_error for one in series.values] for sign in (-1, 1))
+    axes.fill_between(series.steps, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.plot(series.steps, average, color=color, marker="o", linewidth=2, label=label)
     return average

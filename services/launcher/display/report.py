@@ -3,7 +3,8 @@
 import base64
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.plots import write_plots
 from services.launcher.display.tree_svg import render_tree_svg
 from services.launcher.display.tree_view import summarize_tree
-from services.launcher.runs.history import SHARPENING, History, accuracies_by_file
+from services.launcher.runs.held_out_results import measure_change
+from services.launcher.runs.history import SHARPENING, AccuracySeries, History, accuracies_by_set
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees
 from services.launcher.runs.run_dir import RunDirectory
 from shared.files import atomic_write
 from shared.protocol.figures import RunSummary, Shown, figures_in
+from shared.tree.accuracy import Estimate
 
 NUM_TREES = 4
 _TEMPLATE = "report.html"
@@ -29,7 +32,7 @@ _SECRET = re.compile(r"^(token|password) = .*$", re.MULTILINE)
 def write_report(run: RunDirectory) -> Path:
     """Writes the plots and report.html of a run, finished or not; returns the report's path."""
     history, summary = History.read(run.metrics), run.read_summary()
-    trees = load_kept_trees(run)
+    trees, accuracies = load_kept_trees(run), accuracies_by_set(history.evaluations)
     page = (
         _environment()
         .get_template(_TEMPLATE)
@@ -38,7 +41,8 @@ def write_report(run: RunDirectory) -> Path:
             summary=summary,
             steps=history.figures[-1].step if history.figures else 0,
             facts=_facts(run, summary),
-            accuracies=accuracies_by_file(history.evaluations),
+            accuracies=accuracies,
+            changes=_changes(run, accuracies),
             sharpening=SHARPENING,
             cards=[
                 (figure.text(value), figure.title)
@@ -56,6 +60,17 @@ def write_report(run: RunDirectory) -> Path:
     )
     atomic_write(run.report, page)
     return run.report
+
+
+def _changes(run: RunDirectory, accuracies: Sequence[AccuracySeries]) -> dict[str, Estimate]:
+    """Of each set that has one, by its label; of the average by P-6."""
+    found = {one.label: change for one in accuracies if one.name and (change := measure_change(run, one))}
+    average = accuracies[0] if accuracies and not accuracies[0].name else None
+    if average and average.only and (change := measure_change(run, replace(average, name=average.only))):
+        return {average.label: change}
+    if average and len(found) == average.num_sets:
+        found[average.label] = Estimate.average(list(found.values()))
+    return found
 
 
 def _facts(run: RunDirectory, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +96,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["number"] = _format_number
+    environment.filters["share"] = lambda value: "–" if value is None else f"{value:.3f}"
     return environment
 
 

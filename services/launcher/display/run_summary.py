@@ -7,11 +7,16 @@ from rich.text import Text
 
 from services.launcher.display.sparkline import sparkline
 from services.launcher.display.view import format_duration
-from services.launcher.runs.history import SHARPENING, History, accuracies_by_file
+from services.launcher.runs.history import SHARPENING, History, accuracies_by_set
 from services.launcher.runs.run_dir import RunDirectory
 from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 
 SPARK_WIDTH = 32
+MEASURES = (
+    ("avg", "avg_at_k", "standard_error"),
+    ("pass", "pass_at_k", "pass_error"),
+    ("maj", "maj_at_k", "maj_error"),
+)
 
 
 def render_summary(run: RunDirectory) -> RenderableType:
@@ -41,16 +46,19 @@ def render_summary(run: RunDirectory) -> RenderableType:
 
 def _render_accuracy(history: History) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    every, *of_files = accuracies_by_file(history.evaluations)
-    for series in (every, *of_files):
-        averages, passes = [[getattr(one, name) for one in series.values] for name in ("avg_at_k", "pass_at_k")]
-        error = f" ± {series.values[-1].standard_error:.3f}"
+    every = accuracies_by_set(history.evaluations)
+    for series in every:
         table.add_row(Text(series.label, style="dim"), f"{series.values[-1].problems} problems")
-        for label, values, ending in ((f"  avg@{series.k}", averages, error), (f"  pass@{series.k}", passes, "")):
+        for name, measure, error_name in MEASURES:
+            label, values = f"  {name}@{series.at}", [getattr(one, measure) for one in series.values]
+            if None in values:
+                continue
+            error = getattr(series.values[-1], error_name)
+            ending = "" if error is None else f" ± {error:.3f}"
             style = "bold green" if values[-1] > values[0] else "bold yellow"
             change = Text.assemble(f"{values[0]:.3f} → ", (f"{values[-1]:.3f}", style), ending)
             table.add_row(Text(label, style="dim"), change, Text(sparkline(values, SPARK_WIDTH), style="cyan"))
-    if every.is_sharpening:
+    if every and every[0].is_sharpening:
         return Group(table, Text(SHARPENING, style="dim"))
     return table
 

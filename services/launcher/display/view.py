@@ -14,14 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from services.launcher.display.sparkline import Sparkline, sparkline
-from services.launcher.runs.history import History, accuracies_by_file
+from services.launcher.runs.history import History, accuracies_by_set
 from shared.protocol.figures import Figure, Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaState
 from shared.protocol.status import AccuracyFigures, RunState, RunStatus
 
 SPARK_WIDTH = 24
-MAX_REPLICAS = MAX_FILES = 6
+MAX_REPLICAS = MAX_SETS = 6
 """So many are shown one by one."""
+LABEL_WIDTH = 12
 WAIT_SECONDS = 30.0
 """A run that neither steps nor changes its state for so long says so."""
 ENDED = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
@@ -63,9 +64,13 @@ class LineView:
             self._said = (status.state, waiting)
             self.say(f"{status.state}{f': {waiting}' if waiting else ''}")
         for evaluation in status.evaluations[self._num_evaluations :]:
-            self.say(f"held out, step {evaluation.step}: {format_accuracy(evaluation, evaluation.k)}")
-            for one in evaluation.files if len(evaluation.files) > 1 else ():
-                self.say(f"{one.file}, step {evaluation.step}: {format_accuracy(one, evaluation.k)}")
+            if len(evaluation.sets) < 2 and not evaluation.is_partial:
+                self.say(f"held out, step {evaluation.step}: {format_accuracy(evaluation, evaluation.k)}")
+                continue
+            for one in evaluation.sets:
+                self.say(f"{one.name}, step {evaluation.step}: {format_accuracy(one, one.k)}")
+            if not evaluation.is_partial:
+                self.say(f"average, step {evaluation.step}: {format_accuracy(evaluation, evaluation.k)}")
         self._num_evaluations = max(self._num_evaluations, len(status.evaluations))
         if status.figures.step != self._step and status.figures.trees:
             self._step = status.figures.step
@@ -159,12 +164,16 @@ def format_step(status: RunStatus) -> str:
     return " · ".join(part for part in (step, *figures, stale, f"ETA {format_duration(status.eta_seconds)}") if part)
 
 
-def format_accuracy(accuracy: AccuracyFigures, k: int) -> str:
-    """avg@k and pass@k, with what they were measured on."""
-    return (
-        f"avg@{k} {accuracy.avg_at_k:.3f} ± {accuracy.standard_error:.3f}, pass@{k} {accuracy.pass_at_k:.3f} "
-        f"({accuracy.problems} problems)"
-    )
+def format_accuracy(accuracy: AccuracyFigures, k: int | None) -> str:
+    """avg@k, pass@k and maj@k, with what they were measured on."""
+    return f"{_format_measures(accuracy, 'k' if k is None else str(k), ', ')} ({accuracy.problems} problems)"
+
+
+def _format_measures(accuracy: AccuracyFigures, at: str, separator: str) -> str:
+    parts = [f"avg@{at} {accuracy.avg_at_k:.3f} ± {accuracy.standard_error:.3f}"]
+    for name, value in (("pass", accuracy.pass_at_k), ("maj", accuracy.maj_at_k)):
+        parts += [] if value is None else [f"{name}@{at} {value:.3f}"]
+    return separator.join(parts)
 
 
 def format_duration(seconds: float | None) -> str:
@@ -232,20 +241,26 @@ def _facts(status: RunStatus) -> Iterator[tuple[str, str | Text]]:
 
 
 def _describe_accuracy(status: RunStatus) -> Iterator[tuple[str, Text]]:
-    for number, series in enumerate(accuracies_by_file(status.evaluations)):
-        if number > MAX_FILES:
-            yield "", Text("more files are in report.html", style="dim")
+    """A line for each set; where there is one, a second line with its way."""
+    every = accuracies_by_set(status.evaluations)
+    for number, series in enumerate(every):
+        if number > MAX_SETS:
+            yield "", Text("more sets are in report.html", style="dim")
             return
-        accuracy = (format_accuracy(series.values[-1], series.k), "bold")
-        first = f"from {series.values[0].avg_at_k:.3f} {f'at step {step}' if (step := series.steps[0]) else 'before'}"
-        change = first if len(series.steps) > 1 else ""
-        if series.file:
-            yield "", Text.assemble((f"{series.file} ", "dim"), accuracy, f" {change}")
+        first, last, has_change = series.values[0], series.values[-1], len(series.steps) > 1
+        if len(every) > 1:
+            label = series.label if len(series.label) <= LABEL_WIDTH else f"{series.label[: LABEL_WIDTH - 1]}…"
+            change = f" {last.avg_at_k - first.avg_at_k:+.3f}" if has_change else ""
+            yield label, Text(f"{_format_measures(last, series.at, '  ')}{change}", "bold" if number == 0 else "")
             continue
-        yield series.label, Text.assemble(accuracy, (f" at step {series.steps[-1]}", "dim"))
-        if change:
+        yield (
+            series.label,
+            Text.assemble((format_accuracy(last, series.k), "bold"), (f" at step {series.steps[-1]}", "dim")),
+        )
+        if has_change:
+            since = f"from {first.avg_at_k:.3f} {f'at step {step}' if (step := series.steps[0]) else 'before'}"
             line = sparkline([one.avg_at_k for one in series.values], SPARK_WIDTH)
-            yield "", Text.assemble(f"{change}  ", (line, "cyan"))
+            yield "", Text.assemble(f"{since}  ", (line, "cyan"))
 
 
 def _describe_replicas(status: RunStatus) -> str:

@@ -1,8 +1,7 @@
 """The figures of a run over its steps, read from metrics.jsonl or collected from status reports."""
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,38 +18,66 @@ SHARPENING = (
 
 @dataclass(frozen=True, slots=True)
 class AccuracySeries:
-    """The accuracies with `k` answers on the problems of one file, or of all, by step."""
+    """The accuracies with `k` answers on the problems of one set, or the average over sets, by step."""
 
-    file: str
-    """Empty: all."""
-    k: int
+    name: str
+    """Empty: the average."""
+    k: int | None
+    """None: the sets of the average differ in it."""
     steps: tuple[int, ...]
     values: tuple[AccuracyFigures, ...]
+    sets: tuple[str, ...] = ()
+    """Of the average."""
+
+    @property
+    def num_sets(self) -> int:
+        return len(self.sets)
+
+    @property
+    def only(self) -> str:
+        """The name of the only set of the average; empty if there are several."""
+        return self.sets[0] if len(self.sets) == 1 else ""
 
     @property
     def label(self) -> str:
-        """The file's name."""
-        return self.file or "held out"
+        """The set's name."""
+        return self.name or ("held out" if self.num_sets < 2 else "average")
+
+    @property
+    def at(self) -> str:
+        """What stands behind avg@, pass@ and maj@."""
+        return "k" if self.k is None else str(self.k)
 
     @property
     def is_sharpening(self) -> bool:
         """Whether pass@k fell while avg@k rose."""
         first, last = self.values[0], self.values[-1]
+        if first.pass_at_k is None or last.pass_at_k is None:
+            return False
         return first.avg_at_k < last.avg_at_k and last.pass_at_k < first.pass_at_k
 
 
-def accuracies_by_file(evaluations: Sequence[Evaluation]) -> tuple[AccuracySeries, ...]:
-    """That of all files, and that of each where there are several; of evaluations with the k of the last."""
-    found: dict[str, dict[int, AccuracyFigures]] = defaultdict(dict)
-    for evaluation in evaluations:
-        if evaluation.k == evaluations[-1].k:
-            found[""][evaluation.step] = evaluation
-            for one in evaluation.files:
-                found[one.file][evaluation.step] = one
-    shown = list(found.items())[: None if len(found) > 2 else 1]
-    return tuple(
-        AccuracySeries(file, evaluations[-1].k, tuple(values), tuple(values.values())) for file, values in shown
-    )
+def accuracies_by_set(evaluations: Sequence[Evaluation]) -> tuple[AccuracySeries, ...]:
+    """The average over sets, and each set where there are several: of evaluations that asked for as many answers as the
+    last. A set has its own steps; in the average are only evaluations of all sets."""
+    last = {one.name: one.k for evaluation in evaluations for one in evaluation.sets}
+    whole = [one for one in evaluations if not one.is_partial and {each.name: each.k for each in one.sets} == last]
+    series = [_series("", whole[-1].k, {one.step: one for one in whole}, tuple(last))] if whole else []
+    for name, k in last.items() if len(last) > 1 or not whole else ():
+        found = {
+            evaluation.step: one
+            for evaluation in evaluations
+            for one in evaluation.sets
+            if one.name == name and one.k == k
+        }
+        series.append(_series(name, k, found))
+    return tuple(series)
+
+
+def _series(
+    name: str, k: int | None, by_step: Mapping[int, AccuracyFigures], sets: tuple[str, ...] = ()
+) -> AccuracySeries:
+    return AccuracySeries(name, k, tuple(by_step), tuple(by_step.values()), sets)
 
 
 class History:
@@ -95,12 +122,12 @@ class History:
             return
         with contextlib.suppress(ValidationError):
             if "avg_at_k" in line:
-                evaluation = Evaluation.model_validate(_known_fields(line, Evaluation))
+                evaluation = Evaluation.model_validate(line)
                 self._evaluations[evaluation.step] = evaluation
             elif "trees" in line:
-                figures = StepFigures.model_validate(_known_fields(line, StepFigures))
+                figures = StepFigures.model_validate(_known_fields(line))
                 self._figures[figures.step] = figures
 
 
-def _known_fields(line: dict[str, object], model: type[StepFigures] | type[Evaluation]) -> dict[str, object]:
-    return {name: value for name, value in line.items() if name in model.model_fields}
+def _known_fields(line: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in line.items() if name in StepFigures.model_fields}

@@ -42,6 +42,7 @@ class RunDirectory:
         self.metrics = root / "metrics.jsonl"
         self.summary = root / "summary.json"
         self.trees = root / "trees"
+        self.evaluations = root / "evaluations"
         self.plots = root / "plots"
         self.report = root / "report.html"
         self.policy = root / "policy"

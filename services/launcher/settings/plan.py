@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -159,7 +160,7 @@ def prepare(plan: RunPlan, listener: Listener = lambda _: None) -> None:
     if plan.launcher.task != "files":
         _make_directory(plan)
         return
-    check_rows((*(one.path for one in plan.learner.data if is_problem_file(one)), *plan.learner.held_out))
+    check_rows((*(one.path for one in plan.learner.data if is_problem_file(one)), *_held_out_files(plan.learner)))
     with import_problems(plan.learner, plan.run, listener, resumes=plan.resumes) as imported:
         _make_directory(plan)
         move_into(imported, plan.run)
@@ -226,12 +227,17 @@ def _resolve_model(model: Path) -> Path:
     return model if HubModel.parse(model) and not model.exists() else model.expanduser().resolve()
 
 
+def _held_out_files(learner: LearnerConfig) -> Iterator[Path]:
+    """The held-out sets that are read as they stand."""
+    return (one.data.path for one in learner.held_out.values() if is_problem_file(one.data))
+
+
 def _resolve_paths(learner: LearnerConfig) -> LearnerConfig:
     """With absolute paths, the run can be resumed from any directory."""
     return learner.model_copy(
         update={
             "model": _resolve_model(learner.model),
             "data": tuple(source.resolve() for source in learner.data),
-            "held_out": tuple(path.resolve() for path in learner.held_out),
+            "held_out": {name: one.resolve() for name, one in learner.held_out.items()},
         }
     )

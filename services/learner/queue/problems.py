@@ -1,7 +1,6 @@
 """The problems of a run: read from JSON lines, with their prompts as token ids."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -120,16 +119,6 @@ def check_rows(paths: Iterable[Path]) -> None:
     if broken:
         more = f"; and {len(broken) - _MOST_NAMED} more" if len(broken) > _MOST_NAMED else ""
         raise InvalidInput("; ".join(map(str, broken[:_MOST_NAMED])) + more)
-
-
-def first_of_each_file(problems: Iterable[EncodedProblem], at_most: int) -> tuple[EncodedProblem, ...]:
-    taken: Counter[str] = Counter()
-    chosen = []
-    for problem in problems:
-        taken[problem.file] += 1
-        if taken[problem.file] <= at_most:
-            chosen.append(problem)
-    return tuple(chosen)
 
 
 def fingerprint(problems: Sequence[EncodedProblem]) -> str:

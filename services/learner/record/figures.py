@@ -15,8 +15,8 @@ from services.learner.record.state import SavedProgress, sum_usage
 from services.learner.record.step_watch import warn_of_run
 from services.learner.training.trajectories import BuiltTree
 from shared.hub import describe_model
-from shared.protocol.figures import FileFigures, RunSummary, SamplingFigures, StepFigures, UpdateFigures
-from shared.protocol.status import AccuracyFigures, Evaluation
+from shared.protocol.figures import RunSummary, SamplingFigures, SetFigures, StepFigures, UpdateFigures
+from shared.protocol.status import AccuracyFigures, Evaluation, SetAccuracy
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.diagnostics import TreeFigures, merge
 
@@ -73,7 +73,7 @@ def step_figures(
 def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
     totals, updates = progress.totals, progress.version.number
     before, after = progress.evaluation_at(0), progress.evaluation_at(progress.step)
-    if before and before.k != config.evaluation.k:
+    if before and not _is_of(config, before):
         before = None  # pass@k of another k is another figure
     sampling = sampling_figures(totals.figures, totals.usage, totals.training_seconds)
     return RunSummary(
@@ -85,14 +85,14 @@ def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
         seed=config.seed,
         model=describe_model(config.model),
         data=tuple(map(str, config.data)),
-        held_out=tuple(map(str, config.held_out)),
+        held_out=tuple(map(str, config.held_out.values())),
         version=version("ibtpo"),
         commit=source_commit(),
         warning=warn_of_run(progress.step, updates, sampling.truncated_share),
         steps=progress.step,
         updates=updates,
-        k=config.evaluation.k,
-        files=_files(before, after),
+        k=after.k if after else before.k if before else config.evaluation.k,
+        sets=_sets(before, after),
         wall_seconds=totals.wall_seconds,
         **_held_out(before, after),
         **dict(sampling),
@@ -103,15 +103,28 @@ def _held_out(before: AccuracyFigures | None, after: AccuracyFigures | None) -> 
     """The fields of HeldOutFigures."""
     return {
         f"{measure}_{when}": getattr(accuracy, measure, None)
-        for measure in ("avg_at_k", "standard_error", "pass_at_k")
+        for measure in ("avg_at_k", "standard_error", "pass_at_k", "maj_at_k")
         for when, accuracy in (("before", before), ("after", after))
     }
 
 
-def _files(before: Evaluation | None, after: Evaluation | None) -> tuple[FileFigures, ...]:
-    of_file = [{one.file: one for one in evaluation.files} if evaluation else {} for evaluation in (before, after)]
-    names = dict.fromkeys((*of_file[0], *of_file[1]))
-    return tuple(FileFigures(file=name, **_held_out(*(files.get(name) for files in of_file))) for name in names)
+def _is_of(config: LearnerConfig, evaluation: Evaluation) -> bool:
+    """Whether its sets had as many answers as they are to have now."""
+    planned = {plan.name: plan.k for plan in config.held_out_plans}
+    return all(one.k == planned.get(one.name, config.evaluation.k) for one in evaluation.sets)
+
+
+def _sets(before: Evaluation | None, after: Evaluation | None) -> tuple[SetFigures, ...]:
+    """In the order of the last evaluation."""
+    first, last = ({one.name: one for one in evaluation.sets} if evaluation else {} for evaluation in (before, after))
+    return tuple(_set_figures(first.get(name), last.get(name)) for name in dict.fromkeys((*last, *first)))
+
+
+def _set_figures(before: SetAccuracy | None, after: SetAccuracy | None) -> SetFigures:
+    """Of one set that was measured before, after or both times."""
+    known = after or before
+    assert known is not None
+    return SetFigures(name=known.name, k=known.k, problems=known.problems, **_held_out(before, after))
 
 
 def source_commit() -> str:

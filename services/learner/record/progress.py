@@ -94,8 +94,13 @@ class Progress:
         return self._saved.totals.training_seconds * (1.0 - share) / share if share else None
 
     @property
-    def is_evaluated(self) -> bool:
-        return self._saved.evaluation_at(self.step) is not None
+    def evaluation(self) -> Evaluation | None:
+        """That of the present step."""
+        return self._saved.evaluation_at(self.step)
+
+    @property
+    def evaluated_steps(self) -> frozenset[int]:
+        return frozenset(one.step for one in self._saved.evaluations)
 
     def begin_generation(self, generation: int, origin: str) -> None:
         """Continues the policy's versions under a new generation."""
@@ -113,7 +118,9 @@ class Progress:
         )
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
-        self._change(evaluations=(*self._saved.evaluations, evaluation))
+        """In place of one of the same step."""
+        others = (one for one in self._saved.evaluations if one.step != evaluation.step)
+        self._change(evaluations=(*others, evaluation))
 
     def status(self, accounts: Accounts, replicas: Iterable[ReplicaInfo], tasks: Depth, trees: Depth) -> RunStatus:
         """The run's status, with what was last seen of its replicas and queues."""

@@ -4,28 +4,26 @@ import asyncio
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import httpx
 
-from services.learner.config import EvaluationConfig
-from services.learner.queue.problems import EncodedProblem, first_of_each_file
-from shared.clients import RolloutClient
+from services.learner.held_out.measure import average_sets, measure_set
+from services.learner.held_out.problem_set import HeldOutProblems, problem_hash
+from services.learner.held_out.results import Header, ProblemResult, ResultsFile, remove_old
+from services.learner.held_out.voting import count_votes
+from services.learner.held_out_config import EvaluationConfig
+from services.learner.queue.problems import EncodedProblem
+from shared.clients import RolloutClient, VerifierClient
 from shared.errors import IbtpoError, Overloaded, Unavailable
-from shared.protocol.grow import GrowRequest
 from shared.protocol.replica import ReplicaInfo, ReplicaState
-from shared.protocol.status import Evaluation, FileAccuracy
-from shared.protocol.task import Growth
+from shared.protocol.status import Evaluation
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
-from shared.tree.accuracy import measure_accuracy
 from shared.tree.draw import WeightVersion
-from shared.tree.expansion import IndependentSampler
 
 log = event_logger(__name__)
 _MAX_TRIES = 8
@@ -33,74 +31,127 @@ _RETRY_SHARE = 0.25
 """A problem is retried for this share of the evaluation's time, counted from its first failure."""
 _PAUSE_SECONDS = 0.5
 _TREE_SECONDS = 120.0
+_SEED = 0
+"""Of answers: as `ibtpo eval` has it without --seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An evaluation with its trees, all sampled by the evaluated version."""
+    """An evaluation, with those of its trees that were grown for it now, all sampled by the evaluated version."""
 
     evaluation: Evaluation
     trees: tuple[ScoredTree, ...]
 
 
+@dataclass(slots=True)
+class _Answering:
+    """One set while its problems are answered: the results so far, and the file that they are in."""
+
+    held_out: HeldOutProblems
+    file: ResultsFile
+    results: dict[str, ProblemResult]
+
+
 class Evaluator:
-    """Asks the live replicas for k independent answers to every held-out problem; asks another replica if one dies."""
+    """Asks the live replicas for k independent answers to every held-out problem; asks another replica if one dies.
+
+    What was answered to each problem is written to `folder`/STEP/SET.jsonl as it comes, and an evaluation of the same
+    weights that was interrupted goes on from there.
+    """
 
     def __init__(
         self,
         streams: RunStreams,
         http: httpx.AsyncClient,
-        problems: Sequence[EncodedProblem],
-        growth: Growth,
+        sets: Sequence[HeldOutProblems],
         config: EvaluationConfig,
+        folder: Path,
+        verifier: VerifierClient | None,
     ) -> None:
         self._http = http
-        self._problems = first_of_each_file(problems, config.problems)
-        # k independent answers, sampled as in training
-        sampler, max_tokens = IndependentSampler(initial_draws=config.k), config.max_tokens or growth.max_tokens
-        changes = {"sampler": sampler, "max_tokens": max_tokens, "merge_equal_draws": False}
-        self._growth = growth.model_copy(update=changes)
+        self._sets = tuple(sets)
         self._config = config
         self._streams = streams
+        self._folder = folder
+        self._verifier = verifier
 
-    async def evaluate(self, step: int, version: WeightVersion) -> Probe | None:
-        """avg@k and pass@k of exactly `version`, over the problems answered before the deadline.
+    def is_due(self, step: int) -> bool:
+        """Whether a set is measured after `step` steps that are not the last."""
+        return any(one.plan.is_due(step) for one in self._sets)
+
+    async def evaluate(self, step: int, version: WeightVersion, weights: str, *, of_all: bool = True) -> Probe | None:
+        """The accuracy of exactly `version`, whose weights have the hash `weights`, on the sets that are due at this
+        step or on all, over the problems answered before the deadline.
 
         Answers of other versions are discarded. Unavailable when no problem was answered; None without held-out
         problems.
         """
-        if not self._problems:
+        due = [one for one in self._sets if of_all or one.plan.is_due(step)]
+        if not due:
             return None
         replicas = _ReplicaPool(self._streams, self._config.problems_per_replica)
-        answers: dict[int, ScoredTree] = {}
+        under_way = [self._begin(one, step, weights) for one in due]
+        trees: list[ScoredTree] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.deadline_seconds), asyncio.TaskGroup() as group:
-                for number in range(len(self._problems)):
-                    group.create_task(self._answer(number, version, replicas, answers))
-        if missing := len(self._problems) - len(answers):
-            log.error("evaluation_incomplete", version=str(version), problems=len(self._problems), missing=missing)
-        rewards_of_file: dict[str, list[Sequence[float]]] = {problem.file: [] for problem in self._problems}
-        for number in sorted(answers):
-            rewards_of_file[self._problems[number].file].append(answers[number].rewards)
-        evaluation = make_evaluation(rewards_of_file, step, version, self._config.k)
-        return Probe(evaluation, tuple(answers[number] for number in sorted(answers)))
+                for answering in under_way:
+                    for problem in answering.held_out.problems:
+                        if problem.id not in answering.results:
+                            group.create_task(self._answer(problem, answering, version, replicas, trees))
+        return Probe(self._measure(under_way, step, version, len(due) < len(self._sets)), tuple(trees))
+
+    def _begin(self, held_out: HeldOutProblems, step: int, weights: str) -> _Answering:
+        """With the results that an earlier process has of the same weights, problems and settings."""
+        plan, file = held_out.plan, ResultsFile(self._folder / str(step), held_out.plan.name)
+        header = Header(set=plan.name, weights=weights, settings=plan.settings)
+        there, found = file.read()
+        hash_of = {problem.id: problem_hash(problem) for problem in held_out.problems}
+        kept = {one.id: one for one in found.values() if there == header and hash_of.get(one.id) == one.problem}
+        if kept:
+            log.info("evaluation_resumed", set=plan.name, step=step, answered=len(kept), problems=len(hash_of))
+        file.begin(header, kept)
+        return _Answering(held_out, file, kept)
+
+    def _measure(
+        self, under_way: Sequence[_Answering], step: int, version: WeightVersion, is_partial: bool
+    ) -> Evaluation:
+        measured = []
+        for one in under_way:
+            one.file.finish()
+            plan, problems = one.held_out.plan, one.held_out.problems
+            if missing := len(problems) - len(one.results):
+                log.error(
+                    "evaluation_incomplete",
+                    version=str(version),
+                    set=plan.name,
+                    problems=len(problems),
+                    missing=missing,
+                )
+            order = [one.results[problem.id] for problem in problems if problem.id in one.results]
+            if accuracy := measure_set(plan, order):
+                measured.append(accuracy)
+        remove_old(self._folder, self._config.keep)
+        if not measured:
+            raise Unavailable(
+                f"no answer of version {version} was judged in time: do live replicas have it, and is the verifier up?"
+            )
+        is_partial = is_partial or len(measured) < len(under_way)
+        return average_sets(measured, step, version, is_partial=is_partial)
 
     async def _answer(
-        self, number: int, version: WeightVersion, replicas: "_ReplicaPool", answers: dict[int, ScoredTree]
+        self,
+        problem: EncodedProblem,
+        answering: _Answering,
+        version: WeightVersion,
+        replicas: "_ReplicaPool",
+        trees: list[ScoredTree],
     ) -> None:
-        """Adds one problem's tree to `answers`, unless every try fails.
+        """Adds one problem's result and tree, unless every try fails.
 
         A refusal is retried a few times; an overload or outage for a share of the evaluation's time, so that a problem
         that never gets a verdict does not take all of it.
         """
-        problem = self._problems[number]
-        request = GrowRequest(
-            prompt_ids=problem.prompt_ids,
-            kind=problem.kind,
-            answer_key=problem.answer_key,
-            growth=self._growth,
-            seed=number,
-        )
+        request = answering.held_out.request(problem, _SEED)
         refusals, first_failure = 0, math.inf
         while refusals < _MAX_TRIES and _now() - first_failure < self._config.deadline_seconds * _RETRY_SHARE:
             replica = await replicas.acquire()
@@ -108,8 +159,8 @@ class Evaluator:
                 client = RolloutClient(self._http, replica.url, replica.name)
                 tree = await client.grow(request, _TREE_SECONDS)
                 if all(span.version == version for draw in tree.draws for span in draw.spans):
-                    answers[number] = tree
-                    return
+                    trees.append(tree)
+                    break
                 replicas.pause(replica)
             except (Unavailable, Overloaded) as error:
                 replicas.pause(replica)
@@ -120,7 +171,13 @@ class Evaluator:
             finally:
                 replicas.release(replica)
             first_failure = min(first_failure, _now())
-        log.error("problem_not_evaluated", problem=problem.id, refusals=refusals)
+        else:
+            log.error("problem_not_evaluated", problem=problem.id, refusals=refusals)
+            return
+        votes = await count_votes(problem, tree.draws, self._verifier)
+        result = ProblemResult.of(problem.id, problem_hash(problem), tree, votes)
+        answering.results[problem.id] = result
+        answering.file.append(result)
 
 
 class _ReplicaPool:
@@ -173,37 +230,3 @@ class _ReplicaPool:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def make_evaluation(
-    rewards_of_file: Mapping[str, Sequence[Sequence[float]]], step: int, version: WeightVersion, k: int
-) -> Evaluation:
-    """The accuracy over the problems of all files, and of each. Unavailable when none was judged.
-
-    The rewards are those of each problem's answers, by the file that it is from.
-    """
-    accuracy = _accuracy_figures(chain.from_iterable(rewards_of_file.values()))
-    if accuracy is None:
-        raise Unavailable(
-            f"no answer of version {version} was judged in time: do live replicas have it, and is the verifier up?"
-        )
-    names = Counter(Path(file).name for file in rewards_of_file)
-    measured = (
-        (Path(file).name if names[Path(file).name] == 1 else file, _accuracy_figures(rewards))
-        for file, rewards in rewards_of_file.items()
-    )
-    files = tuple(FileAccuracy(file=name, **figures) for name, figures in measured if figures)
-    return Evaluation(step=step, version=version, k=k, files=files, **accuracy)
-
-
-def _accuracy_figures(rewards: Iterable[Sequence[float]]) -> dict[str, Any] | None:
-    """The fields of an AccuracyFigures; None when no problem was judged."""
-    measured = measure_accuracy(rewards)
-    if measured is None:
-        return None
-    return {
-        "avg_at_k": measured.avg_at_k,
-        "pass_at_k": measured.pass_at_k,
-        "problems": measured.num_problems,
-        "standard_error": measured.avg_error,
-    }

@@ -9,11 +9,11 @@ from services.learner.metrics import Phase
 from services.learner.record.figures import measure_trees, sampling_figures, source_commit, step_figures, summary
 from services.learner.record.progress import Progress
 from services.learner.record.state import SavedProgress
-from services.learner.serving.evaluation import make_evaluation
 from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
 from shared.tree.draw import WeightVersion
 from tests.learner.conftest import Configure
+from tests.learner.evaluations import make_evaluation
 from tests.learner.synthetic import V0, draws, scored, task
 
 
@@ -45,7 +45,7 @@ def test_a_summary_is_over_the_whole_run(configure: Configure, k: int) -> None:
     config = configure(total_steps=2, evaluation={"k": k})
     progress = Progress(config, SavedProgress())
     progress.begin_generation(1, "a1")
-    progress.add_evaluation(make_evaluation({"held_out.jsonl": [[1.0, 0.0], [0.0, 0.0]]}, 0, V0, k))
+    progress.add_evaluation(make_evaluation({"held_out": [[1.0, 0.0], [0.0, 0.0]]}, 0, V0, k))
     rng = random.Random(0)
     for number in range(2):
         tree = scored(task(number), draws(rng, 4, 0, rewards=(float(number), 0.0)))
@@ -56,7 +56,7 @@ def test_a_summary_is_over_the_whole_run(configure: Configure, k: int) -> None:
     assert (told.steps, told.trees, told.trajectories, told.eff_rate, told.avg_rate) == (2, 2, 8, 0.5, 0.25)
     assert told.tokens_per_second == told.generated_tokens / 4.0
     assert (told.avg_at_k_before, told.avg_at_k_after) == (0.25, None)
-    progress.add_evaluation(make_evaluation({"held_out.jsonl": [[1.0, 1.0], [0.0, 1.0]]}, 2, V0, k))
+    progress.add_evaluation(make_evaluation({"held_out": [[1.0, 1.0], [0.0, 1.0]]}, 2, V0, k))
     after = summary(config, progress.saved)
     assert (after.avg_at_k_after, after.pass_at_k_after) == (0.75, 1.0)
     assert (after.k, after.run, after.model, after.updates) == (k, "run", str(config.model), 1)
@@ -64,13 +64,13 @@ def test_a_summary_is_over_the_whole_run(configure: Configure, k: int) -> None:
     assert after.method == "ibtpo"
     assert after.data == tuple(map(str, config.data))
     assert after.commit == source_commit()
-    (file,) = after.files
-    assert (file.file, file.avg_at_k_before, file.avg_at_k_after) == ("held_out.jsonl", 0.25, 0.75)
-    assert (file.standard_error_before, file.pass_at_k_before, file.pass_at_k_after) == (0.25, 0.5, 1.0)
+    (one,) = after.sets
+    assert (one.name, one.k, one.problems, one.avg_at_k_before, one.avg_at_k_after) == ("held_out", k, 2, 0.25, 0.75)
+    assert (one.standard_error_before, one.pass_at_k_before, one.pass_at_k_after) == (0.25, 0.5, 1.0)
     assert json.loads(after.advantage)["global_term"] == "nodes"
 
 
 def test_accuracies_of_another_k_are_not_compared(configure: Configure) -> None:
     progress = Progress(configure(total_steps=2, evaluation={"k": 2}), SavedProgress())
-    progress.add_evaluation(make_evaluation({"a.jsonl": [[1.0] * 8]}, 0, V0, 8))
+    progress.add_evaluation(make_evaluation({"a": [[1.0] * 8]}, 0, V0, 8))
     assert summary(configure(total_steps=2, evaluation={"k": 2}), progress.saved).avg_at_k_before is None
