@@ -94,10 +94,14 @@ class Sender:
 
 
 def evaluation_figures(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """`held_out/avg_at_k` and so on of an evaluation; `held_out/SET/avg_at_k` of each of several sets."""
+    """`held_out/avg_at_k` and so on, the average over sets; `held_out/SET/avg_at_k` of each. Of an evaluation of some sets
+    there is no average."""
     for name, value in _numbers(line):
-        yield f"held_out/{name}", value
-    sets = line.get("files")
+        if name.startswith("held_out/"):
+            yield name, value
+        elif not line.get("is_partial"):
+            yield f"held_out/{name}", value
+    sets = line.get("files")  # as earlier releases wrote them
     for one in sets if isinstance(sets, list) and len(sets) > 1 else ():
         if isinstance(one, dict):
             of = one.get("file") or one.get("name")

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from services.launcher.tracking.choice import make_tracker
-from services.launcher.tracking.sender import Sender
+from services.launcher.tracking.sender import Sender, evaluation_figures
 from services.learner.record.tracking import TrackingOrder, TrackingRecord, flatten_public, record_path
+from shared.tree.draw import WeightVersion
 from tests.launcher.tracking.own_trackers import WritingTracker
+from tests.learner.evaluations import make_evaluation
 
 CONFIG = {"learner.optimizer.lr": 1e-3, "learner.growth.sampler.kind": "ib"}
 
@@ -184,3 +186,14 @@ def test_trackers_get_settings_without_secrets() -> None:
         "learner.verifier_url": "http://host:1/x",
         "learner.answer_tokens": 3,
     }
+
+
+def test_an_evaluation_has_the_same_names_for_its_sets_and_no_average_of_some_of_them() -> None:
+    line = make_evaluation({"gsm8k": [[1.0, 0.0]], "aime": [[0.0, 0.0]]}, 3, WeightVersion(1, 3), 2).flat()
+    found = dict(evaluation_figures(line))
+    assert (found["held_out/avg_at_k"], found["held_out/gsm8k/avg_at_k"], found["held_out/gsm8k/pass_at_1"]) == (
+        0.25,
+        0.5,
+        0.5,
+    )
+    assert "held_out/avg_at_k" not in dict(evaluation_figures(line | {"is_partial": True}))
