@@ -94,8 +94,8 @@ class Sender:
 
 
 def evaluation_figures(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """`held_out/avg_at_k` and so on, the average over sets; `held_out/SET/avg_at_k` of each. Of an evaluation of some sets
-    there is no average."""
+    """`held_out/avg_at_k` and so on, the average over sets, of which an evaluation of some sets has none;
+    `held_out/SET/avg_at_k` of each."""
     for name, value in _numbers(line):
         if name.startswith("held_out/"):
             yield name, value
