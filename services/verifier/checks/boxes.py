@@ -9,6 +9,7 @@ _MAX_BOXES = 64
 _MAX_DEPTH = 3
 _LOOKS = 4  # boxes of the greatest length that are read
 _COMMAND = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+_NUMBER_BOX = re.compile(r"\\boxed\{([0-9][0-9.,]{0,40})\}")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 # TeX boxes a token that stands without braces. A word behind the command is prose about boxes.
 _TOKEN = re.compile(
@@ -46,6 +47,8 @@ def find_boxes(text: str, max_characters: int, depth: int = 0) -> list[Statement
 
     An empty box states an empty text.
     """
+    if depth == 0 and (only := _find_only_box(text, max_characters)) is not None:
+        return [only]
     spans: list[tuple[int, int, int]] = []  # of the command and of the content
     budget = _LOOKS * max_characters
     for start in _find_commands(text):
@@ -68,14 +71,32 @@ def find_boxes(text: str, max_characters: int, depth: int = 0) -> list[Statement
     return [_read_box(text, span, depth) for span in reversed(spans)]
 
 
+def _find_only_box(text: str, max_characters: int) -> Statement | None:
+    """The only box of a text if there is a plain number in it, as in most: it is found in a fraction of the time."""
+    start = text.find("\\boxed{")
+    if start < 0 or text.find("box") != start + 1 or text.find("box", start + 2) >= 0:
+        return None
+    box = _NUMBER_BOX.match(text, start)
+    if box is None or len(box[0]) > max_characters:
+        return None
+    end = box.end()
+    return Statement(start, end, box[1] + "\\%" if is_percent(text, end) else box[1])
+
+
 def is_denied(text: str, box: Statement) -> bool:
     """Whether the words beside a box say that it is not the answer."""
     before = text[max(0, box.start - _NEAR) : box.start].rstrip(_OPENERS)
     # most sentences hold none of these, and to look for them is quick
-    may_deny = not before.isascii() or any(word in before for word in _DENYING)
-    if may_deny and is_negated(before):
+    if (not before.isascii() or _may_deny(before)) and is_negated(before):
         return True
     return _DENIED_BEHIND.match(text, box.end) is not None
+
+
+def _may_deny(before: str) -> bool:
+    for word in _DENYING:  # noqa: SIM110 - twice as fast as any()
+        if word in before:
+            return True
+    return False
 
 
 def is_percent(text: str, end: int) -> bool:

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -53,8 +53,7 @@ class Judgement:
         return Judgement(None, Outcome.INFRASTRUCTURE, reason, rule)
 
 
-@dataclass(frozen=True, slots=True)
-class Case(Generic[Key]):
+class Case(NamedTuple, Generic[Key]):
     """One answer, with its key as the check prepared it."""
 
     response: str

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -146,7 +146,7 @@ def _read_statements(text: str, options: Options) -> dict[Statement, frozenset[s
     for statement in find_statements(text, of_choices=True):
         negation = _NOT.match(statement.text)
         if negation:
-            statement = replace(statement, is_denied=True, text=statement.text[negation.end() :])
+            statement = statement._replace(is_denied=True, text=statement.text[negation.end() :])
         letters = options.read(statement.text)
         if letters is None and _NONE.match(statement.text):
             letters = frozenset()

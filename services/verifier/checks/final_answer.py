@@ -126,7 +126,7 @@ def _find_in_tags(text: str, max_characters: int) -> FinalAnswer | None:
 
 
 def _find_in_words(text: str, max_characters: int) -> FinalAnswer | None:
-    statements = [replace(statement, text=_trim(statement.text)) for statement in find_statements(text)]
+    statements = [statement._replace(text=_trim(statement.text)) for statement in find_statements(text)]
     return _read_last(text, statements, max_characters)
 
 
@@ -162,7 +162,7 @@ def _read_last(text: str, statements: Sequence[Statement], max_characters: int) 
     last = last_statements(text, statements)
     if not last or not last[-1].text or any(len(statement.text) > max_characters for statement in last):
         return _NOT_GIVEN
-    return _join([replace(statement, text=unwrap(statement.text)) for statement in last])
+    return _join([statement._replace(text=unwrap(statement.text)) for statement in last])
 
 
 def _join_boxes(text: str, last: Sequence[Statement], boxes: Sequence[Statement]) -> FinalAnswer:
@@ -179,6 +179,8 @@ def _join(last: Sequence[Statement], all_of_them: Sequence[Statement] | None = N
 
 
 def _texts(statements: Sequence[Statement]) -> tuple[str, ...]:
+    if len(statements) == 1:
+        return (statements[0].text,) if statements[0].text else ()
     return tuple(dict.fromkeys(statement.text for statement in statements if statement.text))
 
 

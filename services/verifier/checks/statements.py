@@ -5,7 +5,7 @@ Every repetition in these patterns is bounded, so that all of this is linear in 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 READ_CHARACTERS = 1 << 13  # of the end of a text: sentences that state an answer are looked for in them
 _TAG_CHARACTERS = 1 << 16
@@ -82,8 +82,7 @@ _RETRACTION_CHARACTERS = 80
 _TAG = re.compile(r"<(?P<close>/?)(?:final_?)?answer>", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """`start` is that of its first word, `end` that of the text behind it; `text` is what it states, or denies."""
 
     start: int

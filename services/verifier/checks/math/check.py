@@ -5,10 +5,10 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -53,8 +53,7 @@ class MathKey(AnswerKey):
     extraction: Ways[MathExtraction] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GoldAndAnswer:
+class GoldAndAnswer(NamedTuple):
     """What the gold states, and the response's final answer (None if it states none)."""
 
     gold: str

@@ -241,9 +241,11 @@ def _compare_percent(gold: Form, answer: Form, *, gold_has_sign: bool) -> Equiva
 def _compare_degrees(gold: Form, answer: Form, *, gold_has_sign: bool) -> Equivalence:
     """30 degrees are the same as a bare 30 and as pi/6; a bare pi/6 is in radians."""
     in_degrees, bare = (gold, answer) if gold_has_sign else (answer, gold)
+    as_written = Equivalence.DIFFERENT if has_transcendental(in_degrees) else compare(gold, answer)
+    if as_written is Equivalence.SAME:
+        return as_written
     in_radians = Product((in_degrees, _DEGREE))
-    as_radians = compare(in_radians, bare) if gold_has_sign else compare(bare, in_radians)
-    return as_radians if has_transcendental(in_degrees) else max(compare(gold, answer), as_radians)
+    return max(as_written, compare(in_radians, bare) if gold_has_sign else compare(bare, in_radians))
 
 
 # --- words, and forms of several values
