@@ -64,14 +64,18 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "nothing is committed": (STORE.replace("self.connection.commit()", "pass"), SHARES),
     "another's package": ("import no_such_package\ndef f():\n    return 1", asserts("assert f() == 1")),
 }  # fmt: skip
+UNJUDGED: dict[str, tuple[str, dict[str, Any]]] = {
+    "a program is unpickled": (TAKES_OVER + PICKLES.format("Evil()"), UNPICKLES),
+    "the tests have a file that is not here": ("def f(rows): pass", asserts("assert f(open('rows.csv').read()) == 3")),
+}
 
 
 async def test_files_are_shared_with_the_tests_and_prove_nothing_else(check: CodeCheck) -> None:
-    rows = RIGHT | WRONG | {"a program is unpickled": (TAKES_OVER + PICKLES.format("Evil()"), UNPICKLES)}
+    rows = RIGHT | WRONG | UNJUDGED
     judgements = await judge_items(check, [code_item(answer, tests, seconds=5.0) for answer, tests in rows.values()])
     rewards = {name: (each.reward, each.reason) for name, each in zip(rows, judgements, strict=True)}
-    assert rewards.pop("a program is unpickled")[0] is None
-    assert {name: reward for name, reward in rewards.items() if reward[0] != float(name in RIGHT)} == {}
+    owed = dict.fromkeys(RIGHT, 1.0) | dict.fromkeys(WRONG, 0.0) | dict.fromkeys(UNJUDGED, None)
+    assert {name: reward for name, reward in rewards.items() if reward[0] != owed[name]} == {}
 
 
 # What a program with a folder tries; each must raise.

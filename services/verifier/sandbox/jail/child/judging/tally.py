@@ -95,10 +95,16 @@ class TestTally:
             return ending
         if error is None or isinstance(error, UnsupportedTest):
             return error
-        own = ImportError if self.has_files else ImportError | OSError
-        if isinstance(error, own) and not hasattr(error, "from_solution"):
+        if self._is_own(error):
             return UnsupportedTest(explain_own(error))
         return UnsupportedTest(doubt) if doubt else error
+
+    def _is_own(self, error: BaseException) -> bool:
+        """Whether the tests lack something: with files, one that they miss before the answer was asked for anything."""
+        if hasattr(error, "from_solution") or not isinstance(error, ImportError | OSError):
+            return False
+        is_missing = isinstance(error, FileNotFoundError | PermissionError) and not self._solution.num_answers
+        return isinstance(error, ImportError) or not self.has_files or is_missing
 
     def _attempt(self, work: Callable[[], object]) -> BaseException | None:
         try:
@@ -157,9 +163,9 @@ def _text_of(error: BaseException) -> str:
     return (f"{name}: {text}" if name != _name_of(error) else text)[:_MAX_MESSAGE]
 
 
-def explain_own(error: Exception) -> str:
+def explain_own(error: BaseException) -> str:
     """Why tests fail that need what is not here."""
     what = f"the tests themselves failed: {type(error).__name__}: {error}"
     if isinstance(error, ImportError):
         return f"{what}; programs and tests may import the standard library and the packages of code.packages"
-    return f"{what}; the jail has no files"
+    return f"{what}; the jail has no such file"
