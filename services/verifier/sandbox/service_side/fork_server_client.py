@@ -87,13 +87,14 @@ class ForkServerClient:
                 stderr=subprocess.PIPE,
                 env=_ENVIRONMENT,
             )
+        seconds = answer_seconds * (1 + len(options.packages))  # which it imports first
         try:
-            async with asyncio.timeout(answer_seconds):
+            async with asyncio.timeout(seconds):
                 data = await asyncio.get_running_loop().sock_recv(ours, MAX_MESSAGE_BYTES)
             ready = unpack_message(data) if data else None
         except TimeoutError:
             errors = _kill(process, ours)
-            raise ForkServerGone(f"the fork-server was not ready after {answer_seconds:g} s: {errors}") from None
+            raise ForkServerGone(f"the fork-server was not ready after {seconds:g} s: {errors}") from None
         except BaseException:
             _kill(process, ours)
             raise
