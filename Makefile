@@ -16,7 +16,7 @@ SGLANG_BIN := $(SGLANG_VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-drills test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang gpu-check dashboards docs lint types check clean
+.PHONY: help install demo test test-drills test-full test-verifier-long test-manifests test-containers coverage sglang-cpu test-sglang gpu-check dashboards docs sbom lint types check clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,6 +83,11 @@ test-sglang: install sglang-cpu  ## The tests against the real SGLang: parity, w
 
 docs: install  ## The documentation as a site in build/site, warnings are errors; ARGS=serve shows it as you write
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(or $(ARGS),build --quiet) && { test -n "$(ARGS)" || echo "open build/site/index.html"; }
+
+sbom: install  ## What the environment is made of (CycloneDX 1.6), in build/sbom.cdx.json
+	@test -x build/sbom/bin/cyclonedx-py || { $(PYTHON) -m venv build/sbom && build/sbom/bin/pip install --quiet $(PIP_ARGS) "cyclonedx-bom>=7,<8"; }
+	@build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON --output-file build/sbom.cdx.json $(BIN)/python
+	@echo "build/sbom.cdx.json"
 
 lint: install  ## Style
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .

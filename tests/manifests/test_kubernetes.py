@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import tomllib
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pydantic import BaseModel
 from services.learner.config import LearnerConfig
 from services.rollout.config import RolloutConfig
 from services.verifier.config import VerifierConfig
-from shared.runtime.config import ConfigError, load_config
+from shared.runtime.config import load_config
 from shared.runtime.middleware import PROBES
 from shared.streams.keys import ROLLOUT_GROUP, RunKeys
 
@@ -55,14 +54,38 @@ def test_pods_listen_and_are_reached_on_clusters_of_either_address_family(
 
 
 @pytest.mark.parametrize("overlay", SYSTEMS)
-def test_the_token_of_the_repository_is_refused(render: Render, overlay: str) -> None:
-    secrets = [one for one in _of(render(overlay), "Secret") if "token" in one.get("data", {})]
-    assert secrets
-    for secret in secrets:
-        with pytest.raises(ConfigError, match="placeholder"):
-            load_config(
-                RolloutConfig, "rollout", None, [f"rollout.token={b64decode(secret['data']['token']).decode()}"]
-            )
+def test_no_token_comes_with_the_manifests_and_pods_wait_for_the_one_that_the_install_makes(
+    render: Render, overlay: str
+) -> None:
+    manifests = render(overlay)
+    assert not _of(manifests, "Secret")
+    pods = [one for kind in ("Deployment", "Job") for one in _of(manifests, kind)]
+    assert len(pods) == 3
+    for pod in pods:
+        spec = pod["spec"]["template"]["spec"]
+        (secret,) = (volume["secret"] for volume in spec["volumes"] if "secret" in volume)
+        assert secret["secretName"] == "ibtpo"
+        assert not secret.get("optional")
+    page = (ROOT / "docs/operations.md").read_text()
+    assert "kubectl -n ibtpo create secret generic ibtpo --from-literal=token=" in page
+
+
+def test_an_overlay_of_ones_own_may_make_the_token_from_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(ROOT / "deploy/kubernetes", folder / "kubernetes")
+    overlay = folder / "kubernetes/overlays/mine"
+    overlay.mkdir()
+    (overlay / "token").write_text("0123456789abcdef0123456789abcdef")
+    (overlay / "kustomization.yaml").write_text(
+        "namespace: ibtpo\nresources: [../cpu]\nsecretGenerator:\n  - {name: ibtpo, files: [token]}\n"
+    )
+    done = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    manifests = tuple(yaml.safe_load_all(done.stdout))
+    (secret,) = _of(manifests, "Secret")
+    (learner,) = _of(manifests, "Job")
+    volumes = learner["spec"]["template"]["spec"]["volumes"]
+    assert {"secret": {"secretName": secret["metadata"]["name"], "defaultMode": 0o444}, "name": "token"} in volumes
 
 
 @pytest.mark.parametrize("overlay", SYSTEMS)

@@ -39,7 +39,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServiceAnswer:
     status: int
     headers: httpx.Headers
     body: bytes
@@ -77,7 +77,7 @@ class Answer:
         return found if abs(found) > 1.0 + self.seconds else 0.0
 
 
-class Probe:
+class ServiceProbe:
     """Asks one service. An async context manager. ValueError for what is no URL."""
 
     def __init__(self, url: str, seconds: float) -> None:
@@ -90,13 +90,13 @@ class Probe:
             timeout=seconds, trust_env=False, follow_redirects=False, headers={"Accept-Encoding": "identity"}
         )
 
-    async def __aenter__(self) -> "Probe":
+    async def __aenter__(self) -> "ServiceProbe":
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> ServiceAnswer:
         """The answer, whatever its status; ProbeFailed when it is none of a service of ours."""
         try:
             async with asyncio.timeout(self._seconds):
@@ -110,7 +110,7 @@ class Probe:
             )
         return answer
 
-    async def _exchange(self, question: Question) -> Answer:
+    async def _exchange(self, question: Question) -> ServiceAnswer:
         headers = {"Authorization": f"Bearer {question.token}"} if question.token else {}
         if question.body is not None:
             headers["Content-Type"] = "application/json"
@@ -120,7 +120,7 @@ class Probe:
         ) as response:
             seconds = time.monotonic() - started
             body = await _read(response) if question.reads_body else b""
-            return Answer(response.status_code, response.headers, body, seconds)
+            return ServiceAnswer(response.status_code, response.headers, body, seconds)
 
 
 async def _read(response: httpx.Response) -> bytes:
@@ -138,7 +138,7 @@ async def _read(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-def _target(answer: Answer) -> str:
+def _target(answer: ServiceAnswer) -> str:
     try:
         return without_secrets(answer.headers.get("location", "nowhere"))
     except ValueError:

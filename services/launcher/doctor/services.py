@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.launcher.display.finding import Section
-from services.launcher.doctor.probe import Answer, Probe, ProbeFailed, Question
+from services.launcher.doctor.probe import ProbeFailed, Question, ServiceAnswer, ServiceProbe
 from shared.protocol.message import PROTOCOL_VERSION
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import RunStatus
@@ -31,8 +31,8 @@ class Caller:
     token: str | None
     seconds: float
 
-    def probe(self, url: str) -> Probe:
-        return Probe(url, self.seconds)
+    def probe(self, url: str) -> ServiceProbe:
+        return ServiceProbe(url, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ async def examine_replica(
         return str(health.get("version", "")), _served_version(answer)
 
 
-def _served_version(answer: Answer | None) -> WeightVersion | None:
+def _served_version(answer: ServiceAnswer | None) -> WeightVersion | None:
     try:
         found = {} if answer is None else answer.json_object().get("version")
         return WeightVersion(**found) if found else None
@@ -116,14 +116,14 @@ def _served_version(answer: Answer | None) -> WeightVersion | None:
         return None
 
 
-async def _ask(probe: Probe, question: Question) -> Answer | None:
+async def _ask(probe: ServiceProbe, question: Question) -> ServiceAnswer | None:
     try:
         return await probe.ask(question)
     except ProbeFailed:
         return None
 
 
-async def _meet(section: Section, probe: Probe, service: str) -> dict[str, Any] | None:
+async def _meet(section: Section, probe: ServiceProbe, service: str) -> dict[str, Any] | None:
     """What /healthz says, where that is the service meant and speaks our protocol."""
     section.where = probe.shown
     try:
@@ -153,7 +153,7 @@ def _ahead(seconds: float) -> str:
     return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'}"
 
 
-async def _examine_ready(section: Section, probe: Probe, remedy: str) -> None:
+async def _examine_ready(section: Section, probe: ServiceProbe, remedy: str) -> None:
     try:
         answer = await probe.ask(Question("/readyz"))
     except ProbeFailed as error:
@@ -166,7 +166,9 @@ async def _examine_ready(section: Section, probe: Probe, remedy: str) -> None:
         section.warning("ready", f"not ready: {reason}", remedy)
 
 
-async def _examine_token(section: Section, probe: Probe, caller: Caller, question: Question) -> Answer | None:
+async def _examine_token(
+    section: Section, probe: ServiceProbe, caller: Caller, question: Question
+) -> ServiceAnswer | None:
     """Whether a wrong token is refused and ours is taken; the answer to `question` where it was given one."""
     try:
         refused = await probe.ask(replace(question, token=secrets.token_hex(16)))
@@ -202,7 +204,7 @@ async def _examine_token(section: Section, probe: Probe, caller: Caller, questio
     return answer
 
 
-def _note_open(section: Section, probe: Probe) -> None:
+def _note_open(section: Section, probe: ServiceProbe) -> None:
     if is_loopback(probe.host):
         section.ok("token", "wants none: asked over loopback, which only this machine reaches")
     else:
@@ -213,7 +215,7 @@ def _note_open(section: Section, probe: Probe) -> None:
         )
 
 
-def _examine_verdicts(section: Section, answer: Answer) -> None:
+def _examine_verdicts(section: Section, answer: ServiceAnswer) -> None:
     try:
         verdicts = answer.json_object().get("verdicts")
     except ProbeFailed as error:
