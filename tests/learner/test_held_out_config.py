@@ -22,7 +22,7 @@ from tests.learner.evaluations import set_plan
         (["a.jsonl", "b.parquet"], ["a", "b"]),
         (["gsm8k/test.jsonl", "math/test.jsonl"], ["gsm8k-test", "math-test"]),
         (["x/test.jsonl", "x/test.csv"], ["x-test", "x-test-2"]),
-        (["two words.jsonl", "测试.jsonl", "...jsonl"], ["two_words", "测试", "jsonl"]),
+        (["two words.jsonl", "测试.jsonl", "...jsonl"], ["two_words", "测试", "set"]),
         (["hf:openai/gsm8k:main@abc#test", "folder/saved#test"], ["gsm8k", "saved"]),
         ({"source": "a.jsonl", "k": 4}, ["a"]),
         ([{"source": "a.jsonl"}, "b.jsonl"], ["a", "b"]),

@@ -72,8 +72,8 @@ def parse_value(text: str) -> Any:
         return text
 
 
-_BARE = {"data": "source"}
-"""The key that a table's bare name stands for, where it is not `kind`."""
+_BARE = {"data": "source", "held_out": "source"}
+"""The key that the bare name of these tables, or of one in them, stands for, where it is not `kind`."""
 
 
 def set_value(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -81,7 +81,7 @@ def set_value(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
     for part in path[:-1]:
         inner = table.get(part, {})
         if isinstance(inner, str):
-            inner = {_BARE.get(part, "kind"): inner}  # as sampler = "ib"
+            inner = {_BARE.get(path[0], "kind"): inner}  # as sampler = "ib"
         if not isinstance(inner, dict):
             raise ConfigError(f"{'.'.join(path)}: {part} holds a value, not keys of its own")
         table[part] = dict(inner)
