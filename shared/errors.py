@@ -1,5 +1,7 @@
 """The errors that a service answers with; each message says the value and the remedy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -68,6 +70,26 @@ class DeadlineExceeded(Unavailable):
 
 class MalformedAnswer(Unavailable):
     """A service reported success, but its answer cannot be read."""
+
+
+class MissingPackage(IbtpoError, ImportError):
+    """A package is not installed that only some installations need."""
+
+    status = HTTPStatus.NOT_IMPLEMENTED
+    title = "missing package"
+
+
+@contextmanager
+def explain_missing_packages(extra: str = "local") -> Iterator[None]:
+    """Raises MissingPackage for a package of another project that the block imports and that is not installed: the
+    extra `extra` brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "ibtpo", "services", "shared"):
+            raise
+        raise MissingPackage(f"{package} is not installed here: pip install 'ibtpo[{extra}]'") from error
 
 
 def first_reason(error: "ValidationError") -> str:

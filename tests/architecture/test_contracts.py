@@ -39,7 +39,7 @@ def test_the_readme_stays_short() -> None:
 
 def test_every_text_file_is_read_and_written_in_a_stated_encoding() -> None:
     """Without one, the locale of whoever starts a service decides."""
-    modules = [path for room in ("services", "shared", "deploy") for path in (ROOT / room).rglob("*.py")]
+    modules = [path for room in ("ibtpo", "services", "shared", "deploy") for path in (ROOT / room).rglob("*.py")]
     calls = ((path, node) for path in modules for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     silent = [f"{path.relative_to(ROOT)}:{node.lineno}" for path, node in calls if _is_text_without_encoding(node)]
     assert silent == []

@@ -1,9 +1,8 @@
 """`ibtpo grow`: asks a rollout replica for one tree, shows how it grows, and renders it."""
 
 import asyncio
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,20 +17,18 @@ from services.demo.task import answer_of, checkpoint_directory
 from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.tree_svg import draw_page
 from services.launcher.display.tree_view import render_tree
-from services.launcher.processes.temporary_services import run_replicas, run_verifier
-from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_token_table
-from shared.clients import RolloutClient
+from services.launcher.processes.model_services import ModelServices, ServiceAddresses
+from services.launcher.runs.model_files import TokenTable, check_model, load_prompt_encoder, read_token_table
+from services.launcher.runs.tree_files import save_tree
 from shared.errors import InvalidInput
 from shared.files import read_rows
 from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent
 from shared.protocol.message import JsonObject
 from shared.protocol.task import Growth, Problem
 from shared.protocol.tree import ScoredTree
-from shared.runtime.client import http_client
 from shared.runtime.config import load_sections
 from shared.weights import Prompt
 
-GROW_SECONDS = 600.0
 EventListener = Callable[[GrowthEvent], None]
 
 
@@ -58,45 +55,56 @@ def grow(arguments: GrowArguments) -> int:
     console = Console()
     model = check_model(arguments.model or checkpoint_directory())
     problem = _read_problem(arguments, model)
-    request = _make_request(arguments, problem, model)
-    prompt = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1].get("content", "")
-    with _show_progress(console) as on_event:
+    request = make_request(problem, model, (f"seed={arguments.seed}", *arguments.settings))
+    prompt = shown_prompt(problem)
+    with show_progress(console) as on_event:
         tree = asyncio.run(_grow_tree(arguments, model, request, on_event))
-    console.print(render_tree(tree, prompt, read_token_table(model)))
+    tokens = read_token_table(model)
+    console.print(render_tree(tree, prompt, tokens))
     if request.answer_key is None:
         print("nothing is judged, so no branch is better than another and none is grown: give the right --answer")
     elif model == checkpoint_directory():
         print(f"the demo's model reckons modulo {DEFAULT_MODULUS}")
     if arguments.save is not None:
-        _save(tree, prompt, arguments.save, model)
+        _save(tree, prompt, arguments.save, tokens)
     return 0
 
 
-def _read_problem(arguments: GrowArguments, model: Path) -> Problem:
-    """The problem that is given, or the row; its kind is empty where nothing is to be judged."""
-    if (arguments.prompt is None) == (arguments.data is None):
-        raise InvalidInput("give a problem, or --data FILE with problems")
-    if arguments.data is not None:
-        rows = islice(read_rows(arguments.data, Problem), arguments.row - 1, None)
-        found = next(rows, None)
-        if found is None:
-            raise InvalidInput(f"{arguments.data} has no problem {arguments.row}: --row counts them from 1")
-        return found[1]
-    answer, prompt = arguments.answer, arguments.prompt
+def make_problem(prompt: Prompt, model: Path, kind: str, answer: str | None) -> Problem:
+    """A problem with its right answer; the demo's model gets one from us. Its kind is empty where nothing is to be
+    judged."""
     if answer is None and model == checkpoint_directory() and isinstance(prompt, str):
         answer = answer_of(prompt)
-    kind, key = ("", {}) if answer is None else (arguments.kind, {"gold": answer})
+    kind, key = ("", {}) if answer is None else (kind, {"gold": answer})
     return Problem(id="given", prompt=prompt, kind=kind, answer_key=key)
 
 
-def _save(tree: ScoredTree, prompt: str, path: Path, model: Path) -> None:
+def shown_prompt(problem: Problem) -> str:
+    """The problem's text, or that of its last message."""
+    return problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1].get("content", "")
+
+
+def _read_problem(arguments: GrowArguments, model: Path) -> Problem:
+    """The problem that is given, or the row."""
+    if (arguments.prompt is None) == (arguments.data is None):
+        raise InvalidInput("give a problem, or --data FILE with problems")
+    if arguments.prompt is not None:
+        return make_problem(arguments.prompt, model, arguments.kind, arguments.answer)
+    path = cast(Path, arguments.data)
+    found = next(islice(read_rows(path, Problem), arguments.row - 1, None), None)
+    if found is None:
+        raise InvalidInput(f"{path} has no problem {arguments.row}: --row counts them from 1")
+    return found[1]
+
+
+def _save(tree: ScoredTree, prompt: str, path: Path, tokens: TokenTable) -> None:
     """The drawing in a file that ends in .svg, else the record. InvalidInput for a file that cannot be written."""
+    if path.suffix != ".svg":
+        save_tree(path, tree, tokens)
+        print(f"saved: `ibtpo show {path}` shows it again")
+        return
     try:
-        if path.suffix == ".svg":
-            path.write_text(draw_page(describe_nodes(tree, prompt, read_token_table(model))), encoding="utf-8")
-        else:
-            path.write_bytes(tree.pack())
-            print(f"saved: `ibtpo show {path} --model {model}` shows it again")
+        path.write_text(draw_page(describe_nodes(tree, prompt, tokens)), encoding="utf-8")
     except OSError as error:
         raise InvalidInput(f"cannot write {path}: {error.strerror}") from error
 
@@ -104,17 +112,12 @@ def _save(tree: ScoredTree, prompt: str, path: Path, model: Path) -> None:
 async def _grow_tree(
     arguments: GrowArguments, model: Path, request: GrowRequest, on_event: EventListener
 ) -> ScoredTree:
-    url, token = arguments.url, arguments.token
-    async with AsyncExitStack() as stack:
-        if url is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ibtpo-grow-")))
-            verifier = await stack.enter_async_context(run_verifier(folder))
-            (url,), token = await stack.enter_async_context(run_replicas(model, 1, folder, verifier)), None
-        http = await stack.enter_async_context(http_client(token, GROW_SECONDS))
-        return await RolloutClient(http, url).watch(request, GROW_SECONDS, on_event)
+    given = ServiceAddresses(rollout_url=arguments.url, token=arguments.token)
+    async with ModelServices(model, given) as services:
+        return await services.grow(request, on_event)
 
 
-class _Prompting(BaseModel):
+class Prompting(BaseModel):
     """What is given of the learner's settings, beside those of growth."""
 
     model_config = ConfigDict(extra="forbid")
@@ -123,10 +126,14 @@ class _Prompting(BaseModel):
     chat_template_kwargs: JsonObject = Field({}, description="Given to the chat template with the messages")
 
 
-def _make_request(arguments: GrowArguments, problem: Problem, model: Path) -> GrowRequest:
-    overrides = (f"seed={arguments.seed}", "sampler=ib", *arguments.settings)
-    loaded = load_sections({"growth": Growth, "learner": _Prompting}, None, overrides)
-    growth, prompting = cast(Growth, loaded["growth"]), cast(_Prompting, loaded["learner"])
+GROWTH_SECTIONS: dict[str, type[BaseModel]] = {"growth": Growth, "learner": Prompting}
+"""What `ibtpo grow` has settings of."""
+
+
+def make_request(problem: Problem, model: Path, settings: Sequence[str]) -> GrowRequest:
+    """How the problem is grown with these settings; InvalidInput for one that is unknown or wrong."""
+    loaded = load_sections(GROWTH_SECTIONS, None, ("sampler=ib", *settings))
+    growth, prompting = cast(Growth, loaded["growth"]), cast(Prompting, loaded["learner"])
     prompt: dict[str, Any] = {"prompt": problem.prompt}
     if not isinstance(problem.prompt, str):
         try:
@@ -138,7 +145,7 @@ def _make_request(arguments: GrowArguments, problem: Problem, model: Path) -> Gr
 
 
 @contextmanager
-def _show_progress(console: Console) -> Iterator[EventListener]:
+def show_progress(console: Console) -> Iterator[EventListener]:
     """Shows a status line while the tree grows; yields the function that updates it."""
     num_draws = 0
     with Status("starting a verifier and a rollout replica", console=console) as status:

@@ -1,18 +1,11 @@
 """`ibtpo verify`: asks a verifier to judge one answer."""
 
 import asyncio
-import tempfile
-from contextlib import AsyncExitStack
-from pathlib import Path
 
 from rich.console import Console
 
-from services.launcher.processes.temporary_services import run_verifier
-from shared.clients import VerifierClient
+from services.launcher.processes.model_services import ModelServices, ServiceAddresses
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem
-from shared.runtime.client import http_client
-
-JUDGE_SECONDS = 60.0
 
 
 def verify(item: VerdictItem, url: str | None, token: str | None) -> int:
@@ -29,10 +22,6 @@ def verify(item: VerdictItem, url: str | None, token: str | None) -> int:
 
 
 async def _judge(item: VerdictItem, url: str | None, token: str | None) -> Verdict:
-    async with AsyncExitStack() as stack:
-        if url is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ibtpo-verify-"))
-            url = await stack.enter_async_context(run_verifier(Path(folder)))
-        http = await stack.enter_async_context(http_client(token, JUDGE_SECONDS))
-        (verdict,) = await VerifierClient(http, url).judge((item,), JUDGE_SECONDS)
+    async with ModelServices(None, ServiceAddresses(verifier_url=url, token=token)) as services:
+        (verdict,) = await services.judge((item,))
     return verdict

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from services.launcher.runs.model_files import TokenTable
 from shared.protocol.tree import ScoredTree
-from shared.tree.draw import Finish
-from shared.tree.ib_score import confidences, etas1, scores, value_ratios
+from shared.tree.draw import Draw, Finish
+from shared.tree.ib_score import IBSettings, confidences, etas1, scores, value_ratios
 from shared.tree.node import Tree, build_tree
 from shared.tree.values import node_values
 
@@ -31,11 +31,15 @@ class NodeView:
     finish: Finish | None
 
 
-def describe_nodes(scored: ScoredTree, prompt: str, tokens: TokenTable) -> tuple[NodeView, ...]:
-    """The nodes of a tree, the root first, below each node its children in the order in which they were drawn."""
+def describe_nodes(
+    scored: ScoredTree, prompt: str, tokens: TokenTable, settings: IBSettings | None = None
+) -> tuple[NodeView, ...]:
+    """The nodes of a tree, the root first, below each node its children in the order in which they were drawn. They
+    are scored by `settings`, or as the tree says."""
+    settings = settings or scored.ib_settings
     is_judged = any(draw.counted_reward is not None for draw in scored.draws)
     draws = scored.draws if is_judged else [replace(draw, reward=0.0) for draw in scored.draws]
-    tree, settings = build_tree(draws, scored.task.growth.merge_equal_draws), scored.ib_settings
+    tree = build_tree(draws, scored.task.growth.merge_equal_draws)
     values, etas2 = node_values(tree, settings.values, settings.kappa), confidences(tree, settings.confidence)
     ratios = value_ratios(tree, values)
     ib_scores, first_etas = scores(tree, ratios, etas2, settings), etas1(ratios, settings.beta)
@@ -47,7 +51,7 @@ def describe_nodes(scored: ScoredTree, prompt: str, tokens: TokenTable) -> tuple
             guide=guide,
             id=node_id,
             parent=node.parent,
-            text=prompt if node_id == 0 else tokens.decode(_shown_ids(tree, node_id)),
+            text=prompt if node_id == 0 else tokens.decode(_shown_ids(tree, node_id, tokens)),
             draw=node.draw if draw is not None and node.start <= draw.cut else None,
             value=values[node_id] if is_judged else None,
             eta1=first_etas[node_id] if is_judged and draw is not None else None,
@@ -76,8 +80,14 @@ def _walk(tree: Tree) -> Iterator[tuple[int, str]]:
             pending.append((child, below + corner, below + line))
 
 
-def _shown_ids(tree: Tree, node_id: int) -> Sequence[int]:
+def _shown_ids(tree: Tree, node_id: int, tokens: TokenTable) -> Sequence[int]:
     """The tokens of a step, without the stop token, which is not part of the text."""
     node, token_ids = tree.nodes[node_id], tree.token_ids(node_id)
-    is_stopped = node.draw is not None and node.num_draws == 0 and tree.draws[node.draw].finish is Finish.STOP
-    return token_ids[:-1] if is_stopped else token_ids
+    if node.draw is None or node.num_draws:
+        return token_ids
+    return shown_ids(token_ids, tree.draws[node.draw], tokens)
+
+
+def shown_ids(token_ids: Sequence[int], draw: Draw, tokens: TokenTable) -> Sequence[int]:
+    """The last tokens of a draw, without its stop token, if it has one."""
+    return token_ids[:-1] if draw.finish is Finish.STOP and not tokens.ends_are_text else token_ids

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from services.launcher.display.node_views import NodeView
-from services.launcher.display.tree_view import escape_breaks, leaf_mark
+from services.launcher.display.tree_view import escape_breaks, leaf_mark, printable
 
 BOX_HEIGHT, GAP_X, GAP_Y = 38, 24, 9
 CHARACTER, SMALL_CHARACTER = 7.3, 5.7
@@ -124,7 +124,7 @@ def _tooltip(node: NodeView) -> str:
         ("η₂ {:.3f}", node.eta2),
         ("IB-Score {:+.3f}", node.ib_score),
     )
-    return f"{node.text.strip()}\n{figures}\nanswers through it: {node.num_leaves}"
+    return f"{printable(node.text.strip())}\n{figures}\nanswers through it: {node.num_leaves}"
 
 
 def _join_figures(*figures: tuple[str, float | None]) -> str:

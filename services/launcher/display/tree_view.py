@@ -15,6 +15,12 @@ LEGEND = (
     "n: answers through the step"
 )
 
+_HIDDEN = (*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF)
+_SIGNS = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"} | dict.fromkeys(
+    _HIDDEN, "\ufffd"
+)
+"""Control characters, those that turn the direction of text, and what is no character."""
+
 
 def render_tree(scored: ScoredTree, prompt: str, tokens: TokenTable, *, is_full: bool = False) -> RenderableType:
     """The tree as a table of its nodes, with its figures below. A step's text takes the rest of its line, or, with
@@ -47,9 +53,15 @@ def summarize_tree(scored: ScoredTree) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def printable(text: str) -> str:
+    """The text with a sign for each character that would act on a terminal or be an error in XML; breaks stay."""
+    return text.translate(_SIGNS)
+
+
 def escape_breaks(text: str) -> str:
     """A step's text on one line: `⏎` for a line break, one for all at the end."""
-    return text.replace("\r", "").rstrip("\n").replace("\n", "⏎") + ("⏎" if text.endswith("\n") else "")
+    text = printable(text.replace("\r", ""))
+    return text.rstrip("\n").replace("\n", "⏎") + ("⏎" if text.endswith("\n") else "")
 
 
 def leaf_mark(node: NodeView) -> str:

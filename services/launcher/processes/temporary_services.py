@@ -9,16 +9,19 @@ from services.launcher.processes.service_processes import Service, is_ready, mak
 
 READY_SECONDS = 120.0
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "REDIS_URL": "", "IBTPO_TOKEN": "", "IBTPO_TOKEN_FILE": ""}
-"""These services take part in no run, and listen on loopback, without a token."""
+"""These services take part in no run, and listen on loopback; without a token, unless one is given."""
 
 
 @asynccontextmanager
 async def run_replicas(
-    model: Path, num_replicas: int, folder: Path, verifier_url: str
+    model: Path, num_replicas: int, folder: Path, verifier_url: str, token: str | None = None
 ) -> AsyncIterator[tuple[str, ...]]:
-    """Yields the URLs of replicas that serve the model, once all are ready. Logs and weights lie in `folder`."""
+    """Yields the URLs of replicas that serve the model, once all are ready. Logs and weights lie in `folder`. `token`
+    is the verifier's, if it has one, and then theirs, too."""
     settings = f"model={model}", f"verifier_url={verifier_url}", f"snapshots={folder / 'snapshots'}"
-    async with _run(folder, [f"rollout-{number}" for number in range(1, num_replicas + 1)], settings) as urls:
+    async with _run(
+        folder, [f"rollout-{number}" for number in range(1, num_replicas + 1)], settings, token=token
+    ) as urls:
         yield urls
 
 
@@ -32,7 +35,11 @@ async def run_verifier(folder: Path, config: str | Path | None = None) -> AsyncI
 
 @asynccontextmanager
 async def _run(
-    folder: Path, names: Sequence[str], settings: Sequence[str] = (), config: str | Path | None = None
+    folder: Path,
+    names: Sequence[str],
+    settings: Sequence[str] = (),
+    config: str | Path | None = None,
+    token: str | None = None,
 ) -> AsyncIterator[tuple[str, ...]]:
     """Yields the URLs of these services once all are ready; one that dies later is not restarted."""
     guard = await GuardProcess.start(folder / "guard.jsonl")
@@ -40,7 +47,8 @@ async def _run(
     try:
         for name in names:
             log, url_file = folder / f"{name}.jsonl", folder / f"{name}.url"
-            spec = make_spec(name, log, url_file, is_ready, settings, _ENVIRONMENT, config=config, grace_seconds=5.0)
+            environment = _ENVIRONMENT | {"IBTPO_TOKEN": token or ""}
+            spec = make_spec(name, log, url_file, is_ready, settings, environment, config=config, grace_seconds=5.0)
             services.append(Service(spec, guard, print))
             await services[-1].start()
         for service in services:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.launcher.runs.model_files import TokenTable, read_token_table
 from services.launcher.runs.run_dir import RunDirectory
+from services.launcher.runs.tree_files import read_tree
 from shared.errors import InvalidInput
 from shared.protocol.tree import ScoredTree
 
@@ -51,12 +52,9 @@ def load_kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
     return tuple(found)
 
 
-def load_tree(path: Path, model: Path) -> KeptTree:
-    """The tree in a file; InvalidInput when the file holds none."""
-    try:
-        return KeptTree(path, ScoredTree.unpack(path.read_bytes()), read_token_table(model))
-    except OSError as error:
-        raise InvalidInput(f"cannot read the tree {path}: {error.strerror}") from error
+def load_tree(path: Path, model: Path | None) -> KeptTree:
+    """The tree in a file; InvalidInput when the file holds none, or `model` is needed for its tokens and is None."""
+    return KeptTree(path, *read_tree(path, model))
 
 
 def find_model(run: RunDirectory) -> Path:

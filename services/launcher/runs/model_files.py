@@ -80,11 +80,16 @@ class TokenTable:
     bytes_of_token: tuple[bytes, ...]
     special_ids: frozenset[int]
     """The tokens that part the messages of a chat, and others that stand for no text."""
+    ends_are_text: bool = False
+    """Whether an answer's last token is text, too, and no stop token: in a tree made by hand."""
+
+    def bytes_of(self, token: int) -> bytes:
+        """The text of a token; none of one that the model does not have."""
+        return self.bytes_of_token[token] if token < len(self.bytes_of_token) else b""
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of these tokens; those that the model does not have are left out."""
-        known = (self.bytes_of_token[token] for token in token_ids if token < len(self.bytes_of_token))
-        return b"".join(known).decode("utf-8", "replace")
+        return b"".join(map(self.bytes_of, token_ids)).decode("utf-8", "replace")
 
 
 def read_token_table(model: Path) -> TokenTable:
