@@ -1,7 +1,6 @@
 """IB-TPO from Python: grow trees of answers, score them, assign credit, train, evaluate (docs/python.md)."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ibtpo.own_packages import load_own_packages
@@ -9,9 +8,11 @@ from ibtpo.own_packages import load_own_packages
 load_own_packages()
 
 if TYPE_CHECKING:  # everything is loaded when it is first used: most of it needs seconds
+    from ibtpo.run import Run, runs
     from ibtpo.scoring import CreditedTree, credit, score
     from ibtpo.session import Session, grow, verify
     from ibtpo.table import Table
+    from ibtpo.training import train
     from ibtpo.tree import Answer, Tree
     from services.launcher.display.node_views import NodeView
     from shared.errors import (
@@ -34,6 +35,7 @@ __all__ = [
     "MissingPackage",
     "NodeView",
     "Outcome",
+    "Run",
     "Session",
     "Table",
     "Tree",
@@ -42,7 +44,9 @@ __all__ = [
     "__version__",
     "credit",
     "grow",
+    "runs",
     "score",
+    "train",
     "verify",
 ]
 
@@ -50,7 +54,9 @@ __version__: str
 _HOMES = {
     **dict.fromkeys(("CreditedTree", "credit", "score"), "ibtpo.scoring"),
     **dict.fromkeys(("Session", "grow", "verify"), "ibtpo.session"),
+    **dict.fromkeys(("Run", "runs"), "ibtpo.run"),
     "Table": "ibtpo.table",
+    "train": "ibtpo.training",
     **dict.fromkeys(("Answer", "Tree"), "ibtpo.tree"),
     "NodeView": "services.launcher.display.node_views",
     **dict.fromkeys(
@@ -63,6 +69,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("ibtpo")
     if name not in _HOMES:
         raise AttributeError(f"module 'ibtpo' has no attribute {name!r}")

@@ -2,8 +2,14 @@
 
 from html import escape
 from io import StringIO
+from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from services.launcher.display.view import Waiting, render_status
+from services.launcher.runs.history import History
+from shared.protocol.status import RunStatus
 
 WIDTH = 110
 _STYLE = (
@@ -32,3 +38,37 @@ def to_html(renderable: RenderableType) -> str:
 def is_notebook() -> bool:
     """Whether this runs in a notebook, or another front end that draws HTML."""
     return Console().is_jupyter
+
+
+class NotebookView:
+    """A run's screen in a notebook's cell, drawn again for every status."""
+
+    def __init__(self, history: History) -> None:
+        from IPython.display import HTML, display  # only a notebook has it
+
+        self._history = history
+        self._html = HTML
+        self._output: Any = display(HTML(""), display_id=True)
+        self._events: list[str] = []
+        self._status: RunStatus | None = None
+        self._waiting = Waiting()
+
+    def say(self, text: str) -> None:
+        self._events.append(text)
+        self._draw()
+
+    def show(self, status: RunStatus) -> None:
+        if self._status is None:
+            self._events.clear()
+        self._status = status
+        self._history.add(status)
+        self._draw()
+
+    def close(self) -> None:
+        """Does nothing: what is drawn stays."""
+
+    def _draw(self) -> None:
+        said = [Text(text, style="dim") for text in self._events[-6:]]
+        status = self._status
+        shown = [render_status(status, self._history, self._waiting.seconds(status))] if status is not None else []
+        self._output.update(self._html(to_html(Group(*shown, *said))))

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -10,7 +12,7 @@ from services.launcher.display.report import write_report
 from services.launcher.display.run_summary import render_summary
 from services.launcher.display.view import ENDED, RunView, choose_view
 from services.launcher.processes.launch import RunLauncher
-from services.launcher.processes.redis_server import choose_redis
+from services.launcher.processes.redis_server import RedisServer, choose_redis
 from services.launcher.runs.history import History
 from services.launcher.settings.plan import RunPlan, RunRequest, make_run_plan, prepare
 from shared.errors import Conflict
@@ -22,36 +24,48 @@ RECENT_SECONDS = 30.0
 """A run whose status is this recent counts as going on, unless the status says that it ended."""
 
 
+Call = Callable[[Coroutine[Any, Any, bool], Callable[[], None]], bool]
+"""Waits for the first, a launch; the second, called in its loop, interrupts it."""
+
+
 def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool) -> int:
     """Trains until the run ends or is stopped; returns the exit code."""
     console = Console()
     plan = make_run_plan(runs, request)
-    if plan.resumes and plan.run.is_finished and plan.run.config.read_text(encoding="utf-8") == plan.config_text:
+    if plan.is_done:
         console.print(render_summary(plan.run))
         print("it is finished: a larger max_generated_tokens or total_steps trains on")
         return 0
     prepare(plan)
-    view = choose_view(console, History.read(plan.run.metrics), plain=plain)
+    is_interrupted = execute(plan, redis_url, choose_view(console, History.read(plan.run.metrics), plain=plain))
+    console.print(render_summary(plan.run))
+    return INTERRUPTED if is_interrupted and not plan.run.is_finished else 0
+
+
+def execute(
+    plan: RunPlan, redis_url: str | None, view: RunView, call: Call = lambda launch, interrupt: asyncio.run(launch)
+) -> bool:
+    """Trains by a plan that is prepared, closes the view and writes the report; whether an interrupt ended it."""
     try:
         view.say(f"{'resuming' if plan.resumes else 'beginning'} run {plan.run.name} in {plan.run.root}/")
         if plan.launcher.task == "demo":
             view.say("task demo: the problems, and the settings that are not given, are the demo's")
         elif not plan.learner.held_out:
             view.say("no held-out problems are given (held_out=FILE): nothing is evaluated")
-        is_interrupted = asyncio.run(_launch(plan, redis_url, view))
+        redis = choose_redis(redis_url, plan.run.root / "redis")
+        launcher = RunLauncher(plan, redis, view)
+        is_interrupted = call(_launch(plan, redis, launcher), launcher.interrupt)
     finally:
         view.close()
     if plan.run.has_trained:
         write_report(plan.run)
-    console.print(render_summary(plan.run))
-    return INTERRUPTED if is_interrupted and not plan.run.is_finished else 0
+    return is_interrupted
 
 
-async def _launch(plan: RunPlan, redis_url: str | None, view: RunView) -> bool:
-    redis = choose_redis(redis_url, plan.run.root / "redis")
+async def _launch(plan: RunPlan, redis: RedisServer, launcher: RunLauncher) -> bool:
     if not redis.command and not plan.resumes:
         await clear_ended_run(redis.url, plan.run.name)
-    return await RunLauncher(plan, redis, view).run()
+    return await launcher.run()
 
 
 async def clear_ended_run(redis_url: str, run: str) -> None:

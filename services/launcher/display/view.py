@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -117,8 +118,27 @@ class LiveView:
         return Panel(Group(*(Text(f"  {text}", style="dim") for text in before), self._spinner), title="ibtpo")
 
 
-RunView = LineView | LiveView
-"""Shows what a launcher does and how its run goes, until it is closed."""
+class RunView(Protocol):
+    """Shows what a launcher does and how its run goes, until it is closed."""
+
+    def say(self, text: str) -> None: ...
+
+    def show(self, status: RunStatus) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class QuietView:
+    """Shows nothing."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    def show(self, status: RunStatus) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def choose_view(console: Console, history: History, *, plain: bool) -> RunView:

@@ -66,8 +66,7 @@ class GuardProcess:
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "services.launcher.processes.guard",
+                *("-m", "ibtpo.run_module", __name__),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,

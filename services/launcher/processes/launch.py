@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 
 from services.launcher.display.view import RunView
@@ -27,30 +28,34 @@ class RunLauncher:
         self._started = time.time()
         self._record: RunRecord | None = None
         self._is_interrupted = False
+        self._main: asyncio.Task[None] | None = None
 
     async def run(self) -> bool:
         """Returns when the run has ended and every service has stopped: whether a signal interrupted it. Unavailable
         or InvalidInput when a service died too often."""
         with self._plan.run.lock():
             guard = await GuardProcess.start(self._plan.run.log("guard"))
-            main = asyncio.create_task(self._run_services(guard))
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                asyncio.get_running_loop().add_signal_handler(number, self._on_signal, main)
+            self._main = asyncio.create_task(self._run_services(guard))
+            if self._is_interrupted:  # before it began
+                self._main.cancel()
+            if threading.current_thread() is threading.main_thread():  # no other gets signals
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    asyncio.get_running_loop().add_signal_handler(number, self.interrupt)
             try:
-                await main
+                await self._main
             except asyncio.CancelledError:
                 if not self._is_interrupted:
                     raise
             finally:
                 await stop_in_order(self._services)
                 await guard.close()
-        return main.cancelled()
+        return self._main.cancelled()
 
-    def _on_signal(self, main: "asyncio.Task[None]") -> None:
-        """The first signal asks for an orderly stop, the second kills."""
+    def interrupt(self) -> None:
+        """What a signal does: the first asks for an orderly stop, the second kills. To be called in the run's loop."""
         if not self._is_interrupted:
             self._is_interrupted = True
-            if main.cancel():
+            if self._main is not None and self._main.cancel():
                 self._view.say("stopping: the learner saves its state (Ctrl-C again kills every service at once)")
             return
         for service in self._services:

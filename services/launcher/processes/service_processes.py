@@ -85,7 +85,7 @@ def make_spec(
     arguments = (command, *options, *(f"{command}.{setting}" for setting in every))
     return ServiceSpec(
         name=name,
-        command=(sys.executable, "-m", "services.launcher.cli", *arguments),
+        command=(sys.executable, "-m", "ibtpo", *arguments),
         stop_order=order,
         log=log,
         url_file=url_file,

@@ -136,10 +136,15 @@ def directory_of(runs: Path, name: str) -> RunDirectory:
     return RunDirectory(runs / name)
 
 
+def known_runs(runs: Path) -> list[RunDirectory]:
+    """Those that have begun, the latest first."""
+    begun = sorted(runs.glob("*/config.toml"), key=lambda config: config.stat().st_mtime, reverse=True)
+    return [RunDirectory(config.parent) for config in begun]
+
+
 def find_run(runs: Path, name: str | None) -> RunDirectory:
     """The run called `name` (or at that path), or the latest one; InvalidInput that names those there are."""
-    begun = sorted(runs.glob("*/config.toml"), key=lambda config: config.stat().st_mtime, reverse=True)
-    known = [RunDirectory(config.parent) for config in begun]
+    known = known_runs(runs)
     if name is None:
         if not known:
             raise InvalidInput(f"there is no run under {runs}/ yet: `ibtpo demo` makes one")

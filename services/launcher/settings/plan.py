@@ -98,6 +98,11 @@ class RunPlan:
             {name: one.model_dump(mode="json", exclude_none=True, exclude=_PRIVATE) for name, one in tables.items()}
         )
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is finished, and nothing that is asked for trains on."""
+        return self.resumes and self.run.is_finished and self.run.config.read_text(encoding="utf-8") == self.config_text
+
 
 def make_run_plan(runs: Path, request: RunRequest) -> RunPlan:
     """Finds the run directory for the request; writes nothing.

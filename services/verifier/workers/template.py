@@ -137,7 +137,7 @@ class WorkerTemplate:
         self._control.setblocking(False)
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", child_process.__name__),
+                *(sys.executable, "-P", "-m", "ibtpo.run_module", child_process.__name__),
                 *(str(theirs.fileno()), str(self._memory_bytes), self._target),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
