@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from shared.errors import IbtpoError, InvalidInput
+from shared.errors import IbtpoError, InvalidInput, explain_missing_packages
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -386,7 +386,8 @@ def main() -> None:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # kinds of one's own are found, after all that is installed
     try:
-        app()
+        with explain_missing_packages():
+            app()
     except IbtpoError as error:
         print(f"ibtpo: {error.title}: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InvalidInput) else 1)
