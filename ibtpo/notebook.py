@@ -1,8 +1,9 @@
 """How a notebook shows things: drawings in a frame, and what a terminal shows as HTML."""
 
 from html import escape
+from importlib import import_module
 from io import StringIO
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -11,7 +12,7 @@ from services.launcher.display.view import Waiting, render_status
 from services.launcher.runs.history import History
 from shared.protocol.status import RunStatus
 
-WIDTH = 110
+WIDTH = 116
 _STYLE = (
     ".ibtpo-tree{overflow-x:auto;background:#fff;padding:6px}"
     ".ibtpo-tree text{font:12px ui-monospace,monospace;white-space:pre}.ibtpo-tree .small{font-size:9.5px}"
@@ -30,9 +31,21 @@ def frame_svg(svg: str, caption: str) -> str:
 
 def to_html(renderable: RenderableType) -> str:
     """What a terminal would show, with its colours."""
-    console = Console(file=StringIO(), record=True, width=WIDTH, force_terminal=True, color_system="truecolor")
+    console = _console(record=True, force_terminal=True, color_system="truecolor")
     console.print(renderable)
     return console.export_html(inline_styles=True, code_format=_FORMAT)
+
+
+def to_text(renderable: RenderableType) -> str:
+    """What a terminal without colours would show."""
+    console = _console(color_system=None)
+    console.print(renderable)
+    return cast(StringIO, console.file).getvalue().rstrip()
+
+
+def _console(**options: Any) -> Console:
+    """A console that writes to memory, in a notebook, too."""
+    return Console(file=StringIO(), width=WIDTH, force_jupyter=False, **options)
 
 
 def is_notebook() -> bool:
@@ -44,11 +57,10 @@ class NotebookView:
     """A run's screen in a notebook's cell, drawn again for every status."""
 
     def __init__(self, history: History) -> None:
-        from IPython.display import HTML, display  # only a notebook has it
-
+        ipython: Any = import_module("IPython.display")  # only a notebook has it
         self._history = history
-        self._html = HTML
-        self._output: Any = display(HTML(""), display_id=True)
+        self._html = ipython.HTML
+        self._output = ipython.display(ipython.HTML(""), display_id=True)
         self._events: list[str] = []
         self._status: RunStatus | None = None
         self._waiting = Waiting()

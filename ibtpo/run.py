@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from ibtpo.notebook import to_html
+from ibtpo.notebook import to_html, to_text
 from ibtpo.table import Table
 from ibtpo.tree import Tree
 from services.launcher.display.report import write_report
@@ -96,6 +96,9 @@ class Run:
     def __repr__(self) -> str:
         state = "running" if self.is_running else "finished" if self.is_finished else "not finished"
         return f"<Run {self.name} in {self.path}, {state}>"
+
+    def __str__(self) -> str:
+        return to_text(self)
 
     def __rich__(self) -> RenderableType:
         return render_summary(self._directory)

@@ -1,6 +1,7 @@
 """Grows trees and judges answers through the project's own services, started for one call or for a session."""
 
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from services.launcher.commands.grow import GROWTH_SECTIONS, make_problem, make_
 from services.launcher.processes.model_services import ModelServices, ServiceAddresses
 from services.launcher.runs.model_files import TokenTable, check_model, read_token_table
 from shared.errors import InvalidInput, first_reason
+from shared.protocol.grow import GrowthEvent
 from shared.protocol.task import Problem
 from shared.protocol.verdict import Verdict, VerdictItem
 
@@ -66,7 +68,8 @@ class Session:
         """
         problem = self._problem(prompt, answer, key, kind)
         request = make_request(problem, self.model, (f"seed={seed}", *to_settings(settings, GROWTH_SECTIONS, grow)))
-        with show_progress(Console(stderr=True, quiet=not progress)) as on_event:
+        console = Console(stderr=True, force_jupyter=False)
+        with show_progress(console) if progress and console.is_terminal else nullcontext(_ignore) as on_event:
             scored = self._call(self._services.grow(request, on_event))
         self._tokens = self._tokens or read_token_table(self.model)
         return Tree(scored, self._tokens, shown_prompt(problem))
@@ -213,6 +216,10 @@ def verify(
     """
     with Session(verifier_url=verifier_url, token=token) as session:
         return session.verify(response, key, kind=kind, extraction=extraction, prompt=prompt)
+
+
+def _ignore(event: GrowthEvent) -> None:
+    """Shows nothing of a tree's growth."""
 
 
 def _answer_key(key: Key) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
+from ibtpo.notebook import to_text
 from shared.errors import MissingPackage
 
 MAX_SHOWN = 60
@@ -39,6 +40,9 @@ class Table(dict[str, list[Any]]):
         except ModuleNotFoundError as error:
             raise MissingPackage("pandas is not installed here: pip install pandas") from error
         return pandas.DataFrame(dict(self))
+
+    def __repr__(self) -> str:
+        return to_text(self)
 
     def __rich__(self) -> TerminalTable:
         table = TerminalTable(box=None, header_style="dim", pad_edge=False)

@@ -3,15 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from io import StringIO
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from ibtpo.hand_made import make_tree
-from ibtpo.notebook import frame_svg
+from ibtpo.notebook import frame_svg, to_text
 from services.launcher.display.node_views import NodeView, describe_nodes, shown_ids
 from services.launcher.display.tree_svg import draw_page, render_tree_svg
 from services.launcher.display.tree_view import render_tree, summarize_tree
@@ -23,8 +22,6 @@ from shared.protocol.tree import ScoredTree
 from shared.tree.draw import Finish, trajectory
 from shared.tree.ib_score import IBSettings
 from shared.tree.node import Tree as BuiltTree
-
-WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +132,7 @@ class Tree:
         return f"<{summarize_tree(self.scored)}>"
 
     def __str__(self) -> str:
-        console = Console(file=StringIO(), width=WIDTH, color_system=None)
-        console.print(self)
-        return cast(StringIO, console.file).getvalue().rstrip()
+        return to_text(self)
 
     def __rich__(self) -> RenderableType:
         return render_tree(self.scored, self.prompt, self.tokens)
