@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from ibtpo.notebook import to_html, to_text
 from ibtpo.table import Table
 from ibtpo.tree import Tree
-from services.launcher.display.report import write_report
 from services.launcher.display.run_summary import render_summary
+from services.launcher.report.page import write_report
 from services.launcher.runs.history import History
 from services.launcher.runs.kept_trees import load_kept_trees
 from services.launcher.runs.run_dir import RunDirectory, find_run, known_runs

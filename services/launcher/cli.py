@@ -215,7 +215,6 @@ def show(
     tree: Annotated[str | None, typer.Option(help="Show this tree of the run: its number or name.")] = None,
     model: Annotated[Path | None, typer.Option(help="The model of a tree's file; by default the demo's.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Show all of every text, also the chat template's.")] = False,
-    page: Annotated[bool, typer.Option("--report", help="Write the run's plots and report.html again.")] = False,
     runs: Runs = Path("runs"),
 ) -> None:
     """Shows the trees that a run kept: the last ones and a sample of all.
@@ -227,11 +226,11 @@ def show(
     - `ibtpo show tree.msgpack --model models/mine`
     """
     from services.demo.task import checkpoint_directory
-    from services.launcher.commands.show import rewrite_report, show_file, show_run
+    from services.launcher.commands.show import show_file, show_run
 
     if what is not None and Path(what).is_file():
         _exit(show_file(Path(what), model or checkpoint_directory(), is_full=full))
-    _exit(rewrite_report(runs, what) if page else show_run(runs, what, tree, is_full=full))
+    _exit(show_run(runs, what, tree, is_full=full))
 
 
 @app.command(rich_help_panel=INSPECT)
@@ -349,6 +348,44 @@ def doctor(
         seconds=timeout,
     )
     _exit(examine(request, as_json=as_json))
+
+
+@app.command("runs", rich_help_panel=INSPECT)
+def list_runs(
+    runs: Runs = Path("runs"),
+    sort: Annotated[str, typer.Option(help="By age, name, accuracy, steps or tokens.")] = "age",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Lists the runs of this machine: state, method, held-out accuracy before and after, and how to go on.
+
+    - `ibtpo runs --sort accuracy`
+    """
+    from services.launcher.commands.runs import list_runs as print_runs
+
+    _exit(print_runs(runs, sort, as_json=as_json))
+
+
+@app.command(rich_help_panel=INSPECT)
+def report(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=]RUN…", help="Runs; NAME=RUN,RUN makes a group.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the page goes.")] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Writes one HTML page about a run, or about several next to each other.
+
+    Runs that differ in nothing but their seed are one line of it.
+
+    - `ibtpo report` – the latest run, into its folder
+
+    - `ibtpo report ib-0 ib-1 grpo-0 grpo-1` – curves with bands, paired differences, what differs in their settings
+
+    - `ibtpo report trees=ib-0,ib-1 answers=grpo-0 --out compare.html`
+    """
+    from services.launcher.commands.report import report as write_report
+
+    _exit(write_report(runs, names or (), out))
 
 
 @app.command(rich_help_panel=INSPECT)

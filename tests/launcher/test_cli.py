@@ -86,7 +86,7 @@ def test_the_launcher_loads_no_torch() -> None:
         (("train", "--run", "mine", "--resume"), 2, "there is no run 'mine' in runs/ to resume: leave out --resume"),
         (("stop", "mine"), 2, "there is no run 'mine' under runs/; there are: none"),
         (("show", "--tree", "1"), 2, "there is no run under runs/ yet: `ibtpo demo` makes one"),
-        (("show", "--report"), 2, "there is no run under runs/ yet"),
+        (("report",), 2, "there is no run under runs/ yet"),
         (("verify", "an answer"), 2, "give an answer and --answer, or both --input and --output"),
         (("verify", "5", "--answer", "5", "--url", "http://127.0.0.1:9"), 1, "cannot be reached"),
         (("config", "--config", "nowhere.toml"), 2, "cannot read the preset 'nowhere.toml'"),

@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from services.launcher.display.report import write_report
 from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
 from services.launcher.runs.run_dir import find_run
@@ -33,12 +32,6 @@ def show_run(runs: Path, name: str | None, which: str | None, *, is_full: bool =
 def show_file(path: Path, model: Path, *, is_full: bool = False) -> int:
     """Renders the tree in a file."""
     _print_tree(Console(), load_tree(path, model), is_full)
-    return 0
-
-
-def rewrite_report(runs: Path, name: str | None) -> int:
-    """Writes a run's plots and report.html again."""
-    print(write_report(find_run(runs, name)))
     return 0
 
 

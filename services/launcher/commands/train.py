@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from services.launcher.display.report import write_report
 from services.launcher.display.run_summary import render_summary
 from services.launcher.display.view import ENDED, RunView, choose_view
 from services.launcher.processes.launch import RunLauncher
 from services.launcher.processes.redis_server import RedisServer, choose_redis
+from services.launcher.report.page import write_report
 from services.launcher.runs.history import History
 from services.launcher.settings.plan import RunPlan, RunRequest, make_run_plan, prepare
 from shared.errors import Conflict
