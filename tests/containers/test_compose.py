@@ -108,6 +108,22 @@ def test_ibtpo_status_works_inside_a_container() -> None:
     assert stack.RUN in stack.compose("exec", "-T", "rollout", "ibtpo", "status")
 
 
+@pytest.mark.parametrize(
+    ("service", "asked"),
+    [
+        ("rollout", {"redis: eviction", "verifier: judges", "learner: token", "this machine: weights"}),
+        ("learner", {"redis: persistence", "verifier: sandbox", "learner: ready"}),
+        ("verifier", {"verifier: token", "verifier: sandbox"}),
+    ],
+)
+def test_the_doctor_finds_nothing_broken_from_inside_each_container(service: str, asked: set[str]) -> None:
+    found = json.loads(stack.compose("exec", "-T", service, "sh", "-c", "ibtpo doctor --json || test $? = 1"))
+    seen = {f"{part['subject']}: {one['check']}": one for part in found["sections"] for one in part["findings"]}
+    assert not [one for one in seen.values() if one["level"] != "ok"]
+    assert asked <= seen.keys()
+    assert stack.headers()["Authorization"].removeprefix("Bearer ") not in json.dumps(found)
+
+
 def test_training_progresses() -> None:
     seen = stack.wait_for_status(lambda status: status["step"] >= 4)
     assert seen["evaluations"], "there is an evaluation before the first step"

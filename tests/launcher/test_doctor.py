@@ -276,6 +276,7 @@ def test_a_redis_that_refuses_us_is_told(redis_process: RedisProcess, ibtpo: Com
     assert "not a Redis URL" in found["redis: url"][1]
     found, last = examine(ibtpo, "--redis-url", redis_process.url.replace("//", "//:s3cr%2Ft%401@"))
     assert found["redis: reached"][0] == "ok"
+    assert "takes the one given" in found["redis: password"][1]
     for one in (done, also, last):
         assert not any(secret in one.stdout for secret in ("s3cr", "wr0ng"))
 

@@ -70,7 +70,11 @@ def examine_shared_memory(section: Section, snapshots: Path, bundle_bytes: int |
 
 
 def examine_disks(section: Section, runs: Path) -> None:
-    for name, path, least in (("runs", _existing(runs), _GIB), ("temporary", Path(tempfile.gettempdir()), 16 * _MIB)):
+    """Those that hold runs, where there are any, and temporary files."""
+    places = [("temporary", Path(tempfile.gettempdir()), 16 * _MIB)]
+    if runs.is_dir():
+        places.insert(0, ("runs", runs.absolute(), _GIB))
+    for name, path, least in places:
         try:
             size = os.statvfs(path)
         except OSError as error:

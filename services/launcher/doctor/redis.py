@@ -31,6 +31,8 @@ async def open_redis(section: Section, url: str, seconds: float) -> Connection |
         failure = explain(error, seconds, url)
         section.failed("reached", failure.found, "is Redis up, and may this machine reach it? " + failure.remedy)
     else:
+        is_given = bool(urlsplit(url).password)
+        section.ok("password", "takes the one given" if is_given else "wants none: its network alone guards it")
         return connection
     await connection.close()
     return None
