@@ -1,6 +1,7 @@
 """Renders a dashboard as Grafana's JSON."""
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from grafana.panels import Board, Panel, scoped
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
@@ -68,13 +69,17 @@ def render_board(board: Board, docs: str) -> str:
 
 
 def _arrange(panels: tuple[Panel, ...], y: int) -> Iterator[tuple[Panel, GridPos]]:
-    """From left to right, from `y` down; panels of another height begin a new line."""
-    x, height = 0, panels[0].height
-    for panel in panels:
-        if x + panel.width > _COLUMNS or panel.height != height:
-            x, y, height = 0, y + height, panel.height
-        yield panel, GridPos(h=height, w=panel.width, x=x, y=y)
-        x += panel.width
+    """From left to right, from `y` down, every line full; panels of another height begin a new line."""
+    for height, alike in groupby(panels, key=lambda panel: panel.height):
+        left = list(alike)
+        most = _COLUMNS // left[0].width
+        num_lines = -(-len(left) // (most + 1)) if len(left) > most else 1
+        for number in range(num_lines):
+            line = [left.pop(0) for _ in range(-(-len(left) // (num_lines - number)))]
+            width = _COLUMNS // len(line)
+            for place, panel in enumerate(line):
+                yield panel, GridPos(h=height, w=width, x=place * width, y=y)
+            y += height
 
 
 def _choice(label: str, matchers: str) -> dashboard.QueryVariable:
@@ -153,8 +158,11 @@ def _render_graph(panel: Panel) -> timeseries.Panel:
     picture = picture.unit("short").axis_label(word) if word != panel.unit else picture.unit(panel.unit)
     if panel.style is Style.STACK or panel.unit != "none":
         picture = picture.axis_soft_min(0)
+    # where all are 0, Grafana would draw up to 100, of shares up to 10,000%
     if panel.unit == "percentunit":
-        picture = picture.axis_soft_max(0.01)  # where all are 0, Grafana would draw up to 10,000%
+        picture = picture.axis_soft_max(0.01)
+    elif word != panel.unit:
+        picture = picture.axis_soft_max(1)
     if panel.style is Style.POINTS:
         return picture.draw_style(kinds.GraphDrawStyle.POINTS).point_size(4)
     if panel.style is Style.STACK:
