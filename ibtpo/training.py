@@ -17,9 +17,11 @@ from ibtpo.notebook import NotebookView, is_notebook
 from ibtpo.run import Run, of_directory
 from ibtpo.settings import to_settings
 from services.launcher.commands.train import execute
+from services.launcher.display.import_view import ImportView
 from services.launcher.display.view import QuietView, RunView, choose_view
+from services.launcher.processes.problem_import import import_and_prepare
 from services.launcher.runs.history import History
-from services.launcher.settings.plan import SECTIONS, RunPlan, RunRequest, StartMode, make_run_plan, prepare
+from services.launcher.settings.plan import SECTIONS, RunPlan, RunRequest, StartMode, make_run_plan
 from shared.errors import Conflict, InvalidInput
 
 Config = str | PathLike[str] | Mapping[str, Any]
@@ -55,7 +57,7 @@ def train(
         plan = make_run_plan(Path(runs), RunRequest(run, preset, given, StartMode.of(resume=resume, fresh=fresh)))
         if plan.is_done:
             return of_directory(plan.run)
-        prepare(plan)
+        import_and_prepare(plan, ImportView(Console(stderr=True)))
     view = _choose_view(plan, progress)
     is_interrupted = execute(plan, redis_url, view, _run_here if can_take_signals() else _run_in_thread)
     if is_interrupted and not plan.run.is_finished:

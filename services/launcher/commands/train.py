@@ -8,13 +8,15 @@ from typing import Any
 
 from rich.console import Console
 
+from services.launcher.display.import_view import ImportView
 from services.launcher.display.run_summary import render_summary
 from services.launcher.display.view import ENDED, RunView, choose_view
 from services.launcher.processes.launch import RunLauncher
+from services.launcher.processes.problem_import import import_and_prepare
 from services.launcher.processes.redis_server import RedisServer, choose_redis
 from services.launcher.report.page import write_report
 from services.launcher.runs.history import History
-from services.launcher.settings.plan import RunPlan, RunRequest, make_run_plan, prepare
+from services.launcher.settings.plan import RunPlan, RunRequest, make_run_plan
 from shared.errors import Conflict
 from shared.streams import RunStreams, connect
 
@@ -36,7 +38,7 @@ def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool
         console.print(render_summary(plan.run))
         print("it is finished: a larger max_generated_tokens or total_steps trains on")
         return 0
-    prepare(plan)
+    import_and_prepare(plan, ImportView(Console(stderr=True)))
     is_interrupted = execute(plan, redis_url, choose_view(console, History.read(plan.run.metrics), plain=plain))
     console.print(render_summary(plan.run))
     return INTERRUPTED if is_interrupted and not plan.run.is_finished else 0

@@ -13,14 +13,12 @@ from pydantic import BaseModel
 from services.demo.data import write_data
 from services.demo.task import checkpoint_directory
 from services.launcher.runs import run_dir
-from services.launcher.runs.imported_problems import import_problems, move_into
 from services.launcher.runs.model_files import check_model, find_model
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.config import LauncherConfig
 from services.launcher.settings.deterministic import deterministic_settings
 from services.learner.config import LearnerConfig
-from services.learner.data.importer import Listener
-from services.learner.data.run_files import is_problem_file
+from services.learner.data.run_files import is_problem_file, move_files
 from services.learner.queue.problems import check_rows
 from services.learner.tracker_config import check_trackers
 from services.rollout.config import RolloutConfig
@@ -153,26 +151,18 @@ def _pin(plan: RunPlan, *, keeps: bool = False) -> RunPlan:
     return replace(plan, learner=plan.learner.model_copy(update={"model": find_model(model).name}))
 
 
-def prepare(plan: RunPlan, listener: Listener = lambda _: None) -> None:
+def prepare(plan: RunPlan, imported: Path | None = None) -> None:
     """Prepares the run directory for its services; a directory that a fresh start replaces is renamed.
 
-    InvalidInput for a model or for problems that cannot be used, before anything is written. The listener hears how far
-    an import of problems is.
+    InvalidInput for a model or for problems that cannot be used, before anything is written. What was `imported` for
+    the run is moved into it.
     """
+    run, demo = plan.run, plan.launcher.demo
     check_trackers(plan.learner.tracker)
     if not plan.resumes:
         check_model(plan.learner.model)
-    if plan.launcher.task != "files":
-        _make_directory(plan)
-        return
-    check_rows((*(one.path for one in plan.learner.data if is_problem_file(one)), *_held_out_files(plan.learner)))
-    with import_problems(plan.learner, plan.run, listener, resumes=plan.resumes) as imported:
-        _make_directory(plan)
-        move_into(imported, plan.run)
-
-
-def _make_directory(plan: RunPlan) -> None:
-    run, demo = plan.run, plan.launcher.demo
+    if plan.launcher.task == "files":
+        check_rows((*(one.path for one in plan.learner.data if is_problem_file(one)), *_held_out_files(plan.learner)))
     if not plan.resumes and run.has_begun:
         if run.has_trained:
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(run.config.stat().st_mtime))
@@ -184,6 +174,8 @@ def _make_directory(plan: RunPlan) -> None:
     run.summary.unlink(missing_ok=True)  # a run that goes on is not finished
     if plan.launcher.task == "demo":
         write_data(run.root / "data", demo.difficulty, demo.train_problems, demo.held_out_problems, demo.seed)
+    if imported is not None:
+        move_files(imported, run.root / "data")
     atomic_write(run.config, plan.config_text, mode=0o600)
 
 

@@ -82,7 +82,7 @@ class SeenProblems:
         self._seen.setdefault(problem.normalized, problem.exact << 32 | problem.answer)
 
 
-class HeldOutProblems:
+class HeldOutIndex:
     """The problems of held-out sets, by which those to train on are checked."""
 
     def __init__(self) -> None:

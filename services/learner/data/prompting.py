@@ -20,8 +20,10 @@ INSTRUCTIONS = {
     "stdio": "Write a Python program that reads standard input and writes standard output. "
     "Put it into one ```python block.",
 }
+_ASKS_FOR_LINE = re.compile(r"of the form:? [\"'`*]*Answer:|after [\"'`*]+Answer:", re.IGNORECASE)
+"""A problem that asks for its answer on a line "Answer: …", which is no box."""
 _ASKS_ITSELF = {
-    "math": re.compile(r"\\boxed|\\fbox"),
+    "math": re.compile(r"\\boxed|\\fbox|####|" + _ASKS_FOR_LINE.pattern + "|<answer>", re.IGNORECASE),
     "choice": re.compile(r"\\boxed|(?:answer|respond|reply) with (?:only )?(?:the|one|a) letter", re.IGNORECASE),
     "code": re.compile(r"```python\b.*```|(?:in|within|using|into) (?:a |one )?```", re.IGNORECASE | re.DOTALL),
 }
@@ -71,6 +73,10 @@ class PromptModel:
         return f"its prompt has more than {most} tokens" if length > most else ""
 
 
+def _append(text: str, instruction: str) -> str:
+    return f"{text}\n\n{instruction}" if instruction else text
+
+
 def _reads_system(encode: Encoder) -> bool:
     user = {"role": "user", "content": "1 + 1"}
     try:
@@ -78,6 +84,13 @@ def _reads_system(encode: Encoder) -> bool:
         return with_system != encode(({"role": "system", "content": "Use few words."}, user))
     except ValueError:
         return False
+
+
+def asked_extraction(text: str) -> list[str]:
+    """Where final answers are looked for if a problem asks for another place than the verifier's own."""
+    if "<answer>" in text:
+        return ["answer_tag", "box"]
+    return ["answer_is", "box"] if _ASKS_FOR_LINE.search(text) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +109,20 @@ class PromptWriter:
             raise InvalidInput(f"{source}: chat=true, but the model's tokenizer has no chat template: leave out chat")
         return cls(source, form.is_written, model)
 
-    def write(self, row: ConvertedRow) -> Prompt:
-        """The prompt. Unusable for one that is too long for the model, or that its template refuses."""
-        prompt = self._write(row)
+    def write(self, row: ConvertedRow) -> tuple[Prompt, str]:
+        """The prompt, and what is put behind the problem in it. Unusable for one that is too long for the model, or
+        that its template refuses."""
+        instruction = self._instruction_for(row)
+        if isinstance(row.prompt, str) and self.is_written and self.source.chat is None:
+            prompt: Prompt = _append(row.prompt, instruction)
+        else:
+            prompt = self._write(row, instruction)
         if self.model is not None and (reason := self.model.refusal(prompt, self.source.max_prompt_tokens)):
             raise Unusable(reason)
-        return prompt
+        return prompt, instruction
 
     def notes(self) -> list[str]:
-        """What is to be known of all prompts of this source."""
+        """What is to be known of all prompts."""
         notes = []
         if self.is_chat and self.source.system_prompt and self.model is not None and not self.model.reads_system:
             notes.append(
@@ -118,9 +136,7 @@ class PromptWriter:
             notes.append("prompts are plain text: the model has no chat template, or chat=false")
         return notes
 
-    def _write(self, row: ConvertedRow) -> Prompt:
-        if isinstance(row.prompt, str) and self.is_written and self.source.chat is None:
-            return self._with_instruction(row, row.prompt)
+    def _write(self, row: ConvertedRow, instruction: str) -> Prompt:
         messages = (
             [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else [dict(m) for m in row.prompt]
         )
@@ -128,7 +144,7 @@ class PromptWriter:
         if not system and messages[0]["role"] == "system":
             system = messages[0]["content"]
         messages = [message for message in messages if message["role"] != "system"]
-        messages[-1]["content"] = self._with_instruction(row, messages[-1]["content"], system)
+        messages[-1]["content"] = _append(messages[-1]["content"], instruction)
         return self._in_chat(system, messages) if self.is_chat else self._in_text(system, messages)
 
     @property
@@ -137,23 +153,18 @@ class PromptWriter:
             return self.source.chat
         return self.model is None or self.model.has_template
 
-    def instruction_for(self, row: ConvertedRow) -> str:
-        """What is put behind this problem where it does not ask for it itself."""
+    def _instruction_for(self, row: ConvertedRow) -> str:
+        """What is put behind this problem, where it does not ask for it itself."""
         if self.source.instruction is not None:
             return self.source.instruction
-        if self.is_written or self.source.extraction:
+        asks = _ASKS_ITSELF.get(row.kind)
+        text = f"{self.source.system_prompt}\n{row.whole_text}"
+        if self.is_written or self.source.extraction or (asks and asks.search(text)):
             return ""
         if row.kind == "code":
             is_stdio = row.answer_key.get("tests", {}).get("type") == "stdio"
             return INSTRUCTIONS["stdio" if is_stdio else "function"]
         return INSTRUCTIONS.get(row.kind, "")
-
-    def _with_instruction(self, row: ConvertedRow, text: str, system: str = "") -> str:
-        instruction = self.instruction_for(row)
-        asks = _ASKS_ITSELF.get(row.kind)
-        if not instruction or (self.source.instruction is None and asks and asks.search(f"{system}\n{text}")):
-            return text
-        return f"{text}\n\n{instruction}"
 
     def _in_chat(self, system: str, messages: list[dict[str, str]]) -> Messages:
         if not system:

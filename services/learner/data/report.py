@@ -64,6 +64,14 @@ class RenderedPrompt(BaseModel):
     last_tokens: list[tuple[int, str]] = []
     answer: str = ""
 
+    def describe_ends(self) -> str:
+        """Its length, and the tokens that it begins and ends with."""
+        if self.tokens is None:
+            return "no model is given: chat messages or text, before any template"
+        ends = (self.first_tokens, self.last_tokens)
+        first, last = (" ".join(f"{text!r} ({token})" for token, text in tokens) for tokens in ends)
+        return f"{self.tokens} tokens: {first} … {last}"
+
 
 class LengthHistogram(BaseModel):
     """Lengths of prompts, of a sample of those taken."""
@@ -125,6 +133,9 @@ class ImportReport(BaseModel):
     def rows(self) -> int:
         return sum(one.rows for one in self.sources)
 
+    def describe_formats(self) -> str:
+        return ", ".join(f"{one.source} ({one.format})" for one in self.sources)
+
     def as_line(self) -> str:
         """For a log."""
         said = [f"{one.taken:,} of {one.rows:,} rows of {one.source} ({one.format})" for one in self.sources]
@@ -153,7 +164,7 @@ class ImportReport(BaseModel):
                 "",
                 f"## Prompt {prompt.id}",
                 "",
-                _ends_of(prompt),
+                prompt.describe_ends(),
                 "",
                 "````",
                 prompt.text,
@@ -162,12 +173,3 @@ class ImportReport(BaseModel):
                 prompt.answer,
             ]
         return "\n".join(lines) + "\n"
-
-
-def _ends_of(prompt: RenderedPrompt) -> str:
-    if prompt.tokens is None:
-        return "No model was given: chat messages or text, before any template."
-    first, last = (
-        " ".join(f"{token} {text!r}" for token, text in tokens) for tokens in (prompt.first_tokens, prompt.last_tokens)
-    )
-    return f"{prompt.tokens} tokens; begins {first}; ends {last}"

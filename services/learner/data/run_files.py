@@ -83,3 +83,10 @@ def import_to_file(
 def write_report(report: ImportReport, path: Path) -> None:
     atomic_write(path.with_suffix(".report.json"), report.model_dump_json(indent=2))
     atomic_write(path.with_suffix(".report.md"), report.as_markdown())
+
+
+def move_files(folder: Path, target: Path) -> None:
+    """Moves what was imported to where it stays, the problems last."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir(), reverse=True):
+        path.replace(target / path.name)

@@ -14,12 +14,12 @@ class BottomSample(Generic[Item]):
         self._size = size
         self._seed = seed
         self._heap: list[tuple[int, int, Item]] = []
-        self._num_offered = 0
+        self.num_offered = 0
 
     def offer(self, name: str, item: Item) -> None:
         digest = blake2b(f"{self._seed}\0{name}".encode("utf-8", "replace"), digest_size=8).digest()
-        entry = (-int.from_bytes(digest, "big"), -self._num_offered, item)
-        self._num_offered += 1
+        entry = (-int.from_bytes(digest, "big"), -self.num_offered, item)
+        self.num_offered += 1
         if len(self._heap) < self._size:
             heapq.heappush(self._heap, entry)
         else:

@@ -1,5 +1,6 @@
 """Has the verifier read the answer keys of a run before anything is grown for them."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from services.learner.queue.problems import EncodedProblem
@@ -13,6 +14,9 @@ _BATCH = 256
 _SECONDS = 120.0
 _MAX_REFUSALS = 5
 _MAX_NAME = 256
+_AROUND_REASON = re.compile(
+    r"^.*?item '[^']*'(?: \(kind '[^']*'\))?: |; its answer_key has .*$| \(\d+ from [^)]*\)$", re.DOTALL
+)
 _KINDS_WITH_KEYS = frozenset({"math", "code", "choice", "exact"})
 """Their keys have a shape. Of any other kind one problem is asked: its function may be slow, or be paid by the call."""
 
@@ -52,8 +56,34 @@ def _items(problems: Iterable[EncodedProblem]) -> Iterator[VerdictItem]:
             yield VerdictItem(id=name[-_MAX_NAME:], kind=problem.kind, response="", answer_key=problem.answer_key)
 
 
+async def find_refusals(verifier: VerifierClient, items: Sequence[VerdictItem]) -> dict[str, str]:
+    """The verifier's reason against each item that it refuses, by the item's id. Of kinds of one's own nothing is
+    asked."""
+    asked = tuple(item for item in items if item.kind in _KINDS_WITH_KEYS)
+    found: dict[str, str] = {}
+    parts = [asked] if asked else []
+    while parts:
+        part = parts.pop()
+        reason = await _ask(verifier, part)
+        if reason and len(part) == 1:
+            found[part[0].id] = _AROUND_REASON.sub("", reason)
+        elif reason:
+            parts += [part[: len(part) // 2], part[len(part) // 2 :]]
+    return found
+
+
 async def _refusals(verifier: VerifierClient, items: Sequence[VerdictItem]) -> list[str]:
     """The verifier's reasons against some of these items, by halves, as it names one for a whole batch."""
+    reason = await _ask(verifier, items)
+    if not reason or len(items) == 1:
+        return [reason] if reason else []
+    half = len(items) // 2
+    first = await _refusals(verifier, items[:half])
+    return first if len(first) >= _MAX_REFUSALS else first + await _refusals(verifier, items[half:])
+
+
+async def _ask(verifier: VerifierClient, items: Sequence[VerdictItem]) -> str:
+    """Why the verifier refuses these items, or one of them; empty where it does not."""
     try:
         await verifier.judge(items, _SECONDS)
     except Overloaded as error:
@@ -61,9 +91,5 @@ async def _refusals(verifier: VerifierClient, items: Sequence[VerdictItem]) -> l
     except Unauthorized as error:
         raise InvalidInput(f"the verifier refuses the learner's token (IBTPO_TOKEN): {error}") from error
     except (InvalidInput, TooLarge) as error:
-        if len(items) == 1:
-            return [str(error)]
-        half = len(items) // 2
-        first = await _refusals(verifier, items[:half])
-        return first if len(first) >= _MAX_REFUSALS else first + await _refusals(verifier, items[half:])
-    return []
+        return str(error)
+    return ""

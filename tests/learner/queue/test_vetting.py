@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from services.learner.queue.problems import EncodedProblem
-from services.learner.queue.vetting import KeyVetting
+from services.learner.queue.vetting import KeyVetting, find_refusals
 from services.verifier.config import CustomKindConfig, MathConfig, VerifierConfig
 from services.verifier.wiring import build
 from shared.clients import VerifierClient
 from shared.errors import InvalidInput, Unavailable
+from shared.protocol.verdict import VerdictItem
 from shared.runtime.client import http_client
 from shared.runtime.serve import open_listener, serve_in_background
 
@@ -72,3 +73,12 @@ async def test_a_wrong_token_is_said_and_a_verifier_that_is_away_is_waited_for(u
         await vet(url, problems({"gold": "1"}), token=TOKEN[::-1])
     with pytest.raises(Unavailable):
         await vet("http://127.0.0.1:9", problems({"gold": "1"}))
+
+
+async def test_every_refused_item_is_named_with_its_reason(url: str) -> None:
+    keys = {f"p{number}": {"gold": "" if number % 40 == 7 else str(number)} for number in range(100)}
+    items = [VerdictItem(id=name, kind="math", response="", answer_key=key) for name, key in keys.items()]
+    async with http_client(TOKEN, 30.0) as http:
+        refused = await find_refusals(VerifierClient(http, url), items)
+    assert refused.keys() == {"p7", "p47", "p87"}
+    assert all(reason.startswith("answer_key.gold: ") for reason in refused.values())

@@ -34,6 +34,11 @@ class ConvertedRow:
             return self.prompt
         return "\n\n".join(message["content"] for message in self.prompt if message["role"] == "user")
 
+    @property
+    def whole_text(self) -> str:
+        """What all messages say."""
+        return self.prompt if isinstance(self.prompt, str) else "\n".join(one["content"] for one in self.prompt)
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -48,6 +53,8 @@ class Format:
     convert: Callable[[Row], ConvertedRow]
     is_written: bool = False
     """Whether its prompts are written already: nothing is put behind them."""
+    note: str = ""
+    """What is done to its rows that one would not expect."""
 
 
 def first_of(row: Row, *names: str) -> Any:

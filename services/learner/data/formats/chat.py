@@ -110,6 +110,7 @@ CHAT_FORMATS = (
         "prompt, without its own instruction; reward_model.ground_truth",
         _is_dapo,
         _dapo,
+        note='the instruction of the set itself ("Answer: $Answer" on the last line) is left out',
     ),
     Format(
         "verl",

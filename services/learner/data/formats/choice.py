@@ -10,6 +10,7 @@ from services.learner.data.reading.rows import Row
 
 _KEPT = ("subject", "category", "src", "level", "Subdomain", "High-level domain", "question_id", "Record ID")
 _GPQA = ("Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+_SHUFFLED = "options stand in an order that depends on the row alone"
 _SCIQ = ("question", "correct_answer", "distractor1", "distractor2", "distractor3")
 
 
@@ -103,6 +104,7 @@ CHOICE_FORMATS = (
         "Question; Correct Answer; Incorrect Answer 1 to 3, in an order of the row's own",
         lambda row: all(name in row for name in _GPQA),
         _gpqa,
+        note=_SHUFFLED,
     ),
     Format(
         "mmlu",
@@ -117,5 +119,6 @@ CHOICE_FORMATS = (
         "question; correct_answer; distractor1 to 3, in an order of the row's own",
         lambda row: all(name in row for name in _SCIQ),
         _sciq,
+        note=_SHUFFLED,
     ),
 )

@@ -8,6 +8,7 @@ from services.learner.data.formats.base import ConvertedRow, Format, Unusable, f
 from services.learner.data.reading.rows import Row
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+_EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
 _HASHES = re.compile(r"^#### *(.+?) *$", re.MULTILINE)
 _QUESTION = ("problem", "question", "Problem", "Question")
 _ANSWER = ("answer", "Answer", "final_answer")
@@ -56,6 +57,8 @@ def _in_braces(text: str, start: int) -> str | None:
 
 
 def _math(question: str, gold: str, row: Row) -> ConvertedRow:
+    if _EMPTY_BOX.search(gold):
+        raise Unusable("an empty box as gold")
     return ConvertedRow(question, "math", {"gold": gold}, kept(row, *_KEPT))
 
 
@@ -67,7 +70,8 @@ def _gsm8k(row: Row) -> ConvertedRow:
     found = _HASHES.findall(text_of(row, "answer"))
     if not found:
         raise Unusable("no line `#### …` in answer")
-    return _math(text_of(row, "question"), gold_of(found[-1].replace(",", "")), row)
+    gold = gold_of(found[-1].replace(",", ""))
+    return _math(text_of(row, "question"), gold, row)
 
 
 def _has_boxed_solution(row: Row) -> bool:

@@ -34,7 +34,7 @@ def read_parquet(path: Path) -> Iterator[Placed]:
         for batch in file.iter_batches(batch_size=_BATCH):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path} row {number}", row
+                yield f"{path.name} row {number}", row
     except (OSError, ValueError) as error:  # pyarrow's errors are one of them
         raise InvalidInput(f"{path} is broken after row {number}: {_first_line(error)}; fetch it again") from error
 
@@ -87,6 +87,6 @@ def iterate(dataset: Any, name: str) -> Iterator[Placed]:
         for table in dataset.with_format("arrow").iter(batch_size=_BATCH):
             for row in table.to_pylist():
                 number += 1
-                yield f"{name} row {number}", row
+                yield f"row {number}", row
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{name} is broken after row {number}: {_first_line(error)}; save it again") from error

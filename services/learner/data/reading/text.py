@@ -80,7 +80,7 @@ def _read_json_lines(path: Path) -> Iterator[Placed]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            where = f"{path}:{number}"
+            where = f"{path.name}:{number}"
             try:
                 line.encode()
                 yield place(json.loads(line), where)
@@ -97,7 +97,7 @@ def _read_json_array(path: Path) -> Iterator[Placed]:
             yield from _read_json_object(path, start + file.read())
             return
         for number, value in enumerate(_elements(path, file), start=1):
-            yield place(value, f"{path} element {number}")
+            yield place(value, f"{path.name} element {number}")
 
 
 def _skip_space(file: IO[str]) -> str:
@@ -142,7 +142,7 @@ def _read_json_object(path: Path, text: str) -> Iterator[Placed]:
         )
     ((name, rows),) = lists.items()
     for number, row in enumerate(rows, start=1):
-        yield place(row, f"{path} {name} {number}")
+        yield place(row, f"{path.name} {name} {number}")
 
 
 def _read_csv(path: Path) -> Iterator[Placed]:
@@ -152,7 +152,7 @@ def _read_csv(path: Path) -> Iterator[Placed]:
         reader = csv.reader(_chain(first, file), delimiter=_find_delimiter(first), strict=True)
         header = _read_header(path, reader)
         while True:
-            where = f"{path}:{reader.line_num + 1}"
+            where = f"{path.name}:{reader.line_num + 1}"
             try:
                 cells = next(reader, None)
             except csv.Error as error:
