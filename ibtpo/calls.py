@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import wait
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,23 +19,27 @@ class LoopThread:
         self._thread.start()
 
     def call(self, coroutine: Coroutine[Any, Any, T], interrupt: Callable[[], object] | None = None) -> T:
-        """Its result. An interrupt (Ctrl-C, or that of a notebook's kernel) calls `interrupt` in the loop, by default
-        to cancel the coroutine, and is raised once this has ended; a second one calls it again."""
-        task = asyncio.run_coroutine_threadsafe(_begin(coroutine), self._loop).result()
-        future = asyncio.run_coroutine_threadsafe(_end(task), self._loop)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            self._end_early(future, interrupt or task.cancel)
-            raise
-
-    def _end_early(self, future: Any, interrupt: Callable[[], object]) -> None:
-        while not future.done():
-            self._loop.call_soon_threadsafe(interrupt)
+        """Its result. An interrupt (Ctrl-C, or that of a notebook's kernel) cancels the coroutine, and is raised once
+        this has ended; with `interrupt`, each calls that in the loop instead, and the coroutine ends as it does."""
+        tasks: list[asyncio.Task[T]] = []
+        future = asyncio.run_coroutine_threadsafe(_hold(coroutine, tasks), self._loop)
+        is_interrupted = False
+        while True:
             try:
                 wait([future])
             except KeyboardInterrupt:
+                is_interrupted = True
+                self._loop.call_soon_threadsafe(interrupt or partial(self._cancel, tasks))
                 continue
+            if is_interrupted and interrupt is None:
+                raise KeyboardInterrupt
+            return future.result()
+
+    def _cancel(self, tasks: "list[asyncio.Task[T]]") -> None:
+        if tasks:
+            tasks[0].cancel()
+        else:  # it begins in this round of the loop
+            self._loop.call_soon(self._cancel, tasks)
 
     def close(self) -> None:
         """Ends the loop and its thread."""
@@ -44,12 +49,10 @@ class LoopThread:
             self._loop.close()
 
 
-async def _begin(coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-    return asyncio.ensure_future(coroutine)
-
-
-async def _end(task: "asyncio.Task[T]") -> T:
-    return await task
+async def _hold(coroutine: Coroutine[Any, Any, T], tasks: "list[asyncio.Task[T]]") -> T:
+    """Runs it as a task of its own, which can be cancelled and waited for."""
+    tasks.append(asyncio.ensure_future(coroutine))
+    return await tasks[0]
 
 
 def can_take_signals() -> bool:

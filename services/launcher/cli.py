@@ -504,7 +504,8 @@ def _serve(service: str, preset: str | None, settings: list[str] | None) -> None
 
     model = getattr(import_module(f"services.{service}.config"), f"{service.capitalize()}Config")
     config = load_config(model, service, preset, settings or ())
-    _exit(import_module(f"services.{service}.wiring").main(config))
+    with explain_missing_packages("rollout,embedded" if service == "rollout" else service):
+        _exit(import_module(f"services.{service}.wiring").main(config))
 
 
 def _exit(code: int) -> None:

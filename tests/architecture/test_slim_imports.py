@@ -17,6 +17,7 @@ def loaded_by(module: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "allowed"),
     [
+        ("ibtpo", set()),
         ("shared.tree.advantage", set()),
         ("shared.protocol.tree", set()),
         ("shared.weights", {"safetensors"}),
