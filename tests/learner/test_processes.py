@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
 from services.learner.config import LearnerConfig
@@ -87,6 +88,8 @@ def config(configure: Configure, redis_url: str, problems_file: Path) -> Learner
         total_steps=40,
         checkpoint_every=3,
         evaluation={"problems": 5, "every": 10},
+        tracker="tensorboard",
+        tracker_seconds=60.0,
     )
 
 
@@ -138,6 +141,7 @@ def assert_whole(config: LearnerConfig) -> None:
     assert steps == list(range(1, config.total_steps + 1))
     evaluations = [line["step"] for line in lines(config) if "avg_at_k" in line]
     assert evaluations == [0, 10, 20, 30, 40]
+    assert_tracked(config)
     summary = json.loads((config.run_dir / "summary.json").read_text())
     assert summary.keys() == RunSummary.model_fields.keys()
     assert summary.keys() >= {
@@ -152,7 +156,17 @@ def assert_whole(config: LearnerConfig) -> None:
     AutoModelForCausalLM.from_pretrained(config.run_dir / "policy")
 
 
+def assert_tracked(config: LearnerConfig) -> None:
+    """TensorBoard has every step and evaluation once, with the figures that metrics.jsonl has."""
+    events = EventAccumulator(str(config.run_dir / "tensorboard")).Reload()
+    for tag, name, is_evaluation in (("root_value", "root_value", False), ("held_out/avg_at_k", "avg_at_k", True)):
+        written = [(line["step"], line[name]) for line in lines(config) if ("avg_at_k" in line) is is_evaluation]
+        tracked = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert tracked == [(step, pytest.approx(value, rel=1e-6)) for step, value in written if value is not None]
+
+
 @pytest.mark.usefixtures("replicas")
+@pytest.mark.timeout(300)
 async def test_a_learner_killed_in_mid_run_goes_on_and_nothing_is_lost_or_used_twice(
     learner: LearnerProcess, config: LearnerConfig, streams: RunStreams
 ) -> None:

@@ -37,7 +37,7 @@ async def test_a_tracker_that_was_down_catches_up(
     name = f"{OWN}:FailingTracker"
     config = configure(tracker=name, tracker_options={"file": str(file), "down": str(down)})
     trackers, metrics = Trackers(config), MetricsLog(config.run_dir)
-    metrics.drop_after(0)
+    metrics.drop_after(0, ())
     with caplog.at_level(logging.INFO):
         trackers.start(0)
         metrics.append(StepFigures(step=1, trees=4))
@@ -55,7 +55,7 @@ async def test_a_tracker_that_hangs_delays_neither_steps_nor_the_end(configure: 
     file = tmp_path / "calls"
     config = configure(tracker=f"{OWN}:HangingTracker", tracker_options={"file": str(file)}, tracker_seconds=0.3)
     trackers, metrics = Trackers(config), MetricsLog(config.run_dir)
-    metrics.drop_after(0)
+    metrics.drop_after(0, ())
     started = time.monotonic()
     trackers.start(0)
     metrics.append(StepFigures(step=1, trees=4))
