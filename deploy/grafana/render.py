@@ -161,7 +161,7 @@ def _render_graph(panel: Panel) -> timeseries.Panel:
     # where all are 0, Grafana would draw up to 100, of shares up to 10,000%
     if panel.unit == "percentunit":
         picture = picture.axis_soft_max(0.01)
-    elif word != panel.unit:
+    elif word.endswith("/s"):
         picture = picture.axis_soft_max(1)
     if panel.style is Style.POINTS:
         return picture.draw_style(kinds.GraphDrawStyle.POINTS).point_size(4)
