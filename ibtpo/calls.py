@@ -1,9 +1,11 @@
 """Waits for coroutines from code without an event loop of its own, and from code inside another, such as a notebook."""
 
 import asyncio
+import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +23,10 @@ class LoopThread:
     def call(self, coroutine: Coroutine[Any, Any, T], interrupt: Callable[[], object] | None = None) -> T:
         """Its result. An interrupt (Ctrl-C, or that of a notebook's kernel) cancels the coroutine, and is raised once
         this has ended; with `interrupt`, each calls that in the loop instead, and the coroutine ends as it does."""
+        with _interrupts_are_raised():
+            return self._wait(coroutine, interrupt)
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T], interrupt: Callable[[], object] | None) -> T:
         tasks: list[asyncio.Task[T]] = []
         future = asyncio.run_coroutine_threadsafe(_hold(coroutine, tasks), self._loop)
         is_interrupted = False
@@ -53,6 +59,20 @@ async def _hold(coroutine: Coroutine[Any, Any, T], tasks: "list[asyncio.Task[T]]
     """Runs it as a task of its own, which can be cancelled and waited for."""
     tasks.append(asyncio.ensure_future(coroutine))
     return await tasks[0]
+
+
+@contextmanager
+def _interrupts_are_raised() -> Iterator[None]:
+    """In the main thread SIGINT raises KeyboardInterrupt, also below `asyncio.run`, which would wait for the block."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield  # no signal comes here, or it is ignored
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def can_take_signals() -> bool:

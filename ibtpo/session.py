@@ -1,5 +1,6 @@
 """Grows trees and judges answers through the project's own services, started for one call or for a session."""
 
+import os
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
@@ -44,7 +45,7 @@ class Session:
         """`model` is a directory, by default the demo's. Services with a URL are used where they run; `config`, a
         preset or a file, has the verifier's own kinds."""
         self.model = check_model(checkpoint_directory() if model is None else Path(model))
-        given = ServiceAddresses(rollout_url, verifier_url, token)
+        given = ServiceAddresses(rollout_url, verifier_url, token or os.environ.get("IBTPO_TOKEN"))
         self._services = ModelServices(self.model, given, config=None if config is None else str(config))
         self._loop: LoopThread | None = None
         self._tokens: TokenTable | None = None

@@ -24,6 +24,14 @@ def test_a_call_has_the_coroutines_result_or_its_error() -> None:
     assert "ibtpo" not in [thread.name for thread in threading.enumerate()]
 
 
+async def interrupt_the_main_thread() -> None:
+    """As Ctrl-C does, once that thread waits."""
+    main = threading.main_thread().ident
+    while main is None or sys._current_frames()[main].f_code.co_name != "wait":
+        await asyncio.sleep(0)
+    signal.pthread_kill(main, signal.SIGINT)
+
+
 async def _fail() -> None:
     raise asyncio.InvalidStateError
 
@@ -35,16 +43,20 @@ async def test_a_call_works_inside_a_running_loop() -> None:
     loop.close()
 
 
+async def test_an_interrupt_reaches_a_call_inside_a_running_loop() -> None:
+    loop = LoopThread()
+
+    async def work() -> None:
+        await interrupt_the_main_thread()
+        await asyncio.Event().wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.call(work())
+    loop.close()
+
+
 def test_the_main_thread_can_take_signals() -> None:
     assert can_take_signals()
-
-
-async def interrupt_the_main_thread() -> None:
-    """As Ctrl-C does, once that thread waits."""
-    main = threading.main_thread().ident
-    while main is None or sys._current_frames()[main].f_code.co_name != "wait":
-        await asyncio.sleep(0)
-    signal.pthread_kill(main, signal.SIGINT)
 
 
 def test_an_interrupt_waits_until_the_coroutine_has_cleaned_up() -> None:
