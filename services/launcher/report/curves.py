@@ -50,7 +50,8 @@ def figure_curve(history: History, name: str, axis: Axis) -> tuple[Point, ...]:
 
 def accuracy_curve(history: History, series: AccuracySeries, measure: str, axis: Axis) -> tuple[Point, ...]:
     """avg_at_k, pass_at_k or maj_at_k of one set, each with its error over problems."""
-    at, error = positions(history, axis), "standard_error" if measure == "avg_at_k" else f"{measure[:4]}_error"
+    at, name = positions(history, axis), measure.removesuffix("_at_k")
+    error = "standard_error" if name == "avg" else f"{name}_error"
     return tuple(
         Point(at[step], value, getattr(one, error))
         for step, one in zip(series.steps, series.values, strict=True)

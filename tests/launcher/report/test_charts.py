@@ -7,13 +7,14 @@ from xml.etree import ElementTree
 import pytest
 
 from services.launcher.report.charts import accuracy_charts, figure_charts
-from services.launcher.report.curves import Axis, interpolate, mean_curve, positions, smoothed
+from services.launcher.report.curves import Axis, accuracy_curve, interpolate, mean_curve, positions, smoothed
 from services.launcher.report.groups import read_groups
 from services.launcher.report.page import write_report
 from services.launcher.report.svg_chart import Line, Point, Scale, nice_step, render_chart, thinned
-from services.launcher.runs.history import History
+from services.launcher.runs.history import AccuracySeries, History
 from services.launcher.runs.run_dir import RunDirectory
 from shared.protocol.figures import Shown, StepFigures, charts, figures_in
+from shared.protocol.status import AccuracyFigures
 from tests.launcher.report.folders import write_run
 
 HALF = [[1.0, 0.0], [1.0, 0.0]]
@@ -84,6 +85,15 @@ def test_a_single_runs_accuracy_has_its_error_over_problems(tmp_path: Path) -> N
     (view,) = accuracy_charts(read_groups(tmp_path, ["a"]))
     assert dict(view.rows)["avg@k"] == "0.250 ± 0.250  0.500 ± 0.000"
     assert [axis for axis, _ in view.svgs] == ["step", "tokens", "time"]
+
+
+@pytest.mark.parametrize(("measure", "error"), [("avg_at_k", 0.1), ("pass_at_k", 0.2), ("maj_at_k", 0.3)])
+def test_each_measure_of_accuracy_has_its_own_error(measure: str, error: float) -> None:
+    figures = AccuracyFigures(
+        problems=4, avg_at_k=0.5, standard_error=0.1, pass_at_k=0.5, pass_error=0.2, maj_at_k=0.5, maj_error=0.3
+    )
+    series = AccuracySeries("a", 2, (0,), (figures,))
+    assert accuracy_curve(History(), series, measure, Axis.STEP) == (Point(0, 0.5, error),)
 
 
 @pytest.mark.parametrize("points", [[Point(0, 0.0)], [Point(3, 7.0), Point(3, 7.0)], [Point(0, 1e9), Point(1, -1e-9)]])
