@@ -33,15 +33,17 @@ async def _wait_for_children(sandbox: JailSandbox, count: int = 1) -> int:
 
 
 async def test_a_killed_fork_server_loses_no_job() -> None:
-    # A run is started again three times, so that not even one that meets every kill is lost.
-    async with open_jail(JailOptions(concurrency=2)) as sandbox:
+    # A run is started again three times, so that not even one that meets every kill is lost. On a busy machine
+    # a fork-server may need longer than usual: this test alone ends one.
+    async with open_jail(JailOptions(concurrency=2), answer_seconds=60.0) as sandbox:
         running = [asyncio.create_task(sandbox.run(DOUBLE, Limits())) for _ in range(60)]
         for num_kills, is_first_process in enumerate((True, False, True)):
             # A new fork-server is ready, and ten more runs are done: the kill comes between runs.
             await wait_until_async(
                 lambda num_kills=num_kills: (
                     sandbox.num_starts == num_kills + 1 and sum(task.done() for task in running) >= 10 * (num_kills + 1)
-                )
+                ),
+                seconds=60.0,
             )
             serving = await _wait_for_children(sandbox)
             victim = sandbox.fork_server_pid if is_first_process else serving
