@@ -92,6 +92,30 @@ def _verl(row: Row) -> ConvertedRow:
     return ConvertedRow(_prompt(row), "math", {"gold": gold_of(truth)}, _kept(row))
 
 
+def _has_verification(row: Row) -> bool:
+    return isinstance(row.get("prompt"), str) and "verification_info" in row
+
+
+def _prime(row: Row) -> ConvertedRow:
+    info = json_of(row.get("verification_info"), "verification_info")
+    if not isinstance(info, dict):
+        raise Unusable("no verification_info")
+    columns = kept(row, "problem_id", "task_type", "source", "solve_rate")
+    if "ground_truth" in info:
+        return ConvertedRow(text_of(row, "prompt"), "math", {"gold": gold_of(info["ground_truth"])}, columns)
+    return ConvertedRow(text_of(row, "prompt"), "code", {"tests": read_tests(info)}, columns)
+
+
+def _has_messages(row: Row) -> bool:
+    return "messages" in row and "ground_truth" in row and "dataset" in row
+
+
+def _rlvr(row: Row) -> ConvertedRow:
+    if str(row.get("dataset")).lower() not in ("math", "gsm8k", "gsm", "aime"):
+        raise Unusable(f"dataset is {row.get('dataset')!r}, whose answers are no mathematics")
+    return ConvertedRow(messages_of(row["messages"], "messages"), "math", {"gold": gold_of(row["ground_truth"])})
+
+
 def _holds_tests(truth: Any) -> bool:
     return isinstance(truth, str) and truth.lstrip().startswith("{") and '"inputs"' in truth[:200_000]
 
@@ -118,5 +142,19 @@ CHAT_FORMATS = (
         "prompt; reward_model.ground_truth: an answer, or tests as JSON; ability",
         _is_verl,
         _verl,
+    ),
+    Format(
+        "prime",
+        "PrimeIntellect's SYNTHETIC-1 and INTELLECT-2 sets",
+        "prompt; verification_info as JSON: ground_truth, or test_cases",
+        _has_verification,
+        _prime,
+    ),
+    Format(
+        "rlvr",
+        "allenai's RLVR sets, of mathematics",
+        "messages; ground_truth; dataset",
+        _has_messages,
+        _rlvr,
     ),
 )

@@ -12,7 +12,7 @@ from services.learner.data.reading.rows import Row
 
 _KEPT = ("task_id", "difficulty", "source", "name", "platform", "question_id", "contest_date", "problem_id", "url")
 _QUESTION = ("question", "description", "problem", "content", "question_content", "prompt")
-_TESTS = ("input_output", "tests", "public_test_cases", "public_tests", "private_tests", "test", "verification_info")
+_TESTS = ("input_output", "tests", "public_test_cases", "public_tests", "private_tests", "test")
 _MAX_CASES = 2000
 _MAX_UNPACKED = 256 << 20
 

@@ -9,6 +9,8 @@ from services.learner.data.reading.rows import Row
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
+_NO_ANSWERS = frozenset({"proof", "notfound", "not found", "none", "nan", "n/a", "null", "unknown"})
+"""What sets such as NuminaMath write where a problem has no final answer."""
 _HASHES = re.compile(r"^#### *(.+?) *$", re.MULTILINE)
 _QUESTION = ("problem", "question", "Problem", "Question")
 _ANSWER = ("answer", "Answer", "final_answer")
@@ -59,6 +61,8 @@ def _in_braces(text: str, start: int) -> str | None:
 def _math(question: str, gold: str, row: Row) -> ConvertedRow:
     if _EMPTY_BOX.search(gold):
         raise Unusable("an empty box as gold")
+    if gold.lower() in _NO_ANSWERS:
+        raise Unusable(f"its answer is {gold.lower()!r}, which states none")
     return ConvertedRow(question, "math", {"gold": gold}, kept(row, *_KEPT))
 
 
@@ -99,7 +103,7 @@ def _is_answer(value: Any) -> bool:
 
 def _has_stated_answer(row: Row) -> bool:
     """Question and answer beside each other, and nothing that makes them another format's."""
-    if any(name in row for name in _OPTIONS) or _has_hashes(row):
+    if any(name in row for name in _OPTIONS) or all(letter in row for letter in "ABCD") or _has_hashes(row):
         return False
     return isinstance(first_of(row, *_QUESTION), str) and _is_answer(first_of(row, *_ANSWER))
 

@@ -30,7 +30,9 @@ class RowStream:
 
 
 def place(value: Any, where: str) -> Placed:
-    """A row, if the value is one."""
+    """A row, if the value is one; the elements of a list are columns called 0, 1, and so on."""
     if isinstance(value, dict):
         return where, value
+    if isinstance(value, list) and value:
+        return where, {str(number): one for number, one in enumerate(value)}
     return where, BrokenRow(f"is no object with columns, but {type(value).__name__}")
