@@ -179,34 +179,52 @@ def grow(
 
 @app.command("eval", rich_help_panel=INSPECT)
 def evaluate(
-    model: Model = None,
-    data: Annotated[Path | None, typer.Option(help="Problems, JSON lines; by default the demo's.")] = None,
-    config: Annotated[str | None, typer.Option("--config", "-c", help="Of kinds, growth and evaluation.")] = None,
+    settings: Settings = None,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(help="A directory or hub name; several are compared. Default: the demo's."),
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Problems, a file or hf:NAME; each is a set.")] = None,
+    set: Annotated[list[str] | None, typer.Option(help="A held-out set of --config by name; default: all.")] = None,
+    config: Annotated[str | None, typer.Option("--config", "-c", help="Of kinds, growth, engine and sets.")] = None,
     k: Annotated[int | None, typer.Option("--k", min=1, help="Independent answers per problem.")] = None,
-    problems: Annotated[int | None, typer.Option(min=1, help="Number of problems, from the first.")] = None,
+    problems: Annotated[int | None, typer.Option(min=1, help="Problems of each set, from the first.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Token limit of an answer.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature.")] = None,
+    top_p: Annotated[float | None, typer.Option(max=1.0, help="Sample from the likeliest tokens of this sum.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Rollout replicas to start.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Another seed samples other answers.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Keep every answer's result here; begun before, it goes on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measures avg@k and pass@k of a model, through the same rollout and verifier services that train it.
+    """Measures avg@k, pass@k and maj@k of models, through the same rollout and verifier services that train them.
 
     What is not given is as in --config: by default the config.toml beside the model, as a run has it, or the demo.
 
-    The rows of --data are those of training: {"id", "prompt", "kind", "answer_key"}, the prompt text or chat messages.
-
     - `ibtpo eval --model runs/demo/policy --k 8`
 
-    - `ibtpo eval --model models/mine --data held_out.jsonl --max-tokens 512 --temperature 0.7`
+    - `ibtpo eval --model models/mine --data gsm8k.jsonl --data math500.jsonl --max-tokens 512 --out results`
+
+    - `ibtpo eval --model models/mine --model runs/first/policy --config mine.toml --set gsm8k`
     """
     from services.demo.task import checkpoint_directory
-    from services.launcher.commands.evaluate import EvaluateArguments
-    from services.launcher.commands.evaluate import evaluate as evaluate_model
+    from services.launcher.commands.evaluate import evaluate as evaluate_models
+    from services.launcher.settings.evaluation import EvaluateArguments
 
-    where = model or checkpoint_directory()
-    given = {"evaluation.k": k, "evaluation.problems": problems, "evaluation.max_tokens": max_tokens}
-    settings = tuple(f"learner.{key}={value}" for key, value in given.items() if value is not None)
-    _exit(evaluate_model(EvaluateArguments(where, data, config, settings, temperature, seed, replicas)))
+    given = {"k": k, "problems": problems, "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+    arguments = EvaluateArguments(
+        tuple(model or (checkpoint_directory(),)),
+        tuple(data or ()),
+        tuple(set or ()),
+        config,
+        tuple(settings or ()),
+        tuple((key, value) for key, value in given.items() if value is not None),
+        seed,
+        replicas,
+        out,
+        as_json,
+    )
+    _exit(evaluate_models(arguments))
 
 
 @app.command(rich_help_panel=INSPECT)

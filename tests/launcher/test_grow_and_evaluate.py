@@ -3,53 +3,20 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from services.demo.task import checkpoint_directory
 from services.launcher.cli import main
-from services.launcher.commands.evaluate import summarize_answers
+from services.launcher.commands.evaluate import evaluate
 from services.launcher.runs.model_files import load_prompt_encoder
-from shared.errors import Unavailable
-from shared.protocol.task import Growth, Task
-from shared.protocol.tree import ScoredTree, TreeUsage
-from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IndependentSampler
-
-
-def make_tree(*rewards: float | None) -> ScoredTree:
-    """A problem answered once per reward, with two tokens each."""
-    task = Task(
-        run="",
-        id="posted",
-        problem_id="p",
-        prompt_ids=(0,),
-        kind="exact",
-        answer_key={},
-        growth=Growth(sampler=IndependentSampler(initial_draws=len(rewards))),
-        seed=0,
-    )
-    spans = (VersionSpan(WeightVersion(0, 0), 0, 2),)
-    draws = tuple(Draw(None, 0, (1, 2), (-1.0, -1.0), (2,), spans, Finish.STOP, reward) for reward in rewards)
-    return ScoredTree(task=task, replica="r", draws=draws, usage=TreeUsage())
-
-
-def test_answers_are_summarized_with_those_without_a_verdict_counted_apart() -> None:
-    text = summarize_answers([make_tree(1, None), make_tree(0, 1), make_tree(None, None)], 2, 0)
-    shown = "2 problems, 2 tokens per answer, 0 of 6 cut at 64, 0 without a final answer, 3 not judged"
-    assert text == f"avg@2 0.750 ± 0.250   pass@2 1.000   ({shown})"
-
-
-def test_an_evaluation_without_a_verdict_is_an_error() -> None:
-    with pytest.raises(Unavailable, match="no answer was judged"):
-        summarize_answers([make_tree(None)], 1, 0)
-
-
-def test_many_answers_without_a_final_answer_name_the_remedy() -> None:
-    _, remark = summarize_answers([make_tree(1, 0, 0, None)], 4, 2).splitlines()
-    assert remark.startswith("2 of 3 answers state no final answer")
-    assert "extraction" in remark
+from services.launcher.settings.evaluation import EvaluateArguments
+from shared.errors import InvalidInput
+from shared.protocol.tree import ScoredTree
+from tests.waiting import wait_until
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -98,8 +65,10 @@ def test_a_chat_model_is_evaluated_on_the_rows_that_training_takes(
         "[learner.growth]\nsampler = 'ib'\nmax_tokens = 9\n"
     )
     run(monkeypatch, "eval", "--model", str(chat_model), "--data", str(data), "--problems", "2", "--k", "2",
-        "--config", str(config))  # fmt: skip
-    assert "2 problems" in " ".join(capsys.readouterr().out.split())
+        "--config", str(config), "--json")  # fmt: skip
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    (measured,) = model["sets"]
+    assert (measured["name"], measured["problems"], measured["k"], measured["max_tokens"]) == ("problems", 2, 2, 9)
 
 
 @pytest.mark.drill
@@ -108,7 +77,7 @@ def test_a_model_is_evaluated_as_its_configuration_says_with_kinds_of_ones_own(
 ) -> None:
     (tmp_path / "judges.py").write_text("def judge(response, key):\n    return 1.0\n")
     data = tmp_path / "mine.jsonl"
-    data.write_text('{"id": "1", "prompt": "1+1=", "kind": "own", "answer_key": {}}\n' * 2)
+    data.write_text("".join(f'{{"id": {n}, "prompt": "1+1=", "kind": "own", "answer_key": {{}}}}\n' for n in range(2)))
     (tmp_path / "mine.toml").write_text(
         "[verifier.kinds.own]\nfunction = 'judges:judge'\n[learner]\ntotal_steps = 1\n"
         "[learner.growth]\nsampler = 'ib'\nmax_tokens = 9\n[learner.evaluation]\nk = 3\nproblems = 1\n"
@@ -116,9 +85,8 @@ def test_a_model_is_evaluated_as_its_configuration_says_with_kinds_of_ones_own(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parents[2]), str(tmp_path))))
     run(monkeypatch, "eval", "--config", "mine.toml", "--data", str(data))
-    text = " ".join(capsys.readouterr().out.split())
-    assert "avg@3 1.000" in text
-    assert "1 problems" in text
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("mine ")]
+    assert row[:8] == ["mine", "1", "3", "1.000", "±", "0.000", "1.000", "–"], "nobody compares answers of an own kind"
 
 
 @pytest.mark.drill
@@ -147,9 +115,34 @@ def test_a_tree_is_grown_of_a_row_of_chat_problems(
     assert "root value" in text
 
 
-@pytest.mark.slow
-def test_the_demos_model_is_evaluated(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    run(monkeypatch, "eval", "--problems", "40", "--k", "4")
-    text = capsys.readouterr().out
-    assert 0.1 < float(text.split("avg@4 ")[1].split()[0]) < 0.6
-    assert "0 not judged" in " ".join(text.split())
+@pytest.mark.drill
+@pytest.mark.timeout(300)
+def test_an_evaluation_that_was_killed_goes_on_and_refuses_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).parents[2]
+    asked = ("eval", "--problems", "24", "--k", "8", "--out", str(tmp_path / "out"))
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "services.launcher.cli", *asked]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        try:
+            wait_until(lambda: len(lines_of(tmp_path)) > 3, 110, "no problem is answered")
+        finally:
+            killed.kill()
+    before = lines_of(tmp_path)
+    run(monkeypatch, *asked, "--json")
+    (measured,) = json.loads(capsys.readouterr().out)["models"][0]["sets"]
+    after = lines_of(tmp_path)
+    assert measured["problems"] == 24
+    assert after[: len(before) - 1] == before[:-1], "what was answered is kept; the last line may have been cut"
+    assert len({json.loads(line)["id"] for line in after[1:]}) == len(after) - 1 == 24
+    assert 0.1 < measured["avg_at_k"] < 0.6
+    with pytest.raises(InvalidInput, match="k: 8 there, 2 now"):
+        evaluate(
+            EvaluateArguments((checkpoint_directory(),), overrides=(("problems", 24), ("k", 2)), out=tmp_path / "out")
+        )
+
+
+def lines_of(folder: Path) -> list[str]:
+    """The lines of the results of the only set."""
+    return [line for path in folder.glob("out/*/demo.jsonl") for line in path.read_text().splitlines()]

@@ -1,150 +1,265 @@
-"""`ibtpo eval`: avg@k and pass@k of a model on problems, through the same services that train it."""
+"""`ibtpo eval`: avg@k, pass@k and maj@k of models on held-out sets, through the services that train them."""
 
 import asyncio
+import json
+import re
+import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
-from itertools import cycle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 
-from services.demo.data import write_data
-from services.demo.difficulty import Difficulty
-from services.launcher.processes.temporary_services import run_replicas, run_verifier
+from services.launcher.display.accuracy_table import (
+    AVERAGE,
+    Difference,
+    ModelAccuracy,
+    render_accuracy,
+    render_difference,
+)
+from services.launcher.display.answer_progress import AnswerProgress
+from services.launcher.processes.evaluation import Services, answer_sets
+from services.launcher.runs.evaluated_models import EvaluatedModel, SetResults, begin_results
+from services.launcher.runs.imported_problems import load_prompt_model
+from services.launcher.runs.model_digest import digest_model
 from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_limits
+from services.launcher.settings.evaluation import EvaluateArguments, choose_sets
 from services.learner.config import LearnerConfig
-from services.learner.queue.problems import EncodedProblem, read_problems
-from services.learner.queue.vetting import KeyVetting
-from shared.clients import RolloutClient, VerifierClient
-from shared.errors import IbtpoError, Unavailable
-from shared.protocol.grow import GrowRequest
-from shared.protocol.task import Growth
-from shared.protocol.tree import ScoredTree
+from services.learner.data.run_files import problem_files
+from services.learner.held_out.measure import average_figures, average_reward, compare, measure_set, vote
+from services.learner.held_out.problem_set import HeldOutProblems, import_name, source_of
+from services.learner.held_out.results import ProblemResult, ResultsFile
+from services.learner.held_out_config import SetPlan
+from services.learner.queue.problems import read_problems
+from shared.errors import InvalidInput, Unavailable
+from shared.files import atomic_write
 from shared.protocol.verdict import explain_no_answers
-from shared.runtime.client import http_client
-from shared.runtime.config import load_config
-from shared.tree.accuracy import measure_accuracy
-from shared.tree.draw import Finish
-from shared.tree.expansion import IndependentSampler
+from shared.tree.accuracy import Estimate
 
-ANSWER_SECONDS = 600.0
-PROBLEMS_PER_REPLICA = 16
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateArguments:
-    """The command's arguments. Without `data`, the demo's held-out problems are answered."""
-
-    model: Path
-    data: Path | None
-    preset: str | None
-    settings: tuple[str, ...]
-    """What is given of the learner's settings."""
-    temperature: float | None
-    seed: int
-    replicas: int
-
-    @property
-    def config(self) -> str | Path:
-        """The preset or file, else the config.toml of the run whose policy the model is, else the demo's preset."""
-        beside = self.model.resolve().parent / "config.toml"
-        return self.preset or (beside if beside.is_file() else "demo")
-
-    def load(self) -> LearnerConfig:
-        """How the run of this configuration evaluates."""
-        data = str(self.data or "unused")
-        fixed = (f"learner.model={self.model}", f"learner.data={data}", "learner.total_steps=1")
-        return load_config(LearnerConfig, "learner", self.config, (*fixed, *self.settings))
+_UNFIT = re.compile(r"[^\w.-]+")
 
 
 def evaluate(arguments: EvaluateArguments) -> int:
-    """Answers every problem k times and prints the accuracy; returns the exit code."""
-    console = Console()
-    arguments = replace(arguments, model=check_model(arguments.model))
-    config = arguments.load()
-    probe = {"sampler": IndependentSampler(initial_draws=config.evaluation.k), "merge_equal_draws": False}
-    probe |= {"max_tokens": config.evaluation.max_tokens} if config.evaluation.max_tokens else {}
-    probe |= {"temperature": arguments.temperature} if arguments.temperature is not None else {}
-    growth = config.growth.model_copy(update=probe)
-    with tempfile.TemporaryDirectory(prefix="ibtpo-eval-") as folder:
-        problems = _load_problems(arguments, config, growth, Path(folder))
-        trees, num_no_answer = asyncio.run(_answer_problems(arguments, growth, problems, Path(folder), console))
-    console.print(summarize_answers(trees, config.evaluation.k, num_no_answer), highlight=False, markup=False)
-    return 0
+    """Answers every problem k times and prints the figures; returns the exit code."""
+    directories = [check_model(model) for model in arguments.models]
+    config, given = arguments.load()
+    with _folder(arguments) as folder:
+        plans = choose_sets(arguments, config, folder)
+        models = _prepare(arguments, config, plans, directories, folder)
+        for model in models:
+            begin_results(model, {"seed": arguments.seed, "chat_template_kwargs": config.chat_template_kwargs})
+        services = Services(
+            arguments.config, tuple(given["rollout"]), tuple(given["verifier"]), replicas=arguments.replicas
+        )
+        _answer(arguments, models, services)
+        measured = [measure_model(model) for model in models]
+        differences = [compare_models(*pair) for pair in combinations(models, 2)]
+        text = json.dumps(_as_json(arguments, models, measured, differences), indent=1, ensure_ascii=False)
+        if arguments.out:
+            atomic_write(arguments.out / "summary.json", text + "\n")
+        if arguments.as_json:
+            print(text)
+        else:
+            _print(models, measured, differences)
+    return 1 if any(one.missing for model in models for one in model.sets) else 0
 
 
-def summarize_answers(trees: Sequence[ScoredTree], k: int, num_no_answer: int) -> str:
-    """The accuracy of k independent answers per problem, in one line, and a second one where many of them state no
-    final answer; Unavailable when no answer was judged."""
-    accuracy = measure_accuracy(tree.rewards for tree in trees)
-    if accuracy is None:
-        raise Unavailable("no answer was judged; is `kind` right for these problems, and is the verifier up?")
-    draws = [draw for tree in trees for draw in tree.draws]
-    tokens_per_answer = sum(len(draw.token_ids) for draw in draws) / len(draws)
-    num_unjudged = sum(draw.counted_reward is None for draw in draws)
-    num_cut = sum(draw.finish is Finish.LENGTH for draw in draws)
-    summary = (
-        f"avg@{k} {accuracy.avg_at_k:.3f} ± {accuracy.avg_error:.3f}   pass@{k} {accuracy.pass_at_k:.3f}   "
-        f"({accuracy.num_problems} problems, {tokens_per_answer:.0f} tokens per answer, {num_cut} of "
-        f"{len(draws)} cut at {trees[0].task.growth.max_tokens}, {num_no_answer} without a final answer, "
-        f"{num_unjudged} not judged)"
+@contextmanager
+def _folder(arguments: EvaluateArguments) -> Iterator[Path]:
+    """Where results lie: as asked for, else only for now."""
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        yield arguments.out
+        return
+    with tempfile.TemporaryDirectory(prefix="ibtpo-eval-") as name:
+        yield Path(name)
+
+
+def _prepare(
+    arguments: EvaluateArguments,
+    config: LearnerConfig,
+    plans: Sequence[SetPlan],
+    directories: Sequence[Path],
+    folder: Path,
+) -> list[EvaluatedModel]:
+    models: list[EvaluatedModel] = []
+    for (weights, model), directory in zip(_tell_apart(arguments.models, directories), directories, strict=True):
+        at = folder / f"{_name_folder(model, directory)}-{weights[:8]}"
+        sets = tuple(
+            SetResults(_read_set(plan, config, directory, at / "data"), ResultsFile(at, plan.name)) for plan in plans
+        )
+        models.append(EvaluatedModel(str(model), directory, weights, sets))
+    return models
+
+
+def _tell_apart(models: Sequence[Path], directories: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Each model with its hash; InvalidInput where two are the same."""
+    known: dict[str, Path] = {}
+    for model, directory in zip(models, directories, strict=True):
+        weights = digest_model(directory)
+        if weights in known:
+            raise InvalidInput(f"{known[weights]} and {model} are the same model: their answers would be, too")
+        known[weights] = model
+    return list(known.items())
+
+
+def _name_folder(model: Path, directory: Path) -> str:
+    """What a model's results lie in, the same from wherever it is named."""
+    name = "-".join(directory.resolve().parts[-2:]) if model.is_dir() else str(model)
+    return _UNFIT.sub("_", name).strip("_.-")
+
+
+def _read_set(plan: SetPlan, config: LearnerConfig, directory: Path, folder: Path) -> HeldOutProblems:
+    """The first problems of a set that the model can be asked, as its own template has them."""
+    max_tokens, kwargs = plan.growth.max_tokens, config.chat_template_kwargs
+    files = problem_files(
+        (source_of(plan.source),),
+        folder,
+        import_name(plan.name),
+        lambda: load_prompt_model(directory, max_tokens, kwargs),
+        (),
+        _rarely(lambda rows: print(f"reading {plan.name}: {rows} rows", file=sys.stderr)),
     )
-    remark = explain_no_answers(num_no_answer, len(draws) - num_cut - num_unjudged)
-    return f"{summary}\n{remark}" if remark else summary
+    encode = load_prompt_encoder(directory, kwargs)
+    found = read_problems(files, encode, read_limits(directory, max_tokens))
+    if found.note:
+        print(f"{plan.name}: {found.note}", file=sys.stderr)
+    return HeldOutProblems.of(plan, found.problems)
 
 
-async def _answer_problems(
-    arguments: EvaluateArguments, growth: Growth, problems: Sequence[EncodedProblem], folder: Path, console: Console
-) -> tuple[list[ScoredTree], int]:
-    """The trees, and how many of their answers state no final answer."""
-    async with AsyncExitStack() as services:
-        http = await services.enter_async_context(http_client(None, ANSWER_SECONDS))
-        verifier_url = await services.enter_async_context(run_verifier(folder, arguments.config))
-        verifier = VerifierClient(http, verifier_url)
-        await KeyVetting(verifier, problems).vet()
-        num_before = await verifier.count_no_answers()
-        replicas = run_replicas(arguments.model, arguments.replicas, folder, verifier_url)
-        urls = await services.enter_async_context(replicas)
-        capacity = asyncio.Semaphore(PROBLEMS_PER_REPLICA * len(urls))
-        with Progress(console=console, transient=True) as progress:
-            bar = progress.add_task("answering", total=len(problems))
-
-            async def answer(url: str, request: GrowRequest) -> ScoredTree:
-                async with capacity:
-                    tree = await RolloutClient(http, url).grow(request, ANSWER_SECONDS)
-                progress.advance(bar)
-                return tree
-
-            requests = [
-                GrowRequest(
-                    prompt_ids=problem.prompt_ids,
-                    kind=problem.kind,
-                    answer_key=problem.answer_key,
-                    growth=growth,
-                    seed=arguments.seed * 1_000_003 + index,
-                )
-                for index, problem in enumerate(problems)
-            ]
-            try:
-                async with asyncio.TaskGroup() as group:
-                    pairs = zip(cycle(urls), requests, strict=False)
-                    tasks = [group.create_task(answer(url, request)) for url, request in pairs]
-            except ExceptionGroup as errors:
-                raise next((error for error in errors.exceptions if isinstance(error, IbtpoError)), errors) from None
-        return [task.result() for task in tasks], await verifier.count_no_answers() - num_before
+def _rarely(say: Callable[[int], None]) -> Callable[[Any], None]:
+    """Hears how far an import is, and says so every so many rows."""
+    return lambda progress: say(progress.rows) if progress.rows and progress.rows % 10_000 == 0 else None
 
 
-def _load_problems(
-    arguments: EvaluateArguments, config: LearnerConfig, growth: Growth, folder: Path
-) -> tuple[EncodedProblem, ...]:
-    num_problems = config.evaluation.problems
-    paths = (arguments.data,) if arguments.data else tuple(Path(one.source) for one in config.held_out.values())
-    if not paths:
-        write_data(folder, Difficulty(), 1, num_problems, arguments.seed)
-        paths = (folder / "heldout.jsonl",)
-    limits = read_limits(arguments.model, growth.max_tokens)
-    encode = load_prompt_encoder(arguments.model, config.chat_template_kwargs)
-    return read_problems(paths, encode, limits, num_problems).problems
+def _answer(arguments: EvaluateArguments, models: Sequence[EvaluatedModel], services: Services) -> None:
+    """Answers what is missing. Where it is interrupted, it says how to go on."""
+    sets = [one for model in models for one in model.sets]
+    total, answered = sum(len(one.held_out.problems) for one in sets), sum(len(one.results) for one in sets)
+    if answered:
+        print(f"{answered} of {total} problems are answered already", file=sys.stderr)
+    if answered == total:
+        return
+    try:
+        with AnswerProgress(total, answered) as progress:
+            asyncio.run(answer_sets(models, services, arguments.seed, progress.say, progress.add))
+    except KeyboardInterrupt:
+        done = sum(len(one.results) for one in sets)
+        how = "the same command goes on" if arguments.out else "with --out FOLDER it could go on later"
+        raise Unavailable(f"interrupted with {done} of {total} problems answered; {how}") from None
+    for one in sets:
+        for refusal in one.refusals[:3]:
+            print(f"not answered: {refusal}", file=sys.stderr)
+
+
+def measure_model(model: EvaluatedModel) -> ModelAccuracy:
+    measured = [measure_set(one.held_out.plan, one.in_order) for one in model.sets]
+    found = tuple(one for one in measured if one)
+    if not found:
+        reasons = [refusal for one in model.sets for refusal in one.refusals]
+        raise Unavailable(
+            f"no answer of {model.name} was judged; is `kind` right for these problems, and is the verifier up?"
+            + (f" The first problem: {reasons[0]}" if reasons else "")
+        )
+    return ModelAccuracy(model.name, found, average_figures(found))
+
+
+def compare_models(first: EvaluatedModel, second: EvaluatedModel) -> Difference:
+    """What the second has more than the first."""
+    pairs = list(zip(first.sets, second.sets, strict=True))
+    avg = _differences(pairs, average_reward)
+    plans = [one.held_out.plan for one in first.sets]
+    have_maj = all(
+        one and one.maj_at_k is not None
+        for model in (first, second)
+        for one in (measure_set(each.held_out.plan, each.in_order) for each in model.sets)
+    )
+    maj = _differences(pairs, vote) if have_maj else {}
+    problems = {plan.name: len({*a.results} & {*b.results}) for plan, (a, b) in zip(plans, pairs, strict=True)}
+    return Difference(second.name, first.name, avg, maj, problems | {AVERAGE: sum(problems.values())})
+
+
+def _differences(
+    pairs: Sequence[tuple[SetResults, SetResults]], of: Callable[[ProblemResult], float]
+) -> dict[str, Estimate]:
+    found = {
+        a.held_out.plan.name: estimate
+        for a, b in pairs
+        if (estimate := compare(a.in_order, b.in_order, of)) is not None
+    }
+    return found | ({AVERAGE: Estimate.average(list(found.values()))} if len(found) > 1 else {})
+
+
+def _print(
+    models: Sequence[EvaluatedModel], measured: Sequence[ModelAccuracy], differences: Sequence[Difference]
+) -> None:
+    console = Console(highlight=False)
+    for model, accuracy in zip(models, measured, strict=True):
+        console.print(render_accuracy(accuracy))
+        for remark in _remarks(model):
+            console.print(remark, markup=False)
+    for difference in differences:
+        console.print(render_difference(difference))
+
+
+def _remarks(model: EvaluatedModel) -> Iterator[str]:
+    """What is to be said of its answers beside their figures."""
+    for one in model.sets:
+        name, results = one.held_out.plan.name, one.in_order
+        if one.missing:
+            yield f"{name}: {len(one.missing)} of {len(one.held_out.problems)} problems are not answered"
+        unjudged = sum(reward is None for result in results for reward in result.rewards)
+        if unjudged:
+            yield f"{name}: {unjudged} answers have no verdict, and count in no figure"
+        ended = [
+            answer
+            for result in results
+            for answer, reward, end in zip(result.answers, result.rewards, result.finish, strict=True)
+            if reward is not None and end == "stop"
+        ]
+        if remark := explain_no_answers(sum(answer == "" for answer in ended), len(ended)):
+            yield f"{name}: {remark}"
+
+
+def _as_json(
+    arguments: EvaluateArguments,
+    models: Sequence[EvaluatedModel],
+    measured: Sequence[ModelAccuracy],
+    differences: Sequence[Difference],
+) -> dict[str, Any]:
+    return {
+        "seed": arguments.seed,
+        "models": [
+            {
+                "model": model.name,
+                "weights": model.weights,
+                "sets": [one.model_dump() | _settings_of(model, one.name) for one in accuracy.sets],
+                "average": accuracy.average.model_dump(),
+            }
+            for model, accuracy in zip(models, measured, strict=True)
+        ],
+        "differences": [
+            {
+                "model": one.model,
+                "less": one.other,
+                "avg_at_k": _estimates(one.avg),
+                "maj_at_k": _estimates(one.maj),
+                "problems": one.problems,
+            }
+            for one in differences
+        ],
+    }
+
+
+def _settings_of(model: EvaluatedModel, name: str) -> dict[str, Any]:
+    """How a set was measured, and how much of it was not."""
+    one = next(each for each in model.sets if each.held_out.plan.name == name)
+    plan = one.held_out.plan
+    return {**plan.settings, "source": str(plan.source), "missing": len(one.missing)}
+
+
+def _estimates(found: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: {"value": one.value, "error": one.error} for name, one in found.items()}

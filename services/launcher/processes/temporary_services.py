@@ -14,22 +14,30 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "REDIS_URL": "", "IBTPO_TOKEN": "", "IBT
 
 @asynccontextmanager
 async def run_replicas(
-    model: Path, num_replicas: int, folder: Path, verifier_url: str, token: str | None = None
+    model: Path,
+    num_replicas: int,
+    folder: Path,
+    verifier_url: str,
+    token: str | None = None,
+    config: str | Path | None = None,
+    settings: Sequence[str] = (),
 ) -> AsyncIterator[tuple[str, ...]]:
-    """Yields the URLs of replicas that serve the model, once all are ready. Logs and weights lie in `folder`. `token`
-    is the verifier's, if it has one, and then theirs, too."""
-    settings = f"model={model}", f"verifier_url={verifier_url}", f"snapshots={folder / 'snapshots'}"
-    async with _run(
-        folder, [f"rollout-{number}" for number in range(1, num_replicas + 1)], settings, token=token
-    ) as urls:
+    """Yields the URLs of replicas that serve the model, once all are ready: with the engine of `config`, a preset or a
+    file, and `settings`. Logs and weights lie in `folder`. `token` is the verifier's, if it has one, and then theirs,
+    too."""
+    fixed = f"model={model}", f"verifier_url={verifier_url}", f"snapshots={folder / 'snapshots'}"
+    names = [f"rollout-{number}" for number in range(1, num_replicas + 1)]
+    async with _run(folder, names, (*settings, *fixed), config, token=token) as urls:
         yield urls
 
 
 @asynccontextmanager
-async def run_verifier(folder: Path, config: str | Path | None = None) -> AsyncIterator[str]:
-    """Yields the URL of a verifier with the kinds of `config`, a preset or a file, once it is ready. Its log lies in
-    `folder`."""
-    async with _run(folder, ["verifier"], config=config) as (url,):
+async def run_verifier(
+    folder: Path, config: str | Path | None = None, settings: Sequence[str] = ()
+) -> AsyncIterator[str]:
+    """Yields the URL of a verifier with the kinds of `config`, a preset or a file, and `settings`, once it is ready.
+    Its log lies in `folder`."""
+    async with _run(folder, ["verifier"], settings, config) as (url,):
         yield url
 
 
