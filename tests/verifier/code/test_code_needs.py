@@ -188,3 +188,27 @@ async def test_nothing_but_a_text_is_unpacked(check: CodeCheck, packed: str) -> 
         unpack_tests(packed)
     with pytest.raises(InvalidInput, match="private tests"):
         check.prepare(VerdictItem(id="x", kind="code", response="1", answer_key={"private_test_cases": packed}))
+
+
+async def test_a_key_with_its_reference_says_what_it_needs(check: CodeCheck) -> None:
+    key = {"tests": WRITES, "reference": "import numpy\ndef f(name):\n    numpy.save(name, [4])"}
+    prepared = check.prepare(VerdictItem(id="a", kind="code", response="def f(name): pass", answer_key=key)).key
+    assert prepared.needs.packages == ("numpy",)
+    with pytest.raises(InvalidInput, match="its reference is no Python"):
+        check.prepare(VerdictItem(id="a", kind="code", response="x", answer_key=key | {"reference": "def f("}))
+
+
+YEAR = asserts("import datetime\nassert f() == 1 and datetime.date.today().year < 2020", entry_point="f")
+
+
+async def test_an_answer_is_charged_only_where_the_reference_passes(check: CodeCheck) -> None:
+    one, two = "def f():\n    return 1", "def f():\n    return 2"
+    fair = asserts("assert f() == 1", entry_point="f")
+    rows = [(YEAR, one, one), (YEAR, one, two), (fair, one, two), (fair, one, one), (fair, two, two)]
+    items = [
+        VerdictItem(id=str(n), kind="code", response=answer, answer_key={"tests": tests, "reference": reference})
+        for n, (tests, reference, answer) in enumerate(rows)
+    ]
+    judged = await judge_items(check, items)
+    assert [one.reward for one in judged] == [None, None, 0.0, 1.0, None]
+    assert "reference solution fails these tests here, too" in judged[0].reason

@@ -21,6 +21,7 @@ from services.verifier.checks.code.key import (
 )
 from services.verifier.checks.code.needs import Files, Needs
 from services.verifier.checks.code.outcome import outcome_of, reason_of
+from services.verifier.checks.code.reference import References
 from services.verifier.checks.code.stdio import judge_stdio
 from services.verifier.config import CodeConfig
 from services.verifier.metrics import VerifierMetrics
@@ -100,6 +101,7 @@ class CodeCheck(Check[PreparedTests]):
         self._cxx = cxx
         self._config = config
         self._finders = finders
+        self._references = References()
         self._vetted: deque[JudgeScript] = deque(maxlen=64)  # the leaves of a tree share their tests
 
     def refusal(self) -> str | None:
@@ -156,12 +158,19 @@ class CodeCheck(Check[PreparedTests]):
         found = await self._find_program(case.response, tests)
         if isinstance(found, Judgement):
             return found
-        source = found.encode("utf-8", "replace")
+
+        async def judge_source(source: str) -> Judgement:
+            return await self._judge_source(source, tests, case.limits)
+
+        return await self._references.excuse(await judge_source(found), tests, judge_source)
+
+    async def _judge_source(self, text: str, tests: PreparedTests, asked: ItemLimits | None) -> Judgement:
+        source = text.encode("utf-8", "replace")
         if not source.strip():
             return self._without_running(Outcome.NO_ANSWER, "the response holds no program", tests)
         if len(source) > _MAX_PROGRAM_BYTES:
             return self._without_running(Outcome.RUNTIME_ERROR, f"a program of {len(source)} bytes is too long", tests)
-        limits, item_seconds = self._limits(case.limits)
+        limits, item_seconds = self._limits(asked)
         if tests.needs.files is not Files.NO and self._has_files:
             limits = replace(limits, file_bytes=_FILE_BYTES)
         if isinstance(tests, PreparedFunction):

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, Field, model_validator
 
 from services.verifier.checks.check import read_key
 from services.verifier.checks.code.extraction import Language, find_program_in
-from services.verifier.checks.code.needs import NO_NEEDS, Files, Needs, mention_files
+from services.verifier.checks.code.needs import NO_NEEDS, Files, Needs, find_needs, mention_files
 from services.verifier.checks.code.output import Whitespace
 from services.verifier.checks.code.set_forms import read_set_form
 from services.verifier.config import PackageName
@@ -113,7 +113,8 @@ class CodeKey(Message):
     """The tests, whether the reward is the share of tests passed, and whether the verdict has a result of each test.
 
     `packages`: what the problem needs besides the standard library. `files`: whether program and tests share a folder
-    for files; without it, where the tests mention files.
+    for files; without it, where the tests mention files. `reference`: a right solution, which tells both where they are
+    not given; an answer that fails is charged only if the reference passes.
     """
 
     tests: Annotated[
@@ -121,8 +122,9 @@ class CodeKey(Message):
     ]
     partial_credit: bool = False
     test_results: bool = False
-    packages: tuple[PackageName, ...] = Field((), max_length=64)
+    packages: tuple[PackageName, ...] | None = Field(None, max_length=64)
     files: bool | None = None
+    reference: CheckerCode = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class PreparedStdio:
     checker: str = ""
     keeps_results: bool = False
     needs: Needs = NO_NEEDS
+    reference: str = ""
 
     rule = "stdio"
     entry_point = None
@@ -149,6 +152,7 @@ class PreparedFunction:
     script: JudgeScript | FunctionalScript
     rule: str
     needs: Needs = NO_NEEDS
+    reference: str = ""
 
     language = Language.PYTHON
 
@@ -168,6 +172,8 @@ def prepare_tests(item: VerdictItem) -> PreparedTests:
         raise InvalidInput(f"item {item.id!r}: {error}") from None
     key = read_key(CodeKey, item.model_copy(update={"answer_key": given}))
     tests = key.tests
+    if key.reference and not (isinstance(tests, StdioTests) and tests.language != "python"):
+        key = _complete_needs(item.id, key)
     if isinstance(tests, StdioTests):
         if tests.language != "python" and (key.packages or key.files):
             raise InvalidInput(
@@ -188,17 +194,30 @@ def _prepare_script(item_id: str, tests: AssertTests | CheckTests | UnittestTest
         calls_check=isinstance(tests, CheckTests),
         is_partial=key.partial_credit,
         keeps_results=key.test_results,
-        packages=key.packages,
+        packages=tuple(key.packages or ()),
     )
     _require_assertions(item_id, script)
-    return PreparedFunction(script, tests.type, _find_needs(key, (script.setup, *script.tests)))
+    return PreparedFunction(script, tests.type, _find_needs(key, (script.setup, *script.tests)), key.reference)
+
+
+def _complete_needs(item_id: str, key: CodeKey) -> CodeKey:
+    """The key with what its reference needs, unless it says so itself."""
+    try:
+        found = _needs_of_reference(key.reference)
+    except _UNREADABLE as error:
+        raise InvalidInput(f"item {item_id!r}: its reference is no Python ({error})") from None
+    given = key.model_dump(include={"packages", "files"}, exclude_none=True)
+    return key.model_copy(update=found | given)
+
+
+_needs_of_reference = lru_cache(maxsize=64)(find_needs)  # the leaves of a tree share their key
 
 
 def _find_needs(key: CodeKey, codes: Sequence[str] = ()) -> Needs:
     files = Files.REQUIRED if key.files else Files.NO
     if key.files is None and mention_files(codes):
         files = Files.MENTIONED
-    return Needs(key.packages, files)
+    return Needs(tuple(key.packages or ()), files)
 
 
 def _prepare_functional(item_id: str, tests: FunctionalTests, key: CodeKey) -> PreparedFunction:
@@ -212,7 +231,7 @@ def _prepare_functional(item_id: str, tests: FunctionalTests, key: CodeKey) -> P
     )
     if tests.checker and (fault := find_checker_fault(tests.checker, needs_check=True)):
         raise InvalidInput(f"item {item_id!r}: {fault}")
-    return PreparedFunction(script, tests.type, _find_needs(key))
+    return PreparedFunction(script, tests.type, _find_needs(key), key.reference)
 
 
 def _prepare_stdio(item_id: str, tests: StdioTests, key: CodeKey) -> PreparedStdio:
@@ -234,6 +253,7 @@ def _prepare_stdio(item_id: str, tests: StdioTests, key: CodeKey) -> PreparedStd
         tests.checker,
         key.test_results,
         _find_needs(key),
+        key.reference,
     )
 
 

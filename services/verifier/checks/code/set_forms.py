@@ -8,7 +8,7 @@ from services.verifier.checks.code.packed_tests import unpack_tests
 
 # Where whole rows are given: the field that holds the tests.
 _TEST_FIELDS = ("input_output", "test_cases", "public_test_cases", "test_list", "test")
-_KEY_FIELDS = frozenset({"tests", "partial_credit", "test_results", "packages", "files"})
+_KEY_FIELDS = frozenset({"tests", "partial_credit", "test_results", "packages", "files", "reference"})
 _TYPES = {
     "stdin": "stdio", "stdin_stdout": "stdio", "standard_input": "stdio",
     "function": "functional", "call_based": "functional", "fn": "functional",
