@@ -355,6 +355,11 @@ class LearnerConfig(_Table):
         return has_signal(rewards, self.advantage) or (self.objective.ties is Ties.KEEP and bool(rewards))
 
     @property
+    def tracker_modes(self) -> dict[str, str | None]:
+        """Of the trackers that may be offline."""
+        return {"wandb": self.wandb.mode, "swanlab": self.swanlab.mode}
+
+    @property
     def score(self) -> IBSettings:
         """How figures score trees whose sampler has no score: by the method."""
         return IBSettings(**_estimation(self.method))

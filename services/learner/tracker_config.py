@@ -2,8 +2,11 @@
 
 import importlib
 import importlib.util
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -18,6 +21,14 @@ _REMEDY = {
     "mlflow": "pip install 'ibtpo[mlflow]'",
     "swanlab": "pip install 'ibtpo[swanlab]'",
 }
+_KEYS = {
+    "wandb": (
+        ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"),
+        ("~/.netrc", "~/_netrc", "~/.config/wandb/settings"),
+    ),
+    "swanlab": (("SWANLAB_API_KEY", "NETRC"), ("~/.swanlab/.netrc", "~/.netrc")),
+}
+"""Variables and files that may hold the key of one that is online."""
 _DEEDS = ("start", "log", "trees", "finish")
 _PATH = re.compile(r"[\w.]+:\w+")
 
@@ -89,14 +100,26 @@ def check_names(names: Sequence[str]) -> None:
         raise ValueError(f"learner.tracker names a tracker twice: {', '.join(names)}")
 
 
-def check_trackers(names: Sequence[str]) -> None:
-    """InvalidInput for one that is not installed, or is no tracker, before anything starts."""
+def check_trackers(names: Sequence[str], modes: Mapping[str, str | None] = MappingProxyType({})) -> None:
+    """InvalidInput for one that is not installed, that has no key for its `modes`, or that is no tracker, before
+    anything starts."""
     for name in names:
-        if module := TRACKERS.get(name):
-            if importlib.util.find_spec(module) is None:
-                raise InvalidInput(f"learner.tracker {name} is not installed: {_REMEDY[name]}")
-        else:
+        if name not in TRACKERS:
             load_own(name)
+        elif importlib.util.find_spec(TRACKERS[name]) is None:
+            raise InvalidInput(f"learner.tracker {name} is not installed: {_REMEDY[name]}")
+        elif name in _KEYS and not _has_key(name, modes.get(name)):
+            raise InvalidInput(
+                f"learner.tracker {name} has no key: `{name} login`, or {name.upper()}_API_KEY, or {name}.mode=offline"
+            )
+
+
+def _has_key(name: str, mode: str | None) -> bool:
+    """Whether it needs none, or there is something that may hold one."""
+    variables, files = _KEYS[name]
+    if (mode or os.environ.get(f"{name.upper()}_MODE") or "online") != "online":
+        return True
+    return any(os.environ.get(one) for one in variables) or any(Path(one).expanduser().exists() for one in files)
 
 
 def load_own(path: str) -> type:

@@ -409,7 +409,7 @@ def main(config: LearnerConfig) -> int:
     if config.deterministic:
         compute_deterministically()
     try:
-        check_trackers(config.tracker)
+        check_trackers(config.tracker, config.tracker_modes)
         process_group = ProcessGroup.join(config.device, config.precision)
         if process_group.is_rank0:  # which alone reads models
             return run_on_rank0(_locate_model(config), process_group)

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from services.launcher.display.run_summary import render_summary
 from services.launcher.runs.run_dir import RunDirectory
+from services.learner.record.tracking import TrackingRecord, record_path
 from shared.protocol.figures import RunSummary, Shown, figures_in
 
 
@@ -23,6 +24,23 @@ def test_a_finished_run_shows_the_figures_declared_for_its_end_and_where_its_fil
     assert str(run.report) in text
     for name, figure in figures_in(RunSummary, Shown.OUTCOME).items():
         assert (figure.title in text) == (name != "ib_score"), "a figure without a value has no row"
+
+
+def test_the_end_says_where_trackers_show_the_run_and_how_one_gets_the_rest(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "mine")
+    run.make()
+    for tracker, record in (
+        ("tensorboard", TrackingRecord(id="t", url="somewhere")),
+        ("wandb", TrackingRecord(id="w", url="https://wandb.test/w")),
+        ("mlflow", TrackingRecord(problem="ConnectionError: [no] route")),
+    ):
+        record.write(record_path(run.root, tracker))
+    console = Console(file=io.StringIO(), width=400)
+    console.print(render_summary(run))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"tensorboard --logdir {tmp_path}" in text
+    assert "https://wandb.test/w" in text
+    assert f"has not all of it (ConnectionError: [no] route); `ibtpo track {run.root}` sends the rest" in text
 
 
 def test_a_summary_that_cannot_be_read_is_no_hindrance(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def track(runs: Path, name: str | None, settings: Sequence[str]) -> int:
     config = _read_config(run, settings)
     if not config.tracker:
         raise InvalidInput(f"run {run.name!r} has no tracker: name one, such as tracker=wandb")
-    check_trackers(config.tracker)
+    check_trackers(config.tracker, config.tracker_modes)
     failures = [tracker for tracker in config.tracker if not _send(config, tracker)]
     if failures:
         raise Unavailable(f"{' and '.join(failures)} did not get all of run {run.name!r}; the same command goes on")

@@ -1,5 +1,7 @@
 """The results of a run, in the terminal: of a finished one, or so far."""
 
+from collections.abc import Iterator
+
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -9,6 +11,7 @@ from services.launcher.display.sparkline import sparkline
 from services.launcher.display.view import format_duration
 from services.launcher.runs.history import SHARPENING, History, accuracies_by_set
 from services.launcher.runs.run_dir import RunDirectory
+from services.learner.record.tracking import TrackingRecord
 from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 
 SPARK_WIDTH = 32
@@ -73,6 +76,20 @@ def _render_paths(run: RunDirectory) -> RenderableType:
         table.add_row("accuracy", Text(f"ibtpo eval --model {run.policy}", overflow="fold"))
     if run.trees.exists():
         table.add_row("trees", Text(f"ibtpo show {run.root}", overflow="fold"))
+    for tracker, text in _describe_trackers(run):
+        table.add_row(tracker, Text(text, overflow="fold"))
     if not run.is_finished:
         table.add_row("continue", Text(run.resume_command, overflow="fold"))
     return table
+
+
+def _describe_trackers(run: RunDirectory) -> Iterator[tuple[str, str]]:
+    """Where each tracker shows the run, or how it gets what it has not got."""
+    for path in sorted((run.root / "trackers").glob("*.json")):
+        record = TrackingRecord.read(path)
+        if record.problem:
+            yield path.stem, f"has not all of it ({record.problem}); `ibtpo track {run.root}` sends the rest"
+        elif path.stem == "tensorboard":
+            yield path.stem, f"tensorboard --logdir {run.root.parent}"
+        elif record.url:
+            yield path.stem, record.url

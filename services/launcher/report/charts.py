@@ -37,7 +37,7 @@ def accuracy_charts(groups: Sequence[Group]) -> Iterator[ChartView]:
             lines = [(group.label, group, _accuracy(label, "avg_at_k")) for group in groups]
             yield _view(f"{label}: avg@k", "Mean reward of k answers.", "avg@k", lines, marked=True)
         else:
-            lines = [(f"{one[:-5]}@k", groups[0], _accuracy(label, one)) for one in _MEASURES]
+            lines = [(f"{one.partition('_')[0]}@k", groups[0], _accuracy(label, one)) for one in _MEASURES]
             yield _view(
                 label, "Mean reward of k answers, share of problems with a right one, reward of most.", "share right",
                 lines, marked=True,

@@ -52,6 +52,8 @@ def accuracy_curve(history: History, series: AccuracySeries, measure: str, axis:
     """avg_at_k, pass_at_k or maj_at_k of one set, each with its error over problems."""
     at, name = positions(history, axis), measure.removesuffix("_at_k")
     error = "standard_error" if name == "avg" else f"{name}_error"
+    if axis is Axis.STEP:  # also where the figures of steps are lost
+        at = {step: float(step) for step in series.steps}
     return tuple(
         Point(at[step], value, getattr(one, error))
         for step, one in zip(series.steps, series.values, strict=True)

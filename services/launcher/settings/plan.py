@@ -158,7 +158,7 @@ def prepare(plan: RunPlan, imported: Path | None = None) -> None:
     the run is moved into it.
     """
     run, demo = plan.run, plan.launcher.demo
-    check_trackers(plan.learner.tracker)
+    check_trackers(plan.learner.tracker, plan.learner.tracker_modes)
     if not plan.resumes:
         check_model(plan.learner.model)
     if plan.launcher.task == "files":

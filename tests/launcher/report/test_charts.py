@@ -1,5 +1,6 @@
 """The charts of a report: what they draw, over which stretch, with which errors."""
 
+import json
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,7 +15,8 @@ from services.launcher.report.svg_chart import Line, Point, Scale, nice_step, re
 from services.launcher.runs.history import AccuracySeries, History
 from services.launcher.runs.run_dir import RunDirectory
 from shared.protocol.figures import Shown, StepFigures, charts, figures_in
-from shared.protocol.status import AccuracyFigures
+from shared.protocol.status import AccuracyFigures, Evaluation, SetAccuracy
+from shared.tree.draw import WeightVersion
 from tests.launcher.report.folders import write_run
 
 HALF = [[1.0, 0.0], [1.0, 0.0]]
@@ -94,6 +96,20 @@ def test_each_measure_of_accuracy_has_its_own_error(measure: str, error: float) 
     )
     series = AccuracySeries("a", 2, (0,), (figures,))
     assert accuracy_curve(History(), series, measure, Axis.STEP) == (Point(0, 0.5, error),)
+
+
+def test_majorities_are_drawn_where_they_are_known(tmp_path: Path) -> None:
+    known = {"avg_at_k": 0.5, "standard_error": 0.125, "maj_at_k": 0.75, "maj_error": 0.25, "problems": 2, "k": 2}
+    version = WeightVersion(1, 0)
+    one = SetAccuracy(name="a", **known)
+    lines = [Evaluation(step=step, version=version, sets=(one,), **known).flat() for step in (0, 4)]
+    run = RunDirectory(tmp_path / "a")
+    run.make()
+    run.metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (view,) = accuracy_charts(read_groups(tmp_path, ["a"]))
+    assert dict(view.rows) == {"avg@k": "0.500 ± 0.125  0.500 ± 0.125", "maj@k": "0.750 ± 0.250  0.750 ± 0.250"}
+    assert "– → –</td>" in (page := write_report(run).read_text())
+    assert "0.750 → 0.750" in page
 
 
 @pytest.mark.parametrize("points", [[Point(0, 0.0)], [Point(3, 7.0), Point(3, 7.0)], [Point(0, 1e9), Point(1, -1e-9)]])

@@ -95,3 +95,19 @@ def test_a_tracker_that_cannot_be_used_is_refused(name: str, said: str, monkeypa
     monkeypatch.setattr("services.learner.tracker_config.importlib.util.find_spec", lambda module: None)
     with pytest.raises(InvalidInput, match=said):
         check_trackers((name,))
+
+
+def test_a_tracker_without_a_key_is_refused_unless_it_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC", "WANDB_MODE"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(InvalidInput, match=r"has no key: `wandb login`, or WANDB_API_KEY, or wandb\.mode=offline"):
+        check_trackers(("wandb",), {"wandb": None})
+    check_trackers(("wandb",), {"wandb": "offline"})
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(("wandb",), {"wandb": None})
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    check_trackers(("wandb",), {"wandb": None})
