@@ -90,7 +90,7 @@ def _view(
     style: Style = Style.LINE,
 ) -> ChartView:
     """`given`: (label, its runs, what is drawn of a run)."""
-    svgs, lines = [], []
+    svgs, by_step = [], list[Line]()
     for axis in Axis:
         is_smooth = not marked and style is not Style.STACK
         drawn = [
@@ -98,14 +98,15 @@ def _view(
             for look, (label, group, curve) in enumerate(given)
         ]
         lines = [line for line in drawn if line.points]
+        by_step = by_step or lines
         words = f"{title}. {last_values({line.label: line.points for line in lines})}"
         render = render_stack if style is Style.STACK else render_chart
         if lines:
             svgs.append((axis.name.lower(), Markup(render(lines, words, axis.value, unit, axis.text))))  # noqa: S704
     is_filled = style is Style.STACK
-    keys = [render_key(line.look, marked=marked, filled=is_filled) for line in lines]
-    legend = tuple((Markup(key), line.label) for key, line in zip(keys, lines, strict=True))  # noqa: S704
-    rows = tuple((line.label, _values(line)) for line in lines) if marked else ()
+    keys = [render_key(line.look, marked=marked, filled=is_filled) for line in by_step]
+    legend = tuple((Markup(key), line.label) for key, line in zip(keys, by_step, strict=True))  # noqa: S704
+    rows = tuple((line.label, _values(line)) for line in by_step) if marked else ()
     return ChartView(title, description, tuple(svgs), legend, rows)
 
 
