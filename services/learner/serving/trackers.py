@@ -44,19 +44,23 @@ class Trackers:
         ]
 
     async def close(self) -> None:
-        """Has all senders finish, for at most `tracker_seconds` in all."""
+        """Has all senders finish, for at most `tracker_seconds` in all; one that waits to try again does so now."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        for sender in self._senders.values():
-            _close_input(sender)
         deadline = asyncio.get_running_loop().time() + self._config.tracker_seconds + _KILL_SECONDS
+        for name, sender in self._senders.items():
+            if sender.poll() is not None:
+                self._senders[name] = self._spawn(name, None)
+            _close_input(self._senders[name])
         for name, sender in self._senders.items():
             left = max(0.0, deadline - asyncio.get_running_loop().time())
             await asyncio.to_thread(_wait, sender, left)
             _kill(sender)
             if sender.returncode:
                 self._complain(name)
+            else:
+                self._complaints[name] = ""
         self._senders.clear()
 
     async def _keep_sending(self, name: str, step: int) -> None:

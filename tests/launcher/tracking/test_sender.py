@@ -125,6 +125,7 @@ def test_mlflow_goes_on_with_the_same_run_and_has_every_step_once(
     assert "summary.json" in [one.path for one in client.list_artifacts(found.info.run_id)]
 
 
+@pytest.mark.drill
 def test_wandb_offline_goes_on_with_the_same_run_and_has_every_step_once(run: RunFolder) -> None:
     killed_and_resumed(run, "wandb", project="mine", mode="offline")
     from wandb.proto.wandb_internal_pb2 import Record

@@ -4,10 +4,12 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from services.learner.config import LearnerConfig
 from services.learner.record.metrics_log import MetricsLog
 from services.learner.record.tracking import TrackingRecord, record_path
 from services.learner.serving import trackers as module
@@ -15,10 +17,22 @@ from services.learner.serving.trackers import Trackers
 from services.learner.tracker_config import check_trackers
 from shared.errors import InvalidInput
 from shared.protocol.figures import StepFigures
-from tests.learner.conftest import Configure
 from tests.waiting import wait_until_async
 
 OWN = "tests.launcher.tracking.own_trackers"
+Configure = Callable[..., LearnerConfig]
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    """A run whose model and data nobody reads."""
+
+    def make(**changes: object) -> LearnerConfig:
+        sampler = {"kind": "independent", "initial_draws": 8}
+        values = {"model": "m", "data": "d", "growth": {"sampler": sampler, "max_tokens": 16}, "total_steps": 4}
+        return LearnerConfig.model_validate(values | {"run": "run", "run_dir": tmp_path / "run"} | changes)
+
+    return make
 
 
 def steps_of(file: Path) -> list[int]:
@@ -49,6 +63,24 @@ async def test_a_tracker_that_was_down_catches_up(
     await trackers.close()
     assert [record.message for record in caplog.records] == ["tracker_failed", "tracker_recovered"]
     assert "sekret" not in caplog.text
+
+
+async def test_a_tracker_that_waits_to_try_again_does_so_at_the_end(configure: Configure, tmp_path: Path) -> None:
+    file, down = tmp_path / "calls", tmp_path / "down"
+    down.touch()
+    config = configure(
+        tracker=f"{OWN}:FailingTracker",
+        tracker_options={"file": str(file), "down": str(down)},
+        tracker_seconds=60.0,
+    )
+    trackers, metrics = Trackers(config), MetricsLog(config.run_dir)
+    metrics.drop_after(0, ())
+    metrics.append(StepFigures(step=1, trees=4))
+    trackers.start(0)
+    await wait_until_async(lambda: trackers.complaint)
+    down.unlink()
+    await trackers.close()
+    assert (steps_of(file), trackers.complaint) == ([1], "")
 
 
 async def test_a_tracker_that_hangs_delays_neither_steps_nor_the_end(configure: Configure, tmp_path: Path) -> None:
