@@ -26,7 +26,10 @@ async def open_redis(section: Section, url: str, seconds: float) -> Connection |
         await greet(url, seconds)
         await connection.command("PING")
     except IbtpoError as error:
-        section.failed("reached", *_split(error))
+        found, remedy = _split(error)
+        if "SSL" in found:
+            remedy = "rediss:// is for a server with TLS: write redis://, or trust its certificate (?ssl_ca_certs=FILE)"
+        section.failed("reached", found, remedy)
     except (OSError, TimeoutError, ValueError) as error:
         failure = explain(error, seconds, url)
         section.failed("reached", failure.found, "is Redis up, and may this machine reach it? " + failure.remedy)

@@ -141,7 +141,7 @@ async def _meet(section: Section, probe: ServiceProbe, service: str) -> dict[str
     if protocol != PROTOCOL_VERSION:
         section.failed(
             "protocol",
-            f"it speaks protocol {protocol}, this command {PROTOCOL_VERSION}: they cannot work together",
+            f"it speaks protocol {protocol!r}, this command {PROTOCOL_VERSION}: they cannot work together",
             "bring all services to one release (docs/operations.md, Upgrade)",
         )
     if abs(ahead := answer.clock_ahead_seconds) > _CLOCK_SECONDS:
