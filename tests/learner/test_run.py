@@ -396,17 +396,42 @@ async def test_an_evaluation_that_a_stop_cut_short_is_made_up_for_and_none_is_ma
     config = configure(redis_url=redis_url, held_out=problems_file, evaluation={"problems": 4}, total_steps=1000)
     async with replica("one") as one:
         one.endless.add(0)
+        results = config.run_dir / "evaluations" / "0" / "problems.jsonl"
         async with running(config) as learner:
             await learner.when(lambda status: status.state is RunState.EVALUATING)
+            await wait_until_async(lambda: results.exists() and len(results.read_text().splitlines()) == 4)
             learner.interrupt()
             assert await learner.end() == ExitCode.INTERRUPTED
         one.endless.clear()
+        one.posted = 0
         for _ in range(2):
             async with running(config) as again:
                 await again.when(lambda status: bool(status.evaluations))
                 again.interrupt()
                 await again.end()
-            assert [evaluation.step for evaluation in evaluations_of(config)] == [0]
+            assert [(evaluation.step, evaluation.problems) for evaluation in evaluations_of(config)] == [(0, 4)]
+        assert one.posted == 1, "the other three problems were answered before"
+
+
+async def test_each_held_out_set_is_measured_at_its_own_steps_and_all_of_them_at_the_end(
+    configure: Configure, redis_url: str, problems_file: Path, replica: Replica
+) -> None:
+    held_out = {
+        "often": {"source": str(problems_file), "k": 2, "problems": 3, "every": 1},
+        "rare": {"source": str(problems_file), "k": 4, "problems": 2},
+    }
+    config = configure(redis_url=redis_url, held_out=held_out, total_steps=2)
+    async with replica("one"), running(config) as learner:
+        assert await learner.end() == 0
+    found = [(one.step, [(each.name, each.k, each.problems) for each in one.sets]) for one in evaluations_of(config)]
+    both = [("often", 2, 3), ("rare", 4, 2)]
+    assert found == [(0, both), (1, both[:1]), (2, both)]
+    assert [one.is_partial for one in evaluations_of(config)] == [False, True, False]
+    kept = {str(path.relative_to(config.run_dir)) for path in config.run_dir.glob("evaluations/*/*")}
+    assert kept == {f"evaluations/{step}/{name}.jsonl" for step, sets in found for name, _, _ in sets}
+    summary = json.loads((config.run_dir / "summary.json").read_text())
+    assert [(one["name"], one["k"]) for one in summary["sets"]] == [("often", 2), ("rare", 4)]
+    assert summary["k"] is None
 
 
 @pytest.mark.drill
