@@ -1,9 +1,8 @@
 """Formats of programming problems: HumanEval, MBPP, and sets whose tests are inputs and outputs."""
 
 import base64
-import io
 import json
-import pickle
+import pickletools
 import zlib
 from typing import Any
 
@@ -163,13 +162,6 @@ def _stream(value: Any) -> str:
     return str(value)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads text and containers; names no class or function, so that nothing is run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"names {module}.{name}")
-
-
 def _decode_cases(value: Any) -> list[Any]:
     """LiveCodeBench's test cases: JSON, or JSON that is pickled, compressed and in base64."""
     if value in (None, ""):
@@ -178,8 +170,8 @@ def _decode_cases(value: Any) -> list[Any]:
         try:
             unpacker = zlib.decompressobj()
             packed = unpacker.decompress(base64.b64decode(value, validate=True), _MAX_UNPACKED)
-            value = _PlainUnpickler(io.BytesIO(packed)).load()
-        except (ValueError, zlib.error, pickle.UnpicklingError, EOFError, IndexError, KeyError) as error:
+            (value,) = [text for _, text, _ in pickletools.genops(packed) if isinstance(text, str)]  # nothing is run
+        except (ValueError, zlib.error) as error:
             raise Unusable("its private tests cannot be unpacked") from error
     listed = json_of(value, "the test cases")
     if not isinstance(listed, list):
