@@ -49,6 +49,8 @@ class ReportedRun:
             flat = dict(flatten_public(tomllib.loads(self.config_text)))
         except tomllib.TOMLDecodeError:
             return {}
+        if flat.get("launcher.task") == "demo":  # whose model comes with ibtpo, wherever that is installed
+            flat.pop("learner.model", None)
         here = str(flat.get("learner.run_dir", ""))
         return {
             key: value.replace(here, "RUN") if here and isinstance(value, str) else value for key, value in flat.items()

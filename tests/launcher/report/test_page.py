@@ -28,6 +28,14 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(tmp_path: Path) -> N
     assert config_differences(groups) == {"learner.seed": ("0, 1", "0"), "learner.lr": ("1.0", "2.0")}
 
 
+def test_where_a_run_lies_and_where_ibtpo_is_installed_part_no_runs(tmp_path: Path) -> None:
+    for name, seed in (("a-0", 0), ("a-1", 1)):
+        run = write_run(tmp_path / name, {0: LOW}, seed=seed, model=f"/{name}/services/demo/checkpoint")
+        run.config.write_text(run.config.read_text() + '[launcher]\ntask = "demo"\n')
+    (group,) = read_groups(tmp_path, ["a-0", "a-1"])
+    assert group.label == "a (2 runs)"
+
+
 def test_groups_are_named_as_the_user_says(tmp_path: Path) -> None:
     for name in ("x", "y", "a=b,c"):
         write_run(tmp_path / name, {0: LOW})

@@ -105,6 +105,7 @@ def test_tensorboard_has_every_step_once_as_the_metrics_log_has_it(run: RunFolde
     assert "kl" not in events.Tags()["scalars"]
 
 
+@pytest.mark.drill
 def test_mlflow_goes_on_with_the_same_run_and_has_every_step_once(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ class Learner:
         self.ledger = Ledger()
         self.stops = 0
         self.silent_seconds = 0.0
+        self.complaint = ""
         self.losses: list[Conflict] = []
         self._streams = streams
         self.heartbeat = LearnerHeartbeat(
@@ -36,6 +37,7 @@ class Learner:
             self._count_stop,
             self.losses.append,
             lambda: self.silent_seconds,
+            trackers=lambda: self.complaint,
         )
 
     async def start(self) -> None:
@@ -117,3 +119,13 @@ async def test_a_learner_of_which_nothing_comes_back_says_so_and_where_its_tasks
     learner.silent_seconds = 0.0
     await published(streams, lambda status: not status.message)
     await learner.heartbeat.stop()
+
+
+async def test_a_tracker_that_gets_nothing_is_in_the_status_unless_training_has_a_worse_trouble(
+    learner: Learner,
+) -> None:
+    assert learner.heartbeat.status().message == ""
+    learner.complaint = "tracker wandb gets nothing: no route"
+    assert learner.heartbeat.status().message == learner.complaint
+    learner.progress.warning = "steps change nothing"
+    assert learner.heartbeat.status().message == "steps change nothing"
