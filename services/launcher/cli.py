@@ -233,19 +233,27 @@ def show(
     tree: Annotated[str | None, typer.Option(help="Show this tree of the run: its number or name.")] = None,
     model: Annotated[Path | None, typer.Option(help="The model of a tree's file; by default the demo's.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Show all of every text, also the chat template's.")] = False,
+    held_out: Annotated[str | None, typer.Option(help="Show what was answered to this held-out set.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="After so many steps; by default the last.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Shows the trees that a run kept: the last ones and a sample of all.
+    """Shows the trees that a run kept: the last ones and a sample of all; or its answers to a held-out set.
 
     - `ibtpo show` – lists those of the latest run
 
     - `ibtpo show runs/demo --tree 3`
 
     - `ibtpo show tree.msgpack --model models/mine`
+
+    - `ibtpo show demo --held-out heldout`, or a file that `ibtpo eval --out` wrote
     """
     from services.demo.task import checkpoint_directory
-    from services.launcher.commands.show import show_file, show_run
+    from services.launcher.commands.show import show_file, show_held_out, show_results, show_run
 
+    if held_out is not None:
+        _exit(show_held_out(runs, what, held_out, step))
+    if what is not None and Path(what).is_file() and what.endswith((".jsonl", ".jsonl.gz")):
+        _exit(show_results(Path(what)))
     if what is not None and Path(what).is_file():
         _exit(show_file(Path(what), model or checkpoint_directory(), is_full=full))
     _exit(show_run(runs, what, tree, is_full=full))

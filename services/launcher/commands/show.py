@@ -6,9 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from services.launcher.display.results_table import render_results
 from services.launcher.display.tree_view import render_tree
+from services.launcher.runs.held_out_results import evaluated_steps, read_results, sets_of
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
 from services.launcher.runs.run_dir import find_run
+from services.learner.held_out.measure import average_reward
+from services.learner.held_out.results import ResultsFile
 from shared.errors import InvalidInput
 
 NARROW = 70
@@ -26,6 +30,34 @@ def show_run(runs: Path, name: str | None, which: str | None, *, is_full: bool =
         print(f"`ibtpo show {run.root} --tree 1` shows the first")
     else:
         _print_tree(console, _choose(trees, which), is_full)
+    return 0
+
+
+def show_held_out(runs: Path, name: str | None, held_out: str, step: int | None) -> int:
+    """Renders what the policy answered to each problem of a held-out set, after `step` steps or at the last."""
+    run = find_run(runs, name)
+    kept = {number: sets for number in evaluated_steps(run) if (sets := sets_of(run, number))}
+    steps = [number for number, sets in kept.items() if held_out in sets]
+    if not steps:
+        names = ", ".join(dict.fromkeys(one for sets in kept.values() for one in sets)) or "none"
+        raise InvalidInput(f"run {run.name!r} has kept no results of a held-out set {held_out!r}; of these: {names}")
+    if step is not None and step not in steps:
+        raise InvalidInput(f"no results of {held_out} are kept of step {step}: of {', '.join(map(str, steps))}")
+    at, first = steps[-1] if step is None else step, steps[0]
+    before = read_results(run, first, held_out) if first < at else ()
+    title = f"{held_out}, step {at}" + (f"; before: step {first}" if before else "")
+    earlier = {one.id: average_reward(one) for one in before if one.judged}
+    Console().print(render_results(title, read_results(run, at, held_out), earlier))
+    return 0
+
+
+def show_results(path: Path) -> int:
+    """Renders the results in a file, as `ibtpo eval --out` keeps them."""
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    header, results = ResultsFile(path.parent, name).read()
+    if header is None:
+        raise InvalidInput(f"{path} holds no results of a held-out set")
+    Console().print(render_results(name, tuple(results.values()), {}))
     return 0
 
 

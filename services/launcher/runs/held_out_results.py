@@ -7,6 +7,17 @@ from services.learner.held_out.results import ProblemResult, ResultsFile
 from shared.tree.accuracy import Estimate
 
 
+def evaluated_steps(run: RunDirectory) -> list[int]:
+    """Of which results are kept."""
+    return sorted(int(path.name) for path in run.evaluations.glob("*") if path.name.isdecimal())
+
+
+def sets_of(run: RunDirectory, step: int) -> tuple[str, ...]:
+    """Of which sets."""
+    names = (path.name.removesuffix(".gz") for path in sorted((run.evaluations / str(step)).glob("*.jsonl*")))
+    return tuple(name.removesuffix(".jsonl") for name in names)
+
+
 def read_results(run: RunDirectory, step: int, name: str) -> tuple[ProblemResult, ...]:
     """Those of one set after `step` steps; none where they were not kept."""
     _, results = ResultsFile(run.evaluations / str(step), name).read()
