@@ -67,17 +67,19 @@ _HOMES = {
 """Where each public name is defined."""
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # to whoever checks types, a name that is not above is an error
 
-        return version("ibtpo")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ibtpo' has no attribute {name!r}")
-    from shared.errors import explain_missing_packages
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
 
-    with explain_missing_packages():
-        return getattr(import_module(_HOMES[name]), name)
+            return version("ibtpo")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'ibtpo' has no attribute {name!r}")
+        from shared.errors import explain_missing_packages
+
+        with explain_missing_packages():
+            return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
