@@ -8,6 +8,7 @@ from ibtpo.own_packages import load_own_packages
 load_own_packages()
 
 if TYPE_CHECKING:  # everything is loaded when it is first used: most of it needs seconds
+    from ibtpo.evaluation import Evaluation, evaluate
     from ibtpo.run import Run, runs
     from ibtpo.scoring import CreditedTree, credit, score
     from ibtpo.session import Session, grow, verify
@@ -30,6 +31,7 @@ __all__ = [
     "Conflict",
     "CreditedTree",
     "DeadlineExceeded",
+    "Evaluation",
     "IbtpoError",
     "InvalidInput",
     "MissingPackage",
@@ -43,6 +45,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "credit",
+    "evaluate",
     "grow",
     "runs",
     "score",
@@ -52,6 +55,7 @@ __all__ = [
 
 __version__: str
 _HOMES = {
+    **dict.fromkeys(("Evaluation", "evaluate"), "ibtpo.evaluation"),
     **dict.fromkeys(("CreditedTree", "credit", "score"), "ibtpo.scoring"),
     **dict.fromkeys(("Session", "grow", "verify"), "ibtpo.session"),
     **dict.fromkeys(("Run", "runs"), "ibtpo.run"),

@@ -64,6 +64,11 @@ def test_paths_and_numbers_of_numpy_are_values() -> None:
         (lambda: ibtpo.train({"learner": {"lr": 1}}), "did you mean learner.optimizer.lr"),
         (lambda: ibtpo.train(3), "config is a preset's name"),  # type: ignore[arg-type]
         (lambda: ibtpo.train("demo", resume=True, fresh=True), "resume=True and fresh=True"),
+        (lambda: ibtpo.evaluate(problms=3), "did you mean problems"),
+        (lambda: ibtpo.evaluate(data=5), "data is a name or path, or several"),  # type: ignore[arg-type]
+        (lambda: ibtpo.evaluate(data=[{"prompt": "2+3="}]), "data:1: kind: Field required"),
+        (lambda: ibtpo.evaluate(data="no.jsonl"), "no.jsonl"),
+        (lambda: ibtpo.evaluate("no/such/model"), "no/such/model"),
         (lambda: ibtpo.Run("nothing"), "there is no run 'nothing'"),
     ],
 )

@@ -74,7 +74,7 @@ def test_the_installed_wheel_trains_from_a_project_with_packages_called_as_ours(
     assert where.startswith(str(project.parent / "installed"))
     ibtpo = str(project.parent / "installed" / "bin" / "ibtpo")
     assert _run(project, ibtpo, "--version").stdout == f"ibtpo {version}\n"
-    assert "[learner.growth.sampler]" in _run(project, ibtpo, "config", "--config", "ibtpo-paper").stdout
+    assert "[learner.growth.sampler]" in _run(project, ibtpo, "config", "--config", "demo").stdout
     settings = ("total_steps=1", "evaluation.problems=4", "evaluation.k=1", "launcher.replicas=1", "batch_size=4")
     done = _run(project, ibtpo, "demo", "--plain", *settings)
     assert done.returncode == 0, done.stdout + done.stderr

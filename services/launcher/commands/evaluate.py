@@ -5,13 +5,15 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from services.launcher.display.accuracy_table import (
     AVERAGE,
@@ -42,8 +44,48 @@ from shared.tree.accuracy import Estimate
 _UNFIT = re.compile(r"[^\w.-]+")
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluatedModels:
+    """What an evaluation found: of every model its answers and its figures, and of every pair the difference."""
+
+    arguments: EvaluateArguments
+    models: tuple[EvaluatedModel, ...]
+    measured: tuple[ModelAccuracy, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every problem is answered."""
+        return not any(one.missing for model in self.models for one in model.sets)
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures, and how they were measured."""
+        return _as_json(self.arguments, self.models, self.measured, self.differences)
+
+    def render(self) -> RenderableType:
+        """A table for each model, with what is to be said of it, and one for each pair."""
+        parts: list[RenderableType] = []
+        for model, accuracy in zip(self.models, self.measured, strict=True):
+            parts += [render_accuracy(accuracy), *map(Text, _remarks(model))]
+        return Group(*parts, *map(render_difference, self.differences))
+
+
 def evaluate(arguments: EvaluateArguments) -> int:
     """Answers every problem k times and prints the figures; returns the exit code."""
+    found = measure_models(arguments)
+    if arguments.as_json:
+        print(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
+    else:
+        Console(highlight=False).print(found.render())
+    return 0 if found.is_complete else 1
+
+
+Call = Callable[[Coroutine[Any, Any, None]], None]
+"""Waits for it."""
+
+
+def measure_models(arguments: EvaluateArguments, call: Call = asyncio.run) -> EvaluatedModels:
+    """Answers every problem k times, and measures. With a folder for the results, what is there already is kept."""
     directories = [check_model(model) for model in arguments.models]
     config, given = arguments.load()
     with _folder(arguments) as folder:
@@ -54,17 +96,14 @@ def evaluate(arguments: EvaluateArguments) -> int:
         services = Services(
             arguments.config, tuple(given["rollout"]), tuple(given["verifier"]), replicas=arguments.replicas
         )
-        _answer(arguments, models, services)
-        measured = [measure_model(model) for model in models]
-        differences = [compare_models(*pair) for pair in combinations(models, 2)]
-        text = json.dumps(_as_json(arguments, models, measured, differences), indent=1, ensure_ascii=False)
+        _answer(arguments, models, services, call)
+        measured = tuple(map(measure_model, models))
+        differences = tuple(compare_models(*pair) for pair in combinations(models, 2))
+        found = EvaluatedModels(arguments, tuple(models), measured, differences)
         if arguments.out:
+            text = json.dumps(found.as_json(), indent=1, ensure_ascii=False)
             atomic_write(arguments.out / "summary.json", text + "\n")
-        if arguments.as_json:
-            print(text)
-        else:
-            _print(models, measured, differences)
-    return 1 if any(one.missing for model in models for one in model.sets) else 0
+    return found
 
 
 @contextmanager
@@ -135,7 +174,7 @@ def _rarely(say: Callable[[int], None]) -> Callable[[Any], None]:
     return lambda progress: say(progress.rows) if progress.rows and progress.rows % 10_000 == 0 else None
 
 
-def _answer(arguments: EvaluateArguments, models: Sequence[EvaluatedModel], services: Services) -> None:
+def _answer(arguments: EvaluateArguments, models: Sequence[EvaluatedModel], services: Services, call: Call) -> None:
     """Answers what is missing. Where it is interrupted, it says how to go on."""
     sets = [one for model in models for one in model.sets]
     total, answered = sum(len(one.held_out.problems) for one in sets), sum(len(one.results) for one in sets)
@@ -145,7 +184,7 @@ def _answer(arguments: EvaluateArguments, models: Sequence[EvaluatedModel], serv
         return
     try:
         with AnswerProgress(total, answered) as progress:
-            asyncio.run(answer_sets(models, services, arguments.seed, progress.say, progress.add))
+            call(answer_sets(models, services, arguments.seed, progress.say, progress.add))
     except KeyboardInterrupt:
         done = sum(len(one.results) for one in sets)
         how = "the same command goes on" if arguments.out else "with --out FOLDER it could go on later"
@@ -191,18 +230,6 @@ def _differences(
         if (estimate := compare(a.in_order, b.in_order, of)) is not None
     }
     return found | ({AVERAGE: Estimate.average(list(found.values()))} if len(found) > 1 else {})
-
-
-def _print(
-    models: Sequence[EvaluatedModel], measured: Sequence[ModelAccuracy], differences: Sequence[Difference]
-) -> None:
-    console = Console(highlight=False)
-    for model, accuracy in zip(models, measured, strict=True):
-        console.print(render_accuracy(accuracy))
-        for remark in _remarks(model):
-            console.print(remark, markup=False)
-    for difference in differences:
-        console.print(render_difference(difference))
 
 
 def _remarks(model: EvaluatedModel) -> Iterator[str]:
