@@ -111,6 +111,36 @@ def train(
     _exit(train_run(request, runs, redis_url, plain=plain))
 
 
+@app.command(rich_help_panel=TRAIN)
+def check(
+    settings: Settings = None,
+    config: PresetConfig = "demo",
+    run: RunName = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Files and problems alone; nothing is started.")] = False,
+    no_sample: Annotated[bool, typer.Option("--no-sample", help="Do not have the model answer problems.")] = False,
+    problems: Annotated[int, typer.Option(min=1, help="How many problems it answers.")] = 16,
+    k: Annotated[int, typer.Option("--k", min=1, help="How many answers it gives to each.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    redis_url: RedisUrl = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Says what a run would meet, before it begins: model, tokenizer, template, problems, memory, disk, and how often
+    the untrained model is right. Takes what `train` takes, and writes nothing. Exit code 1 where something fails.
+
+    - `ibtpo check --config grpo learner.model=models/mine data=problems.jsonl total_steps=100`
+
+    - `ibtpo check --quick learner.model=Qwen/Qwen2.5-0.5B-Instruct --config my.toml`
+    """
+    from services.launcher.check.examination import CheckRequest
+    from services.launcher.check.sampling import SampleSize
+    from services.launcher.commands.check import check as check_run
+    from services.launcher.settings.plan import RunRequest
+
+    size = None if no_sample or quick else SampleSize(problems, k)
+    how = CheckRequest(size, quick, redis_url)
+    _exit(check_run(runs, RunRequest(run, config, tuple(settings or ())), how, as_json=as_json))
+
+
 @app.command(rich_help_panel=SERVE)
 def rollout(settings: Settings = None, config: Config = None) -> None:
     """Runs a rollout replica: it grows trees for the tasks of a run and for problems that it gets over HTTP.

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from services.launcher.check.start import look_before_start
 from services.launcher.display.import_view import ImportView
 from services.launcher.display.run_summary import render_summary
 from services.launcher.display.view import ENDED, RunView, choose_view
@@ -38,8 +39,14 @@ def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool
         console.print(render_summary(plan.run))
         print("it is finished: a larger max_generated_tokens or total_steps trains on")
         return 0
+    warnings = [] if plan.resumes else look_before_start(plan)
     import_and_prepare(plan, ImportView(Console(stderr=True)))
-    is_interrupted = execute(plan, redis_url, choose_view(console, History.read(plan.run.metrics), plain=plain))
+    view = choose_view(console, History.read(plan.run.metrics), plain=plain)
+    for warning in warnings:
+        view.say(warning)
+    if plan.launcher.task == "files" and not plan.resumes:
+        view.say("`ibtpo check` with the same settings says how often the untrained model is right, and what lacks")
+    is_interrupted = execute(plan, redis_url, view)
     console.print(render_summary(plan.run))
     return INTERRUPTED if is_interrupted and not plan.run.is_finished else 0
 

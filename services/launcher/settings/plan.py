@@ -138,6 +138,12 @@ def preview(preset: str, overrides: tuple[str, ...]) -> str:
     return _build_plan(run, preset, _resolve(overrides), resumes=False).config_text
 
 
+def draft_plan(runs: Path, request: RunRequest) -> RunPlan:
+    """What the request would launch as a new run, whether or not there is one of this name."""
+    run = run_dir.directory_of(runs, request.name or preset_path(request.preset).stem)
+    return _pin(_build_plan(run, request.preset, _resolve(request.overrides), resumes=False))
+
+
 def _pin(plan: RunPlan, *, keeps: bool = False) -> RunPlan:
     """With the commit of a model of the hub, fetched, so that services and a resumed run have the same; with `keeps`
     the commit that a run of this name has already."""

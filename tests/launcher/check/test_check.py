@@ -1,0 +1,94 @@
+"""`ibtpo check` as a whole: the demo's model, a model of a hub by its name, and models that cannot be used."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.demo.task import checkpoint_directory
+from services.launcher.check.examination import CheckRequest, examine_run
+from services.launcher.display.finding import Level, Section
+from services.launcher.settings.plan import RunRequest, draft_plan
+from tests.hub.hub_server import COMMIT, serve_hub
+from tests.launcher.test_plan import ROW
+
+ROOT = Path(__file__).parents[3]
+
+
+def run_check(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "services.launcher.cli", "check", *arguments]
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **environment}
+    return subprocess.run(command, cwd=directory, env=settings, capture_output=True, text=True, timeout=280)
+
+
+def findings(report: dict[str, Any]) -> dict[str, dict[str, str]]:
+    return {one["check"]: one for section in report["sections"] for one in section["findings"]}
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(300)
+def test_the_demo_is_checked_from_its_files_to_its_answers(tmp_path: Path) -> None:
+    done = run_check(tmp_path, "--json", "--problems", "6", "--k", "4", "demo.train_problems=64", "replicas=1")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["level"] == Level.OK
+    found = findings(report)
+    assert found["files"]["found"].startswith("complete: 46 tensors in 1 file")
+    assert found["answer keys"]["found"] == "the verifier reads all 64"
+    assert "the mean reward of 24 answers to 6 problems" in found["base rate"]["found"]
+    assert "tokens/s from 1 replica; a step of 24 trees" in found["generation"]["found"]
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(300)
+def test_a_model_by_its_name_is_fetched_and_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text(ROW)
+    settings = ("learner.model=demo/model", "data=mine.jsonl", "total_steps=5", "growth.max_tokens=300")
+    with serve_hub() as hub:
+        hub.models["demo/model"] = checkpoint_directory()
+        cache = str(tmp_path / "cache")
+        done = run_check(tmp_path, "--quick", "--config", "grpo", *settings, HF_ENDPOINT=hub.url, HF_HOME=cache)
+    assert done.returncode == 1, done.stderr
+    text = " ".join(done.stdout.split())
+    assert f"model · demo/model@{COMMIT}" in text
+    assert "failed context 256 tokens; an answer may have 300 → lower growth.max_tokens" in text
+    assert not (tmp_path / "runs").exists()
+
+
+def quick(tmp_path: Path, model: Path) -> list[Section]:
+    (tmp_path / "mine.jsonl").write_text(ROW + ROW.replace('"id": "1"', '"id": "2"'))
+    settings = (f"learner.model={model}", f"data={tmp_path / 'mine.jsonl'}", "total_steps=5")
+    plan = draft_plan(tmp_path / "runs", RunRequest("mine", "grpo", settings))
+    return list(examine_run(plan, CheckRequest(None, True, None), lambda *_: None))
+
+
+def test_a_quick_check_looks_at_files_problems_and_machine(tmp_path: Path) -> None:
+    model, tokenizer, problems, machine = quick(tmp_path, checkpoint_directory())
+    assert [section.subject for section in (model, tokenizer, problems, machine)] == [
+        "model", "tokenizer", "problems", "machine",
+    ]  # fmt: skip
+    found = {finding.check: finding.found for finding in problems.findings}
+    assert found["problems"] == "2 math; prompts of 4 to 4 tokens, 4 on average"
+    assert found["duplicates"] == "1 of 2 problems have the prompt of another"
+    assert {"learner", "engines", "this machine", "disk"} <= {finding.check for finding in machine.findings}
+
+
+def test_a_model_that_cannot_be_read_ends_the_check_with_the_reason(tmp_path: Path) -> None:
+    model = shutil.copytree(checkpoint_directory(), tmp_path / "model")
+    (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-10])
+    (section,) = quick(tmp_path, model)
+    (finding,) = section.findings
+    assert (finding.level, "model.safetensors is not safetensors" in finding.found) == (Level.FAILED, True)
+
+
+def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
+    model = shutil.copytree(checkpoint_directory(), tmp_path / "model")
+    (model / "config.json").write_text('{"model_type": "unheard-of"}')
+    (section,) = quick(tmp_path, model)
+    assert "transformers makes no causal language model of it" in section.findings[0].found
