@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
 # The tests of single parts, which `make coverage` runs.
-PARTS := $(addprefix tests/,tree protocol runtime streams weights clients learner rollout verifier launcher demo)
+PARTS := $(addprefix tests/,tree protocol runtime streams weights clients learner rollout verifier launcher demo python)
 QUICK := not drill and not slow and not sglang and not gpu
 VENV := .venv
 BIN := $(VENV)/bin

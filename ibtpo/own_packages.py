@@ -22,6 +22,10 @@ def load_own_packages(home: Path = HOME) -> None:
         loaded = sys.modules.get(name)
         if loaded is None:
             _load(name, home / name)
+        elif not hasattr(loaded, "__path__"):
+            raise ImportError(
+                f"the module {loaded.__file__} was imported before ibtpo, which has a package of that name: rename it"
+            )
         elif home / name not in map(_resolve, loaded.__path__):
             _join(loaded, home / name)
 

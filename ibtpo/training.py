@@ -57,7 +57,7 @@ def train(
         plan = make_run_plan(Path(runs), RunRequest(run, preset, given, StartMode.of(resume=resume, fresh=fresh)))
         if plan.is_done:
             return of_directory(plan.run)
-        import_and_prepare(plan, ImportView(Console(stderr=True)))
+        import_and_prepare(plan, ImportView(Console(stderr=True, quiet=not progress)))
     view = _choose_view(plan, progress)
     is_interrupted = execute(plan, redis_url, view, _run_here if can_take_signals() else _run_in_thread)
     if is_interrupted and not plan.run.is_finished:

@@ -47,6 +47,14 @@ def test_a_module_called_as_ours_that_was_imported_first_is_named_with_the_remed
     assert python(folder, "import ibtpo, services; OURS").returncode == 0
 
 
+def test_a_single_file_called_as_ours_that_was_imported_first_is_named(tmp_path: Path) -> None:
+    (tmp_path / "shared.py").write_text("")
+    done = python(tmp_path, "import shared, ibtpo")
+    assert done.stderr.splitlines()[-1].startswith("ImportError: the module ")
+    assert "rename it" in done.stderr
+    assert python(tmp_path, "import ibtpo; OURS").returncode == 0
+
+
 def test_the_command_finds_ours_behind_a_python_path_with_others(folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-m", "ibtpo", "--version"]

@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "python.md"
 NOTEBOOK = ROOT / "docs" / "notebooks" / "first-tree.ipynb"
 SHORT = (("total_steps=12", "total_steps=2"), ('"evaluation.problems": 60', '"evaluation.problems": 6'))
 
-pytestmark = [pytest.mark.drill, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
 
 
 def test_every_example_of_the_page_runs(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_every_example_of_the_page_runs(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -48,7 +48,7 @@ def test_the_notebook_runs_and_draws_its_trees(tmp_path: Path, monkeypatch: pyte
         assert long in text.replace('\\"', '"')
         text = text.replace(long.replace('"', '\\"'), short.replace('"', '\\"'))
     notebook = nbformat.reads(text, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=580, resources={"metadata": {"path": str(tmp_path)}}).execute()
     pages = [
         output.data.get("text/html", "")
         for cell in notebook.cells

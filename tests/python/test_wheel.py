@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.drill, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def _run(project: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     path = os.pathsep.join((str(project), str(project.parent / "installed")))
     environment = {**os.environ, "PYTHONPATH": path, "REDIS_URL": "", "IBTPO_TOKEN": ""}
     return subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=580, check=False
     )
 
 
