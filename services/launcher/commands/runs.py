@@ -1,6 +1,7 @@
 """`ibtpo runs`: which runs there are, how they stand, and how to go on with one."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -139,7 +140,7 @@ def _print_remedies(rows: Sequence[RunRow]) -> None:
     if len(resumable) > _MAX_REMEDIES:
         print(f"and {len(resumable) - _MAX_REMEDIES} more; --json names every command")
     if len(rows) > 1:
-        print(f"side by side: ibtpo report {rows[0].directory} {rows[1].directory}")
+        print(f"side by side: ibtpo report {shlex.quote(rows[0].directory)} {shlex.quote(rows[1].directory)}")
 
 
 def _change(row: RunRow) -> str:

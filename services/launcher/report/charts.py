@@ -9,7 +9,7 @@ from services.launcher.report.accuracy import series_of, set_labels
 from services.launcher.report.curves import Axis, accuracy_curve, figure_curve, last_values, mean_curve, smoothed
 from services.launcher.report.groups import Group
 from services.launcher.report.reported_run import ReportedRun
-from services.launcher.report.svg_chart import Line, Point, render_chart, render_key, render_stack
+from services.launcher.report.svg_chart import NUM_LOOKS, Line, Point, render_chart, render_key, render_stack
 from shared.protocol.figures import Chart, Figure, Shown, Style, charts
 
 Curve = Callable[[ReportedRun, Axis], Sequence[Point]]
@@ -115,7 +115,7 @@ def _line(
 ) -> Line:
     shown = [smoothed(curve) if is_smooth else tuple(curve) for curve in curves]
     dots = tuple(curves[0]) if dotted and is_smooth else ()
-    return Line(label, mean_curve(shown), look % 7, marked, dots)
+    return Line(label, mean_curve(shown), look % NUM_LOOKS, marked, dots)
 
 
 def _values(line: Line) -> str:

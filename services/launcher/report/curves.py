@@ -3,6 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
+from itertools import accumulate
 
 from services.launcher.display.view import format_duration
 from services.launcher.report.svg_chart import Point
@@ -30,6 +32,7 @@ class Axis(StrEnum):
         return f"{value / 1000:g}k" if value >= 10_000 else f"{value:,.6g}"
 
 
+@lru_cache(maxsize=256)
 def positions(history: History, axis: Axis) -> dict[int, float]:
     """Where each step ends on the axis; step 0 is its start."""
     found, tokens, seconds = {0: 0.0}, 0.0, 0.0
@@ -45,7 +48,12 @@ def positions(history: History, axis: Axis) -> dict[int, float]:
 def figure_curve(history: History, name: str, axis: Axis) -> tuple[Point, ...]:
     """A figure of every step that has it."""
     at = positions(history, axis)
-    return tuple(Point(at[step], value) for step, value in history.series(name))
+    return tuple(Point(at[step], value) for step, value in _series(history, name))
+
+
+@lru_cache(maxsize=1024)
+def _series(history: History, name: str) -> tuple[tuple[int, float], ...]:
+    return history.series(name)
 
 
 def accuracy_curve(history: History, series: AccuracySeries, measure: str, axis: Axis) -> tuple[Point, ...]:
@@ -64,10 +72,11 @@ def accuracy_curve(history: History, series: AccuracySeries, measure: str, axis:
 def smoothed(points: Sequence[Point]) -> tuple[Point, ...]:
     """The mean of up to a twelfth of the points that end at each one."""
     window = max(1, len(points) // _WINDOWS)
-    values = [point.y for point in points]
+    sums = [0.0, *accumulate(point.y for point in points)]
+    starts = [max(0, end - window) for end in range(1, len(points) + 1)]
     return tuple(
-        Point(point.x, sum(values[max(0, i + 1 - window) : i + 1]) / min(window, i + 1))
-        for i, point in enumerate(points)
+        Point(point.x, (sums[end] - sums[start]) / (end - start))
+        for end, (point, start) in enumerate(zip(points, starts, strict=True), start=1)
     )
 
 

@@ -27,6 +27,7 @@ from shared.protocol.figures import RunSummary, Shown, figures_in
 from shared.tree.accuracy import Estimate
 
 NUM_TREES = 4
+_MAX_NAMES = 4
 _TEMPLATE = "report.html"
 _FACTS = ("method", "sampler", "lr", "seed", "model", "data", "held_out", "version", "commit")
 
@@ -47,7 +48,7 @@ def write_page(groups: Sequence[Group], path: Path) -> Path:
         _environment()
         .get_template(_TEMPLATE)
         .render(
-            title=single.name if single else " · ".join(group.name for group in groups),
+            title=single.name if single else _title(groups),
             style=Markup(chart_style()),  # noqa: S704
             axes=[(axis.name.lower(), axis.value) for axis in Axis],
             groups=groups,
@@ -71,6 +72,12 @@ def write_page(groups: Sequence[Group], path: Path) -> Path:
     if single and path == single.directory.report:
         _write_charts((*accuracy, *figures), single.directory.plots)
     return path
+
+
+def _title(groups: Sequence[Group]) -> str:
+    names = [group.name for group in groups]
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return " · ".join(names[:_MAX_NAMES]) + more
 
 
 def _write_charts(views: Iterable[ChartView], directory: Path) -> None:

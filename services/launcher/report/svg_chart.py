@@ -14,7 +14,9 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#b5549a", "#b07800", "#3a9bd6", "#5a
 """Okabe and Ito's, darkened where white paper asks for it: told apart by people who see few colours."""
 DARK_COLORS = ("#56b4e9", "#f08a4b", "#3ecfa4", "#e59ac8", "#f0c04a", "#9fd0f5", "#b6c2ce")
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 5", "4 2 1 2", "1 4")
-_MARKS = ["circle", "square", "triangle", "diamond"]
+_MARKS = ("circle", "square", "triangle", "diamond")
+NUM_LOOKS = 28
+"""So many lines look different: by colour, dashes and mark."""
 _MAX_POINTS = 240
 _TICKS = 5
 
@@ -123,7 +125,7 @@ def render_key(look: int, *, marked: bool = False, filled: bool = False) -> str:
 def chart_style() -> str:
     """The style that charts need: of a page, which says what --ink, --soft, --line and --paper are."""
     looks = "".join(
-        f".l{look}{{--c:var(--c{look});stroke-dasharray:{dash or 'none'}}}" for look, dash in enumerate(DASHES)
+        f".l{look}{{--c:var(--c{look % len(COLORS)});stroke-dasharray:{_dashes(look)}}}" for look in range(NUM_LOOKS)
     )
     light = "".join(f"--c{look}:{color};" for look, color in enumerate(COLORS))
     dark = "".join(f"--c{look}:{color};" for look, color in enumerate(DARK_COLORS))
@@ -135,6 +137,11 @@ def chart_style() -> str:
         ".area{fill:var(--c);opacity:.8;stroke:var(--paper);stroke-width:1;stroke-dasharray:none}"
         ".rule{stroke:var(--line);stroke-width:1}.chart text{fill:var(--soft);font:11px system-ui,sans-serif}"
     )
+
+
+def _dashes(look: int) -> str:
+    """Others where a colour comes again."""
+    return DASHES[(look + look // len(COLORS)) % len(DASHES)] or "none"
 
 
 def thinned(line: Line) -> Line:

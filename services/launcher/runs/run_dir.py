@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
@@ -65,8 +66,8 @@ class RunDirectory:
     @property
     def resume_command(self) -> str:
         """The command that continues the run."""
-        runs = "" if self.root.parent == Path("runs") else f" --runs {self.root.parent}"
-        return f"ibtpo train --run {self.name} --resume{runs}"
+        runs = "" if self.root.parent == Path("runs") else f" --runs {shlex.quote(str(self.root.parent))}"
+        return f"ibtpo train --run {shlex.quote(self.name)} --resume{runs}"
 
     def read_summary(self) -> dict[str, float | int | str | None]:
         """summary.json; empty while the run is not finished, and where it cannot be read."""
