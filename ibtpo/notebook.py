@@ -1,5 +1,6 @@
 """How a notebook shows things: drawings in a frame, and what a terminal shows as HTML."""
 
+import time
 from html import escape
 from importlib import import_module
 from io import StringIO
@@ -8,7 +9,7 @@ from typing import Any, cast
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from services.launcher.display.view import Waiting, render_status
+from services.launcher.display.view import render_status
 from services.launcher.runs.history import History
 from shared.protocol.status import RunStatus
 
@@ -63,11 +64,16 @@ class NotebookView:
         self._output = ipython.display(ipython.HTML(""), display_id=True)
         self._events: list[str] = []
         self._status: RunStatus | None = None
-        self._waiting = Waiting()
+        self._waited_for = ""
 
     def say(self, text: str) -> None:
         self._events.append(text)
         self._draw()
+
+    def wait_for(self, text: str) -> None:
+        if text != self._waited_for:
+            self._waited_for = text
+            self._draw()
 
     def show(self, status: RunStatus) -> None:
         if self._status is None:
@@ -80,7 +86,7 @@ class NotebookView:
         """Does nothing: what is drawn stays."""
 
     def _draw(self) -> None:
-        said = [Text(text, style="dim") for text in self._events[-6:]]
+        said = [Text(text, style="dim") for text in (*self._events[-6:], self._waited_for) if text]
         status = self._status
-        shown = [render_status(status, self._history, self._waiting.seconds(status))] if status is not None else []
+        shown = [render_status(status, self._history, time.time())] if status is not None else []
         self._output.update(self._html(to_html(Group(*shown, *said))))

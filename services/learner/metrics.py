@@ -14,6 +14,7 @@ from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaState
 from shared.protocol.status import AccuracyFigures, Evaluation, RunState, RunStatus
 from shared.protocol.tree import ScoredTree
+from shared.protocol.waiting import WaitKind
 from shared.runtime.counters import preset_counter
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
@@ -172,6 +173,11 @@ class _StatusCollector(Collector):
         yield entries
         live = {state.value: replicas.count(state) for state in ReplicaState}
         yield _by_label(gauge, "replicas", "Live rollout replicas by state", "state", live)
+        waiting = status.waiting_for
+        idle = {
+            kind.value: status.time - waiting.moved if waiting and waiting.kind is kind else 0.0 for kind in WaitKind
+        }
+        yield _by_label(gauge, "waiting_seconds", "Since what the learner waits for came forward", "what", idle)
         silent = {str(rank): seconds for rank, seconds in enumerate(status.rank_silent_seconds)}
         yield _by_label(gauge, "rank_silent_seconds", "Since a rank of several gave a sign of life", "rank", silent)
 

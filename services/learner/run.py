@@ -33,6 +33,7 @@ from shared.errors import Conflict, Unavailable
 from shared.protocol.figures import StepFigures
 from shared.protocol.status import RunState
 from shared.protocol.tree import ScoredTree, TreeUsage
+from shared.protocol.waiting import WaitKind
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams, StreamsFull
 from shared.tree.diagnostics import TreeFigures
@@ -42,6 +43,19 @@ T = TypeVar("T")
 _Writing: TypeAlias = tuple[Path, Future[None]]
 """The draft of a checkpoint, and its parts, once they are in it."""
 _RETRY_SECONDS = 0.5
+_WAITS = {
+    "waiting_for_redis": (
+        WaitKind.REDIS,
+        "Redis",
+        "is it up, and learner.redis_url its address? The run goes on by itself",
+    ),
+    "waiting_for_verifier": (
+        WaitKind.VERIFIER,
+        "the verifier, which reads the answer keys",
+        "is it up, and learner.verifier_url its address? The run goes on by itself",
+    ),
+}
+"""What is waited for, and what helps, by the event that the log has."""
 _GAP_TREES = 32
 """On so many of an evaluation's trees the learner's log-probabilities are compared with the engine's."""
 
@@ -188,7 +202,8 @@ class Run:
         arrivals = await self._collect()
         collected = time.monotonic()
         ends = [End.USED if self._config.trains_on(one.tree.rewards) else End.SKIPPED for one in arrivals]
-        update, figures, usage = await self._in_torch_thread(self._learn, [one.tree for one in arrivals], ends)
+        with progress.waits.on(WaitKind.UPDATE, f"update of step {progress.step + 1}"):
+            update, figures, usage = await self._in_torch_thread(self._learn, [one.tree for one in arrivals], ends)
         parts.intake.settle(zip(arrivals, ends, strict=True))
         learned = time.monotonic()
         progress.add_step(figures, usage, is_updated=update.applied > 0, seconds=learned - started)
@@ -217,8 +232,12 @@ class Run:
         while True:
             try:
                 progress = self._progress
-                batch = self._parts.batches.collect(self._config.batch_size, progress.version, progress.tokens_left)
-                return await self._unless_stopped(batch)
+                size = self._config.batch_size
+                with progress.waits.on(
+                    WaitKind.TREES, f"trees of step {progress.step + 1}", unit="trees", needs_replicas=True
+                ) as wait:
+                    batch = self._parts.batches.collect(size, progress.version, progress.tokens_left, wait)
+                    return await self._unless_stopped(batch)
             except StreamsFull:
                 await self._checkpoint()
                 await self._settle_checkpoint()
@@ -254,12 +273,14 @@ class Run:
     async def _publish(self) -> None:
         """Writes a snapshot of the policy and pushes it; slow replicas delay training up to a deadline only."""
         self._require_lease()
-        version = self._progress.version
-        snapshot = await self._in_torch_thread(self._parts.publisher.write, self._parts.ranks, version)
+        version, waits = self._progress.version, self._progress.waits
+        with waits.on(WaitKind.PUBLISH, f"weights {version.label}: writing them"):
+            snapshot = await self._in_torch_thread(self._parts.publisher.write, self._parts.ranks, version)
         self._progress.published = version
         self._parts.metrics.version_number.set(version.number)
         self._parts.metrics.generation.set(version.generation)
-        await self._parts.publisher.push(snapshot)
+        with waits.on(WaitKind.PUBLISH, f"weights {version.label}: pushing them", unit="bytes") as wait:
+            await self._parts.publisher.push(snapshot, wait)
 
     async def _evaluate_if_due(self) -> None:
         """Evaluates before the first step, then every so many steps; `_finish` evaluates after the last."""
@@ -277,17 +298,23 @@ class Run:
         before, progress.state = progress.state, RunState.EVALUATING
         try:
             weights = self._parts.publisher.latest.manifest.content_hash if self._parts.publisher.latest else ""
-            probe = await self._unless_stopped(evaluator.evaluate(step, version, weights, of_all=of_all))
+            what = f"evaluation at step {step}"
+            with progress.waits.on(WaitKind.EVALUATION, what, unit="problems", needs_replicas=True) as wait:
+                probe = await self._unless_stopped(evaluator.evaluate(step, version, weights, wait, of_all=of_all))
         except Unavailable as error:
             metrics.evaluations.labels(EvaluationResult.FAILED).inc()
             log.error("evaluation_failed", step=step, error=str(error))
             return
         finally:
-            progress.state = before
+            if progress.state is RunState.EVALUATING:
+                progress.state = before
         if probe is not None:
             evaluation = probe.evaluation
             if probe.trees:
-                gap = await self._in_torch_thread(self._parts.ranks.engine_gap, probe.trees[:_GAP_TREES], version)
+                with progress.waits.on(
+                    WaitKind.EVALUATION, "comparing the learner's log-probabilities with the engine's"
+                ):
+                    gap = await self._in_torch_thread(self._parts.ranks.engine_gap, probe.trees[:_GAP_TREES], version)
                 evaluation = evaluation.model_copy(update={"engine_gap": gap})
             progress.add_evaluation(evaluation)
             metrics.record_evaluation(evaluation)
@@ -300,7 +327,8 @@ class Run:
         self._require_lease()
         started, settled = time.monotonic(), self._parts.intake.settled
         state = LearnerState(progress=self._progress.saved, ledger=SavedLedger.of(self._parts.ledger))
-        writing = await self._in_torch_thread(self._begin_checkpoint, state)
+        with self._progress.waits.on(WaitKind.CHECKPOINT, "checkpoint: copying what it keeps"):
+            writing = await self._in_torch_thread(self._begin_checkpoint, state)
         self._pending = PendingCheckpoint(settled, started, asyncio.create_task(self._write_checkpoint(state, writing)))
         self._checkpoint_seconds += time.monotonic() - started
 
@@ -320,7 +348,8 @@ class Run:
         if (pending := self._pending) is None:
             return
         waited = time.monotonic()
-        await pending.written
+        with self._progress.waits.on(WaitKind.CHECKPOINT, "checkpoint: writing it to disk"):
+            await pending.written
         self._pending = None
         self._checkpoint_seconds += time.monotonic() - waited
         self._parts.metrics.checkpoint_seconds.observe(time.monotonic() - pending.started)
@@ -337,9 +366,10 @@ class Run:
         await self._evaluate(of_all=True)
         await self._checkpoint()
         await self._settle_checkpoint()
-        await self._in_torch_thread(self._parts.ranks.save_for_serving, self._config.run_dir / "policy")
-        if self._config.lora is not None:
-            await self._in_torch_thread(self._parts.ranks.save_adapters, self._config.run_dir / "adapter")
+        with self._progress.waits.on(WaitKind.EXPORT, "export of the trained policy"):
+            await self._in_torch_thread(self._parts.ranks.save_for_serving, self._config.run_dir / "policy")
+            if self._config.lora is not None:
+                await self._in_torch_thread(self._parts.ranks.save_adapters, self._config.run_dir / "adapter")
         try:
             await self._parts.streams.clear()
         except Unavailable as error:
@@ -368,15 +398,17 @@ class Run:
 
     async def _retry(self, work: Callable[[], Awaitable[T]], event: str = "waiting_for_redis") -> T:
         """Repeats `work` until what it needs answers, or the run is stopped. `work` must be safe to do twice."""
-        while True:
-            try:
-                return await work()
-            except Unavailable as error:
-                self._progress.message = str(error)
-                self._parts.metrics.stream_failures.inc()
-                log.warning(event, error=str(error))
-            await self._unless_stopped(asyncio.sleep(_RETRY_SECONDS))
-            self._progress.message = ""
+        kind, what, remedy = _WAITS[event]
+        with self._progress.waits.on(kind, what, remedy=remedy):
+            while True:
+                try:
+                    return await work()
+                except Unavailable as error:
+                    self._progress.message = str(error)
+                    self._parts.metrics.stream_failures.inc()
+                    log.warning(event, error=str(error))
+                await self._unless_stopped(asyncio.sleep(_RETRY_SECONDS))
+                self._progress.message = ""
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits `work`; a stop cancels it and raises Stopped."""

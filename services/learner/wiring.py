@@ -53,6 +53,7 @@ from services.learner.training.trainer import Trainer
 from shared.clients import VerifierClient
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
 from shared.hub import log_downloads, resolve_model
+from shared.protocol.waiting import WaitKind
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
 from shared.runtime.drain import Drain, ExitCode
@@ -93,7 +94,7 @@ class LearnerService:
             self.run.stop,
             self.run.lose_lease,
             lambda: parts.batches.silent_seconds,
-            lambda: parts.intake.complaint,
+            lambda: parts.batches.outage or parts.intake.complaint,
             process_group,
             lambda: parts.trackers.complaint,
         )
@@ -210,7 +211,8 @@ class LearnerService:
             try:
                 await self._heartbeat.stop()
             finally:
-                await self._parts.trackers.close()
+                with self._progress.waits.on(WaitKind.TRACKERS, "trackers: the last rows are sent"):
+                    await self._parts.trackers.close()
                 await self._linger(drain)
                 _exit(drain, code)
 
@@ -261,6 +263,7 @@ class Start:
         # from which the other ranks load theirs
         process_group.send_all(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
         ranks = _load_rank(config, checkpoint, process_group)
+        log.info("reading_problems", what="reading the problems")
         train, held_out, left_out = _read_problems(config, ranks.policy, before.began or time.time())
         data, template = fingerprint(train.problems), ranks.policy.tokenizer.chat_template
         if checkpoint:

@@ -51,6 +51,8 @@ class PolicyReceiver:
         self._vocabulary_files: frozenset[BundleFile] = frozenset()
         self._run_version: WeightVersion | None = None
         self._max_staleness: int | None = None
+        self.loading: WeightVersion | None = None
+        """The version that is arriving or being loaded."""
         self.problem = ""
         """Why the last weights that were sent are not served; empty when they are."""
         self.refused: WeightVersion | None = None
@@ -139,6 +141,7 @@ class PolicyReceiver:
         # one bundle at a time: the disk has room for the served one and one more
         async with self._receiving:
             self._refuse_older(expected, run_origin)
+            self.loading = expected
             try:
                 await self._receive(stream, expected)
             except IbtpoError as error:
@@ -146,6 +149,8 @@ class PolicyReceiver:
                 self.problem = str(error)
                 log.error("weights_refused", version=str(expected), reason=str(error))
                 raise
+            finally:
+                self.loading = None
             self.problem = ""
             self._metrics.weights_stale.set(self.why_stale is not None)
         return expected

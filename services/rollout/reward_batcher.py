@@ -1,6 +1,7 @@
 """Gets rewards from the verifier: answers go in small batches as they finish, each with a deadline."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from shared.protocol.verdict import Verdict, VerdictItem
 from shared.runtime.loops import Periodic, cancel
 
 _RETRY_SECONDS = 0.2
+_PROBLEM_SECONDS = 5.0
+"""A failure that lasts so long is the replica's problem."""
 _FAILURE_OF: dict[type[IbtpoError], VerifierFailure] = {
     Unreachable: VerifierFailure.UNREACHABLE,
     DeadlineExceeded: VerifierFailure.TIMED_OUT,
@@ -75,6 +78,8 @@ class RewardBatcher:
         self._has_unsent = asyncio.Event()
         self._senders: list[asyncio.Task[None]] = []
         self._last_succeeded = True
+        self._failing_since = math.inf
+        self._failure = ""
         self._num_answers = 0
 
     async def __aenter__(self) -> Self:
@@ -116,9 +121,21 @@ class RewardBatcher:
 
     async def is_ready(self) -> bool:
         """Whether the verifier can judge; asks over HTTP only after a failed request."""
-        if not self._last_succeeded:
-            self._last_succeeded = await self._verifier.is_ready()
+        if not self._last_succeeded and await self._verifier.is_ready():
+            self._note_success()
         return self._last_succeeded
+
+    @property
+    def problem(self) -> str:
+        """Why there have been no verdicts for some seconds; empty while there are."""
+        return self._failure if time.monotonic() - self._failing_since > _PROBLEM_SECONDS else ""
+
+    def _note_success(self) -> None:
+        self._last_succeeded, self._failing_since, self._failure = True, math.inf, ""
+
+    def _note_failure(self, error: IbtpoError) -> None:
+        self._last_succeeded = False
+        self._failing_since, self._failure = min(self._failing_since, time.monotonic()), str(error)
 
     async def _send_batch(self) -> None:
         await self._has_unsent.wait()
@@ -144,7 +161,7 @@ class RewardBatcher:
                 try:
                     await self._request(batch, seconds_left)
                 except IbtpoError as error:
-                    self._last_succeeded = False
+                    self._note_failure(error)
                     self._metrics.verifier_failures.labels(_FAILURE_OF.get(type(error), VerifierFailure.REFUSED)).inc()
                     if error.status < 500 and not isinstance(error, Overloaded):  # no retry can succeed
                         await self._judge_halves(batch, error)
@@ -177,7 +194,7 @@ class RewardBatcher:
                 self._record(pending, verdict)
 
         await self._verifier.judge_each([pending.item for pending in batch], seconds, on_verdict, seconds)
-        self._last_succeeded = True
+        self._note_success()
         for pending in pending_of_id.values():
             self._record(pending, None)
 

@@ -136,7 +136,8 @@ class RolloutService:
             state=ReplicaState.DRAINING if draining else serving,
             version=self.policy.version,
             trees_in_flight=in_flight,
-            problem=self.policy.problem,
+            loading=self.policy.loading,
+            problem=self.policy.problem or self.rewards.problem,
         )
 
 

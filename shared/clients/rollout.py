@@ -1,7 +1,7 @@
 """Calls to a rollout replica: grow a tree, push weights."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 import httpx
@@ -12,6 +12,13 @@ from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGro
 from shared.protocol.tree import ScoredTree
 from shared.runtime.exchange import MSGPACK, Exchange
 from shared.weights import Snapshot, bundle_length, stream_bundle
+
+
+async def _counted(body: AsyncIterator[bytes], on_bytes: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+    async for piece in body:
+        yield piece
+        on_bytes(len(piece))
+
 
 _EVENT: TypeAdapter[GrowthEvent] = TypeAdapter(GrowthEvent)
 
@@ -43,14 +50,18 @@ class RolloutClient:
                     return self._unpack(event.tree)
         raise MalformedAnswer(f"{self._exchange.name} ended its answer before the tree was complete; see its log")
 
-    async def push_weights(self, snapshot: Snapshot, within_seconds: float) -> None:
-        """Sends a policy bundle; returns when the replica serves it. The snapshot must stay on the disk meanwhile."""
+    async def push_weights(
+        self, snapshot: Snapshot, within_seconds: float, on_bytes: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Sends a policy bundle, and reports each piece of it; returns when the replica serves it. The snapshot must
+        stay on the disk meanwhile."""
         manifest = snapshot.manifest
         headers = {"Content-Length": str(bundle_length(manifest)), "Content-Type": "application/octet-stream"}
         path = f"/v1/weights/{snapshot.version}"
         async with (
             aclosing(stream_bundle(manifest, snapshot.directory)) as body,
-            self._exchange.open("PUT", path, within_seconds, content=body, headers=headers) as response,
+            aclosing(_counted(body, on_bytes)) as counted,
+            self._exchange.open("PUT", path, within_seconds, content=counted, headers=headers) as response,
         ):
             await response.aread()
 

@@ -14,11 +14,13 @@ class ReplicaState(StrEnum):
 
 
 class ReplicaInfo(Message):
-    """One live replica. `url` is where the learner pushes weights; `problem` is why it does not get them."""
+    """One live replica. `url` is where the learner pushes weights; `loading` is the version that is on its
+    way into it; `problem` is why it gets no weights, or no verdicts."""
 
     name: str
     url: str
     state: ReplicaState
     version: WeightVersion | None
     trees_in_flight: int = 0
+    loading: WeightVersion | None = None
     problem: str = ""

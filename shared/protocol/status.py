@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from shared.protocol.figures import StepFigures
 from shared.protocol.message import Message
 from shared.protocol.replica import ReplicaInfo
+from shared.protocol.waiting import Waiting
 from shared.tree.draw import WeightVersion
 
 
@@ -150,5 +151,7 @@ class RunStatus(Message):
     queued_trees: int = 0
     rank_silent_seconds: tuple[float, ...] = ()
     """How long ago each rank of a learner of several gave a sign of life."""
+    waiting_for: Waiting | None = None
+    """What its learner does, or has others do, that takes time."""
     message: str = ""
     time: float = 0.0

@@ -5,19 +5,20 @@ import io
 import pytest
 from rich.console import Console
 
+from services.launcher.display.durations import format_duration, format_progress
 from services.launcher.display.view import (
     LineView,
     LiveView,
     choose_view,
-    format_duration,
     format_step,
-    format_wait,
     render_status,
 )
+from services.launcher.display.waits import wait_lines
 from services.launcher.runs.history import History
 from shared.protocol.figures import Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus, SetAccuracy
+from shared.protocol.waiting import Waiting, WaitKind
 from shared.tree.draw import WeightVersion
 
 
@@ -145,14 +146,74 @@ def test_many_replicas_are_counted_by_state() -> None:
     assert "64 serving" in render(status(1, replicas=many))
 
 
-def test_a_run_that_waits_says_for_what_and_how_long() -> None:
-    waiting = status(0, state=RunState.EVALUATING, replicas=())
-    assert format_wait(waiting, 0) == "no replica serves yet"
-    assert format_wait(waiting, 95) == "no replica serves yet (for 1:35)"
-    assert format_wait(status(0, message="Redis is away"), 60) == "Redis is away (for 1:00)"
-    assert format_wait(status(3), 60) == "no step has ended: training (for 1:00)"
-    assert format_wait(status(3), 1) == ""
-    assert format_wait(status(3, state=RunState.FINISHED), 600) == ""
+def waiting_for(**changes: object) -> Waiting:
+    values: dict[str, object] = {
+        "kind": WaitKind.EVALUATION,
+        "what": "evaluation at step 0",
+        "since": 1000.0,
+        "moved": 1090.0,
+        "done": 12,
+        "total": 64,
+        "unit": "problems",
+        "eta_seconds": 70.0,
+    }
+    return Waiting.model_validate(values | changes)
+
+
+def test_a_run_that_waits_says_for_what_since_when_and_what_helps() -> None:
+    evaluating = status(0, state=RunState.EVALUATING, time=1094.6, waiting_for=waiting_for())
+    assert list(wait_lines(evaluating)) == [
+        "waits for evaluation at step 0: 12 of 64 problems, for 1:35, about 1:10 left"
+    ]
+    alone = waiting_for(moved=1000.0, done=None, detail="no replica has announced itself", remedy="start one")
+    stuck = status(0, replicas=(), time=1095.0, waiting_for=alone, message="3 rows are left out")
+    assert list(wait_lines(stuck)) == [
+        "waits for evaluation at step 0: for 1:35",
+        "no replica has announced itself",
+        "3 rows are left out",
+        "start one",
+    ]
+    slow = status(0, state=RunState.STOPPING, time=1150.0, waiting_for=waiting_for())
+    assert "stop requested, waits for" in next(wait_lines(slow))
+    assert "the last 1:00 ago" in next(wait_lines(slow))
+    short = status(3, time=1001.0, waiting_for=waiting_for())
+    assert list(wait_lines(short)) == []
+    assert list(wait_lines(status(3, message="Redis is away"))) == ["Redis is away"]
+    assert list(wait_lines(status(0, replicas=()))) == ["no replica serves yet"]
+    assert list(wait_lines(status(3, state=RunState.FINISHED, replicas=()))) == []
+
+
+def test_a_learner_that_does_not_answer_is_said() -> None:
+    lines = list(wait_lines(status(3, time=1000.0), now=1020.0))
+    assert lines == ["the learner has not answered for 0:20; what it said last:"]
+
+
+def test_a_long_wait_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("time.time", lambda: now)
+    console = Console(file=io.StringIO(), width=80)
+    view = LineView(console)
+    view.say("starting learner")
+    for now in range(1000, 1021):
+        view.wait_for(f"starting learner {now - 1000} s: loading model")
+    for now in range(1021, 1041):
+        waiting = waiting_for(since=1021.0, moved=1021.0)
+        view.show(status(1, state=RunState.EVALUATING, evaluations=(), time=float(now), waiting_for=waiting))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line[9:].split(",")[0] for line in lines if "learner" in line] == [
+        "starting learner",
+        *(f"starting learner {seconds} s: loading model" for seconds in (5, 10, 15, 20)),
+    ]
+    assert sum("12 of 64 problems" in line for line in lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "unit", "text"),
+    [(3, 8, "trees", "3 of 8 trees"), (1.5e9, 6e9, "bytes", "1.5 of 6.0 GB"), (12, None, "bytes", "12.0 B")],
+)
+def test_progress_reads_as_amounts(done: float, total: float | None, unit: str, text: str) -> None:
+    assert format_progress(done, total, unit) == text
 
 
 def test_versions_read_as_counts() -> None:

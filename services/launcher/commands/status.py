@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from services.launcher.display.durations import format_duration
 from services.launcher.display.run_summary import render_summary
-from services.launcher.display.view import format_duration, render_status
+from services.launcher.display.view import render_status
 from services.launcher.runs import run_dir
 from services.launcher.runs.history import History
 from services.launcher.runs.run_dir import RunDirectory, RunRecord
@@ -50,7 +51,7 @@ def status(query: RunQuery, *, watch: bool) -> int:
         is_running = run.is_running()
         found = asyncio.run(_read_status(run, query.token)) if is_running else None
         if found is not None:
-            console.print(render_status(found, History.read(run.metrics)))
+            console.print(render_status(found, History.read(run.metrics), time.time()))
         elif is_running:
             print(f"run {run.name} ({run.root}/) is starting")
         else:

@@ -11,7 +11,8 @@ from rich.console import Console
 from services.launcher.check.start import look_before_start
 from services.launcher.display.import_view import ImportView
 from services.launcher.display.run_summary import render_summary
-from services.launcher.display.view import ENDED, RunView, choose_view
+from services.launcher.display.view import RunView, choose_view
+from services.launcher.display.waits import ENDED
 from services.launcher.processes.launch import RunLauncher
 from services.launcher.processes.problem_import import import_and_prepare
 from services.launcher.processes.redis_server import RedisServer, choose_redis

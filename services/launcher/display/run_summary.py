@@ -7,8 +7,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from services.launcher.display.durations import format_duration
 from services.launcher.display.sparkline import sparkline
-from services.launcher.display.view import format_duration
 from services.launcher.runs.history import SHARPENING, History, accuracies_by_set
 from services.launcher.runs.run_dir import RunDirectory
 from services.learner.record.tracking import TrackingRecord

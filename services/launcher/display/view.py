@@ -14,35 +14,19 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from services.launcher.display.durations import format_duration
 from services.launcher.display.sparkline import Sparkline, sparkline
+from services.launcher.display.waits import ENDED, Pace, wait_lines
 from services.launcher.runs.history import History, accuracies_by_set
 from shared.protocol.figures import Figure, Shown, StepFigures, figures_in
-from shared.protocol.replica import ReplicaState
 from shared.protocol.status import AccuracyFigures, RunState, RunStatus
 
 SPARK_WIDTH = 24
 MAX_REPLICAS = MAX_SETS = 6
 """So many are shown one by one."""
 LABEL_WIDTH = 12
-WAIT_SECONDS = 30.0
-"""A run that neither steps nor changes its state for so long says so."""
-ENDED = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
 _STATE_STYLE = {RunState.TRAINING: "green", RunState.EVALUATING: "cyan", RunState.FINISHED: "bold green"}
 _STATE_STYLE |= {RunState.FAILED: "bold red", RunState.STOPPING: "yellow", RunState.STOPPED: "yellow"}
-
-
-class Waiting:
-    """For how long neither the state nor the step of a run has changed."""
-
-    def __init__(self) -> None:
-        self._seen: tuple[RunState, int] | None = None
-        self._since = 0.0
-
-    def seconds(self, status: RunStatus) -> float:
-        """As of now, when this is the run's status."""
-        if (status.state, status.step) != self._seen:
-            self._seen, self._since = (status.state, status.step), time.monotonic()
-        return time.monotonic() - self._since
 
 
 class LineView:
@@ -51,7 +35,7 @@ class LineView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._step = -1
-        self._waiting = Waiting()
+        self._pace = Pace()
         self._said: tuple[RunState, str] | None = None
         self._num_evaluations = 0
 
@@ -59,11 +43,12 @@ class LineView:
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True, markup=False)
 
     def show(self, status: RunStatus) -> None:
-        waited_seconds = self._waiting.seconds(status) // WAIT_SECONDS * WAIT_SECONDS
-        waiting = format_wait(status, waited_seconds) if waited_seconds else status.message
-        if (status.state, waiting) != self._said:
-            self._said = (status.state, waiting)
-            self.say(f"{status.state}{f': {waiting}' if waiting else ''}")
+        if (status.state, status.message) != self._said:
+            self._said = (status.state, status.message)
+            self.say(f"{status.state}{f': {status.message}' if status.message else ''}")
+        what = status.waiting_for.what if status.waiting_for else status.message
+        if status.state not in ENDED and self._pace.is_due(what):
+            self.say("; ".join(wait_lines(status, time.time())))
         for evaluation in status.evaluations[self._num_evaluations :]:
             if len(evaluation.sets) < 2 and not evaluation.is_partial:
                 self.say(f"held out, step {evaluation.step}: {format_accuracy(evaluation, evaluation.k)}")
@@ -77,6 +62,10 @@ class LineView:
             self._step = status.figures.step
             self.say(format_step(status))
 
+    def wait_for(self, text: str) -> None:
+        if self._pace.is_due(" ".join(text.split()[:2])):
+            self.say(text)
+
     def close(self) -> None:
         """Does nothing: lines stay."""
 
@@ -87,8 +76,8 @@ class LiveView:
     def __init__(self, console: Console, history: History) -> None:
         self._history = history
         self._status: RunStatus | None = None
-        self._waiting = Waiting()
         self._events: list[str] = []
+        self._waited_for = ""
         self._spinner = Spinner("dots", style="cyan")
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
         self._live.start()
@@ -96,6 +85,9 @@ class LiveView:
     def say(self, text: str) -> None:
         self._events.append(text)
         self._live.refresh()
+
+    def wait_for(self, text: str) -> None:
+        self._waited_for = text
 
     def show(self, status: RunStatus) -> None:
         if self._status is None:
@@ -109,12 +101,13 @@ class LiveView:
 
     def _render(self) -> RenderableType:
         if self._status is not None:
+            said = filter(None, (*self._events[-1:], self._waited_for))
             return Group(
-                render_status(self._status, self._history, self._waiting.seconds(self._status)),
-                *(Text(text, style="yellow") for text in self._events[-1:]),
+                render_status(self._status, self._history, time.time()),
+                *(Text(text, style="yellow") for text in said),
             )
-        before, now = self._events[:-1], self._events[-1:]
-        self._spinner.update(text=Text("".join(now)))
+        before, now = self._events[:-1], "".join(self._events[-1:])
+        self._spinner.update(text=Text(self._waited_for or now))
         return Panel(Group(*(Text(f"  {text}", style="dim") for text in before), self._spinner), title="ibtpo")
 
 
@@ -122,6 +115,9 @@ class RunView(Protocol):
     """Shows what a launcher does and how its run goes, until it is closed."""
 
     def say(self, text: str) -> None: ...
+
+    def wait_for(self, text: str) -> None:
+        """What goes on, until it says something else; nothing where it is empty."""
 
     def show(self, status: RunStatus) -> None: ...
 
@@ -132,6 +128,9 @@ class QuietView:
     """Shows nothing."""
 
     def say(self, text: str) -> None:
+        pass
+
+    def wait_for(self, text: str) -> None:
         pass
 
     def show(self, status: RunStatus) -> None:
@@ -148,32 +147,21 @@ def choose_view(console: Console, history: History, *, plain: bool) -> RunView:
     return LiveView(console, history)
 
 
-def render_status(status: RunStatus, history: History, waited_seconds: float = 0.0) -> RenderableType:
+def render_status(status: RunStatus, history: History, now: float | None = None) -> RenderableType:
     """The screen of the live view, the most important first: a low terminal cuts the end.
 
-    `waited_seconds`: for how long neither state nor step has changed.
+    `now`: when it is looked at, where the learner's clock is this machine's.
     """
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for label, text in _facts(status):
         facts.add_row(label, text)
-    parts: list[RenderableType] = [_render_progress(status), facts]
-    if waiting := format_wait(status, waited_seconds):
-        parts.append(Text(waiting, style="yellow"))
+    waiting = [Text(line, style="yellow") for line in wait_lines(status, now)]
+    parts: list[RenderableType] = [_render_progress(status), *waiting, facts]
     state = Text(status.state, style=_STATE_STYLE.get(status.state, ""))
     title = Text.assemble("ibtpo · ", (status.run, "bold"), " · ", state)
     return Panel(Group(*parts, Text(), _render_figures(status, history)), title=title, padding=(0, 1))
-
-
-def format_wait(status: RunStatus, waited_seconds: float) -> str:
-    """What the run waits for and how long already; empty while it goes on."""
-    is_served = any(replica.state is ReplicaState.SERVING for replica in status.replicas)
-    is_over = status.state in ENDED
-    what = status.message or ("" if is_served or is_over else "no replica serves yet")
-    if waited_seconds < WAIT_SECONDS or is_over:
-        return what
-    return f"{what or f'no step has ended: {status.state}'} (for {format_duration(waited_seconds)})"
 
 
 def format_step(status: RunStatus) -> str:
@@ -194,15 +182,6 @@ def _format_measures(accuracy: AccuracyFigures, at: str, separator: str) -> str:
     for name, value in (("pass", accuracy.pass_at_k), ("maj", accuracy.maj_at_k)):
         parts += [] if value is None else [f"{name}@{at} {value:.3f}"]
     return separator.join(parts)
-
-
-def format_duration(seconds: float | None) -> str:
-    """`1:05:09`, `4:03`; a dash when it is not known."""
-    if seconds is None or seconds < 0:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _values(status: RunStatus, where: Shown) -> Iterable[tuple[str, Figure, float | None]]:

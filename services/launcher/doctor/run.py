@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.launcher.display.durations import format_duration
 from services.launcher.display.finding import Section
-from services.launcher.display.view import format_duration
 from shared.errors import shorten
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import Accounts, RunState, RunStatus

@@ -1,10 +1,13 @@
 """Executes one run plan: starts the services, keeps them running, shows the run's status, stops the services."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
 
 from services.launcher.display.view import RunView
 from services.launcher.processes.guard import GuardProcess
@@ -15,6 +18,8 @@ from services.launcher.runs.run_dir import RunRecord
 from services.launcher.runs.status_source import StatusSource
 from services.launcher.settings.plan import RunPlan
 from shared.runtime.child_process import kill_group
+
+_SHOW_SECONDS = 1.0
 
 
 class RunLauncher:
@@ -47,7 +52,8 @@ class RunLauncher:
                 if not self._is_interrupted:
                     raise
             finally:
-                await stop_in_order(self._services)
+                async with self._showing(self._show_end()):
+                    await stop_in_order(self._services)
                 await guard.close()
         return self._main.cancelled()
 
@@ -100,9 +106,43 @@ class RunLauncher:
         for service in services:
             await service.start()
         self._update_record()
-        await asyncio.gather(*(service.wait_ready(self._plan.launcher.ready_seconds) for service in services))
+        async with self._showing(self._show_start(services)):
+            await asyncio.gather(*(service.wait_ready(self._plan.launcher.ready_seconds) for service in services))
         self._update_record()
         return services
+
+    @contextlib.asynccontextmanager
+    async def _showing(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Shows something while the block runs."""
+        task = asyncio.create_task(work)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._view.wait_for("")
+
+    async def _show_start(self, services: Sequence[Service]) -> None:
+        """Which services are not ready yet, since when, and what they say that they do."""
+        while True:
+            await asyncio.sleep(_SHOW_SECONDS)
+            waiting = [one for one in services if not one.is_ready]
+            self._view.wait_for("starting " + "; ".join(one.doing for one in waiting))
+
+    async def _show_end(self) -> None:
+        """What the learner still does, and which services are still to end."""
+        learner = next((one for one in self._services if one.spec.name == "learner"), None)
+        source = StatusSource(self._plan.learner.run, self._redis.url, self._plan.learner.token)
+        began = time.monotonic()
+        async with source:
+            while True:
+                await asyncio.sleep(_SHOW_SECONDS)
+                running = [one.spec.name for one in self._services if one.pid is not None and one.exit_code is None]
+                if learner is not None and learner.exit_code is None and (status := await source.read(learner.url)):
+                    self._view.show(status)
+                if running:
+                    seconds = time.monotonic() - began
+                    self._view.wait_for(f"stopping {', '.join(running)}: {seconds:.0f} s")
 
     async def _show_status(self) -> None:
         """Shows the run's status again and again, until cancelled."""

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from services.launcher.display.durations import format_duration, format_progress
+
 READ_BYTES = 64 * 1024
 _HIDDEN_FIELDS = ("time", "timestamp", "level", "service", "event", "logger", "exception", "traceback")
 
@@ -11,6 +13,26 @@ def tail(path: Path, num_lines: int = 12) -> str:
     """At most the last `num_lines` lines of the log at `path`, indented, JSON events as `level event key=value`."""
     readable = "\n".join(_format_line(line) for line in _read_lines(path)[-num_lines:]) or "(the log is empty)"
     return "\n".join(f"  {line}" for line in readable.splitlines()[-2 * num_lines :])
+
+
+def last_event(path: Path, begins: int = 0) -> str:
+    """What the log's last event says; empty where nothing is logged from byte `begins` on."""
+    if not path.exists() or path.stat().st_size <= begins:
+        return ""
+    line = _read_lines(path)[-1:]
+    try:
+        event = json.loads("".join(line))
+    except ValueError:
+        return ""  # a part of a line, or what no service of ours wrote
+    if not isinstance(event, dict) or "event" not in event:
+        return ""
+    what = str(event.get("what") or event["event"]).replace("_", " ")
+    if isinstance(done := event.get("done"), int | float):
+        total = event.get("total")
+        what += f", {format_progress(done, total if isinstance(total, int | float) else None, event.get('unit', ''))}"
+    if isinstance(left := event.get("seconds_left"), int | float):
+        what += f", about {format_duration(left)} left"
+    return what
 
 
 def read_refusal(path: Path) -> str:

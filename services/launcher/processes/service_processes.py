@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from services.launcher.processes.guard import GuardProcess
-from services.launcher.processes.log_tail import read_refusal, tail
+from services.launcher.processes.log_tail import last_event, read_refusal, tail
 from shared.errors import InvalidInput, Unavailable
 from shared.runtime import child_process
 from shared.runtime.child_process import describe_exit
@@ -125,6 +125,15 @@ class Service:
         self._guard = guard
         self._process: asyncio.subprocess.Process | None = None
         self._started = 0.0
+        self._log_begins = 0
+        self.is_ready = False
+        """Whether its last start has succeeded."""
+
+    @property
+    def doing(self) -> str:
+        """What it says that it does, and for how long it has run: `learner 12 s: loading_weights 3 of 8`."""
+        event = last_event(self.spec.log, self._log_begins) or "its code is being loaded"
+        return f"{self.spec.name} {time.monotonic() - self._started:.0f} s: {event}"
 
     @property
     def pid(self) -> int | None:
@@ -146,6 +155,7 @@ class Service:
         if self.spec.url_file is not None:
             self.spec.url_file.unlink(missing_ok=True)
         with self.spec.log.open("ab") as output:
+            self._log_begins = output.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command(),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -156,6 +166,7 @@ class Service:
             )
         self._guard.add(self.spec.name, self._process.pid, self.spec.stop_order, self.spec.grace_seconds)
         self._started = time.monotonic()
+        self.is_ready = False
 
     async def wait_ready(self, seconds: float) -> None:
         """Returns once the probe succeeds, or the service has finished. Unavailable, with the end of its log, when it
@@ -168,6 +179,7 @@ class Service:
                 raise self._failure(f"ended with {describe_exit(self.exit_code)} before it was ready")
             self.url = self._read_url()
             if (self.url or self.spec.url_file is None) and await self.spec.probe(self.url):
+                self.is_ready = True
                 return
             await asyncio.sleep(POLL_SECONDS)
         raise self._failure(f"is not ready after {seconds:.0f} s (raise launcher.ready_seconds on a slow machine)")

@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import accumulate
 
-from services.launcher.display.view import format_duration
+from services.launcher.display.durations import format_duration
 from services.launcher.report.svg_chart import Point
 from services.launcher.runs.history import AccuracySeries, History
 from shared.tree.accuracy import standard_error

@@ -9,10 +9,10 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from services.launcher.display.durations import format_duration
 from services.launcher.display.node_views import describe_nodes
 from services.launcher.display.tree_svg import render_tree_svg
 from services.launcher.display.tree_view import summarize_tree
-from services.launcher.display.view import format_duration
 from services.launcher.report.accuracy import accuracy_rows, differences
 from services.launcher.report.charts import ChartView, accuracy_charts, figure_charts
 from services.launcher.report.curves import Axis

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from services.learner.model.composites import language_model_of
 from shared.errors import InvalidInput, shorten
+from shared.hub import log_loading
 from shared.weights import UNTRAINABLE, refuse_config, refuse_pointers, stop_token_ids, tensor_shapes
 
 _TRAINABLE = ("F64", "F32", "F16", "BF16")
@@ -30,14 +31,15 @@ def read_module(directory: Path) -> PreTrainedModel:
             "that; to train new adapters, give the model itself and a table [learner.lora]"
         )
     try:
-        module, report = AutoModelForCausalLM.from_pretrained(
-            directory,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are reported, and refused below by name
-            output_loading_info=True,
-        )
+        with log_loading(directory):
+            module, report = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are reported, and refused below by name
+                output_loading_info=True,
+            )
     except Exception as error:  # transformers raises whatever a wrong value in a file leads to
         raise InvalidInput(
             f"policy {directory}: transformers cannot read this policy: {shorten(str(error))}; give a directory as "

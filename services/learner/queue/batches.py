@@ -11,8 +11,10 @@ from services.learner.ledger import Ledger, TaskId
 from services.learner.metrics import LearnerMetrics
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Arrival, Intake
+from services.learner.record.waits import Wait
 from shared.errors import Unavailable
 from shared.protocol.tree import ScoredTree
+from shared.protocol.waiting import WaitKind
 from shared.runtime.logs import event_logger
 from shared.streams import StreamsFull
 from shared.tree.draw import WeightVersion
@@ -58,6 +60,8 @@ class BatchCollector:
         """The attempts that no batch waits for any more."""
         self._checked = time.monotonic()
         self._silent_since: float | None = None
+        self.outage = ""
+        """Why Redis gives no trees; empty while it does."""
 
     @property
     def silent_seconds(self) -> float:
@@ -70,7 +74,11 @@ class BatchCollector:
         return 0 if self._refill is None else sum(not self._counts(task_id) for task_id in self._intake.held)
 
     async def collect(
-        self, size: int, version: WeightVersion, max_generated_tokens: float = math.inf
+        self,
+        size: int,
+        version: WeightVersion,
+        max_generated_tokens: float = math.inf,
+        wait: Wait | None = None,
     ) -> tuple[Arrival, ...]:
         """The next trees of which `size` count, none of them stale under the weights `version`.
 
@@ -82,25 +90,29 @@ class BatchCollector:
         max_tokens = math.inf if self._refill is None else max_generated_tokens
         self._silent_since = time.monotonic()
         try:
-            await self._wait_until_complete(size, version, max_tokens)
+            await self._wait_until_complete(size, version, max_tokens, wait or Wait(WaitKind.TREES))
         finally:
             self._silent_since = None
+            self.outage = ""
         with contextlib.suppress(Unavailable):
             await self._feed.top_up()  # a complete batch does not wait for Redis
         chosen, _ = self._first(self._held_tasks(), size, max_tokens)
         return tuple(self._intake.arrival(task_id, version) for task_id in chosen)
 
-    async def _wait_until_complete(self, size: int, version: WeightVersion, max_tokens: float) -> None:
+    async def _wait_until_complete(self, size: int, version: WeightVersion, max_tokens: float, wait: Wait) -> None:
         full_since: float | None = None
+        wait.begin(min(size, len(self._intake.held)), size)
         while not self._is_complete(size, max_tokens, full_since):
             await self._top_up()
             num_held = len(self._intake.held)
             try:
                 await self._intake.poll(max(1, size - num_held), version)
                 await self._restore_lost()
+                self.outage = ""
             except Unavailable as error:
                 self._record_outage(error)
                 await asyncio.sleep(_OUTAGE_SECONDS)
+            wait.reach(min(size, len(self._intake.held)))
             if len(self._intake.held) > num_held:
                 self._silent_since = time.monotonic()
             if full_since is None and self._first(self._held_tasks(), size, max_tokens)[1]:
@@ -163,5 +175,6 @@ class BatchCollector:
             self._checked = time.monotonic()
 
     def _record_outage(self, error: Unavailable) -> None:
+        self.outage = str(error)
         self._metrics.stream_failures.inc()
         log.warning("stream_unavailable", error=str(error))

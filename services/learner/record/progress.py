@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from services.learner.config import LearnerConfig
 from services.learner.record.state import SavedProgress
+from services.learner.record.waits import Waits
 from shared.protocol.figures import StepFigures
 from shared.protocol.replica import ReplicaInfo
 from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus
@@ -28,6 +29,7 @@ class Progress:
         self._saved = saved
         self._started = time.monotonic()
         self.state = RunState.STARTING
+        self.waits = Waits()
         self.message = ""
         self.warning = ""
         """What is wrong with the last steps; shown where there is no message."""

@@ -16,11 +16,13 @@ from services.learner.held_out.results import Header, ProblemResult, ResultsFile
 from services.learner.held_out.voting import count_votes
 from services.learner.held_out_config import EvaluationConfig
 from services.learner.queue.problems import EncodedProblem
+from services.learner.record.waits import Wait
 from shared.clients import RolloutClient, VerifierClient
 from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.status import Evaluation
 from shared.protocol.tree import ScoredTree
+from shared.protocol.waiting import WaitKind
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
@@ -31,6 +33,7 @@ _RETRY_SHARE = 0.25
 """A problem is retried for this share of the evaluation's time, counted from its first failure."""
 _PAUSE_SECONDS = 0.5
 _TREE_SECONDS = 120.0
+_FEW = 3
 _SEED = 0
 """Of answers: as `ibtpo eval` has it without --seed."""
 
@@ -79,7 +82,9 @@ class Evaluator:
         """Whether a set is measured after `step` steps that are not the last."""
         return any(one.plan.is_due(step) for one in self._sets)
 
-    async def evaluate(self, step: int, version: WeightVersion, weights: str, *, of_all: bool = True) -> Probe | None:
+    async def evaluate(
+        self, step: int, version: WeightVersion, weights: str, wait: Wait | None = None, *, of_all: bool = True
+    ) -> Probe | None:
         """The accuracy of exactly `version`, whose weights have the hash `weights`, on the sets that are due at this
         step or on all, over the problems answered before the deadline.
 
@@ -92,12 +97,16 @@ class Evaluator:
         replicas = _ReplicaPool(self._streams, self._config.problems_per_replica)
         under_way = [self._begin(one, step, weights) for one in due]
         trees: list[ScoredTree] = []
+        counted = wait or Wait(WaitKind.EVALUATION)
+        counted.begin(sum(len(one.results) for one in under_way), sum(len(one.held_out.problems) for one in under_way))
+        counted.detail = lambda: _describe_open(under_way)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.deadline_seconds), asyncio.TaskGroup() as group:
                 for answering in under_way:
                     for problem in answering.held_out.problems:
                         if problem.id not in answering.results:
-                            group.create_task(self._answer(problem, answering, version, replicas, trees))
+                            task = group.create_task(self._answer(problem, answering, version, replicas, trees))
+                            task.add_done_callback(lambda _: counted.advance())
         return Probe(self._measure(under_way, step, version, len(due) < len(self._sets)), tuple(trees))
 
     def _begin(self, held_out: HeldOutProblems, step: int, weights: str) -> _Answering:
@@ -178,6 +187,14 @@ class Evaluator:
         result = ProblemResult.of(problem.id, problem_hash(problem), tree, votes)
         answering.results[problem.id] = result
         answering.file.append(result)
+
+
+def _describe_open(under_way: Sequence[_Answering]) -> str:
+    """How far each set is, where there are several, and the last problems that are without answers."""
+    said = [f"{one.held_out.plan.name} {len(one.results)} of {len(one.held_out.problems)}" for one in under_way]
+    still = [p.id for one in under_way for p in one.held_out.problems if p.id not in one.results]
+    last = f"open: {', '.join(still)}" if 0 < len(still) <= _FEW else ""
+    return "; ".join([*(said if len(said) > 1 else ()), *([last] if last else ())])
 
 
 class _ReplicaPool:

@@ -1,13 +1,14 @@
 """Shows that the learner is alive: renews the lease, publishes URL and status, polls for stop requests."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from services.learner.ledger import Ledger
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.record.progress import Progress
+from services.learner.serving.waiting import describe_wait, why_replicas_bring_nothing
 from shared.errors import Conflict, IbtpoError
-from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.protocol.replica import ReplicaInfo
 from shared.protocol.status import RunState, RunStatus
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Periodic
@@ -25,14 +26,6 @@ def describe_silence(seconds: float, outstanding: int, tasks: Depth, trees: Dept
     if not (tasks.queued or tasks.pending or trees.queued):
         where = "none is on the streams: something else empties them, or Redis lost them; they are sent again"
     return f"no tree has come for {seconds:.0f} s; {outstanding} tasks are out, {where}"
-
-
-def why_nothing_comes(replicas: Sequence[ReplicaInfo]) -> str:
-    """Names the replicas' problems where none of them serves the run; empty where one does, or none says a problem."""
-    if any(replica.state is ReplicaState.SERVING for replica in replicas):
-        return ""
-    problems = [f"{replica.name}: {replica.problem}" for replica in replicas if replica.problem]
-    return f"no replica serves this run's weights; {'; '.join(problems)}" if problems else ""
 
 
 class LearnerHeartbeat:
@@ -92,16 +85,21 @@ class LearnerHeartbeat:
         """The run's status, with replicas and queues as of the last beat."""
         status = self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
         progress = self._progress
-        message = status.message or self._complaint() or progress.warning or self._trackers() or progress.note
-        return status.model_copy(update={"message": message, "rank_silent_seconds": self._process_group.silent_seconds})
+        complaint = self._complaint()
+        message = status.message or complaint or progress.warning or self._trackers() or progress.note
+        waiting = describe_wait(progress.waits.current, self._replicas, complaint, status.run)
+        silent = self._process_group.silent_seconds
+        return status.model_copy(update={"message": message, "waiting_for": waiting, "rank_silent_seconds": silent})
 
     def _complaint(self) -> str:
         """Why the run stands still: a rank does, or no usable trees arrive, and where the tasks are; else empty."""
         if known := self._process_group.complaint or self._stale_trees():
             return known
         is_waiting = self._progress.state in (RunState.TRAINING, RunState.EVALUATING)
-        if is_waiting and (reason := why_nothing_comes(self._replicas)):
-            return reason
+        if is_waiting and any(one.problem for one in self._replicas):
+            reason, _ = why_replicas_bring_nothing(self._replicas, self._streams.run)
+            if reason:
+                return reason
         seconds = self._silent_seconds()
         if seconds < _SILENT_SECONDS:
             return ""

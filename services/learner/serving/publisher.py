@@ -11,13 +11,15 @@ import httpx
 
 from services.learner.metrics import LearnerMetrics, PushResult
 from services.learner.ranks import RankWorkers
+from services.learner.record.waits import Wait
 from shared.clients import RolloutClient
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.protocol.replica import ReplicaInfo
+from shared.protocol.waiting import WaitKind
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
-from shared.weights import Snapshot, SnapshotStore, stream_bundle, write_manifest
+from shared.weights import Snapshot, SnapshotStore, bundle_length, stream_bundle, write_manifest
 
 log = event_logger(__name__)
 
@@ -60,22 +62,31 @@ class Publisher:
         ):
             yield chunks
 
-    async def push(self, snapshot: Snapshot) -> None:
+    async def push(self, snapshot: Snapshot, wait: Wait | None = None) -> None:
         """Pushes the snapshot to all live replicas at once; returns when they serve it, or at the deadline."""
+        wait = wait or Wait(WaitKind.PUBLISH)
         started = time.monotonic()
         try:
             replicas = await self._streams.replicas.live()
         except Unavailable as error:
             log.warning("replicas_unknown", version=str(snapshot.version), error=str(error))
             return
+        wait.begin(0, bundle_length(snapshot.manifest) * len(replicas))
+        pending = {replica.name for replica in replicas}
+        wait.detail = lambda: f"{len(replicas) - len(pending)} of {len(replicas)} replicas have them"
+
+        async def push_to(replica: ReplicaInfo) -> None:
+            await self._push_to(replica, snapshot, wait)
+            pending.discard(replica.name)
+
         async with self._store.pin(snapshot):
-            await asyncio.gather(*(self._push_to(replica, snapshot) for replica in replicas))
+            await asyncio.gather(*map(push_to, replicas))
         self._metrics.push_seconds.observe(time.monotonic() - started)
 
-    async def _push_to(self, replica: ReplicaInfo, snapshot: Snapshot) -> None:
-        result = PushResult.LOADED
+    async def _push_to(self, replica: ReplicaInfo, snapshot: Snapshot, wait: Wait) -> None:
+        result, client = PushResult.LOADED, RolloutClient(self._http, replica.url, replica.name)
         try:
-            await RolloutClient(self._http, replica.url, replica.name).push_weights(snapshot, self._push_seconds)
+            await client.push_weights(snapshot, self._push_seconds, wait.advance)
         except Unavailable as error:
             result = PushResult.UNREACHABLE
             log.warning("push_failed", replica=replica.name, version=str(snapshot.version), error=str(error))

@@ -19,6 +19,7 @@ from services.rollout.engines.embedded.half import halve_products, should_halve
 from services.rollout.engines.embedded.kv import KVShape, RowKV
 from services.rollout.engines.engine import EngineLimits
 from shared.errors import InvalidInput
+from shared.hub import log_loading
 from shared.weights import ContextBounds, TensorShape, require_same_tensors
 
 PROBE_TOKENS = 12
@@ -151,14 +152,15 @@ def load_model(snapshot: Path, context_length: int | None, *, halve: bool | None
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            snapshot,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            attn_implementation=ATTENTION_NAME,
-            output_loading_info=True,
-        )
+        with log_loading(snapshot):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                snapshot,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation=ATTENTION_NAME,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(
             f"{snapshot} cannot be read as a causal LM: {error}; save or push the whole model again"
