@@ -20,7 +20,7 @@ class Wait:
     needs_replicas: bool = False
     remedy: str = ""
     detail: Callable[[], str] = str
-    since: float = field(default_factory=time.time)
+    since: float = field(default_factory=lambda: time.time())
     moved: float = 0.0
     _begun_with: float = 0.0
 
