@@ -165,7 +165,8 @@ def test_a_run_that_waits_says_for_what_since_when_and_what_helps() -> None:
     assert list(wait_lines(evaluating)) == [
         "waits for evaluation at step 0: 12 of 64 problems, for 1:35, about 1:10 left"
     ]
-    alone = waiting_for(moved=1000.0, done=None, eta_seconds=None, detail="no replica has announced itself", remedy="start one")
+    uncounted = waiting_for(moved=1000.0, done=None, eta_seconds=None)
+    alone = uncounted.model_copy(update={"detail": "no replica has announced itself", "remedy": "start one"})
     stuck = status(0, replicas=(), time=1095.0, waiting_for=alone, message="3 rows are left out")
     assert list(wait_lines(stuck)) == [
         "waits for evaluation at step 0: for 1:35",
