@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from services.launcher.display.view import format_duration
+from services.launcher.display.durations import format_duration
 
 _LINE_SECONDS = 10.0
 

@@ -15,7 +15,8 @@ def describe_wait(wait: Wait | None, replicas: Sequence[ReplicaInfo], complaint:
     if not wait.needs_replicas:
         return waiting
     reason, remedy = why_replicas_bring_nothing(replicas, run)
-    detail = complaint or reason or waiting.detail
+    said = (reason, complaint, waiting.detail) if reason not in complaint else (complaint, waiting.detail)
+    detail = "; ".join(filter(None, said))
     return waiting.model_copy(update={"detail": detail, "remedy": remedy})
 
 
@@ -23,7 +24,7 @@ def why_replicas_bring_nothing(replicas: Sequence[ReplicaInfo], run: str) -> tup
     """(reason, remedy), both empty where a replica serves and nothing is wrong with it."""
     if not replicas:
         return (
-            "no replica has announced itself",
+            "no replica announces itself",
             f"start one (`ibtpo rollout run={run} redis_url=…`); of one that runs, see the log: is its run {run}, and "
             "its Redis this one?",
         )

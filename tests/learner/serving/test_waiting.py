@@ -37,7 +37,7 @@ def test_the_innermost_wait_is_the_one_that_is_said(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("replicas", "reason", "remedy"),
     [
-        ((), "no replica has announced itself", "rollout run=mine redis_url="),
+        ((), "no replica announces itself", "rollout run=mine redis_url="),
         ((replica("a", ReplicaState.SERVING), replica("b", ReplicaState.WAITING, problem="full")), "", ""),
         ((replica("a", ReplicaState.WAITING, loading=WeightVersion(1, 3)),), "a loads v3", "logs"),
         ((replica("a", ReplicaState.WAITING, problem="no space"),), "serves this run's weights; a: no space", "doctor"),
@@ -57,4 +57,4 @@ def test_a_wait_for_replicas_says_why_they_bring_nothing(
     assert known is not None
     assert reason in said.detail
     assert remedy in said.remedy
-    assert known.detail == "a rank is silent"
+    assert known.detail.endswith("a rank is silent")
