@@ -11,7 +11,7 @@ from services.learner.ledger import Ledger, TaskId
 from services.learner.metrics import LearnerMetrics
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Arrival, Intake
-from services.learner.record.waits import Wait
+from services.learner.waits import Wait
 from shared.errors import Unavailable
 from shared.protocol.tree import ScoredTree
 from shared.protocol.waiting import WaitKind

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from services.learner.config import LearnerConfig
 from services.learner.record.state import SavedProgress
-from services.learner.record.waits import Waits
+from services.learner.waits import Waits
 from shared.protocol.figures import StepFigures
 from shared.protocol.replica import ReplicaInfo
 from shared.protocol.status import Accounts, Evaluation, RunState, RunStatus

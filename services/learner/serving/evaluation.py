@@ -16,7 +16,7 @@ from services.learner.held_out.results import Header, ProblemResult, ResultsFile
 from services.learner.held_out.voting import count_votes
 from services.learner.held_out_config import EvaluationConfig
 from services.learner.queue.problems import EncodedProblem
-from services.learner.record.waits import Wait
+from services.learner.waits import Wait
 from shared.clients import RolloutClient, VerifierClient
 from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState

@@ -11,7 +11,7 @@ import httpx
 
 from services.learner.metrics import LearnerMetrics, PushResult
 from services.learner.ranks import RankWorkers
-from services.learner.record.waits import Wait
+from services.learner.waits import Wait
 from shared.clients import RolloutClient
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.protocol.replica import ReplicaInfo

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from services.learner.record.waits import Wait
+from services.learner.waits import Wait
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.waiting import Waiting
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.learner.record.waits import Waits
 from services.learner.serving.waiting import describe_wait
+from services.learner.waits import Waits
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.waiting import WaitKind
 from shared.tree.draw import WeightVersion
