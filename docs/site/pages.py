@@ -3,6 +3,7 @@
 MkDocs calls `on_files`; see `hooks` in mkdocs.yml.
 """
 
+import json
 import os
 import posixpath
 import re
@@ -122,6 +123,22 @@ def _api(service: str) -> Callable[[], str]:
     return page
 
 
+def _notebook(path: Path) -> Callable[[], str]:
+    """The page of a notebook: its texts, and its code without what it prints."""
+
+    def page() -> str:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts = ("".join(cell["source"]) for cell in cells)
+        parts = (
+            text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+            for cell, text in zip(cells, texts, strict=True)
+            if text
+        )
+        return "\n\n".join(parts) + f"\n\n[The notebook itself]({path.name})\n"
+
+    return page
+
+
 def _table(head: list[str], rows: list[list[str]]) -> str:
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
@@ -136,6 +153,7 @@ def _cell(text: str) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     **{page: _root_page(name) for name, page in _ROOT_PAGES.items()},
+    "notebooks/first-tree.md": _notebook(ROOT / "docs/notebooks/first-tree.ipynb"),
     "reference/commands.md": _commands,
     "reference/configuration.md": _configuration,
     "reference/presets.md": _presets,

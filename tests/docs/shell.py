@@ -52,9 +52,12 @@ def _split(line: str) -> Iterator[tuple[str, ...]]:
     """The commands of one line; none where it is no shell."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
+    lexer.commenters = ""  # to a shell, # begins a comment only where a word begins
     words: list[str] = []
     try:
         for word in lexer:
+            if word.startswith("#"):
+                break
             if set(word) <= _SEPARATORS:
                 yield tuple(words)
                 words = []
