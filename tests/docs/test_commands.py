@@ -40,6 +40,8 @@ def parse(arguments: tuple[str, ...]) -> dict[str, Any]:
     while isinstance(command, TyperGroup):
         assert arguments[0] in command.commands, f"there is no command {arguments[0]!r}"
         command, arguments = command.commands[arguments[0]], arguments[1:]
+    if not arguments:  # its name alone, as sentences have it
+        return {}
     return command.make_context("ibtpo", list(arguments)).params
 
 
