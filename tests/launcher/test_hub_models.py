@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from services.demo.task import checkpoint_directory
+from services.launcher.runs.kept_trees import find_model as find_model_of
 from services.launcher.runs.model_files import find_model
+from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.plan import RunRequest, StartMode, make_run_plan, prepare, preview
 from shared.errors import InvalidInput
 from tests.hub.hub_server import COMMIT, NEWER, Hub, serve_hub, use_hub
@@ -65,6 +67,12 @@ def test_an_unknown_architecture_is_refused_before_its_weights_come(hub: Hub, tm
     with pytest.raises(InvalidInput, match=r"transformers .* knows no model_type 'unheard-of'"):
         make_run_plan(tmp_path, request(tmp_path))
     assert "model.safetensors" not in hub.fetched
+
+
+def test_the_trees_of_a_run_are_read_with_the_tokens_of_its_model(hub: Hub, tmp_path: Path) -> None:
+    begin(tmp_path)
+    directory = find_model_of(RunDirectory(tmp_path / "mine"))
+    assert (directory.name, (directory / "tokenizer.json").exists()) == (COMMIT, True)
 
 
 def test_a_configuration_that_is_only_shown_asks_nobody(hub: Hub) -> None:

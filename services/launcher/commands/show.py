@@ -10,6 +10,7 @@ from services.launcher.display.results_table import render_results
 from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.held_out_results import evaluated_steps, read_results, sets_of
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
+from services.launcher.runs.model_files import locate_tokenizer
 from services.launcher.runs.run_dir import find_run
 from services.learner.held_out.measure import average_reward
 from services.learner.held_out.results import ResultsFile
@@ -63,7 +64,7 @@ def show_results(path: Path) -> int:
 
 def show_file(path: Path, model: Path, *, is_full: bool = False) -> int:
     """Renders the tree in a file."""
-    _print_tree(Console(), load_tree(path, model), is_full)
+    _print_tree(Console(), load_tree(path, locate_tokenizer(model)), is_full)
     return 0
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from services.launcher.runs.model_files import TokenTable, read_token_table
+from services.launcher.runs.model_files import TokenTable, locate_tokenizer, read_token_table
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.runs.tree_files import read_tree
 from shared.errors import InvalidInput
@@ -62,6 +62,7 @@ def find_model(run: RunDirectory) -> Path:
     if (run.policy / "tokenizer.json").exists():
         return run.policy
     try:
-        return Path(tomllib.loads(run.config.read_text(encoding="utf-8"))["learner"]["model"])
+        model = Path(tomllib.loads(run.config.read_text(encoding="utf-8"))["learner"]["model"])
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"{run.config} does not name the model of the run: {error}") from error
+    return locate_tokenizer(model)

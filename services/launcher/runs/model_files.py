@@ -32,6 +32,11 @@ def check_model(model: Path) -> Path:
     return find_model(model).directory
 
 
+def locate_tokenizer(model: Path) -> Path:
+    """A directory with the model's tokenizer, which may be all that is in it."""
+    return model if model.is_dir() else check_model(model)
+
+
 @cache
 def find_model(model: Path) -> ResolvedModel:
     """As `resolve_model`, showing what is fetched; asked once for all."""
