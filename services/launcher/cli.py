@@ -261,7 +261,9 @@ def evaluate(
 def show(
     what: Annotated[str | None, typer.Argument(metavar="RUN|FILE", help="A run or a tree's file.")] = None,
     tree: Annotated[str | None, typer.Option(help="Show this tree of the run: its number or name.")] = None,
-    model: Annotated[Path | None, typer.Option(help="The model of a tree's file; by default the demo's.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="The model of a file without token texts; default: the demo's.")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Show all of every text, also the chat template's.")] = False,
     held_out: Annotated[str | None, typer.Option(help="Show what was answered to this held-out set.")] = None,
     step: Annotated[int | None, typer.Option(min=0, help="After so many steps; by default the last.")] = None,
