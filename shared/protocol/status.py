@@ -79,7 +79,7 @@ class Evaluation(AccuracyFigures):
 
     step: int
     version: WeightVersion
-    k: int | None
+    k: int | None = None
     """None where the sets differ in it."""
     sets: tuple[SetAccuracy, ...] = ()
     """Each with an answer that was judged."""

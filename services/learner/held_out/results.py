@@ -3,7 +3,9 @@
 import gzip
 import json
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,7 +116,8 @@ class ResultsFile:
 
     def _lines(self) -> Iterator[Any]:
         if self._packed.exists():
-            with gzip.open(self._packed, "rt", encoding="utf-8") as file:
+            cut = suppress(EOFError, OSError, ValueError, zlib.error)  # then it ends where it can be read
+            with cut, gzip.open(self._packed, "rt", encoding="utf-8") as file:
                 yield from (json.loads(line) for line in file)
         elif self._plain.exists():
             yield from (line for _, line in read_json_lines(self._plain, broken=[]))

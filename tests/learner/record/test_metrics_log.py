@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from services.learner.held_out.measure import average_sets
 from services.learner.record.metrics_log import MetricsLog
 from shared.protocol.figures import StepFigures
 from shared.protocol.status import Evaluation
@@ -28,6 +29,13 @@ def test_an_evaluation_that_no_checkpoint_has_is_dropped_as_it_will_be_made_agai
     MetricsLog(tmp_path).append(make_evaluation({"held_out": [[1.0, 0.0]]}, 2, V0, 2))
     MetricsLog(tmp_path).drop_after(2, set())
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_sets_that_differ_in_k_are_read_again(tmp_path: Path) -> None:
+    (one,), (two,) = (make_evaluation({name: [[1.0] * k]}, 2, V0, k).sets for name, k in (("a", 2), ("b", 4)))
+    evaluation = average_sets([one, two], 2, V0)
+    assert Evaluation.model_validate(evaluation.flat()) == evaluation
+    assert evaluation.k is None
 
 
 def test_an_evaluation_is_one_level_of_stable_names(tmp_path: Path) -> None:
