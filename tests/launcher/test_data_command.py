@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from services.demo.task import checkpoint_directory
 from services.launcher.cli import app
+from services.launcher.display.import_view import ImportView
+from services.launcher.processes.problem_import import import_and_prepare
+from services.launcher.settings.plan import RunRequest, StartMode, make_run_plan
 from shared.errors import InvalidInput
 
 GSM8K = [{"question": f"How much is {number} + 1?", "answer": f"It is.\n#### {number + 1}"} for number in range(40)]
@@ -86,3 +91,22 @@ def test_problems_are_shown_as_a_model_reads_them(tmp_path: Path) -> None:
 def test_every_format_is_listed() -> None:
     said = run("formats")
     assert all(name in said for name in ("gsm8k", "math-answer", "dapo", "gpqa", "humaneval", "code-tests"))
+
+
+@pytest.mark.drill
+def test_a_run_imports_its_problems_before_it_begins_and_is_resumed_without_their_source(tmp_path: Path) -> None:
+    source, runs, view = tmp_path / "sums.csv", tmp_path / "runs", ImportView(Console(quiet=True))
+    source.write_text("sum,result\n1+1=,2\n2+3=,5\n", encoding="utf-8")
+    table = f'data={{source = "{source}", fields = {{prompt = "sum", gold = "result"}}, instruction = ""}}'
+    given = (f"learner.model={checkpoint_directory()}", table, "total_steps=1")
+    plan = make_run_plan(runs, RunRequest("mine", "grpo", given))
+    import_and_prepare(plan, view)
+    (rows,) = (plan.run.root / "data").glob("train-*.jsonl")
+    assert [json.loads(line)["prompt"] for line in rows.read_text(encoding="utf-8").splitlines()] == ["1+1=", "2+3="]
+    assert sorted(path.name for path in runs.iterdir()) == ["mine"]
+    plan.run.metrics.touch()
+    source.unlink()
+    import_and_prepare(make_run_plan(runs, RunRequest("mine", "grpo", (), StartMode.RESUME)), view)
+    with pytest.raises(InvalidInput, match=r"there is no .*sums\.csv"):
+        import_and_prepare(make_run_plan(runs, RunRequest("other", "grpo", given)), view)
+    assert sorted(path.name for path in runs.iterdir()) == ["mine"]
