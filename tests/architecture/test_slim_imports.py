@@ -23,6 +23,7 @@ def loaded_by(module: str) -> set[str]:
         ("shared.weights", {"safetensors"}),
         ("shared.runtime.serve", set()),
         ("services.verifier.wiring", set()),
+        ("services.launcher.commands.doctor", set()),  # it is in every image
         ("services.rollout.app", {"tokenizers", "safetensors"}),
         ("services.rollout.harvest", {"tokenizers", "redis", "safetensors"}),
         ("services.rollout.wiring", {"tokenizers", "redis", "safetensors"}),

@@ -119,7 +119,7 @@ def test_ibtpo_status_works_inside_a_container() -> None:
 def test_the_doctor_finds_nothing_broken_from_inside_each_container(service: str, asked: set[str]) -> None:
     found = json.loads(stack.compose("exec", "-T", service, "sh", "-c", "ibtpo doctor --json || test $? = 1"))
     seen = {f"{part['subject']}: {one['check']}": one for part in found["sections"] for one in part["findings"]}
-    assert not [one for one in seen.values() if one["level"] != "ok"]
+    assert not [one for one in seen.values() if one["level"] == "failed"]
     assert asked <= seen.keys()
     assert stack.headers()["Authorization"].removeprefix("Bearer ") not in json.dumps(found)
 
