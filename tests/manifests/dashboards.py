@@ -1,9 +1,5 @@
-"""The dashboards as Grafana shows them: variables filled in, queries answered by a Prometheus, drawn in Chromium.
+"""The dashboards as Grafana shows them: variables filled in, queries answered by a Prometheus, drawn in Chromium."""
 
-`python -m tests.manifests.dashboards PROMETHEUS FOLDER --run demo --start SECONDS --end SECONDS` draws docs/images.
-"""
-
-import argparse
 import json
 import math
 import re
@@ -108,21 +104,3 @@ def _run_browser(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
-
-
-def main() -> None:
-    """Draws every dashboard that has data."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("prometheus")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--start", type=float, required=True)
-    parser.add_argument("--end", type=float, required=True)
-    asked = parser.parse_args()
-    answers = Answers(asked.prometheus, asked.run, asked.start, asked.end)
-    for path in sorted(BOARDS.glob("*.json")):
-        draw(answers.board(path), asked.folder / f"{path.stem}.png")
-
-
-if __name__ == "__main__":
-    main()

@@ -3,6 +3,7 @@
 A real Prometheus scrapes the series of the services, with values made up here: those of GPUs and failures, too.
 """
 
+import gzip
 import html
 import math
 import os
@@ -24,6 +25,7 @@ from prometheus_client.core import Metric
 from shared.runtime.child_process import find_free_port
 from tests.manifests.dashboards import BOARDS, Answers, draw
 from tests.manifests.exported import exported_by_job
+from tests.manifests.record import DEMO, replay, series_read
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -34,6 +36,21 @@ pytestmark = [
 ]
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "mine"
+ABSENT_IN_THE_DEMO = (
+    "sglang:",
+    "DCGM_",
+    "ALERTS",  # none fires
+    "ibtpo_rollout_engine_",  # SGLang's supervisor
+    "ibtpo_learner_mfu",  # of known CUDA devices
+    "ibtpo_learner_stale_trajectory_tokens",
+    "ibtpo_learner_rank_silent_seconds",
+)
+"""What a run of one process on CPUs, in which nothing fails, does not have."""
+EMPTY_IN_THE_DEMO = {
+    *("Throughput", "Requests", "KV cache", "Engines up", "Generation", "KV cache used", "Radix cache"),
+    *("Time to first token", "Time of a request", "Aborted requests", "Starts of the server"),  # it has no SGLang
+    *("GPU busy", "GPU memory", "GPU power"),  # nor GPUs
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +100,40 @@ def test_every_panel_is_drawn_with_data_and_every_series_has_a_name(
             values = [value for series in panel["series"] for _, value in series["points"] if value is not None]
             assert max(values) <= 1, title
     assert board["marks"] or path.stem == "sglang"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
+    """Of a Prometheus that has seen a whole `ibtpo demo`, as tests.manifests.record recorded it."""
+    with replay(DEMO, tmp_path_factory.mktemp("recorded")) as (url, start, end):
+        yield Answers(url, "demo", start, end)
+
+
+@pytest.mark.parametrize("path", sorted(BOARDS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_whole_demo_fills_every_panel_but_those_that_it_has_nothing_for(
+    path: Path, recorded: Answers, tmp_path: Path
+) -> None:
+    board = recorded.board(path)
+    page = html.unescape(draw(board, tmp_path / "board.png"))
+    assert 'class="failure"' not in page
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+    empty = {panel["title"] for panel in panels if not panel["series"]}
+    assert empty == (EMPTY_IN_THE_DEMO if path.stem == "sglang" else set())
+    for panel in panels:
+        names = [series["name"] for series in panel["series"]]
+        assert all(names), panel["title"]
+        assert len(set(names)) == len(names), panel["title"]
+        values = [value for series in panel["series"] for _, value in series["points"] if value is not None]
+        if panel.get("fieldConfig", {}).get("defaults", {}).get("unit") == "percentunit":
+            assert all(0 <= value <= 1 for value in values), panel["title"]
+    assert {"Evaluation", "Checkpoint"} <= {mark["name"] for mark in board["marks"]}
+
+
+def test_the_recorded_demo_has_every_series_that_dashboards_read() -> None:
+    """After a new series or panel, record anew: `python -m tests.manifests.record`."""
+    text = gzip.decompress(DEMO.read_bytes()).decode()
+    missing = {name for name in series_read() if f"\n{name}{{" not in text}
+    assert {name for name in missing if not name.startswith(ABSENT_IN_THE_DEMO)} == set()
 
 
 def _empty(answers: Answers) -> list[str]:

@@ -65,6 +65,16 @@ class Demo:
         assert status is not None
         return status
 
+    def examine(self) -> dict[str, tuple[str, str]]:
+        """What `ibtpo doctor` finds: level and text by "subject: check"."""
+        command = [sys.executable, "-m", "services.launcher.cli", "doctor", self.run.name, "--json", "--timeout", "30"]
+        done = subprocess.run(command, cwd=self._directory, capture_output=True, text=True, timeout=120, check=False)
+        return {
+            f"{section['subject']}: {one['check']}": (one["level"], f"{one['found']} {one['remedy']}")
+            for section in json.loads(done.stdout)["sections"]
+            for one in section["findings"]
+        }
+
     def interrupt(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)

@@ -67,8 +67,12 @@ def test_an_interrupted_run_leaves_nothing_behind_and_continues_where_it_was(dem
     demo.start("learner.total_steps=8", *SMALL)
     demo.wait_until(lambda status: status.step >= 2)
     pids = json.loads((demo.run / "run.json").read_text())["pids"].values()
+    found = demo.examine()
+    assert not {name: one for name, one in found.items() if one[0] == "failed"}
+    assert {"verifier: judges", "replica rollout-2: weights", "run drill: steps", "redis: persistence"} <= found.keys()
     demo.interrupt()
     demo.wait(60)
+    assert "--resume" in demo.examine()["run drill: status"][1]
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
     done = read_checkpoint(demo.run).progress.step
     assert 2 <= done < 8
