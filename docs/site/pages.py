@@ -118,7 +118,7 @@ def _api(service: str) -> Callable[[], str]:
             service, router, lifespan=none, ready=none, registry=CollectorRegistry(), token=none, max_body_bytes=0
         )
         text = str(OpenAPIV3DocumentationHandler(app.openapi()).write())
-        return re.sub(r"\A\s*#.*", f"# HTTP: {service}", text)
+        return re.sub(r"\A.*?^# [^\n]*", f"# HTTP of the {service}", text, count=1, flags=re.DOTALL | re.MULTILINE)
 
     return page
 
