@@ -17,8 +17,8 @@ from rich.text import Text
 
 from services.launcher.display.accuracy_table import (
     AVERAGE,
-    Difference,
     ModelAccuracy,
+    ModelDifference,
     render_accuracy,
     render_difference,
 )
@@ -51,7 +51,7 @@ class EvaluatedModels:
     arguments: EvaluateArguments
     models: tuple[EvaluatedModel, ...]
     measured: tuple[ModelAccuracy, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[ModelDifference, ...]
 
     @property
     def is_complete(self) -> bool:
@@ -125,7 +125,7 @@ def _prepare(
     folder: Path,
 ) -> list[EvaluatedModel]:
     models: list[EvaluatedModel] = []
-    for (weights, model), directory in zip(_tell_apart(arguments.models, directories), directories, strict=True):
+    for (weights, model), directory in zip(_digest_each(arguments.models, directories), directories, strict=True):
         at = folder / f"{_name_folder(model, directory)}-{weights[:8]}"
         sets = tuple(
             SetResults(_read_set(plan, config, directory, at / "data"), ResultsFile(at, plan.name)) for plan in plans
@@ -134,7 +134,7 @@ def _prepare(
     return models
 
 
-def _tell_apart(models: Sequence[Path], directories: Sequence[Path]) -> list[tuple[str, Path]]:
+def _digest_each(models: Sequence[Path], directories: Sequence[Path]) -> list[tuple[str, Path]]:
     """Each model with its hash; InvalidInput where two are the same."""
     known: dict[str, Path] = {}
     for model, directory in zip(models, directories, strict=True):
@@ -206,7 +206,7 @@ def measure_model(model: EvaluatedModel) -> ModelAccuracy:
     return ModelAccuracy(model.name, found, average_figures(found))
 
 
-def compare_models(first: EvaluatedModel, second: EvaluatedModel) -> Difference:
+def compare_models(first: EvaluatedModel, second: EvaluatedModel) -> ModelDifference:
     """What the second has more than the first."""
     pairs = list(zip(first.sets, second.sets, strict=True))
     avg = _differences(pairs, average_reward)
@@ -218,7 +218,7 @@ def compare_models(first: EvaluatedModel, second: EvaluatedModel) -> Difference:
     )
     maj = _differences(pairs, vote) if have_maj else {}
     problems = {plan.name: len({*a.results} & {*b.results}) for plan, (a, b) in zip(plans, pairs, strict=True)}
-    return Difference(second.name, first.name, avg, maj, problems | {AVERAGE: sum(problems.values())})
+    return ModelDifference(second.name, first.name, avg, maj, problems | {AVERAGE: sum(problems.values())})
 
 
 def _differences(
@@ -255,7 +255,7 @@ def _as_json(
     arguments: EvaluateArguments,
     models: Sequence[EvaluatedModel],
     measured: Sequence[ModelAccuracy],
-    differences: Sequence[Difference],
+    differences: Sequence[ModelDifference],
 ) -> dict[str, Any]:
     return {
         "seed": arguments.seed,

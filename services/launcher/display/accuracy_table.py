@@ -23,7 +23,7 @@ class ModelAccuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ModelDifference:
     """How much more a model has than another on the same problems: of each set, and on average."""
 
     model: str
@@ -48,7 +48,7 @@ def render_accuracy(accuracy: ModelAccuracy) -> RenderableType:
     return Group(table, *(Text(line, style="dim") for line in _passes(accuracy.sets)))
 
 
-def render_difference(difference: Difference) -> RenderableType:
+def render_difference(difference: ModelDifference) -> RenderableType:
     """A row per set, and an average where there are several."""
     title = f"{difference.model} less {difference.other}, over the same problems"
     table = _table(title, "n", "avg@k ± SE", "maj@k ± SE")
