@@ -38,31 +38,29 @@ AVERAGE = "average"
 
 def render_accuracy(accuracy: ModelAccuracy) -> RenderableType:
     """A row per set, an average where there are several, and pass@j for the other j."""
-    table = _table(accuracy.model, "n", "k", "avg@k ± SE", "pass@k", "maj@k", "tokens", "cut", "no answer")
+    table = _table("n", "k", "avg@k ± SE", "pass@k", "maj@k", "tokens", "cut", "no answer")
     for one in accuracy.sets:
         table.add_row(_name(one.name), str(one.problems), str(one.k), *_figures(one))
     if len(accuracy.sets) > 1:
         sizes = {one.k for one in accuracy.sets}
         k = str(sizes.pop()) if len(sizes) == 1 else ""
         table.add_row(AVERAGE, str(accuracy.average.problems), k, *_figures(accuracy.average), style="bold")
-    return Group(table, *(Text(line, style="dim") for line in _passes(accuracy.sets)))
+    return Group(Text(accuracy.model, style="bold"), table, *(Text(one, style="dim") for one in _passes(accuracy.sets)))
 
 
 def render_difference(difference: ModelDifference) -> RenderableType:
     """A row per set, and an average where there are several."""
     title = f"{difference.model} less {difference.other}, over the same problems"
-    table = _table(title, "n", "avg@k ± SE", "maj@k ± SE")
+    table = _table("n", "avg@k ± SE", "maj@k ± SE")
     for name, estimate in difference.avg.items():
         maj = difference.maj.get(name)
         style = "bold" if name == AVERAGE else ""
         table.add_row(_name(name), str(difference.problems[name]), _change(estimate), _change(maj), style=style)
-    return table
+    return Group(Text(title, style="bold"), table)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=None, header_style="dim", padding=(0, 2, 0, 0)
-    )
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("set", overflow="fold", max_width=_NAME_WIDTH)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
