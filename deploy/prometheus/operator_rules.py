@@ -10,7 +10,7 @@ RULES = Path(__file__).parent / "rules"
 
 def link_runbook(alerts: str, docs: str) -> str:
     """The text of alerts.yml, with its runbook below the URL `docs`."""
-    return re.sub(r"(?<=runbook_url: )\S+(?=/operations\.md#)", docs.rstrip("/"), alerts)
+    return re.sub(r"(?<=runbook_url: )\S+(?=/runbook\.md#)", docs.rstrip("/"), alerts)
 
 
 def render_operator_rules() -> str:

@@ -158,7 +158,7 @@ def test_alerts_link_to_the_docs_that_the_generator_is_given(
 
 def test_every_alert_has_a_page_of_the_runbook(alerts: list[dict[str, Any]]) -> None:
     for alert in alerts:
-        assert alert["annotations"]["runbook_url"] == f"{DOCS}operations.md#{alert['alert'].lower()}"
+        assert alert["annotations"]["runbook_url"] == f"{DOCS}runbook.md#{alert['alert'].lower()}"
         _assert_page(alert["annotations"]["runbook_url"])
         assert alert["labels"]["severity"] in ("warning", "critical")
         assert alert["annotations"]["summary"]

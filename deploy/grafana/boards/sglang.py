@@ -82,7 +82,7 @@ _REQUESTS = row(
         "Starts of the server",
         "suffix:starts",
         "Starts within an hour, by cause.",
-        "operations.md#ibtpoenginerestarts",
+        "runbook.md#ibtpoenginerestarts",
         (
             "sum by (instance, cause) (increase(ibtpo_rollout_engine_starts_total[1h]))",
             "{{instance}} {{cause}}",

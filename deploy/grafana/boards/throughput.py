@@ -5,7 +5,7 @@ from grafana.panels import Board, FigurePanels, last, lines, mean, processes, qu
 from shared.protocol.figures import Shown
 
 SCALING = "operations.md#scaling"
-PUSHES = "operations.md#ibtpoweightpushfailing"
+PUSHES = "runbook.md#ibtpoweightpushfailing"
 _FROM_CACHE = ratio(
     'ibtpo_rollout_prompt_tokens_total{source="cache"}', "ibtpo_rollout_prompt_tokens_total", "instance"
 )
@@ -57,7 +57,7 @@ _GLANCE = row(
         "Replicas serving",
         "suffix:replicas",
         "Replicas with weights, as the learner last saw them.",
-        "operations.md#ibtponoreplicas",
+        "runbook.md#ibtponoreplicas",
         last('ibtpo:replicas:last{state="serving"}'),
         (None, "red"),
         (1, "green"),
@@ -82,7 +82,7 @@ _GLANCE = row(
         "Unaccounted tasks",
         "suffix:tasks",
         "Tasks fed − ended − outstanding: 0, or ibtpo has a defect.",
-        "operations.md#ibtpotasksunaccounted",
+        "runbook.md#ibtpotasksunaccounted",
         last("ibtpo:unaccounted_tasks:difference"),
         (None, "red"),
         (0, "green"),
@@ -113,7 +113,7 @@ _TREES = row(
         "Queues",
         "suffix:entries",
         "Tasks that no replica has claimed, tasks being grown, trees that the learner has not taken.",
-        "operations.md#ibtpoqueuegrowing",
+        "runbook.md#ibtpoqueuegrowing",
         ("ibtpo_learner_stream_entries", "{{stream}} {{state}}"),
     ),
     *_FIGURES.take("trajectories_per_1k_tokens", "cache_hit_share"),
@@ -121,7 +121,7 @@ _TREES = row(
         "Answer lengths: used and stale",
         "suffix:tokens",
         "Mean answer length in trees used and in trees dropped as stale: dropping the longer ones is a bias.",
-        "operations.md#ibtpotreesstale",
+        "runbook.md#ibtpotreesstale",
         (_USED, "used"),
         (_STALE, "stale"),
     ),
@@ -181,7 +181,7 @@ _ENGINES = row(
         "Redis unreachable",
         "suffix:failures/s",
         "The learner's calls that found Redis unreachable or full.",
-        "operations.md#ibtporedisunreachable",
+        "runbook.md#ibtporedisunreachable",
         (rate("ibtpo_learner_stream_failures_total", "instance"), "{{instance}}"),
     ),
 )

@@ -3,7 +3,7 @@
 from grafana.panels import Board, lines, processes, quantiles, rate, ratio, row, stacked, stat
 
 VERIFIER = "verifier.md"
-ERRORS = "operations.md#ibtpoverifiererrors"
+ERRORS = "runbook.md#ibtpoverifiererrors"
 _STOPPED = 'ibtpo_verifier_verdicts_total{outcome=~"timed_out|memory|output_limit|sandbox_violation"}'
 _GLANCE = row(
     "At a glance",
@@ -73,7 +73,7 @@ _GLANCE = row(
         "Verifiers",
         "suffix:processes",
         "Processes that answer.",
-        "operations.md#ibtpotargetdown",
+        "runbook.md#ibtpotargetdown",
         'sum(up{job="verifier"})',
         (None, "red"),
         (1, "green"),
@@ -116,7 +116,7 @@ _STOPS = row(
         "Workers ended early",
         "suffix:workers/s",
         "Worker processes killed, by kind and reason.",
-        "operations.md#ibtpoverifiertimeouts",
+        "runbook.md#ibtpoverifiertimeouts",
         (rate("ibtpo_verifier_worker_kills_total", "kind, reason"), "{{kind}} {{reason}}"),
     ),
     lines(

@@ -50,7 +50,7 @@ def examine_status(
             "it is gone or hangs: see its log, start it again; it resumes from its checkpoint",
         )
     elif is_going and status.message:
-        section.warning("status", f"{shown}: {status.message}", "the runbook in docs/operations.md, by what it says")
+        section.warning("status", f"{shown}: {status.message}", "docs/runbook.md, by what it says")
     else:
         section.ok("status", shown)
     _examine_accounts(section, status.accounts)
@@ -63,7 +63,7 @@ def examine_status(
 def _examine_step(section: Section, seconds: float) -> None:
     shown = f"the last was {format_duration(seconds)} ago"
     if seconds > _LONG_STEP_SECONDS:
-        section.failed("steps", shown, "no trees arrive, or the learner hangs (docs/operations.md, IbtpoNoProgress)")
+        section.failed("steps", shown, "no trees arrive, or the learner hangs (docs/runbook.md, IbtpoNoProgress)")
     else:
         section.ok("steps", shown)
 

@@ -63,7 +63,7 @@ async def examine_learner(section: Section, url: str, caller: Caller) -> Learner
         if health is None:
             return LearnerFacts()
         if problem := health.get("problem"):
-            section.failed("ranks", str(problem), "see the runbook of IbtpoRankSilent in docs/operations.md")
+            section.failed("ranks", str(problem), "see IbtpoRankSilent in docs/runbook.md")
         await _examine_ready(section, probe, "it starts or makes its first version: see its log if that lasts")
         release = str(health.get("version", ""))
         answer = await _examine_token(section, probe, caller, _STATUS)
