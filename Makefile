@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
+# pip shows what it fetches, how much of it has come and how long the rest takes.
+PIP := --disable-pip-version-check --progress-bar on
 # The tests of single parts, which `make coverage` runs.
 PARTS := $(addprefix tests/,tree protocol runtime streams weights clients learner rollout verifier launcher demo python)
 QUICK := not drill and not slow and not sglang and not gpu
@@ -23,10 +25,10 @@ help:  ## What there is to make
 
 $(VENV)/.installed: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) on PATH: install Python 3.11 or later, or say make PYTHON=python3"; exit 1; }
-	@echo "Making the environment in $(VENV) (about two minutes, once)"
+	@echo "Making the environment in $(VENV) (about two minutes, once): first PyTorch, then the rest"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet $(PIP_ARGS) "$(TORCH)"
-	@$(BIN)/pip install --quiet $(PIP_ARGS) --editable ".[dev]"
+	@$(BIN)/pip install $(PIP) $(PIP_ARGS) "$(TORCH)"
+	@$(BIN)/pip install $(PIP) $(PIP_ARGS) --editable ".[dev]"
 	@touch $@
 
 install: $(VENV)/.installed  ## The environment, in .venv
@@ -71,8 +73,8 @@ $(SGLANG_VENV)/.installed: deploy/sglang-cpu/requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) on PATH: install Python 3.11, or say make PYTHON=python3"; exit 1; }
 	@echo "Making the environment of SGLang in $(SGLANG_VENV) (about two minutes and 2.7 GB, once)"
 	@test -x $(SGLANG_BIN)/python || $(PYTHON) -m venv $(SGLANG_VENV)
-	@$(SGLANG_BIN)/pip install --quiet $(PIP_ARGS) --requirement deploy/sglang-cpu/requirements.txt
-	@$(SGLANG_BIN)/pip install --quiet $(PIP_ARGS) --no-deps "$(SGLANG)"
+	@$(SGLANG_BIN)/pip install $(PIP) $(PIP_ARGS) --requirement deploy/sglang-cpu/requirements.txt
+	@$(SGLANG_BIN)/pip install $(PIP) $(PIP_ARGS) --no-deps "$(SGLANG)"
 	@echo "$(CURDIR)/deploy/sglang-cpu/python" > "$$($(SGLANG_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ibtpo-sglang-cpu.pth"
 	@touch $@
 

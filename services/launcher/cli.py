@@ -544,8 +544,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a locale without our letters
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # kinds of one's own are found, after all that is installed
+    try:
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)  # kinds of one's own are found, after all that is installed
+    except FileNotFoundError:
+        sys.exit("ibtpo: the directory in which this shell stands is gone: change to another one")
     try:
         with explain_missing_packages():
             app()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -40,6 +41,8 @@ _CONCURRENT_REQUESTS = 4
 _DEADLINE_SECONDS = 600.0
 _MAX_ATTEMPTS = 30
 _RETRY_SECONDS = 1.0
+_LINE_SECONDS = 10.0
+"""Without a terminal, which has a bar, a line says now and then how far it is."""
 _NOT_JUDGED = "not judged"
 _WITHOUT_REWARD = {_NOT_JUDGED, *(outcome.value for outcome in Outcome if not outcome.is_judged)}
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -61,6 +64,7 @@ async def _judge_file(
 ) -> int:
     num_rows = _count_rows(input)
     tally: Counter[str] = Counter()
+    said = time.monotonic()
     async with opening as client:
         with Progress(*_COLUMNS, console=console) as progress, atomic_writer(output) as file:
             bar = progress.add_task("judging", total=num_rows)
@@ -68,6 +72,9 @@ async def _judge_file(
                 file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
                 tally.update(row.get("outcome", _NOT_JUDGED) for row in rows)
                 progress.advance(bar, len(rows))
+                if not console.is_terminal and time.monotonic() - said >= _LINE_SECONDS:
+                    said = time.monotonic()
+                    console.print(f"{tally.total()} of {num_rows} rows are judged", highlight=False)
     counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(tally.items()))
     console.print(f"{num_rows} rows: {counts}", highlight=False)
     if remark := explain_no_answers(tally[Outcome.NO_ANSWER.value], num_rows):

@@ -47,6 +47,17 @@ def test_a_directory_that_cannot_be_written_is_named(ibtpo: Command, tmp_path: P
     assert str(tmp_path / "runs") in str(done.code)
 
 
+def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:
+    program = "import os\nfrom ibtpo.__main__ import main\nos.rmdir(os.getcwd())\nmain()"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=gone, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == "ibtpo: the directory in which this shell stands is gone: change to another one\n"
+    assert done.returncode == 1
+
+
 def test_the_help_names_every_command(ibtpo: Command) -> None:
     done = ibtpo("--help")
     assert done.code == 0

@@ -11,7 +11,8 @@ from shared.protocol.verdict import Outcome, Verdict, VerdictItem
 def verify(item: VerdictItem, url: str | None, token: str | None) -> int:
     """Prints the verdict of the verifier at `url`, or of one that is started for it; the exit code is 0 for a right
     answer, 1 for any other."""
-    verdict = asyncio.run(_judge(item, url, token))
+    with Console(stderr=True).status("asking the verifier" if url else "starting a verifier"):
+        verdict = asyncio.run(_judge(item, url, token))
     is_right = verdict.outcome is Outcome.RIGHT
     reward = "no reward" if verdict.reward is None else f"reward {verdict.reward:g}"
     parts = (f"by {verdict.rule}" if verdict.rule else "", reward, f"{1000 * verdict.seconds:.1f} ms", verdict.reason)

@@ -1,5 +1,7 @@
 """A verifier, with or without rollout replicas, that runs while a block runs: no learner, no Redis."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from services.launcher.processes.guard import GuardProcess
 from services.launcher.processes.service_processes import Service, is_ready, make_spec, stop_in_order
 
 READY_SECONDS = 120.0
+_LINE_SECONDS = 5.0
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "REDIS_URL": "", "IBTPO_TOKEN": "", "IBTPO_TOKEN_FILE": ""}
 """These services take part in no run, and listen on loopback; without a token, unless one is given."""
 
@@ -41,6 +44,14 @@ async def run_verifier(
         yield url
 
 
+async def _say_start(services: Sequence[Service]) -> None:
+    """Without a terminal, where commands show more, says now and then what is being started."""
+    while not sys.stderr.isatty():
+        await asyncio.sleep(_LINE_SECONDS)
+        waiting = "; ".join(one.doing for one in services if not one.is_ready)
+        print(f"starting {waiting}", file=sys.stderr, flush=True)
+
+
 @asynccontextmanager
 async def _run(
     folder: Path,
@@ -59,8 +70,12 @@ async def _run(
             spec = make_spec(name, log, url_file, is_ready, settings, environment, config=config, grace_seconds=5.0)
             services.append(Service(spec, guard, print))
             await services[-1].start()
-        for service in services:
-            await service.wait_ready(READY_SECONDS)
+        saying = asyncio.create_task(_say_start(services))
+        try:
+            for service in services:
+                await service.wait_ready(READY_SECONDS)
+        finally:
+            saying.cancel()
         yield tuple(service.url for service in services)
     finally:
         await stop_in_order(services)
