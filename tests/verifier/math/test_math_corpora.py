@@ -3,7 +3,7 @@
 from services.verifier.checks.math.comparing.equivalence import Equivalence
 from tests.verifier.judging import find, is_right, rows_of
 
-# math-verify's expectations that are not met here, and why; docs/verifier.md has the reasons.
+# math-verify's expectations that are not met here, and why; docs/verifier-math.md has the reasons.
 UNBOXED = "the answer is in the running text, not stated as final"
 WITH_PROSE = "the box (put around the whole prediction for this test) holds a sentence"
 CONTRADICTION = "a chain of equalities that contradicts itself"

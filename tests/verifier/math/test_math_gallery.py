@@ -1,4 +1,4 @@
-"""Every example of docs/verifier.md is judged as the page says."""
+"""Every example of docs/verifier.md and docs/verifier-math.md is judged as the page says."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,8 @@ from services.verifier.checks.math.comparing.equivalence import Equivalence
 from services.verifier.config import ChoiceConfig, Extraction
 from tests.verifier.judging import find
 
-PAGE = Path(__file__).parents[3] / "docs" / "verifier.md"
+_DOCS = Path(__file__).parents[3] / "docs"
+TEXT = "".join((_DOCS / name).read_text(encoding="utf-8") for name in ("verifier.md", "verifier-math.md"))
 _ROW = re.compile(
     r"^\| `(?P<answer>[^`]*)` \|(?: `(?P<way>\w+)` \|)? `(?P<gold>[^`]*)` \| (?P<verdict>right|wrong|no_answer) \|"
     r"\s*(?P<why>.*?)\s*\|$"
@@ -26,7 +27,7 @@ def _examples(*, of_choices: bool) -> list[tuple[str, str, str, str, bool]]:
     """(response, way or "", gold, verdict, whether a worker decides)."""
     examples = []
     section = ""
-    for line in PAGE.read_text().splitlines():
+    for line in TEXT.splitlines():
         section = line if line.startswith("#") else section
         found = _ROW.match(line)
         if found and of_choices == (section == _CHOICE):

@@ -78,7 +78,7 @@ async def open_math_check(config: MathConfig, metrics: VerifierMetrics) -> Async
 
 
 class MathCheck(Check[GoldAndAnswer]):
-    """Right if the final answer says what the gold says (docs/verifier.md has the rules)."""
+    """Right if the final answer says what the gold says (docs/verifier-math.md has the rules)."""
 
     kind = "math"
     is_repeatable = True
