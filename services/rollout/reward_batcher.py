@@ -26,8 +26,8 @@ from shared.protocol.verdict import Verdict, VerdictItem
 from shared.runtime.loops import Periodic, cancel
 
 _RETRY_SECONDS = 0.2
-_PROBLEM_SECONDS = 5.0
-"""A failure that lasts so long is the replica's problem."""
+_PROBLEM_SECONDS, _SILENT_SECONDS = 5.0, 30.0
+"""A failure that lasts so long is the replica's problem, and so are answers of which none is judged for longer."""
 _FAILURE_OF: dict[type[IbtpoError], VerifierFailure] = {
     Unreachable: VerifierFailure.UNREACHABLE,
     DeadlineExceeded: VerifierFailure.TIMED_OUT,
@@ -80,6 +80,8 @@ class RewardBatcher:
         self._last_succeeded = True
         self._failing_since = math.inf
         self._failure = ""
+        self._num_open = 0
+        self._judged_at = 0.0
         self._num_answers = 0
 
     async def __aenter__(self) -> Self:
@@ -108,6 +110,9 @@ class RewardBatcher:
         pending = _Pending(item, time.monotonic() + self._limits.verdict_seconds)
         self._unsent.append(pending)
         self._has_unsent.set()
+        if not self._num_open:
+            self._judged_at = time.monotonic()
+        self._num_open += 1
         try:
             async with asyncio.timeout(self._limits.verdict_seconds):
                 reward = await pending.reward
@@ -115,6 +120,8 @@ class RewardBatcher:
             self._metrics.verdicts.labels(VerdictResult.TIMED_OUT).inc()
             seconds = self._limits.verdict_seconds
             raise NoVerdict(f"none came within {seconds:g} s{pending.last_failure}; is the verifier up?") from None
+        finally:
+            self._num_open -= 1
         if isinstance(reward, NoVerdict):
             raise reward
         return reward
@@ -128,7 +135,13 @@ class RewardBatcher:
     @property
     def problem(self) -> str:
         """Why there have been no verdicts for some seconds; empty while there are."""
-        return self._failure if time.monotonic() - self._failing_since > _PROBLEM_SECONDS else ""
+        now = time.monotonic()
+        if now - self._failing_since > _PROBLEM_SECONDS:
+            return self._failure
+        waited = now - self._judged_at
+        if self._num_open and waited > _SILENT_SECONDS:
+            return f"{self._num_open} answers wait for the verifier, and none was judged for {waited:.0f} s"
+        return ""
 
     def _note_success(self) -> None:
         self._last_succeeded, self._failing_since, self._failure = True, math.inf, ""
@@ -190,6 +203,7 @@ class RewardBatcher:
         pending_of_id = {pending.item.id: pending for pending in batch}
 
         def on_verdict(verdict: Verdict) -> None:
+            self._note_success()
             if (pending := pending_of_id.pop(verdict.id, None)) is not None:
                 self._record(pending, verdict)
 
@@ -199,6 +213,7 @@ class RewardBatcher:
             self._record(pending, None)
 
     def _record(self, pending: _Pending, verdict: Verdict | None) -> None:
+        self._judged_at = time.monotonic()
         is_judged = verdict is not None and verdict.reward is not None
         self._metrics.verdicts.labels(VerdictResult.JUDGED if is_judged else VerdictResult.NULL).inc()
         if verdict is None:

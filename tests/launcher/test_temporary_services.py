@@ -33,7 +33,7 @@ async def test_a_replica_that_cannot_load_its_model_shows_why_and_nothing_is_lef
     model = tmp_path / "model"
     shutil.copytree(checkpoint_directory(), model)
     (model / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InvalidInput, match=r"rollout-1 ended with exit code 3 .*/model cannot be read"):
+    with pytest.raises(InvalidInput, match=r"rollout-1 ended with exit code 3 .*/model.safetensors is not safetensors"):
         async with run_replicas(model, 1, tmp_path, "http://127.0.0.1:9"):
             pass
     assert not list(tmp_path.glob("*.url")), "a service deletes its URL file when it stops"

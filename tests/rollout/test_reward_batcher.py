@@ -212,6 +212,21 @@ async def test_a_verifier_that_cannot_be_reached_gives_no_verdict_and_is_not_rea
             assert not await client.is_ready()
 
 
+async def test_why_no_verdict_comes_is_known_until_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.rollout.reward_batcher._PROBLEM_SECONDS", 0.0)
+    monkeypatch.setattr("services.rollout.reward_batcher._SILENT_SECONDS", 0.0)
+    judge = Judge(failures=1)
+    async with client_of(judge) as rewards:
+        right = asyncio.create_task(rewards.reward("math", "right", {}))
+        await wait_until_async(lambda: "503" in rewards.problem)
+        assert (await right).value == 1.0
+        slow = asyncio.create_task(rewards.reward("math", "slow", {}))
+        await wait_until_async(lambda: "wait for the verifier" in rewards.problem)
+        judge.slow_may_end.set()
+        await slow
+        assert rewards.problem == ""
+
+
 async def test_it_is_ready_again_once_the_verifier_answers() -> None:
     judge = Judge(failures=1, status=422)
     async with client_of(judge) as client:

@@ -18,7 +18,7 @@ from services.launcher.runs.run_state import FolderState
 from shared.errors import InvalidInput
 
 _STYLE = {FolderState.RUNNING: "green", FolderState.FAILED: "red", FolderState.BROKEN_OFF: "yellow"}
-_WIDE = 100
+_WIDE, _NARROW = 100, 76
 _MAX_REMEDIES = 3
 
 
@@ -110,19 +110,30 @@ def _changed(directory: RunDirectory) -> float:
 
 
 def _render(rows: Sequence[RunRow], width: int) -> Table:
-    """In 80 columns texts give way, numbers do not."""
+    """In 80 columns texts give way, numbers do not; in fewer, task, model and age are left out."""
+    left_out = {"± s.e."} if width < _WIDE else set()
+    left_out |= {"task", "model", "age"} if width < _NARROW else set()
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
-    for column in ("run", "state", "task", "model", "method"):
-        table.add_column(column, min_width=5)
-    for column in ("steps", "held out", "± s.e.", "tokens", "age"):
-        if column != "± s.e." or width >= _WIDE:
+    texts, numbers = ("run", "state", "task", "model", "method"), ("steps", "held out", "± s.e.", "tokens", "age")
+    for column in (*texts, *numbers):
+        if column in texts and column not in left_out:
+            table.add_column(column, min_width=5)
+        elif column not in left_out:
             table.add_column(column, no_wrap=True, justify="right")
     for row in rows:
-        numbers = [str(row.steps), _change(row), _number(row.standard_error), _tokens(row.tokens), _age(row.changed)]
-        if width < _WIDE:
-            del numbers[2]
-        state = _text(row.state, _STYLE.get(FolderState(row.state), ""))
-        table.add_row(_text(row.name, "bold"), state, _text(row.task), _text(row.model), _text(row.method), *numbers)
+        cells = {
+            "run": _text(row.name, "bold"),
+            "state": _text(row.state, _STYLE.get(FolderState(row.state), "")),
+            "task": _text(row.task),
+            "model": _text(row.model),
+            "method": _text(row.method),
+            "steps": str(row.steps),
+            "held out": _change(row),
+            "± s.e.": _number(row.standard_error),
+            "tokens": _tokens(row.tokens),
+            "age": _age(row.changed),
+        }
+        table.add_row(*(cell for column, cell in cells.items() if column not in left_out))
     return table
 
 
