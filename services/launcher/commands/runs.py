@@ -121,7 +121,7 @@ def _render(rows: Sequence[RunRow], width: int) -> Table:
         elif column not in left_out:
             table.add_column(column, no_wrap=True, justify="right")
     for row in rows:
-        cells = {
+        cells: dict[str, Text | str] = {
             "run": _text(row.name, "bold"),
             "state": _text(row.state, _STYLE.get(FolderState(row.state), "")),
             "task": _text(row.task),
