@@ -43,7 +43,7 @@ def describe_waiting(waiting: Waiting, now: float) -> str:
     idle = now - waiting.moved
     if idle >= LONG_SECONDS and waiting.moved > waiting.since:
         parts.append(f"the last {format_duration(idle)} ago")
-    elif waiting.eta_seconds is not None and waiting.eta_seconds >= 1.0:
+    elif waiting.eta_seconds is not None and waiting.eta_seconds >= 1.0 and idle < SILENT_SECONDS:
         parts.append(f"about {format_duration(waiting.eta_seconds)} left")
     return f"{waiting.what}: {', '.join(parts)}"
 
