@@ -51,7 +51,9 @@ def _render_accuracy(history: History) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     every = accuracies_by_set(history.evaluations)
     for series in every:
-        table.add_row(Text(series.label, style="dim"), f"{series.values[-1].problems} problems")
+        measured = f"{series.values[-1].problems} problems"
+        only = f", at step {series.steps[0]} alone" if len(series.steps) == 1 else ""
+        table.add_row(Text(series.label, style="dim"), measured + only)
         for name, measure, error_name in MEASURES:
             label, values = f"  {name}@{series.at}", [getattr(one, measure) for one in series.values]
             if None in values:
@@ -59,7 +61,8 @@ def _render_accuracy(history: History) -> RenderableType:
             error = getattr(series.values[-1], error_name)
             ending = "" if error is None else f" ± {error:.3f}"
             style = "bold green" if values[-1] > values[0] else "bold yellow"
-            change = Text.assemble(f"{values[0]:.3f} → ", (f"{values[-1]:.3f}", style), ending)
+            before = f"{values[0]:.3f} → " if len(values) > 1 else ""
+            change = Text.assemble(before, (f"{values[-1]:.3f}", style if before else ""), ending)
             table.add_row(Text(label, style="dim"), change, Text(sparkline(values, SPARK_WIDTH), style="cyan"))
     if every and every[0].is_sharpening:
         return Group(table, Text(SHARPENING, style="dim"))
