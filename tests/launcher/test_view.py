@@ -140,6 +140,15 @@ def test_a_low_terminal_has_room_for_the_whole_status() -> None:
     assert len(render(status(1), status(2, message="waiting"), width=80).splitlines()) <= 24
 
 
+def test_what_a_replica_loads_and_what_is_wrong_with_it_stands_beside_it() -> None:
+    serving, waiting = status(1).replicas
+    loading = serving.model_copy(update={"loading": WeightVersion(1, 2)})
+    refused = waiting.model_copy(update={"problem": "the learner refuses its token"})
+    text = " ".join(render(status(1, replicas=(loading, refused))).split())
+    assert "rollout-1 serving v1, 7 trees, loads v2" in text
+    assert "rollout-2 waiting –, 7 trees (the learner refuses its token)" in text
+
+
 def test_many_replicas_are_counted_by_state() -> None:
     replica = status(1).replicas[0]
     many = tuple(replica.model_copy(update={"name": f"r{number}"}) for number in range(64))

@@ -18,13 +18,16 @@ from services.launcher.display.durations import format_duration
 from services.launcher.display.sparkline import Sparkline, sparkline
 from services.launcher.display.waits import ENDED, Pace, wait_lines
 from services.launcher.runs.history import History, accuracies_by_set
+from shared.errors import shorten
 from shared.protocol.figures import Figure, Shown, StepFigures, figures_in
+from shared.protocol.replica import ReplicaInfo
 from shared.protocol.status import AccuracyFigures, RunState, RunStatus
 
 SPARK_WIDTH = 24
 MAX_REPLICAS = MAX_SETS = 6
 """So many are shown one by one."""
 LABEL_WIDTH = 12
+MAX_PROBLEM = 70
 _STATE_STYLE = {RunState.TRAINING: "green", RunState.EVALUATING: "cyan", RunState.FINISHED: "bold green"}
 _STATE_STYLE |= {RunState.FAILED: "bold red", RunState.STOPPING: "yellow", RunState.STOPPED: "yellow"}
 
@@ -268,6 +271,13 @@ def _describe_replicas(status: RunStatus) -> str:
         counts = Counter(replica.state for replica in status.replicas)
         return ", ".join(f"{count} {state}" for state, count in counts.items())
     return " · ".join(
-        f"{one.name} {one.state} {one.version.label if one.version else '–'}, {one.trees_in_flight} trees"
+        f"{one.name} {one.state} {one.version.label if one.version else '–'}, {one.trees_in_flight} trees{_trouble(one)}"
         for one in status.replicas
     )
+
+
+def _trouble(replica: ReplicaInfo) -> str:
+    """What is on its way into it, or is wrong with it."""
+    if replica.loading is not None:
+        return f", loads {replica.loading.label}"
+    return f" ({shorten(replica.problem, MAX_PROBLEM)})" if replica.problem else ""
