@@ -18,7 +18,6 @@ from services.launcher.display.durations import format_duration
 from services.launcher.display.sparkline import Sparkline, sparkline
 from services.launcher.display.waits import ENDED, Pace, wait_lines
 from services.launcher.runs.history import History, accuracies_by_set
-from shared.errors import shorten
 from shared.protocol.figures import Figure, Shown, StepFigures, figures_in
 from shared.protocol.replica import ReplicaInfo
 from shared.protocol.status import AccuracyFigures, RunState, RunStatus
@@ -271,7 +270,8 @@ def _describe_replicas(status: RunStatus) -> str:
         counts = Counter(replica.state for replica in status.replicas)
         return ", ".join(f"{count} {state}" for state, count in counts.items())
     return " · ".join(
-        f"{one.name} {one.state} {one.version.label if one.version else '–'}, {one.trees_in_flight} trees{_trouble(one)}"
+        f"{one.name} {one.state} {one.version.label if one.version else '–'}, {one.trees_in_flight} trees"
+        + _trouble(one)
         for one in status.replicas
     )
 
@@ -280,4 +280,5 @@ def _trouble(replica: ReplicaInfo) -> str:
     """What is on its way into it, or is wrong with it."""
     if replica.loading is not None:
         return f", loads {replica.loading.label}"
-    return f" ({shorten(replica.problem, MAX_PROBLEM)})" if replica.problem else ""
+    problem = replica.problem if len(replica.problem) <= MAX_PROBLEM else f"{replica.problem[: MAX_PROBLEM - 1]}…"
+    return f" ({problem})" if problem else ""
