@@ -11,6 +11,7 @@ from services.learner.data.prompting import INSTRUCTIONS
 
 _WORD = re.compile(r"\w+")
 _MATH_MARKS = re.compile(r"\\(?:left|right|,|!|;|:|quad|qquad|displaystyle)(?![a-zA-Z])|\\[()\[\]]|\$|~")
+_SAME_COMMANDS = re.compile(r"\\[dt](?=frac|binom)")
 _LOOSE_SPACE = re.compile(r"(?<!\w)\s+|\s+(?!\w)")
 _INSTRUCTION = re.compile(
     r"(?:"
@@ -41,7 +42,8 @@ def without_instruction(text: str) -> str:
 def normalize(text: str) -> str:
     """The text by which problems are compared: without marks of formulas, case, and white space that parts no words."""
     plain = _MATH_MARKS.sub("", unicodedata.normalize("NFKC", text)).casefold()
-    return " ".join(_LOOSE_SPACE.sub("", plain).split())
+    plain = _SAME_COMMANDS.sub(r"\\", plain)
+    return _LOOSE_SPACE.sub("", " ".join(plain.split()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import TypeAlias
 
 from services.learner.data.filters import Fingerprint, HeldOutIndex, SeenProblems
-from services.learner.data.formats.base import ConvertedRow, Format, Unusable
+from services.learner.data.formats.base import ConvertedRow, Format, Unusable, refuse_pictures
 from services.learner.data.formats.catalogue import find_format
 from services.learner.data.prompting import Prompt, PromptModel, PromptWriter, asked_extraction
 from services.learner.data.reading.opening import open_rows
@@ -227,6 +227,8 @@ def _convert(rows: Iterator[Placed], form: Format, said: SourceReport) -> Iterat
         try:
             if isinstance(row, BrokenRow):
                 raise Unusable(row.reason)
+            if not form.is_written:
+                refuse_pictures(row)
             yield where, form.convert(row)
         except Unusable as error:
             said.drop(str(error), where)

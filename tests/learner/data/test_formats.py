@@ -93,6 +93,9 @@ MATH_ROWS: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("rlvr", {"messages": [USER], "ground_truth": "34", "dataset": "MATH"}, "34"),
     ("ibtpo", {"id": "a", "prompt": "P?", "kind": "math", "answer_key": {"gold": "34"}}, "34"),
+    ("verl", {"prompt": [USER], "ability": "math", "reward_model": {"ground_truth": '["34"]', "style": "rule"}}, "34"),
+    ("verl", {"prompt": json.dumps([USER]), "reward_model": '{"ground_truth": "34"}'}, "34"),
+    ("rlvr", {"messages": [USER], "ground_truth": ["34"], "dataset": ["math"]}, "34"),
 ]
 CHOICE_ROWS: list[tuple[str, dict[str, Any], str]] = [
     ("mmlu", {"question": "Q?", "subject": "law", "choices": ["w", "x", "y", "z"], "answer": 2}, "y"),
@@ -138,6 +141,7 @@ CHOICE_ROWS: list[tuple[str, dict[str, Any], str]] = [
         {"question": "Q?", "correct_answer": "r", "distractor1": "a", "distractor2": "b", "distractor3": "c"},
         "r",
     ),
+    ("mmlu", {"question": "Q?", "options": ["A)21", "B)21.5", "C)22"], "rationale": "r", "correct": "B"}, "21.5"),
 ]
 CODE_ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
@@ -409,3 +413,21 @@ def test_a_map_may_name_options_tests_and_a_kind() -> None:
 def test_what_fits_no_row_names_the_columns_that_there_are(source: DataSource, complaint: str) -> None:
     with pytest.raises(InvalidInput, match=complaint):
         find_format(source, [{"q": "Q?", "a": "1", "meta": {"level": 3}}])
+
+
+def test_a_question_stands_behind_the_text_that_it_is_about() -> None:
+    row = {"ID": "1", "Body": "There are 5 dogs.", "Question": "How many?", "Equation": "5", "Answer": 5.0}
+    assert find_format(DataSource(source="svamp.jsonl"), [row]).convert(row).prompt == "There are 5 dogs. How many?"
+
+
+@pytest.mark.parametrize(("answers", "golds"), [((1, 2, 3), "ABC"), ((0, 1, 2), "ABC"), ((1, 2, 1), "BCB")])
+def test_answers_count_from_one_where_the_rows_show_it(answers: tuple[int, ...], golds: str) -> None:
+    rows = [{"question": f"Q{number}?", "choices": ["x", "y", "z"], "answer": number} for number in answers]
+    form = find_format(DataSource(source="mine.jsonl"), rows)
+    assert "".join(form.convert(row).answer_key["gold"] for row in rows) == golds
+    assert bool(form.note) == (answers == (1, 2, 3))
+
+
+def test_letters_before_options_are_not_shown_twice() -> None:
+    row = {"question": "Q?", "options": ["A) 21", "(B) 21.5"], "correct": "B"}
+    assert find_format(DataSource(source="aqua.jsonl"), [row]).convert(row).prompt == "Q?\n\nA. 21\nB. 21.5"

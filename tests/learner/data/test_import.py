@@ -232,3 +232,24 @@ def test_what_is_no_text_is_dropped(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"problem": "\\ud800?", "answer": "1"}', problem(1))
     rows, report = take(tmp_path, str(path))
     assert (len(rows), dropped(report)) == (1, {"holds half of a surrogate pair, which is no text": 1})
+
+
+def test_what_shows_more_than_text_is_dropped(tmp_path: Path) -> None:
+    text, picture = {"type": "text", "text": "How much is 3 + 3?"}, {"type": "image", "image": "a.png"}
+    chats = [{"messages": [{"role": "user", "content": one}]} for one in ([text], [picture, text])]
+    rows = [{"problem": "What is x?", "answer": "4", "images": [{"path": "a.png"}]}]
+    rows += [{"problem": "How much is 2 + 2?", "answer": "4", "images": None}]
+    taken, report = take(
+        tmp_path,
+        str(write(tmp_path / "rows.jsonl", *rows)),
+        str(write(tmp_path / "chats.jsonl", *(one | {"ground_truth": "6", "dataset": "math"} for one in chats))),
+    )
+    assert [one["id"] for one in taken] == ["rows/2", "chats/1"]
+    assert dropped(report) == {"shows a picture or a sound (images), and models read text": 1}
+    assert dropped(report, 1) == {"a message of messages shows more than text (image), and models read text": 1}
+
+
+@pytest.mark.parametrize("other", ["What is  $2 + 3$ ?", "What\n\nis 2+3?", "what is \\(2\\,+\\,3\\)?"])
+def test_spacing_makes_no_new_problem(other: str, tmp_path: Path) -> None:
+    rows = [{"question": text, "answer": "5"} for text in ("What is $2+3$?", other)]
+    assert len(take(tmp_path, str(write(tmp_path / "sums.jsonl", *rows)))[0]) == 1

@@ -163,3 +163,12 @@ def test_a_saved_data_set_without_that_split_or_whole_files_is_refused(tmp_path:
     with pytest.raises(InvalidInput, match=r"is (no whole data set|broken)") as refused:
         read(f"{tmp_path / 'set'}#train")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "remedy"), [(b"PK\3\4", "unpack it"), (b"PAR1", "with .parquet"), (b"\x1f\x8b\x08\0", "with .gz")]
+)
+def test_a_file_of_another_kind_than_its_name_says_is_refused(start: bytes, remedy: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(start + b"\0" * 20)
+    with pytest.raises(InvalidInput, match=remedy):
+        read(tmp_path / "rows.jsonl")

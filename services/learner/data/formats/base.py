@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 from services.learner.data.reading.rows import Row
 
 Messages: TypeAlias = tuple[dict[str, str], ...]
+_PICTURE = re.compile(r"(?:decoded_)?(?:image|video|audio)s?(?:_\d+)?", re.IGNORECASE)
 
 
 class Unusable(Exception):
@@ -102,6 +104,25 @@ def kept(row: Row, *names: str) -> Row:
     return {name: row[name] for name in names if isinstance(row.get(name), str | int | float) and row[name] != ""}
 
 
+def refuse_pictures(row: Row) -> None:
+    """Unusable for a row that shows more than text, without which its problem cannot be solved."""
+    shown = next(
+        (name for name, value in row.items() if _PICTURE.fullmatch(name) and value not in (None, "", [])), None
+    )
+    if shown:
+        raise Unusable(f"shows a picture or a sound ({shown}), and models read text")
+
+
+def _content_of(content: Any, name: str) -> Any:
+    """The text of a message whose content is a list of parts."""
+    if not isinstance(content, list | tuple) or not all(isinstance(part, dict) for part in content):
+        return content
+    others = sorted({str(part.get("type")) for part in content if not isinstance(part.get("text"), str)})
+    if others:
+        raise Unusable(f"a message of {name} shows more than text ({', '.join(others)}), and models read text")
+    return "\n".join(part["text"] for part in content)
+
+
 def messages_of(value: Any, name: str = "prompt") -> Messages:
     """Chat messages up to where the answer begins. Unusable for what is none."""
     found = json_of(value, name)
@@ -112,6 +133,7 @@ def messages_of(value: Any, name: str = "prompt") -> Messages:
         if not isinstance(one, dict):
             raise Unusable(f"{name} holds no messages")
         role, content = one.get("role", one.get("from")), one.get("content", one.get("value"))
+        content = _content_of(content, name)
         role = {"human": "user", "gpt": "assistant"}.get(str(role), role)
         if not isinstance(role, str) or not isinstance(content, str):
             raise Unusable(f"a message of {name} has no role or no text")

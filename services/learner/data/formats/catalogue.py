@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from services.learner.data.formats.base import Format
 from services.learner.data.formats.chat import CHAT_FORMATS
-from services.learner.data.formats.choice import CHOICE_FORMATS
+from services.learner.data.formats.choice import CHOICE_FORMATS, numbered
 from services.learner.data.formats.code import CODE_FORMATS
 from services.learner.data.formats.math import MATH_FORMATS
 from services.learner.data.formats.own import own_format
@@ -24,12 +24,12 @@ def find_format(source: DataSource, rows: Sequence[Row]) -> Format:
     if source.fields:
         return _check_fits(own_format(source), source, rows)
     if source.format != "auto":
-        return _by_name(source.format)
+        return numbered(_by_name(source.format), rows)
     counts = {one.name: sum(map(one.fits, rows)) for one in FORMATS}
     most = max(counts.values(), default=0)
     fitting = [one for one in FORMATS if most and counts[one.name] == most]
     if len(fitting) == 1:
-        return fitting[0]
+        return numbered(fitting[0], rows)
     if fitting:
         names = " or ".join(one.name for one in fitting)
         raise InvalidInput(f"{source} may be {names} by its columns {columns_of(rows)}: give format=…")

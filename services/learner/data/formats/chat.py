@@ -1,5 +1,6 @@
 """Formats of rows for reinforcement learning: problems of ours, verl's and PRIME's rows, DAPO-Math-17k."""
 
+import json
 import re
 from typing import Any
 
@@ -46,11 +47,25 @@ def _problem(row: Row) -> ConvertedRow:
 
 def _ground_truth(row: Row) -> Any:
     reward_model = json_of(row.get("reward_model"), "reward_model")
-    return reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
+    truth = reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
+    return _only_element(truth) if isinstance(truth, str) and truth.startswith('["') else truth
+
+
+def _only_element(text: str) -> str:
+    """What a JSON list of one text holds (Skywork-OR1); any other text as it is."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text
+    return found[0] if len(found) == 1 and isinstance(found[0], str) else text
 
 
 def _has_ground_truth(row: Row) -> bool:
-    return "prompt" in row and isinstance(row.get("reward_model"), dict) and "ground_truth" in row["reward_model"]
+    model = row.get("reward_model")  # a table has it as JSON text
+    return "prompt" in row and (
+        (isinstance(model, dict) and "ground_truth" in model)
+        or (isinstance(model, str) and model.lstrip().startswith("{") and '"ground_truth"' in model)
+    )
 
 
 def _is_dapo(row: Row) -> bool:
@@ -71,7 +86,9 @@ def _is_verl(row: Row) -> bool:
 
 
 def _prompt(row: Row) -> str | Messages:
-    return text_of(row, "prompt") if isinstance(row.get("prompt"), str) else messages_of(row.get("prompt"))
+    prompt = row.get("prompt")
+    is_text = isinstance(prompt, str) and not prompt.startswith("[{")  # a table has messages as JSON text
+    return text_of(row, "prompt") if is_text else messages_of(prompt)
 
 
 def _dapo(row: Row) -> ConvertedRow:
@@ -111,8 +128,11 @@ def _has_messages(row: Row) -> bool:
 
 
 def _rlvr(row: Row) -> ConvertedRow:
-    if str(row.get("dataset")).lower() not in ("math", "gsm8k", "gsm", "aime"):
-        raise Unusable(f"dataset is {row.get('dataset')!r}, whose answers are no mathematics")
+    dataset = row.get("dataset")
+    if isinstance(dataset, list) and len(dataset) == 1:
+        (dataset,) = dataset
+    if str(dataset).lower() not in ("math", "gsm8k", "gsm", "aime"):
+        raise Unusable(f"dataset is {dataset!r}, whose answers are no mathematics")
     return ConvertedRow(messages_of(row["messages"], "messages"), "math", {"gold": gold_of(row["ground_truth"])})
 
 

@@ -1,8 +1,11 @@
 """Formats of multiple choice: GPQA, MMLU and its like, ARC."""
 
 import hashlib
+import re
 import string
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from services.learner.data.formats.base import ConvertedRow, Format, Unusable, first_of, json_of, kept, text_of
@@ -66,16 +69,26 @@ def options_of(listed: Any) -> tuple[list[str], list[str]]:
         texts, labels = [one["text"] for one in listed], [str(one.get("label", "")) for one in listed]
     else:
         texts, labels = list(listed or ()), []
-    texts = [str(text).strip() for text in texts if text is not None and str(text) != "N/A"]
+    texts = _without_letters([str(text).strip() for text in texts if text is not None and str(text) != "N/A"])
     return texts, labels if len(labels) == len(texts) else list(string.ascii_uppercase[: len(texts)])
 
 
-def right_option(answer: Any, texts: list[str], labels: list[str]) -> int:
-    """The place of the right option, which is named by place, by label or by its text."""
+def _without_letters(texts: list[str]) -> list[str]:
+    """Options without the letters before them, where each has its own: `A) 21`."""
+    found = [
+        re.match(rf"\(?{one}\s?[).:]\s*(?=\S)", text) for one, text in zip(string.ascii_uppercase, texts, strict=False)
+    ]
+    if len(found) < len(texts) or not all(found):
+        return texts
+    return [text[mark.end() :] for text, mark in zip(texts, found, strict=True) if mark]
+
+
+def right_option(answer: Any, texts: list[str], labels: list[str], first: int = 0) -> int:
+    """The place of the right option, which is named by place, by label or by its text; `first` is the first place."""
     if isinstance(answer, bool) or answer is None:
         raise Unusable("no answer")
     if isinstance(answer, int):
-        return answer
+        return answer - first
     text = str(answer).strip()
     for known in (labels, [label.upper() for label in labels], texts):
         if text in known:
@@ -84,17 +97,45 @@ def right_option(answer: Any, texts: list[str], labels: list[str]) -> int:
     if stripped in labels:
         return labels.index(stripped)
     if text.isdecimal():
-        return int(text)
+        return int(text) - first
     raise Unusable("the answer is none of the options")
 
 
-def _listed_choice(row: Row) -> ConvertedRow:
+def _choice_parts(row: Row) -> tuple[Any, list[str], list[str]]:
+    """The answer of a row, its options, and their labels."""
     listed = first_of(row, "choices", "options", "endings")
     if listed is None:
         listed = {letter: row[letter] for letter in string.ascii_uppercase if isinstance(row.get(letter), str)}
     texts, labels = options_of(listed)
-    answer = first_of(row, "answer_index", "answer_idx", "answerKey", "answer", "label", "gold")
-    return make_choice(text_of(row, "question", "question_stem"), texts, right_option(answer, texts, labels), row)
+    answer = first_of(row, "answer_index", "answer_idx", "answerKey", "answer", "label", "gold", "correct")
+    return answer, texts, labels
+
+
+def _listed_choice(row: Row, first: int = 0) -> ConvertedRow:
+    answer, texts, labels = _choice_parts(row)
+    right = right_option(answer, texts, labels, first)
+    return make_choice(text_of(row, "question", "question_stem"), texts, right, row)
+
+
+def _place_of(row: Row) -> tuple[int, int]:
+    """Which place from 0 on a row's answer names, and how many options there are; Unusable for what is no choice."""
+    answer, texts, labels = _choice_parts(row)
+    return right_option(answer, texts, labels), len(texts)
+
+
+def numbered(form: Format, rows: Sequence[Row]) -> Format:
+    """The format that reads a set whose answers count from 1: some are as large as there are options, none is 0."""
+    if form.convert is not _listed_choice:
+        return form
+    places = []
+    for row in rows:
+        with suppress(Unusable):
+            places.append(_place_of(row))
+    if any(place == 0 for place, _ in places) or not any(place == size for place, size in places):
+        return form
+    return replace(
+        form, convert=lambda row: _listed_choice(row, first=1), note="its answers are numbers that count from 1"
+    )
 
 
 CHOICE_FORMATS = (

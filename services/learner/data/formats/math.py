@@ -113,7 +113,13 @@ def _stated_answer(row: Row) -> ConvertedRow:
     gold = last_boxed(answer) or answer
     if len(gold) > MAX_ANSWER:
         raise Unusable("answer is a whole solution")
-    return _math(text_of(row, *_QUESTION), gold, row)
+    return _math(_question(row), gold, row)
+
+
+def _question(row: Row) -> str:
+    """The question, behind the text that it is about (SVAMP)."""
+    asked, body = text_of(row, *_QUESTION), row.get("Body")
+    return f"{body.strip()} {asked}" if isinstance(body, str) and body.strip() else asked
 
 
 def _integer_answer(row: Row) -> ConvertedRow:

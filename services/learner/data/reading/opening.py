@@ -46,9 +46,26 @@ def _open_files(paths: list[Path], name: str) -> RowStream:
     packed = next((path for path in paths if path.suffix in _PACKED), None)
     if packed:
         raise InvalidInput(f"{packed} is packed: unpack it, or pack it with gzip")
+    for path in paths:
+        _refuse_misnamed(path)
     are_parquet = all(suffix_of(path) == ".parquet" for path in paths)
     total = sum(map(count_parquet_rows, paths)) if are_parquet else None
     return RowStream(name, _read_files(paths), total)
+
+
+def _refuse_misnamed(path: Path) -> None:
+    """InvalidInput for a file that begins as one of another kind does."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror or error}") from error
+    if start == b"PK\3\4":
+        raise InvalidInput(f"{path} is a zip archive or a workbook: unpack it, or save it as .csv")
+    if start == b"PAR1" and suffix_of(path) != ".parquet":
+        raise InvalidInput(f"{path} is a parquet file: name it so, with .parquet at its end")
+    if start[:2] == b"\x1f\x8b" and path.suffix != ".gz":
+        raise InvalidInput(f"{path} is packed with gzip: name it so, with .gz at its end")
 
 
 def _read_files(paths: list[Path]) -> Iterator[Placed]:
