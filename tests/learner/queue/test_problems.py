@@ -13,7 +13,6 @@ from services.learner.queue.problems import (
     EncodedProblem,
     ProblemLimits,
     fingerprint,
-    first_of_each_file,
     read_problems,
 )
 from shared.errors import InvalidInput
@@ -80,14 +79,14 @@ def test_a_row_that_is_too_long_is_left_out_and_said(tmp_path: Path, policy_dir:
         read(tmp_path, policy_dir, rows[1])
 
 
-def test_the_first_of_each_file_are_taken_and_files_may_share_ids(tmp_path: Path, policy_dir: Path) -> None:
+def test_files_may_share_ids(tmp_path: Path, policy_dir: Path) -> None:
     paths = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
     for path in paths:
         path.write_text("".join(json.dumps(ROW | {"id": number}) + "\n" for number in range(5)))
     encode = prompt_encoder(AutoTokenizer.from_pretrained(policy_dir))
-    problems = first_of_each_file(read_problems(paths, encode, LIMITS).problems, 3)
+    problems = read_problems(paths, encode, LIMITS).problems
     assert [(Path(one.file).name, one.id) for one in problems] == [
-        (path.name, str(number)) for path in paths for number in range(3)
+        (path.name, str(number)) for path in paths for number in range(5)
     ]
 
 
