@@ -16,6 +16,7 @@ from ibtpo.calls import LoopThread, can_take_signals
 from ibtpo.notebook import NotebookView, is_notebook
 from ibtpo.run import Run, of_directory
 from ibtpo.settings import to_settings
+from services.launcher.check.start import look_before_start
 from services.launcher.commands.train import execute
 from services.launcher.display.import_view import ImportView
 from services.launcher.display.view import QuietView, RunView, choose_view
@@ -57,8 +58,11 @@ def train(
         plan = make_run_plan(Path(runs), RunRequest(run, preset, given, StartMode.of(resume=resume, fresh=fresh)))
         if plan.is_done:
             return of_directory(plan.run)
+        warnings = [] if plan.resumes else look_before_start(plan)
         import_and_prepare(plan, ImportView(Console(stderr=True, quiet=not progress)))
     view = _choose_view(plan, progress)
+    for warning in warnings:
+        view.say(warning)
     is_interrupted = execute(plan, redis_url, view, _run_here if can_take_signals() else _run_in_thread)
     if is_interrupted and not plan.run.is_finished:
         raise KeyboardInterrupt(

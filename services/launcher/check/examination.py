@@ -15,6 +15,8 @@ from services.launcher.check.sampling import Advance, SampleSize, sample_answers
 from services.launcher.check.tokenizer import TokenizerFacts, examine_round_trip, examine_template, examine_tokenizer
 from services.launcher.display.finding import Section
 from services.launcher.settings.plan import RunPlan
+from services.learner.tracker_config import check_trackers
+from shared.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,21 @@ def _examine_machine(plan: RunPlan, request: CheckRequest, facts: ModelFacts, pr
     examine_memory(section, facts, plan, problems.longest_prompt if problems else 0)
     examine_disk(section, plan, facts.size.num_parameters, facts.size.num_trained)
     examine_snapshots(section, plan, facts.size.num_parameters)
+    _examine_trackers(section, plan)
     if request.redis_url is not None:
         asyncio.run(examine_given_redis(section, request.redis_url))
     return section
+
+
+def _examine_trackers(section: Section, plan: RunPlan) -> None:
+    """Whether they are installed, and have their keys."""
+    names = plan.learner.tracker
+    try:
+        check_trackers(names, plan.learner.tracker_modes)
+    except InvalidInput as error:
+        section.failed("trackers", str(error), "")
+    else:
+        section.ok("trackers", ", ".join(names) or "none")
 
 
 def _examine_sample(

@@ -27,7 +27,7 @@ from services.launcher.processes.evaluation import Services, answer_sets
 from services.launcher.runs.evaluated_models import EvaluatedModel, SetResults, begin_results
 from services.launcher.runs.imported_problems import load_prompt_model
 from services.launcher.runs.model_digest import digest_model
-from services.launcher.runs.model_files import check_model, load_prompt_encoder, read_limits
+from services.launcher.runs.model_files import check_model, check_stop_tokens, load_prompt_encoder, read_limits
 from services.launcher.settings.evaluation import EvaluateArguments, choose_sets
 from services.learner.config import LearnerConfig
 from services.learner.data.run_files import problem_files
@@ -87,6 +87,8 @@ Call = Callable[[Coroutine[Any, Any, None]], None]
 def measure_models(arguments: EvaluateArguments, call: Call = asyncio.run) -> EvaluatedModels:
     """Answers every problem k times, and measures. With a folder for the results, what is there already is kept."""
     directories = [check_model(model) for model in arguments.models]
+    for directory in directories:
+        check_stop_tokens(directory)
     config, given = arguments.load()
     with _folder(arguments) as folder:
         plans = choose_sets(arguments, config, folder)
@@ -110,7 +112,10 @@ def measure_models(arguments: EvaluateArguments, call: Call = asyncio.run) -> Ev
 def _folder(arguments: EvaluateArguments) -> Iterator[Path]:
     """Where results lie: as asked for, else only for now."""
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        try:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(f"--out {arguments.out} can be no folder: {error.strerror}; give another") from error
         yield arguments.out
         return
     with tempfile.TemporaryDirectory(prefix="ibtpo-eval-") as name:

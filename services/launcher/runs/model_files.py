@@ -15,7 +15,7 @@ from shared.errors import InvalidInput
 from shared.hub import Download, ResolvedModel, now_and_then, resolve_model
 from shared.protocol.message import JsonObject
 from shared.tree.vocabulary import bytes_of_tokens
-from shared.weights import ContextBounds, Encoder, prompt_encoder, read_json_object
+from shared.weights import ContextBounds, Encoder, prompt_encoder, read_json_object, stop_token_ids
 
 _COLUMNS = (
     TextColumn("{task.description}"),
@@ -30,6 +30,18 @@ def check_model(model: Path) -> Path:
     """The directory of the model, of one of the hub that in its cache, if it can be loaded by its looks; else an error,
     before any process is started for it."""
     return find_model(model).directory
+
+
+def check_stop_tokens(directory: Path) -> None:
+    """InvalidInput where a model names no token that ends an answer, or one that it does not have."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises nothing more special
+        raise InvalidInput(f"{directory / 'tokenizer.json'} cannot be read: {error}; save the model again") from error
+    num_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    stop_token_ids(directory, num_tokens, tokenizer.token_to_id)
 
 
 def locate_tokenizer(model: Path) -> Path:

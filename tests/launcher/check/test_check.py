@@ -12,8 +12,10 @@ import pytest
 
 from services.demo.task import checkpoint_directory
 from services.launcher.check.examination import CheckRequest, examine_run
+from services.launcher.check.start import look_before_start
 from services.launcher.display.finding import Level, Section
-from services.launcher.settings.plan import RunRequest, draft_plan
+from services.launcher.settings.plan import RunPlan, RunRequest, draft_plan
+from shared.errors import InvalidInput
 from tests.hub.hub_server import COMMIT, serve_hub
 from tests.launcher.test_plan import ROW
 
@@ -92,3 +94,24 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
     (model / "config.json").write_text('{"model_type": "unheard-of"}')
     (section,) = quick(tmp_path, model)
     assert "transformers makes no causal language model of it" in section.findings[0].found
+
+
+def test_what_no_run_can_begin_with_is_said_before_anything_starts(tmp_path: Path) -> None:
+    model = shutil.copytree(checkpoint_directory(), tmp_path / "model")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        values = json.loads((model / name).read_text())
+        (model / name).write_text(json.dumps({key: one for key, one in values.items() if not key.startswith("eos")}))
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text(ROW)
+
+    def draft(model: Path, *settings: str) -> RunPlan:
+        given = (f"learner.model={model}", f"data={rows}", "total_steps=5", *settings)
+        return draft_plan(tmp_path / "runs", RunRequest("mine", "grpo", given))
+
+    with pytest.raises(InvalidInput, match="without one no answer ends"):
+        look_before_start(draft(model))
+    (warning,) = look_before_start(draft(checkpoint_directory(), f"held_out={rows}"))
+    assert warning.startswith(f"held out mine: {rows} is trained on as well")
+    absent = draft(checkpoint_directory(), "tracker=tests.no_such_module:Tracker")
+    *_, machine = examine_run(absent, CheckRequest(None, True, None), lambda *_: None)
+    assert (machine.findings[-1].check, machine.findings[-1].level) == ("trackers", Level.FAILED)
