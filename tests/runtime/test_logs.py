@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.demo.task import checkpoint_directory
 from services.launcher.processes.log_tail import tail
 from services.launcher.settings.plan import SECTIONS
 from shared.runtime.config import load_config
@@ -170,7 +171,8 @@ def test_log_json_says_how_every_service_logs(
     wiring = importlib.import_module(f"services.{service}.wiring")
     for part in ("run_on_rank0",) if service == "learner" else ("build", "serve"):
         monkeypatch.setattr(wiring, part, lambda *_, **__: log.info("started"))
-    needed = ["model=m", "data=d", "sampler=ib", "total_steps=1"] if service == "learner" else []
+    model = checkpoint_directory()
+    needed = [f"model={model}", "data=d", "sampler=ib", "total_steps=1"] if service == "learner" else []
     given = [*needed, f"log_json={str(log_json).lower()}"]
     wiring.main(load_config(SECTIONS[service], service, None, given))
     path = tmp_path / "log"
