@@ -45,11 +45,11 @@ def reasons(path: Path) -> list[str]:
         ("rows.jsonl", b"\xef\xbb\xbf\n" + LINES.encode()),
         ("rows.jsonl", LINES.encode("utf-16")),
         ("rows.jsonl", LINES.replace("\n", "\r\n").encode()),
-        ("rows.jsonl.gz", gzip.compress(LINES.encode())),
+        ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
         ("rows.csv", CSV.encode()),
         ("rows.csv", b"\xef\xbb\xbf" + CSV.encode()),
         ("rows.csv", CSV.encode("utf-16")),
-        ("rows.csv.gz", gzip.compress(CSV.encode())),
+        ("rows.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("rows.tsv", CSV.replace("q,a", "q\ta").replace('",', '"\t').encode()),
         ("rows.csv", CSV.replace("q,a", "q;a").replace('",', '";').encode()),
     ],
@@ -120,7 +120,7 @@ def test_a_parquet_file_that_broke_off_is_refused_in_one_line(tmp_path: Path) ->
 def broken_files() -> Iterator[tuple[str, bytes, str]]:
     yield "rows.json", json.dumps(ROWS, indent=1).encode()[:-9], "breaks off, or is no JSON"
     yield "rows.json", b'{\n "q": ["a"],\n "a": ["b"]\n}', "is one JSON object with q, a; give an array of rows"
-    yield "rows.jsonl.gz", gzip.compress(LINES.encode())[:-12], "is not a whole gzip file"
+    yield "rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "is not a whole gzip file"
     yield "rows.jsonl.gz", b"plain text", "is not a whole gzip file"
     yield "rows.jsonl", "{}\n".encode("utf-16")[:-1], "is neither UTF-8 nor UTF-16"
     yield "rows.csv", b"q,q\n1,2\n", "the column 'q' comes twice"
