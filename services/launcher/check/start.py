@@ -1,13 +1,21 @@
 """What costs no time to find out: looked at before every run, and by `ibtpo check` among the rest."""
 
 import math
+from itertools import islice
+from pathlib import Path
 
 from services.launcher.check.machine import available_memory, examine_disk, format_bytes
 from services.launcher.display.finding import Level, Section
-from services.launcher.runs.model_files import check_stop_tokens, find_model
+from services.launcher.runs.model_files import check_stop_tokens, find_model, load_prompt_encoder
 from services.launcher.settings.plan import RunPlan
+from services.learner.data.run_files import is_problem_file
 from shared.errors import InvalidInput
+from shared.files import read_rows
+from shared.protocol.task import Problem
 from shared.weights import tensor_shapes
+
+_FIRST = 32
+"""Rows of each file whose messages are rendered."""
 
 
 def look_before_start(plan: RunPlan) -> list[str]:
@@ -15,6 +23,7 @@ def look_before_start(plan: RunPlan) -> list[str]:
     section = Section("before the start")
     directory = find_model(plan.learner.model).directory
     check_stop_tokens(directory)
+    _check_messages(plan, directory)
     num_parameters = sum(math.prod(one.shape) for one in tensor_shapes(directory).values())
     examine_disk(section, plan, num_parameters, 0 if plan.learner.lora else num_parameters)
     _examine_lasting(section, plan, num_parameters)
@@ -23,6 +32,25 @@ def look_before_start(plan: RunPlan) -> list[str]:
         if finding.level is Level.FAILED:
             raise InvalidInput(f"{finding.check}: {finding.found}: {finding.remedy}")
     return [f"{one.check}: {one.found}: {one.remedy}" for one in section.findings if one.level is Level.WARNING]
+
+
+def _check_messages(plan: RunPlan, directory: Path) -> None:
+    """InvalidInput where the chat template refuses the messages of the first rows; of an import, such are dropped."""
+    if plan.launcher.task != "files":
+        return
+    learner = plan.learner
+    sources = (*learner.data, *(one.data for one in learner.held_out.values()))
+    for path in (one.path for one in sources if one.path.is_file() and is_problem_file(one)):
+        rows = islice(read_rows(path, Problem, broken=[]), _FIRST)  # what is broken, all files are asked for later
+        with_messages = [(where, row.prompt) for where, row in rows if not isinstance(row.prompt, str)]
+        if not with_messages:
+            continue
+        encode = load_prompt_encoder(directory, learner.chat_template_kwargs)
+        for where, prompt in with_messages:
+            try:
+                encode(prompt)
+            except ValueError as error:
+                raise InvalidInput(f"{where}: {error}") from error
 
 
 def _examine_lasting(section: Section, plan: RunPlan, num_parameters: int) -> None:

@@ -112,6 +112,10 @@ def test_what_no_run_can_begin_with_is_said_before_anything_starts(tmp_path: Pat
         look_before_start(draft(model))
     (warning,) = look_before_start(draft(checkpoint_directory(), f"held_out={rows}"))
     assert warning.startswith(f"held out mine: {rows} is trained on as well")
+    rows.write_text(json.dumps(json.loads(ROW) | {"prompt": [{"role": "user", "content": "1+1="}]}))
+    with pytest.raises(InvalidInput, match=r"mine\.jsonl:1: .*chat template"):
+        look_before_start(draft(checkpoint_directory()))
+    rows.write_text(ROW)
     absent = draft(checkpoint_directory(), "tracker=tests.no_such_module:Tracker")
     *_, machine = examine_run(absent, CheckRequest(None, True, None), lambda *_: None)
     assert (machine.findings[-1].check, machine.findings[-1].level) == ("trackers", Level.FAILED)
