@@ -56,7 +56,7 @@ async def greet(url: str, seconds: float) -> None:
                 await writer.wait_closed()
     if not answer.startswith(_GREETINGS):
         shown = repr(answer.partition(b"\r\n")[0])[1:] if answer else "nothing, and closes the connection"
-        raise Unavailable(f"it is no Redis: to PING it answers {shown}")
+        raise Unavailable(f"it is no Redis: to PING it answers {shown}; correct host and port")
 
 
 async def inspect_server(connection: Connection) -> ServerFacts:
