@@ -28,8 +28,9 @@ def is_problem_file(source: DataSource) -> bool:
         return path.suffix == ".jsonl"
     if suffix_of(path) in (*TABLES, ".parquet", ".arrow") or path.suffix == ".gz" or holds_json_array(path):
         return False
-    rows = [row for _, row in islice(read_text_rows(path), _PEEKED) if not isinstance(row, BrokenRow)]
-    if not rows:  # nothing can be read: the import says it in one line
+    found = [row for _, row in islice(read_text_rows(path), _PEEKED)]
+    rows = [row for row in found if not isinstance(row, BrokenRow)]
+    if found and not rows:  # nothing can be read: the import says it in one line
         return False
     form = detect_format(rows)
     return form is None or form.name == "ibtpo"
