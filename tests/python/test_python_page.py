@@ -18,6 +18,7 @@ SHORT = (("total_steps=12", "total_steps=2"), ('"evaluation.problems": 60', '"ev
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
 
 
+@pytest.mark.slow
 def test_every_example_of_the_page_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^(<!-- not run[^\n]*\n)?```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     program = "\n".join(block for is_left_out, block in blocks if not is_left_out)

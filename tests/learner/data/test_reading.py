@@ -42,6 +42,7 @@ def reasons(path: Path) -> list[str]:
         ("rows.json", json.dumps(ROWS).encode()),
         ("rows.jsonl", json.dumps(ROWS, indent=1).encode()),
         ("rows.json", json.dumps({"version": 1, "data": ROWS}, indent=1).encode()),
+        ("rows.json", json.dumps({"version": 1, "data": ROWS}).encode()),
         ("rows.jsonl", b"\xef\xbb\xbf\n" + LINES.encode()),
         ("rows.jsonl", LINES.encode("utf-16")),
         ("rows.jsonl", LINES.replace("\n", "\r\n").encode()),

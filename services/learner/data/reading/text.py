@@ -47,14 +47,29 @@ def read_text_rows(path: Path) -> Iterator[Placed]:
         raise InvalidInput(f"cannot read {path}: {error.strerror or error}") from error
 
 
+_NAMES_OF_ROWS = ("data", "rows", "examples", "items", "instances", "problems", "questions", "train", "test")
+
+
 def holds_json_array(path: Path) -> bool:
-    """Whether a file holds one JSON value instead of a value per line: an array, or an object over several lines."""
+    """Whether a file holds one JSON value instead of a value per line: an array, or an object around one."""
     with _open(path) as file:
         first = next((line for line in file if line.strip()), "").strip()
         rest = next((line for line in file if line.strip()), "")
     if first.startswith("["):
         return True
-    return first.startswith("{") and bool(rest) and not _is_json(first) and not rest.lstrip().startswith("{")
+    if not rest:
+        return _is_object_around_array(first)
+    return first.startswith("{") and not _is_json(first) and not rest.lstrip().startswith("{")
+
+
+def _is_object_around_array(text: str) -> bool:
+    """Whether a file's only line is such as `{"version": 1, "data": [{…}, {…}]}`, and no row that has messages."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    rows = next((value[name] for name in _NAMES_OF_ROWS if name in value), None) if isinstance(value, dict) else None
+    return isinstance(rows, list) and bool(rows) and all(isinstance(row, dict) for row in rows)
 
 
 def _is_json(text: str) -> bool:
