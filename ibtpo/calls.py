@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_LOOK_SECONDS = 0.2
+"""How long to wait at a time: a signal that comes just before the wait does not end it."""
+
 
 class LoopThread:
     """An event loop in a thread of its own."""
@@ -32,7 +35,8 @@ class LoopThread:
         is_interrupted = False
         while True:
             try:
-                wait([future])
+                if not wait([future], _LOOK_SECONDS).done:
+                    continue
             except KeyboardInterrupt:
                 is_interrupted = True
                 self._loop.call_soon_threadsafe(interrupt or partial(self._cancel, tasks))
