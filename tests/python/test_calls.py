@@ -4,10 +4,19 @@ import asyncio
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from ibtpo.calls import LoopThread, can_take_signals
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_are_heard() -> Iterator[None]:
+    """As at a terminal: what a shell starts in the background ignores SIGINT."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 async def answer(value: int) -> int:
