@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
+
+from tests.hub_handler import HubHandler, serve
 
 COMMIT, NEWER = "a" * 40, "b" * 40
 _PATHS = re.compile(
@@ -39,14 +39,10 @@ class Hub:
 def serve_hub() -> Iterator[Hub]:
     hub = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self.answer()
-
-        def do_GET(self) -> None:
-            self.answer()
+    class Handler(HubHandler):
+        @property
+        def commit(self) -> str:
+            return hub.commit
 
         def answer(self) -> None:
             found = _PATHS.fullmatch(self.path)
@@ -69,34 +65,8 @@ def serve_hub() -> Iterator[Hub]:
                 hub.fetched.append(found["file"])
             return self.send(files[found["file"]].read_bytes())
 
-        def send(self, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{sha1(body).hexdigest()}"')
-            self.send_header("X-Repo-Commit", hub.commit)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def refuse(self, status: int, code: str) -> None:
-            self.send_response(status)
-            self.send_header("X-Error-Code", code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serve(Handler) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _listing(repo: str, what: str | None, files: dict[str, Path], commit: str) -> Any:

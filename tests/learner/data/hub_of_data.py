@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.hub_handler import HubHandler, serve
 
 COMMIT = "c" * 40
 _API = re.compile(
@@ -32,17 +32,8 @@ class DataHub:
 def serve_data_hub() -> Iterator[DataHub]:
     hub = DataHub()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self.answer()
-
-        def do_GET(self) -> None:
-            self.answer()
-
-        def do_POST(self) -> None:
-            self.answer()
+    class Handler(HubHandler):
+        commit = COMMIT
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -63,34 +54,8 @@ def serve_data_hub() -> Iterator[DataHub]:
                 return self.send(files[found["file"]]) if found["file"] in files else self.refuse(404, "EntryNotFound")
             return self.send(json.dumps(_listing(repo, found, files, body, repo in hub.gated)).encode())
 
-        def send(self, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{sha1(body).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        def refuse(self, status: int, code: str) -> None:
-            self.send_response(status)
-            self.send_header("X-Error-Code", code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serve(Handler) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _listing(repo: str, asked: re.Match[str], files: dict[str, bytes], body: bytes, is_gated: bool) -> Any:
