@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.launcher.runs.model_files import find_model, read_limits
+from services.launcher.runs.model_files import find_model, load_tokenizer, read_limits
 from services.learner.config import LearnerConfig
 from services.learner.data.prompting import PromptModel
 from services.learner.data.run_files import imported_file, is_problem_file
@@ -16,17 +16,11 @@ from shared.protocol.message import JsonObject
 
 def load_prompt_model(model: Path, max_answer_tokens: int, settings: JsonObject) -> PromptModel:
     """How a model reads prompts, and how long they may be beside an answer."""
-    from transformers import AutoTokenizer  # takes seconds, and most commands do not need it
-
     directory = find_model(model).directory
     longest = read_limits(directory, max_answer_tokens).context_length - max_answer_tokens
     if longest < 1:
         raise InvalidInput(f"an answer of {max_answer_tokens} tokens fills the context of {model}: lower max_tokens")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # transformers raises whatever a wrong value in a file leads to
-        raise InvalidInput(f"{model} has no tokenizer that transformers can read: {error}") from error
-    return PromptModel.of(tokenizer, longest, settings)
+    return PromptModel.of(load_tokenizer(directory), longest, settings)
 
 
 @dataclass(frozen=True, slots=True)

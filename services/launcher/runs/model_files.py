@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -124,10 +125,15 @@ def read_token_table(model: Path) -> TokenTable:
 def load_prompt_encoder(model: Path, settings: JsonObject) -> Encoder:
     """Encodes text and chat messages into the token ids on which the learner would train with these
     `chat_template_kwargs`."""
+    return prompt_encoder(load_tokenizer(model), settings)
+
+
+def load_tokenizer(model: Path) -> Any:
+    """The tokenizer of a model directory, as transformers reads it."""
     from transformers import AutoTokenizer  # takes seconds, and most commands do not need it
 
     try:
-        return prompt_encoder(AutoTokenizer.from_pretrained(model, local_files_only=True), settings)
+        return AutoTokenizer.from_pretrained(model, local_files_only=True)
     except Exception as error:  # transformers raises whatever a wrong value in a file leads to
         raise InvalidInput(f"{model} has no tokenizer that transformers can read: {error}") from error
 
