@@ -1,6 +1,5 @@
 """Calls to the verifier: judge answers."""
 
-import re
 from collections.abc import Callable, Sequence
 
 import httpx
@@ -11,7 +10,6 @@ from shared.protocol.verdict import Verdict, VerdictItem, VerdictRequest, Verdic
 from shared.runtime.exchange import Exchange
 
 _READY_SECONDS = 2.0
-_NO_ANSWERS = re.compile(r'^ibtpo_verifier_verdicts_total\{[^}\n]*outcome="no_answer"[^}\n]*\} (\S+)$', re.M)
 _VERDICT = TypeAdapter(Verdict)
 _RESPONSE = TypeAdapter(VerdictResponse)
 
@@ -51,11 +49,6 @@ class VerifierClient:
                     on_verdict(verdict)
             if unreadable is not None:
                 raise unreadable
-
-    async def count_no_answers(self) -> int:
-        """How many of the answers that it judged since its start stated no final answer."""
-        text = (await self._exchange.request("GET", "/metrics", _READY_SECONDS)).decode()
-        return sum(int(float(count)) for count in _NO_ANSWERS.findall(text))
 
     async def is_ready(self) -> bool:
         """Whether it answers and says that it can judge."""
