@@ -24,6 +24,7 @@ from services.launcher.processes.problem_import import import_and_prepare
 from services.launcher.runs.history import History
 from services.launcher.settings.plan import SECTIONS, RunPlan, RunRequest, StartMode, make_run_plan
 from shared.errors import Conflict, InvalidInput
+from shared.runtime.config import ABOUT
 
 Config = str | PathLike[str] | Mapping[str, Any]
 _WORDS = {"--resume": "resume=True", "--fresh": "fresh=True", "--runs": "runs=", "--run": "run="}
@@ -50,8 +51,9 @@ def train(
     >>> ibtpo.train("demo", "first", total_steps=20)
     """
     if isinstance(config, Mapping):
-        settings = {key: value for key, value in config.items() if key not in SECTIONS} | settings
-        config = {key: value for key, value in config.items() if key in SECTIONS}
+        sections = (*SECTIONS, ABOUT)
+        settings = {key: value for key, value in config.items() if key not in sections} | settings
+        config = {key: value for key, value in config.items() if key in sections}
     given = to_settings({"learner.model": model} | settings, SECTIONS, train)
     redis_url = redis_url or os.environ.get("REDIS_URL")
     with _in_words_of_python(), _as_preset(config) as preset:

@@ -82,12 +82,22 @@ line the section, and tables, may be left out where that leaves no doubt: `lr=1e
 
 
 def _presets() -> str:
-    from shared.runtime.config import preset_names, preset_path
+    from shared.runtime.config import preset_names, preset_path, read_about
 
-    texts = ((name, preset_path(name).read_text(encoding="utf-8")) for name in preset_names())
-    return "# Presets\n\nGiven as `--config NAME`; a copy is a file of your own.\n" + "".join(
-        f"\n## {name}\n\n```toml\n{text.strip()}\n```\n" for name, text in texts
-    )
+    rows, texts = [], []
+    for name in preset_names():
+        about, text = read_about(name), preset_path(name).read_text(encoding="utf-8")
+        rows.append([f"[{name}](#{name})", about.kind.value, about.sentence, about.reference])
+        texts.append(f"\n## {name}\n\n```toml\n{text.strip()}\n```\n")
+    return _PRESETS + _table(["preset", "kind", "what it does", "published"], rows) + "".join(texts)
+
+
+_PRESETS = """# Presets
+
+Given as `--config NAME`; a copy is a file of your own. `ibtpo presets` lists them, and `ibtpo config --diff A B` says
+how two differ.
+
+"""
 
 
 def _figures() -> str:

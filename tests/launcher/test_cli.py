@@ -15,7 +15,7 @@ from tests.launcher.conftest import Command
 
 COMMANDS = (
     *("demo", "train", "status", "stop", "rollout", "verifier", "learner"),
-    *("grow", "show", "verify", "eval", "config"),
+    *("grow", "show", "verify", "eval", "presets", "config"),
 )
 
 

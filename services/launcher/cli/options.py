@@ -10,6 +10,9 @@ TRAIN, SERVE, INSPECT = "Train on this machine", "Run one service", "Inspect"
 _CONFIG = typer.Option("--config", "-c", help="A preset's name, or the path of a TOML file.")
 PresetConfig = Annotated[str, _CONFIG]
 Config = Annotated[str | None, _CONFIG]
+Task = Annotated[
+    str | None, typer.Option(metavar="demo|files", help="Whose problems: the demo's, with its model, or yours.")
+]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings; see `ibtpo config`.")]
 Runs = Annotated[Path, typer.Option(help="The folder of the run directories.")]
 RunName = Annotated[str | None, typer.Option("--run", help="The run's name; by default the preset's.")]
@@ -23,3 +26,9 @@ Model = Annotated[Path | None, typer.Option(help="A directory, or OWNER/NAME of 
 RunArgument = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A run's name or directory; default: the latest.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def with_task(task: str | None, settings: list[str] | None) -> tuple[str, ...]:
+    """The settings, and before them what --task says."""
+    return (*([f"launcher.task={task}"] if task else []), *(settings or ()))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.launcher.cli.options import INSPECT, RunArgument, RunRedis, Runs, Settings, Token
+from services.launcher.cli.options import INSPECT, AsJson, RunArgument, RunRedis, Runs, Settings, Token
 
 commands = typer.Typer()
 
@@ -23,7 +23,7 @@ def doctor(
     config: Annotated[str | None, typer.Option("--config", "-c", help="A preset or file that names them.")] = None,
     kubernetes_env: Annotated[bool, typer.Option("--kubernetes-env", help="Find them as this pod does.")] = False,
     gpu: Annotated[bool, typer.Option("--gpu", help="Look for GPUs, too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds for each question.")] = 5.0,
     runs: Runs = Path("runs"),
     token: Token = None,
@@ -61,7 +61,7 @@ def doctor(
 def list_runs(
     runs: Runs = Path("runs"),
     sort: Annotated[str, typer.Option(help="By age, name, accuracy, steps or tokens.")] = "age",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Lists the runs of this machine: state, method, held-out accuracy before and after, and how to go on.
 

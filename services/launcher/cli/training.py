@@ -7,6 +7,7 @@ import typer
 
 from services.launcher.cli.options import (
     TRAIN,
+    AsJson,
     Fresh,
     Plain,
     PresetConfig,
@@ -17,7 +18,9 @@ from services.launcher.cli.options import (
     RunRedis,
     Runs,
     Settings,
+    Task,
     Token,
+    with_task,
 )
 
 commands = typer.Typer()
@@ -43,13 +46,14 @@ def demo(
 
     - `ibtpo demo launcher.replicas=3 seed=1 --run three`
     """
-    train(settings, "demo", run, resume, fresh, plain, redis_url, runs)
+    train(settings, "demo", None, run, resume, fresh, plain, redis_url, runs)
 
 
 @commands.command(rich_help_panel=TRAIN)
 def train(
     settings: Settings = None,
     config: PresetConfig = "demo",
+    task: Task = None,
     run: RunName = None,
     resume: Resume = False,
     fresh: Fresh = False,
@@ -65,6 +69,8 @@ def train(
 
     - `ibtpo train --config grpo --run baseline`
 
+    - `ibtpo train --config ibtpo-paper --task demo` – a method, on the demo's task
+
     - `ibtpo train --config my.toml learner.model=models/mine data=problems.jsonl`
 
     - `ibtpo train --run baseline --resume max_generated_tokens=2000000`
@@ -72,7 +78,7 @@ def train(
     from services.launcher.commands.train import train as train_run
     from services.launcher.settings.plan import RunRequest, StartMode
 
-    request = RunRequest(run, config, tuple(settings or ()), StartMode.of(resume=resume, fresh=fresh))
+    request = RunRequest(run, config, with_task(task, settings), StartMode.of(resume=resume, fresh=fresh))
     raise typer.Exit(train_run(request, runs, redis_url, plain=plain))
 
 
@@ -80,12 +86,13 @@ def train(
 def check(
     settings: Settings = None,
     config: PresetConfig = "demo",
+    task: Task = None,
     run: RunName = None,
     quick: Annotated[bool, typer.Option("--quick", help="Files and problems alone; nothing is started.")] = False,
     no_sample: Annotated[bool, typer.Option("--no-sample", help="Do not have the model answer problems.")] = False,
     problems: Annotated[int, typer.Option(min=1, help="How many problems it answers.")] = 16,
     k: Annotated[int, typer.Option("--k", min=1, help="How many answers it gives to each.")] = 4,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     redis_url: RedisUrl = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -103,7 +110,7 @@ def check(
 
     size = None if no_sample or quick else SampleSize(problems, k)
     how = CheckRequest(size, quick, redis_url)
-    raise typer.Exit(check_run(runs, RunRequest(run, config, tuple(settings or ())), how, as_json=as_json))
+    raise typer.Exit(check_run(runs, RunRequest(run, config, with_task(task, settings)), how, as_json=as_json))
 
 
 @commands.command(rich_help_panel=TRAIN)

@@ -1,15 +1,18 @@
-"""`ibtpo config`: explains keys, or prints the configuration of a preset and settings."""
+"""`ibtpo config`: explains keys, prints the configuration of a preset and settings, or says how two presets differ."""
 
+import json
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from typing import Any
 
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from services.launcher.settings.difference import compare
 from services.launcher.settings.plan import SECTIONS, preview
-from shared.runtime.config import Key, find_keys, preset_names, preset_path, walk_keys
+from shared.runtime.config import Key, find_keys, walk_keys
 
 
 def explain(preset: str | None, settings: tuple[str, ...]) -> int:
@@ -27,8 +30,32 @@ def explain(preset: str | None, settings: tuple[str, ...]) -> int:
         for section, model in SECTIONS.items():
             console.print(_render_keys(walk_keys(section, model), title=section))
             console.print()
-        console.print(_render_presets())
+        print("`ibtpo presets` lists the presets; `ibtpo config --diff A B` says how two differ")
     return 0
+
+
+def explain_difference(presets: tuple[str, str], settings: tuple[str, ...], *, as_json: bool) -> int:
+    """Prints every key whose values differ between two presets; the settings count for the second."""
+    found = compare(*presets, settings)
+    if as_json:
+        print(json.dumps({one.key: [one.before, one.after] for one in found}, indent=1, ensure_ascii=False))
+        return 0
+    before, after = presets[0], " ".join((presets[1], *settings))
+    if not found:
+        print(f"{before} and {after} do not differ")
+        return 0
+    table = Table(box=None, header_style="dim")
+    table.add_column("key", overflow="fold", max_width=44)
+    table.add_column(Text(before), overflow="fold")
+    table.add_column(Text(after), overflow="fold")
+    for one in found:
+        table.add_row(*map(Text, (one.key, _format_value(one.before), _format_value(one.after))))
+    Console().print(table)
+    return 0
+
+
+def _format_value(value: Any) -> str:
+    return "–" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _render_keys(keys: Iterable[Key], title: str | None = None) -> Table:
@@ -61,13 +88,3 @@ def _format_default(key: Key) -> str:
         choices = [str(one.value) for one in type(key.default)]
         return f"{key.default.value}  ({' | '.join(choices)})" if len(choices) > 1 else str(key.default.value)
     return "–" if key.default is None or key.default == "" else str(key.default)
-
-
-def _render_presets() -> Table:
-    table = Table(title="presets", title_justify="left", title_style="bold", box=None, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(style="dim")
-    for name in preset_names():
-        first = preset_path(name).read_text(encoding="utf-8").partition("\n")[0]
-        table.add_row(name, first.lstrip("# ") if first.startswith("#") else "")
-    return table

@@ -59,7 +59,8 @@ def execute(
     try:
         view.say(f"{'resuming' if plan.resumes else 'beginning'} run {plan.run.name} in {plan.run.root}/")
         if plan.launcher.task == "demo":
-            view.say("task demo: the problems, and the settings that are not given, are the demo's")
+            stated = "other than the preset's method" if plan.is_method_alone else "that are not given,"
+            view.say(f"task demo: the problems, and the settings {stated} are the demo's")
         elif not plan.learner.held_out:
             view.say("no held-out problems are given (held_out=FILE): nothing is evaluated")
         redis = choose_redis(redis_url, plan.run.root / "redis")

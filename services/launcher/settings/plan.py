@@ -17,6 +17,7 @@ from services.launcher.runs.model_files import check_model, find_model
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.config import LauncherConfig
 from services.launcher.settings.deterministic import deterministic_settings
+from services.launcher.settings.method import take_method
 from services.learner.config import LearnerConfig
 from services.learner.data.run_files import is_problem_file, move_files
 from services.learner.queue.problems import check_rows
@@ -87,6 +88,8 @@ class RunPlan:
     verifier: VerifierConfig
     launcher: LauncherConfig
     resumes: bool
+    is_method_alone: bool = False
+    """Whether the preset is made for another task, and only its method counts."""
 
     @property
     def config_text(self) -> str:
@@ -200,6 +203,10 @@ def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str
     given = {section: [*fixed_by[section], *settings] for section, settings in given.items()}
     launcher = load_config(LauncherConfig, "launcher", source, given["launcher"])
     launcher = launcher.model_copy(update={"task": _choose_task(launcher, source, given["learner"])})
+    preset = read_preset(source, SECTIONS)
+    is_method_alone = launcher.task == "demo" and preset.get("launcher", {}).get("task") == "files"
+    if is_method_alone:
+        preset = take_method(preset)
     fixed = [f"learner.run={run.name}", f"learner.run_dir={run.root.resolve()}"]
     base = None
     if launcher.task == "demo":
@@ -207,10 +214,10 @@ def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str
         fixed += [f"learner.data={data / 'train.jsonl'}", f"learner.held_out={data / 'heldout.jsonl'}"]
         fixed += [f"learner.model={checkpoint_directory()}"]
         base = None if resumes else "demo"  # a run's own configuration is whole
-    learner = _resolve_paths(load_config(LearnerConfig, "learner", source, [*fixed, *given["learner"]], base=base))
-    rollout = load_config(RolloutConfig, "rollout", source, [f"rollout.run={run.name}", *given["rollout"]], base=base)
-    verifier = load_config(VerifierConfig, "verifier", source, given["verifier"])
-    return RunPlan(run, learner, rollout, verifier, launcher, resumes)
+    learner = _resolve_paths(load_config(LearnerConfig, "learner", preset, [*fixed, *given["learner"]], base=base))
+    rollout = load_config(RolloutConfig, "rollout", preset, [f"rollout.run={run.name}", *given["rollout"]], base=base)
+    verifier = load_config(VerifierConfig, "verifier", preset, given["verifier"])
+    return RunPlan(run, learner, rollout, verifier, launcher, resumes, is_method_alone)
 
 
 def _choose_task(launcher: LauncherConfig, source: str | Path, given: list[str]) -> str:

@@ -11,7 +11,7 @@ from shared.files import read_text
 from shared.runtime.config.errors import ConfigError, error_path, explain
 from shared.runtime.config.keys import Models
 from shared.runtime.config.overrides import parse_value, resolve_overrides, set_value, split_override
-from shared.runtime.config.presets import merge_tables, read_preset
+from shared.runtime.config.presets import Preset, merge_tables, read_preset
 from shared.runtime.config.renamed import refuse_old_keys
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def load_config(
     model: type[Model],
     section: str,
-    preset: str | Path | None,
+    preset: Preset | None,
     overrides: Sequence[str] = (),
     *,
     base: str | None = None,
@@ -33,7 +33,7 @@ def load_config(
 
 
 def load_sections(
-    models: Models, preset: str | Path | None, overrides: Sequence[str] = (), *, base: str | None = None
+    models: Models, preset: Preset | None, overrides: Sequence[str] = (), *, base: str | None = None
 ) -> dict[str, BaseModel]:
     """Several sections from the same presets and overrides."""
     below, above = ({} if one is None else read_preset(one, models) for one in (base, preset))
