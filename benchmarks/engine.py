@@ -35,7 +35,7 @@ from services.demo.expressions import prompt_of
 from services.demo.split import Split, generate_in
 from services.demo.task import checkpoint_directory
 from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
-from services.rollout.engines.engine import Completion, EngineLimits, Request, Sampling
+from services.rollout.engines.engine import Completion, EngineLimits, Request, Sampling, ScoreRequest, TokenScores
 from services.rollout.grower import TreeGrower
 from services.rollout.rewards import Reward
 from services.rollout.vocabulary import Vocabulary
@@ -159,6 +159,9 @@ class MeteredEngine:
     async def complete(self, request: Request) -> Completion:
         await self._open.wait()
         return await self.engine.complete(request)
+
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        return await self.engine.score(request)
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         await self.engine.load(snapshot, version)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.rollout.engines.engine import Completion, EngineLimits, Request
+from services.rollout.engines.engine import Completion, EngineLimits, Request, ScoreRequest, TokenScores
 from services.rollout.grower import TooFewVerdicts, TreeGrower
 from services.rollout.rewards import NoVerdict, Reward
 from services.rollout.vocabulary import Vocabulary
@@ -51,6 +51,9 @@ class ScriptedEngine:
             finish=finish,
             cached_tokens=min(2, len(request.token_ids)),
         )
+
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        raise NotImplementedError
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         raise NotImplementedError

@@ -3,11 +3,16 @@
 import asyncio
 
 import pytest
+import torch
 
+from services.learner.model.policy import LanguageModel
+from services.learner.model.prefix_rows import PrefixRows
 from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
-from services.rollout.engines.engine import Request, Sampling
+from services.rollout.engines.engine import Request, Sampling, ScoreRequest
 from services.rollout.vocabulary import Vocabulary
+from shared.errors import InvalidInput
 from shared.tree.draw import Finish, WeightVersion
+from tests.learner.synthetic import trie_of
 from tests.sglang import reference
 from tests.sglang.conftest import Bundles, Served
 from tests.waiting import wait_until_async
@@ -103,3 +108,61 @@ async def test_tokens_on_both_sides_of_an_update_are_of_the_weights_that_they_na
         of_old = reference.logprobs(bundles.first, prompt, one.token_ids)
         of_new = reference.logprobs(bundles.second, prompt, one.token_ids)
         assert one.logprobs == pytest.approx(of_old[: old.end] + of_new[new.start :], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8, 1.5])
+async def test_given_tokens_are_scored_alike_by_both_engines_and_the_learner(
+    served: Served, bundles: Bundles, vocabulary: Vocabulary, temperature: float
+) -> None:
+    prompts = reference.prompts(vocabulary, 6, seed=8)
+    sampled = await asyncio.gather(*(served.sample(prompt, MAX_TOKENS, temperature=1.5) for prompt in prompts))
+    requests = [ScoreRequest(p, one.token_ids, temperature) for p, one in zip(prompts, sampled, strict=True)]
+    embedded = EmbeddedEngine(EmbeddedSettings())
+    await embedded.load(bundles.first, WeightVersion(1, 0))
+    of_embedded = await asyncio.gather(*map(embedded.score, requests))
+    await embedded.close()
+    of_sglang = await asyncio.gather(*map(served.engine.score, requests))
+    rows = PrefixRows.collate([trie_of(one.token_ids + one.continuation) for one in requests])
+    with torch.no_grad():
+        learned = LanguageModel.load(bundles.first, temperature).statistics(rows).logprobs_RS
+    for row, (one, ours, theirs) in enumerate(zip(requests, of_embedded, of_sglang, strict=True)):
+        begin = len(one.token_ids)
+        assert theirs.logprobs == pytest.approx(ours.logprobs, abs=TOLERANCE)
+        wanted = learned[row, begin : begin + len(one.continuation)].tolist()
+        assert ours.logprobs == pytest.approx(wanted, abs=TOLERANCE)
+        assert theirs.version == served.engine.version
+
+
+async def test_a_score_takes_its_whole_prefix_from_the_cache(
+    served: Served, bundles: Bundles, vocabulary: Vocabulary
+) -> None:
+    [prompt] = reference.prompts(vocabulary, 1, seed=9)
+    answer = await served.sample(prompt, MAX_TOKENS)
+    prefix, given = prompt + answer.token_ids[:-2], (19, 18, 5, 4)  # the vocabulary's last token among them
+    for _ in range(2):
+        scores = await served.engine.score(ScoreRequest(prefix, given))
+        assert scores.cached_tokens == len(prefix) - 1
+        assert scores.logprobs == pytest.approx(reference.logprobs(bundles.first, prefix, given), abs=TOLERANCE)
+    longest = served.engine.limits.context_length - 1
+    assert len((await served.engine.score(ScoreRequest((4,) * (longest - 1), (5,)))).logprobs) == 1
+    with pytest.raises(InvalidInput, match="score at temperature 1"):
+        await served.engine.score(ScoreRequest(prefix, given, 0.01))
+
+
+async def test_scores_in_flight_are_of_the_weights_that_they_name(
+    served: Served, bundles: Bundles, vocabulary: Vocabulary
+) -> None:
+    before, after = served.engine.version, served.next_version()
+    requests = [
+        ScoreRequest(prompt, (4, 5, 6, 7), temperature)
+        for prompt in reference.prompts(vocabulary, 20, seed=10)
+        for temperature in (1.0, 0.9)
+    ]
+    scoring = [asyncio.create_task(served.engine.score(request)) for request in requests]
+    await asyncio.wait(scoring, return_when=asyncio.FIRST_COMPLETED)
+    await served.engine.load(bundles.second, after)
+    directory_of = {before: bundles.first, after: bundles.second}
+    for request, scores in zip(requests, await asyncio.gather(*scoring), strict=True):
+        directory = directory_of[scores.version]
+        wanted = reference.logprobs(directory, request.token_ids, request.continuation, request.temperature)
+        assert scores.logprobs == pytest.approx(wanted, abs=TOLERANCE)

@@ -1,4 +1,4 @@
-"""What a rollout needs of an inference engine: token ids in, token ids with log-probabilities out."""
+"""What a rollout needs of an inference engine: tokens to sample, or to score, after token ids."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,34 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Given tokens to score, `continuation`, after the token ids of a prompt and a prefix. Nothing is sampled.
+
+    Requests of one `group` share prefixes, as those of completions do.
+    """
+
+    token_ids: tuple[int, ...]
+    continuation: tuple[int, ...]
+    temperature: float = 1.0
+    group: int = 0
+
+    @property
+    def scale(self) -> float:
+        """What logits are divided by: at temperature 0 nothing scales them, as for tokens that were chosen greedily."""
+        return self.temperature or 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """The log-probabilities of a given continuation's tokens under the temperature-scaled full softmax (METHOD,
+    Log-probabilities), all of one version of the weights. `cached_tokens` as completions have them."""
+
+    logprobs: tuple[float, ...]
+    version: WeightVersion
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLimits:
     """The bounds of an engine, known once weights are loaded. Token ids lie in [0, vocab_size)."""
 
@@ -65,11 +93,7 @@ class EngineLimits:
 
     def check(self, request: Request) -> None:
         """InvalidInput for a request that can never be served."""
-        if not request.token_ids:
-            raise InvalidInput("the request has no token ids: a prompt has at least one")
-        if not 0 <= min(request.token_ids) <= max(request.token_ids) < self.vocab_size:
-            outside = next(token for token in request.token_ids if not 0 <= token < self.vocab_size)
-            raise InvalidInput(f"token id {outside} is outside the vocabulary [0, {self.vocab_size})")
+        self._check_prompt(request.token_ids)
         if request.max_tokens < 1:
             raise InvalidInput(f"max_tokens is at least 1: {request.max_tokens}")
         if (length := len(request.token_ids) + request.max_tokens) > self.context_length:
@@ -77,6 +101,28 @@ class EngineLimits:
                 f"{len(request.token_ids)} tokens and up to {request.max_tokens} new ones make {length}, "
                 f"over the context of {self.context_length}: shorten the prompt or lower growth.max_tokens"
             )
+
+    def check_score(self, request: ScoreRequest) -> None:
+        """InvalidInput for a continuation that can never be scored."""
+        self._check_prompt(request.token_ids)
+        self._check_ids(request.continuation)
+        if not request.continuation:
+            raise InvalidInput("the continuation has no tokens: there is nothing to score")
+        if (length := len(request.token_ids) + len(request.continuation)) > self.context_length:
+            raise InvalidInput(
+                f"{len(request.token_ids)} tokens and {len(request.continuation)} to score make {length}, over the "
+                f"context of {self.context_length}: shorten one of them"
+            )
+
+    def _check_prompt(self, token_ids: tuple[int, ...]) -> None:
+        if not token_ids:
+            raise InvalidInput("the request has no token ids: a prompt has at least one")
+        self._check_ids(token_ids)
+
+    def _check_ids(self, token_ids: tuple[int, ...]) -> None:
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < self.vocab_size:
+            outside = next(token for token in token_ids if not 0 <= token < self.vocab_size)
+            raise InvalidInput(f"token id {outside} is outside the vocabulary [0, {self.vocab_size})")
 
 
 class Engine(Protocol):
@@ -94,6 +140,12 @@ class Engine(Protocol):
         """Samples one continuation. InvalidInput for a request that can never be served, Unavailable if not now.
 
         Cancelling the caller frees what the request holds.
+        """
+
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        """The log-probabilities of given tokens. Errors and cancelling as in `complete`.
+
+        New weights that are loaded meanwhile never mix: all tokens are scored by the old ones, or all by the new.
         """
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:

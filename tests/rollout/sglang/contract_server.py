@@ -84,12 +84,17 @@ def hashes(token_ids: list[int]) -> list[int]:
     return found
 
 
-def match(state: State, key: str, token_ids: list[int]) -> int:
-    """The tokens of the longest cached prefix, at most all but one; and from now on all are cached."""
+def faint(logprob: float) -> float:
+    """What the logarithm of a float32 softmax makes of it."""
+    return logprob if logprob > -104 else -3.4028234663852886e38
+
+
+def match(state: State, key: str, token_ids: list[int], most: int | None = None) -> int:
+    """The tokens of the longest cached prefix, at most all but one, or `most`; and from now on all are cached."""
     known = [(key, index, value) for index, value in enumerate(hashes(token_ids))]
     num_cached = next((index for index, entry in enumerate(known) if entry not in state.cached), len(known))
     state.cached.update(known)
-    num_cached = min(num_cached, len(token_ids) - 1)
+    num_cached = min(num_cached, len(token_ids) - 1, len(token_ids) if most is None else most)
     state.tokens["prefill_cache"] += num_cached
     state.tokens["prefill_compute"] += len(token_ids) - num_cached
     return num_cached
@@ -114,6 +119,14 @@ def answer_of(state: State, call: dict[str, Any], run: Running, cached: int, out
     }
     if call.get("return_sampling_mask"):
         meta["output_token_sampling_logprobs"] = [-0.25] * len(output)
+    if (start := call.get("logprob_start_len")) is not None:  # the first has none, and the last id reads 0
+        last = state.options.vocab - 1
+        scored = [[-1.0 - token, token if token < last else 0, None] for token in call["input_ids"][start:]]
+        meta["input_token_logprobs"] = [[None, *scored[0][1:]], *scored[1:]]
+    if call.get("token_ids_logprob"):
+        scale = call["sampling_params"]["temperature"]
+        scored = [[faint(-(1.0 + token) / scale), token, None] for token in call["token_ids_logprob"]]
+        meta["output_token_ids_logprobs"] = [scored] * len(output)
     return {"text": "", "output_ids": output, "meta_info": meta}
 
 
@@ -131,7 +144,7 @@ async def sample(state: State, call: dict[str, Any], first_token: Any) -> Any:
         await state.going.wait()
         await asyncio.sleep(state.options.prefill_seconds)
         run.starts.append((state.version, 0))
-        cached = match(state, call.get("extra_key") or "", call["input_ids"])
+        cached = match(state, call.get("extra_key") or "", call["input_ids"], call.get("logprob_start_len"))
         output = [rng.randrange(2, state.options.vocab) for _ in range(num_tokens)]
         if is_stopped:
             output[-1] = params["stop_token_ids"][0]

@@ -3,20 +3,21 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 
 from services.rollout.engines.embedded.kv import KVPool, RowKV
 from services.rollout.engines.embedded.metrics import EmbeddedCounters
 from services.rollout.engines.embedded.model import PolicyModel
 from services.rollout.engines.embedded.radix import RadixTree
-from services.rollout.engines.embedded.row import Row
-from services.rollout.engines.embedded.token_sampling import sample_tokens
-from services.rollout.engines.engine import Completion
+from services.rollout.engines.embedded.row import CompletionRow, Row, ScoreRow
+from services.rollout.engines.embedded.token_sampling import sample_tokens, score_tokens
 from shared.tree.draw import WeightVersion
 
 WORTH_WAITING_TOKENS = 32
 """A request waits one pass for the same prompt of another if that saves it so many tokens, or all it needs; fewer are
 not worth the wait."""
+SCORED_LOGITS = 2**25
+"""Logits that a scoring pass holds at once: 128 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,16 @@ class DecodeBatch:
     def num_rows(self) -> int:
         return len(self._rows)
 
-    def decode(self, waiting: deque[Row]) -> list[tuple[Row, Completion]]:
-        """Admits rows from `waiting` while they fit, feeds every row a token, and releases the rows that finished."""
+    def decode(self, waiting: deque[Row]) -> list[Row]:
+        """Admits rows from `waiting` while they fit, scores those to score, feeds every other row a token, and releases
+        the rows that finished."""
         self._release([index for index, row in enumerate(self._rows) if row.is_cancelled])
         while admitted := self._admit(waiting):
             # Short prompts are fed one token per decode: a pass of their own would cost more than their tokens.
-            if sum(row.num_missing for row in admitted) > len(self._rows) // 2:
+            is_short = sum(row.num_missing for row in admitted) <= len(self._rows) // 2
+            if not is_short or any(isinstance(row, ScoreRow) for row in admitted):
                 self._prefill(len(self._rows) - len(admitted))
-        return self._feed() if self._rows else []
+        return [*self._score(), *self._feed()]
 
     def replace_model(self, model: PolicyModel, version: WeightVersion) -> None:
         """Serves `model` from now on: clears the cache and recomputes the rows' prefixes."""
@@ -72,7 +75,7 @@ class DecodeBatch:
         for row in self._rows:
             self._counters.recomputed_tokens += row.num_computed
             row.num_computed, row.pinned = 0, None
-            row.version_starts.append((version, row.num_sampled))
+            row.version_starts.append((version, len(row.logprobs)))
         self._compute(0)
         for index in range(len(self._rows)):
             self._cache(index)
@@ -85,7 +88,7 @@ class DecodeBatch:
     def max_next_tokens(self, waiting: deque[Row]) -> int:
         """A bound on the tokens that the next decode computes."""
         next_rows = islice(waiting, self._settings.max_running_requests - len(self._rows))
-        return len(self._rows) + sum(len(row.token_ids) for row in next_rows)
+        return len(self._rows) + sum(row.num_first_tokens for row in next_rows)
 
     def _admit(self, waiting: deque[Row]) -> list[Row]:
         """Moves requests from `waiting` into rows, in order. A request whose prompt another row still computes waits
@@ -99,11 +102,11 @@ class DecodeBatch:
             row = waiting.popleft()
             if row.is_cancelled:
                 continue
-            prefix = row.request.token_ids[:-1]
+            prefix = row.prompt[:-1]
             node, slots = self._tree.match(prefix)
             shareable = prefix[: len(slots) + WORTH_WAITING_TOKENS]
             if len(slots) < len(prefix):
-                if any(shareable == other.request.token_ids[: len(shareable)] for other in computing):
+                if any(shareable == other.prompt[: len(shareable)] for other in computing):
                     deferred.append(row)
                     continue
                 computing.append(row)
@@ -119,7 +122,7 @@ class DecodeBatch:
 
     def _add(self, row: Row, slots: list[int]) -> None:
         """Makes it the last row and copies its cached prefix."""
-        self._kv.reserve(len(row.token_ids))
+        self._kv.reserve(row.num_first_tokens)
         if slots:
             self._pool.restore(slots, self._kv, len(self._rows))
         row.version_starts.append((self._version, 0))
@@ -146,27 +149,53 @@ class DecodeBatch:
                 token_ids = [row.token_ids[start : row.num_computed] for row, start in zip(rows, starts, strict=True)]
                 self.model.prefill(self._kv, first + group.start, starts, token_ids)
 
-    def _feed(self) -> list[tuple[Row, Completion]]:
+    def _score(self) -> list[Row]:
+        """Scores the continuations that are given, and releases their rows."""
+        scored: list[int] = []
+        for _, neighbours in groupby(enumerate(self._rows), key=lambda pair: type(pair[1])):
+            pairs = [(index, row) for index, row in neighbours if isinstance(row, ScoreRow)]
+            if pairs:
+                self._score_neighbours(pairs[0][0], [row for _, row in pairs])
+                scored += [index for index, _ in pairs]
+        rows = [self._rows[index] for index in scored]
+        self._release(scored)
+        return rows
+
+    def _score_neighbours(self, first: int, rows: list[ScoreRow]) -> None:
+        """Feeds the rows from `first` on the tokens before those to score, in passes of at most `prefill_tokens`."""
+        limit = max(1, min(self._settings.prefill_tokens, SCORED_LOGITS // self.model.limits.vocab_size))
+        for group in _group_similar([len(row.continuation) for row in rows], limit):
+            while not (fed := rows[group])[0].is_finished:  # several passes for a long row, which is alone in its group
+                starts, pieces = [row.position for row in fed], [row.next_tokens(limit) for row in fed]
+                logits = self.model.score(self._kv, first + group.start, starts, [before for before, _ in pieces])
+                for row, (_, token_ids), logits_NV in zip(fed, pieces, logits, strict=True):
+                    row.logprobs += score_tokens(logits_NV, token_ids, row.temperature)
+                    self._counters.scored_tokens += len(token_ids)
+
+    def _feed(self) -> list[Row]:
         """Feeds every row its next token, and samples one for the rows that have been fed all of theirs."""
-        rows = self._rows
+        rows = [row for row in self._rows if isinstance(row, CompletionRow)]
+        if not rows:
+            return []
         positions = [row.num_computed for row in rows]
         self._kv.reserve(max(positions) + 1)
         logits_BV = self.model.decode(self._kv, [row.token_ids[row.num_computed] for row in rows], positions)
         uniforms = [0.0 if row.num_missing else row.uniform() for row in rows]
         sampled = sample_tokens(logits_BV, [row.request.sampling for row in rows], uniforms)
-        finished, completions = [], []
+        finished: list[int] = []
         for index, (row, token_id, logprob, sampling_logprob) in enumerate(
             zip(rows, sampled.token_ids, sampled.logprobs, sampled.sampling_logprobs, strict=True)
         ):
             row.num_computed += 1
             if row.num_computed < len(row.token_ids):
                 self._count_prompt_token(index)
-            elif (finish := row.append(token_id, logprob, sampling_logprob)) is not None:
+                continue
+            row.append(token_id, logprob, sampling_logprob)
+            if row.is_finished:
                 finished.append(index)
-                completions.append((row, row.completion(finish)))
         self._counters.generated_tokens += len(rows)
         self._release(finished)
-        return completions
+        return [rows[index] for index in finished]
 
     def _count_prompt_token(self, index: int) -> None:
         """Counts the token of a prompt that was fed by a decode, and caches the prompt once it is complete."""

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from services.rollout.engines.embedded.batch import DecodeBatch, EmbeddedSettings
 from services.rollout.engines.embedded.metrics import EmbeddedCounters
 from services.rollout.engines.embedded.model import PolicyModel, load_model
-from services.rollout.engines.embedded.row import Row
-from services.rollout.engines.engine import Completion, EngineLimits, Request
+from services.rollout.engines.embedded.row import CompletionRow, Row, ScoreRow
+from services.rollout.engines.engine import Completion, EngineLimits, Request, ScoreRequest, TokenScores
 from shared.errors import IbtpoError, Overloaded, Unavailable
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
@@ -48,7 +48,7 @@ class EmbeddedEngine:
         self.counters = EmbeddedCounters()
         self._settings = settings
         self._waiting: deque[Row] = deque()
-        self._futures: dict[Row, asyncio.Future[Completion]] = {}
+        self._futures: dict[Row, asyncio.Future[None]] = {}
         self._batch: DecodeBatch | None = None
         self._version: WeightVersion | None = None
         self._weight_change: _WeightChange | None = None
@@ -72,22 +72,16 @@ class EmbeddedEngine:
     async def complete(self, request: Request) -> Completion:
         self._check_open()
         self.limits.check(request)
-        if len(self._waiting) >= self._settings.max_waiting:
-            raise Overloaded(
-                f"{len(self._waiting)} requests wait, max_waiting is {self._settings.max_waiting}: try later"
-            )
-        row = Row.of(request)
-        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-        self._futures[row] = future
-        self._waiting.append(row)
-        self._has_work.set()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._cancel(row)
-            raise
-        finally:
-            del self._futures[row]
+        row = CompletionRow.of(request)
+        await self._finish(row)
+        return row.completion()
+
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        self._check_open()
+        self.limits.check_score(request)
+        row = ScoreRow.of(request)
+        await self._finish(row)
+        return row.scores()
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         async with self._loading:
@@ -120,6 +114,24 @@ class EmbeddedEngine:
             self._weight_change.applied.set()
         self._waiting.clear()
         self._batch = self._runner = None
+
+    async def _finish(self, row: Row) -> None:
+        """Returns once the batch has finished the row; Overloaded if too many wait."""
+        if len(self._waiting) >= self._settings.max_waiting:
+            raise Overloaded(
+                f"{len(self._waiting)} requests wait, max_waiting is {self._settings.max_waiting}: try later"
+            )
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures[row] = future
+        self._waiting.append(row)
+        self._has_work.set()
+        try:
+            await future
+        except asyncio.CancelledError:
+            self._cancel(row)
+            raise
+        finally:
+            del self._futures[row]
 
     def _cancel(self, row: Row) -> None:
         """Removes a row that nobody waits for: from the queue at once, or from the batch at the next decode."""
@@ -155,14 +167,14 @@ class EmbeddedEngine:
             await self._apply(batch, self._weight_change)
             return
         counters, started = self.counters, time.perf_counter()
-        fed_before = counters.generated_tokens + counters.prefilled_tokens
+        before = counters.computed_tokens
         if batch.max_next_tokens(self._waiting) * self._seconds_per_token <= INLINE_SECONDS:
             finished = batch.decode(self._waiting)
         else:
             finished = await self._in_thread(batch.decode, self._waiting)
         seconds = time.perf_counter() - started
-        if fed := counters.generated_tokens + counters.prefilled_tokens - fed_before:
-            self._seconds_per_token = seconds / fed
+        if computed := counters.computed_tokens - before:
+            self._seconds_per_token = seconds / computed
         self._resolve(finished)
         counters.decodes += 1
         counters.decode_seconds += seconds
@@ -178,10 +190,10 @@ class EmbeddedEngine:
     def _in_thread(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    def _resolve(self, finished: list[tuple[Row, Completion]]) -> None:
-        for row, completion in finished:
+    def _resolve(self, finished: list[Row]) -> None:
+        for row in finished:
             if (future := self._futures.get(row)) is not None and not future.done():
-                future.set_result(completion)
+                future.set_result(None)
                 self.counters.finished_requests += 1
 
     def _fail(self, rows: Iterable[Row], error: IbtpoError) -> None:

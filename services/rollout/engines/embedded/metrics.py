@@ -12,12 +12,13 @@ class EmbeddedCounters(Collector):
     """Totals since the start, and two gauges: `rows_in_flight` and `waiting`.
 
     A request's tokens are `cached` (copied from the prefix cache) or `prefilled` (computed before the first token);
-    `recomputed` ones belong to rows whose weights changed while they ran.
+    `scored` ones were given, not `generated`; `recomputed` ones belong to rows whose weights changed while they ran.
     """
 
     generated_tokens: int = 0
     prefilled_tokens: int = 0
     cached_tokens: int = 0
+    scored_tokens: int = 0
     evicted_tokens: int = 0
     recomputed_tokens: int = 0
     finished_requests: int = 0
@@ -29,17 +30,22 @@ class EmbeddedCounters(Collector):
     rows_in_flight: int = 0
     waiting: int = 0
 
+    @property
+    def computed_tokens(self) -> int:
+        """Those that went through the model for requests."""
+        return self.generated_tokens + self.scored_tokens + self.prefilled_tokens
+
     def collect(self) -> Iterator[Metric]:
         """The present values. Series that the SGLang engine has too have the same names."""
         named = "ibtpo_rollout_engine_{}".format
-        yield GaugeMetricFamily(named("requests_in_flight"), "Completions that the engine decodes", self.rows_in_flight)
-        yield GaugeMetricFamily(named("requests_waiting"), "Completions that wait", self.waiting)
-        requests = CounterMetricFamily(named("requests"), "Tries of completions by result", labels=["result"])
+        yield GaugeMetricFamily(named("requests_in_flight"), "Requests that the engine decodes", self.rows_in_flight)
+        yield GaugeMetricFamily(named("requests_waiting"), "Requests that wait", self.waiting)
+        requests = CounterMetricFamily(named("requests"), "Tries of requests by result", labels=["result"])
         for result in ("finished", "cancelled"):
             requests.add_metric([result], getattr(self, f"{result}_requests"))
         yield requests
         tokens = CounterMetricFamily(named("tokens"), "Tokens by what the engine did with them", labels=["mode"])
-        for mode in ("generated", "prefilled", "cached", "evicted", "recomputed"):
+        for mode in ("generated", "scored", "prefilled", "cached", "evicted", "recomputed"):
             tokens.add_metric([mode], getattr(self, f"{mode}_tokens"))
         yield tokens
         for name, text in (

@@ -27,7 +27,8 @@ PROBE_TOLERANCE = 1e-3
 
 
 class PolicyModel:
-    """`prefill` computes the keys and values of rows' prefixes, `decode` the logits after each row's newest token."""
+    """`prefill` computes the keys and values of rows' prefixes, `decode` the logits after each row's newest token, and
+    `score` those after each of several."""
 
     def __init__(self, model: PreTrainedModel, context_length: int | None = None, *, halve: bool = False) -> None:
         """Raises InvalidInput if the model computes something else over rows than with its own attention. `halve`:
@@ -84,13 +85,16 @@ class PolicyModel:
     @torch.inference_mode()
     def prefill(self, rows: RowKV, first_row: int, starts: Sequence[int], token_ids: Sequence[Sequence[int]]) -> None:
         """Computes keys and values of token_ids[b], at the positions from starts[b] on in row `first_row + b`."""
-        width = max(map(len, token_ids))
-        # A shorter row repeats its last token at its last position, which changes nothing.
-        tokens_BN = torch.tensor([[*ids, *repeat(ids[-1], width - len(ids))] for ids in token_ids])
-        last_B1 = torch.tensor([[start + len(ids) - 1] for start, ids in zip(starts, token_ids, strict=True)])
-        positions_BN = torch.minimum(torch.tensor(starts)[:, None] + torch.arange(width), last_B1)
-        time_T = torch.arange(int(last_B1.max()) + 1)
-        self._prefill_pass(tokens_BN, positions_BN, time_T, rows.kv_MRHTD[:, first_row : first_row + len(starts)])
+        self._prefill_pass(*_pack(rows, first_row, starts, token_ids))
+
+    @torch.inference_mode()
+    def score(
+        self, rows: RowKV, first_row: int, starts: Sequence[int], token_ids: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        """As `prefill`, and returns the logits after each token [N, V] of each row."""
+        logits_XV = self._decode_pass(*_pack(rows, first_row, starts, token_ids))
+        logits_BNV = logits_XV.view(len(token_ids), -1, logits_XV.shape[-1])
+        return [logits_NV[: len(ids)] for logits_NV, ids in zip(logits_BNV, token_ids, strict=True)]
 
     @torch.inference_mode()
     def decode(self, rows: RowKV, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
@@ -116,6 +120,19 @@ class PolicyModel:
                 f"{self._model.config.model_type} is off by {error:g} on row attention (logits up to {scale:g}): "
                 "the embedded engine serves causal LMs with plain softmax attention and finite logits"
             )
+
+
+def _pack(
+    rows: RowKV, first_row: int, starts: Sequence[int], token_ids: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, ...]:
+    """What a pass takes to feed token_ids[b] to row `first_row + b` from position starts[b] on."""
+    width = max(map(len, token_ids))
+    # A shorter row repeats its last token at its last position, which changes nothing.
+    tokens_BN = torch.tensor([[*ids, *repeat(ids[-1], width - len(ids))] for ids in token_ids])
+    last_B1 = torch.tensor([[start + len(ids) - 1] for start, ids in zip(starts, token_ids, strict=True)])
+    positions_BN = torch.minimum(torch.tensor(starts)[:, None] + torch.arange(width), last_B1)
+    time_T = torch.arange(int(last_B1.max()) + 1)
+    return tokens_BN, positions_BN, time_T, rows.kv_MRHTD[:, first_row : first_row + len(starts)]
 
 
 @torch.inference_mode()

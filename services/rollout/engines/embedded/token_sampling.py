@@ -1,6 +1,6 @@
-"""Samples one token per row from its logits (METHOD, Log-probabilities).
+"""Samples one token per row from its logits, or scores given ones (METHOD, Log-probabilities).
 
-Shapes: B rows, V vocabulary, C rows whose support is cut, W candidate tokens of these.
+Shapes: B rows, N tokens of a row, V vocabulary, C rows whose support is cut, W candidate tokens of these.
 """
 
 from collections.abc import Sequence
@@ -39,6 +39,14 @@ def sample_tokens(logits_BV: torch.Tensor, samplings: Sequence[Sampling], unifor
     for row, log_mass in log_mass_of_row.items():
         sampling_logprobs[row] -= log_mass
     return SampledTokens(token_B1[:, 0].tolist(), logprobs, sampling_logprobs)
+
+
+@torch.inference_mode()
+def score_tokens(logits_NV: torch.Tensor, token_ids: Sequence[int], temperature: float) -> list[float]:
+    """The log-probability of the n-th token under the n-th logits."""
+    logprobs_NV = _scaled_logprobs(logits_NV, [temperature])
+    logprobs: list[float] = logprobs_NV.gather(-1, torch.tensor(token_ids)[:, None])[:, 0].tolist()
+    return logprobs
 
 
 def _scaled_logprobs(logits_BV: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:

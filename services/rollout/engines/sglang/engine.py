@@ -1,19 +1,29 @@
-"""The SGLang engine: completions over HTTP, from a server that is kept running with the wanted weights."""
+"""The SGLang engine: completions and scores over HTTP, from a server that is kept running with the wanted weights."""
 
 import asyncio
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any, TypeVar
 
 from services.rollout.config import SglangConfig
-from services.rollout.engines.engine import Completion, EngineLimits, Request
+from services.rollout.engines.engine import Completion, EngineLimits, Request, ScoreRequest, TokenScores
 from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.bundle import Bundle
 from services.rollout.engines.sglang.client import SglangClient
 from services.rollout.engines.sglang.metrics import RequestResult, SglangMetrics, SglangSeries
 from services.rollout.engines.sglang.prefill_once import Leader, PrefillOnce
+from services.rollout.engines.sglang.score_format import (
+    OneToken,
+    check_score,
+    decode_score,
+    decode_token,
+    encode_score,
+    encode_token,
+)
 from services.rollout.engines.sglang.server import Server
 from services.rollout.engines.sglang.supervisor import RunningServer, Supervisor
 from shared.errors import DeadlineExceeded, IbtpoError, Overloaded, Unavailable, Unreachable
@@ -25,6 +35,9 @@ log = event_logger(__name__)
 
 _MAX_TRIES = 3
 _SCRAPE_SECONDS = 5.0
+T = TypeVar("T")
+_Encode = Callable[[str, WeightVersion], bytes]
+"""A request's JSON, from its id and the weights that the server has."""
 
 
 class SglangEngine:
@@ -58,9 +71,19 @@ class SglangEngine:
         self._supervisor.check_open()
         wire.check_request(request, self.limits)
         with self._admit():
-            async with self._prefill_once.lead_or_wait(request.token_ids) as leader, self._concurrency:
-                with self._metrics.in_flight.track_inprogress():
-                    return await self._sample(request, leader)
+            async with self._prefill_once.lead_or_wait(request.token_ids) as leader:
+                encode = partial(wire.encode_request, request, stream=leader is not None, dp=self._config.dp)
+                return await self._ask(encode, partial(wire.decode_completion, request=request), leader)
+
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        self._supervisor.check_open()
+        check_score(request, self.limits)
+        with self._admit():
+            async with self._prefill_once.lead_or_wait(request.token_ids):
+                if request.scale != 1.0:
+                    return await self._score_by_token(request)
+                encode = partial(encode_score, request, dp=self._config.dp)
+                return await self._ask(encode, partial(decode_score, request=request))
 
     async def load(self, snapshot: Path, version: WeightVersion) -> None:
         self._supervisor.check_open()
@@ -74,11 +97,9 @@ class SglangEngine:
 
     @contextmanager
     def _admit(self) -> Iterator[None]:
-        """Counts one completion; Overloaded if `max_waiting` are in progress."""
+        """Counts one completion or score; Overloaded if `max_waiting` are in progress."""
         if self._num_calls >= self._config.max_waiting:
-            raise Overloaded(
-                f"{self._num_calls} completions are in progress, the most that max_waiting allows: try later"
-            )
+            raise Overloaded(f"{self._num_calls} requests are in progress, the most that max_waiting allows: try later")
         self._num_calls += 1
         try:
             with self._metrics.calls.track_inprogress():
@@ -86,29 +107,55 @@ class SglangEngine:
         finally:
             self._num_calls -= 1
 
-    async def _sample(self, request: Request, leader: Leader | None) -> Completion:
-        """Retries if the server went away or dropped the request: none of its tokens has been used then."""
-        num_lost = 0
-        while True:
-            running = await self._supervisor.wait_until_up()
+    async def _score_by_token(self, request: ScoreRequest) -> TokenScores:
+        """Asks for each token by itself, the last one first: then the others' prefixes are cached. Asks again where
+        the weights have changed meanwhile."""
+        for _ in range(_MAX_TRIES):
+            *others, last = range(len(request.continuation))
+            of_last = await self._score_token(request, last)
             try:
-                return await self._try_once(running, request, leader)
-            except (Unreachable, wire.Aborted) as error:
-                self._supervisor.check_open()
-                num_lost += 1
-                if num_lost == _MAX_TRIES:
-                    raise Unavailable(f"{_MAX_TRIES} tries of one completion were lost, the last: {error}") from error
-                await self._supervisor.probe(running)
+                async with asyncio.TaskGroup() as group:
+                    asked = [group.create_task(self._score_token(request, index)) for index in others]
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from failures
+            tokens = [*(task.result() for task in asked), of_last]
+            if len({token.version for token in tokens}) == 1:
+                cached = min(of_last.cached_tokens, len(request.token_ids))
+                return TokenScores(tuple(token.logprob for token in tokens), of_last.version, cached)
+        raise Unavailable(f"the weights changed during each of {_MAX_TRIES} tries of one score: try again")
 
-    async def _try_once(self, running: RunningServer, request: Request, leader: Leader | None) -> Completion:
+    async def _score_token(self, request: ScoreRequest, index: int) -> OneToken:
+        encode = partial(encode_token, request, index, dp=self._config.dp)
+        return await self._ask(encode, partial(decode_token, request=request, index=index))
+
+    async def _ask(self, encode: _Encode, decode: Callable[[dict[str, Any]], T], leader: Leader | None = None) -> T:
+        """The answer to one request. Retries if the server went away or dropped it: nothing of it has been used
+        then."""
+        num_lost = 0
+        async with self._concurrency:
+            with self._metrics.in_flight.track_inprogress():
+                while True:
+                    running = await self._supervisor.wait_until_up()
+                    try:
+                        return await self._try_once(running, encode, decode, leader)
+                    except (Unreachable, wire.Aborted) as error:
+                        self._supervisor.check_open()
+                        num_lost += 1
+                        if num_lost == _MAX_TRIES:
+                            raise Unavailable(
+                                f"{_MAX_TRIES} tries of one request were lost, the last: {error}"
+                            ) from error
+                        await self._supervisor.probe(running)
+
+    async def _try_once(
+        self, running: RunningServer, encode: _Encode, decode: Callable[[dict[str, Any]], T], leader: Leader | None
+    ) -> T:
         rid = f"{self._name}-{next(self._numbers)}"
-        version = running.bundle.version
-        body = wire.encode_request(request, rid, version, stream=leader is not None, dp=self._config.dp)
         on_first_token = leader.computed.set if leader is not None else None
         result = RequestResult.FAILED
         try:
-            answer = await running.client.generate(body, self._config.request_seconds, on_first_token)
-            completion = wire.decode_completion(answer, request)
+            body = encode(rid, running.bundle.version)
+            decoded = decode(await running.client.generate(body, self._config.request_seconds, on_first_token))
             result = RequestResult.DONE
         except (Unreachable, wire.Aborted):
             result = RequestResult.LOST
@@ -119,7 +166,7 @@ class SglangEngine:
             raise
         finally:
             self._metrics.requests.labels(result).inc()
-        return completion
+        return decoded
 
     def _abort(self, client: SglangClient, rid: str) -> None:
         """Makes the server drop a request now; it may notice the closed connection only later."""

@@ -37,13 +37,13 @@ class SglangMetrics:
             "ibtpo_rollout_engine_starts_total", "Starts of the engine's server by cause", registry, cause=StartCause
         )
         self.requests = preset_counter(
-            "ibtpo_rollout_engine_requests_total", "Tries of completions by result", registry, result=RequestResult
+            "ibtpo_rollout_engine_requests_total", "Tries of requests by result", registry, result=RequestResult
         )
         self.in_flight = Gauge(
-            "ibtpo_rollout_engine_requests_in_flight", "Completions that the server works on", registry=registry
+            "ibtpo_rollout_engine_requests_in_flight", "Requests that the server works on", registry=registry
         )
         self.calls = Gauge(
-            "ibtpo_rollout_engine_calls", "Completions asked for, those in flight among them", registry=registry
+            "ibtpo_rollout_engine_calls", "Requests asked for, those in flight among them", registry=registry
         )
         self.pause_seconds = Histogram(
             "ibtpo_rollout_engine_pause_seconds",

@@ -1,7 +1,8 @@
 """Requests as SGLang's JSON, and its answers as completions or errors (docs/sglang.md, The contract)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from itertools import pairwise
 from math import isfinite
@@ -29,14 +30,17 @@ def check_request(request: Request, limits: EngineLimits) -> None:
     if any(not 0 <= token < limits.vocab_size for token in request.stop_ids):
         raise InvalidInput(f"stop ids {sorted(request.stop_ids)} exceed the vocabulary [0, {limits.vocab_size})")
     sampling = request.sampling
-    if 0 < sampling.temperature < GREEDY_BELOW:
-        raise InvalidInput(
-            f"SGLang samples greedily at temperature {sampling.temperature}: use 0, or at least {GREEDY_BELOW}"
-        )
+    check_temperature(sampling.temperature)
     if sampling.top_k == 1 and sampling.temperature > 0:
         raise InvalidInput(
             "top_k 1 with a temperature gives log-probabilities that depend on the rest of the batch: use temperature 0"
         )
+
+
+def check_temperature(temperature: float) -> None:
+    """InvalidInput for one that the server takes for 0."""
+    if 0 < temperature < GREEDY_BELOW:
+        raise InvalidInput(f"SGLang samples greedily at temperature {temperature}: use 0, or at least {GREEDY_BELOW}")
 
 
 def encode_request(request: Request, rid: str, version: WeightVersion, *, stream: bool, dp: int = 1) -> bytes:
@@ -79,9 +83,7 @@ def _usable_top_k(sampling: Sampling) -> int:
 
 def decode_completion(answer: Mapping[str, Any], request: Request) -> Completion:
     """The completion in a successful answer. Raises Aborted or MalformedAnswer if there is none."""
-    try:
-        meta = answer["meta_info"]
-        finish = _finish(meta["finish_reason"])
+    with reading(answer) as meta:
         token_ids = tuple(answer["output_ids"])
         logprobs = _logprobs(meta["output_token_logprobs"], token_ids)
         return Completion(
@@ -89,9 +91,19 @@ def decode_completion(answer: Mapping[str, Any], request: Request) -> Completion
             logprobs=logprobs,
             sampling_logprobs=_sampling_logprobs(meta, len(token_ids)) if request.sampling.cuts_support else None,
             spans=_spans(meta["weight_versions"], len(token_ids)),
-            finish=finish,
+            finish=_finish(meta["finish_reason"]),
             cached_tokens=int(meta["cached_tokens"]),
         )
+
+
+@contextmanager
+def reading(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The answer's `meta_info`. Aborted if the server dropped the request, MalformedAnswer for what the block cannot
+    read in it."""
+    try:
+        meta = answer["meta_info"]
+        _finish(meta["finish_reason"])
+        yield meta
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"SGLang's answer cannot be read: {error!r} in {shorten(str(answer))}") from error
 
@@ -111,7 +123,7 @@ def _finish(reason: Mapping[str, Any]) -> Finish:
 def _logprobs(entries: Sequence[Sequence[Any]], token_ids: tuple[int, ...]) -> tuple[float, ...]:
     if not token_ids or tuple(entry[1] for entry in entries) != token_ids:
         raise ValueError(f"{len(token_ids)} output_ids and log-probabilities of {len(entries)} other tokens")
-    return _require_finite([entry[0] for entry in entries])
+    return require_finite([entry[0] for entry in entries])
 
 
 def _sampling_logprobs(meta: Mapping[str, Any], num_tokens: int) -> tuple[float, ...] | None:
@@ -121,10 +133,11 @@ def _sampling_logprobs(meta: Mapping[str, Any], num_tokens: int) -> tuple[float,
         return None
     if len(values) != num_tokens:
         raise ValueError(f"{num_tokens} tokens and {len(values)} sampling log-probabilities")
-    return _require_finite(values)
+    return require_finite(values)
 
 
-def _require_finite(values: Sequence[Any]) -> tuple[float, ...]:
+def require_finite(values: Sequence[Any]) -> tuple[float, ...]:
+    """The numbers; ValueError if one is not finite."""
     numbers = tuple(map(float, values))
     if not all(map(isfinite, numbers)):
         raise ValueError("a log-probability is not finite")
