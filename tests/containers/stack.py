@@ -19,6 +19,7 @@ RUN = "drill"
 ENVIRONMENT = {"IBTPO_CONFIG": "/ci/drill.toml", "IBTPO_RUN": RUN, "IBTPO_ROLLOUTS": "1"}
 LEARNER = "http://127.0.0.1:8003"
 PROMETHEUS = "http://127.0.0.1:9090"
+HTTP = httpx.Client(timeout=20.0)  # one for hundreds of requests: making one takes as long as many of them
 
 
 def docker(*words: str, timeout: float = 60.0, is_drill: bool = True) -> str:
@@ -63,7 +64,7 @@ def kill(container: str) -> int:
 def status() -> dict[str, Any] | None:
     """The run's status; None while the learner does not answer."""
     try:
-        response = httpx.get(f"{LEARNER}/v1/status", headers=headers(), timeout=5.0)
+        response = HTTP.get(f"{LEARNER}/v1/status", headers=headers(), timeout=5.0)
     except httpx.HTTPError:
         return None
     found: dict[str, Any] | None = response.json() if response.is_success else None
@@ -107,7 +108,7 @@ def assert_accounted(accounts: dict[str, int]) -> None:
 
 def query(expression: str) -> list[dict[str, Any]]:
     """What Prometheus answers to an expression now."""
-    response = httpx.get(f"{PROMETHEUS}/api/v1/query", params={"query": expression}, timeout=20.0)
+    response = HTTP.get(f"{PROMETHEUS}/api/v1/query", params={"query": expression})
     body = response.json()
     assert body["status"] == "success", f"{expression}: {body}"
     found: list[dict[str, Any]] = body["data"]["result"]
@@ -121,7 +122,7 @@ def logs() -> str:
 
 def series_names() -> set[str]:
     """The names of all series that Prometheus has."""
-    names = httpx.get(f"{PROMETHEUS}/api/v1/label/__name__/values", timeout=20.0).json()["data"]
+    names = HTTP.get(f"{PROMETHEUS}/api/v1/label/__name__/values").json()["data"]
     return set(names)
 
 

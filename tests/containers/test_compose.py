@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -96,10 +95,10 @@ def test_the_verifier_reaches_nobody_outside_its_network() -> None:
 
 
 def test_the_api_needs_the_token_and_probes_do_not() -> None:
-    assert httpx.get(f"{stack.LEARNER}/v1/status").status_code == 401
+    assert stack.HTTP.get(f"{stack.LEARNER}/v1/status").status_code == 401
     assert "CHANGEME" not in stack.headers()["Authorization"]
-    assert httpx.get(f"{stack.LEARNER}/v1/status", headers=stack.headers()).status_code == 200
-    assert httpx.get(f"{stack.LEARNER}/healthz").status_code == 200
+    assert stack.HTTP.get(f"{stack.LEARNER}/v1/status", headers=stack.headers()).status_code == 200
+    assert stack.HTTP.get(f"{stack.LEARNER}/healthz").status_code == 200
 
 
 def test_ibtpo_status_works_inside_a_container() -> None:
@@ -156,7 +155,7 @@ def test_a_killed_container_comes_back_and_training_goes_on(service: str) -> Non
 def test_prometheus_finds_every_service_and_can_read_every_rule() -> None:
     up = {one["metric"]["job"] for one in stack.query("up == 1")}
     assert up >= {"learner", "rollout", "verifier"}
-    groups = httpx.get(f"{stack.PROMETHEUS}/api/v1/rules").json()["data"]["groups"]
+    groups = stack.HTTP.get(f"{stack.PROMETHEUS}/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert rules
     assert {rule["health"] for rule in rules} == {"ok"}, [rule for rule in rules if rule["health"] != "ok"]
@@ -192,7 +191,7 @@ def test_every_scrape_accounted_for_all_tasks() -> None:
 
 def test_a_stopped_run_ends_with_code_0_and_is_not_restarted_while_dashboards_stay() -> None:
     (learner,) = stack.containers("learner")
-    response = httpx.post(f"{stack.LEARNER}/v1/stop", headers=stack.headers(), timeout=20.0)
+    response = stack.HTTP.post(f"{stack.LEARNER}/v1/stop", headers=stack.headers())
     accounts = response.json()["accounts"]
     stack.assert_accounted(accounts)
     wait_until(lambda: not stack.inspect(learner)["State"]["Running"], 60.0, stack.logs, every_seconds=0.5)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ROOT / "deploy/grafana/dashboards"
 APP = ROOT / "build/grafana/app.js"
 _PAGE = Path(__file__).parent / "grafana/page.html"
+_HTTP = httpx.Client(timeout=30.0)  # one for hundreds of queries: making one takes as long as many of them
 _LABEL = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _WIDTH, _LINE_HEIGHT, _MARGIN = 1664, 38, 70
@@ -71,14 +72,14 @@ class Answers:
         query = {"query": fill_in(expression, run=self._run, seconds=self._seconds)}
         times = {"time": self._end} if is_instant else {"start": self._start, "end": self._end, "step": step}
         path = "query" if is_instant else "query_range"
-        answer = httpx.get(f"{self._prometheus}/api/v1/{path}", params=query | times, timeout=30.0).json()
+        answer = _HTTP.get(f"{self._prometheus}/api/v1/{path}", params=query | times).json()
         assert answer["status"] == "success", f"{query['query']}: {answer['error']}"
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
 
-def draw(board: dict[str, Any], picture: Path) -> str:
-    """Writes a PNG of a dashboard and returns the page's elements."""
+def draw(board: dict[str, Any], picture: Path | None = None) -> str:
+    """The page's elements once a dashboard is drawn; `picture` is a PNG that is written of it."""
     browser = next(filter(None, map(shutil.which, _CHROMIUM)), None)
     assert browser is not None, f"none of {', '.join(_CHROMIUM)} is on PATH: install Chromium"
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"]) * _LINE_HEIGHT + _MARGIN
@@ -96,7 +97,8 @@ def draw(board: dict[str, Any], picture: Path) -> str:
             ),
         ]
         page = (folder / "page.html").as_uri()
-        _run_browser(browser, *options, f"--screenshot={picture.resolve()}", page)
+        if picture is not None:
+            _run_browser(browser, *options, f"--screenshot={picture.resolve()}", page)
         return _run_browser(browser, *options, "--dump-dom", page)
 
 

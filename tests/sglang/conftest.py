@@ -85,11 +85,12 @@ def server_url(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> It
             die_with_parent(command, os.getpid()), stdout=output, stderr=output, env=build_environment(os.environ)
         )
     try:
-        wait_until(
-            lambda: server.poll() is not None or _listens(f"http://127.0.0.1:{port}"),
-            START_SECONDS - 60,
-            lambda: f"SGLang does not listen:\n{log.read_text()[-4000:]}",
-        )
+        with httpx.Client(timeout=2) as http:
+            wait_until(
+                lambda: server.poll() is not None or _listens(http, f"http://127.0.0.1:{port}"),
+                START_SECONDS - 60,
+                lambda: f"SGLang does not listen:\n{log.read_text()[-4000:]}",
+            )
         assert server.poll() is None, f"SGLang did not start:\n{log.read_text()[-4000:]}"
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -97,9 +98,9 @@ def server_url(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> It
         server.wait()
 
 
-def _listens(url: str) -> bool:
+def _listens(http: httpx.Client, url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=2).is_success
+        return http.get(f"{url}/health").is_success
     except httpx.HTTPError:
         return False
 

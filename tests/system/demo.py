@@ -25,6 +25,7 @@ class Demo:
         self._log = directory / f"{name}.log"
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
+        self._http = httpx.Client(timeout=2)
 
     def start(self, *settings: str) -> None:
         command = [sys.executable, "-m", "services.launcher.cli", "demo", "--run", self.run.name, "--plain", *settings]
@@ -47,7 +48,7 @@ class Demo:
     def status(self) -> RunStatus | None:
         try:
             url = json.loads((self.run / "run.json").read_text())["learner_url"]
-            return RunStatus.model_validate_json(httpx.get(f"{url}/v1/status", timeout=2).content)
+            return RunStatus.model_validate_json(self._http.get(f"{url}/v1/status").content)
         except (OSError, KeyError, ValueError, httpx.HTTPError):
             return None
 
@@ -84,6 +85,7 @@ class Demo:
         return self._process.wait(seconds)
 
     def end(self) -> None:
+        self._http.close()
         if self._process is not None and self._process.poll() is None:
             kill_group(self._process.pid)
             self._process.wait()
