@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/sglang/" in str(item.path):
             item.add_marker(pytest.mark.sglang)
-            item.add_marker(pytest.mark.timeout(START_SECONDS))
+            item.add_marker(pytest.mark.timeout(2 * START_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,10 +66,10 @@ def test_a_run_trains_through_sglang_and_outlives_a_kill_of_its_server(tmp_path:
     ):
         try:
             log = tmp_path / "demo" / "logs" / "rollout-1.jsonl"
-            wait_for(training, log, "weights_replaced", 3, seconds=200)
+            wait_for(training, log, "weights_replaced", 3, seconds=300)
             os.kill(events(log, "sglang_started")[-1]["pid"], signal.SIGKILL)
-            wait_for(training, log, "engine_up", 2, seconds=120)
-            assert training.wait(240) == 0, (tmp_path / "output.txt").read_text()[-3000:]
+            wait_for(training, log, "engine_up", 2, seconds=200)
+            assert training.wait(300) == 0, (tmp_path / "output.txt").read_text()[-3000:]
         finally:
             training.kill()
     _check(tmp_path / "demo", log)
