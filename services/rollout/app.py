@@ -1,4 +1,4 @@
-"""The rollout service's HTTP surface: trees on request, weights in, the served policy."""
+"""The rollout service's HTTP surface: trees and scores on request, weights in, the served policy."""
 
 import asyncio
 import base64
@@ -12,9 +12,11 @@ from starlette.requests import ClientDisconnect
 from services.rollout.grower import OnEvent, TooFewVerdicts, TreeGrower
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
+from services.rollout.posted_scores import OnDemandScores
 from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
 from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
 from shared.protocol.message import Message
+from shared.protocol.score import ScoringRequest, ScoringResponse
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
 from shared.runtime.streamed import StreamedAnswer
@@ -110,7 +112,7 @@ class OnDemandTrees:
                 await asyncio.wait((growing,))
 
 
-def build_router(trees: OnDemandTrees, policy: PolicyReceiver, replica: str) -> APIRouter:
+def build_router(trees: OnDemandTrees, scores: OnDemandScores, policy: PolicyReceiver, replica: str) -> APIRouter:
     router = APIRouter()
 
     @router.post("/v1/trees", response_model=TreeGrown, responses={429: {}})
@@ -124,6 +126,11 @@ def build_router(trees: OnDemandTrees, policy: PolicyReceiver, replica: str) -> 
         if MSGPACK in request.headers.get("accept", ""):
             return Response(tree.pack(), media_type=MSGPACK)
         return Response(_describe_tree(tree, figures).model_dump_json(), media_type="application/json")
+
+    @router.post("/v1/scores", responses={429: {}})
+    async def score_continuations(body: ScoringRequest, request: Request) -> ScoringResponse:
+        """The log-probabilities of given continuations; nothing is sampled."""
+        return await _cancel_on_disconnect(request, scores.score(body))
 
     @router.put("/v1/weights/{version}", responses={409: {}})
     async def put_weights(version: Annotated[str, Path(max_length=64)], request: Request) -> PolicyState:

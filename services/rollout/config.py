@@ -99,6 +99,9 @@ class RolloutConfig(BaseModel):
     max_posted_trees: int = Field(
         256, gt=0, description="Most trees that grow for POST /v1/trees at once; more are refused with 429"
     )
+    max_posted_scores: int = Field(
+        4096, gt=0, description="Most continuations scored for POST /v1/scores at once; more are refused with 429"
+    )
     max_deliveries: int = Field(5, gt=0, description="Tries of a task before it becomes a dead letter")
     verdict_seconds: float = Field(
         60.0, gt=0, description="How long to wait for one verdict; longer than the verifier lets code run"

@@ -51,6 +51,15 @@ class VerifierFailure(StrEnum):
     UNREADABLE = "unreadable"
 
 
+class ScoreResult(StrEnum):
+    """What came of a given continuation that was to be scored."""
+
+    SCORED = "scored"
+    FAILED = "failed"
+    GIVEN_UP = "given_up"
+    """Its deadline passed, its caller left, or another one of its request failed."""
+
+
 class LoadResult(StrEnum):
     LOADED = "loaded"
     REFUSED = "refused"
@@ -78,6 +87,8 @@ class RolloutMetrics:
         self.reusable = counter(named("reusable_tokens_total"), "Prefix tokens that the same tree had computed before")
         self.tree_seconds = seconds(named("tree_seconds"), "Time to grow one tree")
         self.trees_in_flight = gauge(named("trees_in_flight"), "Trees being grown")
+        self.scores = closed(named("scores_total"), "Given continuations by what came of them", result=ScoreResult)
+        self.scored_tokens = counter(named("scored_tokens_total"), "Given tokens whose log-probabilities were computed")
         self.verdicts = closed(named("verdicts_total"), "Verdicts asked for by result", result=VerdictResult)
         self.verifier_failures = closed(
             named("verifier_failures_total"), "Failed verifier requests by error", error=VerifierFailure
@@ -114,6 +125,12 @@ class RolloutMetrics:
     def record_failure(self, *, is_discarded: bool) -> None:
         """Counts a tree that was discarded for too few verdicts (METHOD, Ends), or that failed otherwise."""
         self.trees.labels(TreeResult.DISCARDED if is_discarded else TreeResult.FAILED).inc()
+
+    def record_score(self, result: ScoreResult, num_tokens: int) -> None:
+        """Counts a continuation of so many tokens."""
+        self.scores.labels(result).inc()
+        if result is ScoreResult.SCORED:
+            self.scored_tokens.inc(num_tokens)
 
     def record_load(self, version: WeightVersion, seconds: float) -> None:
         self.weight_loads.labels(LoadResult.LOADED).inc()

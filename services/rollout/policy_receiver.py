@@ -103,20 +103,31 @@ class PolicyReceiver:
     async def encode(self, prompt: Prompt, template_settings: Mapping[str, Any]) -> tuple[int, ...]:
         """The ids of a text, or of messages in the policy's chat template, which gets the settings. What may take long
         is done beside the loop, one at a time; InvalidInput for what is far too long for the context."""
-        vocabulary, context = self.vocabulary, self._engine.limits.context_length
-        texts = (prompt,) if isinstance(prompt, str) else [text for message in prompt for text in message.values()]
-        num_characters, most = sum(map(len, texts)), context * _MOST_CHARACTERS_PER_TOKEN
-        if num_characters > most:
+        if isinstance(prompt, str):
+            return await self._encode_text(self.vocabulary.encode, prompt)
+        vocabulary = self.vocabulary
+        self._check_length("prompt", sum(len(text) for message in prompt for text in message.values()))
+        async with self._encoding:
+            return await asyncio.to_thread(self._encode_messages, vocabulary, prompt, template_settings)
+
+    async def encode_continuation(self, text: str) -> tuple[int, ...]:
+        """The ids of a text by itself, as what comes after a prompt; as `encode` else."""
+        return await self._encode_text(self.vocabulary.encode_continuation, text)
+
+    async def _encode_text(self, encode: Callable[[str], tuple[int, ...]], text: str) -> tuple[int, ...]:
+        self._check_length("text", len(text))
+        if len(text) <= _SHORT_CHARACTERS:
+            return encode(text)
+        async with self._encoding:
+            return await asyncio.to_thread(encode, text)
+
+    def _check_length(self, what: str, num_characters: int) -> None:
+        context = self._engine.limits.context_length
+        if num_characters > (most := context * _MOST_CHARACTERS_PER_TOKEN):
             raise InvalidInput(
-                f"a prompt of {num_characters} characters cannot fit the context of {context} tokens: shorten it to "
+                f"a {what} of {num_characters} characters cannot fit the context of {context} tokens: shorten it to "
                 f"{most} characters at most"
             )
-        if isinstance(prompt, str) and num_characters <= _SHORT_CHARACTERS:
-            return vocabulary.encode(prompt)
-        async with self._encoding:
-            if isinstance(prompt, str):
-                return await asyncio.to_thread(vocabulary.encode, prompt)
-            return await asyncio.to_thread(self._encode_messages, vocabulary, prompt, template_settings)
 
     def _encode_messages(
         self, vocabulary: Vocabulary, messages: Messages, template_settings: Mapping[str, Any]

@@ -1,6 +1,7 @@
 """The policy's tokens: their bytes, where reasoning steps end, text to ids and back."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from shared.tree.vocabulary import bytes_of_tokens
 from shared.weights import stop_token_ids
 
 _MAX_PREPARED = 64
+_BEFORE = "\n"
+"""A text that others come after."""
 VOCABULARY_FILES = frozenset(
     {
         "tokenizer.json",
@@ -64,14 +67,27 @@ class Vocabulary:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text as a prompt, by the rule of `prompt_ids`."""
-        # batches of one: unlike `encode` they let other threads run meanwhile
-        plain, with_specials = (
-            self.tokenizer.encode_batch([text], add_special_tokens=add)[0].ids for add in (False, True)
-        )
-        return prompt_ids(plain, with_specials)
+        return prompt_ids(*(self._encode(text, with_specials=with_specials) for with_specials in (False, True)))
+
+    def encode_continuation(self, text: str) -> tuple[int, ...]:
+        """The ids of a text as what comes after other text: without special tokens around it, and without the space
+        that some tokenizers put before a text that begins."""
+        plain = self._encode(text, with_specials=False)
+        if self._bytes_of(plain) == text.encode():
+            return tuple(plain)
+        before = self._encode(_BEFORE, with_specials=False)
+        behind = self._encode(_BEFORE + text, with_specials=False)[len(before) :]
+        return tuple(behind if self._bytes_of(behind) == text.encode() else plain)
+
+    def _encode(self, text: str, *, with_specials: bool) -> list[int]:
+        # a batch of one: unlike `encode` it lets other threads run meanwhile
+        ids: list[int] = self.tokenizer.encode_batch([text], add_special_tokens=with_specials)[0].ids
+        return ids
+
+    def _bytes_of(self, token_ids: Iterable[int]) -> bytes:
+        table = self.bytes_of_token
+        return b"".join(table[i] for i in token_ids if 0 <= i < len(table))
 
     def decode(self, token_ids: tuple[int, ...]) -> str:
         """The text of the tokens without stop tokens; bytes that are not UTF-8 become U+FFFD."""
-        table, stop_ids = self.bytes_of_token, self.stop_ids
-        known = (table[i] for i in token_ids if 0 <= i < len(table) and i not in stop_ids)
-        return b"".join(known).decode("utf-8", "replace")
+        return self._bytes_of(i for i in token_ids if i not in self.stop_ids).decode("utf-8", "replace")

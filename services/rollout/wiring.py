@@ -17,6 +17,7 @@ from services.rollout.harvest import Harvest
 from services.rollout.heartbeat import ReplicaHeartbeat, choose_name, choose_url
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
+from services.rollout.posted_scores import OnDemandScores
 from services.rollout.reward_batcher import BatchingLimits, RewardBatcher
 from services.rollout.snapshot_directory import SnapshotDirectory, resolve_user
 from shared.clients import VerifierClient
@@ -50,10 +51,11 @@ class RolloutService:
         self.rewards = RewardBatcher(VerifierClient(self.http, config.verifier_url), limits, self.metrics)
         self.grower = TreeGrower(self.engine, self.rewards, self.name)
         self.trees = OnDemandTrees(self.grower, self.policy, self.metrics, config.max_posted_trees)
+        scores = OnDemandScores(self.engine, self.policy, self.metrics, config.max_posted_scores)
         self.harvest: Harvest | None = None
         self.app = create_app(
             "rollout",
-            build_router(self.trees, self.policy, self.name),
+            build_router(self.trees, scores, self.policy, self.name),
             lifespan=self._run,
             ready=self._why_not_ready,
             registry=self.metrics.registry,

@@ -1,4 +1,4 @@
-"""Calls to a rollout replica: grow a tree, push weights."""
+"""Calls to a rollout replica: grow a tree, score given continuations, push weights."""
 
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from shared.errors import InvalidInput, MalformedAnswer, Unavailable
 from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
+from shared.protocol.score import ScoredContinuation, ScoringRequest, ScoringResponse
 from shared.protocol.tree import ScoredTree
 from shared.runtime.exchange import MSGPACK, Exchange
 from shared.weights import Snapshot, bundle_length, stream_bundle
@@ -21,6 +22,7 @@ async def _counted(body: AsyncIterator[bytes], on_bytes: Callable[[int], None]) 
 
 
 _EVENT: TypeAdapter[GrowthEvent] = TypeAdapter(GrowthEvent)
+_SCORES = TypeAdapter(ScoringResponse)
 
 
 class RolloutClient:
@@ -49,6 +51,14 @@ class RolloutClient:
                 if isinstance(event, TreeGrown):
                     return self._unpack(event.tree)
         raise MalformedAnswer(f"{self._exchange.name} ended its answer before the tree was complete; see its log")
+
+    async def score(self, request: ScoringRequest, within_seconds: float) -> tuple[ScoredContinuation, ...]:
+        """The log-probabilities of each item's continuation, in the order of the items."""
+        body = await self._exchange.request("POST", "/v1/scores", within_seconds, message=request)
+        scores = self._exchange.read(_SCORES, body).scores
+        if len(scores) != len(request.items):
+            raise MalformedAnswer(f"{self._exchange.name} scored {len(scores)} of {len(request.items)} continuations")
+        return scores
 
     async def push_weights(
         self, snapshot: Snapshot, within_seconds: float, on_bytes: Callable[[int], None] = lambda _: None

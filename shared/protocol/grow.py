@@ -1,6 +1,6 @@
 """A request to a rollout replica for one tree, and the events of its growth."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,16 +9,26 @@ from shared.protocol.names import Kind
 from shared.protocol.task import Growth
 
 
-class GrowRequest(BoundedErrors):
-    """A problem and how to grow it. Without `kind` and `answer_key` nothing is judged and every reward is null.
-
-    The problem is a text, chat messages for the policy's template, which gets `chat_template_kwargs`, or token ids.
-    """
+class GivenPrompt(BoundedErrors):
+    """A text, chat messages for the policy's template, which gets `chat_template_kwargs`, or token ids."""
 
     prompt: str | None = Field(None, min_length=1)
     messages: tuple[dict[str, str], ...] | None = Field(None, min_length=1)
     chat_template_kwargs: JsonObject = Field(default_factory=dict)
     prompt_ids: tuple[int, ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if sum(given is not None for given in (self.prompt, self.messages, self.prompt_ids)) != 1:
+            raise ValueError("give one of prompt (text), messages (a chat) and prompt_ids (token ids)")
+        if self.chat_template_kwargs and (self.messages is None or "chat_template" in self.chat_template_kwargs):
+            raise ValueError("chat_template_kwargs are variables of the policy's own template for messages")
+        return self
+
+
+class GrowRequest(GivenPrompt):
+    """A problem and how to grow it. Without `kind` and `answer_key` nothing is judged and every reward is null."""
+
     kind: Kind | None = None
     answer_key: JsonObject | None = None
     growth: Growth
@@ -26,11 +36,7 @@ class GrowRequest(BoundedErrors):
     stream: bool = False
 
     @model_validator(mode="after")
-    def _one_prompt(self) -> "GrowRequest":
-        if sum(given is not None for given in (self.prompt, self.messages, self.prompt_ids)) != 1:
-            raise ValueError("give one of prompt (text), messages (a chat) and prompt_ids (token ids)")
-        if self.chat_template_kwargs and (self.messages is None or "chat_template" in self.chat_template_kwargs):
-            raise ValueError("chat_template_kwargs are variables of the policy's own template for messages")
+    def _kind_with_key(self) -> Self:
         if (self.kind is None) != (self.answer_key is None):
             raise ValueError("kind and answer_key come together")
         return self

@@ -23,6 +23,7 @@ from shared.errors import (
     Unreachable,
 )
 from shared.protocol.grow import BranchesChosen, DrawGrown, GrowRequest, GrowthEvent, TreeGrown
+from shared.protocol.score import ScoringRequest
 from shared.runtime.client import http_client
 from shared.runtime.serve import open_listener, serve_in_background
 from shared.tree.draw import WeightVersion
@@ -63,6 +64,27 @@ async def test_weights_are_pushed_and_a_tree_is_grown_from_them(
         await client.push_weights(snapshot(tmp_path, 1), 60)
     with pytest.raises(InvalidInput, match="token id 1000000"):
         await client.grow(NO_TOKENS, 60)
+
+
+async def test_given_continuations_are_scored_in_their_order(
+    served: tuple[httpx.AsyncClient, str], tmp_path: Path
+) -> None:
+    client = RolloutClient(*served)
+    items = ({"prompt": "2+3*4=", "continuation": text} for text in ("0", "1", "2+5"))
+    request = ScoringRequest.model_validate({"items": tuple(items)})
+    with pytest.raises(Unavailable, match="no weights yet"):
+        await client.score(request, 10)
+    await client.push_weights(snapshot(tmp_path, 1), 60)
+    scores = await client.score(request, 60)
+    assert [len(one.logprobs) for one in scores] == [1, 1, 3]
+    assert {one.version for one in scores} == {WeightVersion(1, 1)}
+    assert all(one.logprob == pytest.approx(sum(one.logprobs)) for one in scores)
+    bad = ScoringRequest.model_validate({"items": [{"prompt": "2+", "continuation_ids": [10**6]}]})
+    with pytest.raises(InvalidInput, match=r"items\.0: token id 1000000"):
+        await client.score(bad, 60)
+    async with http_client(None, 10.0) as http:
+        with pytest.raises(Unauthorized):
+            await RolloutClient(http, served[1]).score(request, 10)
 
 
 async def test_a_watched_tree_reports_its_growth_and_is_the_same_tree(

@@ -254,8 +254,12 @@ ERRORS = {"400", "401", "408", "431", "500", "503"}
     ("router", "more"),
     [
         (
-            rollout_router(NO_PART, NO_PART, ""),
-            {"/v1/trees": {"413", "422", "429"}, "/v1/weights/{version}": {"409", "413", "422"}},
+            rollout_router(NO_PART, NO_PART, NO_PART, ""),
+            {
+                "/v1/trees": {"413", "422", "429"},
+                "/v1/scores": {"413", "422", "429"},
+                "/v1/weights/{version}": {"409", "413", "422"},
+            },
         ),
         (verifier_router(NO_PART, 1.0), {"/v1/verdicts": {"413", "422", "429"}}),
         (learner_router(NO_PART, NO_PART, NO_PART), {}),
