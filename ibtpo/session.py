@@ -20,6 +20,7 @@ from services.launcher.processes.model_services import ModelServices, ServiceAdd
 from services.launcher.runs.model_files import TokenTable, check_model, read_token_table
 from shared.errors import InvalidInput, first_reason
 from shared.protocol.grow import GrowthEvent
+from shared.protocol.score import ScoredContinuation, ScoringRequest
 from shared.protocol.task import Problem
 from shared.protocol.verdict import Verdict, VerdictItem
 
@@ -74,6 +75,23 @@ class Session:
             scored = self._call(self._services.grow(request, on_event))
         self._tokens = self._tokens or read_token_table(self.model)
         return Tree(scored, self._tokens, shown_prompt(problem))
+
+    def score_tokens(
+        self, prompt: Prompt, continuations: Sequence[str], *, temperature: float = 1.0
+    ) -> list[ScoredContinuation]:
+        """The log-probability of every token of given texts after the problem, and of each text (`logprob`): nothing is
+        sampled. The problem is as for `grow`; a text is made tokens by itself."""
+        if isinstance(continuations, str):
+            raise InvalidInput(f"several texts are scored: give a list, [{continuations!r}]")
+        is_row = isinstance(prompt, Problem | Mapping)
+        problem = self._problem(prompt, None, None if is_row else {}, "")  # nothing is judged: no key is wanted
+        asked = make_request(problem, self.model, ()).model_dump(include={"prompt", "prompt_ids"})
+        items = tuple({**asked, "continuation": text} for text in continuations)
+        try:
+            request = ScoringRequest.model_validate({"items": items, "temperature": temperature})
+        except ValidationError as error:
+            raise InvalidInput(f"cannot be scored: {first_reason(error)}") from error
+        return list(self._call(self._services.score(request)))
 
     @overload
     def verify(

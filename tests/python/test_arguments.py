@@ -55,6 +55,10 @@ def test_paths_and_numbers_of_numpy_are_values() -> None:
         (lambda: ibtpo.grow(5), "a problem is a text"),  # type: ignore[arg-type]
         (lambda: ibtpo.grow("2+3=", rollout_url="localhost:8001"), "is no URL of a service"),
         (lambda: ibtpo.grow("2+3=", "no/such/model"), "no/such/model"),
+        (lambda: ibtpo.Session().score_tokens("2+3=", "5"), r"give a list, \['5'\]"),
+        (lambda: ibtpo.Session().score_tokens("2+3=", []), "cannot be scored: items"),
+        (lambda: ibtpo.Session().score_tokens("2+3=", [""]), "cannot be scored: items.0.continuation"),
+        (lambda: ibtpo.Session().score_tokens("2+3=", ["5"], temperature=-1), "cannot be scored: temperature"),
         (lambda: ibtpo.verify("4", None), "the right answer is a text"),  # type: ignore[call-overload]
         (lambda: ibtpo.verify(4, "4"), "a response is a text"),  # type: ignore[call-overload]
         (lambda: ibtpo.train("demoo"), "did you mean demo"),

@@ -14,6 +14,7 @@ from services.launcher.processes.temporary_services import run_replicas, run_ver
 from shared.clients import RolloutClient, VerifierClient
 from shared.errors import InvalidInput
 from shared.protocol.grow import GrowRequest, GrowthEvent
+from shared.protocol.score import ScoredContinuation, ScoringRequest
 from shared.protocol.tree import ScoredTree
 from shared.protocol.verdict import Verdict, VerdictItem
 from shared.runtime.client import http_client
@@ -72,6 +73,11 @@ class ModelServices:
         """One tree, and every event of its growth."""
         url, *_ = await self.rollout_urls()
         return await RolloutClient(self._http, url).watch(request, GROW_SECONDS, on_event)
+
+    async def score(self, request: ScoringRequest) -> tuple[ScoredContinuation, ...]:
+        """The log-probabilities of given continuations, in the order of the items."""
+        url, *_ = await self.rollout_urls()
+        return await RolloutClient(self._http, url).score(request, GROW_SECONDS)
 
     async def judge(self, items: Sequence[VerdictItem]) -> tuple[Verdict, ...]:
         """The verdicts, in the order of the items."""
