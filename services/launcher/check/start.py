@@ -12,7 +12,7 @@ from services.learner.data.run_files import is_problem_file
 from shared.errors import InvalidInput
 from shared.files import read_rows
 from shared.protocol.task import Problem
-from shared.weights import tensor_shapes
+from shared.weights import ContextBounds, read_json_object, tensor_shapes
 
 _FIRST = 32
 """Rows of each file whose messages are rendered."""
@@ -23,6 +23,7 @@ def look_before_start(plan: RunPlan) -> list[str]:
     section = Section("before the start")
     directory = find_model(plan.learner.model).directory
     check_stop_tokens(directory)
+    _check_context(plan, directory)
     _check_messages(plan, directory)
     num_parameters = sum(math.prod(one.shape) for one in tensor_shapes(directory).values())
     examine_disk(section, plan, num_parameters, 0 if plan.learner.lora else num_parameters)
@@ -32,6 +33,22 @@ def look_before_start(plan: RunPlan) -> list[str]:
         if finding.level is Level.FAILED:
             raise InvalidInput(f"{finding.check}: {finding.found}: {finding.remedy}")
     return [f"{one.check}: {one.found}: {one.remedy}" for one in section.findings if one.level is Level.WARNING]
+
+
+def _check_context(plan: RunPlan, directory: Path) -> None:
+    """InvalidInput where the longest answers leave no room for a prompt, as the settings of a larger model do."""
+    learner = plan.learner
+    wanted = learner.context_length
+    bounds = ContextBounds.of(read_json_object(directory / "config.json"))
+    length = bounds.context_length(wanted, through_windows=wanted is not None)
+    limits = {"growth.max_tokens": learner.growth.max_tokens}
+    limits |= {f"max_tokens of held_out.{one.name}": one.growth.max_tokens for one in learner.held_out_plans}
+    for key, limit in limits.items():
+        if length is not None and limit >= length:
+            raise InvalidInput(
+                f"{key} {limit} leaves no room for a prompt: the model has a context of {length} tokens, prompt and "
+                f"answer together; set {key.split()[0]} below that, or take a model with a longer one"
+            )
 
 
 def _check_messages(plan: RunPlan, directory: Path) -> None:

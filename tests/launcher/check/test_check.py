@@ -119,3 +119,26 @@ def test_what_no_run_can_begin_with_is_said_before_anything_starts(tmp_path: Pat
     absent = draft(checkpoint_directory(), "tracker=tests.no_such_module:Tracker")
     *_, machine = examine_run(absent, CheckRequest(None, True, None), lambda *_: None)
     assert (machine.findings[-1].check, machine.findings[-1].level) == ("trackers", Level.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("preset", "setting", "said"),
+    [
+        (
+            "ibtpo-paper",
+            "batch_size=4",
+            r"growth\.max_tokens 2048 leaves no room .* context of 256 tokens, .* below that",
+        ),
+        ("grpo", "max_tokens=256", r"growth\.max_tokens 256 leaves no room"),
+        ("grpo", "evaluation.max_tokens=300", r"max_tokens of held_out\.mine 300 leaves no room"),
+        ("grpo", "learner.context_length=64", r"growth\.max_tokens 64 leaves no room .* context of 64"),
+    ],
+)
+def test_answers_for_which_a_model_is_too_small_are_refused_before_anything_starts(
+    tmp_path: Path, preset: str, setting: str, said: str
+) -> None:
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text(ROW)
+    given = (f"learner.model={checkpoint_directory()}", f"data={rows}", f"held_out={rows}", "total_steps=5", setting)
+    with pytest.raises(InvalidInput, match=said):
+        look_before_start(draft_plan(tmp_path / "runs", RunRequest("mine", preset, given)))
