@@ -41,7 +41,7 @@ from services.rollout.rewards import Reward
 from services.rollout.vocabulary import Vocabulary
 from shared.protocol.task import Growth, Task
 from shared.tree.draw import WeightVersion
-from shared.tree.expansion import AnySampler, IBSampler, IndependentSampler
+from shared.tree.samplers import AnySampler, IBSampler, IndependentSampler
 from shared.tree.segmentation import Segmenter
 from shared.weights import prompt_encoder
 

@@ -48,7 +48,7 @@ from services.learner.training.workload import count_distinct
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IBSampler
+from shared.tree.samplers import IBSampler
 
 NUM_TREES, NUM_FIRST, NUM_DRAWS, NUM_TOKENS, NUM_PROMPT = 24, 4, 12, 25, 11
 STEPS_OF_AN_ANSWER = 20

@@ -44,7 +44,7 @@ from services.rollout.vocabulary import Vocabulary
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import TreeUsage
 from shared.tree.draw import WeightVersion
-from shared.tree.expansion import AnySampler, EntropySampler, FixedWidthSampler, IBSampler
+from shared.tree.samplers import AnySampler, EntropySampler, FixedWidthSampler, IBSampler
 
 SIMULATED = (sys.executable, "tests/rollout/sglang/contract_server.py")
 REAL = (".venv-sglang/bin/python", "-m", "sglang_cpu")

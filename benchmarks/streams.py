@@ -33,7 +33,7 @@ from shared.runtime.client import http_client, raise_for_error
 from shared.runtime.serve import open_listener, serve_in_background
 from shared.streams import RunStreams, connect
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IBSampler
+from shared.tree.samplers import IBSampler
 from shared.weights import SnapshotStore, stream_bundle, write_manifest
 
 VERSION = WeightVersion(1, 1)

@@ -13,10 +13,12 @@ from functools import partial
 from itertools import count, islice
 from statistics import fmean, median
 
-from shared.tree.advantage import Credit, advantages, node_weights
+from shared.tree.credit import IBTPOCredit, assign_advantages
 from shared.tree.diagnostics import diagnose
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import (
+from shared.tree.ib_score import IBSettings, ib_scores
+from shared.tree.node import Tree, build_tree
+from shared.tree.samplers import (
     AnySampler,
     Branch,
     EntropySampler,
@@ -25,9 +27,7 @@ from shared.tree.expansion import (
     IndependentSampler,
     RandomSampler,
 )
-from shared.tree.ib_score import IBSettings, ib_scores
-from shared.tree.node import Tree, build_tree
-from shared.tree.values import ValueEstimator, node_values, root_value
+from shared.tree.values import COUNTS, Backup, Shrunk, ValueEstimator, node_values, root_value
 from tests.tree.worlds import World, grow
 
 STEPS, TOKENS_PER_STEP = 22, 41
@@ -102,7 +102,7 @@ def decide(draws: list[Draw], sampler: AnySampler, rng: random.Random) -> tuple[
 
 def works(sampler: IBSampler, rng: random.Random) -> dict[str, Callable[[list[Draw], Tree], object]]:
     """What is timed on a finished tree."""
-    credit = Credit()
+    credit = IBTPOCredit()
     return {
         "a decision at full size": lambda draws, _: decide(draws, sampler, rng),
         "· build_tree": lambda draws, _: build_tree(draws),
@@ -110,8 +110,8 @@ def works(sampler: IBSampler, rng: random.Random) -> dict[str, Callable[[list[Dr
         "· · of which ib_scores": lambda _, tree: ib_scores(tree, sampler.score),
         "build_tree that merges": lambda draws, _: build_tree(draws, merge=True),
         "credit: advantages, weights": lambda _, tree: (
-            advantages(tree, credit),
-            node_weights(tree, credit.node_weight),
+            of_nodes := assign_advantages(credit, tree),
+            credit.weights(tree, of_nodes),
         ),
         "diagnose": lambda _, tree: diagnose(tree, sampler.score, sampler.initial_draws),
     }
@@ -127,17 +127,17 @@ class Estimate:
 
 ESTIMATES = (
     Estimate("first leaves", lambda tree, first: root_value(tree, first) or 0.0),
-    Estimate("V1", lambda tree, _: node_values(tree, ValueEstimator.COUNTS)[0]),
-    Estimate("V2, V3", lambda tree, _: node_values(tree, ValueEstimator.BACKUP)[0]),
+    Estimate("V1", lambda tree, _: node_values(tree, COUNTS)[0]),
+    Estimate("V2, V3", lambda tree, _: node_values(tree, Backup())[0]),
 )
-LABELS = {ValueEstimator.COUNTS: "V1", ValueEstimator.BACKUP: "V2", ValueEstimator.SHRUNK: "V3"}
+LABELS = {COUNTS: "V1", Backup(): "V2", Shrunk(): "V3"}
 SAMPLERS: dict[str, AnySampler] = {
     "independent 12": IndependentSampler(initial_draws=12),
     "random (4, 9, 1, 1)": RandomSampler(),
     "fixed-width 12": FixedWidthSampler(width=12),
     "entropy (4, 1, 1, 2)": EntropySampler(initial_draws=4, forks_per_answer=1, draws_per_fork=2),
     "ib (4, 9, 1, 1), V1": IBSampler(),
-    "ib (4, 9, 1, 1), V2": IBSampler(score=IBSettings(values=ValueEstimator.BACKUP)),
+    "ib (4, 9, 1, 1), V2": IBSampler(score=IBSettings(values=Backup())),
 }
 
 

@@ -12,7 +12,7 @@ from shared.errors import InvalidInput
 from shared.protocol.task import MAX_DRAWS, Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IndependentSampler
+from shared.tree.samplers import IndependentSampler
 from shared.tree.segmentation import Segmenter
 
 Steps: TypeAlias = tuple[str, ...]

@@ -1,20 +1,21 @@
 """Scores the nodes of a tree, and assigns credit to its answers, as samplers and the learner do."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
-from ibtpo.settings import to_settings
+from ibtpo.settings import to_settings, to_toml
 from ibtpo.table import Table
 from ibtpo.tree import Tree
 from services.learner.config import LearnerConfig
 from services.learner.training.trajectories import assign_credit, extract_trajectories
 from shared.errors import InvalidInput
 from shared.runtime.config import load_config, resolve_overrides
-from shared.tree.advantage import Advantages, Credit, Prior, advantages
-from shared.tree.expansion import IBSampler
+from shared.tree.credit import CREDITS, Advantages, Credit, assign_advantages
+from shared.tree.ib_score import IBSettings
+from shared.tree.values import VALUES
 
 _SECTION = {"learner": LearnerConfig}
 _SCORE, _CREDIT = "learner.growth.sampler.score", "learner.advantage"
@@ -28,7 +29,7 @@ def score(tree: Tree, **settings: Any) -> Table:
     not given is as the tree was grown.
     """
     config = _load(tree, settings, score, (_SCORE,))
-    nodes = tree.scored_nodes(cast(IBSampler, config.growth.sampler).score)
+    nodes = tree.scored_nodes(cast(IBSettings, config.growth.sampler.score))
     rows = (
         (node.id, node.parent, node.text, node.value, node.eta1, node.eta2, node.ib_score, node.num_leaves, node.reward)
         for node in nodes
@@ -74,22 +75,22 @@ class CreditedTree:
         ]
 
     def __repr__(self) -> str:
-        return f"<credit {self.credit.name} of {self.tree!r}>"
+        return f"<credit {CREDITS.kind_of(self.credit)} of {self.tree!r}>"
 
     def _repr_html_(self) -> str:
         return self.steps._repr_html_()
 
 
 def credit(tree: Tree, advantage: str | Mapping[str, Any] = "ibtpo", **settings: Any) -> CreditedTree:
-    """The advantage of every token of a tree's answers: `ibtpo`, `grpo`, `dr-grpo` or `treerl`.
+    """The advantage of every token of a tree's answers, by a credit's name, or by an import path of your own.
 
     The settings are those of `learner.advantage` and `learner.method`, such as `lam=0.2` or `std="sample"`.
     """
     given = {"learner.advantage": advantage, **settings}
     chosen = _load(tree, given, credit, (_CREDIT,)).advantage
-    if chosen.prior is Prior.REFERENCE and chosen.lam != 0:
-        raise InvalidInput("prior=reference needs the reference policy, which a tree does not hold: use prior=sampling")
-    of_nodes = advantages(tree.built, chosen)
+    if chosen.reads_reference:
+        raise InvalidInput("this credit needs the reference policy, which a tree does not hold: use prior=sampling")
+    of_nodes = assign_advantages(chosen, tree.built)
     trajectories = extract_trajectories(tree.scored, tree.scored.oldest_version)
     credited = iter(assign_credit(trajectories, tree.built, chosen, of_nodes))
     is_judged = [bool(tree.built.path(draw_id)) for draw_id in range(len(tree))]
@@ -110,14 +111,14 @@ def _plain(values: Any) -> tuple[float, ...]:
 def _load(tree: Tree, settings: Mapping[str, Any], function: Any, tables: tuple[str, ...]) -> LearnerConfig:
     """The learner's configuration with these settings; what the method does not get is as the tree was grown.
     InvalidInput for a setting of another table."""
-    own = asdict(tree.scored.ib_settings)
-    form = own.pop("form")
+    scored = tree.scored.ib_settings
+    own = {"beta": scored.beta, "confidence": scored.confidence, "values": VALUES.dump(scored.values)}
     given = to_settings(settings, _SECTION, function)
     known = ("learner.method", *tables)
     for path in resolve_overrides(given, _SECTION)["learner"]:
         key = path.partition("=")[0]
         if not any(f"{key}.".startswith(f"{table}.") for table in known):
             raise InvalidInput(f"{function.__name__}() has no setting {key}: it takes those of {' and '.join(known)}")
-    fixed = ("model=unused", "data=unused", "total_steps=1", "growth.sampler=ib", f"{_SCORE[8:]}.form={form}")
-    before = (*fixed, *(f"method.{key}={value}" for key, value in own.items()))
+    fixed = ("model=unused", "data=unused", "total_steps=1", "growth.sampler=ib", f"{_SCORE[8:]}.form={scored.form}")
+    before = (*fixed, *(f"method.{key}={to_toml(value, key)}" for key, value in own.items()))
     return load_config(LearnerConfig, "learner", None, (*(f"learner.{one}" for one in before), *given))

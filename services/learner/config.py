@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -22,12 +22,14 @@ from services.learner.data.source import DataSource
 from services.learner.held_out_config import EvaluationConfig, HeldOutSets, SetPlan, plan_sets
 from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
 from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
+from shared.kinds import settings_of
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
 from shared.runtime.config import SHARED, OptionalUrl, Token
-from shared.tree.advantage import Credit, GlobalTerm, Method, Prior, has_signal
+from shared.tree.credit import CREDITS, AnyCredit, Method
 from shared.tree.ib_score import Estimation, IBSettings
+from shared.tree.samplers import SAMPLERS
 
 ALL_LINEAR = "all-linear"
 
@@ -142,15 +144,19 @@ class ReferenceConfig(_Table):
 
 
 def _fill_score(value: object, info: ValidationInfo) -> object:
-    """Gives an `ib` sampler's score what it does not state, from the method."""
+    """Gives the score of a sampler that has one what it does not state, from the method."""
     if not isinstance(value, dict):
         return value
-    sampler = value.get("sampler")
-    if isinstance(sampler, str):
-        sampler = {"kind": sampler}
-    if not isinstance(sampler, dict) or sampler.get("kind") != "ib" or not isinstance(sampler.get("score", {}), dict):
+    sampler = _table(value.get("sampler"))
+    kind, score = sampler.get("kind"), sampler.get("score", {})
+    if not isinstance(kind, str) or not isinstance(score, dict) or "score" not in settings_of(SAMPLERS.class_of(kind)):
         return value
-    return value | {"sampler": sampler | {"score": _estimation(_method(info)) | sampler.get("score", {})}}
+    return value | {"sampler": sampler | {"score": _estimation(_method(info)) | score}}
+
+
+def _table(value: object) -> dict[str, Any]:
+    """A part as a table: its name is its kind."""
+    return {"kind": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
 
 
 def _estimation(method: Method) -> dict[str, Any]:
@@ -159,13 +165,12 @@ def _estimation(method: Method) -> dict[str, Any]:
 
 
 def _fill_credit(value: object, info: ValidationInfo) -> object:
-    """A credit by name ("grpo"), or by name with changes ({kind = "grpo", epsilon = 0.1}); the rest from the method."""
-    if isinstance(value, str):
-        return Credit.by_name(value, _method(info))
-    if isinstance(value, dict):
-        changes = {key: changed for key, changed in value.items() if key != "kind"}
-        return asdict(Credit.by_name(value.get("kind", "ibtpo"), _method(info))) | changes
-    return value
+    """Gives a credit what it has in common with the method, and does not state."""
+    credit = {"kind": "ibtpo"} | _table(value)
+    if not isinstance(value, str | dict) or not isinstance(credit["kind"], str):
+        return value
+    method, known = _method(info), settings_of(CREDITS.class_of(credit["kind"]))
+    return {field.name: getattr(method, field.name) for field in fields(Method) if field.name in known} | credit
 
 
 def _method(info: ValidationInfo) -> Method:
@@ -212,8 +217,11 @@ class LearnerConfig(_Table):
     growth: Annotated[Growth, BeforeValidator(_fill_score)] = Field(
         description="How trees are grown: sampler, temperature, token limit", json_schema_extra=SHARED
     )
-    advantage: Annotated[Credit, BeforeValidator(_fill_credit)] = Field(
-        "ibtpo", validate_default=True, description="A credit by name, or a table of its switches"
+    advantage: Annotated[AnyCredit, BeforeValidator(_fill_credit)] = Field(
+        "ibtpo",
+        validate_default=True,
+        description="How credit is assigned: a credit by name, a table of its kind and settings, or your own by import "
+        "path (docs/own-parts.md)",
     )
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="The loss of a step")
     reference: ReferenceConfig = Field(ReferenceConfig(), description="How the model that KL compares with is kept")
@@ -318,14 +326,9 @@ class LearnerConfig(_Table):
                 f"arrive, and max_staleness {self.max_staleness} drops them: publish at least every "
                 f"{self.max_staleness + 1} updates"
             )
-        if self.objective.batch_std and self.advantage.global_term is not GlobalTerm.DR_GRPO:
+        if self.objective.ties is Ties.REFILL and self.advantage.has_signal((1.0, 1.0)):
             raise ValueError(
-                "objective.batch_std divides advantages by the deviation of the step's rewards, and advantage="
-                f"{self.advantage.name} has divided by another: set advantage=dr-grpo, or batch_std=false"
-            )
-        if self.objective.ties is Ties.REFILL and self.advantage.ib_on_ties:
-            raise ValueError(
-                "with advantage.ib_on_ties every tree has a signal, and ties=refill waits for none: set "
+                "with this credit every tree has a signal (advantage.ib_on_ties), and ties=refill waits for none: set "
                 "advantage.ib_on_ties=false or objective.ties=drop"
             )
         is_cut = self.growth.top_p < 1 or self.growth.top_k > 0
@@ -352,7 +355,7 @@ class LearnerConfig(_Table):
 
     def trains_on(self, rewards: Sequence[float]) -> bool:
         """Whether a step takes a tree with these rewards."""
-        return has_signal(rewards, self.advantage) or (self.objective.ties is Ties.KEEP and bool(rewards))
+        return self.advantage.has_signal(rewards) or (self.objective.ties is Ties.KEEP and bool(rewards))
 
     @property
     def tracker_modes(self) -> dict[str, str | None]:
@@ -387,7 +390,7 @@ class LearnerConfig(_Table):
     @property
     def needs_reference(self) -> bool:
         """Whether every step reads the first model: for the KL term, or as the prior of A-2."""
-        return self.objective.kl_coef > 0 or (self.advantage.prior is Prior.REFERENCE and self.advantage.lam != 0)
+        return self.objective.kl_coef > 0 or self.advantage.reads_reference
 
     @property
     def max_outstanding(self) -> int:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from services.learner.data.source import HUB, DataSource
 from shared.protocol.task import MAX_DRAWS, Growth, Temperature
-from shared.tree.expansion import IndependentSampler
+from shared.tree.samplers import IndependentSampler
 
 _METRIC = re.compile(r"(avg|pass|maj)@(k|[1-9][0-9]{0,5})")
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")

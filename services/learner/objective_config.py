@@ -182,9 +182,6 @@ class ObjectiveConfig(BaseModel):
     mask_truncated: bool = Field(
         False, description="Do not train on answers that growth.max_tokens cut; their rewards still count in baselines"
     )
-    batch_std: bool = Field(
-        False, description="Divide advantages by the standard deviation of all rewards of a step; with dr-grpo"
-    )
     loss_normalization: LossNormalization = Field(
         LossNormalization.TRAJECTORY, description="What a token's loss is divided by"
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -16,8 +16,8 @@ from shared.protocol.task import Task
 from shared.protocol.thought import find_opened_thought
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, trajectory
-from shared.tree.expansion import Branch
-from shared.tree.node import build_tree
+from shared.tree.node import Tree, build_tree
+from shared.tree.samplers import SAMPLERS, Branch, Sampler, check_branches
 
 OnEvent = Callable[[BranchesChosen | DrawGrown], None]
 
@@ -62,11 +62,11 @@ class TreeGrower:
         opened_thought = find_opened_thought(vocabulary.decode(task.prompt_ids))
         growth = _Growth(task, vocabulary, on_event, Random(task.seed), opened_thought)
         sampler = vocabulary.prepare(task.growth.sampler)
-        branches: tuple[Branch, ...] = (Branch(None, 0, sampler.initial_draws),)
+        branches: Sequence[Branch] = (Branch(None, 0, sampler.initial_draws),)
         for round_number in count(1):
             growth.draws += await self._draw(growth, branches)
             tree = build_tree(growth.draws, task.growth.merge_equal_draws)
-            branches = sampler.expand(tree, round_number, growth.rng)
+            branches = _choose(sampler, tree, round_number, growth.rng)
             if not branches:
                 break
             if on_event is not None:
@@ -74,7 +74,7 @@ class TreeGrower:
                 on_event(BranchesChosen(round=round_number, branches=chosen))
         return self._finish(growth)
 
-    async def _draw(self, growth: _Growth, branches: tuple[Branch, ...]) -> list[Draw]:
+    async def _draw(self, growth: _Growth, branches: Sequence[Branch]) -> list[Draw]:
         """Draws all branches at once. The order of the result depends on the branches alone, so that the seed decides
         the tree."""
         running: list[asyncio.Task[Draw]] = []
@@ -162,6 +162,17 @@ class TreeGrower:
             verify_seconds=growth.verify_seconds,
         )
         return ScoredTree(task=growth.task, replica=self._replica, draws=draws, usage=usage)
+
+
+def _choose(sampler: Sampler, tree: Tree, round_number: int, rng: Random) -> Sequence[Branch]:
+    """What the sampler draws next; InvalidInput where it raises, or asks for what cannot be drawn."""
+    try:
+        branches = tuple(sampler.expand(tree, round_number, rng))
+        check_branches(tree.draws, branches, sampler.num_draws - len(tree.draws))
+    except Exception as error:  # a sampler of the user's own may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"sampler {SAMPLERS.kind_of(sampler)}, round {round_number}: {reason:.300}") from error
+    return branches
 
 
 def _too_few_verdicts(growth: _Growth, unjudged: int) -> IbtpoError:

@@ -8,8 +8,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from shared.errors import InvalidInput
-from shared.tree.expansion import AnySampler, for_vocabulary
 from shared.tree.prompt import prompt_ids
+from shared.tree.samplers import SAMPLERS, Sampler
 from shared.tree.segmentation import Segmenter
 from shared.tree.vocabulary import bytes_of_tokens
 from shared.weights import stop_token_ids
@@ -38,7 +38,7 @@ class Vocabulary:
     stop_ids: frozenset[int]
     segmenter: Segmenter
     tokenizer: Tokenizer
-    _prepared: dict[AnySampler, AnySampler] = field(default_factory=dict)
+    _prepared: dict[str, Sampler] = field(default_factory=dict)
 
     @classmethod
     def load(cls, bundle: Path) -> "Vocabulary":
@@ -57,13 +57,14 @@ class Vocabulary:
         stop_ids = stop_token_ids(bundle, len(table), tokenizer.token_to_id)
         return cls(table, stop_ids, Segmenter(table, stop_ids), tokenizer)
 
-    def prepare(self, sampler: AnySampler) -> AnySampler:
+    def prepare(self, sampler: Sampler) -> Sampler:
         """The sampler with what it needs to know of these tokens, computed once for equal samplers."""
-        if sampler not in self._prepared:
+        wanted = repr(SAMPLERS.dump(sampler))  # a sampler of the user's own need not be hashable
+        if wanted not in self._prepared:
             if len(self._prepared) >= _MAX_PREPARED:
                 self._prepared.clear()
-            self._prepared[sampler] = for_vocabulary(sampler, self.bytes_of_token)
-        return self._prepared[sampler]
+            self._prepared[wanted] = sampler.for_vocabulary(self.bytes_of_token)
+        return self._prepared[wanted]
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text as a prompt, by the rule of `prompt_ids`."""

@@ -1,21 +1,17 @@
 """What the learner asks of rollout replicas: a problem to grow, and how."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from shared.kinds import check_own_code
 from shared.protocol.message import JsonObject, Message
 from shared.protocol.names import Kind
-from shared.tree.expansion import AnySampler
 from shared.tree.ib_score import IBSettings
+from shared.tree.samplers import AnySampler, Sampler
 
 MAX_DRAWS = 4096
 _COLDEST = 1e-6
-
-
-def _by_name(value: object) -> object:
-    """Lets a sampler be given by its bare name: "ib" is {"kind": "ib"}."""
-    return {"kind": value} if isinstance(value, str) else value
 
 
 def _id_as_text(value: object) -> object:
@@ -49,8 +45,9 @@ Temperature = Annotated[float, Field(ge=0, le=100), AfterValidator(_check_temper
 class Growth(Message):
     """How a tree is grown. `max_tokens` is a trajectory's limit, counted from the prompt's end."""
 
-    sampler: Annotated[AnySampler, BeforeValidator(_by_name), Field(discriminator="kind")] = Field(
-        description="Where a tree is drawn from next: a sampler by name, or a table of its settings"
+    sampler: AnySampler = Field(
+        description="Where a tree is drawn from next: a sampler by name, a table of its kind and settings, or your own "
+        "by import path (docs/own-parts.md)"
     )
     temperature: Temperature = Field(1.0, description="Divides the logits; 0: the likeliest token")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens of this probability; 1: all")
@@ -63,7 +60,7 @@ class Growth(Message):
 
     @field_validator("sampler")
     @classmethod
-    def _check_num_draws(cls, sampler: AnySampler) -> AnySampler:
+    def _check_num_draws(cls, sampler: Sampler) -> Sampler:
         if sampler.num_draws > MAX_DRAWS:
             raise ValueError(f"this sampler draws up to {sampler.num_draws} times, over the {MAX_DRAWS} of one tree")
         return sampler
@@ -84,6 +81,13 @@ class Task(Message):
     score: IBSettings = IBSettings()
     """How figures score the nodes of its tree if the sampler does not."""
     seed: int = Field(ge=0, lt=2**64)
+    own_code: dict[str, str] = Field({})
+    """The modules of the user's own that its sampler is written in, each with the digest of its code."""
+
+    @model_validator(mode="after")
+    def _check_own_code(self) -> Self:
+        check_own_code(self.growth.sampler, self.own_code)
+        return self
 
 
 class DeadLetter(Message):

@@ -14,7 +14,6 @@ from shared.protocol.task import Task
 from shared.tree.cutting import check_fork
 from shared.tree.diagnostics import TreeFigures, diagnose, with_lengths
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IBSampler
 from shared.tree.ib_score import IBSettings
 from shared.tree.node import Tree, build_tree
 
@@ -68,8 +67,7 @@ class ScoredTree(Message):
     @property
     def ib_settings(self) -> IBSettings:
         """How its nodes are scored: as its sampler scored them; as the task says, if its sampler does not score."""
-        sampler = self.task.growth.sampler
-        return sampler.score if isinstance(sampler, IBSampler) else self.task.score
+        return self.task.growth.sampler.score or self.task.score
 
     def figures(self, tree: Tree | None = None) -> TreeFigures:
         """Its diagnostics, by `ib_settings`. `tree`: already built."""

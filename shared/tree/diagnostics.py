@@ -104,7 +104,7 @@ def diagnose(tree: Tree, settings: IBSettings, num_first: int) -> TreeFigures:
     """The figures of a tree with `num_first` initial draws; empty for a tree in which no draw counts."""
     if not tree.rewards:
         return TreeFigures()
-    values = node_values(tree, settings.values, settings.kappa)
+    values = node_values(tree, settings.values)
     ratios, etas2 = value_ratios(tree, values), confidences(tree, settings.confidence)
     etas = tuple(zip(etas1(ratios, settings.beta), etas2, strict=True))
     j = scores(tree, ratios, etas2, settings)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from shared.tree.draw import Draw
 from shared.tree.node import Tree
-from shared.tree.values import ValueEstimator, node_values
+from shared.tree.values import COUNTS, AnyValues, node_values
 
 
 class Confidence(StrEnum):
@@ -39,15 +39,12 @@ class Estimation:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     beta: Annotated[float, "β: how much the values of a node's draws count, against the confidence in them"] = 5.0
-    values: Annotated[ValueEstimator, "How the value p̂(s) of a node is estimated (V1, V2, V3)"] = ValueEstimator.COUNTS
-    kappa: Annotated[float, "κ of values=shrunk: how strongly a value is pulled to its parent's"] = 2.0
+    values: Annotated[AnyValues, "How the value p̂(s) of a node is estimated (V1, V2, V3)"] = COUNTS
     confidence: Annotated[Confidence, "What the probability η₂ of a step is taken to be"] = Confidence.GEOMETRIC
 
     def __post_init__(self) -> None:
         if not 0 < self.beta < math.inf:
             raise ValueError(f"beta is positive: {self.beta}")
-        if not 0 <= self.kappa < math.inf:
-            raise ValueError(f"kappa is not negative: {self.kappa}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class IBSettings(Estimation):
 
 def ib_scores(tree: Tree, settings: IBSettings) -> tuple[float | None, ...]:
     """J(s) of every node; None at leaves."""
-    ratios = value_ratios(tree, node_values(tree, settings.values, settings.kappa))
+    ratios = value_ratios(tree, node_values(tree, settings.values))
     return scores(tree, ratios, confidences(tree, settings.confidence), settings)
 
 

@@ -18,7 +18,7 @@ def loaded_by(module: str) -> set[str]:
     ("module", "allowed"),
     [
         ("ibtpo", set()),
-        ("shared.tree.advantage", set()),
+        ("shared.tree.credit", set()),
         ("shared.protocol.tree", set()),
         ("shared.weights", {"safetensors"}),
         ("shared.runtime.serve", set()),

@@ -25,8 +25,8 @@ from shared.protocol.figures import RunSummary, Shown, StepFigures, figures_in
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import AnySampler, IBSampler, RandomSampler
 from shared.tree.ib_score import IBSettings
+from shared.tree.samplers import AnySampler, IBSampler, RandomSampler
 from tests.learner.evaluations import make_evaluation, result
 
 VOCABULARY = TokenTable((b"a", b"b", b"\n\n", b"<script>", b"<eos>"), frozenset())

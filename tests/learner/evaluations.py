@@ -8,7 +8,7 @@ from services.learner.held_out_config import EvaluationConfig, HeldOutSet, SetPl
 from shared.protocol.status import Evaluation
 from shared.protocol.task import Growth
 from shared.tree.draw import WeightVersion
-from shared.tree.expansion import IndependentSampler
+from shared.tree.samplers import IndependentSampler
 
 GROWTH = Growth(sampler=IndependentSampler(initial_draws=1))
 

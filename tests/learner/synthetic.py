@@ -8,9 +8,9 @@ from services.learner.model.prefix_rows import PrefixTrie
 from services.learner.training.trajectories import BuiltTree, Trajectory, assign_credit, extract_trajectories
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
-from shared.tree.advantage import Credit, advantages
+from shared.tree.credit import IBTPOCredit, assign_advantages
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IndependentSampler
+from shared.tree.samplers import IndependentSampler
 from tests.learner.policies import VOCAB_SIZE
 
 V0, V1 = WeightVersion(1, 0), WeightVersion(1, 1)
@@ -100,8 +100,10 @@ def build_all(trees: Iterable[ScoredTree]) -> list[BuiltTree]:
 def credited_trajectories(seed: int) -> list[Trajectory]:
     """Of a random tree."""
     tree = BuiltTree.of(scored(task(), draws(random.Random(seed), versions=(V0, V1))))
-    credit = Credit.by_name("ibtpo")
-    return assign_credit(extract_trajectories(tree.scored, V1), tree.nodes, credit, advantages(tree.nodes, credit))
+    credit = IBTPOCredit()
+    return assign_credit(
+        extract_trajectories(tree.scored, V1), tree.nodes, credit, assign_advantages(credit, tree.nodes)
+    )
 
 
 def trie_of(*sequences: Sequence[int]) -> PrefixTrie:

@@ -10,10 +10,10 @@ from services.learner.ledger import TaskId
 from services.learner.queue.problems import EncodedProblem
 from services.learner.queue.task_sequence import TaskSequence
 from shared.runtime.config import ConfigError, load_config
-from shared.tree.advantage import Credit, GlobalTerm
-from shared.tree.expansion import IBSampler
+from shared.tree.credit import GRPOCredit, IBTPOCredit, TreeRLCredit
 from shared.tree.ib_score import Confidence, IBSettings, ScoreForm
-from shared.tree.values import ValueEstimator
+from shared.tree.samplers import IBSampler
+from shared.tree.values import Backup, Shrunk
 
 GIVEN = ("model=m", "data=d", "total_steps=1", "sampler=ib")
 
@@ -31,8 +31,8 @@ def score(config: LearnerConfig) -> IBSettings:
     ("override", "changed"),
     [
         ("beta=3", lambda one: one.beta == 3.0),
-        ("kappa=7", lambda one: one.kappa == 7.0),
-        ("values=shrunk", lambda one: one.values is ValueEstimator.SHRUNK),
+        ("values=shrunk", lambda one: one.values == Shrunk()),
+        ("values={kind = 'shrunk', kappa = 7}", lambda one: one.values == Shrunk(kappa=7.0)),
         ("confidence=joint", lambda one: one.confidence is Confidence.JOINT),
     ],
 )
@@ -47,15 +47,16 @@ def test_one_setting_changes_the_score_and_the_credit(override: str, changed: Ca
 def test_what_they_state_is_their_own() -> None:
     config = learner("beta=3", "sampler.score.beta=2", "sampler.score.form=exact", "advantage.lam=0.5", "lam=0.2")
     assert score(config) == IBSettings(beta=2.0, form=ScoreForm.EXACT)
-    assert config.advantage == Credit(beta=3.0, lam=0.5)
+    assert config.advantage == IBTPOCredit(beta=3.0, lam=0.5)
     assert learner("beta=3", "advantage.beta=4").advantage.beta == 4.0
 
 
-def test_a_named_credit_keeps_what_its_name_says() -> None:
-    credit = learner("beta=3", "lam=0.5", "advantage=grpo").advantage
-    assert credit == Credit(beta=3.0, lam=0.0, global_term=GlobalTerm.GRPO)
-    changed = learner("advantage={kind = 'treerl', epsilon = 0.1}", "kappa=1").advantage
-    assert changed == Credit(global_term=GlobalTerm.TREERL, lam=0.0, epsilon=0.1, kappa=1.0)
+def test_a_credit_takes_what_it_has_in_common_with_the_method() -> None:
+    assert learner("beta=3", "lam=0.5", "advantage=grpo").advantage == GRPOCredit()
+    changed = learner("advantage={kind = 'grpo', epsilon = 0.1}", "lam=1").advantage
+    assert changed == GRPOCredit(epsilon=0.1)
+    assert learner("advantage=treerl").advantage == TreeRLCredit()
+    assert learner("advantage={centred = true}", "beta=3").advantage == IBTPOCredit(beta=3.0, centred=True)
 
 
 def test_trees_of_a_sampler_without_a_score_are_scored_by_the_method() -> None:
@@ -67,16 +68,22 @@ def test_trees_of_a_sampler_without_a_score_are_scored_by_the_method() -> None:
     assert sequence.task(TaskId(0, 0)).score.beta == 3.0
 
 
-@pytest.mark.parametrize("overrides", [(), ("beta=3",), ("lam=0.2", "advantage.beta=4", "sampler.score.kappa=1")])
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("beta=3",), ("lam=0.2", "advantage.beta=4", "sampler.score.confidence=joint")],
+)
 def test_a_saved_configuration_is_the_same_and_still_follows_the_method(overrides: tuple[str, ...]) -> None:
     config = learner(*overrides)
     saved = config.model_dump(mode="json", exclude_none=True)
     assert LearnerConfig.model_validate(saved) == config
-    later = LearnerConfig.model_validate(saved | {"method": saved["method"] | {"values": "backup"}})
-    assert later.advantage.values is score(later).values is ValueEstimator.BACKUP
+    later = LearnerConfig.model_validate(saved | {"method": saved["method"] | {"values": {"kind": "backup"}}})
+    assert later.advantage.values == score(later).values == Backup()
 
 
-@pytest.mark.parametrize("wrong", ["beta=0", "lam=-1", "kappa=nan", "advantage=ppo", "method.gamma=1", "values=best"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["beta=0", "lam=-1", "values={kind = 'shrunk', kappa = nan}", "advantage=ppo", "method.gamma=1", "values=best"],
+)
 def test_a_wrong_setting_is_refused_by_its_key(wrong: str) -> None:
     with pytest.raises(ConfigError, match=r"learner\.(method|advantage)"):
         learner(wrong)

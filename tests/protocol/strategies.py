@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IBSampler, IndependentSampler, RandomSampler
+from shared.tree.samplers import IBSampler, IndependentSampler, RandomSampler
 
 counts = st.integers(0, 2**31 - 1)
 texts = st.text(max_size=20)

@@ -18,7 +18,7 @@ from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.protocol.verdict import Outcome, Verdict, VerdictItem, VerdictRequest
 from shared.protocol.weights import BundleFile, Manifest
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IBSampler, IndependentSampler
+from shared.tree.samplers import IBSampler, IndependentSampler
 from tests.protocol.strategies import json_objects, scored_trees, tasks, texts, versions
 
 quick = settings(max_examples=40, deadline=None)

@@ -15,8 +15,8 @@ from shared.errors import InvalidInput, Unavailable
 from shared.protocol.grow import BranchesChosen, DrawGrown
 from shared.protocol.task import Growth, Task
 from shared.tree.draw import Finish, VersionSpan, WeightVersion, trajectory
-from shared.tree.expansion import IBSampler, IndependentSampler
 from shared.tree.node import build_tree
+from shared.tree.samplers import IBSampler, IndependentSampler
 from shared.tree.segmentation import Segmenter
 
 TABLE = (b"<eos>", b"\n\n", b"a", b"b", b"c")

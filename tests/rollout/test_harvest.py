@@ -17,7 +17,7 @@ from shared.runtime.loops import Periodic
 from shared.streams import RunStreams, connect
 from shared.streams.keys import RunKeys
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IndependentSampler
+from shared.tree.samplers import IndependentSampler
 from tests.waiting import wait_until_async
 
 GROWTH = Growth(sampler=IndependentSampler(initial_draws=1))

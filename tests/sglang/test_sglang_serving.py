@@ -12,7 +12,7 @@ from services.rollout.rewards import Reward
 from services.rollout.vocabulary import Vocabulary
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import TreeUsage
-from shared.tree.expansion import EntropySampler, IBSampler
+from shared.tree.samplers import EntropySampler, IBSampler
 from tests.sglang import reference
 from tests.sglang.conftest import Served
 from tests.waiting import wait_until_async

@@ -3,7 +3,7 @@
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
-from shared.tree.expansion import IndependentSampler
+from shared.tree.samplers import IndependentSampler
 
 
 def a_task(index: int, attempt: int = 0) -> Task:

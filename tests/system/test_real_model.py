@@ -20,7 +20,7 @@ from services.rollout.engines.engine import Completion, Request, Sampling
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, WeightVersion
-from shared.tree.expansion import IndependentSampler
+from shared.tree.samplers import IndependentSampler
 from shared.weights import prompt_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

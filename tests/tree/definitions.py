@@ -10,6 +10,7 @@ from statistics import fmean, pstdev
 
 from shared.tree.draw import Draw, Finish
 from shared.tree.node import Tree
+from shared.tree.values import VALUES, ValueEstimator
 from tests.tree.records import SEGMENTER
 
 State = Hashable
@@ -84,8 +85,8 @@ class Definitions:
         n = len(self.leaves(s))
         return (n * self.backup(s) + self.kappa * self.shrunk(self.parent(s))) / (n + self.kappa)
 
-    def value(self, estimator: str, s: State) -> float:
-        return {"counts": self.counts, "backup": self.backup, "shrunk": self.shrunk}[estimator](s)
+    def value(self, estimator: ValueEstimator, s: State) -> float:
+        return {"counts": self.counts, "backup": self.backup, "shrunk": self.shrunk}[VALUES.kind_of(estimator)](s)
 
     def step_logprobs(self, s: State) -> list[float]:
         """Of the tokens after the parent's end, in one trajectory through s."""
@@ -110,28 +111,29 @@ class Definitions:
         siblings = {self.step_tokens(c): c for c in self.successors(self.parent(s))}
         return joint / sum(math.prod(math.exp(x) for x in self.step_logprobs(c)) for c in siblings.values())
 
-    def r(self, estimator: str, s: State) -> float:
+    def r(self, estimator: ValueEstimator, s: State) -> float:
         above = self.value(estimator, self.parent(s))
         return self.value(estimator, s) / above if above else 1.0
 
-    def eta1(self, estimator: str, s: State) -> float:
+    def eta1(self, estimator: ValueEstimator, s: State) -> float:
         return self.r(estimator, s) - (1 + 1 / self.beta)
 
-    def ib1(self, estimator: str, confidence: str, s: State) -> float | None:
+    def ib1(self, estimator: ValueEstimator, confidence: str, s: State) -> float | None:
         terms = [self.eta1(estimator, c) * self.eta2(confidence, c) for c in self.successors(s)]
         return (1 + self.beta) / len(terms) * sum(terms) if terms else None
 
-    def ib1x(self, estimator: str, confidence: str, s: State) -> float | None:
+    def ib1x(self, estimator: ValueEstimator, confidence: str, s: State) -> float | None:
         terms = [
             self.eta2(confidence, c) * (self.r(estimator, c) ** 2 - (1 + 1 / self.beta)) for c in self.successors(s)
         ]
         return 1 + self.beta / len(terms) * sum(terms) if terms else None
 
-    def a_gl(self, estimator: str, s: State) -> float:
+    def a_gl(self, estimator: ValueEstimator, s: State) -> float:
         return (self.value(estimator, s) - self.value(estimator, ROOT)) / (pstdev(self.reward) + 1e-6)
 
-    def a_ib(self, estimator: str, confidence: str, s: State) -> float:
-        return self.eta1(estimator, s) * self.eta2(confidence, s)
+    def a_ib(self, estimator: ValueEstimator, confidence: str, s: State, *, centred: bool = False) -> float:
+        of_outcome = self.r(estimator, s) - 1 if centred else self.eta1(estimator, s)
+        return of_outcome * self.eta2(confidence, s)
 
     def draw_weight(self, s: State) -> float:
         if s == ROOT:

@@ -8,33 +8,39 @@ from statistics import fmean, pstdev, stdev
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from shared.tree.advantage import (
+from shared.tree.credit import (
+    CREDITS,
     Credit,
     Deviation,
-    GlobalTerm,
+    DrGRPOCredit,
+    GRPOCredit,
+    IBTPOCredit,
     NodeWeight,
     Prior,
-    advantages,
+    SideInformation,
+    TreeRLCredit,
+    assign_advantages,
     node_weights,
-    path_advantages,
 )
 from shared.tree.draw import Draw
 from shared.tree.ib_score import Confidence, IBSettings, confidences, ib_scores
 from shared.tree.node import Tree, build_tree
-from shared.tree.values import ValueEstimator, node_values
+from shared.tree.values import COUNTS, Backup, Shrunk, ValueEstimator, node_values
 from tests.tree.definitions import ROOT, Definitions, states_of
 from tests.tree.records import BLANK_LINE, EOS, A, B, draw, orders, permuted, quick, records
 
-credits_ = st.builds(
-    Credit,
-    global_term=st.sampled_from(GlobalTerm),
-    values=st.sampled_from(ValueEstimator),
+ibtpo_credits = st.builds(
+    IBTPOCredit,
+    values=st.sampled_from([COUNTS, Backup(), Shrunk()]),
     lam=st.sampled_from([0.0, 0.1, 1.0]),
     beta=st.sampled_from([0.5, 5.0]),
     confidence=st.sampled_from(Confidence),
+    centred=st.booleans(),
     ib_on_ties=st.booleans(),
 )
+credits_ = st.one_of(ibtpo_credits, st.sampled_from([GRPOCredit(), DrGRPOCredit(), TreeRLCredit()]))
 
 
 def grpo(rewards: list[float]) -> list[float]:
@@ -43,7 +49,7 @@ def grpo(rewards: list[float]) -> list[float]:
 
 
 def of_paths(tree: Tree, credit: Credit) -> tuple[tuple[float, ...], ...]:
-    return path_advantages(tree, credit, advantages(tree, credit).total)
+    return assign_advantages(credit, tree).on_paths(tree)
 
 
 def mixed(draws: tuple[Draw, ...]) -> Tree:
@@ -52,50 +58,48 @@ def mixed(draws: tuple[Draw, ...]) -> Tree:
     return tree
 
 
-@given(records(max_branches=0, min_first=2), st.sampled_from([ValueEstimator.COUNTS, ValueEstimator.BACKUP]))
+@given(records(max_branches=0, min_first=2), st.sampled_from([COUNTS, Backup()]))
 @quick
 def test_on_independent_rollouts_the_global_advantage_is_grpos(draws: tuple[Draw, ...], values: ValueEstimator) -> None:
     tree = mixed(draws)
-    of_node = advantages(tree, Credit(values=values, lam=0.0)).total
+    of_node = assign_advantages(IBTPOCredit(values=values, lam=0.0), tree).of_nodes
     for draw_id, expected in enumerate(grpo(list(tree.rewards))):
         assert [of_node[node_id] for node_id in tree.path(draw_id)] == pytest.approx(
             [expected] * len(tree.path(draw_id))
         )
 
 
-@given(records(), st.booleans(), credits_)
+@given(records(), st.booleans(), ibtpo_credits)
 @quick
-def test_advantages_are_as_defined(draws: tuple[Draw, ...], merge: bool, credit: Credit) -> None:
-    credit = replace(credit, global_term=GlobalTerm.NODES)
+def test_advantages_are_as_defined(draws: tuple[Draw, ...], merge: bool, credit: IBTPOCredit) -> None:
     tree, slow = build_tree(draws, merge), Definitions(draws, merge, beta=credit.beta)
-    found = advantages(tree, credit).total
+    found = assign_advantages(credit, tree).of_nodes
     for node_id, state in states_of(tree, slow).items():
         if state == ROOT or not (tree.is_mixed or credit.ib_on_ties):
             assert found[node_id] == 0.0
             continue
         of_outcome = slow.a_gl(credit.values, state) if tree.is_mixed else 0.0
-        expected = of_outcome + credit.lam * slow.a_ib(credit.values, credit.confidence, state)
+        of_step = slow.a_ib(credit.values, credit.confidence, state, centred=credit.centred)
+        expected = of_outcome + credit.lam * of_step
         assert found[node_id] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("reward", [0.0, 0.25, 1.0])
 def test_equal_rewards_teach_nothing_unless_told(reward: float) -> None:
     tree = build_tree([draw([A, EOS], reward), draw([B, BLANK_LINE, B, EOS], reward)])
-    assert advantages(tree, Credit()).total == (0.0,) * 4
+    assert assign_advantages(IBTPOCredit(), tree).of_nodes == (0.0,) * 4
     pi = confidences(tree, Confidence.GEOMETRIC)
-    alone = advantages(tree, Credit(ib_on_ties=True)).total
+    alone = assign_advantages(IBTPOCredit(ib_on_ties=True), tree).of_nodes
     assert alone == pytest.approx([0.0, *(-0.1 * 0.2 * pi[node_id] for node_id in (1, 2, 3))])
 
 
-@given(records(min_first=2), st.sampled_from([GlobalTerm.GRPO, GlobalTerm.DR_GRPO]))
+@given(records(min_first=2), st.sampled_from([GRPOCredit(), DrGRPOCredit()]))
 @quick
-def test_a_baseline_of_trajectories_credits_each_by_its_own_reward(
-    draws: tuple[Draw, ...], global_term: GlobalTerm
-) -> None:
+def test_a_baseline_of_trajectories_credits_each_by_its_own_reward(draws: tuple[Draw, ...], credit: Credit) -> None:
     tree = mixed(draws)
     rewards = list(tree.rewards)
-    own = grpo(rewards) if global_term is GlobalTerm.GRPO else [reward - fmean(rewards) for reward in rewards]
-    for expected, of_path in zip(own, of_paths(tree, Credit(global_term=global_term, lam=0.0)), strict=True):
+    own = grpo(rewards) if isinstance(credit, GRPOCredit) else [reward - fmean(rewards) for reward in rewards]
+    for expected, of_path in zip(own, of_paths(tree, credit), strict=True):
         assert of_path == pytest.approx([expected] * len(of_path))
 
 
@@ -109,7 +113,7 @@ def test_a_nodes_advantage_is_the_mean_over_its_trajectories(
     for draw_id, of_path in enumerate(of_paths(tree, credit)):
         for node_id, advantage in zip(tree.path(draw_id), of_path, strict=True):
             through.setdefault(node_id, []).append(advantage)
-    for node_id, advantage in enumerate(advantages(tree, credit).total):
+    for node_id, advantage in enumerate(assign_advantages(credit, tree).of_nodes):
         assert advantage == pytest.approx(fmean(through[node_id]), abs=1e-9)
 
 
@@ -126,7 +130,7 @@ def test_treerl_credits_the_segments_between_forks(draws: tuple[Draw, ...]) -> N
     def v(node_id: int) -> float:
         return fmean(x for i, x in enumerate(less_others) if node_id == 0 or node_id in segments.path(i))
 
-    of_node = advantages(tree, Credit.by_name("treerl")).total
+    of_node = assign_advantages(TreeRLCredit(), tree).of_nodes
     for draw_id in range(len(draws)):
         of_token = [of_node[n] for n in tree.path(draw_id) for _ in tree.token_ids(n)]
         expected = []
@@ -170,7 +174,7 @@ def test_leaves_weighed_by_draws_give_the_backed_up_root(draws: tuple[Draw, ...]
     leaves = [(weight, node.reward) for weight, node in zip(weights, tree.nodes, strict=True)]
     rewards = [(weight / num_leaves, reward) for weight, reward in leaves if reward is not None]
     assert sum(share for share, _ in rewards) == pytest.approx(1.0)
-    backed_up = node_values(tree, ValueEstimator.BACKUP)[0]
+    backed_up = node_values(tree, Backup())[0]
     assert sum(share * reward for share, reward in rewards) == pytest.approx(backed_up)
 
 
@@ -183,9 +187,9 @@ def test_the_order_of_draws_changes_nothing(
     before, after = build_tree(draws, merge), build_tree(permuted(draws, order), merge)
     of_path = of_paths(before, credit)
     kinds: list[Callable[[Tree], tuple[float, ...]]] = [
-        lambda tree: advantages(tree, credit).total,
-        lambda tree: node_values(tree, credit.values),
-        lambda tree: tuple(score or 0.0 for score in ib_scores(tree, IBSettings(values=credit.values))),
+        lambda tree: assign_advantages(credit, tree).of_nodes,
+        lambda tree: node_values(tree, COUNTS),
+        lambda tree: tuple(score or 0.0 for score in ib_scores(tree, IBSettings())),
         *(lambda tree, kind=kind: node_weights(tree, kind) for kind in NodeWeight),
     ]
     for at, draw_id in enumerate(order):
@@ -197,34 +201,39 @@ def test_the_order_of_draws_changes_nothing(
 
 def test_the_prior_may_be_the_reference() -> None:
     tree = build_tree([draw([A, EOS], 1.0), draw([B, EOS], 0.0)])
-    credit = Credit(prior=Prior.REFERENCE)
-    global_ = advantages(tree, Credit(lam=0.0)).total
-    found = advantages(tree, credit, reference=(1.0, 0.5, 0.25)).total
+    credit = IBTPOCredit(prior=Prior.REFERENCE)
+    assert credit.reads_reference
+    assert not IBTPOCredit(prior=Prior.REFERENCE, lam=0.0).reads_reference
+    global_ = assign_advantages(IBTPOCredit(lam=0.0), tree).of_nodes
+    reference = [[math.log(0.5)] * 2, [math.log(0.25)] * 2]
+    found = assign_advantages(credit, tree, SideInformation(reference_logprobs=reference)).of_nodes
     assert found == pytest.approx((0.0, global_[1] + 0.1 * 0.8 * 0.5, global_[2] - 0.1 * 1.2 * 0.25))
-    with pytest.raises(ValueError, match="give `reference`"):
-        advantages(tree, credit)
+    with pytest.raises(ValueError, match="log-probabilities are missing"):
+        assign_advantages(credit, tree)
 
 
-@pytest.mark.parametrize("name", ["ibtpo", "grpo", "dr-grpo", "treerl"])
-def test_methods_are_known_by_name(name: str) -> None:
-    assert Credit.by_name(name).node_weight is NodeWeight.LEAVES
+@pytest.mark.parametrize("name", CREDITS.names)
+def test_credits_are_known_by_name_and_cross_a_wire(name: str) -> None:
+    credit = CREDITS.make(name)
+    assert CREDITS.kind_of(credit) == name
+    assert CREDITS.make(CREDITS.dump(credit)) == credit
 
 
-def test_an_unknown_method_is_refused_with_those_that_are_known() -> None:
+def test_an_unknown_credit_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ValueError, match="ibtpo, grpo"):
-        Credit.by_name("ppo")
+        CREDITS.make("ppo")
 
 
-@pytest.mark.parametrize("switch", [{"beta": 0.0}, {"lam": -0.1}, {"kappa": math.inf}, {"epsilon": math.nan}])
+@pytest.mark.parametrize("switch", [{"beta": 0.0}, {"lam": -0.1}, {"epsilon": math.nan}, {"values": "best"}, {"mu": 1}])
 def test_switches_that_mean_nothing_are_refused(switch: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(switch))):
-        Credit(**switch)
+    with pytest.raises(ValidationError, match=next(iter(switch))):
+        CREDITS.make({"kind": "ibtpo"} | switch)
 
 
 def test_the_sample_deviation_divides_as_trl_and_verl_do() -> None:
     rewards = [1.0, 0.0, 0.0, 0.25]
     tree = build_tree([draw([A, EOS], reward) for reward in rewards])
     expected = [(reward - fmean(rewards)) / (stdev(rewards) + 1e-6) for reward in rewards]
-    credit = Credit.by_name("grpo")
+    credit = GRPOCredit()
     assert [path[-1] for path in of_paths(tree, replace(credit, std=Deviation.SAMPLE))] == pytest.approx(expected)
     assert [path[-1] for path in of_paths(tree, credit)] == pytest.approx(grpo(rewards))

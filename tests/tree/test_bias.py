@@ -6,7 +6,8 @@ from statistics import fmean, stdev
 
 import pytest
 
-from shared.tree.expansion import (
+from shared.tree.node import Tree, build_tree
+from shared.tree.samplers import (
     AnySampler,
     EntropySampler,
     FixedWidthSampler,
@@ -14,8 +15,7 @@ from shared.tree.expansion import (
     IndependentSampler,
     RandomSampler,
 )
-from shared.tree.node import Tree, build_tree
-from shared.tree.values import ValueEstimator, node_values, root_value
+from shared.tree.values import COUNTS, Backup, node_values, root_value
 from tests.tree.worlds import World, every_record, grow
 
 SMALL: list[AnySampler] = [
@@ -28,11 +28,11 @@ SMALL: list[AnySampler] = [
 
 
 def counts(tree: Tree) -> float:
-    return node_values(tree, ValueEstimator.COUNTS)[0]
+    return node_values(tree, COUNTS)[0]
 
 
 def backup(tree: Tree) -> float:
-    return node_values(tree, ValueEstimator.BACKUP)[0]
+    return node_values(tree, Backup())[0]
 
 
 def exact_bias(world: World, sampler: AnySampler, estimate: Callable[[Tree], float]) -> float:

@@ -10,11 +10,13 @@ from shared.tree.diagnostics import Mean, TreeFigures, diagnose, merge
 from shared.tree.draw import Draw
 from shared.tree.ib_score import Confidence, IBSettings
 from shared.tree.node import build_tree
-from shared.tree.values import ValueEstimator
+from shared.tree.values import COUNTS, Backup, Shrunk
 from tests.tree.definitions import Definitions
 from tests.tree.records import BLANK_LINE, EOS, A, B, draw, quick, records
 
-ib_settings = st.builds(IBSettings, values=st.sampled_from(ValueEstimator), confidence=st.sampled_from(Confidence))
+ib_settings = st.builds(
+    IBSettings, values=st.sampled_from([COUNTS, Backup(), Shrunk()]), confidence=st.sampled_from(Confidence)
+)
 
 
 def mean(values: list[float]) -> float | None:

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from shared.tree.draw import Draw, Finish, trajectory
-from shared.tree.expansion import (
+from shared.tree.ib_score import Confidence, IBSettings, ScoreForm, ib_scores
+from shared.tree.node import build_tree
+from shared.tree.samplers import (
+    SAMPLERS,
     AnySampler,
     Branch,
     EntropySampler,
@@ -18,14 +21,11 @@ from shared.tree.expansion import (
     IBSampler,
     IndependentSampler,
     RandomSampler,
-    for_vocabulary,
 )
-from shared.tree.ib_score import Confidence, IBSettings, ScoreForm, ib_scores
-from shared.tree.node import build_tree
 from tests.tree.records import BLANK_LINE, EOS, A, B, draw, quick, records
 from tests.tree.worlds import World, grow
 
-SAMPLERS: list[AnySampler] = [
+OF_EVERY_KIND: list[AnySampler] = [
     IndependentSampler(),
     IBSampler(),
     IBSampler(initial_draws=3, rounds=3, nodes_per_round=2, draws_per_node=3),
@@ -34,7 +34,7 @@ SAMPLERS: list[AnySampler] = [
     FixedWidthSampler(),
     EntropySampler(initial_draws=2, rounds=2),
 ]
-of_any_kind = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.kind)
+of_any_kind = pytest.mark.parametrize("sampler", OF_EVERY_KIND, ids=lambda sampler: SAMPLERS.kind_of(sampler))
 
 
 @of_any_kind
@@ -79,7 +79,7 @@ def test_a_tree_of_cut_answers_ends_and_never_branches_their_leaves(sampler: Any
         pytest.fail("it never ended")
 
 
-@given(records(unjudged=True), st.sampled_from(SAMPLERS), st.integers(1, 4), st.booleans(), st.integers(0, 99))
+@given(records(unjudged=True), st.sampled_from(OF_EVERY_KIND), st.integers(1, 4), st.booleans(), st.integers(0, 99))
 @quick
 def test_every_branch_continues_what_its_parent_sampled(
     draws: tuple[Draw, ...], sampler: AnySampler, round_: int, merge: bool, seed: int
@@ -171,7 +171,7 @@ def test_entropy_counts_an_answers_branches_to_its_tree() -> None:
 
 
 def test_entropy_forks_nothing_after_a_token_that_closes() -> None:
-    sampler = for_vocabulary(EntropySampler(initial_draws=1), [b"a", b" Answer", b"\n\n", b"<eos>"])
+    sampler = EntropySampler(initial_draws=1).for_vocabulary([b"a", b" Answer", b"\n\n", b"<eos>"])
     assert isinstance(sampler, EntropySampler)
     assert sampler.closing_ids == {1}
     tree = build_tree([surprising(-0.1, -0.2, -0.3, -5.0, -6.0, tokens=[A, A, B, A, EOS])])
@@ -195,9 +195,9 @@ def test_entropy_has_at_most_the_published_number_of_answers() -> None:
 
 @of_any_kind
 def test_a_vocabulary_changes_no_other_sampler(sampler: AnySampler) -> None:
-    informed = for_vocabulary(sampler, [b"a"])
+    informed = sampler.for_vocabulary([b"a"])
     assert informed == sampler
-    assert hash(informed) == hash(sampler)
+    assert SAMPLERS.dump(informed) == SAMPLERS.dump(sampler)
 
 
 @of_any_kind

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import count, product
 
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion, trajectory
-from shared.tree.expansion import AnySampler, Branch
 from shared.tree.node import build_tree
+from shared.tree.samplers import AnySampler, Branch
 
 BLANK_LINE, EOS = 100, 101
 """Other tokens are the choices, 0, 1, …"""

@@ -9,6 +9,7 @@ from services.launcher.settings.plan import RunPlan
 from shared.protocol.tree import ScoredTree
 from shared.tree.accuracy import standard_error
 from shared.tree.draw import Draw, Finish, is_full_reward
+from shared.tree.samplers import IndependentSampler
 
 _RARE, _SURE = 0.02, 0.98
 _MANY_CUT, _MANY_SILENT, _MANY_WHOLE = 0.2, 0.2, 0.5
@@ -74,7 +75,7 @@ def examine_answers(section: Section, sample: Sample, ways: Sequence[WayFound], 
     _examine_rewards(section, sample, ways, plan)
     _examine_cut(section, answers, plan.learner.growth.max_tokens)
     _examine_silent(section, answers, ways)
-    _examine_steps(section, answers, is_branching=plan.learner.growth.sampler.kind != "independent")
+    _examine_steps(section, answers, is_branching=not isinstance(plan.learner.growth.sampler, IndependentSampler))
 
 
 def _examine_rewards(section: Section, sample: Sample, ways: Sequence[WayFound], plan: RunPlan) -> None:

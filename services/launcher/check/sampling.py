@@ -25,7 +25,7 @@ from shared.protocol.grow import GrowRequest
 from shared.protocol.tree import ScoredTree
 from shared.protocol.verdict import MAX_ITEMS, Outcome, Verdict, VerdictItem
 from shared.runtime.client import http_client
-from shared.tree.expansion import IndependentSampler
+from shared.tree.samplers import IndependentSampler
 
 _SECONDS = 1800.0
 """Deadline of one problem's answers."""

@@ -82,7 +82,7 @@ def describe_keys(keys: Iterable[Key]) -> Iterator[tuple[str, str, str]]:
 def _format_default(key: Key) -> str:
     if key.is_required:
         return "required"
-    if key.tables or (key.name == "kind" and key.kind):
+    if key.tables or key.name == "kind":
         return ""
     if isinstance(key.default, Enum):
         choices = [str(one.value) for one in type(key.default)]

@@ -40,7 +40,7 @@ def describe_nodes(
     is_judged = any(draw.counted_reward is not None for draw in scored.draws)
     draws = scored.draws if is_judged else [replace(draw, reward=0.0) for draw in scored.draws]
     tree = build_tree(draws, scored.task.growth.merge_equal_draws)
-    values, etas2 = node_values(tree, settings.values, settings.kappa), confidences(tree, settings.confidence)
+    values, etas2 = node_values(tree, settings.values), confidences(tree, settings.confidence)
     ratios = value_ratios(tree, values)
     ib_scores, first_etas = scores(tree, ratios, etas2, settings), etas1(ratios, settings.beta)
 

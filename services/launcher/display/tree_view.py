@@ -8,6 +8,7 @@ from services.launcher.display.node_views import NodeView, describe_nodes
 from services.launcher.runs.model_files import TokenTable
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import Finish
+from shared.tree.samplers import SAMPLERS
 
 LEGEND = (
     "#n: the n-th answer begins here · p̂: share of right answers below · η₁: p̂ relative to the parent's, − (1 + 1/β) · "
@@ -41,7 +42,7 @@ def summarize_tree(scored: ScoredTree) -> str:
     """A tree's figures in one line."""
     figures = scored.figures()
     parts = [
-        f"{scored.task.growth.sampler.kind} tree of {len(scored.draws)} answers",
+        f"{SAMPLERS.kind_of(scored.task.growth.sampler)} tree of {len(scored.draws)} answers",
         f"{scored.usage.generated_tokens} tokens generated",
         _format("root value {:.2f}", figures.root_value),
         _format("reward {:.2f}", figures.avg_rate),

@@ -15,6 +15,7 @@ from services.launcher.runs.run_state import FolderState, RunCondition, read_con
 from services.learner.config import LearnerConfig
 from services.learner.record.tracking import Scalar, flatten_public
 from shared.errors import InvalidInput
+from shared.tree.credit import CREDITS
 
 _SECRET = re.compile("token|password|secret|api_?key", re.IGNORECASE)
 
@@ -67,7 +68,7 @@ class ReportedRun:
         if not advantage:
             with contextlib.suppress(OSError, ValueError, KeyError):  # of another release
                 learner = tomllib.loads(self.directory.config.read_text(encoding="utf-8"))["learner"]
-                advantage = LearnerConfig.model_validate(learner).advantage.name
+                advantage = CREDITS.kind_of(LearnerConfig.model_validate(learner).advantage)
         return ", ".join(str(part) for part in (advantage, sampler) if part) or "–"
 
     @property

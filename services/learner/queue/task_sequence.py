@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from services.learner.ledger import TaskId
 from services.learner.queue.problems import EncodedProblem
+from shared.kinds import own_code
 from shared.protocol.task import Growth, Task
 from shared.tree.ib_score import IBSettings
 
@@ -33,6 +34,7 @@ class TaskSequence:
         self._score = score
         self._rendering = rendering
         self._repeats_attempts = repeats_attempts
+        self._own_code = own_code(growth.sampler)
         self._order = lru_cache(maxsize=4)(self._shuffle)
 
     def task(self, task_id: TaskId, attempt: int = 0) -> Task:
@@ -50,6 +52,7 @@ class TaskSequence:
             growth=self._growth,
             score=self._score,
             seed=random.Random(f"{self._seed} {task_id} {of_seed}").getrandbits(48),
+            own_code=self._own_code,
         )
 
     @property

@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +17,9 @@ from shared.hub import describe_model
 from shared.protocol.figures import RunSummary, SamplingFigures, SetFigures, StepFigures, UpdateFigures
 from shared.protocol.status import AccuracyFigures, Evaluation, SetAccuracy
 from shared.protocol.tree import ScoredTree, TreeUsage
+from shared.tree.credit import CREDITS
 from shared.tree.diagnostics import TreeFigures, merge
+from shared.tree.samplers import SAMPLERS
 
 
 def measure_trees(trees: Sequence[BuiltTree]) -> tuple[TreeFigures, TreeUsage]:
@@ -78,9 +79,9 @@ def summary(config: LearnerConfig, progress: SavedProgress) -> RunSummary:
     sampling = sampling_figures(totals.figures, totals.usage, totals.training_seconds)
     return RunSummary(
         run=config.run,
-        sampler=config.growth.sampler.kind,
-        method=config.advantage.name,
-        advantage=json.dumps(asdict(config.advantage)),
+        sampler=SAMPLERS.kind_of(config.growth.sampler),
+        method=CREDITS.kind_of(config.advantage),
+        advantage=json.dumps(CREDITS.dump(config.advantage)),
         lr=config.optimizer.lr,
         seed=config.seed,
         model=describe_model(config.model),

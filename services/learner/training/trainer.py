@@ -29,18 +29,17 @@ from services.learner.training.trajectories import (
     Floats,
     Trajectory,
     assign_credit,
-    divide_advantages,
     extract_trajectories,
     normalize_weights,
     penalize_overlong,
+    scale_advantages,
 )
 from services.learner.training.update import StepSums, Update
 from services.learner.training.workload import Workload
 from shared.errors import InvalidInput
 from shared.protocol.tree import ScoredTree
-from shared.tree.advantage import Credit, Prior, advantages
+from shared.tree.credit import SideInformation, assign_advantages
 from shared.tree.draw import WeightVersion
-from shared.tree.ib_score import confidences
 
 Group: TypeAlias = list[Trajectory]
 """The trajectories of one tree."""
@@ -124,9 +123,7 @@ class Trainer:
     def _add_logprobs(self, groups: list[Group], work: Work, field: str) -> list[Group]:
         """The trajectories, with what the model that `work` reads gives to every token in the field; answers that are
         not trained on are read only where a prior needs them."""
-        reads_all = not self._settings.mask_truncated or (
-            work is Work.READ_REFERENCE and self._credit.prior is Prior.REFERENCE
-        )
+        reads_all = not self._settings.mask_truncated or (work is Work.READ_REFERENCE and self._credit.reads_reference)
         found: Iterator[Any] = iter(
             self._read(work, [one for group in groups for one in group if reads_all or not one.is_cut])
         )
@@ -141,14 +138,15 @@ class Trainer:
         shaped = [penalize_overlong(tree.nodes, self._max_answer_tokens, share, penalty) for tree in trees]
         credited = []
         for tree, with_rewards, group in zip(trees, shaped, groups, strict=True):
-            reference = _reference_confidences(tree, group, self._credit)
-            of_nodes = advantages(tree.nodes, self._credit, reference, with_rewards)
+            reference = _reference_logprobs(tree, group) if self._credit.reads_reference else None
+            of_nodes = assign_advantages(self._credit, with_rewards, SideInformation(tree.nodes, reference))
             sums.add_advantages(of_nodes)
             credited.append(assign_credit(group, with_rewards, self._credit, of_nodes))
-        if not self._settings.batch_std:
+        if not self._credit.compares_steps:
             return credited
-        deviation = self._credit.std.of([reward for tree in shaped for reward in tree.rewards])
-        return divide_advantages(credited, deviation + self._credit.epsilon)
+        rewards = [reward for tree in shaped for reward in tree.rewards]
+        of_tokens = [a for group in credited for one in group for a in one.advantages.tolist()]
+        return scale_advantages(credited, *self._credit.step_scale(rewards, of_tokens))
 
     def _split(self, groups: list[Group], rng: random.Random) -> Iterator[list[Trajectory]]:
         """The trajectories of each optimizer step, their weights normalized: every epoch shuffles the trees into
@@ -316,12 +314,9 @@ class Trainer:
         return (one.to(self._process_group.device) for one in chain(share.micro_batches, fillers))
 
 
-def _reference_confidences(tree: BuiltTree, group: Group, credit: Credit) -> tuple[float, ...] | None:
-    """η₂ of every node under the reference, where A-2's prior π is the reference's; else None."""
-    if credit.prior is not Prior.REFERENCE or credit.lam == 0:
-        return None
-    logprobs = [
+def _reference_logprobs(tree: BuiltTree, group: Group) -> list[list[float]]:
+    """log π_ref of every draw's new tokens."""
+    return [
         [] if one.reference_logprobs is None else one.reference_logprobs[draw.cut :].tolist()
         for draw, one in zip(tree.scored.draws, group, strict=True)
     ]
-    return confidences(tree.nodes, credit.confidence, logprobs)

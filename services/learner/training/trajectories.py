@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from services.learner.model.prefix_rows import Ints
 from services.learner.objective_config import LossNormalization
 from shared.protocol.tree import ScoredTree
-from shared.tree.advantage import Advantages, Credit, node_weights, path_advantages
+from shared.tree.credit import Advantages, Credit
 from shared.tree.draw import WeightVersion
 from shared.tree.node import Tree
 
@@ -94,8 +94,7 @@ def assign_credit(
 ) -> list[Trajectory]:
     """The trajectories of the tree's judged draws, with the advantages of their nodes. A node on m trajectories gives
     each 1/m of its weight."""
-    weights = node_weights(tree, credit.node_weight)
-    of_paths = path_advantages(tree, credit, advantages.total)
+    weights, of_paths = credit.weights(tree, advantages), advantages.on_paths(tree)
     credited = []
     for draw_id, trajectory in enumerate(trajectories):
         if path := tree.path(draw_id):
@@ -112,9 +111,12 @@ def assign_credit(
     return credited
 
 
-def divide_advantages(groups: Sequence[Sequence[Trajectory]], divisor: float) -> list[list[Trajectory]]:
-    """The same trajectories with smaller advantages."""
-    return [[replace(one, advantages=one.advantages / np.float32(divisor)) for one in group] for group in groups]
+def scale_advantages(groups: Sequence[Sequence[Trajectory]], shift: float, divisor: float) -> list[list[Trajectory]]:
+    """The same trajectories with advantages (A − shift)/divisor."""
+    return [
+        [replace(one, advantages=(one.advantages - np.float32(shift)) / np.float32(divisor)) for one in group]
+        for group in groups
+    ]
 
 
 def normalize_weights(
@@ -126,10 +128,11 @@ def normalize_weights(
 ) -> list[Trajectory]:
     """Divides the weights of a mini-batch, so that its loss is the plain sum over its tokens.
 
-    With `mask_truncated`, answers that the limit cut are left out, and count in divisors as answers without tokens.
+    Tokens of weight 0 are not trained on, and do not count. With `mask_truncated`, answers that the limit cut are left
+    out, and count in divisors as answers without tokens.
     """
     trained = [one for one in trajectories if not (mask_truncated and one.is_cut)]
-    lengths = [len(one.token_ids) for one in trained]
+    lengths = [max(int(np.count_nonzero(one.weights)), 1) for one in trained]
     match normalization:
         case LossNormalization.TRAJECTORY:
             divisors = [len(trajectories) * length for length in lengths]

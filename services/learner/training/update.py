@@ -12,7 +12,7 @@ from services.learner.model.process_group import ProcessGroup
 from services.learner.training.clock import StepClock
 from services.learner.training.workload import Workload
 from shared.protocol.figures import UpdateFigures
-from shared.tree.advantage import Advantages
+from shared.tree.credit import Advantages
 from shared.tree.diagnostics import Mean
 
 _CPU = torch.device("cpu")
@@ -37,8 +37,9 @@ class StepSums:
 
     def add_advantages(self, of_nodes: Advantages) -> None:
         """|A_GL| and |A − A_GL| of every node but the root (A-3)."""
-        self.advantage_global += Mean.of(map(abs, of_nodes.global_part[1:]))
-        self.advantage_local += Mean.of(map(abs, map(sub, of_nodes.total[1:], of_nodes.global_part[1:])))
+        total, global_part = of_nodes.of_nodes[1:], (of_nodes.global_part or of_nodes.of_nodes)[1:]
+        self.advantage_global += Mean.of(map(abs, global_part))
+        self.advantage_local += Mean.of(map(abs, map(sub, total, global_part)))
 
     def add(self, **values: Tensor) -> None:
         """Values of a micro-batch by the name of their sum, 0 at the padding."""

@@ -8,6 +8,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from shared.kinds import Kinds
+
 Models = Mapping[str, type[BaseModel]]
 """The model of every section."""
 
@@ -41,14 +43,27 @@ class Key:
 def walk_keys(section: str, model: type[Any], kind: str = "") -> Iterator[Key]:
     """Every key of a section's model and of the tables in it, a table before its keys."""
     for name, field in _fields(model):
-        tables = tuple(one for one in (field.annotation, *get_args(field.annotation)) if _is_table(one))
+        kinds = next((one for one in field.metadata if isinstance(one, Kinds)), None)
         description = field.description or next((one for one in field.metadata if isinstance(one, str)), "")
         default = field.get_default(call_default_factory=True, validated_data={})
+        if kinds is not None:
+            yield from _walk_kinds(f"{section}.{name}", kinds, default, description, kind)
+            continue
+        tables = tuple(one for one in (field.annotation, *get_args(field.annotation)) if _is_table(one))
         key = Key(f"{section}.{name}", default, description, kind, tables)
         yield key
         inside = f"{key.path}.{ANY_NAME}" if get_origin(field.annotation) is dict else key.path
         for table in tables:
-            yield from walk_keys(inside, table, _kind_of(table) if len(tables) > 1 else kind)
+            yield from walk_keys(inside, table, kind)
+
+
+def _walk_kinds(path: str, kinds: Kinds[Any], default: Any, description: str, kind: str) -> Iterator[Key]:
+    """The key of a part that is chosen by its kind, that of the kind itself, and those of every built-in one."""
+    yield Key(path, default, description, kind, tuple(kinds.classes.values()))
+    names = f"Which {kinds.noun}: {', '.join(kinds.names)}, or package.module:Class"
+    yield Key(f"{path}.kind", default, names, kind, ())
+    for name, part in kinds.classes.items():
+        yield from walk_keys(path, part, name)
 
 
 def all_paths(models: Models) -> tuple[str, ...]:
@@ -93,7 +108,3 @@ def _fields(model: type[Any]) -> Iterator[tuple[str, FieldInfo]]:
 
 def _is_table(annotation: Any) -> bool:
     return isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation))
-
-
-def _kind_of(table: type[Any]) -> str:
-    return next((str(field.default) for name, field in _fields(table) if name == "kind"), "")

@@ -29,11 +29,16 @@ def _keep(keeps: Any) -> Any:
     return "keep" if keeps is True else "drop"
 
 
+def _kind(global_term: Any) -> Any:
+    return "ibtpo" if global_term == "nodes" else global_term
+
+
 RENAMED = (
     Renamed("learner.batch", "learner.batch_size"),
     Renamed("learner.patience_seconds", "learner.straggler_seconds"),
     Renamed("learner.objective.kl_weight", "learner.objective.kl_coef"),
     Renamed("learner.objective.divisor", "learner.objective.loss_normalization"),
+    Renamed("learner.advantage.global_term", "learner.advantage.kind", value=_kind),
     Renamed("learner.advantage.keep_ties", "learner.objective.ties", value=_keep),
     Renamed("learner.evaluation.rows_per_replica", "learner.evaluation.problems_per_replica"),
     Renamed("learner.growth.merge", "learner.growth.merge_equal_draws"),

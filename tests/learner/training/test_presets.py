@@ -8,7 +8,7 @@ from services.learner.model.policy import Policy
 from services.learner.objective_config import RatioLevel, Surrogate, Ties
 from services.learner.training.trainer import Trainer
 from shared.runtime.config import load_config
-from shared.tree.advantage import Credit
+from shared.tree.credit import GRPOCredit
 from tests.learner.synthetic import V1, build_all, draws, scored, task
 
 LR = 5e-4
@@ -43,5 +43,5 @@ def test_presets_are_what_they_are_named_after(policy_dir: Path) -> None:
     assert gspo.objective.ratio is RatioLevel.SEQUENCE
     assert cispo.objective.surrogate is Surrogate.CISPO
     for config in (dapo, gspo, cispo):
-        assert config.advantage == Credit.by_name("grpo")
+        assert config.advantage == GRPOCredit()
         assert not config.needs_reference

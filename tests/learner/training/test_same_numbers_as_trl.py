@@ -237,8 +237,8 @@ CASES: dict[str, tuple[Settings, Settings, Settings]] = {
     "bnpo": (GRPO, {}, {"loss_type": "bnpo"}),
     "dr_grpo": (DR_GRPO, {"loss_normalization": "constant"}, {"loss_type": "dr_grpo", "scale_rewards": "none"}),
     "scale_rewards of the batch": (
-        DR_GRPO | {"std": "sample", "epsilon": EPSILON},
-        {"batch_std": True},
+        DR_GRPO | {"batch_std": True, "std": "sample", "epsilon": EPSILON},
+        {},
         DAPO | {"scale_rewards": "batch"},
     ),
     "gspo": (

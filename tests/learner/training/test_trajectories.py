@@ -15,13 +15,13 @@ from services.learner.training.trajectories import (
     normalize_weights,
     penalize_overlong,
 )
-from shared.tree.advantage import Advantages, Credit, NodeWeight, advantages, node_weights
+from shared.tree.credit import Advantages, IBTPOCredit, NodeWeight, assign_advantages, node_weights
 from shared.tree.draw import trajectory
 from shared.tree.node import build_tree
 from tests.learner.synthetic import V0, V1, credited_trajectories, draws, scored, task
 
 seeds = st.integers(0, 10_000)
-CREDIT = Credit.by_name("ibtpo")
+CREDIT = IBTPOCredit()
 
 
 @given(seeds)
@@ -42,12 +42,12 @@ def test_a_trajectory_is_the_prompt_and_what_was_sampled(seed: int) -> None:
 def test_every_token_has_the_advantage_of_its_node(seed: int, merge: bool) -> None:
     record = draws(random.Random(seed))
     tree = build_tree(record, merge)
-    of_node = advantages(tree, CREDIT)
+    of_node = assign_advantages(CREDIT, tree)
     credited = assign_credit(extract_trajectories(scored(task(), record), V0), tree, CREDIT, of_node)
     for number, one in enumerate(credited):
         for node_id in tree.path(number):
             node = tree.nodes[node_id]
-            assert one.advantages[node.start : node.end] == pytest.approx(np.float32(of_node.total[node_id]))
+            assert one.advantages[node.start : node.end] == pytest.approx(np.float32(of_node.of_nodes[node_id]))
         assert one.weights == pytest.approx(1.0)
 
 
@@ -61,7 +61,7 @@ def test_the_weights_of_a_node_over_all_trajectories_add_up_to_its_own(
     credit = replace(CREDIT, node_weight=node_weight)
     total = [0.0] * len(tree.nodes)
     trajectories = extract_trajectories(scored(task(), record), V0)
-    for number, one in enumerate(assign_credit(trajectories, tree, credit, Advantages(zeros, zeros))):
+    for number, one in enumerate(assign_credit(trajectories, tree, credit, Advantages(zeros))):
         for node_id in tree.path(number):
             total[node_id] += float(one.weights[tree.nodes[node_id].start])
     assert total[1:] == pytest.approx(node_weights(tree, node_weight)[1:], rel=1e-5)

@@ -1,32 +1,45 @@
-"""The value p̂(s) of a node: an estimate of the probability that an answer through it is right."""
+"""Values from the rewards of the leaves: V1, V2 and V3."""
 
-from enum import StrEnum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 from shared.tree.node import Tree
+from shared.tree.values.estimator import ValueEstimator
 
 
-class ValueEstimator(StrEnum):
-    """How p̂(s) is estimated. None is unbiased when rewards decide where to branch; `root_value` is."""
-
-    COUNTS = "counts"
+@dataclass(frozen=True, slots=True)
+class Counts(ValueEstimator):
     """V1: right leaves under s / leaves under s."""
-    BACKUP = "backup"
+
+    def values(self, tree: Tree) -> Sequence[float]:
+        return _counts(tree)
+
+
+COUNTS = Counts()
+
+
+@dataclass(frozen=True, slots=True)
+class Backup(ValueEstimator):
     """V2: a leaf's reward; elsewhere the mean, over the draws that continue s, of their values."""
-    SHRUNK = "shrunk"
+
+    def values(self, tree: Tree) -> Sequence[float]:
+        return _backup(tree)
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk(ValueEstimator):
     """V3: V2 pulled to the parent's value, the more the fewer leaves are under s."""
 
+    kappa: Annotated[float, "κ: how strongly a value is pulled to its parent's"] = 2.0
 
-def node_values(tree: Tree, estimator: ValueEstimator, kappa: float = 2.0) -> tuple[float, ...]:
-    """p̂(s) of every node; `kappa` is V3's. A tree of which no draw counts is a root of value 0."""
-    if len(tree.nodes) == 1:
-        return (0.0,)
-    match estimator:
-        case ValueEstimator.COUNTS:
-            return _counts(tree)
-        case ValueEstimator.BACKUP:
-            return tuple(_backup(tree))
-        case ValueEstimator.SHRUNK:
-            return _shrunk(tree, kappa)
+    def __post_init__(self) -> None:
+        if not 0 <= self.kappa < math.inf:
+            raise ValueError(f"kappa is not negative: {self.kappa}")
+
+    def values(self, tree: Tree) -> Sequence[float]:
+        return _shrunk(tree, self.kappa)
 
 
 def root_value(tree: Tree, num_first: int) -> float | None:

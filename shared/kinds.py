@@ -1,0 +1,238 @@
+"""Parts of a method that are chosen by name or by import path: samplers, credits, value estimators, loss terms.
+
+A part is a frozen dataclass, or a pydantic model, whose fields are its settings. In a configuration, and on the way
+from one process to another, it is a table: `{ kind = "ib", rounds = 6 }`, or `{ kind = "package.module:Class", … }`.
+The built-in ones are import paths too, with short names.
+"""
+
+import dataclasses
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+Part = TypeVar("Part")
+
+_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_OURS = frozenset({"shared", "services", "ibtpo"})
+_MAX_REASON = 300
+
+
+class _Permission:
+    """Which packages a configuration or a message may have imported. All, where only the user writes them."""
+
+    packages: frozenset[str] | None = None
+
+
+def permit_packages(packages: Iterable[str]) -> None:
+    """From now on this process imports parts of these packages, and of no other, whatever a message names."""
+    _Permission.packages = frozenset(packages)
+
+
+def is_path(kind: str) -> bool:
+    """Whether the kind is an import path, and no name."""
+    return ":" in kind
+
+
+def package_of(kind: str) -> str:
+    """The top-level package of an import path."""
+    return kind.partition(":")[0].partition(".")[0]
+
+
+class Kinds(Generic[Part]):
+    """All parts of one sort. As metadata of a field, `Annotated[Sampler, SAMPLERS]`, it reads and writes the part."""
+
+    def __init__(self, noun: str, base: type[Part], built_in: Mapping[str, str], default: str = "") -> None:
+        """`base` is what every part subclasses; `default` the kind of a table that names none."""
+        self.noun = noun
+        self.base = base
+        self._built_in = dict(built_in)
+        self._default = default
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the built-in ones."""
+        return tuple(self._built_in)
+
+    @cached_property
+    def classes(self) -> Mapping[str, type[Part]]:
+        """The built-in ones by their names."""
+        return {name: _import(path) for name, path in self._built_in.items()}
+
+    def class_of(self, kind: str) -> type[Part]:
+        """The class of a name or of an import path; ValueError with the remedy where there is none."""
+        if kind in self._built_in:
+            return self.classes[kind]
+        if not _PATH.fullmatch(kind):
+            known = ", ".join(self._built_in)
+            raise ValueError(f"no {self.noun} is named {kind!r}: choose from {known}, or give package.module:Class")
+        return self._check_class(kind, _import_own(kind))
+
+    def make(self, value: Any) -> Part:
+        """The part of a name, an import path or a table with `kind` and settings; a part is returned as it is.
+
+        ValueError for a kind that is not here, pydantic's ValidationError for settings that do not fit it.
+        """
+        if self.base in type(value).__mro__:
+            return cast(Part, value)
+        if isinstance(value, str):
+            value = {"kind": value}
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a {self.noun} is a name, an import path or a table with its kind, not {value!r:.80}")
+        kind = value.get("kind", self._default)
+        if not isinstance(kind, str) or not kind:
+            known = ", ".join(self._built_in)
+            raise ValueError(f"say which {self.noun}: kind = one of {known}, or package.module:Class")
+        found: type[Any] = self.class_of(kind)
+        settings = {name: one for name, one in value.items() if name != "kind"}
+        _refuse_unknown(found, settings)
+        try:
+            return cast(Part, _adapter(found).validate_python(settings))
+        except ValidationError:
+            raise
+        except Exception as error:  # the class's own code, which may raise anything
+            raise ValueError(f"{kind} cannot be made: {_say(error)}") from error
+
+    def kind_of(self, part: Part) -> str:
+        """Its name, or its import path."""
+        own = type(part)
+        path = f"{own.__module__}:{own.__qualname__}"
+        return next((name for name, known in self._built_in.items() if known == path), path)
+
+    def dump(self, part: Part) -> dict[str, Any]:
+        """The table that `make` turns into an equal part, of values that JSON can hold."""
+        own: type[Any] = type(part)
+        dumped, names = _adapter(own).dump_python(part, mode="json"), settings_of(own)
+        return {"kind": self.kind_of(part)} | {name: one for name, one in dumped.items() if name in names}
+
+    def _check_class(self, kind: str, found: Any) -> type[Part]:
+        base = f"{self.base.__module__.rpartition('.')[0]}.{self.base.__name__}"
+        if not isinstance(found, type) or self.base not in found.__mro__:
+            raise ValueError(f"{kind} is no {self.noun}: write it as a class that subclasses {base}")
+        if missing := sorted(getattr(found, "__abstractmethods__", ())):
+            raise ValueError(f"{kind} lacks {', '.join(missing)}, which every {self.noun} has")
+        if not dataclasses.is_dataclass(found) and not issubclass(found, BaseModel):
+            raise ValueError(f"{kind} has no schema of its settings: make it a dataclass, @dataclass(frozen=True)")
+        return cast(type[Part], found)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.make, serialization=core_schema.plain_serializer_function_ser_schema(self.dump)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        built_in: Mapping[str, type[Any]] = self.classes
+        kinds = [
+            {
+                "type": "object",
+                "title": found.__name__,
+                "required": ["kind"],
+                "properties": {"kind": {"const": name}, **_adapter(found).json_schema().get("properties", {})},
+            }
+            for name, found in built_in.items()
+        ]
+        own = {"type": "object", "title": "one of your own", "properties": {"kind": {"pattern": _PATH.pattern}}}
+        return {"anyOf": [{"type": "string"}, *kinds, own]}
+
+
+def settings_of(part: type[Any]) -> tuple[str, ...]:
+    """The names of a part's settings."""
+    if issubclass(part, BaseModel):
+        return tuple(part.model_fields)
+    return tuple(field.name for field in dataclasses.fields(part) if field.init)
+
+
+def own_code(part: Any) -> dict[str, str]:
+    """A digest of every module of the user's own that the part, or a part among its settings, is written in.
+
+    Two processes with the same digests decide alike; what these modules import themselves is not looked at.
+    """
+    return {name: digest for name in sorted(set(_own_modules(part))) if (digest := _digest(name))}
+
+
+def check_own_code(part: Any, digests: Mapping[str, str]) -> None:
+    """ValueError where a module of the part is not the one whose digest was sent."""
+    here = own_code(part)
+    for name, digest in digests.items():
+        if here.get(name) != digest:
+            raise ValueError(
+                f"{name} is here another version ({here.get(name, 'none')}) than where the task was made ({digest}): "
+                f"install the same {package_of(name)} everywhere"
+            )
+
+
+def _own_modules(part: Any) -> Iterator[str]:
+    if not dataclasses.is_dataclass(part) and not isinstance(part, BaseModel):
+        return
+    module = type(part).__module__
+    if package_of(module) not in _OURS:
+        yield module
+    for name in settings_of(type(part)):
+        yield from _own_modules(getattr(part, name))
+
+
+@cache
+def _digest(module: str) -> str:
+    """Of the module's source as this process has imported it, as long as the file stays; empty without a file."""
+    path = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12] if path else ""
+    except OSError:
+        return ""
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.partition(":")
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _import_own(path: str) -> Any:
+    package = package_of(path)
+    if _Permission.packages is not None and package not in _Permission.packages | _OURS:
+        raise ValueError(
+            f"{path} is of a package that this service does not import at a message's word: name it in its "
+            f"configuration, plugins={package}"
+        )
+    try:
+        return _import(path)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{path} is not here ({error}): install {package} where this process runs") from error
+    except AttributeError as error:
+        raise ValueError(f"{path} is not there: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
+        raise ValueError(f"{path} cannot be imported: {_say(error)}") from error
+
+
+def _refuse_unknown(part: type[Any], settings: Mapping[str, Any]) -> None:
+    unknown = settings.keys() - set(settings_of(part))
+    if unknown:
+        details = [
+            {"type": PydanticCustomError("extra_forbidden", "unknown key"), "loc": (name,), "input": settings[name]}
+            for name in sorted(map(str, unknown))
+        ]
+        raise ValidationError.from_exception_data(part.__name__, cast(Any, details))
+
+
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(part: Any) -> TypeAdapter[Any]:
+    """Reads and writes the settings of a part, a class; made once."""
+    try:
+        return _ADAPTERS.get(part) or _ADAPTERS.setdefault(part, TypeAdapter(part))
+    except Exception as error:  # pydantic raises several sorts for types that it cannot describe
+        raise ValueError(f"the settings of {part} have no schema: {_say(error)}") from error
+
+
+def _say(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON]

@@ -1,0 +1,37 @@
+"""Where a tree is drawn from next: the samplers (METHOD, Where to draw next)."""
+
+from typing import Annotated, TypeAlias
+
+from shared.kinds import Kinds
+from shared.tree.samplers.entropy import EntropySampler
+from shared.tree.samplers.fixed_width import FixedWidthSampler
+from shared.tree.samplers.independent import IndependentSampler
+from shared.tree.samplers.nodes import IBSampler, RandomSampler
+from shared.tree.samplers.sampler import Branch, Sampler, check_branches
+
+_HERE = "shared.tree.samplers"
+SAMPLERS: Kinds[Sampler] = Kinds(
+    "sampler",
+    Sampler,  # type: ignore[type-abstract]
+    {
+        "independent": f"{_HERE}.independent:IndependentSampler",
+        "ib": f"{_HERE}.nodes:IBSampler",
+        "random": f"{_HERE}.nodes:RandomSampler",
+        "fixed-width": f"{_HERE}.fixed_width:FixedWidthSampler",
+        "entropy": f"{_HERE}.entropy:EntropySampler",
+    },
+)
+AnySampler: TypeAlias = Annotated[Sampler, SAMPLERS]
+
+__all__ = [
+    "SAMPLERS",
+    "AnySampler",
+    "Branch",
+    "EntropySampler",
+    "FixedWidthSampler",
+    "IBSampler",
+    "IndependentSampler",
+    "RandomSampler",
+    "Sampler",
+    "check_branches",
+]

@@ -1,0 +1,85 @@
+"""What a sampler is: it decides where a tree is drawn from next (METHOD, Where to draw next)."""
+
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from shared.tree.draw import Draw
+from shared.tree.ib_score import IBSettings
+from shared.tree.node import Tree
+
+INITIAL_DRAWS = "B₀: draws from the prompt, before anything is known"
+ROUNDS = "Rounds of further draws, after the initial ones"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """`count` new draws from the first `cut` tokens of the trajectory of draw `parent` (None: from the prompt)."""
+
+    parent: int | None
+    cut: int
+    count: int
+
+
+class Sampler(Protocol):
+    """Makes `initial_draws` draws from the prompt and at most `num_draws` in all, in rounds.
+
+    One of your own is a frozen dataclass that subclasses this; its fields are its settings.
+    """
+
+    initial_draws: int
+    """How many draws the tree begins with, at least 1."""
+    score: IBSettings | None = None
+    """How figures score its nodes; None: as `[learner.method]` says."""
+    asks_entropies: bool = False
+    """Whether draws need the entropy of every token's distribution."""
+
+    @property
+    @abstractmethod
+    def num_draws(self) -> int:
+        """The most draws of a tree."""
+
+    @abstractmethod
+    def expand(self, tree: Tree, round: int, rng: random.Random) -> Sequence[Branch]:
+        """What to draw next, in the round counted from 1; nothing when the tree is finished.
+
+        Chance comes from `rng` alone, so that a task's seed decides its tree.
+        """
+
+    def for_vocabulary(self, bytes_of_token: Sequence[bytes]) -> Self:
+        """The sampler with what it must know of the tokens' texts, computed once for each policy."""
+        return self
+
+
+def check_branches(draws: Sequence[Draw], branches: Sequence[Branch], most: int) -> None:
+    """ValueError unless each branch starts inside the tokens that its parent sampled itself, and all together are at
+    most so many draws."""
+    for one in branches:
+        if one.count < 1:
+            raise ValueError(f"a branch has at least one draw: {one}")
+        if one.parent is None:
+            if one.cut != 0:
+                raise ValueError(f"a draw from the prompt has cut 0: {one}")
+            continue
+        if not 0 <= one.parent < len(draws):
+            raise ValueError(f"there are {len(draws)} draws to branch from, numbered from 0: {one}")
+        parent = draws[one.parent]
+        if not parent.cut < one.cut < parent.end:
+            raise ValueError(f"draw {one.parent} itself sampled ({parent.cut}, {parent.end}): {one} starts outside")
+    if (count := sum(one.count for one in branches)) > most:
+        raise ValueError(f"{count} draws, where {most} are left of num_draws")
+
+
+def branch_at(tree: Tree, node_id: int, count: int) -> Branch:
+    """`count` draws from the end of a node that is no leaf."""
+    node = tree.nodes[node_id]
+    return Branch(node.draw, node.end, count)
+
+
+def at_least(minimum: int, **counts: int) -> None:
+    """ValueError for the first setting below the minimum."""
+    for name, count in counts.items():
+        if count < minimum:
+            raise ValueError(f"{name} is at least {minimum}: {count}")
