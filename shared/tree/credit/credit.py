@@ -120,20 +120,16 @@ class Credit(Protocol):
 
 
 def assign_advantages(credit: Credit, tree: Tree, side: SideInformation = NOTHING_MORE) -> Advantages:
-    """What the credit makes of the tree; zeros where it has no signal. ValueError unless every node, or every node of
-    every path, gets one finite number."""
+    """What the credit makes of the tree; zeros where it has no signal. ValueError unless every node, and every node of
+    every path, gets one number."""
     if not credit.has_signal(tree.rewards):
         return Advantages((0.0,) * len(tree.nodes))
     found = credit.advantages(tree, side)
-    numbers = [*found.of_nodes, *(one for path in found.of_paths or () for one in path)]
-    paths = found.of_paths
-    fits = len(found.of_nodes) == len(tree.nodes) and (
-        paths is None or [*map(len, paths)] == [len(tree.path(draw_id)) for draw_id in range(len(tree.draws))]
-    )
-    if not fits or not all(map(math.isfinite, numbers)):
+    of_paths = [*map(len, found.on_paths(tree))]
+    if len(found.of_nodes) != len(tree.nodes) or of_paths != [len(tree.path(i)) for i in range(len(tree.draws))]:
         raise ValueError(
-            f"{len(found.of_nodes)} advantages for {len(tree.nodes)} nodes, or some that are not finite: a credit "
-            "gives one number for each node"
+            f"{len(found.of_nodes)} advantages for {len(tree.nodes)} nodes, and {of_paths} on the paths: a credit "
+            "gives one for each node, and one for each node of every path"
         )
     return found
 

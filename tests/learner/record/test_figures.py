@@ -67,7 +67,7 @@ def test_a_summary_is_over_the_whole_run(configure: Configure, k: int) -> None:
     (one,) = after.sets
     assert (one.name, one.k, one.problems, one.avg_at_k_before, one.avg_at_k_after) == ("held_out", k, 2, 0.25, 0.75)
     assert (one.standard_error_before, one.pass_at_k_before, one.pass_at_k_after) == (0.25, 0.5, 1.0)
-    assert json.loads(after.advantage)["global_term"] == "nodes"
+    assert json.loads(after.advantage)["kind"] == "ibtpo"
 
 
 def test_accuracies_of_another_k_are_not_compared(configure: Configure) -> None:
