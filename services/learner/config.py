@@ -149,7 +149,12 @@ def _fill_score(value: object, info: ValidationInfo) -> object:
         return value
     sampler = _table(value.get("sampler"))
     kind, score = sampler.get("kind"), sampler.get("score", {})
-    if not isinstance(kind, str) or not isinstance(score, dict) or "score" not in settings_of(SAMPLERS.class_of(kind)):
+    if not isinstance(kind, str) or not isinstance(score, dict):
+        return value
+    try:
+        if "score" not in settings_of(SAMPLERS.class_of(kind)):
+            return value
+    except ValueError:  # is said where the sampler itself is read
         return value
     return value | {"sampler": sampler | {"score": _estimation(_method(info)) | score}}
 
