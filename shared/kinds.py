@@ -149,6 +149,19 @@ def settings_of(part: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(part) if field.init)
 
 
+def values_of_settings(part: object) -> dict[str, Any]:
+    """The settings of a part by name; none of anything else."""
+    is_part = isinstance(part, BaseModel) or (dataclasses.is_dataclass(part) and not isinstance(part, type))
+    return {name: getattr(part, name) for name in settings_of(type(part))} if is_part else {}
+
+
+def with_settings(part: Part, changed: Mapping[str, Any]) -> Part:
+    """The same part with some settings changed."""
+    if isinstance(part, BaseModel):
+        return part.model_copy(update=changed)
+    return cast(Part, dataclasses.replace(cast(Any, part), **changed))
+
+
 def own_code(part: Any) -> dict[str, str]:
     """A digest of every module of the user's own that the part, or a part among its settings, is written in.
 
@@ -174,8 +187,8 @@ def _own_modules(part: Any) -> Iterator[str]:
     module = type(part).__module__
     if package_of(module) not in _OURS:
         yield module
-    for name in settings_of(type(part)):
-        yield from _own_modules(getattr(part, name))
+    for value in values_of_settings(part).values():
+        yield from _own_modules(value)
 
 
 @cache

@@ -9,6 +9,7 @@ from shared.protocol.message import JsonObject, Message
 from shared.protocol.names import Kind
 from shared.tree.ib_score import IBSettings
 from shared.tree.samplers import AnySampler, Sampler
+from shared.tree.values import reads_head
 
 MAX_DRAWS = 4096
 _COLDEST = 1e-6
@@ -63,6 +64,16 @@ class Growth(Message):
     def _check_num_draws(cls, sampler: Sampler) -> Sampler:
         if sampler.num_draws > MAX_DRAWS:
             raise ValueError(f"this sampler draws up to {sampler.num_draws} times, over the {MAX_DRAWS} of one tree")
+        return sampler
+
+    @field_validator("sampler")
+    @classmethod
+    def _check_priors(cls, sampler: Sampler) -> Sampler:
+        if reads_head(sampler):
+            raise ValueError(
+                "values with source=head are the learner's, and replicas have no value head: give the sampler others "
+                "(sampler.score.values=counts), or source=likelihood"
+            )
         return sampler
 
 

@@ -133,11 +133,12 @@ def _pack_draw(draw: Draw) -> dict[str, Any]:
         "finish": draw.finish.value,
         "reward": draw.reward,
         "final_answer": draw.final_answer,
+        "step_likelihoods": None if draw.step_likelihoods is None else _pack("f", draw.step_likelihoods),
     }
 
 
 def _unpack_draw(body: dict[str, Any]) -> Draw:
-    sampling = body["sampling_logprobs"]
+    sampling, likelihoods = body["sampling_logprobs"], body.get("step_likelihoods")
     return Draw(
         parent=None if body["parent"] is None else _natural(body["parent"]),
         cut=_natural(body["cut"]),
@@ -148,7 +149,8 @@ def _unpack_draw(body: dict[str, Any]) -> Draw:
         spans=tuple(map(_unpack_span, body["spans"])),
         finish=Finish(body["finish"]),
         reward=body["reward"],
-        final_answer=_text(body.get("final_answer")),  # trees of earlier releases have none
+        final_answer=_text(body.get("final_answer")),  # trees of earlier releases have none, nor likelihoods
+        step_likelihoods=None if likelihoods is None else _unpack("f", likelihoods),
     )
 
 

@@ -91,6 +91,8 @@ class Draw:
     sampled from where top-p or top-k cut it (None: the same). `spans` partition the new tokens. `reward` lies in
     [0, 1], or is None if there was no verdict; such draws are excluded from all statistics. `final_answer` is what the
     verdict says that the answer states: empty if it states none, None where nobody compares such answers.
+    `step_likelihoods` are Φ at each of `step_ends`, the probability of the gold answer after it, None where nobody
+    scored them (V4).
     """
 
     parent: int | None
@@ -103,6 +105,7 @@ class Draw:
     reward: float | None
     sampling_logprobs: tuple[float, ...] | None = None
     final_answer: str | None = None
+    step_likelihoods: tuple[float, ...] | None = None
     cumulative_logprobs: tuple[float, ...] = field(init=False, repr=False, compare=False)
     """Σ log p over the first k new tokens, k = 0, 1, …: every decision about a tree sums over steps."""
 
@@ -122,6 +125,8 @@ class Draw:
         ends = self.step_ends
         if not ends or ends[-1] != self.end or ends[0] <= self.cut or any(a >= b for a, b in pairwise(ends)):
             raise ValueError(f"step_ends ascend within ({self.cut}, {self.end}] and end at {self.end}: {ends}")
+        if self.step_likelihoods is not None:
+            _check_likelihoods(self.step_likelihoods, len(ends))
         edges = [0, *(span.end for span in self.spans)]
         if edges != [*(span.start for span in self.spans), num_tokens] or any(a >= b for a, b in pairwise(edges)):
             raise ValueError(f"spans partition the {num_tokens} new tokens: {self.spans}")
@@ -147,6 +152,13 @@ class Draw:
     def oldest_version(self) -> WeightVersion:
         """The oldest weights that sampled one of its tokens."""
         return min(span.version for span in self.spans)
+
+
+def _check_likelihoods(likelihoods: Sequence[float], num_steps: int) -> None:
+    if len(likelihoods) != num_steps:
+        raise ValueError(f"{num_steps} step ends but {len(likelihoods)} step_likelihoods")
+    if strange := next((one for one in likelihoods if not 0.0 <= one <= 1.0), None):
+        raise ValueError(f"a likelihood lies in [0, 1]: {strange}")
 
 
 def trajectory(draws: Sequence[Draw], draw_id: int) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ class Estimation:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     beta: Annotated[float, "β: how much the values of a node's draws count, against the confidence in them"] = 5.0
-    values: Annotated[AnyValues, "How the value p̂(s) of a node is estimated (V1, V2, V3)"] = COUNTS
+    values: Annotated[AnyValues, "How the value p̂(s) of a node is estimated (V1 to V4)"] = COUNTS
     confidence: Annotated[Confidence, "What the probability η₂ of a step is taken to be"] = Confidence.GEOMETRIC
 
     def __post_init__(self) -> None:

@@ -50,6 +50,8 @@ class Tree:
     """None for a draw that does not count."""
     reward_of_draw: tuple[float | None, ...]
     """R of its trajectory; None for a draw that does not count."""
+    priors: tuple[float, ...] | None = None
+    """What a value head says of every node, by node id (V4); None: nothing, as on every replica."""
 
     @property
     def rewards(self) -> tuple[float, ...]:

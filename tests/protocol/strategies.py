@@ -51,6 +51,7 @@ def draws(draw: st.DrawFn, parents: tuple[Draw, ...] = ()) -> Draw:
     num_tokens = draw(st.integers(1, 6))
     ends = draw(st.sets(st.integers(cut + 1, cut + num_tokens)))
     edges = sorted({0, num_tokens, *draw(st.sets(st.integers(0, num_tokens), max_size=2))})
+    step_ends = tuple(sorted({*ends, cut + num_tokens}))
     some = st.lists(float32s, min_size=num_tokens, max_size=num_tokens).map(tuple)
     return Draw(
         parent=None if parent is None else index,
@@ -58,10 +59,11 @@ def draws(draw: st.DrawFn, parents: tuple[Draw, ...] = ()) -> Draw:
         token_ids=tuple(draw(st.lists(counts, min_size=num_tokens, max_size=num_tokens))),
         logprobs=draw(some),
         sampling_logprobs=draw(st.none() | some),
-        step_ends=tuple(sorted({*ends, cut + num_tokens})),
+        step_ends=step_ends,
         spans=tuple(VersionSpan(draw(versions), a, b) for a, b in pairwise(edges)),
         finish=draw(st.sampled_from(Finish)),
         reward=draw(st.none() | st.floats(0, 1)),
+        step_likelihoods=draw(st.none() | st.tuples(*[st.floats(0, 1, width=32) for _ in step_ends])),
     )
 
 

@@ -1,6 +1,7 @@
 """Messages survive every journey unchanged, and nothing malformed becomes one."""
 
 import json
+import math
 from typing import Any
 
 import msgpack
@@ -268,3 +269,15 @@ def test_a_number_that_no_engine_or_message_can_hold_is_refused(change: dict[str
     GrowRequest.model_validate(request)
     with pytest.raises(ValidationError):
         GrowRequest.model_validate(request | change)
+
+
+@pytest.mark.parametrize("likelihoods", [(0.5, 1.5), (0.5,), (0.5, math.nan)])
+def test_likelihoods_that_are_none_are_refused(likelihoods: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="likelihood"):
+        a_draw(step_ends=(1, 2), step_likelihoods=likelihoods)
+
+
+def test_a_sampler_that_needs_a_value_head_is_refused_before_anything_starts() -> None:
+    score = {"values": {"kind": "prior", "source": "head"}}
+    with pytest.raises(ValidationError, match="replicas have no value head"):
+        Growth.model_validate({"sampler": {"kind": "ib", "score": score}})

@@ -3,6 +3,7 @@
 from typing import Annotated, TypeAlias
 
 from shared.kinds import Kinds
+from shared.tree.credit.baseline import BaselineCredit
 from shared.tree.credit.credit import (
     Advantages,
     Credit,
@@ -25,6 +26,7 @@ CREDITS: Kinds[Credit] = Kinds(
         "grpo": f"{_HERE}.grpo:GRPOCredit",
         "dr-grpo": f"{_HERE}.grpo:DrGRPOCredit",
         "treerl": f"{_HERE}.treerl:TreeRLCredit",
+        "baseline": f"{_HERE}.baseline:BaselineCredit",
     },
     default="ibtpo",
 )
@@ -34,6 +36,7 @@ __all__ = [
     "CREDITS",
     "Advantages",
     "AnyCredit",
+    "BaselineCredit",
     "Credit",
     "Deviation",
     "DrGRPOCredit",

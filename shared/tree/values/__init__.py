@@ -7,16 +7,36 @@ from shared.kinds import Kinds
 from shared.tree.node import Tree
 from shared.tree.values.estimator import ValueEstimator
 from shared.tree.values.leaves import COUNTS, Backup, Counts, Shrunk, root_value
+from shared.tree.values.prior import NodePriors, PriorSource, WithPrior, reads_head
 
 _LEAVES = "shared.tree.values.leaves"
 VALUES: Kinds[ValueEstimator] = Kinds(
     "value estimator",
     ValueEstimator,  # type: ignore[type-abstract]
-    {"counts": f"{_LEAVES}:Counts", "backup": f"{_LEAVES}:Backup", "shrunk": f"{_LEAVES}:Shrunk"},
+    {
+        "counts": f"{_LEAVES}:Counts",
+        "backup": f"{_LEAVES}:Backup",
+        "shrunk": f"{_LEAVES}:Shrunk",
+        "prior": "shared.tree.values.prior:WithPrior",
+    },
 )
 AnyValues: TypeAlias = Annotated[ValueEstimator, VALUES]
 
-__all__ = ["COUNTS", "VALUES", "AnyValues", "Backup", "Counts", "Shrunk", "ValueEstimator", "node_values", "root_value"]
+__all__ = [
+    "COUNTS",
+    "VALUES",
+    "AnyValues",
+    "Backup",
+    "Counts",
+    "NodePriors",
+    "PriorSource",
+    "Shrunk",
+    "ValueEstimator",
+    "WithPrior",
+    "node_values",
+    "reads_head",
+    "root_value",
+]
 
 
 def node_values(tree: Tree, estimator: ValueEstimator) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ class Counts(ValueEstimator):
     """V1: right leaves under s / leaves under s."""
 
     def values(self, tree: Tree) -> Sequence[float]:
-        return _counts(tree)
+        return counts(tree)
 
 
 COUNTS = Counts()
@@ -25,7 +25,7 @@ class Backup(ValueEstimator):
     """V2: a leaf's reward; elsewhere the mean, over the draws that continue s, of their values."""
 
     def values(self, tree: Tree) -> Sequence[float]:
-        return _backup(tree)
+        return backup(tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def root_value(tree: Tree, num_first: int) -> float | None:
     return sum(rewards) / len(rewards) if rewards else None
 
 
-def _counts(tree: Tree) -> tuple[float, ...]:
+def counts(tree: Tree) -> tuple[float, ...]:
     """V1: p̂(s) = Σ R / number, over the leaves under s."""
     rewards = [0.0 if node.reward is None else node.reward * node.multiplicity for node in tree.nodes]
     for node_id in range(len(rewards) - 1, 0, -1):
@@ -56,7 +56,7 @@ def _counts(tree: Tree) -> tuple[float, ...]:
     return tuple(total / node.num_leaves for total, node in zip(rewards, tree.nodes, strict=True))
 
 
-def _backup(tree: Tree) -> list[float]:
+def backup(tree: Tree) -> list[float]:
     """V2: p̂(leaf) = R, p̂(s) = 1/n Σ_c p̂(c)."""
     totals = [0.0] * len(tree.nodes)
     values = list(totals)
@@ -69,7 +69,7 @@ def _backup(tree: Tree) -> list[float]:
 
 def _shrunk(tree: Tree, kappa: float) -> tuple[float, ...]:
     """V3: p̃(s) = (n·p̂(s) + κ·p̃(parent)) / (n + κ), n leaves under s, from p̃(root) = p̂(root) down."""
-    values = _backup(tree)
+    values = backup(tree)
     for node_id in range(1, len(values)):
         n, above = tree.nodes[node_id].num_leaves, values[tree.parents[node_id]]
         values[node_id] = (n * values[node_id] + kappa * above) / (n + kappa)
