@@ -104,15 +104,17 @@ def test_tables_of_different_kinds_differ_in_what_only_one_has() -> None:
     assert trees["growth.sampler.kind"] == ("independent", "ib")
     assert trees["growth.sampler.initial_draws"] == (8, 4)
     assert trees["growth.sampler.rounds"] == (None, 8)
-    assert trees["advantage.lam"] == (0.0, 0.1), "which ibtpo takes from the method"
+    assert trees["advantage.kind"] == ("grpo", "ibtpo")
     assert trees["optimizer.lr"] == (1e-6, 5e-4)
     order = list(trees)
-    assert order.index("growth.sampler.score.form") < order.index("advantage.lam"), "beside the keys of its table"
+    assert order.index("growth.sampler.score.form") < order.index("advantage.kind"), "beside the keys of its table"
 
 
 def test_settings_count_for_the_second() -> None:
     assert found("grpo", "grpo", "clip_high=0.28") == {"objective.clip_high": (0.2, 0.28)}
     assert found("demo", "demo", "beta=3") == {"method.beta": (5.0, 3.0)}, "score and advantage take theirs from there"
+    assert found("demo", "demo", "advantage.lam=0.3") == {"advantage.lam": (0.1, 0.3)}, "where the method's was"
+    assert found("grpo", "demo", "advantage.lam=0.3")["advantage.lam"] == (None, 0.3)
     assert found("demo", "demo", "learner.deterministic=true")["max_staleness"] == (1, 0)
 
 

@@ -16,8 +16,12 @@ _FILLED = {
     "learner.total_steps": "1",
 }
 """What a run must have and a preset need not: filled in to read the rest, and compared with nothing."""
-_INHERITED = {"learner.advantage": "learner.method", "learner.growth.sampler.score": "learner.method"}
-"""Tables that take what they do not state from another."""
+_METHOD = "learner.method"
+_OF_METHOD = {
+    "learner.advantage": "learner.advantage.kind",
+    "learner.growth.sampler.score": "learner.growth.sampler.kind",
+}
+"""Tables that take what they do not state from the method, each with the key that says of which kind it is."""
 
 _SECRET = re.compile(r"[._](token|password|secret|api_?key)$", re.IGNORECASE)
 
@@ -37,7 +41,7 @@ def compare(before: str, after: str, settings: Sequence[str] = ()) -> list[Setti
     keys = [*left]
     for key in right:
         _place(key, keys)
-    pairs = ((key, _find(key, left), _find(key, right)) for key in keys)
+    pairs = ((key, _find(key, left, right), _find(key, right, left)) for key in keys)
     return [SettingDifference(key, _hide(key, one), _hide(key, other)) for key, one, other in pairs if one != other]
 
 
@@ -81,13 +85,13 @@ def _place(key: str, keys: list[str]) -> None:
     keys.append(key)
 
 
-def _find(key: str, values: Mapping[str, Any]) -> Any:
-    """The key's value, or that of the key from which it takes it."""
+def _find(key: str, values: Mapping[str, Any], others: Mapping[str, Any]) -> Any:
+    """The key's value; where the other side states it for a part of the same kind, that of the method."""
     if key in values:
         return values[key]
-    for table, source in _INHERITED.items():
-        if _is_in(key, [table]) and any(_is_in(one, [table]) for one in values):
-            return values.get(f"{source}{key.removeprefix(table)}")
+    for table, kind in _OF_METHOD.items():
+        if _is_in(key, [table]) and values.get(kind) == others.get(kind):
+            return values.get(f"{_METHOD}{key.removeprefix(table)}")
     return None
 
 
