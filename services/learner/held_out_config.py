@@ -165,7 +165,7 @@ def _plan_set(name: str, one: HeldOutSet, evaluation: EvaluationConfig, growth: 
     k, metrics = stated("k"), stated("metrics")
     check_sizes(name, metrics, k)
     changes = {key: stated(key) for key in ("temperature", "top_p", "max_tokens") if stated(key) is not None}
-    changes |= {"sampler": IndependentSampler(initial_draws=k), "merge_equal_draws": False}
+    changes |= {"sampler": IndependentSampler(initial_draws=k), "merge_equal_draws": False, "likelihood": None}
     return SetPlan(name, one, stated("every"), k, stated("problems"), growth.model_copy(update=changes), metrics)
 
 

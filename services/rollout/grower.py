@@ -8,6 +8,7 @@ from itertools import count
 from random import Random
 
 from services.rollout.engines.engine import Completion, Engine, Request, Sampling
+from services.rollout.likelihoods import GoldAnswer, LikelihoodScorer
 from services.rollout.rewards import NoVerdict, Reward, Rewards
 from services.rollout.vocabulary import Vocabulary
 from shared.errors import IbtpoError, InvalidInput, Unavailable
@@ -15,9 +16,12 @@ from shared.protocol.grow import BranchesChosen, DrawGrown
 from shared.protocol.task import Task
 from shared.protocol.thought import find_opened_thought
 from shared.protocol.tree import ScoredTree, TreeUsage
+from shared.runtime.logs import event_logger
 from shared.tree.draw import Draw, Finish, trajectory
 from shared.tree.node import Tree, build_tree
 from shared.tree.samplers import SAMPLERS, Branch, Sampler, check_branches
+
+log = event_logger(__name__)
 
 OnEvent = Callable[[BranchesChosen | DrawGrown], None]
 
@@ -35,11 +39,16 @@ class _Growth:
     on_event: OnEvent | None
     rng: Random
     opened_thought: str
+    gold: GoldAnswer | None = None
+    """What is scored at step ends; None: nothing is."""
     draws: list[Draw] = field(default_factory=list)
     missing_verdicts: list[NoVerdict] = field(default_factory=list)
     prompt_tokens: int = 0
     reusable_tokens: int = 0
     cached_tokens: int = 0
+    scored_tokens: int = 0
+    unscored_draws: int = 0
+    why_unscored: str = ""
     engine_seconds: float = 0.0
     verify_seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
@@ -52,6 +61,7 @@ class TreeGrower:
         self._engine = engine
         self._rewards = rewards
         self._replica = replica
+        self._likelihoods = LikelihoodScorer(engine)
 
     async def grow(self, task: Task, vocabulary: Vocabulary, on_event: OnEvent | None = None) -> ScoredTree:
         """Draws from the root, then in rounds from the nodes that the sampler chooses, until it chooses none.
@@ -61,6 +71,11 @@ class TreeGrower:
         """
         opened_thought = find_opened_thought(vocabulary.decode(task.prompt_ids))
         growth = _Growth(task, vocabulary, on_event, Random(task.seed), opened_thought)
+        if task.growth.likelihood is not None:
+            try:
+                growth.gold = GoldAnswer.of(task.growth.likelihood, task.answer_key, vocabulary)
+            except InvalidInput as error:
+                growth.why_unscored = str(error)
         sampler = vocabulary.prepare(task.growth.sampler)
         branches: Sequence[Branch] = (Branch(None, 0, sampler.initial_draws),)
         for round_number in count(1):
@@ -95,20 +110,22 @@ class TreeGrower:
         if finish is Finish.LENGTH and growth.task.growth.judge_truncated:
             finish = Finish.LENGTH_JUDGED
         token_ids = prefix + completion.token_ids
-        started = time.monotonic()
-        reward = await self._judge(growth, token_ids, finish)
-        growth.verify_seconds += time.monotonic() - started
+        step_ends = growth.vocabulary.segmenter.step_ends(prefix, completion.token_ids)
+        reward, likelihoods = await asyncio.gather(
+            self._judge(growth, token_ids, finish), self._score_steps(growth, token_ids, step_ends)
+        )
         draw = Draw(
             parent=branch.parent,
             cut=branch.cut,
             token_ids=completion.token_ids,
             logprobs=completion.logprobs,
             sampling_logprobs=completion.sampling_logprobs,
-            step_ends=growth.vocabulary.segmenter.step_ends(prefix, completion.token_ids),
+            step_ends=step_ends,
             spans=completion.spans,
             finish=finish,
             reward=reward.value if reward else None,
             final_answer=reward.final_answer if reward else None,
+            step_likelihoods=likelihoods,
         )
         if growth.on_event is not None:
             growth.on_event(_describe_draw(index, draw, growth.vocabulary))
@@ -140,23 +157,55 @@ class TreeGrower:
         if not task.kind:
             return None
         response = growth.opened_thought + growth.vocabulary.decode(token_ids)
+        started = time.monotonic()
         try:
             return await self._rewards.reward(task.kind, response, task.answer_key)
         except NoVerdict as missing:
             growth.missing_verdicts.append(missing)
             return None
+        finally:
+            growth.verify_seconds += time.monotonic() - started
+
+    async def _score_steps(
+        self, growth: _Growth, token_ids: tuple[int, ...], step_ends: tuple[int, ...]
+    ) -> tuple[float, ...] | None:
+        """Φ at every step end of a draw; None where it is not asked for, or had for every one. A draw's end counts
+        without its stop token: nothing would come after that."""
+        if growth.gold is None:
+            growth.unscored_draws += growth.task.growth.likelihood is not None
+            return None
+        is_stopped = token_ids[-1] in growth.vocabulary.stop_ids
+        whole = token_ids[:-1] if is_stopped else token_ids
+        try:
+            found = await self._likelihoods.score(
+                growth.task.prompt_ids,
+                [whole[:end] for end in step_ends],
+                growth.gold,
+                growth.task.growth.temperature,
+            )
+        except IbtpoError as error:
+            growth.unscored_draws += 1
+            growth.why_unscored = str(error)
+            return None
+        growth.scored_tokens += found.scored_tokens
+        return found.values
 
     def _finish(self, growth: _Growth) -> ScoredTree:
         draws = tuple(growth.draws)
         unjudged = sum(draw.reward is None for draw in draws)
         if growth.task.kind and 2 * unjudged > len(draws):
             raise _too_few_verdicts(growth, unjudged)
+        if growth.unscored_draws:
+            reason, of = growth.why_unscored, f"{growth.unscored_draws} of {len(draws)} draws"
+            log.warning("likelihoods_missing", task=growth.task.id, of=of, reason=reason)
         usage = TreeUsage(
             generated_tokens=sum(len(draw.token_ids) for draw in draws),
             prompt_tokens=growth.prompt_tokens,
             reusable_tokens=growth.reusable_tokens,
             cached_tokens=growth.cached_tokens,
             unjudged_draws=unjudged,
+            scored_tokens=growth.scored_tokens,
+            unscored_draws=growth.unscored_draws,
             seconds=time.monotonic() - growth.started,
             engine_seconds=growth.engine_seconds,
             verify_seconds=growth.verify_seconds,

@@ -87,8 +87,11 @@ class RolloutMetrics:
         self.reusable = counter(named("reusable_tokens_total"), "Prefix tokens that the same tree had computed before")
         self.tree_seconds = seconds(named("tree_seconds"), "Time to grow one tree")
         self.trees_in_flight = gauge(named("trees_in_flight"), "Trees being grown")
-        self.scores = closed(named("scores_total"), "Given continuations by what came of them", result=ScoreResult)
+        self.scores = closed(named("scores_total"), "Continuations posted to be scored, by result", result=ScoreResult)
         self.scored_tokens = counter(named("scored_tokens_total"), "Given tokens whose log-probabilities were computed")
+        self.unscored_draws = counter(
+            named("unscored_draws_total"), "Draws without the likelihoods that were asked for"
+        )
         self.verdicts = closed(named("verdicts_total"), "Verdicts asked for by result", result=VerdictResult)
         self.verifier_failures = closed(
             named("verifier_failures_total"), "Failed verifier requests by error", error=VerifierFailure
@@ -117,6 +120,8 @@ class RolloutMetrics:
         self.prompt_tokens.labels(TokenSource.CACHE).inc(usage.cached_tokens)
         self.prompt_tokens.labels(TokenSource.COMPUTED).inc(usage.prompt_tokens - usage.cached_tokens)
         self.reusable.inc(usage.reusable_tokens)
+        self.scored_tokens.inc(usage.scored_tokens)
+        self.unscored_draws.inc(usage.unscored_draws)
         self.tree_seconds.observe(usage.seconds)
         self.mixed.inc(figures.mixed_trees)
         if figures.ib_score is not None:

@@ -8,6 +8,7 @@ from shared.kinds import check_own_code
 from shared.protocol.message import JsonObject, Message
 from shared.protocol.names import Kind
 from shared.tree.ib_score import IBSettings
+from shared.tree.likelihood import LikelihoodSettings
 from shared.tree.samplers import AnySampler, Sampler
 from shared.tree.values import reads_head
 
@@ -58,6 +59,9 @@ class Growth(Message):
         False, description="Have the verifier judge answers that max_tokens cut; otherwise they count 0"
     )
     merge_equal_draws: bool = Field(False, description="Make one node of equal continuations of a node")
+    likelihood: LikelihoodSettings | None = Field(
+        None, description="Score the gold answer at every step end (V-Φ): a table, {} for its defaults; none: do not"
+    )
 
     @field_validator("sampler")
     @classmethod

@@ -20,13 +20,16 @@ from shared.tree.node import Tree, build_tree
 
 class TreeUsage(Message):
     """What growing one tree cost. Reusable tokens are those of a branch's prompt that an earlier request of the same
-    tree computed; cached ones came from the engine's prefix cache."""
+    tree computed; cached ones came from the engine's prefix cache. Scored tokens are those of gold answers at step
+    ends; an unscored draw is one whose likelihoods were asked for and are not known."""
 
     generated_tokens: int = 0
     prompt_tokens: int = 0
     reusable_tokens: int = 0
     cached_tokens: int = 0
     unjudged_draws: int = 0
+    scored_tokens: int = 0
+    unscored_draws: int = 0
     seconds: float = 0.0
     engine_seconds: float = 0.0
     verify_seconds: float = 0.0
@@ -80,7 +83,7 @@ class ScoredTree(Message):
             "protocol": PROTOCOL_VERSION,
             "task": self.task.model_dump(mode="json"),
             "replica": self.replica,
-            "usage": self.usage.model_dump(),
+            "usage": self.usage.model_dump(exclude_defaults=True),
             "draws": [_pack_draw(draw) for draw in self.draws],
         }
         return bytes(msgpack.packb(body))

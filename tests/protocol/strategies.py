@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
+from shared.tree.likelihood import LikelihoodForm, LikelihoodSettings
 from shared.tree.samplers import IBSampler, IndependentSampler, RandomSampler
 
 counts = st.integers(0, 2**31 - 1)
@@ -36,7 +37,12 @@ tasks = st.builds(
     prompt_ids=st.lists(counts, min_size=1, max_size=8).map(tuple),
     kind=texts,
     answer_key=json_objects,
-    growth=st.builds(Growth, sampler=samplers, merge_equal_draws=st.booleans()),
+    growth=st.builds(
+        Growth,
+        sampler=samplers,
+        merge_equal_draws=st.booleans(),
+        likelihood=st.none() | st.builds(LikelihoodSettings, opener=texts, form=st.sampled_from(LikelihoodForm)),
+    ),
     seed=counts,
 )
 

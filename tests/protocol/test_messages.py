@@ -124,6 +124,9 @@ def test_a_damaged_tree_is_refused_or_is_still_a_tree(tree: ScoredTree, data: st
 @pytest.mark.parametrize(
     "body",
     [
+        spoilt(0, step_likelihoods=b"\0\0\0\x40"),  # 2.0, and one of two
+        spoilt(0, step_likelihoods=b"abc"),
+        spoilt(0, step_likelihoods=[0.5]),
         packed(protocol=1),
         packed(draws=[]),
         packed(draws=3),

@@ -33,6 +33,7 @@ def test_the_loss_functions_exist() -> None:
         "V3",
         "V4",
         "V4-c",
+        "V-Φ",
         "IB-1",
         "IB-1x",
         "A-1",

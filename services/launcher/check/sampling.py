@@ -89,7 +89,11 @@ async def sample_answers(
 
 def _request(problem: EncodedProblem, plan: RunPlan, size: SampleSize, number: int) -> GrowRequest:
     growth = plan.learner.growth.model_copy(
-        update={"sampler": IndependentSampler(initial_draws=size.num_answers), "merge_equal_draws": False}
+        update={
+            "sampler": IndependentSampler(initial_draws=size.num_answers),
+            "merge_equal_draws": False,
+            "likelihood": None,
+        }
     )
     return GrowRequest(
         prompt_ids=problem.prompt_ids,
