@@ -13,7 +13,7 @@ from services.learner.config import LearnerConfig
 from services.learner.training.trajectories import assign_credit, extract_trajectories
 from shared.errors import InvalidInput
 from shared.runtime.config import load_config, resolve_overrides
-from shared.tree.credit import CREDITS, Advantages, Credit, assign_advantages
+from shared.tree.credit import CREDITS, Advantages, Credit, SideInformation, assign_advantages
 from shared.tree.ib_score import IBSettings
 from shared.tree.values import VALUES
 
@@ -90,7 +90,8 @@ def credit(tree: Tree, advantage: str | Mapping[str, Any] = "ibtpo", **settings:
     chosen = _load(tree, given, credit, (_CREDIT,)).advantage
     if chosen.reads_reference:
         raise InvalidInput("this credit needs the reference policy, which a tree does not hold: use prior=sampling")
-    of_nodes = assign_advantages(chosen, tree.built)
+    side = SideInformation(num_first=tree.scored.task.growth.sampler.initial_draws)
+    of_nodes = assign_advantages(chosen, tree.built, side)
     trajectories = extract_trajectories(tree.scored, tree.scored.oldest_version)
     credited = iter(assign_credit(trajectories, tree.built, chosen, of_nodes))
     is_judged = [bool(tree.built.path(draw_id)) for draw_id in range(len(tree))]

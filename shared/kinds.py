@@ -162,6 +162,17 @@ def with_settings(part: Part, changed: Mapping[str, Any]) -> Part:
     return cast(Part, dataclasses.replace(cast(Any, part), **changed))
 
 
+def default_of(part: type[Any], setting: str) -> Any:
+    """The default of a part's setting; None without one."""
+    if issubclass(part, BaseModel):
+        found = part.model_fields[setting]
+        return None if found.is_required() else found.get_default(call_default_factory=True)
+    field = next(field for field in dataclasses.fields(part) if field.name == setting)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
 def own_code(part: Any) -> dict[str, str]:
     """A digest of every module of the user's own that the part, or a part among its settings, is written in.
 

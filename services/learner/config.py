@@ -22,12 +22,12 @@ from services.learner.data.source import DataSource
 from services.learner.held_out_config import EvaluationConfig, HeldOutSets, SetPlan, plan_sets
 from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
 from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
-from shared.kinds import settings_of
+from shared.kinds import default_of, settings_of
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
 from shared.runtime.config import SHARED, OptionalUrl, Token
-from shared.tree.credit import CREDITS, AnyCredit, Method
+from shared.tree.credit import CREDITS, AnyCredit, Credit, Method
 from shared.tree.ib_score import Estimation, IBSettings
 from shared.tree.samplers import SAMPLERS
 
@@ -174,8 +174,14 @@ def _fill_credit(value: object, info: ValidationInfo) -> object:
     credit = {"kind": "ibtpo"} | _table(value)
     if not isinstance(value, str | dict) or not isinstance(credit["kind"], str):
         return value
-    method, known = _method(info), settings_of(CREDITS.class_of(credit["kind"]))
-    return {field.name: getattr(method, field.name) for field in fields(Method) if field.name in known} | credit
+    method = _method(info)
+    return {name: getattr(method, name) for name in _in_common(CREDITS.class_of(credit["kind"]))} | credit
+
+
+def _in_common(credit: type[Credit]) -> list[str]:
+    """What a credit takes from the method: the settings of it that it has, unless by default it decides otherwise."""
+    known = [field for field in fields(Method) if field.name in settings_of(credit)]
+    return [field.name for field in known if default_of(credit, field.name) in (None, field.default)]
 
 
 def _method(info: ValidationInfo) -> Method:
@@ -350,12 +356,14 @@ class LearnerConfig(_Table):
 
     @model_serializer(mode="wrap")
     def _omit_method(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omits from score and advantage what equals the method, so that a later `beta=3` still changes all."""
+        """Omits from score and advantage what they take from the method, so that a later `beta=3` still changes all."""
         dumped: dict[str, Any] = dump(self)
         method, sampler = dumped.get("method", {}), dumped.get("growth", {}).get("sampler", {})
+        taken = {"score": [*method], "advantage": _in_common(type(self.advantage))}
         for table, name in ((sampler, "score"), (dumped, "advantage")):
             if name in table:
-                table[name] = {key: value for key, value in table[name].items() if method.get(key) != value}
+                same = {key for key in taken[name] if table[name].get(key) == method.get(key)}
+                table[name] = {key: value for key, value in table[name].items() if key not in same}
         return dumped
 
     def trains_on(self, rewards: Sequence[float]) -> bool:

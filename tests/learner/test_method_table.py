@@ -59,6 +59,15 @@ def test_a_credit_takes_what_it_has_in_common_with_the_method() -> None:
     assert learner("advantage={centred = true}", "beta=3").advantage == IBTPOCredit(beta=3.0, centred=True)
 
 
+@pytest.mark.parametrize("kind", ["siblings", "spo-tree"])
+def test_a_credit_that_compares_v2_keeps_it_whatever_the_method_has(kind: str) -> None:
+    assert learner(f"advantage={kind}").advantage.values == Backup()
+    assert learner(f"advantage={kind}", "values=shrunk").advantage.values == Backup()
+    config = learner(f"advantage={{kind = '{kind}', values = 'shrunk'}}", "values=shrunk")
+    assert config.advantage.values == Shrunk()
+    assert LearnerConfig.model_validate(config.model_dump(mode="json", exclude_none=True)) == config
+
+
 def test_trees_of_a_sampler_without_a_score_are_scored_by_the_method() -> None:
     config = learner("sampler=random", "beta=3")
     assert config.growth.sampler.num_draws == 12

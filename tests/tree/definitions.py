@@ -1,7 +1,7 @@
 """METHOD's definitions, written slowly over trajectories, with nothing of the code that they check.
 
 A state is a prefix of a trajectory that ends at a step end or at a fork; a draw continues a state when it sampled the
-next token itself. Every draw is taken to have a verdict.
+next token itself. Draws without a verdict are trajectories of nothing; what others continue of them is kept.
 """
 
 import math
@@ -22,14 +22,16 @@ class Definitions:
 
     def __init__(self, draws: Sequence[Draw], merge: bool, beta: float = 5.0, kappa: float = 2.0) -> None:
         self.draws, self.merge, self.beta, self.kappa = draws, merge, beta, kappa
-        self.ids = range(len(draws))
+        every = range(len(draws))
+        self.ids = [i for i in every if draws[i].finish is Finish.LENGTH or draws[i].reward is not None]
         self.reward = [0.0 if one.finish is Finish.LENGTH else one.reward or 0.0 for one in draws]
-        self.sampler_of_token = [self._samplers(i) for i in self.ids]
+        self.rewards = [self.reward[i] for i in self.ids]
+        self.sampler_of_token = [self._samplers(i) for i in every]
         self.tokens = [
             tuple(self.draws[j].token_ids[at - self.draws[j].cut] for at, j in enumerate(self.sampler_of_token[i]))
-            for i in self.ids
+            for i in every
         ]
-        forks = {self.prefix(one.parent, one.cut) for one in draws if one.parent is not None}
+        forks = {self.prefix(parent, cut) for parent, cut in self._forks()}
         self.states = [
             [ROOT]
             + [
@@ -37,9 +39,19 @@ class Definitions:
                 for end in range(1, len(self.tokens[i]) + 1)
                 if end in SEGMENTER.step_ends((), self.tokens[i]) or self.prefix(i, end) in forks
             ]
-            for i in self.ids
+            for i in every
         ]
-        self.all_states = {state for states in self.states for state in states}
+        self.all_states = {state for i in self.ids for state in self.states[i]}
+
+    def _forks(self) -> set[tuple[int, int]]:
+        """Where one sampled token is followed by tokens of several draws, in trajectories with a verdict; where its
+        sampler has a verdict, its own next token is one of them, kept or not."""
+        followers: dict[tuple[int, int], set[int]] = {}
+        for i in self.ids:
+            samplers = self.sampler_of_token[i]
+            for at in range(1, len(samplers)):
+                followers.setdefault((samplers[at - 1], at), set()).add(samplers[at])
+        return {(j, at) for (j, at), after in followers.items() if len(after) > 1}
 
     def _samplers(self, i: int) -> list[int]:
         """Which draw sampled each token of the trajectory of draw i."""
@@ -61,9 +73,9 @@ class Definitions:
 
     def successors(self, s: State) -> Iterator[State]:
         """The state after s of each draw that continues s."""
-        for i in self.leaves(s):
-            if self.draws[i].cut <= self.length(s) < len(self.tokens[i]):
-                yield self.states[i][self.states[i].index(s) + 1]
+        through = [i for i in self.leaves(s) if self.length(s) < len(self.tokens[i])]
+        after = {self.sampler_of_token[i][self.length(s)]: self.states[i][self.states[i].index(s) + 1] for i in through}
+        yield from after.values()
 
     def parent(self, s: State) -> State:
         i = self.leaves(s)[0]
@@ -129,7 +141,7 @@ class Definitions:
         return 1 + self.beta / len(terms) * sum(terms) if terms else None
 
     def a_gl(self, estimator: ValueEstimator, s: State) -> float:
-        return (self.value(estimator, s) - self.value(estimator, ROOT)) / (pstdev(self.reward) + 1e-6)
+        return (self.value(estimator, s) - self.value(estimator, ROOT)) / (pstdev(self.rewards) + 1e-6)
 
     def a_ib(self, estimator: ValueEstimator, confidence: str, s: State, *, centred: bool = False) -> float:
         of_outcome = self.r(estimator, s) - 1 if centred else self.eta1(estimator, s)
@@ -137,7 +149,7 @@ class Definitions:
 
     def draw_weight(self, s: State) -> float:
         if s == ROOT:
-            return float(len(self.draws))
+            return float(len(self.ids))
         above = self.parent(s)
         return self.draw_weight(above) * self.multiplicity(s) / len(list(self.successors(above)))
 
@@ -145,7 +157,7 @@ class Definitions:
 def states_of(tree: Tree, slow: Definitions) -> dict[int, State]:
     """The state that each node ends at, found by walking every trajectory through both."""
     states: dict[int, State] = {0: ROOT}
-    for draw_id in range(len(tree.draws)):
+    for draw_id in slow.ids:
         path = tree.path(draw_id)
         assert len(path) == len(slow.states[draw_id]) - 1
         for node_id, state in zip(path, slow.states[draw_id][1:], strict=True):

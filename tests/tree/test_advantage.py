@@ -69,7 +69,7 @@ def test_on_independent_rollouts_the_global_advantage_is_grpos(draws: tuple[Draw
         )
 
 
-@given(records(), st.booleans(), ibtpo_credits)
+@given(records(unjudged=True), st.booleans(), ibtpo_credits)
 @quick
 def test_advantages_are_as_defined(draws: tuple[Draw, ...], merge: bool, credit: IBTPOCredit) -> None:
     tree, slow = build_tree(draws, merge), Definitions(draws, merge, beta=credit.beta)
@@ -153,7 +153,7 @@ def _is_fork(tree: Tree, node_id: int) -> bool:
     return len(tree.nodes[node_id].children) > 1
 
 
-@given(records(), st.booleans())
+@given(records(unjudged=True), st.booleans())
 @quick
 def test_weights_are_as_defined(draws: tuple[Draw, ...], merge: bool) -> None:
     tree, slow = build_tree(draws, merge), Definitions(draws, merge)

@@ -40,6 +40,8 @@ def test_the_loss_functions_exist() -> None:
         "A-2",
         "A-3",
         "A-b",
+        *(f"A-{n}" for n in range(4, 10)),
+        *(f"A-{letter}" for letter in "GDLRw"),
         *(f"O-{n}" for n in range(1, 13)),
         *(f"P-{n}" for n in range(1, 7)),
     ],

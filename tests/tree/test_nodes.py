@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion, trajectory
@@ -14,10 +14,11 @@ from tests.tree.definitions import Definitions, states_of
 from tests.tree.records import BLANK_LINE, EOS, VERSION, A, B, draw, quick, records
 
 
-@given(records(), st.booleans())
+@given(records(unjudged=True), st.booleans())
 @quick
 def test_nodes_are_the_states_at_step_ends_and_forks(draws: tuple[Draw, ...], merge: bool) -> None:
     tree, slow = build_tree(draws, merge), Definitions(draws, merge)
+    assume(slow.ids)
     states = states_of(tree, slow)
     assert set(states.values()) == slow.all_states
     joint = confidences(tree, Confidence.JOINT)

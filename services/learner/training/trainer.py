@@ -29,6 +29,7 @@ from services.learner.training.trajectories import (
     Floats,
     Trajectory,
     assign_credit,
+    count_advantages,
     extract_trajectories,
     normalize_weights,
     penalize_overlong,
@@ -139,14 +140,14 @@ class Trainer:
         credited = []
         for tree, with_rewards, group in zip(trees, shaped, groups, strict=True):
             reference = _reference_logprobs(tree, group) if self._credit.reads_reference else None
-            of_nodes = assign_advantages(self._credit, with_rewards, SideInformation(tree.nodes, reference))
+            side = SideInformation(tree.nodes, reference, tree.scored.task.growth.sampler.initial_draws)
+            of_nodes = assign_advantages(self._credit, with_rewards, side)
             sums.add_advantages(of_nodes)
             credited.append(assign_credit(group, with_rewards, self._credit, of_nodes))
         if not self._credit.compares_steps:
             return credited
         rewards = [reward for tree in shaped for reward in tree.rewards]
-        of_tokens = [a for group in credited for one in group for a in one.advantages.tolist()]
-        return scale_advantages(credited, *self._credit.step_scale(rewards, of_tokens))
+        return scale_advantages(credited, *self._credit.step_scale(rewards, count_advantages(credited)))
 
     def _split(self, groups: list[Group], rng: random.Random) -> Iterator[list[Trajectory]]:
         """The trajectories of each optimizer step, their weights normalized: every epoch shuffles the trees into

@@ -1,5 +1,6 @@
 """The trajectories that a step trains on, taken from its trees, with the advantage and weight of every token."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -109,6 +110,17 @@ def assign_credit(
                 )
             )
     return credited
+
+
+def count_advantages(groups: Sequence[Sequence[Trajectory]]) -> Counter[float]:
+    """How many tokens that are trained on have each advantage."""
+    counts: Counter[float] = Counter()
+    for one in (one for group in groups for one in group):
+        of_tokens = one.advantages[one.weights != 0]
+        edges = np.flatnonzero(np.diff(of_tokens, prepend=np.nan, append=np.nan))  # a node's tokens have one advantage
+        for advantage, length in zip(of_tokens[edges[:-1]].tolist(), np.diff(edges).tolist(), strict=True):
+            counts[advantage] += length
+    return counts
 
 
 def scale_advantages(groups: Sequence[Sequence[Trajectory]], shift: float, divisor: float) -> list[list[Trajectory]]:

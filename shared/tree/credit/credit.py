@@ -2,15 +2,16 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 from shared.tree.draw import rewards_differ
 from shared.tree.node import Tree
 
 UNIT_SCALE = (0.0, 1.0)
+NODE_WEIGHT = "The weight of a node on m of a tree's trajectories"
 
 
 class Deviation(StrEnum):
@@ -81,6 +82,8 @@ class SideInformation(NamedTuple):
     """The tree with the verifier's rewards, where the tree itself has others (overlong answers); None: the same."""
     reference_logprobs: Sequence[Sequence[float]] | None = None
     """log π_ref of every draw's new tokens, for a credit that `reads_reference`."""
+    num_first: int | None = None
+    """B₀: how many draws the record begins with, made before anything was chosen by rewards; None: not known."""
 
 
 NOTHING_MORE = SideInformation()
@@ -111,12 +114,29 @@ class Credit(Protocol):
         """The weight of every node, over all trajectories through it; nodes of weight 0 are not trained on."""
         return node_weights(tree, self.node_weight)
 
-    def step_scale(self, rewards: Sequence[float], advantages: Sequence[float]) -> tuple[float, float]:
+    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
         """Of all trees of a step: what is taken off every advantage, and what then divides it.
 
-        `rewards` are those of all trajectories, `advantages` those of all their tokens.
+        `rewards` are those of all trajectories; `advantages` says how many tokens that are trained on have each, a
+        shared one counted once for each of its trajectories.
         """
         return UNIT_SCALE
+
+
+@dataclass(frozen=True, slots=True)
+class NormalizedCredit(Credit):
+    """A credit that divides by std({R}) + ε."""
+
+    std: Annotated[Deviation, "Which standard deviation of the rewards divides the advantage"] = Deviation.POPULATION
+    epsilon: Annotated[float, "ε, added to the standard deviation of the rewards"] = 1e-6
+    node_weight: Annotated[NodeWeight, NODE_WEIGHT] = NodeWeight.LEAVES
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+    def scale(self, rewards: Sequence[float]) -> float:
+        """std({R}) + ε."""
+        return self.std.of(rewards) + self.epsilon
 
 
 def assign_advantages(credit: Credit, tree: Tree, side: SideInformation = NOTHING_MORE) -> Advantages:
@@ -125,13 +145,31 @@ def assign_advantages(credit: Credit, tree: Tree, side: SideInformation = NOTHIN
     if not credit.has_signal(tree.rewards):
         return Advantages((0.0,) * len(tree.nodes))
     found = credit.advantages(tree, side)
-    of_paths = [*map(len, found.on_paths(tree))]
-    if len(found.of_nodes) != len(tree.nodes) or of_paths != [len(tree.path(i)) for i in range(len(tree.draws))]:
+    if len(found.of_nodes) != len(tree.nodes):
         raise ValueError(
-            f"{len(found.of_nodes)} advantages for {len(tree.nodes)} nodes, and {of_paths} on the paths: a credit "
-            "gives one for each node, and one for each node of every path"
+            f"{len(found.of_nodes)} advantages for {len(tree.nodes)} nodes: a credit gives one for each node"
         )
+    if found.of_paths is not None:
+        given, due = [*map(len, found.of_paths)], [len(tree.path(draw_id)) for draw_id in range(len(tree.draws))]
+        if given != due:
+            raise ValueError(f"{given} advantages for paths of {due} nodes: a credit gives one for each node of a path")
     return found
+
+
+def check_epsilon(epsilon: float) -> None:
+    """ValueError for what no deviation can be given."""
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"epsilon is not negative: {epsilon}")
+
+
+def whiten(advantages: Mapping[float, int]) -> tuple[float, float]:
+    """A-w: the mean of the advantages, and √(variance + 1e-8), each counted as often as it occurs, over n − 1."""
+    count = sum(advantages.values())
+    if count < 2:
+        return UNIT_SCALE
+    mean = math.fsum(a * n for a, n in advantages.items()) / count
+    variance = math.fsum((a - mean) ** 2 * n for a, n in advantages.items()) / (count - 1)
+    return mean, math.sqrt(variance + 1e-8)
 
 
 def node_weights(tree: Tree, kind: NodeWeight) -> tuple[float, ...]:

@@ -1,56 +1,40 @@
-"""Credits of whole trajectories: GRPO and Dr.GRPO."""
+"""Credits of whole trajectories: GRPO, Dr.GRPO and RLOO."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from shared.tree.credit.credit import (
+    NODE_WEIGHT,
     NOTHING_MORE,
     UNIT_SCALE,
     Advantages,
     Credit,
-    Deviation,
     NodeWeight,
+    NormalizedCredit,
     SideInformation,
 )
 from shared.tree.node import Tree
 
-_STD = "Which standard deviation of the rewards divides the advantage"
-_EPSILON = "ε, added to the standard deviation of the rewards"
-_NODE_WEIGHT = "The weight of a node on m of a tree's trajectories"
-
 
 @dataclass(frozen=True, slots=True)
-class GRPOCredit(Credit):
+class GRPOCredit(NormalizedCredit):
     """(R − mean) / (std({R}) + ε) of a trajectory."""
 
-    std: Annotated[Deviation, _STD] = Deviation.POPULATION
-    epsilon: Annotated[float, _EPSILON] = 1e-6
-    node_weight: Annotated[NodeWeight, _NODE_WEIGHT] = NodeWeight.LEAVES
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.epsilon < math.inf:
-            raise ValueError(f"epsilon is not negative: {self.epsilon}")
+    leave_one_out: Annotated[bool, "Compare R with the mean of the other trajectories alone"] = False
 
     def advantages(self, tree: Tree, side: SideInformation = NOTHING_MORE) -> Advantages:
-        scale = self.std.of(tree.rewards) + self.epsilon
-        centred = above_mean(tree)
-        return Advantages.of_trajectories(tree, [None if one is None else one / scale for one in centred])
+        scale = self.scale(tree.rewards)
+        compared = above_others(tree) if self.leave_one_out else above_mean(tree)
+        return Advantages.of_trajectories(tree, [None if one is None else one / scale for one in compared])
 
 
 @dataclass(frozen=True, slots=True)
-class DrGRPOCredit(Credit):
-    """R − mean of a trajectory."""
+class DrGRPOCredit(NormalizedCredit):
+    """R − mean of a trajectory; `std` and `epsilon` count with `batch_std` alone."""
 
     batch_std: Annotated[bool, "Divide advantages by the standard deviation of all rewards of a step"] = False
-    std: Annotated[Deviation, "Which standard deviation, with batch_std"] = Deviation.POPULATION
-    epsilon: Annotated[float, "ε, added to it"] = 1e-6
-    node_weight: Annotated[NodeWeight, _NODE_WEIGHT] = NodeWeight.LEAVES
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.epsilon < math.inf:
-            raise ValueError(f"epsilon is not negative: {self.epsilon}")
 
     @property
     def compares_steps(self) -> bool:  # type: ignore[override]
@@ -59,11 +43,27 @@ class DrGRPOCredit(Credit):
     def advantages(self, tree: Tree, side: SideInformation = NOTHING_MORE) -> Advantages:
         return Advantages.of_trajectories(tree, above_mean(tree))
 
-    def step_scale(self, rewards: Sequence[float], advantages: Sequence[float]) -> tuple[float, float]:
-        return (0.0, self.std.of(rewards) + self.epsilon) if self.batch_std else UNIT_SCALE
+    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
+        return (0.0, self.scale(rewards)) if self.batch_std else UNIT_SCALE
+
+
+@dataclass(frozen=True, slots=True)
+class RLOOCredit(Credit):
+    """R − mean of the other trajectories' rewards: over independent ones the gradient has no bias."""
+
+    node_weight: Annotated[NodeWeight, NODE_WEIGHT] = NodeWeight.LEAVES
+
+    def advantages(self, tree: Tree, side: SideInformation = NOTHING_MORE) -> Advantages:
+        return Advantages.of_trajectories(tree, above_others(tree))
 
 
 def above_mean(tree: Tree) -> list[float | None]:
     """R − mean of every draw that counts."""
     mean = math.fsum(tree.rewards) / len(tree.rewards)
     return [None if reward is None else reward - mean for reward in tree.reward_of_draw]
+
+
+def above_others(tree: Tree) -> list[float | None]:
+    """R − mean of the others, which is N/(N − 1)·(R − mean), of every of N > 1 draws that count."""
+    factor = len(tree.rewards) / (len(tree.rewards) - 1)
+    return [None if one is None else factor * one for one in above_mean(tree)]

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 from shared.kinds import Kinds
 from shared.tree.node import Tree
 from shared.tree.values.estimator import ValueEstimator
-from shared.tree.values.leaves import COUNTS, Backup, Counts, Shrunk, root_value
+from shared.tree.values.leaves import BACKUP, COUNTS, Backup, Counts, Shrunk, root_value
 from shared.tree.values.prior import NodePriors, PriorSource, WithPrior, reads_head
 
 _LEAVES = "shared.tree.values.leaves"
@@ -23,6 +23,7 @@ VALUES: Kinds[ValueEstimator] = Kinds(
 AnyValues: TypeAlias = Annotated[ValueEstimator, VALUES]
 
 __all__ = [
+    "BACKUP",
     "COUNTS",
     "VALUES",
     "AnyValues",

@@ -28,6 +28,9 @@ class Backup(ValueEstimator):
         return backup(tree)
 
 
+BACKUP = Backup()
+
+
 @dataclass(frozen=True, slots=True)
 class Shrunk(ValueEstimator):
     """V3: V2 pulled to the parent's value, the more the fewer leaves are under s."""

@@ -1,6 +1,7 @@
 """Trajectories: every token of a draw, with the advantage and weight of its node."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from services.learner.objective_config import LossNormalization
 from services.learner.training.trajectories import (
     assign_credit,
+    count_advantages,
     extract_trajectories,
     normalize_weights,
     penalize_overlong,
@@ -49,6 +51,23 @@ def test_every_token_has_the_advantage_of_its_node(seed: int, merge: bool) -> No
             node = tree.nodes[node_id]
             assert one.advantages[node.start : node.end] == pytest.approx(np.float32(of_node.of_nodes[node_id]))
         assert one.weights == pytest.approx(1.0)
+
+
+@given(seeds)
+def test_advantages_are_counted_over_the_tokens_that_are_trained_on(seed: int) -> None:
+    group = credited_trajectories(scored(task(), draws(random.Random(seed))), CREDIT)
+    rng = random.Random(seed)
+    masked = [
+        replace(one, weights=one.weights * np.array([rng.random() < 0.7 for _ in one.weights], np.float32))
+        for one in group
+    ]
+    expected = Counter(
+        float(advantage)
+        for one in masked
+        for advantage, weight in zip(one.advantages, one.weights, strict=True)
+        if weight
+    )
+    assert count_advantages([masked[:1], masked[1:]]) == expected
 
 
 @given(seeds, st.sampled_from(list(NodeWeight)), st.booleans())

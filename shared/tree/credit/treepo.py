@@ -1,0 +1,51 @@
+"""The credit of TreePO: an answer against each group of answers that share a part of its prefix."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from shared.tree.credit.credit import (
+    NODE_WEIGHT,
+    NOTHING_MORE,
+    UNIT_SCALE,
+    Advantages,
+    Credit,
+    NodeWeight,
+    SideInformation,
+    whiten,
+)
+from shared.tree.node import Tree
+from shared.tree.values import COUNTS, node_values
+
+
+@dataclass(frozen=True, slots=True)
+class TreePOCredit(Credit):
+    """A-6: the mean of R − mean(R of the group) over the groups of a trajectory.
+
+    A group is all trajectories through one fork on its path; the root, and so all trajectories, is the first.
+    """
+
+    by_size: Annotated[bool, "Weigh each group by its number of trajectories, rather than all alike"] = False
+    whitened: Annotated[bool, "Whiten advantages over the tokens of a step (A-w)"] = True
+    node_weight: Annotated[NodeWeight, NODE_WEIGHT] = NodeWeight.LEAVES
+
+    @property
+    def compares_steps(self) -> bool:  # type: ignore[override]
+        return self.whitened
+
+    def advantages(self, tree: Tree, side: SideInformation = NOTHING_MORE) -> Advantages:
+        """R is the same in every group: off it goes the mean of the groups' means, summed from the root down."""
+        means, everyone = node_values(tree, COUNTS), tree.nodes[0].num_leaves
+        sums, weights = [0.0] * len(means), [0.0] * len(means)
+        for node_id, (node, parent) in enumerate(zip(tree.nodes, tree.parents, strict=True)):
+            is_group = node_id == 0 or (len(node.children) > 1 and node.num_leaves < everyone)
+            weight = 0 if not is_group else node.num_leaves if self.by_size else 1
+            sums[node_id] = sums[parent] + weight * means[node_id]
+            weights[node_id] = weights[parent] + weight
+        baselines = [total / weight for total, weight in zip(sums, weights, strict=True)]
+        pairs = zip(tree.reward_of_draw, tree.leaf_of_draw, strict=True)
+        of_draws = [None if reward is None or leaf is None else reward - baselines[leaf] for reward, leaf in pairs]
+        return Advantages.of_trajectories(tree, of_draws)
+
+    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
+        return whiten(advantages) if self.whitened else UNIT_SCALE
