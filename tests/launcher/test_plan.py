@@ -12,6 +12,7 @@ from services.learner.data.source import DataSource
 from services.rollout.config import RolloutConfig
 from shared.errors import Conflict, InvalidInput
 from shared.runtime.config import load_config, preset_names
+from shared.tree.samplers import SAMPLERS
 
 
 def begin(runs: Path, request: RunRequest, *, trains: bool = True) -> RunPlan:
@@ -69,7 +70,11 @@ def test_resuming_keeps_the_runs_own_settings_and_takes_new_ones(tmp_path: Path)
     begin(tmp_path, RunRequest("mine", "demo", ("seed=8", "sampler=random")))
     plan = make_run_plan(tmp_path, RunRequest("mine", "demo", ("max_generated_tokens=5",), StartMode.RESUME))
     assert plan.resumes
-    assert (plan.learner.seed, plan.learner.growth.sampler.kind, plan.learner.max_generated_tokens) == (8, "random", 5)
+    assert (plan.learner.seed, SAMPLERS.kind_of(plan.learner.growth.sampler), plan.learner.max_generated_tokens) == (
+        8,
+        "random",
+        5,
+    )
 
 
 def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
@@ -228,7 +233,7 @@ def test_every_preset_can_be_used(preset: str) -> None:
 @pytest.mark.parametrize("advantage", ["ibtpo", "grpo"])
 def test_a_saved_configuration_is_read_back_equal(tmp_path: Path, sampler: str, advantage: str) -> None:
     plan = begin(tmp_path, RunRequest("mine", "demo", (f"sampler={sampler}", f"advantage={advantage}")))
-    assert plan.learner.growth.sampler.kind == sampler
+    assert SAMPLERS.kind_of(plan.learner.growth.sampler) == sampler
     assert load_config(LearnerConfig, "learner", plan.run.config, ()) == plan.learner
 
 

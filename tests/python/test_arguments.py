@@ -46,7 +46,7 @@ def test_paths_and_numbers_of_numpy_are_values() -> None:
         (lambda: ibtpo.score(TREE, beta=object()), "a setting is a number"),
         (lambda: ibtpo.credit(TREE, "gpro"), "choose from ibtpo, grpo, dr-grpo, treerl"),
         (lambda: ibtpo.credit(TREE, advantge="grpo"), "did you mean advantage"),
-        (lambda: ibtpo.credit(TREE, prior="reference"), "prior=reference needs the reference policy"),
+        (lambda: ibtpo.credit(TREE, prior="reference"), "needs the reference policy"),
         (lambda: ibtpo.grow("2+3=", ronds=3), "did you mean rounds"),
         (lambda: ibtpo.grow("2+3=", anwser=5), "did you mean answer"),
         (lambda: ibtpo.grow("2+3=", answer=5, key={"gold": "5"}), "give answer, or key"),

@@ -8,6 +8,7 @@ import pytest
 
 from shared.tree.node import Tree, build_tree
 from shared.tree.samplers import (
+    SAMPLERS,
     AnySampler,
     EntropySampler,
     FixedWidthSampler,
@@ -41,7 +42,7 @@ def exact_bias(world: World, sampler: AnySampler, estimate: Callable[[Tree], flo
     return sum(p * estimate(build_tree(draws)) for p, draws in records) - world.value[()]
 
 
-@pytest.mark.parametrize("sampler", SMALL, ids=lambda sampler: sampler.kind)
+@pytest.mark.parametrize("sampler", SMALL, ids=SAMPLERS.kind_of)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_mean_of_the_first_leaves_is_unbiased_under_every_sampler(sampler: AnySampler, seed: int) -> None:
     def first_leaves(tree: Tree) -> float:
@@ -50,7 +51,7 @@ def test_the_mean_of_the_first_leaves_is_unbiased_under_every_sampler(sampler: A
     assert exact_bias(World(seed, depth=2, width=2), sampler, first_leaves) == pytest.approx(0.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("sampler", [SMALL[0], SMALL[3]], ids=lambda sampler: sampler.kind)
+@pytest.mark.parametrize("sampler", [SMALL[0], SMALL[3]], ids=SAMPLERS.kind_of)
 @pytest.mark.parametrize("seed", range(3))
 def test_backup_is_unbiased_where_the_choice_of_branches_sees_no_outcome(sampler: AnySampler, seed: int) -> None:
     assert exact_bias(World(seed, depth=2, width=2), sampler, backup) == pytest.approx(0.0, abs=1e-12)
