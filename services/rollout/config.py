@@ -56,6 +56,9 @@ class SglangConfig(BaseModel):
         description="Most completions in progress, those that wait included; more are refused as overloaded",
     )
     request_seconds: float = Field(900.0, gt=0, description="Deadline of one completion")
+    entropy_top_k: int = Field(
+        20, gt=0, le=1000, description="Likeliest tokens that bound a token's entropy, where a sampler asks for it"
+    )
     start_seconds: float = Field(900.0, gt=0, description="How long the server may take to start or restart")
     load_seconds: float = Field(300.0, gt=0, description="How long the server may take to load weights")
     health_seconds: float = Field(10.0, gt=0, description="Interval of health checks")

@@ -126,6 +126,7 @@ class TreeGrower:
             reward=reward.value if reward else None,
             final_answer=reward.final_answer if reward else None,
             step_likelihoods=likelihoods,
+            entropies=completion.entropies,
         )
         if growth.on_event is not None:
             growth.on_event(_describe_draw(index, draw, growth.vocabulary))
@@ -140,6 +141,7 @@ class TreeGrower:
             stop_ids=growth.vocabulary.stop_ids,
             seed=seed,
             group=hash(growth.task.prompt_ids),
+            with_entropies=spec.sampler.asks_entropies,
         )
         started = time.monotonic()
         completion = await self._engine.complete(request)

@@ -78,7 +78,7 @@ class ScoredTree(Message):
         return with_lengths(figures, self.draws)
 
     def pack(self) -> bytes:
-        """The wire form: msgpack, with token ids as little-endian int32 and log-probabilities as float32."""
+        """The wire form: msgpack, with token ids as little-endian int32, log-probabilities and entropies as float32."""
         body = {
             "protocol": PROTOCOL_VERSION,
             "task": self.task.model_dump(mode="json"),
@@ -137,11 +137,12 @@ def _pack_draw(draw: Draw) -> dict[str, Any]:
         "reward": draw.reward,
         "final_answer": draw.final_answer,
         "step_likelihoods": None if draw.step_likelihoods is None else _pack("f", draw.step_likelihoods),
+        "entropies": None if draw.entropies is None else _pack("f", draw.entropies),
     }
 
 
 def _unpack_draw(body: dict[str, Any]) -> Draw:
-    sampling, likelihoods = body["sampling_logprobs"], body.get("step_likelihoods")
+    sampling, likelihoods, entropies = body["sampling_logprobs"], body.get("step_likelihoods"), body.get("entropies")
     return Draw(
         parent=None if body["parent"] is None else _natural(body["parent"]),
         cut=_natural(body["cut"]),
@@ -152,8 +153,9 @@ def _unpack_draw(body: dict[str, Any]) -> Draw:
         spans=tuple(map(_unpack_span, body["spans"])),
         finish=Finish(body["finish"]),
         reward=body["reward"],
-        final_answer=_text(body.get("final_answer")),  # trees of earlier releases have none, nor likelihoods
+        final_answer=_text(body.get("final_answer")),  # trees of earlier releases have none of the three
         step_likelihoods=None if likelihoods is None else _unpack("f", likelihoods),
+        entropies=None if entropies is None else _finite(_unpack("f", entropies)),
     )
 
 
@@ -189,5 +191,5 @@ def _token_ids(values: tuple[int, ...]) -> tuple[int, ...]:
 
 def _finite(values: tuple[float, ...]) -> tuple[float, ...]:
     if not all(map(isfinite, values)):
-        raise ValueError("a log-probability is a finite number, here one is not")
+        raise ValueError("a log-probability or an entropy is a finite number, here one is not")
     return values

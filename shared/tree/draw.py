@@ -92,7 +92,8 @@ class Draw:
     [0, 1], or is None if there was no verdict; such draws are excluded from all statistics. `final_answer` is what the
     verdict says that the answer states: empty if it states none, None where nobody compares such answers.
     `step_likelihoods` are Φ at each of `step_ends`, the probability of the gold answer after it, None where nobody
-    scored them (V4).
+    scored them (V4). `entropies` are those of the distributions of the new tokens, in nats, where the sampler asks for
+    them (S-2).
     """
 
     parent: int | None
@@ -106,6 +107,7 @@ class Draw:
     sampling_logprobs: tuple[float, ...] | None = None
     final_answer: str | None = None
     step_likelihoods: tuple[float, ...] | None = None
+    entropies: tuple[float, ...] | None = None
     cumulative_logprobs: tuple[float, ...] = field(init=False, repr=False, compare=False)
     """Σ log p over the first k new tokens, k = 0, 1, …: every decision about a tree sums over steps."""
 
@@ -118,6 +120,8 @@ class Draw:
             raise ValueError(f"{num_tokens} tokens but {len(self.logprobs)} logprobs")
         if self.sampling_logprobs is not None and len(self.sampling_logprobs) != num_tokens:
             raise ValueError(f"{num_tokens} tokens but {len(self.sampling_logprobs)} sampling_logprobs")
+        if self.entropies is not None and len(self.entropies) != num_tokens:
+            raise ValueError(f"{num_tokens} tokens but {len(self.entropies)} entropies")
         if self.cut < 0 or (self.parent is None) != (self.cut == 0):
             raise ValueError(
                 f"a draw from the prompt has cut 0, another one a positive cut: {self.parent=} {self.cut=}"

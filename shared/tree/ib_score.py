@@ -96,7 +96,7 @@ def confidences(
 ) -> tuple[float, ...]:
     """η₂ of every node, 1 at the root: under the policy that sampled it or, with `logprobs_of_draw` (of every draw's
     new tokens), under another policy."""
-    logs = _step_logprobs(tree, logprobs_of_draw)
+    logs = step_logprobs(tree, logprobs_of_draw)
     match confidence:
         case Confidence.GEOMETRIC:
             steps = zip(logs[1:], tree.nodes[1:], strict=True)
@@ -107,7 +107,7 @@ def confidences(
             return _normalize_over_siblings(tree, logs)
 
 
-def _step_logprobs(tree: Tree, logprobs_of_draw: Sequence[Sequence[float]] | None) -> list[float]:
+def step_logprobs(tree: Tree, logprobs_of_draw: Sequence[Sequence[float]] | None = None) -> list[float]:
     """Σ log p over the tokens of every node."""
     if logprobs_of_draw is None:
         sums = [draw.cumulative_logprobs for draw in tree.draws]

@@ -69,6 +69,7 @@ def draws(draw: st.DrawFn, parents: tuple[Draw, ...] = ()) -> Draw:
         spans=tuple(VersionSpan(draw(versions), a, b) for a, b in pairwise(edges)),
         finish=draw(st.sampled_from(Finish)),
         reward=draw(st.none() | st.floats(0, 1)),
+        entropies=draw(st.none() | some),
         step_likelihoods=draw(st.none() | st.tuples(*[st.floats(0, 1, width=32) for _ in step_ends])),
     )
 

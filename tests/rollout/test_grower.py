@@ -16,7 +16,7 @@ from shared.protocol.grow import BranchesChosen, DrawGrown
 from shared.protocol.task import Growth, Task
 from shared.tree.draw import Finish, VersionSpan, WeightVersion, trajectory
 from shared.tree.node import build_tree
-from shared.tree.samplers import IBSampler, IndependentSampler
+from shared.tree.samplers import ActivePathSampler, IBSampler, IndependentSampler
 from shared.tree.segmentation import Segmenter
 
 TABLE = (b"<eos>", b"\n\n", b"a", b"b", b"c")
@@ -50,6 +50,7 @@ class ScriptedEngine:
             spans=(VersionSpan(WeightVersion(1, 7), 0, len(tokens)),),
             finish=finish,
             cached_tokens=min(2, len(request.token_ids)),
+            entropies=tuple(0.5 * i for i in range(len(tokens))) if request.with_entropies else None,
         )
 
     async def score(self, request: ScoreRequest) -> TokenScores:
@@ -94,6 +95,19 @@ async def test_an_ib_tree_has_first_plus_one_draw_per_further_level(vocabulary: 
     assert len(tree.draws) == 4 + 8
     assert all(draw.parent is None for draw in tree.draws[:4])
     assert tree.usage.generated_tokens == sum(len(draw.token_ids) for draw in tree.draws)
+
+
+async def test_draws_have_entropies_where_the_sampler_asks_for_them(vocabulary: Vocabulary) -> None:
+    engine = ScriptedEngine()
+    grower = TreeGrower(engine, LetterRewards(), "r1")
+    tree = await grower.grow(task(ActivePathSampler(initial_draws=2, rounds=2)), vocabulary)
+    assert len(tree.draws) == 6
+    assert all(draw.entropies == tuple(0.5 * i for i in range(len(draw.token_ids))) for draw in tree.draws)
+    # the highest is that of the last token; the one before it is kept, and the next one drawn again
+    assert [draw.cut for draw in tree.draws[:4]] == [0, 0, 5, 5]
+    assert [draw.entropies for draw in tree.unpack(tree.pack()).draws] == [draw.entropies for draw in tree.draws]
+    plain = await grower.grow(task(), vocabulary)
+    assert {draw.entropies for draw in plain.draws} == {None}
 
 
 async def test_a_branch_asks_for_the_sampled_ids_of_its_prefix_and_the_rest_of_the_limit(

@@ -9,6 +9,7 @@ from services.learner.model.policy import LanguageModel
 from services.learner.model.prefix_rows import PrefixRows
 from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
 from services.rollout.engines.engine import Request, Sampling, ScoreRequest
+from services.rollout.engines.sglang.wire_format import bound_entropy
 from services.rollout.vocabulary import Vocabulary
 from shared.errors import InvalidInput
 from shared.tree.draw import Finish, WeightVersion
@@ -46,6 +47,19 @@ async def test_log_probabilities_are_of_the_scaled_full_softmax(
     for prompt, one in zip(prompts, sampled, strict=True):
         wanted = reference.logprobs(bundles.first, prompt, one.token_ids, temperature)
         assert one.logprobs == pytest.approx(wanted, abs=TOLERANCE)
+
+
+async def test_entropies_are_bounded_from_below_and_exact_where_all_tokens_are_named(
+    served: Served, bundles: Bundles, vocabulary: Vocabulary
+) -> None:
+    prompts = reference.prompts(vocabulary, 6, seed=5)
+    requests = [Request(p, MAX_TOKENS, Sampling(0.7), frozenset({1}), 0, with_entropies=True) for p in prompts]
+    for one, sampled in zip(requests, await asyncio.gather(*map(served.engine.complete, requests)), strict=True):
+        rows = reference.distributions(bundles.first, one.token_ids, sampled.token_ids, 0.7)
+        for row, bound in zip(rows, sampled.entropies or (), strict=True):
+            likeliest = row.sort(descending=True).values[:20].tolist()
+            assert bound == pytest.approx(bound_entropy(likeliest), abs=TOLERANCE)
+            assert bound <= float(-(row.exp() * row).sum()) + TOLERANCE
 
 
 async def test_log_probabilities_are_equal_behind_a_cached_prefix(

@@ -19,8 +19,13 @@ quick = settings(max_examples=60, deadline=None)
 
 def policy_logprob(prefix: Sequence[int], token: int) -> float:
     """A policy as good as any: what it says of a token depends on the prefix alone."""
+    return math.log(policy(prefix)[token])
+
+
+def policy(prefix: Sequence[int]) -> list[float]:
+    """The probability of each of the four tokens."""
     odds = [1 + (7 * sum(prefix) + 3 * len(prefix) + 5 * other) % 11 for other in range(4)]
-    return math.log(odds[token] / sum(odds))
+    return [each / sum(odds) for each in odds]
 
 
 def draw(
@@ -33,6 +38,7 @@ def draw(
     finish: Finish | None = None,
     version: WeightVersion = VERSION,
     logprobs: Sequence[float] | None = None,
+    entropies: Sequence[float] | None = None,
 ) -> Draw:
     """A draw of the tiny language that continues the first `cut` tokens of `before[parent]`'s trajectory."""
     prefix = () if parent is None else trajectory(before, parent)[:cut]
@@ -48,7 +54,15 @@ def draw(
         spans=(VersionSpan(version, 0, len(token_ids)),),
         finish=finish or (Finish.STOP if token_ids[-1] == EOS else Finish.LENGTH),
         reward=reward,
+        entropies=tuple(
+            [entropy(policy(whole[:at])) for at in range(cut, len(whole))] if entropies is None else entropies
+        ),
     )
+
+
+def entropy(probs: Sequence[float]) -> float:
+    """In nats."""
+    return -sum(prob * math.log(prob) for prob in probs if prob)
 
 
 _REWARDS = st.sampled_from([0.0, 0.0, 1.0, 1.0, 0.25])

@@ -9,6 +9,7 @@ import pytest
 from shared.tree.node import Tree, build_tree
 from shared.tree.samplers import (
     SAMPLERS,
+    ActivePathSampler,
     AnySampler,
     EntropySampler,
     FixedWidthSampler,
@@ -25,6 +26,7 @@ SMALL: list[AnySampler] = [
     RandomSampler(initial_draws=2, rounds=2),
     FixedWidthSampler(initial_draws=2, every_steps=1, width=4),
     EntropySampler(initial_draws=2, forks_per_answer=1, draws_per_fork=1),
+    ActivePathSampler(initial_draws=2, rounds=1),
 ]
 
 

@@ -14,6 +14,7 @@ from shared.tree.ib_score import Confidence, IBSettings, ScoreForm, ib_scores
 from shared.tree.node import build_tree
 from shared.tree.samplers import (
     SAMPLERS,
+    ActivePathSampler,
     AnySampler,
     Branch,
     EntropySampler,
@@ -21,6 +22,7 @@ from shared.tree.samplers import (
     IBSampler,
     IndependentSampler,
     RandomSampler,
+    TokenScore,
 )
 from tests.tree.records import BLANK_LINE, EOS, A, B, draw, quick, records
 from tests.tree.worlds import World, grow
@@ -33,6 +35,9 @@ OF_EVERY_KIND: list[AnySampler] = [
     RandomSampler(),
     FixedWidthSampler(),
     EntropySampler(initial_draws=2, rounds=2),
+    EntropySampler(initial_draws=2, rounds=2, token_score=TokenScore.ENTROPY),
+    ActivePathSampler(),
+    ActivePathSampler(initial_draws=3, rounds=2, token_score=TokenScore.SURPRISE),
 ]
 of_any_kind = pytest.mark.parametrize("sampler", OF_EVERY_KIND, ids=lambda sampler: SAMPLERS.kind_of(sampler))
 

@@ -58,9 +58,12 @@ class World:
         """The draw that completes the branch's prefix to the answer."""
         tokens: list[int] = []
         logprobs: list[float] = []
+        entropies: list[float] = []
         for at, choice in enumerate(answer):
             tokens += [choice, EOS if at + 1 == self.depth else BLANK_LINE]
-            logprobs += [math.log(self.policy[answer[:at]][choice]), 0.0]
+            policy = self.policy[answer[:at]]
+            logprobs += [math.log(policy[choice]), 0.0]
+            entropies += [-sum(pi * math.log(pi) for pi in policy), 0.0]
         new = len(tokens) - branch.cut
         return Draw(
             parent=branch.parent,
@@ -71,6 +74,7 @@ class World:
             spans=(VersionSpan(WeightVersion(0, 1), 0, new),),
             finish=Finish.STOP,
             reward=self.value[answer],
+            entropies=tuple(entropies[branch.cut :]),
         )
 
 

@@ -25,7 +25,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One continuation to sample, after the token ids of a prompt and a prefix.
+    """One continuation to sample, after the token ids of a prompt and a prefix; `with_entropies`, where each token's
+    distribution is asked for its entropy.
 
     Requests of one `group` share prefixes: an engine with several caches serves them from the same one.
     """
@@ -36,6 +37,7 @@ class Request:
     stop_ids: frozenset[int]
     seed: int
     group: int = 0
+    with_entropies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Completion:
     A stop token that ended it is the last of `token_ids` and has a log-probability. `logprobs` and
     `sampling_logprobs` are defined in METHOD, Log-probabilities (None: the support was not cut). `spans` partition
     the new tokens by the weights that sampled them. `cached_tokens` of the request came from the prefix cache; the
-    rest were computed.
+    rest were computed. `entropies` are those of METHOD, S-2, or lower bounds of them, S-2b; None: not asked for.
     """
 
     token_ids: tuple[int, ...]
@@ -54,6 +56,7 @@ class Completion:
     spans: tuple[VersionSpan, ...]
     finish: Finish
     cached_tokens: int
+    entropies: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from typing import Annotated, TypeAlias
 
 from shared.kinds import Kinds
+from shared.tree.samplers.active_path import ActivePathSampler
 from shared.tree.samplers.entropy import EntropySampler
 from shared.tree.samplers.fixed_width import FixedWidthSampler
 from shared.tree.samplers.independent import IndependentSampler
 from shared.tree.samplers.nodes import IBSampler, RandomSampler
 from shared.tree.samplers.sampler import Branch, Sampler, check_branches
+from shared.tree.samplers.tokens import TokenScore, token_scores
 
 _HERE = "shared.tree.samplers"
 SAMPLERS: Kinds[Sampler] = Kinds(
@@ -19,12 +21,14 @@ SAMPLERS: Kinds[Sampler] = Kinds(
         "random": f"{_HERE}.nodes:RandomSampler",
         "fixed-width": f"{_HERE}.fixed_width:FixedWidthSampler",
         "entropy": f"{_HERE}.entropy:EntropySampler",
+        "active-path": f"{_HERE}.active_path:ActivePathSampler",
     },
 )
 AnySampler: TypeAlias = Annotated[Sampler, SAMPLERS]
 
 __all__ = [
     "SAMPLERS",
+    "ActivePathSampler",
     "AnySampler",
     "Branch",
     "EntropySampler",
@@ -33,5 +37,7 @@ __all__ = [
     "IndependentSampler",
     "RandomSampler",
     "Sampler",
+    "TokenScore",
     "check_branches",
+    "token_scores",
 ]

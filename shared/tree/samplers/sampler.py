@@ -33,8 +33,11 @@ class Sampler(Protocol):
     """How many draws the tree begins with, at least 1."""
     score: IBSettings | None = None
     """How figures score its nodes; None: as `[learner.method]` says."""
-    asks_entropies: bool = False
-    """Whether draws need the entropy of every token's distribution."""
+
+    @property
+    def asks_entropies(self) -> bool:
+        """Whether its draws need `entropies`."""
+        return False
 
     @property
     @abstractmethod

@@ -75,6 +75,24 @@ async def test_logprobs_are_those_of_a_plain_forward_pass_behind_a_cached_prefix
         assert completion.sampling_logprobs is None
 
 
+async def test_entropies_are_those_of_a_plain_forward_pass_for_whom_asks(
+    serve: EngineFactory, plain_model: ModelFactory
+) -> None:
+    engine, model = await serve("qwen3", max_running_requests=3), plain_model("qwen3", 0)
+    prompts = prompts_of(5, 6)
+    requests = [
+        Request(p, 25, Sampling(0.7, top_p=0.8), EOS, seed=i, with_entropies=i % 2 == 0) for i, p in enumerate(prompts)
+    ]
+    for request, completion in zip(requests, await asyncio.gather(*map(engine.complete, requests)), strict=True):
+        if not request.with_entropies:
+            assert completion.entropies is None
+            continue
+        with torch.no_grad():
+            logits = model(torch.tensor([request.token_ids + completion.token_ids])).logits[0]
+        wanted = torch.special.entr((logits[len(request.token_ids) - 1 : -1] / 0.7).softmax(-1)).sum(-1)
+        torch.testing.assert_close(torch.tensor(completion.entropies), wanted, atol=1e-4, rtol=0)
+
+
 async def test_a_prompt_longer_than_a_prefill_pass_is_computed_in_pieces(
     serve: EngineFactory, plain_model: ModelFactory
 ) -> None:

@@ -66,6 +66,17 @@ def test_supports_are_exact(seed: int) -> None:
     assert likely <= set(drawn.token_ids) <= set(support(row, sampling))
 
 
+def test_entropies_are_of_the_full_softmax_of_the_rows_that_are_asked() -> None:
+    samplings = [Sampling(), Sampling(0.5), Sampling(0.7, top_p=0.1), Sampling(top_k=1), Sampling(0.0)]
+    rows = torch.stack([logits(seed) for seed in range(5)])
+    rows[1, 2] = -torch.inf
+    drawn = sample_tokens(rows, samplings, [0.5] * 5, [1, 2, 4])
+    for row in (1, 2, 4):
+        probs = (rows[row].double() / (samplings[row].temperature or 1.0)).softmax(-1).tolist()
+        assert drawn.entropies[row] == pytest.approx(-sum(p * math.log(p) for p in probs if p), abs=1e-5)
+    assert drawn.entropies[0] == drawn.entropies[3] == 0.0
+
+
 def test_logprobs_are_of_the_full_softmax_and_sampling_logprobs_of_what_remained() -> None:
     samplings = [Sampling(), Sampling(0.5), Sampling(0.7, top_p=0.8), Sampling(top_k=2), Sampling(0.0)]
     rows = torch.stack([logits(seed) for seed in range(5)])

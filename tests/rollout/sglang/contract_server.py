@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import time
@@ -117,6 +118,9 @@ def answer_of(state: State, call: dict[str, Any], run: Running, cached: int, out
         "weight_versions": spans,
         "output_token_logprobs": [[-0.5, token, None] for token in output],
     }
+    if count := call.get("top_logprobs_num"):
+        likeliest = [[-math.log(2.0) * (1 + index), index, None] for index in range(count)]
+        meta["output_top_logprobs"] = [likeliest] * len(output)
     if call.get("return_sampling_mask"):
         meta["output_token_sampling_logprobs"] = [-0.25] * len(output)
     if (start := call.get("logprob_start_len")) is not None:  # the first has none, and the last id reads 0

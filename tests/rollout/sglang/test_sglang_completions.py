@@ -1,6 +1,8 @@
 """Completions through the SGLang engine: what is sent, answered, refused, dropped and retried."""
 
 import asyncio
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +52,17 @@ async def test_where_the_support_was_cut_the_renormalised_log_probabilities_are_
     assert (await served.complete(max_tokens=3, top_k=5)).sampling_logprobs == (-0.25,) * 3
     # without a finite top_k the server gives none
     assert (await served.complete(max_tokens=3, top_p=0.9)).sampling_logprobs is None
+
+
+async def test_entropies_are_bounded_by_the_likeliest_tokens(rig: RigFactory) -> None:
+    served = await rig()
+    completion = await served.engine.complete(replace(request((4, 5), 3), with_entropies=True))
+    [seen] = [call["call"] for call in await served.seen("/generate")]
+    assert seen["top_logprobs_num"] == 20
+    # halves of halves: the entropy of 20 of them is known, the rest is one more
+    known = sum(k * math.log(2) / 2**k for k in range(1, 21)) + 20 * math.log(2) / 2**20
+    assert completion.entropies == pytest.approx((known,) * 3)
+    assert (await served.complete((4, 5), 3)).entropies is None
 
 
 UNFIT = {

@@ -76,6 +76,36 @@ def test_an_answer_that_contradicts_itself_is_not_believed(answer: dict[str, Any
         wire.decode_completion(answer, request())
 
 
+@pytest.mark.parametrize(
+    "likeliest",
+    [None, [], [[[-0.1, 5, None]]], [[[-0.1, 5, None]], [], [[-0.2, 1, None]]], [[[None, 5, None]]] * 3, [[[]]] * 3],
+    ids=str,
+)
+def test_likeliest_tokens_that_cannot_be_read_are_not_believed(likeliest: Any) -> None:
+    asked = replace(request(), with_entropies=True)
+    with pytest.raises(MalformedAnswer):
+        wire.decode_completion(changed(output_top_logprobs=likeliest), asked)
+    with pytest.raises(MalformedAnswer):
+        wire.decode_completion(ANSWER, asked)
+
+
+@given(st.lists(st.floats(0, 12), min_size=1, max_size=30), st.integers(1, 30))
+def test_the_bound_of_an_entropy_is_below_it_and_by_no_more_than_is_said(odds: list[float], top_k: int) -> None:
+    probs = sorted((math.exp(-x) for x in odds), reverse=True)
+    probs = [x / math.fsum(probs) for x in probs]
+    entropy = -math.fsum(x * math.log(x) for x in probs)
+    bound = wire.bound_entropy([math.log(x) for x in probs[:top_k]])
+    rest, num_rest = math.fsum(probs[top_k:]), len(probs[top_k:])
+    gap = rest * math.log(num_rest * min(probs[top_k - 1], rest) / rest) if rest else 0.0
+    assert entropy - gap - 1e-9 <= bound <= entropy + 1e-9
+
+
+def test_the_bound_of_an_entropy_is_finite_where_the_likeliest_leave_nothing() -> None:
+    assert wire.bound_entropy([0.0]) == 0.0
+    assert wire.bound_entropy([-1e-7, -3.4028234663852886e38]) == pytest.approx(0.0, abs=1e-4)
+    assert wire.bound_entropy([1e-7]) >= 0.0
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

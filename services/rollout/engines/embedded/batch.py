@@ -181,16 +181,17 @@ class DecodeBatch:
         self._kv.reserve(max(positions) + 1)
         logits_BV = self.model.decode(self._kv, [row.token_ids[row.num_computed] for row in rows], positions)
         uniforms = [0.0 if row.num_missing else row.uniform() for row in rows]
-        sampled = sample_tokens(logits_BV, [row.request.sampling for row in rows], uniforms)
+        entropy_rows = [index for index, row in enumerate(rows) if row.request.with_entropies]
+        sampled = sample_tokens(logits_BV, [row.request.sampling for row in rows], uniforms, entropy_rows)
         finished: list[int] = []
-        for index, (row, token_id, logprob, sampling_logprob) in enumerate(
-            zip(rows, sampled.token_ids, sampled.logprobs, sampled.sampling_logprobs, strict=True)
+        for index, (row, token_id, logprob, sampling_logprob, entropy) in enumerate(
+            zip(rows, sampled.token_ids, sampled.logprobs, sampled.sampling_logprobs, sampled.entropies, strict=True)
         ):
             row.num_computed += 1
             if row.num_computed < len(row.token_ids):
                 self._count_prompt_token(index)
                 continue
-            row.append(token_id, logprob, sampling_logprob)
+            row.append(token_id, logprob, sampling_logprob, entropy)
             if row.is_finished:
                 finished.append(index)
         self._counters.generated_tokens += len(rows)

@@ -41,6 +41,7 @@ class CompletionRow(Row):
     request: Request = field(kw_only=True)
     uniform: Callable[[], float] = field(kw_only=True)
     sampling_logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, request: Request) -> "CompletionRow":
@@ -56,11 +57,12 @@ class CompletionRow(Row):
     def _is_stopped(self) -> bool:
         return bool(self.logprobs) and self.token_ids[-1] in self.request.stop_ids
 
-    def append(self, token_id: int, logprob: float, sampling_logprob: float) -> None:
+    def append(self, token_id: int, logprob: float, sampling_logprob: float, entropy: float) -> None:
         """Appends a sampled token."""
         self.token_ids.append(token_id)
         self.logprobs.append(logprob)
         self.sampling_logprobs.append(sampling_logprob)
+        self.entropies.append(entropy)
 
     def completion(self) -> Completion:
         """Of a finished row."""
@@ -71,6 +73,7 @@ class CompletionRow(Row):
             spans=self._spans(),
             finish=Finish.STOP if self._is_stopped else Finish.LENGTH,
             cached_tokens=self.cached_tokens,
+            entropies=tuple(self.entropies) if self.request.with_entropies else None,
         )
 
     def _spans(self) -> tuple[VersionSpan, ...]:

@@ -13,19 +13,30 @@ from services.rollout.engines.engine import Sampling
 
 @dataclass(frozen=True, slots=True)
 class SampledTokens:
-    """One token per row, with its log-probabilities; the two are equal where the support was not cut."""
+    """One token per row, with its log-probabilities; the two are equal where the support was not cut.
+
+    `entropies` of the rows that are asked for theirs, 0 of the others.
+    """
 
     token_ids: list[int]
     logprobs: list[float]
     sampling_logprobs: list[float]
+    entropies: list[float]
 
 
 @torch.inference_mode()
-def sample_tokens(logits_BV: torch.Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> SampledTokens:
-    """Row b's token is where its cumulative distribution exceeds uniforms[b], which lies in [0, 1)."""
+def sample_tokens(
+    logits_BV: torch.Tensor,
+    samplings: Sequence[Sampling],
+    uniforms: Sequence[float],
+    entropy_rows: Sequence[int] = (),
+) -> SampledTokens:
+    """Row b's token is where its cumulative distribution exceeds uniforms[b], which lies in [0, 1). `entropy_rows` are
+    asked for the entropies of their distributions."""
     logprobs_BV = _scaled_logprobs(logits_BV, [sampling.temperature or 1.0 for sampling in samplings])
     uniform_B1 = torch.tensor(uniforms, dtype=torch.float64)[:, None]
-    token_B1 = _inverse_cdf(logprobs_BV.exp(), uniform_B1)
+    probs_BV = logprobs_BV.exp()
+    token_B1 = _inverse_cdf(probs_BV, uniform_B1)
     greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0.0]
     if greedy:
         token_B1[greedy] = logprobs_BV[greedy].argmax(-1, keepdim=True)
@@ -38,7 +49,12 @@ def sample_tokens(logits_BV: torch.Tensor, samplings: Sequence[Sampling], unifor
     sampling_logprobs = list(logprobs)
     for row, log_mass in log_mass_of_row.items():
         sampling_logprobs[row] -= log_mass
-    return SampledTokens(token_B1[:, 0].tolist(), logprobs, sampling_logprobs)
+    entropies = [0.0] * len(logprobs)
+    if entropy_rows:
+        of_rows = torch.special.entr(probs_BV[list(entropy_rows)]).sum(-1)
+        for row, entropy in zip(entropy_rows, of_rows.tolist(), strict=True):
+            entropies[row] = entropy
+    return SampledTokens(token_B1[:, 0].tolist(), logprobs, sampling_logprobs, entropies)
 
 
 @torch.inference_mode()

@@ -72,7 +72,8 @@ class SglangEngine:
         wire.check_request(request, self.limits)
         with self._admit():
             async with self._prefill_once.lead_or_wait(request.token_ids) as leader:
-                encode = partial(wire.encode_request, request, stream=leader is not None, dp=self._config.dp)
+                dp, top_k = self._config.dp, self._config.entropy_top_k
+                encode = partial(wire.encode_request, request, stream=leader is not None, dp=dp, entropy_top_k=top_k)
                 return await self._ask(encode, partial(wire.decode_completion, request=request), leader)
 
     async def score(self, request: ScoreRequest) -> TokenScores:

@@ -1,6 +1,7 @@
 """Requests as SGLang's JSON, and its answers as completions or errors (docs/sglang.md, The contract)."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -16,6 +17,8 @@ GREEDY_BELOW = 1e-6
 """The server samples greedily at lower temperatures."""
 MASK_TOKENS = 4096
 """The largest top_k for which the server returns renormalised log-probabilities (its --sampling-mask-max-tokens)."""
+_LEAST_PROBABILITY = 1e-38
+"""Of a float32; a smaller one reads 0."""
 ONLY_FIRST_AND_LAST = 1 << 30
 """A stream interval with two events: the first token and the end."""
 
@@ -43,9 +46,12 @@ def check_temperature(temperature: float) -> None:
         raise InvalidInput(f"SGLang samples greedily at temperature {temperature}: use 0, or at least {GREEDY_BELOW}")
 
 
-def encode_request(request: Request, rid: str, version: WeightVersion, *, stream: bool, dp: int = 1) -> bytes:
+def encode_request(
+    request: Request, rid: str, version: WeightVersion, *, stream: bool, dp: int = 1, entropy_top_k: int = 1
+) -> bytes:
     """The request's JSON. The weights' version partitions the cache, so that no stale prefix is used. Of `dp` copies of
-    the model, each with its own cache, one serves all requests of a group."""
+    the model, each with its own cache, one serves all requests of a group. Entropies are bounded by `entropy_top_k`
+    tokens."""
     sampling = request.sampling
     top_k = _usable_top_k(sampling)
     body: dict[str, Any] = {
@@ -57,6 +63,8 @@ def encode_request(request: Request, rid: str, version: WeightVersion, *, stream
     }
     if sampling.cuts_support and top_k > 0:
         body["return_sampling_mask"] = True
+    if request.with_entropies:
+        body["top_logprobs_num"] = entropy_top_k
     if stream:
         body["stream"] = True
     if dp > 1:
@@ -93,6 +101,7 @@ def decode_completion(answer: Mapping[str, Any], request: Request) -> Completion
             spans=_spans(meta["weight_versions"], len(token_ids)),
             finish=_finish(meta["finish_reason"]),
             cached_tokens=int(meta["cached_tokens"]),
+            entropies=_entropies(meta["output_top_logprobs"], len(token_ids)) if request.with_entropies else None,
         )
 
 
@@ -134,6 +143,23 @@ def _sampling_logprobs(meta: Mapping[str, Any], num_tokens: int) -> tuple[float,
     if len(values) != num_tokens:
         raise ValueError(f"{num_tokens} tokens and {len(values)} sampling log-probabilities")
     return require_finite(values)
+
+
+def _entropies(entries: Sequence[Sequence[Sequence[Any]]], num_tokens: int) -> tuple[float, ...]:
+    if len(entries) != num_tokens or not all(entries):
+        raise ValueError(f"{num_tokens} tokens and the likeliest tokens of {len(entries)}")
+    return tuple(bound_entropy(require_finite([logprob for logprob, *_ in likeliest])) for likeliest in entries)
+
+
+def bound_entropy(logprobs: Sequence[float]) -> float:
+    """The least entropy of a distribution with these likeliest tokens, in nats (METHOD, S-2b): what remains is at most
+    as likely, token by token, as the last of them."""
+    probs = [math.exp(logprob) for logprob in logprobs]
+    known = -sum(prob * logprob for prob, logprob in zip(probs, logprobs, strict=True))
+    rest = 1.0 - math.fsum(probs)
+    if rest <= 0.0:
+        return max(known, 0.0)
+    return known - rest * math.log(max(min(*probs, rest), _LEAST_PROBABILITY))
 
 
 def require_finite(values: Sequence[Any]) -> tuple[float, ...]:
