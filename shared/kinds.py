@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Annotated, Any, Generic, TypeVar, cast
 
-from pydantic import BaseModel, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 Part = TypeVar("Part")
 
+_PACKAGE = re.compile(r"[A-Za-z_]\w*")
 _PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _OURS = frozenset({"shared", "services", "ibtpo"})
 _MAX_REASON = 300
@@ -34,6 +35,22 @@ class _Permission:
 def permit_packages(packages: Iterable[str]) -> None:
     """From now on this process imports parts of these packages, and of no other, whatever a message names."""
     _Permission.packages = frozenset(packages)
+
+
+def _check_packages(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _PACKAGE.fullmatch(name):
+            raise ValueError(f"{name!r} is no package: give the first part of an import path, my_pkg of my_pkg:Mine")
+
+    return names
+
+
+Plugins = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    AfterValidator(_check_packages),
+]
+"""The packages of the user's own that messages may name; one may be given by its name alone."""
 
 
 def is_path(kind: str) -> bool:

@@ -22,7 +22,7 @@ from services.learner.data.source import DataSource
 from services.learner.held_out_config import EvaluationConfig, HeldOutSets, SetPlan, plan_sets
 from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
 from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
-from shared.kinds import default_of, settings_of
+from shared.kinds import Plugins, default_of, settings_of
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
@@ -294,6 +294,12 @@ class LearnerConfig(_Table):
         ge=0,
         description="Keep serving /metrics this long after the run ends; a few scrape intervals",
     )
+    plugins: Plugins = Field(
+        (),
+        description="Packages of your own that a tree from the queue may name; those of this configuration's own parts "
+        "may be, anyway (docs/own-parts.md)",
+    )
+    plugin_seconds: float = Field(30.0, gt=0, description="Deadline of a call of a credit or loss term of your own")
     device: Device = Field(Device.AUTO, description="Where the policy is trained")
     precision: Precision = Field(
         Precision.FLOAT32, description="Of matrix products, and of the weights that replicas get"
@@ -402,8 +408,8 @@ class LearnerConfig(_Table):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether every step reads the first model: for the KL term, or as the prior of A-2."""
-        return self.objective.kl_coef > 0 or self.advantage.reads_reference
+        """Whether every step reads the first model: for a term of the loss, or as the prior of A-2."""
+        return self.objective.reads_reference or self.advantage.reads_reference
 
     @property
     def max_outstanding(self) -> int:

@@ -4,9 +4,15 @@ import math
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from services.learner.loss_terms import SURROGATES, TERMS, AnySurrogate, AnyTerm, LossTerm
 
 Bound = Annotated[float, Field(ge=0)]
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str | dict) else value
 
 
 class LossNormalization(StrEnum):
@@ -18,15 +24,6 @@ class LossNormalization(StrEnum):
     """Mean over all tokens (DAPO)."""
     CONSTANT = "constant"
     """Sum over tokens, over trajectories times the token limit (Dr.GRPO)."""
-
-
-class Surrogate(StrEnum):
-    """What makes a loss of a ratio and an advantage."""
-
-    CLIP = "clip"
-    """−min(ρA, clip(ρ)A): a token whose ratio left the clip in its advantage's direction has no gradient (PPO)."""
-    CISPO = "cispo"
-    """−sg[clip(ρ)]·A·log π_θ: the clip bounds a token's weight, and every token keeps its gradient."""
 
 
 class RatioLevel(StrEnum):
@@ -111,8 +108,16 @@ class ObjectiveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    surrogate: Surrogate = Field(
-        Surrogate.CLIP, description="clip: the clipped surrogate of PPO; cispo: clipped weights times log π"
+    surrogate: AnySurrogate = Field(
+        "clip",
+        validate_default=True,
+        description="clip: the clipped surrogate of PPO; cispo: clipped weights times log π; none; or your own by "
+        "import path (docs/own-parts.md)",
+    )
+    terms: Annotated[tuple[AnyTerm, ...], BeforeValidator(_as_tuple)] = Field(
+        (),
+        description="Further terms of every token's loss, each a table of its kind (kl, entropy, entropy-advantage, or "
+        "your own by import path) and its settings (docs/own-parts.md)",
     )
     ratio: RatioLevel = Field(
         RatioLevel.TOKEN,
@@ -196,14 +201,31 @@ class ObjectiveConfig(BaseModel):
     )
 
     @property
+    def all_terms(self) -> tuple[LossTerm, ...]:
+        """What is added to the surrogate: the terms that `kl_coef` and its like stand for, then `terms`."""
+        kl = {"coef": self.kl_coef, "estimator": self.kl_estimator, "max": self.kl_max, "unbiased": self.unbiased_kl}
+        named = (
+            ("kl", kl),
+            ("entropy", {"coef": self.entropy_coef}),
+            ("entropy-advantage", {"coef": self.entropy_advantage_coef}),
+        )
+        return (*(TERMS.make({"kind": kind} | table) for kind, table in named if table["coef"]), *self.terms)
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether a term needs the log-probabilities of the first model."""
+        return any(term.reads_reference for term in self.all_terms)
+
+    @property
     def updates_per_step(self) -> int:
         return self.epochs * self.minibatches
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "ObjectiveConfig":
-        if self.surrogate is Surrogate.CISPO and self.dual_clip is not None:
+        is_cispo = SURROGATES.kind_of(self.surrogate) == "cispo"
+        if is_cispo and self.dual_clip is not None:
             raise ValueError("dual_clip bounds the loss of surrogate=clip; cispo bounds weights: leave dual_clip out")
-        if self.surrogate is Surrogate.CISPO and self.ratio is RatioLevel.SEQUENCE_TOKEN:
+        if is_cispo and self.ratio is RatioLevel.SEQUENCE_TOKEN:
             raise ValueError("cispo takes no gradient of the ratio: sequence-token is sequence there; set the latter")
         if self.unbiased_kl and self.kl_coef == 0:
             raise ValueError("unbiased_kl weighs the KL, and kl_coef 0 leaves it out: set kl_coef, such as 0.001")

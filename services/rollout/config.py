@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.kinds import Plugins
 from shared.protocol.names import RunName
 from shared.runtime.config import OptionalUrl, ServiceUrl, Token
 
@@ -97,6 +98,11 @@ class RolloutConfig(BaseModel):
     cache_bytes: int = Field(256 * 2**20, ge=0, description="Memory of the embedded engine's prefix cache; 0: no cache")
 
     sglang: SglangConfig = Field(SglangConfig(), description="The SGLang server, with engine=sglang")
+
+    plugins: Plugins = Field(
+        (), description="Packages of your own whose samplers a task may name, such as [my_pkg] (docs/own-parts.md)"
+    )
+    plugin_seconds: float = Field(30.0, gt=0, description="Deadline of a decision of a sampler of your own")
 
     max_trees: int = Field(64, gt=0, description="Most trees that grow for the run at once")
     max_posted_trees: int = Field(

@@ -272,6 +272,8 @@ class UpdateFigures(Message):
     tis_capped_share: float | None = _figure(
         "capped corrections", "share", ".1%", "Share of tokens whose factor is the cap C", _PANEL
     )
+    own_terms: dict[str, float] = Field({})
+    """Of every loss term of the user's own, its mean over tokens, before the weight of a token."""
     trained_tokens: int = _figure(
         "tokens trained on",
         "",

@@ -7,7 +7,7 @@ from shared.protocol.message import Message
 
 NO_FIGURES = {
     *("step", "steps", "sampler", "seed", "run", "advantage", "lr", "model", "data", "held_out", "version", "commit"),
-    *("warning", "k", "method", "sets", "time", "run_seconds"),
+    *("warning", "k", "method", "sets", "time", "run_seconds", "own_terms"),
     *HeldOutFigures.model_fields,  # of evaluations, which the view and the report show themselves
 }
 MESSAGES = (StepFigures, RunSummary)

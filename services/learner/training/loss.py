@@ -4,33 +4,19 @@ Shapes: B trajectories, T tokens of the longest answer. All `logprobs` are of th
 at the padding. What is one number for a whole trajectory is [B, 1].
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from services.learner.loss_terms import Clip
 from services.learner.objective_config import KLEstimator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MAX_LOG_RATIO = 20.0
 """Beyond it one token's exponential would outweigh, or overflow, all others'."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """How far a ratio π_θ/π_old may move a token: down to 1 − low and up to 1 + high.
-
-    `dual`: the ratio up to which a token of negative advantage is pushed down (dual clip); infinite: without bound.
-    """
-
-    low: float
-    high: float
-    dual: float = math.inf
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The ratios at which a token still has a gradient."""
-        return 1.0 - self.low, 1.0 + self.high
 
 
 def ratios(logprobs_BT: Tensor, old_logprobs_BT: Tensor) -> Tensor:
@@ -61,10 +47,10 @@ def trajectory_sums(values_BT: Tensor, is_answer_BT: Tensor) -> Tensor:
 
 def clipped_surrogate(ratios_BT: Tensor, advantages_BT: Tensor, clip: Clip) -> Tensor:
     """O-4: −min(ρA, clip(ρ)A) per token; at most −dual·A where A < 0."""
-    loss_BT = -torch.minimum(ratios_BT * advantages_BT, ratios_BT.clamp(*clip.interval) * advantages_BT)
+    loss_BT = -(ratios_BT * advantages_BT).minimum(ratios_BT.clamp(*clip.interval) * advantages_BT)
     if math.isinf(clip.dual):
         return loss_BT
-    return torch.where(advantages_BT < 0, torch.minimum(loss_BT, -clip.dual * advantages_BT), loss_BT)
+    return loss_BT.minimum(-clip.dual * advantages_BT).where(advantages_BT < 0, loss_BT)
 
 
 def cispo_surrogate(ratios_BT: Tensor, logprobs_BT: Tensor, advantages_BT: Tensor, clip: Clip) -> Tensor:
@@ -103,9 +89,9 @@ def kl_estimate(
     return estimate_BT if bound is None else estimate_BT.clamp(-bound, bound)
 
 
-def entropy_loss(entropies_BT: Tensor, advantages_BT: Tensor, of_entropy: float, of_product: float) -> Tensor:
-    """O-7, O-8: −(`of_entropy` + `of_product`·A)·H per token."""
-    return -(of_entropy + of_product * advantages_BT) * entropies_BT
+def entropy_loss(entropies_BT: Tensor, coef: float | Tensor) -> Tensor:
+    """O-7, O-8: −coef·H per token; the coefficient is a number, or that times A."""
+    return -coef * entropies_BT
 
 
 def importance_weights(log_weights_BT: Tensor, cap: float) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from services.learner.loss_terms import Clip, TokenTensors
 from services.learner.objective_config import (
     ImportanceLevel,
     MaskLevel,
@@ -16,16 +17,9 @@ from services.learner.objective_config import (
     OldPolicy,
     RatioLevel,
     SamplingPolicy,
-    Surrogate,
 )
 from services.learner.training.loss import (
-    Clip,
-    cispo_surrogate,
-    clipped_surrogate,
-    entropy_loss,
     importance_weights,
-    is_bounded,
-    is_clipped,
     is_within,
     kl_estimate,
     ratios,
@@ -34,7 +28,9 @@ from services.learner.training.loss import (
     trajectory_means,
     trajectory_sums,
 )
+from services.learner.training.own_terms import CheckedTerm, check_surrogate, check_term
 from services.learner.training.packing import MicroBatch
+from shared.plugins.deadline import NO_HURRY, Deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,43 +49,72 @@ class TokenLosses:
     """Left out because engine and learner disagree."""
     kl_BT: Tensor | None
     """The estimate, before its weight."""
+    own_terms_BT: tuple[Tensor, ...] = ()
+    """The losses of the terms of the user's own."""
 
 
 class Objective:
     """Pure functions of a micro-batch and of what the policy says of its tokens."""
 
-    def __init__(self, config: ObjectiveConfig) -> None:
+    def __init__(self, config: ObjectiveConfig, deadline: Deadline = NO_HURRY) -> None:
+        """`deadline` bounds each call of a term of the user's own."""
         self._config = config
+        self._surrogate = check_surrogate(config.surrogate, deadline)
+        self._terms = [check_term(term, deadline) for term in config.all_terms]
         self._clip = Clip(config.clip_low, config.clip_high, config.dual_clip or math.inf)
 
+    @property
+    def own_terms(self) -> tuple[str, ...]:
+        """What the terms of the user's own are called: by their import paths, numbered where several are alike."""
+        kinds = [term.kind for term in self._terms if isinstance(term, CheckedTerm)]
+        return tuple(
+            kind if kinds.count(kind) == 1 else f"{kind} {kinds[: number + 1].count(kind)}"
+            for number, kind in enumerate(kinds)
+        )
+
     def of_tokens(self, logprobs_BT: Tensor, entropies_BT: Tensor, batch: MicroBatch) -> TokenLosses:
-        """weight·surrogate(ρ, A) + kl_coef·KL − (entropy_coef + entropy_advantage_coef·A)·H of every token.
+        """weight·surrogate(ρ, A) + Σ terms of every token: KL, entropy, entropy·A and the user's own.
 
         ρ = π_θ/π_old; the weight corrects from μ, which sampled, to π_old.
         """
-        config = self._config
         old_BT = self._old_logprobs(logprobs_BT, batch)
-        ratios_BT = self._ratios(logprobs_BT, old_BT, batch.is_answer_BT)
         weights_BT, is_masked_BT = self._mismatch(old_BT, batch)
-        loss_BT = weights_BT * self._surrogate(ratios_BT, logprobs_BT, batch.advantages_BT)
-        kl_BT = None
-        if batch.reference_logprobs_BT is not None:
-            kl_BT = kl_estimate(logprobs_BT, batch.reference_logprobs_BT, config.kl_estimator, config.kl_max)
-            loss_BT = loss_BT + config.kl_coef * (kl_BT * ratios_BT if config.unbiased_kl else kl_BT)
-        if config.entropy_coef or config.entropy_advantage_coef:
-            loss_BT = loss_BT + entropy_loss(
-                entropies_BT, batch.advantages_BT, config.entropy_coef, config.entropy_advantage_coef
-            )
-        found_clipped = is_bounded if config.surrogate is Surrogate.CISPO else is_clipped
-        ratios_BT = ratios_BT.detach()
+        tokens = TokenTensors(
+            logprobs_BT=logprobs_BT,
+            entropies_BT=entropies_BT,
+            ratios_BT=self._ratios(logprobs_BT, old_BT, batch.is_answer_BT),
+            old_logprobs_BT=old_BT,
+            engine_logprobs_BT=batch.engine_logprobs_BT,
+            sampling_logprobs_BT=batch.sampling_logprobs_BT,
+            reference_logprobs_BT=batch.reference_logprobs_BT,
+            advantages_BT=batch.advantages_BT,
+            corrections_BT=weights_BT,
+            is_answer_BT=batch.is_answer_BT,
+            clip=self._clip,
+        )
+        of_terms = [self._surrogate.loss(tokens), *(term.loss(tokens) for term in self._terms)]
         return TokenLosses(
-            loss_BT=loss_BT,
-            ratios_BT=ratios_BT.where(batch.is_answer_BT, 0.0),
-            is_clipped_BT=found_clipped(ratios_BT, batch.advantages_BT, self._clip) & batch.is_answer_BT,
+            loss_BT=sum(of_terms[1:], start=weights_BT * of_terms[0]),
+            ratios_BT=tokens.ratios_BT.detach().where(batch.is_answer_BT, 0.0),
+            is_clipped_BT=self._surrogate.is_clipped(tokens) & batch.is_answer_BT,
             corrections_BT=weights_BT.where(batch.is_answer_BT, 0.0),
             is_capped_BT=self._is_capped(weights_BT) & batch.is_answer_BT,
             is_masked_BT=is_masked_BT & batch.is_answer_BT,
-            kl_BT=None if kl_BT is None else kl_BT.detach(),
+            kl_BT=self._kl(tokens),
+            own_terms_BT=tuple(
+                loss_BT.detach().where(batch.is_answer_BT, 0.0)
+                for term, loss_BT in zip(self._terms, of_terms[1:], strict=True)
+                if isinstance(term, CheckedTerm)
+            ),
+        )
+
+    @torch.no_grad()
+    def _kl(self, tokens: TokenTensors) -> Tensor | None:
+        """The KL's estimate, before its weight, where the reference is read."""
+        if tokens.reference_logprobs_BT is None:
+            return None
+        return kl_estimate(
+            tokens.logprobs_BT, tokens.reference_logprobs_BT, self._config.kl_estimator, self._config.kl_max
         )
 
     def _old_logprobs(self, logprobs_BT: Tensor, batch: MicroBatch) -> Tensor:
@@ -106,11 +131,6 @@ class Objective:
                 return sequence_ratios(logprobs_BT, old_BT, is_answer_BT).expand_as(logprobs_BT)
             case RatioLevel.SEQUENCE_TOKEN:
                 return sequence_token_ratios(logprobs_BT, old_BT, is_answer_BT)
-
-    def _surrogate(self, ratios_BT: Tensor, logprobs_BT: Tensor, advantages_BT: Tensor) -> Tensor:
-        if self._config.surrogate is Surrogate.CISPO:
-            return cispo_surrogate(ratios_BT, logprobs_BT, advantages_BT, self._clip)
-        return clipped_surrogate(ratios_BT, advantages_BT, self._clip)
 
     def _is_capped(self, weights_BT: Tensor) -> Tensor:
         is_off = self._config.tis_level is ImportanceLevel.OFF

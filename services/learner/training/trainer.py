@@ -38,6 +38,7 @@ from services.learner.training.trajectories import (
 from services.learner.training.update import StepSums, Update
 from services.learner.training.workload import Workload
 from shared.errors import InvalidInput
+from shared.plugins.deadline import Deadline
 from shared.protocol.tree import ScoredTree
 from shared.tree.credit import SideInformation, assign_advantages
 from shared.tree.draw import WeightVersion
@@ -64,7 +65,7 @@ class Trainer:
         self._process_group = process_group
         self._reference = reference
         self._credit = config.advantage
-        self._objective = Objective(config.objective)
+        self._objective = Objective(config.objective, Deadline(config.plugin_seconds))
         self._settings = config.objective
         self._max_answer_tokens = config.growth.max_tokens
         self._budget = PassBudget(config.objective.micro_batch_tokens)
@@ -76,7 +77,8 @@ class Trainer:
     def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
         """Trains on trees with a signal, under the weights called `version`."""
         device = self._process_group.device
-        sums, self._clock, self._workload = StepSums(device), StepClock(device), Workload(self._flops)
+        self._clock, self._workload = StepClock(device), Workload(self._flops)
+        sums = self._new_sums()
         reset_peak_memory(device)
         with self._clock.measure(Part.CREDIT):
             groups = [extract_trajectories(tree.scored, version) for tree in trees]
@@ -90,10 +92,13 @@ class Trainer:
         self._process_group.send_all(Share(Work.SUM).pack())
         return self._sum_up(sums, norms, lr)
 
+    def _new_sums(self) -> StepSums:
+        return StepSums(self._process_group.device, self._objective.own_terms)
+
     def follow(self) -> None:
         """Another rank's part of rank 0's `step` or `engine_gap`."""
         device = self._process_group.device
-        sums, self._clock = StepSums(device), StepClock(device)
+        sums, self._clock = self._new_sums(), StepClock(device)
         reset_peak_memory(device)
         while (share := Share.unpack(self._process_group.receive())).work is not Work.END:
             try:
@@ -173,13 +178,12 @@ class Trainer:
 
     def _accumulate(self, share: Share) -> StepSums:
         """This rank's passes of an optimizer step, which leave their gradients. Collective."""
-        sums = StepSums(self._process_group.device)
-        device, size = self._process_group.device, self._process_group.size
+        sums, size = self._new_sums(), self._process_group.size
         for number, micro_batch in enumerate(self._passes(share), start=1):
             is_last, counts = number == share.num_passes, number <= len(share.micro_batches)
             self._process_group.sync_gradients(self._policy.model.module, when=is_last or self._syncs_every_pass)
             with self._clock.measure(Part.FORWARD):
-                loss = self._loss(micro_batch, sums if counts else StepSums(device))
+                loss = self._loss(micro_batch, sums if counts else self._new_sums())
             with self._clock.measure(Part.BACKWARD):
                 # ranks' gradients are averaged, but have to be summed
                 (loss * size * counts).backward()  # type: ignore[no-untyped-call]
@@ -204,8 +208,7 @@ class Trainer:
         return Update.of(sums, self._process_group, norms, lr, self._clock, self._workload)
 
     def _loss(self, batch: MicroBatch, sums: StepSums) -> Tensor:
-        """Σ w·(min(π_old/μ, C)·surrogate + kl_coef·KL − entropy_coef·H) over the answers' tokens, and what balances
-        routers."""
+        """Σ w·(min(π_old/μ, C)·surrogate + terms) over the answers' tokens, and what balances routers."""
         statistics = self._policy.model.statistics(batch.rows)
         logprobs_BT = batch.of_answers(statistics.logprobs_RS)
         entropies_BT = batch.of_answers(statistics.entropies_RS)
@@ -230,6 +233,7 @@ class Trainer:
         )
         if tokens.kl_BT is not None:
             sums.add(kl=tokens.kl_BT)
+        sums.add(**dict(zip(self._objective.own_terms, tokens.own_terms_BT, strict=True)))
         return loss
 
     def _compute(

@@ -27,13 +27,16 @@ class StepSums:
     """Sums over the nodes of a step's trees and over the tokens of its micro-batches. Token sums stay on the device
     until `of_all_ranks`, so that adding never waits for it."""
 
-    def __init__(self, device: torch.device = _CPU) -> None:
+    def __init__(self, device: torch.device = _CPU, own_terms: Sequence[str] = ()) -> None:
+        """`own_terms`: what the loss terms of the user's own are called."""
         self.advantage_global = Mean()
         self.advantage_local = Mean()
         self.peak_memory_bytes = 0
         self.memory_retries = 0
         self.largest_ratio = torch.zeros((), dtype=torch.float64, device=device)
-        self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in _SUMMED}
+        self.own_terms = tuple(own_terms)
+        names = (*_SUMMED, *self.own_terms)
+        self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
 
     def add_advantages(self, of_nodes: Advantages) -> None:
         """|A_GL| and |A − A_GL| of every node but the root (A-3)."""
@@ -58,7 +61,8 @@ class StepSums:
 
     def of_all_ranks(self, process_group: ProcessGroup) -> dict[str, float]:
         """What all ranks added, by name. Collective."""
-        return dict(zip(_SUMMED, process_group.all_reduce(torch.stack([*self._sums.values()])).tolist(), strict=True))
+        totals = process_group.all_reduce(torch.stack([*self._sums.values()])).tolist()
+        return dict(zip(self._sums, totals, strict=True))
 
 
 class Update(UpdateFigures):
@@ -103,6 +107,7 @@ class Update(UpdateFigures):
             advantage_local=_mean(sums.advantage_local.total, sums.advantage_local.count),
             tis_weight=_mean(total["corrections"], total["tokens"]),
             tis_capped_share=_mean(total["capped"], total["tokens"]),
+            own_terms={name: total[name] / max(total["tokens"], 1.0) for name in sums.own_terms},
             trained_tokens=int(total["tokens"]),
             memory_retries=sums.memory_retries,
             peak_memory_gib=_mean(peak_memory / _GIB, bool(total["tokens"])),

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.learner.loss_terms import Clip
 from services.learner.model.head import entropies
 from services.learner.objective_config import KLEstimator
 from services.learner.training.loss import (
-    Clip,
     clipped_surrogate,
     importance_weights,
     is_clipped,

@@ -19,10 +19,10 @@ from services.learner.objective_config import (
     OldPolicy,
     RatioLevel,
     SamplingPolicy,
-    Surrogate,
 )
 from services.learner.training.objective import Objective
 from services.learner.training.packing import MicroBatch, pack
+from services.learner.training.terms import CispoSurrogate
 from tests.learner.synthetic import credited_trajectories
 
 STEP = 1e-6
@@ -102,7 +102,7 @@ def slow_losses(
         else:
             ratio = fixed_ratio = math.exp(mean_at_start) * math.exp(new[t] - start[t])
         low, high = 1 - config.clip_low, 1 + config.clip_high
-        if config.surrogate is Surrogate.CISPO:
+        if isinstance(config.surrogate, CispoSurrogate):
             loss = -clamp(fixed_ratio, low, high) * advantages[t] * new[t]
         else:
             loss = -min(ratio * advantages[t], clamp(ratio, low, high) * advantages[t])
@@ -270,7 +270,7 @@ def test_figures_count_what_clip_and_masks_did() -> None:
     assert torch.equal(masked.is_masked_BT, is_outside_BT)
     plain = Objective(ObjectiveConfig()).of_tokens(logprobs_BT, entropies_BT, batch)
     assert not plain.is_masked_BT.any()
-    cispo = ObjectiveConfig(surrogate=Surrogate.CISPO, clip_low=1.0, clip_high=0.2)
+    cispo = ObjectiveConfig(surrogate=CispoSurrogate(), clip_low=1.0, clip_high=0.2)
     ratios_BT = (logprobs_BT - batch.old_logprobs_BT).exp()
     bounded = Objective(cispo).of_tokens(logprobs_BT, entropies_BT, batch).is_clipped_BT
     assert torch.equal(bounded, (ratios_BT > 1.2) & batch.is_answer_BT & (batch.advantages_BT != 0))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from services.learner.config import LearnerConfig
 from services.learner.model.policy import Policy
-from services.learner.objective_config import RatioLevel, Surrogate, Ties
+from services.learner.objective_config import RatioLevel, Ties
+from services.learner.training.terms import CispoSurrogate
 from services.learner.training.trainer import Trainer
 from shared.runtime.config import load_config
 from shared.tree.credit import GRPOCredit
@@ -41,7 +42,7 @@ def test_presets_are_what_they_are_named_after(policy_dir: Path) -> None:
     assert dapo.objective.ties is Ties.REFILL
     assert dapo.objective.overlong_share == 0.2
     assert gspo.objective.ratio is RatioLevel.SEQUENCE
-    assert cispo.objective.surrogate is Surrogate.CISPO
+    assert cispo.objective.surrogate == CispoSurrogate()
     for config in (dapo, gspo, cispo):
         assert config.advantage == GRPOCredit()
         assert not config.needs_reference
