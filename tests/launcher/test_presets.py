@@ -145,7 +145,8 @@ def test_a_difference_is_printed_and_given_to_programs(ibtpo: Command, monkeypat
     done = ibtpo("config", "--diff", "demo", "grpo", "sampler=fixed-width")
     assert done.code == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "sampler=fixed-width" in " ".join(done.stdout.splitlines()[0].split())
+    first, head, *_ = done.stdout.splitlines()
+    assert (first, head.split()) == ("changed: sampler=fixed-width", ["key", "demo", "grpo,", "changed"])
     assert json.loads(ibtpo("config", "--diff", "grpo", "dapo", "--json").stdout)["learner.objective.ties"] == [
         "drop",
         "refill",
@@ -159,6 +160,9 @@ def test_a_difference_is_printed_and_given_to_programs(ibtpo: Command, monkeypat
         (("--diff", "grpo", "dappo"), "no preset 'dappo'; did you mean dapo?"),
         (("--diff", "grpo", "nowhere.toml"), "cannot read the preset 'nowhere.toml'"),
         (("--diff", "grpo", "dapo", "clip_hihg=1"), "unknown key clip_hihg; did you mean clip_high"),
+        (("--diff", "grpo", "grpo", "sampler.rounds=3"), "sampler.rounds is a setting of ib, random"),
+        (("--diff", "grpo", "grpo", "advantage=nope"), "learner.advantage = 'nope': no credit is named 'nope': choose"),
+        (("--diff", "grpo", "no-such"), "no preset 'no-such'; `ibtpo presets` lists them; give one of these or"),
         (("--diff", "grpo"), "requires 2 arguments"),
         (("--diff", "grpo", "dapo", "--config", "grpo"), "leave out --config"),
         (("--json",), "--json belongs to --diff"),

@@ -40,17 +40,20 @@ def explain_difference(presets: tuple[str, str], settings: tuple[str, ...], *, a
     if as_json:
         print(json.dumps({one.key: [one.before, one.after] for one in found}, indent=1, ensure_ascii=False))
         return 0
-    before, after = presets[0], " ".join((presets[1], *settings))
+    before, after = presets[0], f"{presets[1]}, changed" if settings else presets[1]
+    if settings:
+        print(f"changed: {' '.join(settings)}")
     if not found:
         print(f"{before} and {after} do not differ")
         return 0
+    console, longest = Console(), max(len(one.key) for one in found)
     table = Table(box=None, header_style="dim")
-    table.add_column("key", overflow="fold", max_width=44)
+    table.add_column("key", overflow="fold", min_width=min(longest, console.width // 2))
     table.add_column(Text(before), overflow="fold")
     table.add_column(Text(after), overflow="fold")
     for one in found:
         table.add_row(*map(Text, (one.key, _format_value(one.before), _format_value(one.after))))
-    Console().print(table)
+    console.print(table)
     return 0
 
 

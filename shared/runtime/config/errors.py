@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.errors import InvalidInput, shorten
-from shared.runtime.config.keys import Models, all_paths
+from shared.runtime.config.keys import Models, all_paths, walk_keys
 
 _SECRET_KEYS = frozenset({"token", "redis_url"})
 
@@ -31,6 +31,8 @@ def unknown_key(path: str, models: Models) -> str:
     """Says that no key is called `path`, and which were perhaps meant: those of the same name, or of a close one."""
     paths = all_paths(models)
     parent, _, leaf = path.rpartition(".")
+    if kinds := _kinds_with(path, models):
+        return f"{path} is a setting of {', '.join(kinds)}, and here is another kind"
     same_name = [known for known in paths if known.rpartition(".")[2] == leaf]
     if same_name:
         return f"unknown key {path}; did you mean {' or '.join(same_name)}?"
@@ -39,6 +41,12 @@ def unknown_key(path: str, models: Models) -> str:
         return f"unknown key {path}{suggest(leaf, siblings)}"
     names = [known.rpartition(".")[2] for known in paths]
     return f"unknown key {path}{suggest(path, [*names, *paths, *models])}"
+
+
+def _kinds_with(path: str, models: Models) -> list[str]:
+    """The kinds of a table that have this key, where not every kind has it."""
+    keys = (key for section, model in models.items() for key in walk_keys(section, model) if key.path == path)
+    return [key.kind for key in keys if key.kind]
 
 
 def explain(section: str, values: Mapping[str, Any], models: Models, error: ValidationError) -> str:
@@ -55,7 +63,8 @@ def explain(section: str, values: Mapping[str, Any], models: Models, error: Vali
             lines.append(f"{section}: {item['ctx']['error']}")
         else:
             shown = "***" if _SECRET_KEYS.intersection(path) else shorten(repr(item["input"]))
-            lines.append(f"{key} = {shown}: {item['msg'][0].lower()}{item['msg'][1:]}")
+            said = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key} = {shown}: {said[0].lower()}{said[1:]}")
     return "; ".join(lines)
 
 

@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -55,9 +56,9 @@ def preset_path(preset: str | Path) -> Path:
     for folder in _FOLDERS:
         if (path := folder / f"{preset}.toml").is_file():
             return path
-    raise ConfigError(
-        f"no preset {preset!r}{suggest(preset, preset_names())}; give one of these or the path of a .toml file"
-    )
+    close = get_close_matches(preset, preset_names(), n=3)
+    meant = f"did you mean {' or '.join(close)}?" if close else "`ibtpo presets` lists them;"
+    raise ConfigError(f"no preset {preset!r}; {meant} give one of these or the path of a .toml file")
 
 
 def read_preset(preset: Preset, sections: Iterable[str]) -> dict[str, dict[str, Any]]:
