@@ -41,7 +41,7 @@ test: install  ## The quick suite: lint, types, contracts, tests
 	@$(BIN)/pytest -q -n 2 -m "$(QUICK)" $(ARGS)
 
 test-drills: install  ## Whole processes at work: runs that are killed and go on, ranks, trees and evaluations by command
-	@$(BIN)/pytest -q -n 2 -m "drill and not slow" $(ARGS)
+	@$(BIN)/pytest -q -n 2 -m "drill and not slow" $(or $(ARGS),$$(grep -rl --include='test_*.py' 'mark\.drill' tests))
 
 test-full: install  ## The quick suite and every longer one that this machine can run
 	@$(MAKE) --no-print-directory check

@@ -235,8 +235,9 @@ async def test_a_frozen_rank_is_named_and_when_one_dies_all_end_and_a_restart_go
     learner.start(size=2)
     assert await learner.exit_code() == 0, learner.log
     assert_whole(config)
-    learner.start(size=2)  # there is nothing left to do, which is no failure
-    assert await learner.exit_code() == 0, learner.log
+    if rank == 0:  # once is enough: there is nothing left to do, which is no failure
+        learner.start(size=2)
+        assert await learner.exit_code() == 0, learner.log
 
 
 @pytest.mark.usefixtures("replicas")

@@ -109,28 +109,18 @@ def figures(out: Path) -> dict[str, float]:
 
 
 @pytest.mark.drill
-@pytest.mark.timeout(400)
-def test_two_processes_train_as_one_does_and_go_on_where_it_stopped(launcher: Launcher) -> None:
-    alone = launcher.run("alone", 1, 3)
-    assert_same(launcher.run("two", 2, 3), alone)
-    assert_same(launcher.run("resumed", 2, 3, alone / "first"), alone)
-
-
-@pytest.mark.drill
 @pytest.mark.timeout(600)
-def test_four_processes_go_on_where_two_stopped_and_one_where_four_did(launcher: Launcher) -> None:
+def test_any_number_of_processes_trains_as_one_does_and_goes_on_where_others_stopped(launcher: Launcher) -> None:
+    """All in one, for what each is compared with is the same."""
     alone = launcher.run("alone", 1, 3)
-    two = launcher.run("two", 2, 1)
-    four = launcher.run("four", 4, 3, two / "first")
+    two = launcher.run("two", 2, 3)
+    assert_same(two, alone)
+    assert_same(launcher.run_on_nodes("two-nodes", 2, 3), alone)
+    assert_same(launcher.run("from-one-to-two", 2, 3, alone / "first"), alone)
+    four = launcher.run("from-two-to-four", 4, 3, two / "first")
     assert_same(four, alone)
     assert len(list((four / "first" / "optimizer").glob("*.distcp"))) == 4
-    assert_same(launcher.run("back", 1, 3, four / "first"), alone)
-
-
-@pytest.mark.drill
-@pytest.mark.timeout(400)
-def test_two_nodes_train_as_one_process_does(launcher: Launcher) -> None:
-    assert_same(launcher.run_on_nodes("nodes", 2, 2), launcher.run("alone", 1, 2))
+    assert_same(launcher.run("from-four-to-one", 1, 3, four / "first"), alone)
 
 
 @pytest.mark.drill

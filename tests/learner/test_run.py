@@ -344,7 +344,7 @@ async def test_replicas_that_take_no_weights_hold_training_for_a_bounded_time(
 ) -> None:
     config = configure(redis_url=redis_url, publish_seconds=0.3)
     async with replica("good"), replica("slow") as slow, replica("bad") as bad, running(config) as learner:
-        slow.load_seconds, bad.push_error = 5.0, Unavailable("no room")
+        slow.load_seconds, bad.push_error = 600.0, Unavailable("no room")
         assert await learner.end() == 0
         text = (await learner.client.get("/metrics")).text
     assert 'ibtpo_learner_weight_pushes_total{result="unreachable",run="run"} 0.0' not in text

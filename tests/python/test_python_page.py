@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "python.md"
 NOTEBOOK = ROOT / "docs" / "notebooks" / "first-tree.ipynb"
-SHORT = (("total_steps=12", "total_steps=2"), ('"evaluation.problems": 60', '"evaluation.problems": 6'))
+SHORT = (
+    ("total_steps=12", "total_steps=2, replicas=1"),
+    ('"evaluation.problems": 60', '"evaluation.problems": 6, "evaluation.k": 2'),
+)
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
 
