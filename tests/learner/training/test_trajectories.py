@@ -55,7 +55,7 @@ def test_every_token_has_the_advantage_of_its_node(seed: int, merge: bool) -> No
 
 @given(seeds)
 def test_advantages_are_counted_over_the_tokens_that_are_trained_on(seed: int) -> None:
-    group = credited_trajectories(scored(task(), draws(random.Random(seed))), CREDIT)
+    group = credited_trajectories(seed)
     rng = random.Random(seed)
     masked = [
         replace(one, weights=one.weights * np.array([rng.random() < 0.7 for _ in one.weights], np.float32))
