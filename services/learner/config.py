@@ -30,6 +30,7 @@ from shared.runtime.config import SHARED, OptionalUrl, Token
 from shared.tree.credit import CREDITS, AnyCredit, Credit, Method
 from shared.tree.ib_score import Estimation, IBSettings
 from shared.tree.samplers import SAMPLERS
+from shared.tree.values import reads_likelihoods
 
 ALL_LINEAR = "all-linear"
 
@@ -332,6 +333,11 @@ class LearnerConfig(_Table):
             raise ValueError("say when the run ends: total_steps, max_generated_tokens or both")
         if self.growth.temperature == 0:
             raise ValueError("growth.temperature 0 leaves no distribution to learn from; 1.0 is usual")
+        if self.growth.likelihood is None and reads_likelihoods(self.advantage):
+            raise ValueError(
+                "the credit's values or baseline have source=likelihood, and nothing is scored: set "
+                "growth.likelihood={}, or give it others"
+            )
         if self.deterministic and self.max_staleness:
             raise ValueError(
                 f"deterministic needs max_staleness 0, and {self.max_staleness} is given: what a tree's weights are "

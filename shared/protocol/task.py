@@ -10,7 +10,7 @@ from shared.protocol.names import Kind
 from shared.tree.ib_score import IBSettings
 from shared.tree.likelihood import LikelihoodSettings
 from shared.tree.samplers import AnySampler, Sampler
-from shared.tree.values import reads_head
+from shared.tree.values import reads_head, reads_likelihoods
 
 MAX_DRAWS = 4096
 _COLDEST = 1e-6
@@ -79,6 +79,15 @@ class Growth(Message):
                 "(sampler.score.values=counts), or source=likelihood"
             )
         return sampler
+
+    @model_validator(mode="after")
+    def _check_likelihood(self) -> Self:
+        if self.likelihood is None and reads_likelihoods(self.sampler):
+            raise ValueError(
+                "the sampler's values have source=likelihood, and nothing is scored: set growth.likelihood={}, or give "
+                "it other values"
+            )
+        return self
 
 
 class Task(Message):

@@ -25,10 +25,15 @@ def test_the_learning_rate_falls_as_its_schedule_says(schedule: Schedule, height
     assert config.learning_rate(7, 1.3) == pytest.approx(heights[-1])
 
 
+PRIOR_TREE = {"kind": "ib", "score": {"values": {"kind": "prior", "source": "likelihood"}}}
+
+
 def test_a_configuration_says_what_it_needs(configure: Configure) -> None:
     for changes, complaint in (
         ({"total_steps": None}, "say when the run ends"),
         ({"growth": {"sampler": "ib", "temperature": 0}}, "no distribution to learn from"),
+        ({"growth": {"sampler": PRIOR_TREE}}, "sampler's values have source=likelihood.*growth.likelihood={}"),
+        ({"advantage": {"values": "prior"}}, "credit's values or baseline have source=likelihood"),
         ({"objective": {"minibatches": 9}}, "exceed the 4 trees"),
         ({"publish_every": 3}, "publish at least every 2 updates"),
         ({"deterministic": True, "max_staleness": 1}, "deterministic needs max_staleness 0, and 1 is given"),
@@ -43,6 +48,11 @@ def test_a_configuration_says_what_it_needs(configure: Configure) -> None:
     assert configure(max_staleness=2).max_outstanding == 12
     assert configure(max_staleness=2, publish_every=2).max_outstanding == 8
     assert configure(objective={"kl_coef": 0}).needs_reference is False
+    growth = {"sampler": PRIOR_TREE, "likelihood": {}}
+    scored = configure(growth=growth, advantage={"values": "prior"}, held_out={"easy": "easy.jsonl"})
+    assert {plan.growth.likelihood for plan in scored.held_out_plans} == {
+        None
+    }  # nothing is scored for held-out accuracy
 
 
 def test_what_has_no_signal_is_trained_on_where_the_run_says_so(configure: Configure) -> None:

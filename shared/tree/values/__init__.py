@@ -7,7 +7,7 @@ from shared.kinds import Kinds
 from shared.tree.node import Tree
 from shared.tree.values.estimator import ValueEstimator
 from shared.tree.values.leaves import BACKUP, COUNTS, Backup, Counts, Shrunk, root_value
-from shared.tree.values.prior import NodePriors, PriorSource, WithPrior, reads_head
+from shared.tree.values.prior import NodePriors, PriorSource, WithPrior, reads_head, reads_likelihoods
 
 _LEAVES = "shared.tree.values.leaves"
 VALUES: Kinds[ValueEstimator] = Kinds(
@@ -36,6 +36,7 @@ __all__ = [
     "WithPrior",
     "node_values",
     "reads_head",
+    "reads_likelihoods",
     "root_value",
 ]
 

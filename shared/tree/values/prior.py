@@ -118,6 +118,11 @@ def reads_head(part: object) -> bool:
     return any(one.source is PriorSource.HEAD for one in priors_in(part))
 
 
+def reads_likelihoods(part: object) -> bool:
+    """Whether it needs Φ at step ends, which growth asks for."""
+    return any(one.source is PriorSource.LIKELIHOOD for one in priors_in(part))
+
+
 def recalibrate(part: Part, calibrations: dict[PriorSource, Calibration]) -> Part:
     """The same part, with these calibrations wherever it is to be fitted."""
     changed: dict[str, Any] = {}
