@@ -146,7 +146,7 @@ def test_a_difference_is_printed_and_given_to_programs(ibtpo: Command, monkeypat
     assert done.code == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
     first, head, *_ = done.stdout.splitlines()
-    assert (first, head.split()) == ("changed: sampler=fixed-width", ["key", "demo", "grpo,", "changed"])
+    assert (first, head.split()) == ("*: with sampler=fixed-width", ["key", "demo", "grpo*"])
     assert json.loads(ibtpo("config", "--diff", "grpo", "dapo", "--json").stdout)["learner.objective.ties"] == [
         "drop",
         "refill",

@@ -40,9 +40,9 @@ def explain_difference(presets: tuple[str, str], settings: tuple[str, ...], *, a
     if as_json:
         print(json.dumps({one.key: [one.before, one.after] for one in found}, indent=1, ensure_ascii=False))
         return 0
-    before, after = presets[0], f"{presets[1]}, changed" if settings else presets[1]
+    before, after = presets[0], f"{presets[1]}*" if settings else presets[1]
     if settings:
-        print(f"changed: {' '.join(settings)}")
+        print(f"*: with {' '.join(settings)}")
     if not found:
         print(f"{before} and {after} do not differ")
         return 0
