@@ -39,7 +39,7 @@ def describe(preset: str) -> Iterator[str]:
 
 def describe_loss(objective: dict[str, Any]) -> Iterator[str]:
     low, high = objective["clip_low"], objective["clip_high"]
-    yield f"weights up to {1 + high:g}" if objective["surrogate"] == "cispo" else f"clip {low:g}, {high:g}"
+    yield f"weights up to {1 + high:g}" if objective["surrogate.kind"] == "cispo" else f"clip {low:g}, {high:g}"
     if objective["ratio"] != "token":
         yield "ratio of the answer"
     if objective["minibatches"] > 1:
