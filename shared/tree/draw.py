@@ -174,3 +174,10 @@ def trajectory(draws: Sequence[Draw], draw_id: int) -> tuple[int, ...]:
         if draw.parent is None:
             return tuple(chain.from_iterable(reversed(pieces)))
         ancestor, end = draw.parent, min(end, draw.cut)
+
+
+def draw_before(draws: Sequence[Draw], draw_id: int, position: int) -> int:
+    """Which draw sampled the token before a position, 1 or more, of a draw's trajectory."""
+    while (draw := draws[draw_id]).parent is not None and position <= draw.cut:
+        draw_id = draw.parent
+    return draw_id

@@ -16,6 +16,10 @@ from shared.tree.samplers import (
     IBSampler,
     IndependentSampler,
     RandomSampler,
+    SPOTreeSampler,
+    TreeGRPOSampler,
+    TreePOSampler,
+    TreeRPOSampler,
 )
 from shared.tree.values import COUNTS, Backup, node_values, root_value
 from tests.tree.worlds import World, every_record, grow
@@ -27,6 +31,10 @@ SMALL: list[AnySampler] = [
     FixedWidthSampler(initial_draws=2, every_steps=1, width=4),
     EntropySampler(initial_draws=2, forks_per_answer=1, draws_per_fork=1),
     ActivePathSampler(initial_draws=2, rounds=1),
+    TreeRPOSampler(branching_factor=2, depth=2, segment_tokens=2),
+    SPOTreeSampler(branching_factors=(2, 3), segment_tokens=1),
+    TreePOSampler(segment_tokens=1, width=4),
+    TreeGRPOSampler(nodes_per_tree=1),
 ]
 
 
@@ -53,7 +61,7 @@ def test_the_mean_of_the_first_leaves_is_unbiased_under_every_sampler(sampler: A
     assert exact_bias(World(seed, depth=2, width=2), sampler, first_leaves) == pytest.approx(0.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("sampler", [SMALL[0], SMALL[3]], ids=SAMPLERS.kind_of)
+@pytest.mark.parametrize("sampler", [SMALL[0], SMALL[3], *SMALL[6:9]], ids=SAMPLERS.kind_of)
 @pytest.mark.parametrize("seed", range(3))
 def test_backup_is_unbiased_where_the_choice_of_branches_sees_no_outcome(sampler: AnySampler, seed: int) -> None:
     assert exact_bias(World(seed, depth=2, width=2), sampler, backup) == pytest.approx(0.0, abs=1e-12)

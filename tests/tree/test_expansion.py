@@ -23,6 +23,10 @@ from shared.tree.samplers import (
     IndependentSampler,
     RandomSampler,
     TokenScore,
+    SPOTreeSampler,
+    TreeGRPOSampler,
+    TreePOSampler,
+    TreeRPOSampler,
 )
 from tests.tree.records import BLANK_LINE, EOS, A, B, draw, quick, records
 from tests.tree.worlds import World, grow
@@ -38,7 +42,13 @@ OF_EVERY_KIND: list[AnySampler] = [
     EntropySampler(initial_draws=2, rounds=2, token_score=TokenScore.ENTROPY),
     ActivePathSampler(),
     ActivePathSampler(initial_draws=3, rounds=2, token_score=TokenScore.SURPRISE),
+    TreeRPOSampler(branching_factor=2, segment_tokens=3),
+    SPOTreeSampler(branching_factors=(3, 2), segment_tokens=4),
+    TreePOSampler(segment_tokens=3),
+    TreeGRPOSampler(initial_draws=3, rounds=2),
 ]
+FORK_BY_TOKENS = (TreeRPOSampler, SPOTreeSampler, TreePOSampler)
+"""These cut an answer inside its last step, too: what comes before the fork has gone on."""
 of_any_kind = pytest.mark.parametrize("sampler", OF_EVERY_KIND, ids=lambda sampler: SAMPLERS.kind_of(sampler))
 
 
@@ -77,7 +87,8 @@ def test_a_tree_of_cut_answers_ends_and_never_branches_their_leaves(sampler: Any
         for one in branches:
             leaf = 0 if one.parent is None else tree.leaf_of_draw[one.parent]
             assert leaf is not None
-            assert one.cut <= tree.nodes[leaf].start or leaf == 0
+            last = tree.nodes[leaf].end - 1 if isinstance(sampler, FORK_BY_TOKENS) else tree.nodes[leaf].start
+            assert one.cut <= last or leaf == 0
             new = token_ids[one.cut :]
             draws += [draw(new, None, before=draws, parent=one.parent, cut=one.cut)] * one.count
     else:
@@ -222,6 +233,14 @@ def test_samplers_cross_a_wire(sampler: AnySampler) -> None:
         {"kind": "fixed-width", "branching_factor": 1},
         {"kind": "entropy", "forks_per_answer": -1},
         {"kind": "independent", "width": 2},
+        {"kind": "treerpo", "branching_factor": 1},
+        {"kind": "treerpo", "initial_draws": 4},
+        {"kind": "treerpo", "segment_tokens": 0},
+        {"kind": "spo-tree", "branching_factors": []},
+        {"kind": "spo-tree", "branching_factors": [6, 1, 6]},
+        {"kind": "treepo", "divergence": 1},
+        {"kind": "treepo", "width": 0},
+        {"kind": "tree-grpo", "nodes_per_tree": 0},
         {"kind": "magic"},
     ],
 )

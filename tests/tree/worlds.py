@@ -37,6 +37,10 @@ class World:
             for state in product(range(width), repeat=length):
                 self.value[state] = sum(pi * self.value[(*state, c)] for c, pi in enumerate(self.policy[state]))
 
+    def ends(self, state: Choices) -> bool:
+        """Whether the state is an answer."""
+        return len(state) == self.depth
+
     def answers(self, state: Choices) -> Iterator[tuple[Choices, float]]:
         """Every answer that continues the state, with its probability."""
         for rest in product(range(self.width), repeat=self.depth - len(state)):
@@ -45,7 +49,7 @@ class World:
 
     def sample(self, state: Choices, rng: random.Random) -> Choices:
         """One answer that continues the state."""
-        while len(state) < self.depth:
+        while not self.ends(state):
             state = (*state, rng.choices(range(self.width), self.policy[state])[0])
         return state
 
@@ -60,7 +64,7 @@ class World:
         logprobs: list[float] = []
         entropies: list[float] = []
         for at, choice in enumerate(answer):
-            tokens += [choice, EOS if at + 1 == self.depth else BLANK_LINE]
+            tokens += [choice, EOS if at + 1 == len(answer) else BLANK_LINE]
             policy = self.policy[answer[:at]]
             logprobs += [math.log(policy[choice]), 0.0]
             entropies += [-sum(pi * math.log(pi) for pi in policy), 0.0]
@@ -76,6 +80,21 @@ class World:
             reward=self.value[answer],
             entropies=tuple(entropies[branch.cut :]),
         )
+
+
+class EndingWorld(World):
+    """A world whose answers also end at the choice 0; such an answer is worth what its state is."""
+
+    def ends(self, state: Choices) -> bool:
+        return len(state) == self.depth or state[-1:] == (0,)
+
+    def answers(self, state: Choices) -> Iterator[tuple[Choices, float]]:
+        if self.ends(state):
+            yield state, 1.0
+            return
+        for choice, pi in enumerate(self.policy[state]):
+            for answer, probability in self.answers((*state, choice)):
+                yield answer, pi * probability
 
 
 def grow(world: World, sampler: AnySampler, rng: random.Random) -> list[Draw]:

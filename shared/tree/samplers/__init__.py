@@ -10,6 +10,9 @@ from shared.tree.samplers.independent import IndependentSampler
 from shared.tree.samplers.nodes import IBSampler, RandomSampler
 from shared.tree.samplers.sampler import Branch, Sampler, check_branches
 from shared.tree.samplers.tokens import TokenScore, token_scores
+from shared.tree.samplers.segments import SPOTreeSampler, TreeRPOSampler
+from shared.tree.samplers.tree_grpo import TreeGRPOSampler
+from shared.tree.samplers.treepo import TreePOSampler
 
 _HERE = "shared.tree.samplers"
 SAMPLERS: Kinds[Sampler] = Kinds(
@@ -22,6 +25,10 @@ SAMPLERS: Kinds[Sampler] = Kinds(
         "fixed-width": f"{_HERE}.fixed_width:FixedWidthSampler",
         "entropy": f"{_HERE}.entropy:EntropySampler",
         "active-path": f"{_HERE}.active_path:ActivePathSampler",
+        "treerpo": f"{_HERE}.segments:TreeRPOSampler",
+        "spo-tree": f"{_HERE}.segments:SPOTreeSampler",
+        "treepo": f"{_HERE}.treepo:TreePOSampler",
+        "tree-grpo": f"{_HERE}.tree_grpo:TreeGRPOSampler",
     },
 )
 AnySampler: TypeAlias = Annotated[Sampler, SAMPLERS]
@@ -36,8 +43,12 @@ __all__ = [
     "IBSampler",
     "IndependentSampler",
     "RandomSampler",
+    "SPOTreeSampler",
     "Sampler",
     "TokenScore",
+    "TreeGRPOSampler",
+    "TreePOSampler",
+    "TreeRPOSampler",
     "check_branches",
     "token_scores",
 ]

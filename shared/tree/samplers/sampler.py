@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from shared.tree.draw import Draw
+from shared.tree.draw import Draw, draw_before
 from shared.tree.ib_score import IBSettings
 from shared.tree.node import Tree
 
@@ -79,6 +79,20 @@ def branch_at(tree: Tree, node_id: int, count: int) -> Branch:
     """`count` draws from the end of a node that is no leaf."""
     node = tree.nodes[node_id]
     return Branch(node.draw, node.end, count)
+
+
+def branch_before(draws: Sequence[Draw], draw_id: int, position: int, count: int) -> Branch:
+    """`count` draws from the first `position` tokens of a draw's trajectory, which goes on after these."""
+    if position == 0:
+        return Branch(None, 0, count)
+    return Branch(draw_before(draws, draw_id, position), position, count)
+
+
+def equal_shares(total: int, num_shares: int, rng: random.Random) -> list[int]:
+    """A total in shares that differ by 1 at most; chance decides which are larger."""
+    share, rest = divmod(total, num_shares)
+    larger = set(rng.sample(range(num_shares), rest))
+    return [share + (nth in larger) for nth in range(num_shares)]
 
 
 def at_least(minimum: int, **counts: int) -> None:

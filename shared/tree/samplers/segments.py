@@ -1,0 +1,93 @@
+"""Samplers that fork every path after the same numbers of tokens: TreeRPO's N-ary tree, and SPO's.
+
+Their papers decode segment by segment. Draws that run to their end, and are forked afterwards, make the same trees:
+where a path forks depends on nothing that comes after the fork (METHOD, Segments).
+"""
+
+import random
+from dataclasses import dataclass, field
+from math import prod
+from typing import Annotated
+
+from shared.tree.node import Tree
+from shared.tree.samplers.sampler import Branch, Sampler, at_least, equal_shares
+
+SEGMENT_TOKENS = "L: tokens of a segment; paths fork after L, 2L, … tokens of an answer"
+WAYS = "In how many ways a path goes on: from the prompt, after L tokens, after 2L, …"
+WIDTH = "Trajectories at which forking ends"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRPOSampler(Sampler):
+    """TreeRPO's N-ary tree: every path that goes on after d·L tokens, 1 ≤ d < D, does so in N ways."""
+
+    branching_factor: Annotated[int, "N: in how many ways a path goes on, from the prompt too"] = 4
+    depth: Annotated[int, "D: segments of a path; the last one is as long as the answer"] = 3
+    segment_tokens: Annotated[int, SEGMENT_TOKENS] = 512
+    width: Annotated[int, WIDTH] = 64
+    initial_draws: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        at_least(1, depth=self.depth, segment_tokens=self.segment_tokens, width=self.width)
+        at_least(2, branching_factor=self.branching_factor)
+        object.__setattr__(self, "initial_draws", self.branching_factor)
+
+    @property
+    def num_draws(self) -> int:
+        return _num_draws((self.branching_factor,) * self.depth, self.width)
+
+    def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
+        if round >= self.depth:
+            return ()
+        return fork_all(tree, round * self.segment_tokens, self.branching_factor, self.width, rng)
+
+
+@dataclass(frozen=True, slots=True)
+class SPOTreeSampler(Sampler):
+    """SPO's tree: a path goes on from the prompt in the first number of ways, after L tokens in the second, and so on;
+    what comes after the last fork is as long as the answer."""
+
+    branching_factors: Annotated[
+        tuple[int, ...], "In how many ways a path goes on: from the prompt, after L, 2L, …"
+    ] = (6,) * 3
+    segment_tokens: Annotated[int, SEGMENT_TOKENS] = 600
+    width: Annotated[int, WIDTH] = 216
+    initial_draws: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        at_least(1, segment_tokens=self.segment_tokens, width=self.width)
+        if min(self.branching_factors[:1], default=0) < 1 or min(self.branching_factors[1:], default=2) < 2:
+            raise ValueError(
+                f"branching_factors: at least 1 from the prompt, then at least 2 each, not {self.branching_factors}"
+            )
+        object.__setattr__(self, "initial_draws", self.branching_factors[0])
+
+    @property
+    def num_draws(self) -> int:
+        return _num_draws(self.branching_factors, self.width)
+
+    def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
+        if round >= len(self.branching_factors):
+            return ()
+        return fork_all(tree, round * self.segment_tokens, self.branching_factors[round], self.width, rng)
+
+
+def _num_draws(factors: tuple[int, ...], width: int) -> int:
+    return min(prod(factors), max(factors[0], width))
+
+
+def fork_all(tree: Tree, position: int, factor: int, width: int, rng: random.Random) -> tuple[Branch, ...]:
+    """Lets every path that goes on after so many tokens do so in `factor` ways: its own, and new draws.
+
+    Where the width does not allow as many new draws, paths get numbers of them that differ by 1 at most.
+    """
+    live = [
+        draw_id
+        for draw_id, draw in enumerate(tree.draws)
+        if tree.reward_of_draw[draw_id] is not None and draw.cut < position < draw.end
+    ]
+    num_new = min(len(live) * (factor - 1), width - len(tree.draws))
+    if num_new <= 0:
+        return ()
+    counts = equal_shares(num_new, len(live), rng)
+    return tuple(Branch(draw_id, position, count) for draw_id, count in zip(live, counts, strict=True) if count)
