@@ -229,7 +229,7 @@ def test_every_preset_can_be_used(preset: str) -> None:
     assert "[learner" in preview(preset, own)
 
 
-@pytest.mark.parametrize("sampler", ["ib", "independent", "random", "entropy", "fixed-width"])
+@pytest.mark.parametrize("sampler", ["ib", "independent", "random", "entropy", "fixed-width", "treerpo", "spo-tree"])
 @pytest.mark.parametrize("advantage", ["ibtpo", "grpo"])
 def test_a_saved_configuration_is_read_back_equal(tmp_path: Path, sampler: str, advantage: str) -> None:
     plan = begin(tmp_path, RunRequest("mine", "demo", (f"sampler={sampler}", f"advantage={advantage}")))

@@ -75,5 +75,11 @@ def test_a_tree_whose_answer_has_no_verdict_is_continued_from_the_prompt() -> No
     assert chosen == {Branch(None, 0, 1): 99}
 
 
+def test_without_the_prompt_a_tree_of_one_step_is_left_as_it_is() -> None:
+    tree = build_tree([draw([A, EOS], 1.0), draw([A, BLANK_LINE, B, EOS], 0.0)])
+    sampler = TreeGRPOSampler(from_prompt=False)
+    assert sampler.expand(tree, 1, random.Random(0)) == (Branch(1, 2, 1), Branch(1, 2, 1))
+
+
 def test_the_published_size() -> None:
     assert TreeGRPOSampler().num_draws == 6

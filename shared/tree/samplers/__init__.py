@@ -9,8 +9,8 @@ from shared.tree.samplers.fixed_width import FixedWidthSampler
 from shared.tree.samplers.independent import IndependentSampler
 from shared.tree.samplers.nodes import IBSampler, RandomSampler
 from shared.tree.samplers.sampler import Branch, Sampler, check_branches
-from shared.tree.samplers.tokens import TokenScore, token_scores
 from shared.tree.samplers.segments import SPOTreeSampler, TreeRPOSampler
+from shared.tree.samplers.tokens import TokenScore, token_scores
 from shared.tree.samplers.tree_grpo import TreeGRPOSampler
 from shared.tree.samplers.treepo import TreePOSampler
 

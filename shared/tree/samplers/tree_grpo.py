@@ -14,12 +14,13 @@ class TreeGRPOSampler(Sampler):
     """Tree-GRPO(M, N, L): M answers begin a tree each; in each of L rounds, each tree is continued from N of its nodes,
     drawn uniformly and with replacement from its root and all others that are no leaves.
 
-    The prompt is the root of every tree. A draw from it in a round belongs to the tree for which it was drawn.
+    The prompt is the root of every tree. A draw from it in a round belongs to the tree that it was drawn for.
     """
 
     initial_draws: Annotated[int, "M: trees, each begun by an answer from the prompt"] = 2
     nodes_per_tree: Annotated[int, "N: draws of a round in each tree, each from a node drawn by chance"] = 2
     rounds: Annotated[int, ROUNDS] = 1
+    from_prompt: Annotated[bool, "Whether the prompt, the root of every tree, is among the nodes, as published"] = True
 
     def __post_init__(self) -> None:
         at_least(0, rounds=self.rounds)
@@ -32,7 +33,7 @@ class TreeGRPOSampler(Sampler):
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         if round > self.rounds or not tree.rewards:
             return ()
-        inner_nodes = [[0] for _ in range(self.initial_draws)]
+        inner_nodes = [[0] if self.from_prompt else [] for _ in range(self.initial_draws)]
         for node_id, node in enumerate(tree.nodes):
             if node.draw is not None and node.num_draws:
                 inner_nodes[self.tree_of(first_answer(tree.draws, node.draw))].append(node_id)
