@@ -21,7 +21,7 @@ class LossNormalization(StrEnum):
     TRAJECTORY = "trajectory"
     """Mean over the tokens of each trajectory, then over trajectories (GRPO)."""
     TOKEN = "token"  # noqa: S105
-    """Mean over all tokens (DAPO)."""
+    """Mean over all tokens, by their weights (DAPO)."""
     CONSTANT = "constant"
     """Sum over tokens, over trajectories times the token limit (Dr.GRPO)."""
 
@@ -186,6 +186,13 @@ class ObjectiveConfig(BaseModel):
     overlong_penalty: float = Field(1.0, gt=0, description="What an answer of growth.max_tokens loses of its reward")
     mask_truncated: bool = Field(
         False, description="Do not train on answers that growth.max_tokens cut; their rewards still count in baselines"
+    )
+    mask_likely: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Do not train on tokens that the engine gave at least this probability when it sampled them, nor "
+        "count them in divisors (SPO: 0.9); None: train on all",
     )
     loss_normalization: LossNormalization = Field(
         LossNormalization.TRAJECTORY, description="What a token's loss is divided by"

@@ -42,7 +42,7 @@ def test_the_loss_functions_exist() -> None:
         "A-b",
         *(f"A-{n}" for n in range(4, 10)),
         *(f"A-{letter}" for letter in "GDLRw"),
-        *(f"O-{n}" for n in range(1, 13)),
+        *(f"O-{n}" for n in range(1, 14)),
         *("S-1", "S-2", "S-2b", "S-3"),
         *(f"P-{n}" for n in range(1, 7)),
     ],

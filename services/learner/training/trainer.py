@@ -31,6 +31,7 @@ from services.learner.training.trajectories import (
     assign_credit,
     count_advantages,
     extract_trajectories,
+    mask_likely,
     normalize_weights,
     penalize_overlong,
     scale_advantages,
@@ -148,7 +149,8 @@ class Trainer:
             side = SideInformation(tree.nodes, reference, tree.scored.task.growth.sampler.initial_draws)
             of_nodes = assign_advantages(self._credit, with_rewards, side)
             sums.add_advantages(of_nodes)
-            credited.append(assign_credit(group, with_rewards, self._credit, of_nodes))
+            with_credit = assign_credit(group, with_rewards, self._credit, of_nodes)
+            credited.append(mask_likely(with_credit, self._settings.mask_likely))
         if not self._credit.compares_steps:
             return credited
         rewards = [reward for tree in shaped for reward in tree.rewards]

@@ -112,6 +112,14 @@ def assign_credit(
     return credited
 
 
+def mask_likely(trajectories: Sequence[Trajectory], bound: float | None) -> list[Trajectory]:
+    """O-13: the trajectories with weight 0 at tokens that were at least as probable as the bound when the engine
+    sampled them, in its full softmax."""
+    if bound is None:
+        return list(trajectories)
+    return [replace(one, weights=one.weights * (np.exp(one.engine_logprobs) < bound)) for one in trajectories]
+
+
 def count_advantages(groups: Sequence[Sequence[Trajectory]]) -> Counter[float]:
     """How many tokens that are trained on have each advantage."""
     counts: Counter[float] = Counter()
@@ -141,16 +149,17 @@ def normalize_weights(
     """Divides the weights of a mini-batch, so that its loss is the plain sum over its tokens.
 
     Tokens of weight 0 are not trained on, and do not count. With `mask_truncated`, answers that the limit cut are left
-    out, and count in divisors as answers without tokens.
+    out, and count in divisors as answers without tokens. A mean over all tokens is by their weights: where distinct
+    nodes count once, so do their tokens.
     """
     trained = [one for one in trajectories if not (mask_truncated and one.is_cut)]
     lengths = [max(int(np.count_nonzero(one.weights)), 1) for one in trained]
     match normalization:
         case LossNormalization.TRAJECTORY:
-            divisors = [len(trajectories) * length for length in lengths]
+            divisors = [float(len(trajectories) * length) for length in lengths]
         case LossNormalization.TOKEN:
-            divisors = [sum(lengths)] * len(lengths)
+            divisors = [sum(float(one.weights.sum(dtype=np.float64)) for one in trained) or 1.0] * len(trained)
         case LossNormalization.CONSTANT:
-            divisors = [len(trajectories) * max_answer_tokens] * len(lengths)
+            divisors = [float(len(trajectories) * max_answer_tokens)] * len(trained)
     pairs = zip(trained, divisors, strict=True)
     return [replace(one, weights=one.weights / np.float32(divisor)) for one, divisor in pairs]

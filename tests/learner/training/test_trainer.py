@@ -22,7 +22,7 @@ from services.learner.training.trainer import Trainer
 from services.learner.training.trajectories import extract_trajectories
 from services.learner.training.update import StepSums, Update
 from shared.protocol.tree import ScoredTree
-from shared.tree.credit import IBTPOCredit, NodeWeight, Prior, assign_advantages
+from shared.tree.credit import CREDITS, IBTPOCredit, NodeWeight, Prior, assign_advantages
 from shared.tree.draw import Draw, Finish, WeightVersion, trajectory
 from tests.learner.conftest import Configure
 from tests.learner.policies import VOCAB_SIZE
@@ -553,3 +553,31 @@ def test_every_node_weight_trains(kind: NodeWeight, configure: Configure) -> Non
     update = Trainer(policy, reference(config), config).step(build_all(trees(17)), CURRENT, 1e-3, "")
     assert update.applied == 1
     assert update.grad_norm is not None
+
+
+@pytest.mark.parametrize("kind", CREDITS.names)
+def test_every_credit_trains(kind: str, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(configure(advantage=kind), monkeypatch)
+    if CREDITS.make(kind).compares_steps:
+        assert abs(whitened_mean(recorder.trainer, trees(3))) < 1e-5
+    assert recorder.step(trees(3)).refused == 0
+    (gradients,) = recorder.gradients
+    assert sum(float(one.abs().sum()) for one in gradients.values()) > 0.0
+
+
+def whitened_mean(trainer: Trainer, batch: Sequence[ScoredTree]) -> float:
+    """Of the advantages of a step's trained tokens."""
+    built = build_all(batch)
+    groups = [extract_trajectories(tree.scored, CURRENT) for tree in built]
+    credited = trainer._assign_credits(built, groups, StepSums())
+    of_tokens = np.concatenate([one.advantages[one.weights > 0] for group in credited for one in group])
+    return float(of_tokens.mean())
+
+
+def test_without_tokens_that_are_improbable_enough_nothing_is_learnt(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(configure(objective={"mask_likely": 1e-12, "kl_coef": 0.1}), monkeypatch)
+    recorder.step(trees(3))
+    (gradients,) = recorder.gradients
+    assert all(float(one.abs().max()) == 0.0 for one in gradients.values())

@@ -1,5 +1,6 @@
 """Trajectories: every token of a draw, with the advantage and weight of its node."""
 
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -14,6 +15,7 @@ from services.learner.training.trajectories import (
     assign_credit,
     count_advantages,
     extract_trajectories,
+    mask_likely,
     normalize_weights,
     penalize_overlong,
 )
@@ -128,6 +130,36 @@ def test_masked_answers_have_no_loss_and_count_as_answers_without_tokens(normali
     for one, other in zip(masked, alone, strict=True):
         assert one.weights == pytest.approx(other.weights * share)
     assert len(normalize_weights(trajectories, normalization, 16)) == len(trajectories)
+
+
+@pytest.mark.parametrize("normalization", list(LossNormalization))
+def test_probable_tokens_have_no_loss_and_count_in_no_divisor(normalization: LossNormalization) -> None:
+    trajectories, bound = credited_trajectories(5), 0.3
+    masked = mask_likely(trajectories, bound)
+    for one, before in zip(masked, trajectories, strict=True):
+        expected = [0.0 if math.exp(logprob) >= bound else 1.0 for logprob in before.engine_logprobs.tolist()]
+        assert one.weights.tolist() == expected
+    num_trained = [max(int(one.weights.sum()), 1) for one in masked]
+    assert min(num_trained) < max(len(one.weights) for one in masked)
+    divisors = {
+        LossNormalization.TRAJECTORY: [len(masked) * count for count in num_trained],
+        LossNormalization.TOKEN: [sum(int(one.weights.sum()) for one in masked)] * len(masked),
+        LossNormalization.CONSTANT: [len(masked) * 16] * len(masked),
+    }[normalization]
+    for one, before, divisor in zip(normalize_weights(masked, normalization, 16), masked, divisors, strict=True):
+        assert one.weights == pytest.approx(before.weights / divisor)
+    assert mask_likely(trajectories, None) == trajectories
+
+
+@given(seeds, st.sampled_from([NodeWeight.ONE, NodeWeight.SQRT, NodeWeight.DRAWS]))
+def test_a_mean_over_tokens_is_by_their_weights(seed: int, node_weight: NodeWeight) -> None:
+    credit, record = IBTPOCredit(node_weight=node_weight), draws(random.Random(seed))
+    tree = build_tree(record)
+    group = assign_credit(
+        extract_trajectories(scored(task(), record), V0), tree, credit, assign_advantages(credit, tree)
+    )
+    weighted = normalize_weights(group, LossNormalization.TOKEN, 16)
+    assert sum(float(one.weights.sum()) for one in weighted) == pytest.approx(1.0, rel=1e-5)
 
 
 @given(st.integers(1, 40), st.floats(0.05, 1.0), st.floats(0.1, 2.0))
