@@ -1,9 +1,11 @@
 """The real SGLang as a replica uses it: prefixes shared, bounds kept, requests dropped, series shown."""
 
 import asyncio
+import math
 from typing import Any
 from zlib import crc32
 
+import pytest
 from prometheus_client import generate_latest
 
 from services.rollout.engines.engine import Request, Sampling
@@ -14,7 +16,7 @@ from shared.protocol.task import Growth, Task
 from shared.protocol.tree import TreeUsage
 from shared.tree.samplers import EntropySampler, IBSampler
 from tests.sglang import reference
-from tests.sglang.conftest import Served
+from tests.sglang.conftest import Bundles, Served
 from tests.waiting import wait_until_async
 
 
@@ -25,21 +27,24 @@ class CoinRewards:
         return Reward(float(crc32(response.encode()) % 2))
 
 
+def task_of(prompt_ids: tuple[int, ...], sampler: Any, likelihood: dict[str, Any] | None = None, seed: int = 0) -> Task:
+    growth = Growth.model_validate({"sampler": sampler, "max_tokens": 48, "likelihood": likelihood})
+    return Task(
+        run="r",
+        id=str(seed),
+        problem_id=str(seed),
+        prompt_ids=prompt_ids,
+        kind="coin",
+        answer_key={"gold": "1"},
+        growth=growth,
+        seed=seed,
+    )
+
+
 async def grow(served: Served, vocabulary: Vocabulary, sampler: Any, num_trees: int, seed: int) -> list[TreeUsage]:
     grower = TreeGrower(served.engine, CoinRewards(), "test")
-    tasks = [
-        Task(
-            run="r",
-            id=str(index),
-            problem_id=str(index),
-            prompt_ids=prompt,
-            kind="coin",
-            answer_key={},
-            growth=Growth(sampler=sampler, max_tokens=48),
-            seed=index,
-        )
-        for index, prompt in enumerate(reference.prompts(vocabulary, num_trees, seed))
-    ]
+    prompts = reference.prompts(vocabulary, num_trees, seed)
+    tasks = [task_of(prompt, sampler, seed=index) for index, prompt in enumerate(prompts)]
     return [tree.usage for tree in await asyncio.gather(*(grower.grow(task, vocabulary) for task in tasks))]
 
 
@@ -56,6 +61,28 @@ async def test_a_tree_computes_no_prefix_twice(served: Served, vocabulary: Vocab
     num_requests = served.registry.get_sample_value("ibtpo_rollout_engine_requests_total", {"result": "done"})
     assert num_requests is not None
     assert fresh <= 1.05 * prompts + num_requests
+
+
+async def test_step_ends_are_scored_behind_the_cache(served: Served, bundles: Bundles, vocabulary: Vocabulary) -> None:
+    computed = await served.series("sglang:realtime_tokens_total", mode="prefill_compute")
+    prompts = reference.prompts(vocabulary, 4, seed=11)
+    grower = TreeGrower(served.engine, CoinRewards(), "test")
+    trees = await asyncio.gather(*(grower.grow(task_of(prompt, IBSampler(), {}), vocabulary) for prompt in prompts))
+    opener, gold = vocabulary.encode_continuation("\\boxed{"), vocabulary.encode_continuation("1}")
+    for tree in trees:
+        assert tree.usage.unscored_draws == 0
+        draw = tree.draws[0]
+        assert draw.step_likelihoods is not None
+        for end, found in zip(draw.step_ends[:-1], draw.step_likelihoods[:-1], strict=True):
+            before = tree.task.prompt_ids + draw.token_ids[:end] + opener
+            wanted = math.exp(sum(reference.logprobs(bundles.first, before, gold)))
+            assert found == pytest.approx(wanted, abs=1e-4)
+    num_scores = sum(len(draw.step_ends) for tree in trees for draw in tree.draws)
+    num_requests = served.registry.get_sample_value("ibtpo_rollout_engine_requests_total", {"result": "done"})
+    assert num_requests is not None
+    fresh = await served.series("sglang:realtime_tokens_total", mode="prefill_compute") - computed
+    # of a score opener and gold answer, and the token before them; of a draw one token
+    assert fresh <= 1.05 * sum(map(len, prompts)) + num_requests + num_scores * (len(opener) + len(gold))
 
 
 async def test_the_longest_request_that_is_let_through_is_served_whole(served: Served) -> None:
