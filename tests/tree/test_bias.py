@@ -12,7 +12,9 @@ from shared.tree.samplers import (
     ActivePathSampler,
     AnySampler,
     EntropySampler,
+    ExpectedVarianceSampler,
     FixedWidthSampler,
+    HitSampler,
     IBSampler,
     IndependentSampler,
     RandomSampler,
@@ -35,6 +37,8 @@ SMALL: list[AnySampler] = [
     SPOTreeSampler(branching_factors=(2, 3), segment_tokens=1),
     TreePOSampler(segment_tokens=1, width=4),
     TreeGRPOSampler(nodes_per_tree=1),
+    HitSampler(initial_draws=2, rounds=1),
+    ExpectedVarianceSampler(initial_draws=2, rounds=1),
 ]
 
 

@@ -6,6 +6,7 @@ from shared.kinds import Kinds
 from shared.tree.samplers.active_path import ActivePathSampler
 from shared.tree.samplers.entropy import EntropySampler
 from shared.tree.samplers.fixed_width import FixedWidthSampler
+from shared.tree.samplers.gains import ExpectedVarianceSampler, HitSampler, expected_variances, hit_gains
 from shared.tree.samplers.independent import IndependentSampler
 from shared.tree.samplers.nodes import IBSampler, RandomSampler
 from shared.tree.samplers.sampler import Branch, Sampler, check_branches
@@ -13,6 +14,7 @@ from shared.tree.samplers.segments import SPOTreeSampler, TreeRPOSampler
 from shared.tree.samplers.tokens import TokenScore, token_scores
 from shared.tree.samplers.tree_grpo import TreeGRPOSampler
 from shared.tree.samplers.treepo import TreePOSampler
+from shared.tree.samplers.unseen import unseen_masses
 
 _HERE = "shared.tree.samplers"
 SAMPLERS: Kinds[Sampler] = Kinds(
@@ -29,6 +31,8 @@ SAMPLERS: Kinds[Sampler] = Kinds(
         "spo-tree": f"{_HERE}.segments:SPOTreeSampler",
         "treepo": f"{_HERE}.treepo:TreePOSampler",
         "tree-grpo": f"{_HERE}.tree_grpo:TreeGRPOSampler",
+        "hit": f"{_HERE}.gains:HitSampler",
+        "expected-variance": f"{_HERE}.gains:ExpectedVarianceSampler",
     },
 )
 AnySampler: TypeAlias = Annotated[Sampler, SAMPLERS]
@@ -39,7 +43,9 @@ __all__ = [
     "AnySampler",
     "Branch",
     "EntropySampler",
+    "ExpectedVarianceSampler",
     "FixedWidthSampler",
+    "HitSampler",
     "IBSampler",
     "IndependentSampler",
     "RandomSampler",
@@ -50,5 +56,8 @@ __all__ = [
     "TreePOSampler",
     "TreeRPOSampler",
     "check_branches",
+    "expected_variances",
+    "hit_gains",
     "token_scores",
+    "unseen_masses",
 ]

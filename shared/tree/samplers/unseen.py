@@ -1,12 +1,15 @@
 """How much of what a node can still be continued to has not been seen yet (METHOD, S-4)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from shared.tree.draw import trajectory
 from shared.tree.ib_score import step_logprobs
 from shared.tree.node import Tree
+
+_ROUNDING = 1e-6
+"""What is left of 1 where all has been seen: log-probabilities are float32s."""
 
 
 def prefix_logprobs(tree: Tree) -> tuple[float, ...]:
@@ -20,8 +23,8 @@ def prefix_logprobs(tree: Tree) -> tuple[float, ...]:
 def unseen_masses(tree: Tree, logs: Sequence[float] | None = None) -> tuple[float, ...]:
     """U(s) of every node: the probability that one more continuation of s is an answer which the tree does not have.
 
-    1 − Σ exp(L(y) − L(s)) over the distinct answers y that begin with the tokens of s, on whatever path. `logs`:
-    prefix_logprobs, where they are known.
+    1 − Σ exp(L(y) − L(s)) over the distinct answers y that begin with the tokens of s, on whatever path; 0 at leaves.
+    `logs`: prefix_logprobs, where they are known.
     """
     logs = logs or prefix_logprobs(tree)
     leaves = [(trajectory(tree.draws, draw_id), leaf) for draw_id, leaf in _leaves(tree)]
@@ -35,11 +38,16 @@ def unseen_masses(tree: Tree, logs: Sequence[float] | None = None) -> tuple[floa
         node_id = leaf
         while node_id and masses[node_id] is None:
             alike = _alike(shared, place_of_answer[answer], tree.nodes[node_id].end)
-            seen = math.fsum(math.exp(logprob_of_answer[answers[place]] - logs[node_id]) for place in alike)
-            masses[node_id] = max(0.0, 1.0 - seen)
+            masses[node_id] = _unseen(logprob_of_answer[answers[place]] - logs[node_id] for place in alike)
             node_id = tree.parents[node_id]
-    masses[0] = max(0.0, 1.0 - math.fsum(map(math.exp, logprob_of_answer.values())))
+    masses[0] = _unseen(logprob_of_answer.values())
     return tuple(mass or 0.0 for mass in masses)
+
+
+def _unseen(logprobs: Iterable[float]) -> float:
+    """1 less the sum of the probabilities."""
+    mass = 1.0 - math.fsum(map(math.exp, logprobs))
+    return mass if mass > _ROUNDING else 0.0
 
 
 def _leaves(tree: Tree) -> list[tuple[int, int]]:
