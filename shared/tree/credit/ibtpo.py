@@ -79,17 +79,17 @@ class IBTPOCredit(Method, Credit):
         return rewards_differ(rewards) or (self.ib_on_ties and bool(rewards))
 
     def advantages(self, tree: Tree, side: SideInformation = NOTHING_MORE) -> Advantages:
-        zeros = (0.0,) * len(tree.nodes)
-        global_ = self._global(tree, side.num_first) if tree.is_mixed else zeros
+        values, judged = node_values(tree, self.values), side.judged or tree
+        global_ = self._global(tree, values, side.num_first) if tree.is_mixed else (0.0,) * len(tree.nodes)
         if self.lam == 0:
             return Advantages(global_)
-        local = self._local(side.judged or tree, side.reference_logprobs)
+        of_judged = values if judged is tree else node_values(judged, self.values)
+        local = self._local(judged, of_judged, side.reference_logprobs)
         total = (0.0, *[a + self.lam * b for a, b in zip(global_[1:], local[1:], strict=True)])
         return Advantages(total, global_)
 
-    def _global(self, tree: Tree, num_first: int | None) -> tuple[float, ...]:
+    def _global(self, tree: Tree, values: Sequence[float], num_first: int | None) -> tuple[float, ...]:
         """A-1: A_GL(s) = (p̂(s) − p̂(q)) / (std({R}) + ε), or with another baseline for p̂(q); 0 at the root."""
-        values = node_values(tree, self.values)
         scale = self.std.of(tree.rewards) + self.epsilon
         match self.baseline:
             case Baseline.ROOT:
@@ -100,13 +100,15 @@ class IBTPOCredit(Method, Credit):
                 first = _mean_of_first(tree, num_first)
                 return (0.0, *((value - first) / scale for value in values[1:]))
 
-    def _local(self, tree: Tree, reference_logprobs: Sequence[Sequence[float]] | None) -> list[float]:
+    def _local(
+        self, tree: Tree, values: Sequence[float], reference_logprobs: Sequence[Sequence[float]] | None
+    ) -> list[float]:
         """A-2: A_IB(s) = (p̂(s)/p̂(parent) − (1 + 1/β))·π(s); A-2c, centred: (p̂(s)/p̂(parent) − 1)·π(s)."""
         if self.prior is Prior.REFERENCE and reference_logprobs is None:
             raise ValueError("prior is the reference policy, whose log-probabilities are missing")
         logprobs = reference_logprobs if self.prior is Prior.REFERENCE else None
         pi = confidences(tree, self.confidence, logprobs)
-        ratios = value_ratios(tree, node_values(tree, self.values))
+        ratios = value_ratios(tree, values)
         etas = [r - 1 for r in ratios] if self.centred else etas1(ratios, self.beta)
         return [eta * pi_s for eta, pi_s in zip(etas, pi, strict=True)]
 
