@@ -76,7 +76,7 @@ class TreeGrower:
                 growth.gold = GoldAnswer.of(task.growth.likelihood, task.answer_key, vocabulary)
             except InvalidInput as error:
                 growth.why_unscored = str(error)
-        sampler = vocabulary.prepare(task.growth.sampler)
+        sampler = vocabulary.prepare(task.growth.sampler).for_answers(task.growth.max_tokens)
         branches: Sequence[Branch] = (Branch(None, 0, sampler.initial_draws),)
         for round_number in count(1):
             growth.draws += await self._draw(growth, branches)

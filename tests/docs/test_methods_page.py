@@ -40,6 +40,8 @@ def describe(preset: str) -> Iterator[str]:
 def describe_loss(objective: dict[str, Any]) -> Iterator[str]:
     low, high = objective["clip_low"], objective["clip_high"]
     yield f"weights up to {1 + high:g}" if objective["surrogate.kind"] == "cispo" else f"clip {low:g}, {high:g}"
+    if bound := objective.get("dual_clip"):
+        yield f"dual clip {bound:g}"
     if objective["ratio"] != "token":
         yield "ratio of the answer"
     if objective["minibatches"] > 1:
@@ -58,6 +60,8 @@ def describe_data(settings: dict[str, Any]) -> Iterator[str]:
     yield TIES[settings["objective.ties"]]
     if settings["growth.merge_equal_draws"]:
         yield "equal draws merged"
+    if (likely := settings.get("objective.mask_likely")) is not None:
+        yield f"tokens under {likely:g}"
     if share := settings["objective.overlong_share"]:
         yield f"penalty over the last {share:.0%}"
 

@@ -30,9 +30,10 @@ from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree
 from shared.runtime.config import preset_names
 from shared.tree.draw import WeightVersion
+from shared.tree.samplers import IndependentSampler
 
 VERSION = WeightVersion(1, 0)
-PROBLEMS = 4
+PROBLEMS, WIDE = 4, 32
 DIFFICULTY = Difficulty(lengths=(4,))
 """Short ones, to some of which the model gives right and wrong answers."""
 
@@ -46,14 +47,14 @@ class BoxedRewards:
 
 
 def configure(preset: str) -> LearnerConfig:
-    """As `ibtpo train --config PRESET --task demo` has it."""
-    request = RunRequest(None, preset, ("launcher.task=demo", "total_steps=2"))
+    """As `ibtpo train --config PRESET --task demo` has it; short answers have a short limit."""
+    request = RunRequest(None, preset, ("launcher.task=demo", "total_steps=2", "max_tokens=24"))
     return make_run_plan(Path("nowhere"), request).learner
 
 
 def tasks(growth: Growth, vocabulary: Vocabulary) -> Iterable[Task]:
     rng = random.Random(3)
-    for number in range(PROBLEMS):
+    for number in range(PROBLEMS if growth.sampler.num_draws <= WIDE else 2):
         expression = generate_in(Split.TRAIN, rng, DIFFICULTY)
         yield Task(
             run="run",
@@ -105,6 +106,8 @@ def test_every_preset_trains_two_updates(preset: str, grown: dict[str, list[Scor
         raise trees
     built = [BuiltTree.of(tree) for tree in trees if config.trains_on(tree_rewards(tree))]
     assert len(built) >= 2, "trees whose rewards differ"
+    forks = any(draw.parent is not None for tree in trees for draw in tree.draws)
+    assert forks == (not isinstance(config.growth.sampler, IndependentSampler))
     policy = copy.deepcopy(first_policy())
     trainer = Trainer(policy, first_policy().model if config.needs_reference else None, config)
     for step, part in enumerate((built[::2], built[1::2])):

@@ -239,7 +239,7 @@ def test_samplers_cross_a_wire(sampler: AnySampler) -> None:
         {"kind": "independent", "width": 2},
         {"kind": "treerpo", "branching_factor": 1},
         {"kind": "treerpo", "initial_draws": 4},
-        {"kind": "treerpo", "segment_tokens": 0},
+        {"kind": "treerpo", "segment_tokens": -1},
         {"kind": "spo-tree", "branching_factors": []},
         {"kind": "spo-tree", "branching_factors": [6, 1, 6]},
         {"kind": "treepo", "divergence": 1},

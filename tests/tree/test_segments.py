@@ -270,3 +270,18 @@ def test_the_published_trees_have_their_sizes() -> None:
     assert TreePOSampler().num_draws == 16
     assert TreeRPOSampler(branching_factor=8, width=9999).num_draws == 512
     assert TreeRPOSampler(branching_factor=8, width=5).num_draws == 8
+
+
+@pytest.mark.parametrize(
+    ("sampler", "tokens"),
+    [
+        (TreeRPOSampler(depth=3, segment_tokens=0), 16),
+        (SPOTreeSampler(branching_factors=(6, 6), segment_tokens=0), 24),
+        (TreePOSampler(segment_tokens=0), 4),
+        (TreePOSampler(segment_tokens=7), 7),
+    ],
+)
+def test_a_segment_may_be_a_share_of_the_longest_answer(
+    sampler: TreeRPOSampler | SPOTreeSampler | TreePOSampler, tokens: int
+) -> None:
+    assert sampler.for_answers(48).segment_tokens == tokens

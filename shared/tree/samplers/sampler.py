@@ -55,6 +55,10 @@ class Sampler(Protocol):
         """The sampler with what it must know of the tokens' texts, computed once for each policy."""
         return self
 
+    def for_answers(self, max_tokens: int) -> Self:
+        """The sampler with what it must know of the longest answer."""
+        return self
+
 
 def check_branches(draws: Sequence[Draw], branches: Sequence[Branch], most: int) -> None:
     """ValueError unless each branch starts inside the tokens that its parent sampled itself, and all together are at

@@ -5,14 +5,14 @@ where a path forks depends on nothing that comes after the fork (METHOD, Segment
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Annotated
+from typing import Annotated, Self
 
 from shared.tree.node import Tree
 from shared.tree.samplers.sampler import Branch, Sampler, at_least, equal_shares
 
-SEGMENT_TOKENS = "L: tokens of a segment; paths fork after L, 2L, … tokens of an answer"
+SEGMENT_TOKENS = "L: tokens of a segment; paths fork after L, 2L, …; 0: the token limit over the segments of a path"
 WAYS = "In how many ways a path goes on: from the prompt, after L tokens, after 2L, …"
 WIDTH = "Trajectories at which forking ends"
 
@@ -28,7 +28,8 @@ class TreeRPOSampler(Sampler):
     initial_draws: int = field(init=False)
 
     def __post_init__(self) -> None:
-        at_least(1, depth=self.depth, segment_tokens=self.segment_tokens, width=self.width)
+        at_least(0, segment_tokens=self.segment_tokens)
+        at_least(1, depth=self.depth, width=self.width)
         at_least(2, branching_factor=self.branching_factor)
         object.__setattr__(self, "initial_draws", self.branching_factor)
 
@@ -40,6 +41,9 @@ class TreeRPOSampler(Sampler):
         if round >= self.depth:
             return ()
         return fork_all(tree, round * self.segment_tokens, self.branching_factor, self.width, rng)
+
+    def for_answers(self, max_tokens: int) -> Self:
+        return replace(self, segment_tokens=self.segment_tokens or share_out(max_tokens, self.depth))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class SPOTreeSampler(Sampler):
     initial_draws: int = field(init=False)
 
     def __post_init__(self) -> None:
-        at_least(1, segment_tokens=self.segment_tokens, width=self.width)
+        at_least(0, segment_tokens=self.segment_tokens)
+        at_least(1, width=self.width)
         if min(self.branching_factors[:1], default=0) < 1 or min(self.branching_factors[1:], default=2) < 2:
             raise ValueError(
                 f"branching_factors: at least 1 from the prompt, then at least 2 each, not {self.branching_factors}"
@@ -70,6 +75,14 @@ class SPOTreeSampler(Sampler):
         if round >= len(self.branching_factors):
             return ()
         return fork_all(tree, round * self.segment_tokens, self.branching_factors[round], self.width, rng)
+
+    def for_answers(self, max_tokens: int) -> Self:
+        return replace(self, segment_tokens=self.segment_tokens or share_out(max_tokens, len(self.branching_factors)))
+
+
+def share_out(max_tokens: int, num_segments: int) -> int:
+    """The length of a segment, so that the longest answer has so many."""
+    return -(-max_tokens // num_segments)
 
 
 def _num_draws(factors: tuple[int, ...], width: int) -> int:

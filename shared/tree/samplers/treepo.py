@@ -2,13 +2,13 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, NamedTuple, Self
 
 from shared.tree.draw import Finish
 from shared.tree.node import Tree
 from shared.tree.samplers.sampler import INITIAL_DRAWS, Branch, Sampler, at_least, branch_before, equal_shares
-from shared.tree.samplers.segments import SEGMENT_TOKENS, WIDTH
+from shared.tree.samplers.segments import SEGMENT_TOKENS, WIDTH, share_out
 
 
 class _Front(NamedTuple):
@@ -34,11 +34,13 @@ class TreePOSampler(Sampler):
     initial_draws: Annotated[int, INITIAL_DRAWS] = 2
     divergence: Annotated[int, "In how many ways a path goes on at the end of a segment"] = 2
     segment_tokens: Annotated[int, SEGMENT_TOKENS] = 512
+    depth: Annotated[int, "Segments of the longest answer, where segment_tokens is 0"] = 14
     width: Annotated[int, WIDTH] = 16
     fallback: Annotated[bool, "Whether finished answers are forked when no path goes on and the width is left"] = True
 
     def __post_init__(self) -> None:
-        at_least(1, initial_draws=self.initial_draws, segment_tokens=self.segment_tokens, width=self.width)
+        at_least(0, segment_tokens=self.segment_tokens)
+        at_least(1, initial_draws=self.initial_draws, depth=self.depth, width=self.width)
         at_least(2, divergence=self.divergence)
 
     @property
@@ -59,6 +61,9 @@ class TreePOSampler(Sampler):
                 if count
             )
         return self._fall_back(tree, num_new, rng)
+
+    def for_answers(self, max_tokens: int) -> Self:
+        return replace(self, segment_tokens=self.segment_tokens or share_out(max_tokens, self.depth))
 
     def _births(self, tree: Tree, time: int) -> list[int]:
         """At what time each draw began: how many begin at a time follows from those that began before."""
