@@ -103,7 +103,8 @@ def _fields(model: type[Any]) -> Iterator[tuple[str, FieldInfo]]:
         return
     types = get_type_hints(model, include_extras=True)
     for field in dataclasses.fields(model):
-        yield field.name, FieldInfo.from_annotated_attribute(types[field.name], field)
+        if field.init:
+            yield field.name, FieldInfo.from_annotated_attribute(types[field.name], field)
 
 
 def _is_table(annotation: Any) -> bool:
