@@ -22,6 +22,7 @@ from services.learner.data.source import DataSource
 from services.learner.held_out_config import EvaluationConfig, HeldOutSets, SetPlan, plan_sets
 from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
 from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
+from services.learner.value_config import ValueHeadConfig
 from shared.kinds import Plugins, default_of, settings_of
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
@@ -30,7 +31,7 @@ from shared.runtime.config import SHARED, OptionalUrl, Token
 from shared.tree.credit import CREDITS, AnyCredit, Credit, Method
 from shared.tree.ib_score import Estimation, IBSettings
 from shared.tree.samplers import SAMPLERS
-from shared.tree.values import reads_likelihoods
+from shared.tree.values import reads_head, reads_likelihoods
 
 ALL_LINEAR = "all-linear"
 
@@ -241,6 +242,11 @@ class LearnerConfig(_Table):
     lora: AdapterConfig | None = Field(
         None, description="Train LoRA adapters of the model alone; without this table all weights are trained"
     )
+    value_head: ValueHeadConfig | None = Field(
+        None,
+        description="Train a value head, and measure it; without this table one is trained where the credit reads it "
+        "(values or baseline with source=head)",
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="Held-out accuracy during the run")
 
     batch_size: int = Field(24, gt=0, description="Trees per step")
@@ -351,8 +357,8 @@ class LearnerConfig(_Table):
             )
         if self.objective.ties is Ties.REFILL and self.advantage.has_signal((1.0, 1.0)):
             raise ValueError(
-                "with this credit every tree has a signal (advantage.ib_on_ties), and ties=refill waits for none: set "
-                "advantage.ib_on_ties=false or objective.ties=drop"
+                "with this credit every tree has a signal (advantage.ib_on_ties or on_ties), and ties=refill waits for "
+                "none: set that to false, or objective.ties=drop"
             )
         is_cut = self.growth.top_p < 1 or self.growth.top_k > 0
         if is_cut and self.objective.looks_at_products and self.objective.mu is SamplingPolicy.SAMPLING:
@@ -416,6 +422,11 @@ class LearnerConfig(_Table):
     def needs_reference(self) -> bool:
         """Whether every step reads the first model: for a term of the loss, or as the prior of A-2."""
         return self.objective.reads_reference or self.advantage.reads_reference
+
+    @property
+    def value_head_plan(self) -> ValueHeadConfig | None:
+        """The value head that is trained: the one asked for, or the usual one where the credit reads it."""
+        return self.value_head or (ValueHeadConfig() if reads_head(self.advantage) else None)
 
     @property
     def max_outstanding(self) -> int:

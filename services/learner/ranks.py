@@ -5,11 +5,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
-from services.learner.model.policy import Policy
+from torch import Tensor
+
+from services.learner.model.policy import Kept, Policy
 from services.learner.model.process_group import ProcessGroup
 from services.learner.training.trainer import Trainer
 from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
+from services.learner.training.value_learner import write_values
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import WeightVersion
 
@@ -35,9 +38,16 @@ class RankWorkers:
         self._trainer = trainer
         self._writer = ThreadPoolExecutor(1, "checkpoint")
 
-    def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
+    def step(
+        self,
+        trees: Sequence[BuiltTree],
+        version: WeightVersion,
+        lr: float,
+        seed: str,
+        ties: Sequence[BuiltTree] = (),
+    ) -> Update:
         self._command(Operation.FOLLOW)
-        return self._trainer.step(trees, version, lr, seed)
+        return self._trainer.step(trees, version, lr, seed, ties)
 
     def engine_gap(self, trees: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         self._command(Operation.FOLLOW)
@@ -61,7 +71,12 @@ class RankWorkers:
         return self._begin_checkpoint(draft)
 
     def _begin_checkpoint(self, draft: Path) -> Future[None]:
-        return self._writer.submit(self.policy.write_kept, self.policy.copy(), draft)
+        return self._writer.submit(self._write_checkpoint, self.policy.copy(), self._trainer.values.state(), draft)
+
+    def _write_checkpoint(self, kept: Kept, values: dict[str, Tensor], draft: Path) -> None:
+        self.policy.write_kept(kept, draft)
+        if self._process_group.is_rank0:
+            write_values(values, draft)
 
     def shutdown(self) -> None:
         """Ends `serve` on the other ranks; the last call."""

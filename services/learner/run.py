@@ -247,8 +247,9 @@ class Run:
         progress, config = self._progress, self._config
         trees = [BuiltTree.of(one) for one in scored]
         used = [tree for tree, end in zip(trees, ends, strict=True) if end is End.USED]
+        ties = [tree for tree, end in zip(trees, ends, strict=True) if end is not End.USED]
         lr = config.optimizer.learning_rate(progress.step, progress.share_done)
-        update = self._parts.ranks.step(used, progress.version, lr, f"{config.seed} {progress.step}")
+        update = self._parts.ranks.step(used, progress.version, lr, f"{config.seed} {progress.step}", ties)
         self._parts.tree_samples.add(scored, progress.saved.totals.figures.trees)
         return update, *measure_trees(trees)
 

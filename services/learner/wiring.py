@@ -360,7 +360,10 @@ def _load_rank(config: LearnerConfig, checkpoint: Checkpoint | None, process_gro
             context_length=context_length,
             reference=config.reference,
         )
-    return RankWorkers(process_group, policy, Trainer(policy, reference, config, process_group))
+    trainer = Trainer(policy, reference, config, process_group)
+    if checkpoint is not None:
+        trainer.values.restore(checkpoint.directory)
+    return RankWorkers(process_group, policy, trainer)
 
 
 def _adapters(config: LearnerConfig, checkpoint: Checkpoint | None) -> Adapters | None:

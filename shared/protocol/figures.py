@@ -252,6 +252,27 @@ class UpdateFigures(Message):
     advantage_local: float | None = _figure(
         "|λ·A_IB|", "", ".3f", "The same of the information part", _PANEL, "Parts of the advantage"
     )
+    value_loss: float | None = _figure(
+        "value loss",
+        "nats",
+        ".3f",
+        "Cross-entropy of what the value head, or the likelihood, said of a step's nodes with their counts",
+        Shown.GAUGE,
+    )
+    value_brier: float | None = _figure(
+        "Brier score of values", "", ".3f", "Mean square of what it said less the counts, by leaves", Shown.GAUGE
+    )
+    value_correlation: float | None = _figure(
+        "correlation of values", "", "+.2f", "Correlation of what it said with the counts, by leaves", Shown.GAUGE
+    )
+    trees_without_prior: int = _figure(
+        "trees without a prior",
+        "",
+        ",",
+        "Trees whose values fell back to those of the leaves, as nobody said anything of their nodes",
+        Shown.COUNTER,
+        default=0,
+    )
     loss: float | None = _figure("loss", "", ".4f", "Loss of the step", Shown.GAUGE)
     learning_rate: float | None = _figure("learning rate", "", ".2e", "Learning rate of the step", Shown.GAUGE)
     engine_gap: float | None = _figure(

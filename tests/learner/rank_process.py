@@ -70,7 +70,10 @@ def main(config: LearnerConfig, steps: int, out: Path, checkpoint: Path | None) 
         reference = policy.model.without_adapters()
     else:
         reference = LanguageModel.load(config.model, 1.0, group, is_frozen=True)
-    ranks = RankWorkers(group, policy, Trainer(policy, reference, config, group))
+    trainer = Trainer(policy, reference, config, group)
+    if checkpoint:
+        trainer.values.restore(checkpoint)
+    ranks = RankWorkers(group, policy, trainer)
     if group.is_rank0:
         run_on_rank0(ranks, int((checkpoint / "steps").read_text()) if checkpoint else 0, steps, out)
     else:

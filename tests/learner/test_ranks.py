@@ -71,7 +71,8 @@ def free_port() -> int:
 @pytest.fixture
 def launcher(configure: Configure, tmp_path: Path) -> Launcher:
     objective = {"kl_coef": 0.1, "minibatches": 2, "micro_batch_tokens": 40, "loss_normalization": "token"}
-    return Launcher(configure(objective=objective, device="cpu"), tmp_path)
+    advantage = {"values": {"kind": "prior", "source": "head"}}
+    return Launcher(configure(objective=objective, advantage=advantage, device="cpu"), tmp_path)
 
 
 def assert_same(one: Path, other: Path) -> None:

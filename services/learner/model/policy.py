@@ -132,6 +132,8 @@ class LanguageModel:
             model._keep(reference)
         if not model._is_offloaded:
             process_group.distribute(module)
+        cast(Any, module).read_states = model._read_states
+        register_fsdp_forward_method(module, "read_states")
         if model._forward == model._by_head:  # a sharded module gathers its weights for the methods that it knows
             cast(Any, module).by_head = model._by_head
             register_fsdp_forward_method(module, "by_head")
@@ -258,6 +260,14 @@ class LanguageModel:
         balance_loss = self._routers.balance_loss(tuple(router_logits), rows.is_real_RS)
         return TokenStatistics(logprobs_RS, entropies_RS, balance_loss)
 
+    def hidden_states(self, rows: PrefixRows, places_N: Tensor) -> Tensor:
+        """What the last layer gives at some cells of [R, S], float32 [N, D]. One forward pass."""
+        by_trees = self.cost.attends_to_trees and len(rows.token_ids_RS) == 1
+        with self._process_group.autocast():
+            inputs, *_ = self._inputs(rows, COST if by_trees else None)
+            states_ND: Tensor = cast(Any, self.module).read_states(inputs, places_N)
+        return states_ND.float()
+
     def _inputs(self, rows: PrefixRows, cost: AttentionCost | None = None) -> tuple[dict[str, Any], Tensor, Tensor]:
         """What a transformers model takes, the places before the tokens that are asked for, and these tokens. `cost`:
         of attention over trees; None: by masks."""
@@ -280,6 +290,10 @@ class LanguageModel:
         head = cast(nn.Module, self.module.get_output_embeddings())
         router_logits = outputs.router_logits if inputs.get("output_router_logits") else ()
         return *self._head.statistics(hidden_ND, head, token_ids_N), *router_logits
+
+    def _read_states(self, inputs: dict[str, Any], places_N: Tensor) -> Tensor:
+        states_ND: Tensor = self.module.base_model(**inputs).last_hidden_state.flatten(0, 1)[places_N]
+        return states_ND
 
     def _by_logits(self, inputs: dict[str, Any], before_N: Tensor, token_ids_N: Tensor) -> tuple[Tensor, Tensor]:
         """The same, of a model whose head is more than `Head` knows."""

@@ -31,6 +31,8 @@ class Work(StrEnum):
     READ_POLICY = "read_policy"
     """Forward passes of the policy, whose log-probabilities go to rank 0."""
     READ_REFERENCE = "read_reference"
+    READ_STATES = "read_states"
+    """The same of the policy's hidden states, where trajectories name places."""
     SUM = "sum"
     """Adds up all ranks' figures, which ends a step."""
     END = "end"

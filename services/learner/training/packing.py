@@ -75,6 +75,8 @@ class MicroBatch:
     sampling_logprobs_BT: Tensor
     old_logprobs_BT: Tensor | None
     reference_logprobs_BT: Tensor | None
+    places_N: Tensor | None
+    """The cells whose hidden states are read, trajectory by trajectory."""
 
     @classmethod
     def collate(cls, packed: Sequence[PackedRow], trajectories: Sequence[Trajectory]) -> "MicroBatch":
@@ -86,6 +88,12 @@ class MicroBatch:
             for index, columns in row.columns_of.items()
         }
         chosen = [trajectories[index] for index in cells_of]
+        places = [
+            columns[len(trajectories[index].prompt_ids) - 1 + after] + number * num_columns
+            for number, row in enumerate(packed)
+            for index, columns in row.columns_of.items()
+            if (after := trajectories[index].places) is not None
+        ]
         return cls(
             indices=tuple(cells_of),
             rows=PrefixRows.collate([row.trie for row in packed], np.unique(np.concatenate(list(cells_of.values())))),
@@ -98,6 +106,7 @@ class MicroBatch:
             sampling_logprobs_BT=_pad([one.sampling_logprobs for one in chosen]),
             old_logprobs_BT=_pad_if_known([one.old_logprobs for one in chosen]),
             reference_logprobs_BT=_pad_if_known([one.reference_logprobs for one in chosen]),
+            places_N=torch.from_numpy(np.concatenate(places)) if places else None,
         )
 
     def of_answers(self, values_RS: Tensor) -> Tensor:

@@ -37,11 +37,12 @@ from services.learner.training.trajectories import (
     scale_advantages,
 )
 from services.learner.training.update import StepSums, Update
+from services.learner.training.value_learner import ValueLearner, reading_trajectories
 from services.learner.training.workload import Workload
 from shared.errors import InvalidInput
 from shared.plugins.deadline import Deadline
 from shared.protocol.tree import ScoredTree
-from shared.tree.credit import SideInformation, assign_advantages
+from shared.tree.credit import Credit, SideInformation, assign_advantages
 from shared.tree.draw import WeightVersion
 
 Group: TypeAlias = list[Trajectory]
@@ -74,9 +75,18 @@ class Trainer:
         self._clock = StepClock(process_group.device)
         self._flops = ModelFlops.of(policy.model.module)
         self._workload = Workload(self._flops)
+        self.values = ValueLearner(config)
 
-    def step(self, trees: Sequence[BuiltTree], version: WeightVersion, lr: float, seed: str) -> Update:
-        """Trains on trees with a signal, under the weights called `version`."""
+    def step(
+        self,
+        trees: Sequence[BuiltTree],
+        version: WeightVersion,
+        lr: float,
+        seed: str,
+        ties: Sequence[BuiltTree] = (),
+    ) -> Update:
+        """Trains on trees with a signal, under the weights called `version`; from `ties`, which have none, only values
+        learn."""
         device = self._process_group.device
         self._clock, self._workload = StepClock(device), Workload(self._flops)
         sums = self._new_sums()
@@ -85,8 +95,11 @@ class Trainer:
             groups = [extract_trajectories(tree.scored, version) for tree in trees]
         if self._reference is not None:
             groups = self._add_logprobs(groups, Work.READ_REFERENCE, "reference_logprobs")
+        credit = self.values.credit
+        if self.values.is_active:
+            trees = self._inform(trees, ties, version, sums)
         with self._clock.measure(Part.CREDIT):
-            groups = self._assign_credits(trees, groups, sums)
+            groups = self._assign_credits(credit, trees, groups, sums)
         if self._settings.updates_per_step > 1:  # π_old is the policy before the first update
             groups = self._add_logprobs(groups, Work.READ_POLICY, "old_logprobs")
         norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
@@ -109,6 +122,8 @@ class Trainer:
                         self._apply_gradients(share.learning_rate)
                     case Work.READ_POLICY | Work.READ_REFERENCE:
                         self._process_group.send(0, self._forward(share).tobytes())
+                    case Work.READ_STATES:
+                        self._process_group.send(0, self._states(share).tobytes())
                     case Work.SUM:
                         self._sum_up(sums, [], 0.0)
                         return
@@ -139,22 +154,50 @@ class Trainer:
             for group in groups
         ]
 
-    def _assign_credits(self, trees: Sequence[BuiltTree], groups: list[Group], sums: StepSums) -> list[Group]:
+    def _inform(
+        self, trees: Sequence[BuiltTree], ties: Sequence[BuiltTree], version: WeightVersion, sums: StepSums
+    ) -> Sequence[BuiltTree]:
+        """The trees with their priors, as values knew them before they learnt from these trees and from `ties`."""
+        every = [*trees, *ties]
+        states = self._read_states(every, version) if self.values.reads_states else []
+        with self._clock.measure(Part.CREDIT):
+            informed = self.values.inform(every, states)
+            sums.values = self.values.learn(informed, states, len(trees))
+        return informed[: len(trees)]
+
+    def _read_states(self, trees: Sequence[BuiltTree], version: WeightVersion) -> list[Floats]:
+        """The policy's hidden state [N, D] at the end of every node of each tree; empty where no draw counts."""
+        reading = [[*reading_trajectories(tree, extract_trajectories(tree.scored, version))] for tree in trees]
+        trajectories = [one for of_tree in reading for one, _ in of_tree]
+        places = [one.places for one in trajectories if one.places is not None]
+        found = iter(self._read(Work.READ_STATES, trajectories, [*map(len, places)]) if trajectories else [])
+        states = []
+        for tree, of_tree in zip(trees, reading, strict=True):
+            parts = [(node_ids, next(found)) for _, node_ids in of_tree]
+            own = np.zeros((len(tree.nodes.nodes) if parts else 0, parts[0][1].shape[1] if parts else 0), np.float32)
+            for node_ids, part in parts:
+                own[node_ids] = part
+            states.append(own)
+        return states
+
+    def _assign_credits(
+        self, credit: Credit, trees: Sequence[BuiltTree], groups: list[Group], sums: StepSums
+    ) -> list[Group]:
         """The trajectories with a reward, with the advantage and weight of every token."""
         share, penalty = self._settings.overlong_share, self._settings.overlong_penalty
         shaped = [penalize_overlong(tree.nodes, self._max_answer_tokens, share, penalty) for tree in trees]
         credited = []
         for tree, with_rewards, group in zip(trees, shaped, groups, strict=True):
-            reference = _reference_logprobs(tree, group) if self._credit.reads_reference else None
+            reference = _reference_logprobs(tree, group) if credit.reads_reference else None
             side = SideInformation(tree.nodes, reference, tree.scored.task.growth.sampler.initial_draws)
-            of_nodes = assign_advantages(self._credit, with_rewards, side)
+            of_nodes = assign_advantages(credit, with_rewards, side)
             sums.add_advantages(of_nodes)
-            with_credit = assign_credit(group, with_rewards, self._credit, of_nodes)
+            with_credit = assign_credit(group, with_rewards, credit, of_nodes)
             credited.append(mask_likely(with_credit, self._settings.mask_likely))
-        if not self._credit.compares_steps:
+        if not credit.compares_steps:
             return credited
         rewards = [reward for tree in shaped for reward in tree.rewards]
-        return scale_advantages(credited, *self._credit.step_scale(rewards, count_advantages(credited)))
+        return scale_advantages(credited, *credit.step_scale(rewards, count_advantages(credited)))
 
     def _split(self, groups: list[Group], rng: random.Random) -> Iterator[list[Trajectory]]:
         """The trajectories of each optimizer step, their weights normalized: every epoch shuffles the trees into
@@ -291,14 +334,19 @@ class Trainer:
             ]
             return share_of(0), indices
 
-    def _read(self, work: Work, trajectories: Sequence[Trajectory]) -> list[Floats]:
-        """The log-probabilities that a model gives to the tokens of each answer."""
-        own, indices_of_ranks = self._compute(work, trajectories, self._forward)
-        found: dict[int, Floats] = {}
-        for rank, indices in enumerate(indices_of_ranks):
-            sent = self._process_group.receive(rank) if rank else own.tobytes()
-            ends = np.cumsum([len(trajectories[index].token_ids) for index in indices])
-            found |= zip(indices, np.split(np.frombuffer(sent, np.float32), ends[:-1]), strict=False)
+    def _read(self, work: Work, trajectories: Sequence[Trajectory], sizes: Sequence[int] | None = None) -> list[Floats]:
+        """What a model says of each answer: the log-probabilities of its tokens, or as many rows of something else as
+        `sizes` says."""
+        passes = self._states if work is Work.READ_STATES else self._forward
+        own, indices_of_ranks = self._compute(work, trajectories, passes)
+        sizes = sizes or [len(one.token_ids) for one in trajectories]
+        sent = [self._process_group.receive(rank) if rank else own.tobytes() for rank in range(len(indices_of_ranks))]
+        rows = np.frombuffer(b"".join(sent), np.float32)
+        if work is Work.READ_STATES:
+            rows = rows.reshape(sum(sizes), -1)
+        order = [index for indices in indices_of_ranks for index in indices]
+        ends = np.cumsum([sizes[index] for index in order])
+        found = dict(zip(order, np.split(rows, ends[:-1]), strict=False))
         return [found[index] for index in range(len(trajectories))]
 
     @torch.no_grad()
@@ -313,6 +361,17 @@ class Trainer:
                 with self._clock.measure(Part.FORWARD):
                     logprobs_BT = micro_batch.of_answers(model.statistics(micro_batch.rows).logprobs_RS)
                 found.append(logprobs_BT[micro_batch.is_answer_BT].float().cpu().numpy())
+        return np.concatenate(found[: 1 + len(share.micro_batches)])
+
+    @torch.no_grad()
+    def _states(self, share: Share) -> Floats:
+        """The policy's hidden states at all places of this rank's micro-batches, one after another. Collective."""
+        found = [np.zeros(0, np.float32)]
+        for micro_batch in self._passes(share):
+            places_N = micro_batch.cell_BT.flatten()[:0] if micro_batch.places_N is None else micro_batch.places_N
+            with self._clock.measure(Part.FORWARD):
+                states_ND = self._policy.model.hidden_states(micro_batch.rows, places_N)
+            found.append(states_ND.cpu().numpy().flatten())
         return np.concatenate(found[: 1 + len(share.micro_batches)])
 
     def _passes(self, share: Share) -> Iterator[MicroBatch]:

@@ -49,6 +49,13 @@ class Trajectory:
     old_logprobs: Floats | None = None
     """Under the weights as the step begins; None: those of the forward pass that is trained on."""
     reference_logprobs: Floats | None = None
+    places: Ints | None = None
+    """After how many tokens of the answer the policy's hidden state is read; None: nowhere."""
+
+    def first(self, num_tokens: int, places: Ints) -> "Trajectory":
+        """Its first tokens alone, with places to read in them."""
+        arrays = ("token_ids", "engine_logprobs", "sampling_logprobs", "is_current", "advantages", "weights")
+        return replace(self, places=places, **{name: getattr(self, name)[:num_tokens] for name in arrays})
 
 
 def extract_trajectories(scored: ScoredTree, current: WeightVersion) -> list[Trajectory]:

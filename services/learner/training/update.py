@@ -10,6 +10,7 @@ from torch import Tensor
 from services.learner.model.flops import peak_flops
 from services.learner.model.process_group import ProcessGroup
 from services.learner.training.clock import StepClock
+from services.learner.training.value_learner import ValueReport
 from services.learner.training.workload import Workload
 from shared.protocol.figures import UpdateFigures
 from shared.tree.credit import Advantages
@@ -33,6 +34,7 @@ class StepSums:
         self.advantage_local = Mean()
         self.peak_memory_bytes = 0
         self.memory_retries = 0
+        self.values = ValueReport(None, 0)
         self.largest_ratio = torch.zeros((), dtype=torch.float64, device=device)
         self.own_terms = tuple(own_terms)
         names = (*_SUMMED, *self.own_terms)
@@ -89,6 +91,7 @@ class Update(UpdateFigures):
         largest_ratio = process_group.all_reduce_max(sums.largest_ratio)
         seconds, elapsed = clock.seconds(), clock.elapsed_seconds
         flops_per_second, peak = workload.flops / elapsed / process_group.size, peak_flops(process_group.device)
+        reliability = sums.values.reliability
         finite = [norm for norm in norms if norm is not None]
         return cls(
             applied=len(finite),
@@ -108,6 +111,10 @@ class Update(UpdateFigures):
             tis_weight=_mean(total["corrections"], total["tokens"]),
             tis_capped_share=_mean(total["capped"], total["tokens"]),
             own_terms={name: total[name] / max(total["tokens"], 1.0) for name in sums.own_terms},
+            value_loss=reliability.cross_entropy if reliability else None,
+            value_brier=reliability.brier if reliability else None,
+            value_correlation=reliability.correlation if reliability else None,
+            trees_without_prior=sums.values.trees_without_prior,
             trained_tokens=int(total["tokens"]),
             memory_retries=sums.memory_retries,
             peak_memory_gib=_mean(peak_memory / _GIB, bool(total["tokens"])),

@@ -460,7 +460,7 @@ def test_overlong_answers_are_compared_by_what_is_left_of_their_reward(
         config = configure(advantage={"kind": "ibtpo", "lam": lam}, objective=objective, growth=growth)
         recorder = Recorder(config, monkeypatch)
         ((*credited,),) = recorder.trainer._assign_credits(
-            build_all([tree]), [extract_trajectories(tree, CURRENT)], StepSums()
+            config.advantage, build_all([tree]), [extract_trajectories(tree, CURRENT)], StepSums()
         )
         of_nodes = assign_advantages(config.advantage, tree.tree())
         global_part = of_nodes.global_part or of_nodes.of_nodes
