@@ -24,7 +24,8 @@ from shared.tree.samplers import (
     TreeRPOSampler,
 )
 from shared.tree.values import COUNTS, Backup, node_values, root_value
-from tests.tree.worlds import World, every_record, grow
+from tests.tree.chances import every_outcome
+from tests.tree.worlds import EndingWorld, World, every_record, grow
 
 SMALL: list[AnySampler] = [
     IndependentSampler(initial_draws=3),
@@ -69,6 +70,33 @@ def test_the_mean_of_the_first_leaves_is_unbiased_under_every_sampler(sampler: A
 @pytest.mark.parametrize("seed", range(3))
 def test_backup_is_unbiased_where_the_choice_of_branches_sees_no_outcome(sampler: AnySampler, seed: int) -> None:
     assert exact_bias(World(seed, depth=2, width=2), sampler, backup) == pytest.approx(0.0, abs=1e-12)
+
+
+def exact_bias_of_chance(sampler: AnySampler, estimate: Callable[[Tree], float]) -> float:
+    """E[estimate] − p(q) in a world whose answers have two lengths, over every outcome of the sampler's chance, too."""
+    world = EndingWorld(2, depth=2, width=2)
+    trees = every_outcome(lambda chance: build_tree(grow(world, sampler, chance)))
+    return sum(p * estimate(tree) for p, tree in trees) - world.value[()]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        FixedWidthSampler(every_steps=1, width=3),
+        TreeRPOSampler(branching_factor=2, depth=2, segment_tokens=2, width=3),
+        TreePOSampler(segment_tokens=2, width=4, fallback=False),
+    ],
+    ids=SAMPLERS.kind_of,
+)
+def test_where_long_answers_are_forked_more_often_backup_is_unbiased_and_counts_is_not(sampler: AnySampler) -> None:
+    assert exact_bias_of_chance(sampler, backup) == pytest.approx(0.0, abs=1e-12)
+    assert abs(exact_bias_of_chance(sampler, counts)) > 0.04
+
+
+def test_backup_is_biased_where_the_length_of_an_answer_decides_where_it_is_forked() -> None:
+    fallback, nodes = TreePOSampler(segment_tokens=2, width=4), TreeGRPOSampler(nodes_per_tree=1)
+    assert exact_bias_of_chance(fallback, backup) == pytest.approx(-0.0351, abs=5e-5)
+    assert exact_bias_of_chance(nodes, backup) == pytest.approx(-0.0145, abs=5e-5)
 
 
 def test_counts_and_backup_are_biased_where_rewards_decide() -> None:

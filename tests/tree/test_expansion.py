@@ -2,10 +2,11 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -29,6 +30,7 @@ from shared.tree.samplers import (
     TreeGRPOSampler,
     TreePOSampler,
     TreeRPOSampler,
+    check_branches,
 )
 from tests.tree.records import BLANK_LINE, EOS, A, B, draw, quick, records
 from tests.tree.worlds import World, grow
@@ -113,6 +115,23 @@ def test_every_branch_continues_what_its_parent_sampled(
             assert sum((tree.token_ids(n) for n in tree.path(len(draws))), ()) == trajectory(grown, len(draws))
 
 
+@given(st.sampled_from(OF_EVERY_KIND), st.booleans(), st.integers(0, 9999))
+@settings(max_examples=40, deadline=None)
+def test_growth_ends_within_its_bound_whatever_is_drawn(sampler: AnySampler, merge: bool, seed: int) -> None:
+    """Answers of no to eight tokens, some cut by the limit, some without a verdict."""
+    rng, draws = random.Random(seed), list[Draw]()
+    branches: Sequence[Branch] = (Branch(None, 0, sampler.initial_draws),)
+    for round_ in range(1, sampler.num_draws + 1):
+        for one in [branch for branch in branches for _ in range(branch.count)]:
+            tokens = (*rng.choices([A, B, BLANK_LINE], k=rng.randrange(8)), EOS)[: 8 - one.cut]
+            draws.append(draw(tokens, rng.choice([0.0, 1.0, None]), before=draws, parent=one.parent, cut=one.cut))
+        branches = sampler.expand(build_tree(draws, merge), round_, rng)
+        check_branches(draws, branches, sampler.num_draws - len(draws))
+        if not branches:
+            return
+    pytest.fail("it never ended")
+
+
 @given(records(), st.integers(1, 3), st.integers(0, 99))
 @quick
 def test_ib_takes_the_nodes_of_the_highest_score(draws: tuple[Draw, ...], width: int, seed: int) -> None:
@@ -135,6 +154,10 @@ def test_chance_decides_between_equal_scores() -> None:
     tree = build_tree([draw([A, BLANK_LINE, A, EOS], 1.0, logprobs=[-1.0] * 4) for _ in range(3)])
     chosen = Counter(IBSampler(initial_draws=3).expand(tree, 1, random.Random(seed))[0] for seed in range(200))
     assert set(chosen) == {Branch(None, 0, 1), Branch(0, 2, 1), Branch(1, 2, 1), Branch(2, 2, 1)}
+
+
+def test_the_ablations_of_the_paper_have_its_trees_size() -> None:
+    assert RandomSampler().num_draws == FixedWidthSampler(width=12).num_draws == 12
 
 
 def test_random_is_uniform_over_what_is_no_leaf() -> None:

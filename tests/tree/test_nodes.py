@@ -1,7 +1,9 @@
 """Draws, cut into nodes."""
 
 import math
+from collections import Counter
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 from hypothesis import assume, given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion, trajectory
 from shared.tree.ib_score import Confidence, IBSettings, confidences, ib_scores
 from shared.tree.node import build_tree
+from shared.tree.values import COUNTS, node_values
 from tests.tree.definitions import Definitions, states_of
 from tests.tree.records import BLANK_LINE, EOS, VERSION, A, B, draw, quick, records
 
@@ -147,6 +150,22 @@ def test_a_fork_inside_a_step_cuts_the_node() -> None:
     whole = draw([A, B, A, EOS])
     tree = build_tree([whole, draw([B, EOS], before=[whole], parent=0, cut=2)])
     assert [(node.start, node.end) for node in tree.nodes[1:]] == [(0, 2), (2, 4), (2, 4)]
+
+
+@given(records(max_branches=0))
+@quick
+def test_independent_answers_merged_are_the_tree_of_their_prefixes(draws: tuple[Draw, ...]) -> None:
+    """TEMPO's tree: a node for each sequence of first steps, with the share of right answers that begin so."""
+    answers = [(one.token_ids, one.counted_reward or 0.0) for one in draws]
+    under = Counter(ids[:end] for (ids, _), one in zip(answers, draws, strict=True) for end in one.step_ends)
+    tree = build_tree(draws, merge=True)
+    values = node_values(tree, COUNTS)
+    prefixes: list[tuple[int, ...]] = [()]
+    for node_id, node in enumerate(tree.nodes[1:], 1):
+        prefixes.append((*prefixes[tree.parents[node_id]], *tree.token_ids(node_id)))
+        rewards = [reward for ids, reward in answers if ids[: node.end] == prefixes[node_id]]
+        assert (node.multiplicity, values[node_id]) == (under[prefixes[node_id]], pytest.approx(fmean(rewards)))
+    assert sorted(prefixes[1:]) == sorted(under)
 
 
 def test_equal_draws_are_one_node_only_when_merged() -> None:
