@@ -9,6 +9,7 @@ from services.launcher.display.finding import Level, Section
 from services.launcher.runs.model_files import check_stop_tokens, find_model, load_prompt_encoder
 from services.launcher.settings.plan import RunPlan
 from services.learner.data.run_files import is_problem_file
+from services.rollout.config import EngineKind
 from shared.errors import InvalidInput
 from shared.files import read_rows
 from shared.protocol.task import Problem
@@ -29,6 +30,7 @@ def look_before_start(plan: RunPlan) -> list[str]:
     examine_disk(section, plan, num_parameters, 0 if plan.learner.lora else num_parameters)
     _examine_lasting(section, plan, num_parameters)
     _examine_held_out(section, plan)
+    _examine_sampler(section, plan)
     for finding in section.findings:
         if finding.level is Level.FAILED:
             raise InvalidInput(f"{finding.check}: {finding.found}: {finding.remedy}")
@@ -95,3 +97,21 @@ def _examine_held_out(section: Section, plan: RunPlan) -> None:
                 f"{one.source} is trained on as well",
                 "give problems that are not, or accuracy says less than it seems",
             )
+
+
+def _examine_sampler(section: Section, plan: RunPlan) -> None:
+    """Whether the engine and the token limit give the sampler what it forks by."""
+    growth = plan.learner.growth
+    if growth.sampler.asks_entropies and plan.rollout.engine is EngineKind.SGLANG:
+        section.warning(
+            "sampler",
+            f"of an entropy SGLang gives a lower bound, from the {plan.rollout.sglang.entropy_top_k} likeliest tokens",
+            "raise rollout.sglang.entropy_top_k, or set sampler.token_score=surprise",
+        )
+    segment = getattr(growth.sampler.for_answers(growth.max_tokens), "segment_tokens", 0)
+    if segment >= growth.max_tokens:
+        section.warning(
+            "sampler",
+            f"paths fork after {segment} tokens, and no answer has more than {growth.max_tokens}: none will fork",
+            "lower sampler.segment_tokens; 0 takes a share of growth.max_tokens",
+        )

@@ -142,3 +142,23 @@ def test_answers_for_which_a_model_is_too_small_are_refused_before_anything_star
     given = (f"learner.model={checkpoint_directory()}", f"data={rows}", f"held_out={rows}", "total_steps=5", setting)
     with pytest.raises(InvalidInput, match=said):
         look_before_start(draft_plan(tmp_path / "runs", RunRequest("mine", preset, given)))
+
+
+@pytest.mark.parametrize(
+    ("preset", "setting", "warning"),
+    [
+        ("treepo", "segment_tokens=512", "sampler: paths fork after 512 tokens, and no answer has more than 48: none"),
+        (
+            "iib-lpo",
+            "rollout.engine=sglang",
+            "sampler: of an entropy SGLang gives a lower bound, from the 20 likeliest",
+        ),
+        ("treepo", "seed=1", ""),
+        ("iib-lpo", "seed=1", ""),
+    ],
+)
+def test_a_sampler_that_does_not_get_what_it_forks_by_is_named_before_the_start(
+    tmp_path: Path, preset: str, setting: str, warning: str
+) -> None:
+    plan = draft_plan(tmp_path / "runs", RunRequest("mine", preset, ("launcher.task=demo", setting)))
+    assert [one.startswith(warning) for one in look_before_start(plan)] == [True] * bool(warning)
