@@ -1,6 +1,7 @@
 """Presets by the literal command, `ibtpo train --config NAME --task demo`: they run, learn, and clip as their names
 say."""
 
+import math
 import os
 import subprocess
 import sys
@@ -72,9 +73,17 @@ def learnt(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_learns(preset: str, tmp_path: Path, learnt: dict[str, str]) -> None:
     """Held-out accuracy rises by more than three standard errors of its difference."""
-    draws = make_run_plan(tmp_path, RunRequest(None, preset, ("launcher.task=demo",))).learner.growth.sampler.num_draws
-    batch = f"batch_size={min(24, max(4, ANSWERS // draws))}"
-    run = train(tmp_path, preset, f"max_generated_tokens={TOKENS}", batch, "evaluation.every=0")
+    plan = make_run_plan(tmp_path, RunRequest(None, preset, ("launcher.task=demo",))).learner
+    batch = min(24, max(4, ANSWERS // plan.growth.sampler.num_draws))
+    lr = plan.optimizer.lr / math.sqrt(plan.objective.updates_per_step)  # the demo's is that of one update a step
+    settings = (
+        f"max_generated_tokens={TOKENS}",
+        f"batch_size={batch}",
+        f"lr={lr:.2g}",
+        "evaluation.every=0",
+        "replicas=1",
+    )
+    run = train(tmp_path, preset, *settings)
     first, *_, last = evaluated_steps(run)
     change = compare(*(read_results(run, step, "heldout") for step in (first, last)), average_reward)
     summary = run.read_summary()
