@@ -138,6 +138,7 @@ def _pack_draw(draw: Draw) -> dict[str, Any]:
         "final_answer": draw.final_answer,
         "step_likelihoods": None if draw.step_likelihoods is None else _pack("f", draw.step_likelihoods),
         "entropies": None if draw.entropies is None else _pack("f", draw.entropies),
+        "given": [list(span) for span in draw.given],
     }
 
 
@@ -153,9 +154,10 @@ def _unpack_draw(body: dict[str, Any]) -> Draw:
         spans=tuple(map(_unpack_span, body["spans"])),
         finish=Finish(body["finish"]),
         reward=body["reward"],
-        final_answer=_text(body.get("final_answer")),  # trees of earlier releases have none of the three
+        final_answer=_text(body.get("final_answer")),  # trees of earlier releases have none of the four
         step_likelihoods=None if likelihoods is None else _unpack("f", likelihoods),
         entropies=None if entropies is None else _finite(_unpack("f", entropies)),
+        given=tuple((_natural(start), _natural(end)) for start, end in body.get("given", ())),
     )
 
 

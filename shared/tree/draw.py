@@ -93,7 +93,8 @@ class Draw:
     verdict says that the answer states: empty if it states none, None where nobody compares such answers.
     `step_likelihoods` are Φ at each of `step_ends`, the probability of the gold answer after it, None where nobody
     scored them (V4). `entropies` are those of the distributions of the new tokens, in nats, where the sampler asks for
-    them (S-2).
+    them (S-2). `given` are ascending spans [start, end) of the new tokens that were put there, such as the answer of a
+    tool, and not sampled: they are never trained on.
     """
 
     parent: int | None
@@ -108,6 +109,7 @@ class Draw:
     final_answer: str | None = None
     step_likelihoods: tuple[float, ...] | None = None
     entropies: tuple[float, ...] | None = None
+    given: tuple[tuple[int, int], ...] = ()
     cumulative_logprobs: tuple[float, ...] = field(init=False, repr=False, compare=False)
     """Σ log p over the first k new tokens, k = 0, 1, …: every decision about a tree sums over steps."""
 
@@ -134,6 +136,9 @@ class Draw:
         edges = [0, *(span.end for span in self.spans)]
         if edges != [*(span.start for span in self.spans), num_tokens] or any(a >= b for a, b in pairwise(edges)):
             raise ValueError(f"spans partition the {num_tokens} new tokens: {self.spans}")
+        bounds = [0, *chain.from_iterable(self.given), num_tokens]
+        if any(start >= end for start, end in self.given) or any(a > b for a, b in pairwise(bounds)):
+            raise ValueError(f"given spans ascend within the {num_tokens} new tokens: {self.given}")
         if self.reward is not None and not 0.0 <= self.reward <= 1.0:
             raise ValueError(f"a reward lies in [0, 1]: {self.reward}")
 

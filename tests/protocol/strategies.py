@@ -70,6 +70,7 @@ def draws(draw: st.DrawFn, parents: tuple[Draw, ...] = ()) -> Draw:
         finish=draw(st.sampled_from(Finish)),
         reward=draw(st.none() | st.floats(0, 1)),
         entropies=draw(st.none() | some),
+        given=draw(st.sampled_from([(), ((0, num_tokens),), ((0, 1),)])),
         step_likelihoods=draw(st.none() | st.tuples(*[st.floats(0, 1, width=32) for _ in step_ends])),
     )
 

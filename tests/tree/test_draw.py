@@ -29,6 +29,7 @@ WHOLE = draw([A, B, EOS])
         ({"spans": ()}, "spans partition"),
         ({"spans": (VersionSpan(VERSION, 0, 2),)}, "spans partition"),
         ({"spans": (VersionSpan(VERSION, 0, 2), VersionSpan(NEWER, 1, 3))}, "spans partition"),
+        *(({"given": spans}, "given spans ascend") for spans in [((1, 1),), ((2, 4),), ((-1, 1),), ((1, 3), (0, 1))]),
         ({"reward": 1.5}, "a reward lies in"),
     ],
 )

@@ -103,6 +103,7 @@ def _make_nothing() -> MicroBatch:
         engine_logprobs=of_token,
         sampling_logprobs=of_token,
         is_current=np.zeros(1, np.bool_),
+        is_given=np.zeros(1, np.bool_),
         is_cut=False,
         advantages=of_token,
         weights=of_token,

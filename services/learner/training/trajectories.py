@@ -12,7 +12,7 @@ from services.learner.model.prefix_rows import Ints
 from services.learner.objective_config import LossNormalization
 from shared.protocol.tree import ScoredTree
 from shared.tree.credit import Advantages, Credit
-from shared.tree.draw import WeightVersion
+from shared.tree.draw import Draw, WeightVersion
 from shared.tree.node import Tree
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -42,6 +42,8 @@ class Trajectory:
     """Of what the engine sampled from: the same, unless top-p or top-k cut the support and the engine says so."""
     is_current: NDArray[np.bool_]
     """Which tokens the learner's present weights sampled."""
+    is_given: NDArray[np.bool_]
+    """Which tokens were put there, and not sampled: they are not trained on."""
     is_cut: bool
     """Whether the token limit ended it."""
     advantages: Floats
@@ -62,11 +64,14 @@ def extract_trajectories(scored: ScoredTree, current: WeightVersion) -> list[Tra
     """The trajectory of every draw, judged or not, with no credit yet."""
     trajectories: list[Trajectory] = []
     for draw in scored.draws:
+        is_given = _is_given(draw)
         arrays: list[NDArray[Any]] = [
             np.array(draw.token_ids, np.int64),
             np.array(draw.logprobs, np.float32),
             np.array(draw.logprobs if draw.sampling_logprobs is None else draw.sampling_logprobs, np.float32),
-            np.repeat([one.version == current for one in draw.spans], [one.end - one.start for one in draw.spans]),
+            np.repeat([one.version == current for one in draw.spans], [one.end - one.start for one in draw.spans])
+            & ~is_given,
+            is_given,
         ]
         if draw.parent is not None:
             parent = trajectories[draw.parent]
@@ -75,13 +80,22 @@ def extract_trajectories(scored: ScoredTree, current: WeightVersion) -> list[Tra
                 parent.engine_logprobs,
                 parent.sampling_logprobs,
                 parent.is_current,
+                parent.is_given,
             ]
             arrays = [np.concatenate([old[: draw.cut], new]) for old, new in zip(before, arrays, strict=True)]
-        ids, logprobs, sampling_logprobs, is_current = arrays
+        ids, logprobs, sampling_logprobs, is_current, is_given = arrays
         zeros = np.zeros(len(ids), np.float32)
-        known = (scored.task.prompt_ids, ids, logprobs, sampling_logprobs, is_current, draw.is_cut)
+        known = (scored.task.prompt_ids, ids, logprobs, sampling_logprobs, is_current, is_given, draw.is_cut)
         trajectories.append(Trajectory(*known, advantages=zeros, weights=zeros))
     return trajectories
+
+
+def _is_given(draw: Draw) -> NDArray[np.bool_]:
+    """Of its new tokens."""
+    is_given = np.zeros(len(draw.token_ids), np.bool_)
+    for start, end in draw.given:
+        is_given[start:end] = True
+    return is_given
 
 
 def penalize_overlong(tree: Tree, max_answer_tokens: int, share: float, penalty: float) -> Tree:
@@ -101,7 +115,7 @@ def assign_credit(
     trajectories: Sequence[Trajectory], tree: Tree, credit: Credit, advantages: Advantages
 ) -> list[Trajectory]:
     """The trajectories of the tree's judged draws, with the advantages of their nodes. A node on m trajectories gives
-    each 1/m of its weight."""
+    each 1/m of its weight; tokens that were given have none."""
     weights, of_paths = credit.weights(tree, advantages), advantages.on_paths(tree)
     credited = []
     for draw_id, trajectory in enumerate(trajectories):
@@ -113,7 +127,7 @@ def assign_credit(
                 replace(
                     trajectory,
                     advantages=np.repeat(np.array(of_paths[draw_id], np.float32), lengths),
-                    weights=np.repeat(np.array(shares, np.float32), lengths),
+                    weights=np.repeat(np.array(shares, np.float32), lengths) * ~trajectory.is_given,
                 )
             )
     return credited

@@ -3,6 +3,7 @@
 import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from services.learner.training.trajectories import (
     penalize_overlong,
 )
 from shared.tree.credit import Advantages, IBTPOCredit, NodeWeight, assign_advantages, node_weights
-from shared.tree.draw import trajectory
+from shared.tree.draw import Draw, trajectory
 from shared.tree.node import build_tree
 from tests.learner.synthetic import V0, V1, credited_trajectories, draws, scored, task
 
@@ -149,6 +150,38 @@ def test_probable_tokens_have_no_loss_and_count_in_no_divisor(normalization: Los
     for one, before, divisor in zip(normalize_weights(masked, normalization, 16), masked, divisors, strict=True):
         assert one.weights == pytest.approx(before.weights / divisor)
     assert mask_likely(trajectories, None) == trajectories
+
+
+def test_given_tokens_are_not_trained_on_nor_counted() -> None:
+    """Also those that a branch shares."""
+    record = draws(random.Random(11), 2, 2)
+    whole = [
+        replace(one, given=((0, 1), (len(one.token_ids) - 1, len(one.token_ids)))[: len(one.token_ids)])
+        for one in record
+    ]
+    tree = build_tree(whole)
+    group = assign_credit(
+        extract_trajectories(scored(task(), whole), V0), tree, CREDIT, assign_advantages(CREDIT, tree)
+    )
+    for draw_id, one in enumerate(group):
+        given_at = {
+            at
+            for at, j in enumerate(samplers(whole, draw_id))
+            for start, end in whole[j].given
+            if start <= at - whole[j].cut < end
+        }
+        assert given_at
+        assert one.weights.tolist() == [0.0 if at in given_at else 1.0 for at in range(len(one.weights))]
+        assert not one.is_current[sorted(given_at)].any()
+    for one in normalize_weights(group, LossNormalization.TRAJECTORY, 16):
+        assert float(one.weights.sum()) in (0.0, pytest.approx(1 / len(group), rel=1e-5))
+
+
+def samplers(record: Sequence[Draw], draw_id: int) -> list[int]:
+    """Which draw each token of a trajectory is of."""
+    one = record[draw_id]
+    above = [] if one.parent is None else samplers(record, one.parent)[: one.cut]
+    return above + [draw_id] * len(one.token_ids)
 
 
 @given(seeds, st.sampled_from([NodeWeight.ONE, NodeWeight.SQRT, NodeWeight.DRAWS]))
