@@ -78,7 +78,7 @@ def bundle(config: PreTrainedConfig, directory: Path) -> Path:
 
 
 def largest_difference(policy: PolicyModel, plain: torch.nn.Module) -> float:
-    """Over rows of different lengths, each with some tokens prefilled and the rest decoded."""
+    """Over rows of different lengths, each with some tokens prefilled and the rest decoded, and again scored at once."""
     rows, worst = RowKV(policy.kv_shape, 3), 0.0
     sequences = torch.randint(3, 30, (3, 12), generator=torch.Generator().manual_seed(1)).tolist()
     policy.prefill(rows, 0, [0, 0, 0], [ids[:length] for ids, length in zip(sequences, (3, 5, 2), strict=True)])
@@ -91,6 +91,12 @@ def largest_difference(policy: PolicyModel, plain: torch.nn.Module) -> float:
             with torch.no_grad():
                 expected_V = plain(torch.tensor([ids[:length]])).logits[0, -1]
             worst = max(worst, float((logits_V - expected_V).abs().max()))
+    lengths = [3, 5, 2]
+    scored = policy.score(rows, 0, lengths, [ids[length:] for ids, length in zip(sequences, lengths, strict=True)])
+    for ids, length, logits_NV in zip(sequences, lengths, scored, strict=True):
+        with torch.no_grad():
+            expected_NV = plain(torch.tensor([ids])).logits[0, length:]
+        worst = max(worst, float((logits_NV - expected_NV).abs().max()))
     return worst
 
 
