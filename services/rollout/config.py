@@ -109,7 +109,7 @@ class RolloutConfig(BaseModel):
         256, gt=0, description="Most trees that grow for POST /v1/trees at once; more are refused with 429"
     )
     max_posted_scores: int = Field(
-        4096, gt=0, description="Most continuations scored for POST /v1/scores at once; more are refused with 429"
+        2048, gt=0, description="Most continuations scored for POST /v1/scores at once; more are refused with 429"
     )
     max_deliveries: int = Field(5, gt=0, description="Tries of a task before it becomes a dead letter")
     verdict_seconds: float = Field(

@@ -78,7 +78,7 @@ def bundle(config: PreTrainedConfig, directory: Path) -> Path:
 
 
 def largest_difference(policy: PolicyModel, plain: torch.nn.Module) -> float:
-    """Over rows of different lengths, each with some tokens prefilled and the rest decoded, and again scored at once."""
+    """Over rows of different lengths, each with some tokens prefilled and the rest decoded, and then scored at once."""
     rows, worst = RowKV(policy.kv_shape, 3), 0.0
     sequences = torch.randint(3, 30, (3, 12), generator=torch.Generator().manual_seed(1)).tolist()
     policy.prefill(rows, 0, [0, 0, 0], [ids[:length] for ids, length in zip(sequences, (3, 5, 2), strict=True)])

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from services.rollout.engines.engine import ScoreRequest
+from services.rollout.engines.sglang import score_format
 from shared.errors import InvalidInput, Unavailable
 from shared.tree.draw import WeightVersion
 from tests.rollout.sglang.conftest import BundleFactory, Rig, RigFactory, request
@@ -114,11 +115,16 @@ UNFIT = {
 }
 
 
-async def test_what_the_server_would_refuse_or_die_of_is_never_sent(rig: RigFactory) -> None:
+async def test_what_the_server_would_refuse_or_die_of_is_never_sent(
+    rig: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served = await rig()
     for named, bad in UNFIT.items():
         with pytest.raises(InvalidInput, match=named):
             await served.engine.score(bad)
     assert await calls(served) == []
+    monkeypatch.setattr(score_format, "MOST_SINGLE_TOKENS", 2)
+    with pytest.raises(InvalidInput, match="at most 2 of them, not 3: score them in parts"):
+        await served.engine.score(ScoreRequest(PREFIX, GIVEN, 0.5))
     assert len((await served.engine.score(ScoreRequest((4,) * 248, (5,)))).logprobs) == 1
     assert len((await served.engine.complete(request((4, 5), 3))).token_ids) == 3

@@ -10,6 +10,8 @@ from services.rollout.engines.sglang import wire_format as wire
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion
 
+MOST_SINGLE_TOKENS = 1024
+"""That are scored by requests of their own: each sends all tokens before it."""
 FAINTEST = -87.3
 """At temperatures other than 1 the server takes the logarithm of a float32 softmax, which loses what is smaller."""
 
@@ -27,6 +29,11 @@ def check_score(request: ScoreRequest, limits: EngineLimits) -> None:
     """InvalidInput for what the server would refuse or crash on: it takes no input as long as its limit."""
     limits.check_score(request)
     wire.check_temperature(request.temperature)
+    if request.scale != 1.0 and (num_tokens := len(request.continuation)) > MOST_SINGLE_TOKENS:
+        raise InvalidInput(
+            f"SGLang scores each token by itself at temperature {request.temperature:g}, at most {MOST_SINGLE_TOKENS} "
+            f"of them, not {num_tokens}: score them in parts, or at temperature 1"
+        )
     if (length := len(request.token_ids) + len(request.continuation)) == limits.context_length:
         raise InvalidInput(f"SGLang scores at most {limits.context_length - 1} tokens, not {length}: leave one out")
 
