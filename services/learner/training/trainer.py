@@ -42,7 +42,7 @@ from services.learner.training.workload import Workload
 from shared.errors import InvalidInput
 from shared.plugins.deadline import Deadline
 from shared.protocol.tree import ScoredTree
-from shared.tree.credit import Credit, SideInformation, assign_advantages
+from shared.tree.credit import SideInformation, assign_advantages
 from shared.tree.draw import WeightVersion
 
 Group: TypeAlias = list[Trajectory]
@@ -95,11 +95,11 @@ class Trainer:
             groups = [extract_trajectories(tree.scored, version) for tree in trees]
         if self._reference is not None:
             groups = self._add_logprobs(groups, Work.READ_REFERENCE, "reference_logprobs")
-        credit = self.values.credit
+        self._credit = self.values.credit
         if self.values.is_active:
             trees = self._inform(trees, ties, version, sums)
         with self._clock.measure(Part.CREDIT):
-            groups = self._assign_credits(credit, trees, groups, sums)
+            groups = self._assign_credits(trees, groups, sums)
         if self._settings.updates_per_step > 1:  # π_old is the policy before the first update
             groups = self._add_logprobs(groups, Work.READ_POLICY, "old_logprobs")
         norms = [self._update(minibatch, lr, sums) for minibatch in self._split(groups, random.Random(seed))]
@@ -180,24 +180,22 @@ class Trainer:
             states.append(own)
         return states
 
-    def _assign_credits(
-        self, credit: Credit, trees: Sequence[BuiltTree], groups: list[Group], sums: StepSums
-    ) -> list[Group]:
+    def _assign_credits(self, trees: Sequence[BuiltTree], groups: list[Group], sums: StepSums) -> list[Group]:
         """The trajectories with a reward, with the advantage and weight of every token."""
         share, penalty = self._settings.overlong_share, self._settings.overlong_penalty
         shaped = [penalize_overlong(tree.nodes, self._max_answer_tokens, share, penalty) for tree in trees]
         credited = []
         for tree, with_rewards, group in zip(trees, shaped, groups, strict=True):
-            reference = _reference_logprobs(tree, group) if credit.reads_reference else None
+            reference = _reference_logprobs(tree, group) if self._credit.reads_reference else None
             side = SideInformation(tree.nodes, reference, tree.scored.task.growth.sampler.initial_draws)
-            of_nodes = assign_advantages(credit, with_rewards, side)
+            of_nodes = assign_advantages(self._credit, with_rewards, side)
             sums.add_advantages(of_nodes)
-            with_credit = assign_credit(group, with_rewards, credit, of_nodes)
+            with_credit = assign_credit(group, with_rewards, self._credit, of_nodes)
             credited.append(mask_likely(with_credit, self._settings.mask_likely))
-        if not credit.compares_steps:
+        if not self._credit.compares_steps:
             return credited
         rewards = [reward for tree in shaped for reward in tree.rewards]
-        return scale_advantages(credited, *credit.step_scale(rewards, count_advantages(credited)))
+        return scale_advantages(credited, *self._credit.step_scale(rewards, count_advantages(credited)))
 
     def _split(self, groups: list[Group], rng: random.Random) -> Iterator[list[Trajectory]]:
         """The trajectories of each optimizer step, their weights normalized: every epoch shuffles the trees into

@@ -459,9 +459,8 @@ def test_overlong_answers_are_compared_by_what_is_left_of_their_reward(
     for lam in (0.0, 0.1):
         config = configure(advantage={"kind": "ibtpo", "lam": lam}, objective=objective, growth=growth)
         recorder = Recorder(config, monkeypatch)
-        ((*credited,),) = recorder.trainer._assign_credits(
-            config.advantage, build_all([tree]), [extract_trajectories(tree, CURRENT)], StepSums()
-        )
+        groups = [extract_trajectories(tree, CURRENT)]
+        ((*credited,),) = recorder.trainer._assign_credits(build_all([tree]), groups, StepSums())
         of_nodes = assign_advantages(config.advantage, tree.tree())
         global_part = of_nodes.global_part or of_nodes.of_nodes
         local = [of_nodes.of_nodes[leaf] - global_part[leaf] for leaf in tree.tree().leaf_of_draw if leaf]
