@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -49,6 +50,12 @@ def evaluation() -> Evaluation:
     return Evaluation(step=0, version=version, k=1, sets=(SetAccuracy(name="a", k=1, **accuracy),), **accuracy)
 
 
+def figures_of_a_step() -> StepFigures:
+    """Each is 1."""
+    figures: dict[str, Any] = dict.fromkeys(StepFigures.model_fields, 1)
+    return StepFigures(**figures | {"own_terms": {}})
+
+
 def metrics_of(learner: LearnerMetrics) -> Iterator[Metric]:
     """The series of the services, except those of their HTTP middleware."""
     for metrics in _by_job(learner).values():
@@ -69,7 +76,7 @@ def _by_job(learner: LearnerMetrics) -> dict[str, list[Metric]]:
 def exported_by_job() -> dict[str, tuple[Metric, ...]]:
     """All series that a dashboard may read, of services in the midst of a run, and of a machine's GPUs."""
     learner = LearnerMetrics()
-    learner.record_step(StepFigures(**dict.fromkeys(StepFigures.model_fields, 1)), StepResult.UPDATED)
+    learner.record_step(figures_of_a_step(), StepResult.UPDATED)
     learner.record_evaluation(evaluation())
     for counter in (learner.judged_draws, learner.rewards):
         counter.labels("math")

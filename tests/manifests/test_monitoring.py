@@ -15,7 +15,7 @@ from prometheus_client.core import Metric
 
 from services.learner.metrics import LearnerMetrics, StepResult
 from shared.protocol.figures import Shown, StepFigures, charts, figures_in
-from tests.manifests.exported import evaluation, metrics_of
+from tests.manifests.exported import evaluation, figures_of_a_step, metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
@@ -254,7 +254,7 @@ def _values_of_labels() -> dict[tuple[str, str], set[str]]:
 def _exported() -> set[str]:
     """The names of all series of the services, those of their HTTP middleware among them."""
     learner = LearnerMetrics()
-    learner.record_step(StepFigures(**dict.fromkeys(StepFigures.model_fields, 1)), StepResult.UPDATED)
+    learner.record_step(figures_of_a_step(), StepResult.UPDATED)
     requests = {f"ibtpo_{name}_http_requests_total" for name in ("rollout", "learner", "verifier")}
     return requests | {name for metric in metrics_of(learner) for name in _names(metric)}
 
