@@ -181,6 +181,17 @@ def trajectory(draws: Sequence[Draw], draw_id: int) -> tuple[int, ...]:
         ancestor, end = draw.parent, min(end, draw.cut)
 
 
+def logprob_before(draws: Sequence[Draw], draw_id: int, position: int) -> float:
+    """Σ log p over the tokens before a position of a draw's trajectory."""
+    total, ancestor, end = 0.0, draw_before(draws, draw_id, position), position
+    while True:
+        draw = draws[ancestor]
+        total += draw.cumulative_logprobs[max(0, end - draw.cut)]
+        if draw.parent is None:
+            return total
+        ancestor, end = draw.parent, min(end, draw.cut)
+
+
 def draw_before(draws: Sequence[Draw], draw_id: int, position: int) -> int:
     """Which draw sampled the token before a position, 1 or more, of a draw's trajectory."""
     while (draw := draws[draw_id]).parent is not None and position <= draw.cut:

@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 
-from shared.tree.draw import Draw, draw_before, trajectory
+from shared.tree.draw import Draw, draw_before, logprob_before, trajectory
 from shared.tree.node import build_tree
 from shared.tree.samplers import (
     AnySampler,
@@ -25,6 +25,7 @@ from shared.tree.samplers import (
 )
 from shared.tree.samplers.sampler import branch_before, equal_shares
 from shared.tree.samplers.tokens import first_answer
+from shared.tree.samplers.treepo import Favour
 from tests.tree.chances import Chance, law
 from tests.tree.definitions import Definitions
 from tests.tree.records import BLANK_LINE, EOS, A, B, draw, records
@@ -119,9 +120,8 @@ def treepo(world: World, sampler: TreePOSampler, chance: Chance) -> Shape:
         left = sampler.width - len(finished)
         if live:
             ways = max(min(left, sampler.divergence * (len(ended) + len(live))), len(live))
-            more = chance.sample(range(len(live)), ways % len(live))
-            for nth, path in enumerate(live):
-                queue += [path] * (ways // len(live) + (nth in more))
+            for path, of_path in zip(live, divide(world, sampler, live, ways, chance), strict=True):
+                queue += [path] * of_path
         elif sampler.fallback and left > 0:
             for path in chance.sample(finished, len(finished)):
                 num_segments = math.ceil(len(path) / segment)
@@ -129,6 +129,26 @@ def treepo(world: World, sampler: TreePOSampler, chance: Chance) -> Shape:
                 queue += [path[: kept * segment]] * min(sampler.divergence, left)
                 left -= min(sampler.divergence, left)
     return shape(finished)
+
+
+def divide(world: World, sampler: TreePOSampler, live: Sequence[Path], ways: int, chance: Chance) -> list[int]:
+    """The ways of each path: equal ones, or one for each and the others by weights and largest remainders."""
+    if sampler.favour is Favour.NONE:
+        more = chance.sample(range(len(live)), ways % len(live))
+        return [ways // len(live) + (nth in more) for nth in range(len(live))]
+    if ways == len(live):
+        return [1] * len(live)
+    weights = []
+    for path in live:
+        choices = tuple(token for _, token in path if token < STEP_END)
+        logprobs = [math.log(world.policy[choices[:at]][choice]) for at, choice in enumerate(choices)]
+        mean = sum(logprobs) / len(path)  # what ends a step is certain
+        weights.append(math.exp(mean if sampler.favour is Favour.LIKELY else -mean))
+    rest = ways - len(live)
+    shares = [rest * weight / sum(weights) for weight in weights]
+    left = rest - sum(int(share) for share in shares)
+    by_remainder = sorted(chance.sample(range(len(live)), len(live)), key=lambda nth: -round(shares[nth] % 1, 9))
+    return [1 + int(share) + (nth in by_remainder[:left]) for nth, share in enumerate(shares)]
 
 
 def fixed_width(world: World, sampler: FixedWidthSampler, chance: Chance) -> Shape:
@@ -177,6 +197,8 @@ def test_spo_grows_the_trees_of_segmentwise_decoding(factors: tuple[int, ...]) -
         TreePOSampler(segment_tokens=2, width=3, initial_draws=1, divergence=3),
         TreePOSampler(segment_tokens=2, width=4, initial_draws=3),
         TreePOSampler(segment_tokens=2, width=4, fallback=False),
+        TreePOSampler(segment_tokens=3, width=4, divergence=3, favour=Favour.UNLIKELY, fallback=False),
+        TreePOSampler(segment_tokens=2, width=5, initial_draws=3, favour=Favour.LIKELY, fallback=False),
     ],
     ids=str,
 )
@@ -196,6 +218,9 @@ def test_a_position_belongs_to_the_draw_that_sampled_the_token_before_it(draws: 
     for draw_id, owners in enumerate(Definitions(draws, merge=False).sampler_of_token):
         assert [draw_before(draws, draw_id, position) for position in range(1, len(owners) + 1)] == owners
         assert first_answer(draws, draw_id) == owners[0]
+        logprobs = [draws[owner].logprobs[at - draws[owner].cut] for at, owner in enumerate(owners)]
+        for position in range(1, len(owners) + 1):
+            assert logprob_before(draws, draw_id, position) == pytest.approx(sum(logprobs[:position]))
         for position in range(len(owners)):
             branch = branch_before(draws, draw_id, position, 1)
             check_branches(draws, [branch], 1)
@@ -251,6 +276,13 @@ def test_treepo_falls_back_to_segment_starts_of_answers_that_ended_by_themselves
     starts = [(None, 0), (0, 2)]  # of draw 2, too: draw 0 sampled what comes before its second segment
     chosen = law(lambda chance: sampler.expand(tree, 2, chance))
     assert chosen == pytest.approx({(Branch(*p, 2), Branch(*q, 1)): 0.25 for p in starts for q in starts})
+
+
+@pytest.mark.parametrize(("favour", "counts"), [(Favour.UNLIKELY, {0: 1, 1: 3}), (Favour.LIKELY, {0: 3, 1: 1})])
+def test_treepo_may_favour_paths_by_their_likelihood(favour: Favour, counts: dict[int, int]) -> None:
+    tree = build_tree([draw([A, B, EOS], 1.0, logprobs=[-0.1 - surprise] * 3) for surprise in (0.0, 1.0)])
+    sampler = TreePOSampler(segment_tokens=2, divergence=3, favour=favour)
+    assert {one.parent: one.count for one in sampler.expand(tree, 1, random.Random(0))} == counts
 
 
 def test_treepo_falls_back_to_the_prompt_when_no_answer_ended_by_itself() -> None:

@@ -1,14 +1,27 @@
 """TreePO: paths fork at the ends of fixed segments; when all have ended too early, finished ones are forked."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Annotated, NamedTuple, Self
 
-from shared.tree.draw import Finish
+from shared.tree.draw import Finish, logprob_before
 from shared.tree.node import Tree
 from shared.tree.samplers.sampler import INITIAL_DRAWS, Branch, Sampler, at_least, branch_before, equal_shares
 from shared.tree.samplers.segments import SEGMENT_TOKENS, WIDTH, share_out
+
+
+class Favour(StrEnum):
+    """Which paths get more of the new draws at the ends of their segments."""
+
+    NONE = "none"
+    """As many for all."""
+    UNLIKELY = "unlikely"
+    """In proportion to exp(−mean log p) of a path's tokens."""
+    LIKELY = "likely"
+    """In proportion to exp(mean log p) of a path's tokens."""
 
 
 class _Front(NamedTuple):
@@ -26,9 +39,10 @@ class _Front(NamedTuple):
 class TreePOSampler(Sampler):
     """TreePO: at the end of each segment of L tokens, paths go on in `divergence` ways, up to a width.
 
-    A path that ended in the segment leaves its ways to those that go on; ways are shared out equally. When no path goes
-    on and the width is not reached, answers that ended by themselves, in an order of chance, are drawn again in
-    `divergence` ways from the start of one of their segments, drawn uniformly (*fallback*).
+    A path that ended in the segment leaves its ways to those that go on. New draws are shared out equally, unless
+    likely or unlikely paths are favoured. When no path goes on and the width is not reached, answers that ended by
+    themselves, in an order of chance, are drawn again in `divergence` ways from the start of one of their segments,
+    drawn uniformly (*fallback*).
     """
 
     initial_draws: Annotated[int, INITIAL_DRAWS] = 2
@@ -36,6 +50,7 @@ class TreePOSampler(Sampler):
     segment_tokens: Annotated[int, SEGMENT_TOKENS] = 512
     depth: Annotated[int, "Segments of the longest answer, where segment_tokens is 0"] = 14
     width: Annotated[int, WIDTH] = 16
+    favour: Annotated[Favour, "Paths with more new draws: none, unlikely or likely ones, by mean log p"] = Favour.NONE
     fallback: Annotated[bool, "Whether finished answers are forked when no path goes on and the width is left"] = True
 
     def __post_init__(self) -> None:
@@ -54,7 +69,7 @@ class TreePOSampler(Sampler):
         if num_new <= 0 or not tree.rewards:
             return ()
         if front.live:
-            counts = equal_shares(num_new, len(front.live), rng)
+            counts = self._shares(tree, front.live, num_new, rng)
             return tuple(
                 Branch(draw_id, position, count)
                 for (draw_id, position), count in zip(front.live, counts, strict=True)
@@ -91,6 +106,21 @@ class TreePOSampler(Sampler):
         else:
             wanted = self.fallback * self.divergence * max(1, len(_stopped(tree, front.num_draws)))
         return max(0, min(wanted, self.width - front.num_draws))
+
+    def _shares(self, tree: Tree, live: Sequence[tuple[int, int]], num_new: int, rng: random.Random) -> list[int]:
+        """How many of the new draws each path gets; by largest remainders where some are favoured."""
+        if self.favour is Favour.NONE:
+            return equal_shares(num_new, len(live), rng)
+        sign = 1 if self.favour is Favour.LIKELY else -1
+        scores = [sign * logprob_before(tree.draws, *path) / path[1] for path in live]
+        weights = [math.exp(score - max(scores)) for score in scores]
+        exact = [num_new * weight / sum(weights) for weight in weights]
+        shares = [math.floor(share) for share in exact]
+        order = rng.sample(range(len(live)), len(live))  # chance decides between equal remainders
+        order.sort(key=lambda nth: shares[nth] - exact[nth])
+        for nth in order[: num_new - sum(shares)]:
+            shares[nth] += 1
+        return shares
 
     def _fall_back(self, tree: Tree, num_new: int, rng: random.Random) -> tuple[Branch, ...]:
         """New draws from segment starts of finished answers; from the prompt where none ended by itself."""
