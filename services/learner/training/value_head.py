@@ -32,7 +32,9 @@ class ValueHead:
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self._layers = nn.Sequential(*layers, last)
-        self._optimizer = torch.optim.AdamW(self._layers.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self._optimizer = torch.optim.AdamW(
+            self._layers.parameters(), lr=config.head_lr, weight_decay=config.head_weight_decay
+        )
 
     @torch.no_grad()
     def values(self, states_ND: Tensor) -> list[float]:
