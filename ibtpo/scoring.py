@@ -93,7 +93,7 @@ def credit(tree: Tree, advantage: str | Mapping[str, Any] = "ibtpo", **settings:
     side = SideInformation(num_first=tree.scored.task.growth.sampler.initial_draws)
     of_nodes = assign_advantages(chosen, tree.built, side)
     trajectories = extract_trajectories(tree.scored, tree.scored.oldest_version)
-    credited = iter(assign_credit(trajectories, tree.built, chosen, of_nodes))
+    credited = iter(assign_credit(trajectories, tree.built, chosen.weights(tree.built, of_nodes), of_nodes))
     is_judged = [bool(tree.built.path(draw_id)) for draw_id in range(len(tree))]
     found = [next(credited) if judged else None for judged in is_judged]
     return CreditedTree(

@@ -198,6 +198,11 @@ def own_code(part: Any) -> dict[str, str]:
     return {name: digest for name in sorted(set(_own_modules(part))) if (digest := _digest(name))}
 
 
+def packages_of(parts: Iterable[Any]) -> tuple[str, ...]:
+    """The packages of the user's own that these parts, and parts among their settings, are of."""
+    return tuple(sorted({package_of(module) for part in parts for module in _own_modules(part)}))
+
+
 def check_own_code(part: Any, digests: Mapping[str, str]) -> None:
     """ValueError where a module of the part is not the one whose digest was sent."""
     here = own_code(part)

@@ -23,7 +23,9 @@ from services.learner.held_out_config import EvaluationConfig, HeldOutSets, SetP
 from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
 from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
 from services.learner.value_config import ValueHeadConfig
-from shared.kinds import Plugins, default_of, settings_of
+from shared.errors import InvalidInput
+from shared.kinds import Plugins, default_of, packages_of, settings_of
+from shared.plugins.deadline import Deadline
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
 from shared.protocol.task import Growth
@@ -34,6 +36,8 @@ from shared.tree.samplers import SAMPLERS
 from shared.tree.values import reads_head, reads_likelihoods
 
 ALL_LINEAR = "all-linear"
+_SIGNAL_DEADLINE = Deadline(5.0)
+"""Whether rewards teach is asked where nothing else goes on."""
 
 
 class Schedule(StrEnum):
@@ -355,7 +359,7 @@ class LearnerConfig(_Table):
                 f"arrive, and max_staleness {self.max_staleness} drops them: publish at least every "
                 f"{self.max_staleness + 1} updates"
             )
-        if self.objective.ties is Ties.REFILL and self.advantage.has_signal((1.0, 1.0)):
+        if self.objective.ties is Ties.REFILL and self._has_signal((1.0, 1.0)):
             raise ValueError(
                 "with this credit every tree has a signal (advantage.ib_on_ties or on_ties), and ties=refill waits for "
                 "none: set that to false, or objective.ties=drop"
@@ -386,7 +390,17 @@ class LearnerConfig(_Table):
 
     def trains_on(self, rewards: Sequence[float]) -> bool:
         """Whether a step takes a tree with these rewards."""
-        return self.advantage.has_signal(rewards) or (self.objective.ties is Ties.KEEP and bool(rewards))
+        return self._has_signal(rewards) or (self.objective.ties is Ties.KEEP and bool(rewards))
+
+    def _has_signal(self, rewards: Sequence[float]) -> bool:
+        """InvalidInput where a credit of the user's own fails to say."""
+        if not packages_of([self.advantage]):
+            return self.advantage.has_signal(rewards)
+        try:
+            return bool(_SIGNAL_DEADLINE.call(self.advantage.has_signal, rewards))
+        except (Exception, SystemExit) as error:  # which may raise anything
+            kind = CREDITS.kind_of(self.advantage)
+            raise InvalidInput(f"credit {kind}, has_signal: {type(error).__name__}: {error}") from error
 
     @property
     def tracker_modes(self) -> dict[str, str | None]:
@@ -427,6 +441,17 @@ class LearnerConfig(_Table):
     def value_head_plan(self) -> ValueHeadConfig | None:
         """The value head that is trained: the one asked for, or the usual one where the credit reads it."""
         return self.value_head or (ValueHeadConfig() if reads_head(self.advantage) else None)
+
+    @property
+    def growth_packages(self) -> tuple[str, ...]:
+        """The packages of the user's own that its tasks name, which every replica must have."""
+        return packages_of([self.growth.sampler, self.score])
+
+    @property
+    def own_packages(self) -> tuple[str, ...]:
+        """The packages of the user's own that this configuration names."""
+        own = packages_of([self.advantage, self.objective.surrogate, *self.objective.terms])
+        return tuple(sorted({*self.growth_packages, *own}))
 
     @property
     def max_outstanding(self) -> int:

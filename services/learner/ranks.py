@@ -81,6 +81,7 @@ class RankWorkers:
     def shutdown(self) -> None:
         """Ends `serve` on the other ranks; the last call."""
         self._command(Operation.SHUTDOWN)
+        self._trainer.close()
 
     def serve(self) -> None:
         """Carries out rank 0's commands until it shuts this rank down. Unavailable when rank 0 is gone."""

@@ -53,6 +53,7 @@ from services.learner.training.trainer import Trainer
 from shared.clients import VerifierClient
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
 from shared.hub import log_downloads, resolve_model
+from shared.kinds import permit_packages
 from shared.protocol.waiting import WaitKind
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
@@ -412,6 +413,7 @@ def build(config: LearnerConfig, process_group: ProcessGroup = SINGLE_PROCESS) -
 def main(config: LearnerConfig) -> int:
     """Runs this process, as rank 0 or another rank; returns the exit code."""
     configure_logs("learner", config.log_level, log_json=config.log_json, secrets=[config.token])
+    permit_packages((*config.plugins, *config.own_packages))
     if config.deterministic:
         compute_deterministically()
     try:

@@ -78,10 +78,10 @@ class OnDemandTrees:
         """Grows one tree and counts it."""
         try:
             tree = await self._grower.grow(task, self._policy.vocabulary, on_event)
+            figures = await self._grower.figures(tree)
         except Unavailable as error:
             self._metrics.record_failure(is_discarded=isinstance(error, TooFewVerdicts))
             raise
-        figures = tree.figures()
         self._metrics.record_tree(tree, figures)
         return tree, figures
 

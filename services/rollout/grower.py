@@ -12,17 +12,22 @@ from services.rollout.likelihoods import GoldAnswer, LikelihoodScorer
 from services.rollout.rewards import NoVerdict, Reward, Rewards
 from services.rollout.vocabulary import Vocabulary
 from shared.errors import IbtpoError, InvalidInput, Unavailable
+from shared.kinds import packages_of
+from shared.plugins import OwnCodeFailed, OwnProcesses
 from shared.protocol.grow import BranchesChosen, DrawGrown
-from shared.protocol.task import Task
+from shared.protocol.task import Growth, Task
 from shared.protocol.thought import find_opened_thought
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.logs import event_logger
+from shared.tree.diagnostics import TreeFigures
 from shared.tree.draw import Draw, Finish, trajectory
 from shared.tree.node import Tree, build_tree
-from shared.tree.samplers import SAMPLERS, Branch, Sampler, check_branches
+from shared.tree.samplers import SAMPLERS, Branch, Sampler, choose_branches, prepare_sampler
+from shared.tree.values import VALUES
 
 log = event_logger(__name__)
 
+_DECISION_SECONDS = 30.0
 OnEvent = Callable[[BranchesChosen | DrawGrown], None]
 
 
@@ -57,8 +62,10 @@ class _Growth:
 class TreeGrower:
     """Grows any number of trees at once; the engine and the verifier batch the requests of all of them."""
 
-    def __init__(self, engine: Engine, rewards: Rewards, replica: str) -> None:
+    def __init__(self, engine: Engine, rewards: Rewards, replica: str, own: OwnProcesses | None = None) -> None:
+        """`own` has the processes in which samplers of the user's own decide."""
         self._engine = engine
+        self._own = own or OwnProcesses(_DECISION_SECONDS)
         self._rewards = rewards
         self._replica = replica
         self._likelihoods = LikelihoodScorer(engine)
@@ -76,18 +83,54 @@ class TreeGrower:
                 growth.gold = GoldAnswer.of(task.growth.likelihood, task.answer_key, vocabulary)
             except InvalidInput as error:
                 growth.why_unscored = str(error)
-        sampler = vocabulary.prepare(task.growth.sampler).for_answers(task.growth.max_tokens)
+        sampler = await self._prepare(task.growth, vocabulary)
         branches: Sequence[Branch] = (Branch(None, 0, sampler.initial_draws),)
         for round_number in count(1):
             growth.draws += await self._draw(growth, branches)
             tree = build_tree(growth.draws, task.growth.merge_equal_draws)
-            branches = _choose(sampler, tree, round_number, growth.rng)
+            branches = await self._choose(growth, sampler, tree, round_number)
             if not branches:
                 break
             if on_event is not None:
                 chosen = tuple((branch.parent, branch.cut, branch.count) for branch in branches)
                 on_event(BranchesChosen(round=round_number, branches=chosen))
         return self._finish(growth)
+
+    async def figures(self, tree: ScoredTree) -> TreeFigures:
+        """The tree's diagnostics; InvalidInput where a value estimator of the user's own fails."""
+        if not packages_of([tree.ib_settings]):
+            return tree.figures()
+        try:
+            return await self._own.run(tree.figures)
+        except OwnCodeFailed as error:
+            raise InvalidInput(f"value estimator {VALUES.kind_of(tree.ib_settings.values)}: {error}") from error
+
+    async def _prepare(self, spec: Growth, vocabulary: Vocabulary) -> Sampler:
+        """The sampler with what it needs to know of tokens and answers; InvalidInput where one of the user's own fails
+        to learn it."""
+        sampler, own = spec.sampler, type(spec.sampler)
+        if not packages_of([sampler]):
+            return vocabulary.prepare(sampler).for_answers(spec.max_tokens)
+        if own.for_vocabulary is Sampler.for_vocabulary and own.for_answers is Sampler.for_answers:
+            return sampler
+        try:
+            return await self._own.run(prepare_sampler, sampler, vocabulary.bytes_of_token, spec.max_tokens)
+        except OwnCodeFailed as error:
+            raise InvalidInput(f"sampler {SAMPLERS.kind_of(sampler)} cannot be prepared: {error}") from error
+
+    async def _choose(self, growth: _Growth, sampler: Sampler, tree: Tree, round_number: int) -> Sequence[Branch]:
+        """What the sampler draws next; InvalidInput where it fails, or asks for what cannot be drawn. One of the user's
+        own decides in another process, so that a loop holds up this tree alone, and not for ever."""
+        try:
+            if packages_of([sampler]):
+                chosen = await self._own.run(choose_branches, sampler, tree, round_number, growth.rng)
+            else:
+                chosen = choose_branches(sampler, tree, round_number, growth.rng)
+        except (OwnCodeFailed, ValueError) as error:
+            kind = SAMPLERS.kind_of(sampler)
+            raise InvalidInput(f"sampler {kind}, round {round_number}: {error!s:.300}") from error
+        branches, growth.rng = chosen
+        return branches
 
     async def _draw(self, growth: _Growth, branches: Sequence[Branch]) -> list[Draw]:
         """Draws all branches at once. The order of the result depends on the branches alone, so that the seed decides
@@ -213,17 +256,6 @@ class TreeGrower:
             verify_seconds=growth.verify_seconds,
         )
         return ScoredTree(task=growth.task, replica=self._replica, draws=draws, usage=usage)
-
-
-def _choose(sampler: Sampler, tree: Tree, round_number: int, rng: Random) -> Sequence[Branch]:
-    """What the sampler draws next; InvalidInput where it raises, or asks for what cannot be drawn."""
-    try:
-        branches = tuple(sampler.expand(tree, round_number, rng))
-        check_branches(tree.draws, branches, sampler.num_draws - len(tree.draws))
-    except Exception as error:  # a sampler of the user's own may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise InvalidInput(f"sampler {SAMPLERS.kind_of(sampler)}, round {round_number}: {reason:.300}") from error
-    return branches
 
 
 def _too_few_verdicts(growth: _Growth, unjudged: int) -> IbtpoError:

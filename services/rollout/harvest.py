@@ -8,6 +8,8 @@ from services.rollout.metrics import RolloutMetrics, TreeResult
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.reward_batcher import RewardBatcher
 from shared.errors import InvalidInput, Overloaded, Unavailable
+from shared.kinds import check_own_code
+from shared.protocol.replica import ReplicaState
 from shared.protocol.tree import ScoredTree
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import Backoff, Periodic, cancel
@@ -16,6 +18,9 @@ from shared.streams import Claim, RunStreams, Unreadable
 log = event_logger(__name__)
 _WAIT_SECONDS = 1.0
 _FINISH_SECONDS = 120.0
+_OTHERS_READ = Backoff(first_seconds=0.5, most_seconds=10.0)
+"""Pauses of a replica that cannot read tasks which others can: they shall take them."""
+_NOBODY_READS_SECONDS = 0.5
 _RETRY = Backoff(first_seconds=0.1, most_seconds=_WAIT_SECONDS)
 
 
@@ -47,6 +52,10 @@ class Harvest:
         self._growing: dict[asyncio.Task[None], Claim] = {}
         self._has_capacity = asyncio.Event()
         self._draining = asyncio.Event()
+        self._pauses_until = 0.0
+        self._num_unread = 0
+        self.why_unread = ""
+        """Why the last task could not be read; empty where it was."""
 
     @property
     def trees_in_flight(self) -> int:
@@ -77,7 +86,8 @@ class Harvest:
             self._has_capacity.clear()
             await self._has_capacity.wait()
             return
-        if not (self._policy.is_serving and await self._rewards.is_ready()):
+        is_paused = asyncio.get_running_loop().time() < self._pauses_until
+        if is_paused or not (self._policy.is_serving and await self._rewards.is_ready()):
             await asyncio.sleep(_WAIT_SECONDS / 4)
             return
         claims = await self._streams.tasks.take(self._replica, capacity, _WAIT_SECONDS)
@@ -100,14 +110,20 @@ class Harvest:
         """Grows one claimed task and ends the claim: finished, dead letter, or released for another try."""
         self._metrics.trees_in_flight.set(len(self._growing))
         if isinstance(claim.task, Unreadable):
-            await self._skip(claim, claim.task)
+            await self._skip(claim, claim.task.reason)
             return
+        try:
+            check_own_code(claim.task.growth.sampler, claim.task.own_code)
+        except ValueError as error:
+            await self._skip(claim, str(error))
+            return
+        self.why_unread, self._num_unread = "", 0
         if claim.deliveries > self._max_deliveries:
             await self._give_up(claim, f"{claim.deliveries - 1} deliveries ended without a result")
             return
         try:
             tree = await self._grower.grow(claim.task, self._policy.vocabulary)
-            self._metrics.record_tree(tree, tree.figures())
+            self._metrics.record_tree(tree, await self._grower.figures(tree))
             await self._deliver(claim, tree)
         except InvalidInput as error:
             await self._give_up(claim, str(error))
@@ -133,12 +149,33 @@ class Harvest:
         log.warning("tree_released", task=claim.task.id, error=str(error))
         await self._release(claim, failed=True)
 
-    async def _skip(self, claim: Claim, task: Unreadable) -> None:
-        """Lets the claim expire: a replica of another release may read the task. It gets `max_deliveries` tries too."""
+    async def _skip(self, claim: Claim, reason: str) -> None:
+        """Gives the claim back, and pauses, so that another replica takes it: one that has the sampler which the task
+        names, or is of another release. Where nobody can read tasks it has `max_deliveries` tries."""
         self._metrics.trees.labels(TreeResult.UNREADABLE).inc()
-        log.error("task_unreadable", task=task.id, deliveries=claim.deliveries, reason=task.reason)
-        if claim.deliveries >= self._max_deliveries:
-            await self._give_up(claim, f"unreadable in {claim.deliveries} deliveries: {task.reason}")
+        if reason != self.why_unread:
+            log.error("task_unreadable", task=claim.task.id, deliveries=claim.deliveries, reason=reason)
+        self.why_unread = reason
+        others_read = await self._others_read()
+        if not others_read and claim.deliveries >= self._max_deliveries:
+            await self._give_up(claim, f"unreadable in {claim.deliveries} deliveries: {reason}")
+            return
+        now = asyncio.get_running_loop().time()
+        if now >= self._pauses_until:  # tasks that were claimed together make one pause
+            self._num_unread += 1
+            pause = _OTHERS_READ.pause_seconds(self._num_unread) if others_read else _NOBODY_READS_SECONDS
+            self._pauses_until = now + pause
+        await self._release(claim, failed=not others_read)
+
+    async def _others_read(self) -> bool:
+        """Whether another live replica reads the run's tasks, as far as it knows."""
+        try:
+            live = await self._streams.replicas.live()
+        except Unavailable:
+            return True
+        return any(
+            one.reads_tasks and one.state is not ReplicaState.DRAINING for one in live if one.name != self._replica
+        )
 
     async def _deliver(self, claim: Claim, tree: ScoredTree) -> None:
         """Retries while Redis is unreachable, for at most `_FINISH_SECONDS`; then the task grows elsewhere."""

@@ -23,6 +23,8 @@ from services.rollout.snapshot_directory import SnapshotDirectory, resolve_user
 from shared.clients import VerifierClient
 from shared.errors import Unavailable
 from shared.hub import log_downloads, resolve_model
+from shared.kinds import permit_packages
+from shared.plugins import OwnProcesses
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
@@ -33,6 +35,8 @@ from shared.streams import RunStreams, connect
 from shared.weights import SnapshotStore
 
 _HTTP_SECONDS = 60.0
+_OWN_PROCESSES = 2
+"""In which samplers of the user's own decide."""
 
 
 class RolloutService:
@@ -49,7 +53,8 @@ class RolloutService:
         self.http = http_client(config.token, _HTTP_SECONDS)
         limits = BatchingLimits(verdict_seconds=config.verdict_seconds)
         self.rewards = RewardBatcher(VerifierClient(self.http, config.verifier_url), limits, self.metrics)
-        self.grower = TreeGrower(self.engine, self.rewards, self.name)
+        self.own = OwnProcesses(config.plugin_seconds, _OWN_PROCESSES)
+        self.grower = TreeGrower(self.engine, self.rewards, self.name, self.own)
         self.trees = OnDemandTrees(self.grower, self.policy, self.metrics, config.max_posted_trees)
         scores = OnDemandScores(self.engine, self.policy, self.metrics, config.max_posted_scores)
         self.harvest: Harvest | None = None
@@ -84,6 +89,7 @@ class RolloutService:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, self._snapshots.remove)
             stack.push_async_callback(self.engine.close)
+            stack.callback(self.own.close)
             await stack.enter_async_context(self.http)
             await stack.enter_async_context(self.rewards)
             if self.config.model is not None:
@@ -131,6 +137,7 @@ class RolloutService:
     def _describe(self, app: FastAPI, url: str) -> ReplicaInfo:
         draining = app.state.drain.begun.is_set()
         serving = ReplicaState.SERVING if self.policy.is_serving else ReplicaState.WAITING
+        why_unread = self.harvest.why_unread if self.harvest else ""
         in_flight = self.trees.trees_in_flight + (self.harvest.trees_in_flight if self.harvest else 0)
         return ReplicaInfo(
             name=self.name,
@@ -139,7 +146,8 @@ class RolloutService:
             version=self.policy.version,
             trees_in_flight=in_flight,
             loading=self.policy.loading,
-            problem=self.policy.problem or self.rewards.problem,
+            problem=self.policy.problem or self.rewards.problem or why_unread,
+            reads_tasks=not why_unread,
         )
 
 
@@ -175,6 +183,7 @@ def build(config: RolloutConfig) -> FastAPI:
 def main(config: RolloutConfig) -> int:
     """Serves until a signal; returns the exit code."""
     configure_logs("rollout", config.log_level, log_json=config.log_json, secrets=[config.token])
+    permit_packages(config.plugins)
     return serve(
         build(config),
         host=config.host,

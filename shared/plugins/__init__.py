@@ -1,1 +1,6 @@
-"""Code of the user's own: how long a call of it may take, and the processes it runs in."""
+"""Code of the user's own: how long a call of it may take, and the processes in which it runs."""
+
+from shared.plugins.deadline import NO_HURRY, Deadline
+from shared.plugins.processes import OwnCodeFailed, OwnProcesses
+
+__all__ = ["NO_HURRY", "Deadline", "OwnCodeFailed", "OwnProcesses"]

@@ -335,6 +335,14 @@ class UpdateFigures(Message):
         Shown.COUNTER,
         default=0,
     )
+    credit_failures: int = _figure(
+        "trees without credit",
+        "",
+        ",",
+        "Trees left out because a credit of the user's own failed, took too long or gave no numbers",
+        Shown.COUNTER,
+        default=0,
+    )
     credit_seconds: float = _figure(
         "credit", "s", ".3f", "Trajectories and advantages from trees", *_UPDATE_TIME, default=0.0, style=Style.STACK
     )

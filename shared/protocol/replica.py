@@ -15,7 +15,7 @@ class ReplicaState(StrEnum):
 
 class ReplicaInfo(Message):
     """One live replica. `url` is where the learner pushes weights; `loading` is the version that is on its
-    way into it; `problem` is why it gets no weights, or no verdicts."""
+    way into it; `problem` is why it gets no weights or no verdicts, or grows no tasks."""
 
     name: str
     url: str
@@ -24,3 +24,5 @@ class ReplicaInfo(Message):
     trees_in_flight: int = 0
     loading: WeightVersion | None = None
     problem: str = ""
+    reads_tasks: bool = True
+    """False where the run's tasks name a sampler that is not there, or another version of it."""

@@ -4,7 +4,6 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from shared.kinds import check_own_code
 from shared.protocol.message import JsonObject, Message
 from shared.protocol.names import Kind
 from shared.tree.ib_score import IBSettings
@@ -66,8 +65,14 @@ class Growth(Message):
     @field_validator("sampler")
     @classmethod
     def _check_num_draws(cls, sampler: Sampler) -> Sampler:
-        if sampler.num_draws > MAX_DRAWS:
-            raise ValueError(f"this sampler draws up to {sampler.num_draws} times, over the {MAX_DRAWS} of one tree")
+        try:
+            first, most = sampler.initial_draws, sampler.num_draws
+        except Exception as error:  # of the user's own, which may raise anything
+            raise ValueError(f"num_draws or initial_draws of this sampler: {type(error).__name__}: {error}") from error
+        if type(first) is not int or type(most) is not int or not 1 <= first <= most:
+            raise ValueError(f"a sampler draws at least once, 1 <= initial_draws <= num_draws: {first!r}, {most!r}")
+        if most > MAX_DRAWS:
+            raise ValueError(f"this sampler draws up to {most} times, over the {MAX_DRAWS} of one tree")
         return sampler
 
     @field_validator("sampler")
@@ -106,12 +111,8 @@ class Task(Message):
     """How figures score the nodes of its tree if the sampler does not."""
     seed: int = Field(ge=0, lt=2**64)
     own_code: dict[str, str] = Field({})
-    """The modules of the user's own that its sampler is written in, each with the digest of its code."""
-
-    @model_validator(mode="after")
-    def _check_own_code(self) -> Self:
-        check_own_code(self.growth.sampler, self.own_code)
-        return self
+    """The modules of the user's own that its sampler is written in, each with the digest of its code. A replica grows
+    the task if its own are the same."""
 
 
 class DeadLetter(Message):

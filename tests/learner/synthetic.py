@@ -101,9 +101,9 @@ def credited_trajectories(seed: int) -> list[Trajectory]:
     """Of a random tree."""
     tree = BuiltTree.of(scored(task(), draws(random.Random(seed), versions=(V0, V1))))
     credit = IBTPOCredit()
-    return assign_credit(
-        extract_trajectories(tree.scored, V1), tree.nodes, credit, assign_advantages(credit, tree.nodes)
-    )
+    of_nodes = assign_advantages(credit, tree.nodes)
+    weights = credit.weights(tree.nodes, of_nodes)
+    return assign_credit(extract_trajectories(tree.scored, V1), tree.nodes, weights, of_nodes)
 
 
 def trie_of(*sequences: Sequence[int]) -> PrefixTrie:

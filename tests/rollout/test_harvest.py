@@ -11,11 +11,13 @@ import pytest
 from services.rollout.harvest import Harvest
 from services.rollout.metrics import RolloutMetrics
 from shared.errors import InvalidInput, Overloaded, Unavailable
+from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.runtime.loops import Periodic
-from shared.streams import RunStreams, connect
+from shared.streams import Claim, RunStreams, connect
 from shared.streams.keys import RunKeys
+from shared.tree.diagnostics import TreeFigures
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.samplers import IndependentSampler
 from tests.waiting import wait_until_async
@@ -51,6 +53,9 @@ class StandInGrower:
         self.grown: list[str] = []
         self.num_growing = 0
         self.most_growing = 0
+
+    async def figures(self, tree: ScoredTree) -> TreeFigures:
+        return tree.figures()
 
     async def grow(self, grown: Task, vocabulary: Any) -> ScoredTree:
         self.tried.append(grown.id)
@@ -281,6 +286,34 @@ async def test_a_task_that_it_cannot_read_is_left_to_others_and_a_dead_letter_wh
         assert "unreadable in 3 deliveries" in letter.item.reason
         assert await a.streams.tasks.ids() == set()
         assert a.grower.grown == []
+
+
+async def test_a_task_of_other_code_is_left_to_a_replica_that_has_it(redis_url: str) -> None:
+    async with harvesting(redis_url, "a") as a:
+        other = ReplicaInfo(name="b", url="http://b", state=ReplicaState.SERVING, version=None)
+        await a.streams.replicas.announce(other, 60.0)
+        await a.streams.tasks.put([task(0).model_copy(update={"own_code": {"my_pkg.mine": "0123"}})])
+        await wait_until_async(lambda: a.harvest.why_unread != "")
+        assert "my_pkg.mine is here another version (none)" in a.harvest.why_unread
+        claims: list[Claim] = []
+
+        async def is_taken_by_b() -> bool:
+            claims.extend(await a.streams.tasks.take("b", 1, 0.1))
+            return bool(claims)
+
+        await wait_until_async(is_taken_by_b)
+        assert claims[0].deliveries == 1 or claims[0].deliveries == 2, "what it could not read is no failed delivery"
+        assert a.grower.tried == []
+
+
+async def test_a_task_of_other_code_is_soon_a_dead_letter_where_nobody_has_it(redis_url: str) -> None:
+    async with harvesting(redis_url, "a", claim_after_seconds=3600.0) as a, harvesting(redis_url, "b") as b:
+        mute = ReplicaInfo(name="b", url="http://b", state=ReplicaState.SERVING, version=None, reads_tasks=False)
+        await b.streams.replicas.announce(mute, 60.0)
+        await a.streams.tasks.put([task(0).model_copy(update={"own_code": {"my_pkg.mine": "0123"}})])
+        (letter,) = await a.streams.dead_letters.take("learner", 1, 20.0)
+        assert "unreadable in 3 deliveries: my_pkg.mine is here another version" in letter.item.reason
+        assert a.grower.tried == b.grower.tried == []
 
 
 async def test_nothing_is_taken_while_no_policy_is_served(redis_url: str) -> None:

@@ -1,6 +1,7 @@
 """A verifier and rollout replicas for one model, at given URLs or started when they are first needed."""
 
 import asyncio
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -13,6 +14,7 @@ import httpx
 from services.launcher.processes.temporary_services import run_replicas, run_verifier
 from shared.clients import RolloutClient, VerifierClient
 from shared.errors import InvalidInput
+from shared.kinds import packages_of
 from shared.protocol.grow import GrowRequest, GrowthEvent
 from shared.protocol.score import ScoredContinuation, ScoringRequest
 from shared.protocol.tree import ScoredTree
@@ -71,7 +73,7 @@ class ModelServices:
 
     async def grow(self, request: GrowRequest, on_event: Callable[[GrowthEvent], None]) -> ScoredTree:
         """One tree, and every event of its growth."""
-        url, *_ = await self.rollout_urls()
+        url, *_ = await self.rollout_urls(packages_of([request.growth.sampler]))
         return await RolloutClient(self._http, url).watch(request, GROW_SECONDS, on_event)
 
     async def score(self, request: ScoringRequest) -> tuple[ScoredContinuation, ...]:
@@ -88,12 +90,15 @@ class ModelServices:
         async with self._starting:
             return await self._start_verifier()
 
-    async def rollout_urls(self) -> tuple[str, ...]:
-        """Where the replicas are."""
+    async def rollout_urls(self, plugins: Sequence[str] = ()) -> tuple[str, ...]:
+        """Where the replicas are. Those that are started import parts of these packages."""
         async with self._starting:
             if not self._rollout_urls and self._model is not None:
                 verifier = await self._start_verifier()
-                replicas = run_replicas(self._model, self._num_replicas, self._folder, verifier, self._token)
+                settings = [f"plugins={json.dumps(plugins)}"] if plugins else []
+                replicas = run_replicas(
+                    self._model, self._num_replicas, self._folder, verifier, self._token, settings=settings
+                )
                 self._rollout_urls = await self._stack.enter_async_context(replicas)
             return self._rollout_urls
 

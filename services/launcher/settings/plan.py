@@ -216,6 +216,8 @@ def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str
         base = None if resumes else "demo"  # a run's own configuration is whole
     learner = _resolve_paths(load_config(LearnerConfig, "learner", preset, [*fixed, *given["learner"]], base=base))
     rollout = load_config(RolloutConfig, "rollout", preset, [f"rollout.run={run.name}", *given["rollout"]], base=base)
+    plugins = tuple(sorted({*rollout.plugins, *learner.growth_packages}))
+    rollout = rollout.model_copy(update={"plugins": plugins})  # what the run's own configuration names is permitted
     verifier = load_config(VerifierConfig, "verifier", preset, given["verifier"])
     return RunPlan(run, learner, rollout, verifier, launcher, resumes, is_method_alone)
 

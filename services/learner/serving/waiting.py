@@ -31,6 +31,11 @@ def why_replicas_bring_nothing(replicas: Sequence[ReplicaInfo], run: str) -> tup
     if any(one.state is ReplicaState.SERVING and not one.problem for one in replicas):
         return "", ""
     if problems := [f"{one.name}: {one.problem}" for one in replicas if one.problem]:
+        if any(not one.reads_tasks for one in replicas):
+            return (
+                f"no replica can grow this run's tasks; {'; '.join(problems)}",
+                "install the package where replicas run, and name it in rollout.plugins",
+            )
         is_served = any(one.state is ReplicaState.SERVING for one in replicas)
         said = "no replica gets verdicts" if is_served else "no replica serves this run's weights"
         remedy = "is the verifier up, and its token the replicas'?" if is_served else "`ibtpo doctor` says what helps"

@@ -19,6 +19,7 @@ from services.learner.model.memory import is_out_of_memory, peak_memory_bytes, r
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.prefix_rows import Layout
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
+from services.learner.own_credit import CreditAssigner, CreditFailed
 from services.learner.training.clock import Part, StepClock
 from services.learner.training.dealing import NOTHING, Share, Work, deal
 from services.learner.training.objective import Objective
@@ -40,11 +41,13 @@ from services.learner.training.update import StepSums, Update
 from services.learner.training.value_learner import ValueLearner, reading_trajectories
 from services.learner.training.workload import Workload
 from shared.errors import InvalidInput
-from shared.plugins.deadline import Deadline
+from shared.plugins import Deadline, OwnProcesses
 from shared.protocol.tree import ScoredTree
-from shared.tree.credit import SideInformation, assign_advantages
+from shared.runtime.logs import event_logger
+from shared.tree.credit import SideInformation
 from shared.tree.draw import WeightVersion
 
+log = event_logger(__name__)
 Group: TypeAlias = list[Trajectory]
 """The trajectories of one tree."""
 T = TypeVar("T")
@@ -67,6 +70,8 @@ class Trainer:
         self._process_group = process_group
         self._reference = reference
         self._credit = config.advantage
+        self._own = OwnProcesses(config.plugin_seconds)
+        self._assigner = CreditAssigner(config.advantage, self._own)
         self._objective = Objective(config.objective, Deadline(config.plugin_seconds))
         self._settings = config.objective
         self._max_answer_tokens = config.growth.max_tokens
@@ -108,6 +113,10 @@ class Trainer:
 
     def _new_sums(self) -> StepSums:
         return StepSums(self._process_group.device, self._objective.own_terms)
+
+    def close(self) -> None:
+        """Ends what computes credit of the user's own."""
+        self._own.close()
 
     def follow(self) -> None:
         """Another rank's part of rank 0's `step` or `engine_gap`."""
@@ -184,18 +193,26 @@ class Trainer:
         """The trajectories with a reward, with the advantage and weight of every token."""
         share, penalty = self._settings.overlong_share, self._settings.overlong_penalty
         shaped = [penalize_overlong(tree.nodes, self._max_answer_tokens, share, penalty) for tree in trees]
-        credited = []
+        credited, failures = [], []
         for tree, with_rewards, group in zip(trees, shaped, groups, strict=True):
             reference = _reference_logprobs(tree, group) if self._credit.reads_reference else None
             side = SideInformation(tree.nodes, reference, tree.scored.task.growth.sampler.initial_draws)
-            of_nodes = assign_advantages(self._credit, with_rewards, side)
+            try:
+                of_nodes, weights = self._assigner.assign(with_rewards, side)
+            except CreditFailed as error:
+                failures.append(str(error))
+                log.error("credit_failed", task=tree.scored.task.id, reason=str(error))
+                continue
             sums.add_advantages(of_nodes)
-            with_credit = assign_credit(group, with_rewards, self._credit, of_nodes)
+            with_credit = assign_credit(group, with_rewards, weights, of_nodes)
             credited.append(mask_likely(with_credit, self._settings.mask_likely))
+        sums.credit_failures += len(failures)
+        if failures and not credited:
+            raise InvalidInput(f"no tree of the step has credit ({len(failures)} failed), the last: {failures[-1]}")
         if not self._credit.compares_steps:
             return credited
         rewards = [reward for tree in shaped for reward in tree.rewards]
-        return scale_advantages(credited, *self._credit.step_scale(rewards, count_advantages(credited)))
+        return scale_advantages(credited, *self._assigner.step_scale(rewards, count_advantages(credited)))
 
     def _split(self, groups: list[Group], rng: random.Random) -> Iterator[list[Trajectory]]:
         """The trajectories of each optimizer step, their weights normalized: every epoch shuffles the trees into

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from services.learner.model.prefix_rows import Ints
 from services.learner.objective_config import LossNormalization
 from shared.protocol.tree import ScoredTree
-from shared.tree.credit import Advantages, Credit
+from shared.tree.credit import Advantages
 from shared.tree.draw import Draw, WeightVersion
 from shared.tree.node import Tree
 
@@ -112,11 +112,13 @@ def penalize_overlong(tree: Tree, max_answer_tokens: int, share: float, penalty:
 
 
 def assign_credit(
-    trajectories: Sequence[Trajectory], tree: Tree, credit: Credit, advantages: Advantages
+    trajectories: Sequence[Trajectory], tree: Tree, weights: Sequence[float], advantages: Advantages
 ) -> list[Trajectory]:
-    """The trajectories of the tree's judged draws, with the advantages of their nodes. A node on m trajectories gives
-    each 1/m of its weight; tokens that were given have none."""
-    weights, of_paths = credit.weights(tree, advantages), advantages.on_paths(tree)
+    """The trajectories of the tree's judged draws, with advantages and weights of their nodes.
+
+    A node on m trajectories gives each 1/m of its weight; tokens that were given have none.
+    """
+    of_paths = advantages.on_paths(tree)
     credited = []
     for draw_id, trajectory in enumerate(trajectories):
         if path := tree.path(draw_id):

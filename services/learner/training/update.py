@@ -35,6 +35,7 @@ class StepSums:
         self.peak_memory_bytes = 0
         self.memory_retries = 0
         self.values = ValueReport(None, 0)
+        self.credit_failures = 0
         self.largest_ratio = torch.zeros((), dtype=torch.float64, device=device)
         self.own_terms = tuple(own_terms)
         names = (*_SUMMED, *self.own_terms)
@@ -117,6 +118,7 @@ class Update(UpdateFigures):
             trees_without_prior=sums.values.trees_without_prior,
             trained_tokens=int(total["tokens"]),
             memory_retries=sums.memory_retries,
+            credit_failures=sums.credit_failures,
             peak_memory_gib=_mean(peak_memory / _GIB, bool(total["tokens"])),
             packing_share=workload.packing_share,
             model_tflops=flops_per_second / 1e12 if workload.flops else None,

@@ -9,7 +9,7 @@ from shared.tree.samplers.fixed_width import FixedWidthSampler
 from shared.tree.samplers.gains import ExpectedVarianceSampler, HitSampler, expected_variances, hit_gains
 from shared.tree.samplers.independent import IndependentSampler
 from shared.tree.samplers.nodes import IBSampler, RandomSampler
-from shared.tree.samplers.sampler import Branch, Sampler, check_branches
+from shared.tree.samplers.sampler import Branch, Sampler, check_branches, choose_branches, prepare_sampler
 from shared.tree.samplers.segments import SPOTreeSampler, TreeRPOSampler
 from shared.tree.samplers.tokens import TokenScore, token_scores
 from shared.tree.samplers.tree_grpo import TreeGRPOSampler
@@ -56,8 +56,10 @@ __all__ = [
     "TreePOSampler",
     "TreeRPOSampler",
     "check_branches",
+    "choose_branches",
     "expected_variances",
     "hit_gains",
+    "prepare_sampler",
     "token_scores",
     "unseen_masses",
 ]

@@ -4,6 +4,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, Self
 
 from shared.tree.draw import Draw, draw_before
@@ -60,10 +61,32 @@ class Sampler(Protocol):
         return self
 
 
+def prepare_sampler(sampler: Sampler, bytes_of_token: Sequence[bytes], max_tokens: int) -> Sampler:
+    """The sampler with what it must know of a policy's tokens and of the longest answer; ValueError if it is none."""
+    prepared = sampler.for_vocabulary(bytes_of_token).for_answers(max_tokens)
+    if Sampler not in type(prepared).__mro__:
+        raise ValueError(f"for_vocabulary and for_answers return a sampler, not {prepared!r:.80}")
+    return prepared
+
+
+def choose_branches(
+    sampler: Sampler, tree: Tree, round: int, rng: random.Random
+) -> tuple[tuple[Branch, ...], random.Random]:
+    """What the sampler draws next, checked, and the chance that is left. ValueError for what cannot be drawn."""
+    most = sampler.num_draws - len(tree.draws)
+    branches = tuple(islice(sampler.expand(tree, round, rng), most + 1))  # it may be endless
+    check_branches(tree.draws, branches, most)
+    return branches, rng
+
+
 def check_branches(draws: Sequence[Draw], branches: Sequence[Branch], most: int) -> None:
     """ValueError unless each branch starts inside the tokens that its parent sampled itself, and all together are at
     most so many draws."""
     for one in branches:
+        if not isinstance(one, Branch):
+            raise ValueError(f"a sampler gives Branch(parent, cut, count), not {one!r:.80}")
+        if not isinstance(one.count, int) or not isinstance(one.cut, int) or not isinstance(one.parent, int | None):
+            raise ValueError(f"parent, cut and count are integers: {one!r:.80}")
         if one.count < 1:
             raise ValueError(f"a branch has at least one draw: {one}")
         if one.parent is None:

@@ -48,7 +48,9 @@ def test_every_token_has_the_advantage_of_its_node(seed: int, merge: bool) -> No
     record = draws(random.Random(seed))
     tree = build_tree(record, merge)
     of_node = assign_advantages(CREDIT, tree)
-    credited = assign_credit(extract_trajectories(scored(task(), record), V0), tree, CREDIT, of_node)
+    credited = assign_credit(
+        extract_trajectories(scored(task(), record), V0), tree, CREDIT.weights(tree, of_node), of_node
+    )
     for number, one in enumerate(credited):
         for node_id in tree.path(number):
             node = tree.nodes[node_id]
@@ -80,10 +82,10 @@ def test_the_weights_of_a_node_over_all_trajectories_add_up_to_its_own(
     record = draws(random.Random(seed))
     tree = build_tree(record, merge)
     zeros = (0.0,) * len(tree.nodes)
-    credit = replace(CREDIT, node_weight=node_weight)
+    weights = replace(CREDIT, node_weight=node_weight).weights(tree, Advantages(zeros))
     total = [0.0] * len(tree.nodes)
     trajectories = extract_trajectories(scored(task(), record), V0)
-    for number, one in enumerate(assign_credit(trajectories, tree, credit, Advantages(zeros))):
+    for number, one in enumerate(assign_credit(trajectories, tree, weights, Advantages(zeros))):
         for node_id in tree.path(number):
             total[node_id] += float(one.weights[tree.nodes[node_id].start])
     assert total[1:] == pytest.approx(node_weights(tree, node_weight)[1:], rel=1e-5)
@@ -160,9 +162,9 @@ def test_given_tokens_are_not_trained_on_nor_counted() -> None:
         for one in record
     ]
     tree = build_tree(whole)
-    group = assign_credit(
-        extract_trajectories(scored(task(), whole), V0), tree, CREDIT, assign_advantages(CREDIT, tree)
-    )
+    of_nodes = assign_advantages(CREDIT, tree)
+    trajectories = extract_trajectories(scored(task(), whole), V0)
+    group = assign_credit(trajectories, tree, CREDIT.weights(tree, of_nodes), of_nodes)
     for draw_id, one in enumerate(group):
         given_at = {
             at
@@ -188,9 +190,9 @@ def samplers(record: Sequence[Draw], draw_id: int) -> list[int]:
 def test_a_mean_over_tokens_is_by_their_weights(seed: int, node_weight: NodeWeight) -> None:
     credit, record = IBTPOCredit(node_weight=node_weight), draws(random.Random(seed))
     tree = build_tree(record)
-    group = assign_credit(
-        extract_trajectories(scored(task(), record), V0), tree, credit, assign_advantages(credit, tree)
-    )
+    of_nodes = assign_advantages(credit, tree)
+    trajectories = extract_trajectories(scored(task(), record), V0)
+    group = assign_credit(trajectories, tree, credit.weights(tree, of_nodes), of_nodes)
     weighted = normalize_weights(group, LossNormalization.TOKEN, 16)
     assert sum(float(one.weights.sum()) for one in weighted) == pytest.approx(1.0, rel=1e-5)
 

@@ -1,0 +1,136 @@
+"""Processes for code of the user's own: a call that loops, grows or crashes takes one of them with it, and no more."""
+
+import asyncio
+import os
+import pickle
+import queue
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from shared.plugins.child import receive, send
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SECRETS = frozenset({"IBTPO_TOKEN", "IBTPO_TOKEN_FILE", "REDIS_URL"})
+_START_SECONDS = 60.0
+"""How long a process may take to begin and to import what it is to call."""
+
+
+class OwnCodeFailed(Exception):
+    """Code of the user's own raised, took too long or brought its process down; says which, in one line."""
+
+
+class OwnProcesses:
+    """At most `size` processes, started when they are needed; each call has one for itself, and at most `seconds`.
+
+    Functions and arguments travel by pickle, so that the code must be importable here and there.
+    """
+
+    def __init__(self, seconds: float, size: int = 1) -> None:
+        self._seconds = seconds
+        self._size = size
+        self._threads: ThreadPoolExecutor | None = None
+        self._all = [_Process() for _ in range(size)]
+        self._free: queue.LifoQueue[_Process] = queue.LifoQueue()
+        for process in self._all:
+            self._free.put(process)
+
+    def call(self, function: Callable[P, T], *arguments: P.args, **_: P.kwargs) -> T:
+        """What the function returns; OwnCodeFailed if it does not."""
+        process = self._free.get()
+        try:
+            return process.call(self._seconds, function, arguments)  # type: ignore[return-value]
+        finally:
+            self._free.put(process)
+
+    async def run(self, function: Callable[P, T], *arguments: P.args, **_: P.kwargs) -> T:
+        """As `call`, while the event loop goes on."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._size, "own-code")
+        work = partial(self.call, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def close(self) -> None:
+        """Ends the processes, also amid calls."""
+        for process in self._all:
+            process.kill()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Process:
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+
+    def call(self, seconds: float, function: Callable[..., object], arguments: tuple[object, ...]) -> object:
+        try:
+            request = pickle.dumps((function, arguments))
+        except Exception as error:  # pickle raises several sorts
+            raise OwnCodeFailed(f"it cannot be sent to another process: {type(error).__name__}: {error}") from error
+        try:
+            channel = self._channel
+            if channel is None:
+                channel = self._start()
+                _exchange(channel, pickle.dumps((_import, (function, arguments))), _START_SECONDS)
+            reply = _exchange(channel, request, seconds)
+        except TimeoutError:
+            self.kill()
+            raise OwnCodeFailed(f"it took longer than {seconds:g} s") from None
+        except OSError:
+            reply = None
+        if reply is None:
+            raise OwnCodeFailed(f"it ended its process ({self.kill()})")
+        is_value, value = pickle.loads(reply)  # noqa: S301 - of a process of ours, which runs permitted code
+        if not is_value:
+            raise OwnCodeFailed(value)
+        return value
+
+    def kill(self) -> str:
+        """Ends it, if it runs; the next call starts another. Returns how it ended."""
+        process, channel, self._process, self._channel = self._process, self._channel, None, None
+        if channel is not None:
+            channel.close()
+        if process is None:
+            return "not started"
+        try:
+            code = process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-P", "-m", "ibtpo.run_module", "shared.plugins", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=environment,
+            )
+        self._channel = ours
+        ours.settimeout(_START_SECONDS)
+        receive(ours)
+        return ours
+
+
+def _import(*_: object) -> None:
+    """To read what it is given is to import it."""
+
+
+def _exchange(channel: socket.socket, request: bytes, seconds: float) -> bytes | None:
+    deadline = time.monotonic() + seconds
+    channel.settimeout(max(deadline - time.monotonic(), 0.001))
+    send(channel, request)
+    channel.settimeout(max(deadline - time.monotonic(), 0.001))
+    return receive(channel)

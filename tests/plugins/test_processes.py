@@ -1,0 +1,79 @@
+"""Code of the user's own in another process: it loops, grows, crashes or lies, and nothing but its call fails."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from shared.plugins import OwnCodeFailed, OwnProcesses
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[OwnProcesses]:
+    with closing(OwnProcesses(30.0)) as found:
+        yield found
+
+
+def loop() -> None:
+    while True:
+        try:
+            time.sleep(0.001)
+        except BaseException:
+            continue
+
+
+def grow() -> int:
+    return len(bytearray(64 << 30))
+
+
+def say() -> str:
+    print("to the log, and not into the answer")
+    return os.environ.get("IBTPO_TOKEN", "")
+
+
+def fail(error: type[BaseException]) -> None:
+    raise error("why\nnot")
+
+
+BAD: dict[str, tuple[Callable[..., Any], tuple[Any, ...], str]] = {
+    "raises": (fail, (ZeroDivisionError,), "^ZeroDivisionError: why not$"),
+    "exits": (fail, (SystemExit,), "^SystemExit: why not$"),
+    "interrupts": (fail, (KeyboardInterrupt,), "^KeyboardInterrupt: why not$"),
+    "ends its process": (os._exit, (3,), r"^it ended its process \(exit code 3\)$"),
+    "crashes": (os.abort, (), r"^it ended its process \(signal 6\)$"),
+    "takes all memory": (grow, (), "^MemoryError"),
+    "cannot be sent": (lambda: None, (), "^it cannot be sent to another process"),
+}
+
+
+def test_a_call_returns_its_value(processes: OwnProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IBTPO_TOKEN", "secret")
+    assert processes.call(divmod, 7, 2) == (3, 1)
+    with closing(OwnProcesses(30.0)) as others:
+        assert others.call(say) == "", "it does not see the service's secrets"
+    assert len(processes.call(bytes, 5 << 20)) == 5 << 20
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_a_bad_call_fails_alone(processes: OwnProcesses, how: str) -> None:
+    function, arguments, reason = BAD[how]
+    with pytest.raises(OwnCodeFailed, match=reason):
+        processes.call(function, *arguments)
+    assert processes.call(divmod, 7, 2) == (3, 1)
+
+
+def test_a_call_that_never_ends_is_ended() -> None:
+    with closing(OwnProcesses(0.3)) as hasty:
+        for function, arguments in ((loop, ()), (time.sleep, (1e6,)), (pow, (10, 10**9))):
+            with pytest.raises(OwnCodeFailed, match=r"^it took longer than 0\.3 s$"):
+                hasty.call(function, *arguments)  # type: ignore[operator]
+
+
+async def test_the_event_loop_goes_on_during_a_call(processes: OwnProcesses) -> None:
+    started = time.monotonic()
+    calls = [processes.run(pow, 2, 10), processes.run(divmod, 7, 2)]
+    assert [await one for one in calls] == [1024, (3, 1)]
+    assert time.monotonic() - started < 30.0
