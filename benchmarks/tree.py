@@ -1,6 +1,6 @@
-"""What a decision about a tree costs, and how far off each estimate of its values is.
+"""What a decision about a tree costs, how far off each estimate of its values is, and what samplers find.
 
-python -m benchmarks.tree            all tables (about a minute of one core)
+python -m benchmarks.tree            all tables (some minutes of one core)
 python -m benchmarks.tree --quick    fewer seeds and trees (a few seconds)
 """
 
@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count, islice
 from statistics import fmean, median
 
+from benchmarks.tree_samplers import print_found
 from shared.tree.credit import IBTPOCredit, assign_advantages
 from shared.tree.diagnostics import diagnose
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
@@ -130,7 +131,7 @@ ESTIMATES = (
     Estimate("V1", lambda tree, _: node_values(tree, COUNTS)[0]),
     Estimate("V2, V3", lambda tree, _: node_values(tree, Backup())[0]),
 )
-LABELS = {COUNTS: "V1", Backup(): "V2", Shrunk(): "V3"}
+LABELS: dict[ValueEstimator, str] = {COUNTS: "V1", Backup(): "V2", Shrunk(): "V3"}
 SAMPLERS: dict[str, AnySampler] = {
     "independent 12": IndependentSampler(initial_draws=12),
     "random (4, 9, 1, 1)": RandomSampler(),
@@ -159,9 +160,9 @@ def accuracy(sampler: AnySampler, worlds: list[World], num_trees: int) -> Accura
             found.biases[one.name].append(
                 fmean(one.of(tree, sampler.initial_draws) for tree in trees) - world.value[()]
             )
-        for estimator in ValueEstimator:
+        for estimator, label in LABELS.items():
             squares = (square for tree in trees for square in squared_errors(world, tree, estimator))
-            found.errors[LABELS[estimator]].append(1000 * fmean(squares))
+            found.errors[label].append(1000 * fmean(squares))
     return found
 
 
@@ -201,6 +202,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer seeds and trees")
     quick = parser.parse_args().quick
     print_costs(num_seeds=2 if quick else 7, repeats=5 if quick else 40)
+    print_found(num_seeds=2 if quick else 5, num_trees=3 if quick else 80)
     print_accuracy(num_worlds=2 if quick else 6, num_trees=50 if quick else 400)
 
 

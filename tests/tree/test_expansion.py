@@ -272,6 +272,8 @@ def test_samplers_cross_a_wire(sampler: AnySampler) -> None:
         {"kind": "hit", "confidence": "siblings"},
         {"kind": "expected-variance", "prior": 0.0},
         {"kind": "expected-variance", "prior_draws": 0.0},
+        {"kind": "hit", "answer_nats": 0.0},
+        {"kind": "expected-variance", "answer_nats": -1.0},
         {"kind": "expected-variance", "rounds": -1},
         {"kind": "active-path", "token_score": "mean"},
         {"kind": "active-path", "initial_draws": 0},

@@ -25,6 +25,7 @@ from shared.tree.samplers import (
     unseen_masses,
 )
 from shared.tree.samplers.gains import AnswerConfidence
+from shared.tree.samplers.unseen import prefix_logprobs, temper
 from tests.tree.records import BLANK_LINE, EOS, A, B, draw, policy, quick, records
 from tests.tree.worlds import World, grow
 
@@ -120,7 +121,7 @@ def test_the_expected_variance_is_as_derived(
             known = (sum(others) + prior_draws * known) / (len(others) + prior_draws)
         return known
 
-    for node_id, gain in enumerate(expected_variances(tree, prior, prior_draws, unseen=unseen)):
+    for node_id, gain in enumerate(expected_variances(tree, prior, prior_draws, masses if unseen else None)):
         if not tree.nodes[node_id].num_draws or (unseen and not masses[node_id]):
             assert gain is None
             continue
@@ -133,6 +134,13 @@ def test_the_expected_variance_is_as_derived(
         assert gain == pytest.approx(
             len(rewards) * decrease * (masses[node_id] if unseen else 1.0) / paths.cost(node_id)
         )
+
+
+@pytest.mark.parametrize(("answer_nats", "scale"), [(4.0, 0.5), (8.0, 1.0), (100.0, 1.0)])
+def test_the_surprise_of_long_answers_is_put_down_to_their_wordings(answer_nats: float, scale: float) -> None:
+    draws = [draw([A, BLANK_LINE, token, EOS], 0.0, logprobs=[-2.0] * 4) for token in (A, B)]  # 8 nats each
+    logs = prefix_logprobs(build_tree(draws))
+    assert temper(build_tree(draws), logs, answer_nats) == pytest.approx([scale * log for log in logs])
 
 
 def test_where_everything_has_been_seen_nothing_is_drawn() -> None:

@@ -43,7 +43,7 @@ def test_the_loss_functions_exist() -> None:
         *(f"A-{n}" for n in range(4, 10)),
         *(f"A-{letter}" for letter in "GDLRw"),
         *(f"O-{n}" for n in range(1, 14)),
-        *("S-1", "S-2", "S-2b", "S-3", "S-4", "S-5", "S-6", "S-7"),
+        *("S-1", "S-2", "S-2b", "S-3", "S-4", "S-4t", "S-5", "S-6", "S-7"),
         *(f"P-{n}" for n in range(1, 7)),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Annotated
 from shared.tree.node import Tree
 from shared.tree.samplers.nodes import NodeSampler
 from shared.tree.samplers.sampler import Branch
-from shared.tree.samplers.unseen import prefix_logprobs, unseen_masses
+from shared.tree.samplers.unseen import prefix_logprobs, temper, unseen_masses
 
 
 class AnswerConfidence(StrEnum):
@@ -23,6 +23,9 @@ class AnswerConfidence(StrEnum):
     """exp of their sum."""
 
 
+ANSWER_NATS = "c: surprise of a mean answer, in nats, beyond which U(s) puts it down to many wordings of a thought"
+
+
 @dataclass(frozen=True, slots=True)
 class HitSampler(NodeSampler):
     """While all rewards of a tree are equal, draws from the node of the highest gain S-5: where one more draw most
@@ -32,12 +35,17 @@ class HitSampler(NodeSampler):
     confidence: Annotated[AnswerConfidence, "How the probability of the parts of an answer is measured"] = (
         AnswerConfidence.GEOMETRIC
     )
+    answer_nats: Annotated[float, ANSWER_NATS] = 4.0
     stops_when_mixed: Annotated[bool, "End the tree once rewards differ; if not, random nodes get what is left"] = True
+
+    def __post_init__(self) -> None:
+        NodeSampler.__post_init__(self)
+        _check_nats(self.answer_nats)
 
     def choose(self, tree: Tree, rng: random.Random) -> tuple[Branch, ...]:
         if tree.is_mixed:
             return self.branch_random(tree, rng)
-        return self.branch_highest(tree, hit_gains(tree, self.confidence), rng)
+        return self.branch_highest(tree, hit_gains(tree, self.confidence, self.answer_nats), rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class ExpectedVarianceSampler(NodeSampler):
 
     prior: Annotated[float, "p₀: the probability of a right answer, before any is seen"] = 0.5
     prior_draws: Annotated[float, "κ: how many draws what is known beside a node counts for there"] = 2.0
+    answer_nats: Annotated[float, ANSWER_NATS] = 4.0
     unseen_mass: Annotated[bool, "Multiply by U(s): a second draw of what is certain tells nothing"] = True
 
     def __post_init__(self) -> None:
@@ -54,16 +63,20 @@ class ExpectedVarianceSampler(NodeSampler):
             raise ValueError(f"prior lies between 0 and 1: {self.prior}")
         if not 0.0 < self.prior_draws < math.inf:
             raise ValueError(f"prior_draws is positive: {self.prior_draws}")
+        _check_nats(self.answer_nats)
 
     def choose(self, tree: Tree, rng: random.Random) -> tuple[Branch, ...]:
-        gains = expected_variances(tree, self.prior, self.prior_draws, unseen=self.unseen_mass)
+        masses = None
+        if self.unseen_mass:
+            masses = unseen_masses(tree, temper(tree, prefix_logprobs(tree), self.answer_nats))
+        gains = expected_variances(tree, self.prior, self.prior_draws, masses)
         return self.branch_highest(tree, gains, rng)
 
 
-def hit_gains(tree: Tree, confidence: AnswerConfidence) -> tuple[float | None, ...]:
+def hit_gains(tree: Tree, confidence: AnswerConfidence, answer_nats: float = math.inf) -> tuple[float | None, ...]:
     """log of S-5 of every node, but for U(root), which all have in common; None at leaves, and where all is seen."""
     logs = prefix_logprobs(tree)
-    unseen, ends = unseen_masses(tree, logs), _answer_ends(tree)
+    unseen, ends = unseen_masses(tree, temper(tree, logs, answer_nats)), _answer_ends(tree)
     is_joint = confidence is AnswerConfidence.JOINT
     gains: list[float | None] = []
     for node_id, node in enumerate(tree.nodes):
@@ -79,9 +92,11 @@ def hit_gains(tree: Tree, confidence: AnswerConfidence) -> tuple[float | None, .
     return tuple(gains)
 
 
-def expected_variances(tree: Tree, prior: float, prior_draws: float, *, unseen: bool) -> tuple[float | None, ...]:
+def expected_variances(
+    tree: Tree, prior: float, prior_draws: float, unseen: Sequence[float] | None = None
+) -> tuple[float | None, ...]:
     """S-6 of every node, with U(s) if `unseen`; None at leaves, and where one more draw cannot tell anything."""
-    masses = unseen_masses(tree) if unseen else (1.0,) * len(tree.nodes)
+    masses = unseen or (1.0,) * len(tree.nodes)
     ends, means = _answer_ends(tree), posterior_means(tree, prior, prior_draws)
     gains: list[float | None] = []
     for node_id, (node, mean) in enumerate(zip(tree.nodes, means, strict=True)):
@@ -107,6 +122,11 @@ def posterior_means(tree: Tree, prior: float, prior_draws: float) -> tuple[float
             priors[node_id] = known / (others + prior_draws)
         means.append((right[node_id] + prior_draws * priors[node_id]) / (node.num_leaves + prior_draws))
     return tuple(means)
+
+
+def _check_nats(answer_nats: float) -> None:
+    if not answer_nats > 0.0:
+        raise ValueError(f"answer_nats is positive: {answer_nats}")
 
 
 def _answer_ends(tree: Tree) -> tuple[list[int], ...]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from statistics import fmean
 
 from shared.tree.draw import trajectory
 from shared.tree.ib_score import step_logprobs
@@ -20,11 +21,19 @@ def prefix_logprobs(tree: Tree) -> tuple[float, ...]:
     return tuple(logs)
 
 
+def temper(tree: Tree, logs: Sequence[float], answer_nats: float) -> tuple[float, ...]:
+    """The log-probabilities of prefixes, scaled down so that the mean answer has no less than −`answer_nats` (S-4t)."""
+    answers = [-logs[leaf] for _, leaf in _leaves(tree)]
+    surprise = fmean(answers) if answers else 0.0
+    scale = answer_nats / surprise if surprise > answer_nats else 1.0
+    return tuple(scale * log for log in logs)
+
+
 def unseen_masses(tree: Tree, logs: Sequence[float] | None = None) -> tuple[float, ...]:
     """U(s) of every node: the probability that one more continuation of s is an answer which the tree does not have.
 
     1 − Σ exp(L(y) − L(s)) over the distinct answers y that begin with the tokens of s, on whatever path; 0 at leaves.
-    `logs`: prefix_logprobs, where they are known.
+    `logs`: prefix_logprobs if they are known, or those of `temper`.
     """
     logs = logs or prefix_logprobs(tree)
     leaves = [(trajectory(tree.draws, draw_id), leaf) for draw_id, leaf in _leaves(tree)]
