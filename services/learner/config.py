@@ -242,7 +242,9 @@ class LearnerConfig(_Table):
     )
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="The loss of a step")
     reference: ReferenceConfig = Field(ReferenceConfig(), description="How the model that KL compares with is kept")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its learning rate")
+    optimizer: OptimizerConfig = Field(
+        OptimizerConfig(), description="AdamW and its learning rate", json_schema_extra=SHARED
+    )
     lora: AdapterConfig | None = Field(
         None, description="Train LoRA adapters of the model alone; without this table all weights are trained"
     )

@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from services.launcher.cli import app
+from services.launcher.cli.options import with_task
 from services.launcher.settings.plan import SECTIONS, preview
 from shared.errors import InvalidInput
 from shared.runtime.config import find_keys, preset_names, resolve_overrides
@@ -60,7 +61,7 @@ def check(arguments: tuple[str, ...]) -> None:
     preset = parameters.get("config")
     assert preset is None or preset.endswith(".toml") or preset.isupper() or preset in preset_names(), preset
     if arguments[0] in ("demo", "train") and (preset or "demo") in preset_names():
-        preview(preset or "demo", tuple(settings))
+        preview(preset or "demo", with_task(parameters.get("task"), settings))
 
 
 @pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in pages()])

@@ -96,3 +96,8 @@ def test_a_saved_configuration_is_the_same_and_still_follows_the_method(override
 def test_a_wrong_setting_is_refused_by_its_key(wrong: str) -> None:
     with pytest.raises(ConfigError, match=r"learner\.(method|advantage)"):
         learner(wrong)
+
+
+def test_the_learning_rate_is_the_policys_beside_that_of_a_value_head() -> None:
+    assert learner("lr=1e-4").optimizer.lr == 1e-4
+    assert learner("value_head={}", "value_head.lr=0.5").optimizer.lr == 1e-6

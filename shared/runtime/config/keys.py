@@ -14,7 +14,8 @@ Models = Mapping[str, type[BaseModel]]
 """The model of every section."""
 
 SHARED: dict[str, Any] = {"shared": True}
-"""`Field(json_schema_extra=SHARED)` marks a table from which others take the values they do not state."""
+"""`Field(json_schema_extra=SHARED)` marks the table that a bare name means where others have such a key, too: `beta`
+the method's, from which others take it unless they state it; `lr` the optimizer's, beside a value head's own."""
 
 ANY_NAME = "NAME"
 """Stands in a path for a name of the user's own, such as that of a custom kind."""
