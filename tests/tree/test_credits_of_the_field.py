@@ -163,20 +163,29 @@ def test_spo_tree_leaves_out_what_changes_nothing(draws: tuple[Draw, ...], merge
             assert weights[node_id] == (0.0 if drop and is_same else 1.0)
 
 
-@given(*TREES, st.booleans())
+@given(*TREES, st.booleans(), st.sampled_from([None, 1, 2, 3]))
 @brief
-def test_treepo(draws: tuple[Draw, ...], merge: bool, by_size: bool) -> None:
+def test_treepo(draws: tuple[Draw, ...], merge: bool, by_size: bool, segment_tokens: int | None) -> None:
+    def groups_at_forks(slow: Slow, i: int) -> list[list[int]]:
+        inner = [s for s in slow.states[i][1:] if slow.is_fork(s)]
+        return [group for s in inner if (group := slow.leaves(s)) != slow.ids]
+
+    def groups_at_segments(slow: Slow, i: int, length: int) -> list[list[int]]:
+        ends = range(length, len(slow.tokens[i]), length)
+        ahead = [next(s for s in slow.states[i] if slow.length(s) >= end) for end in ends]
+        return [group for s in ahead if s != slow.states[i][-1] and len(group := slow.leaves(s)) > 1]
+
     def define(slow: Slow) -> Expected:
         def expected(i: int, _: State) -> float:
-            inner = [s for s in slow.states[i][1:] if slow.is_fork(s)]
-            groups = [slow.ids, *(group for s in inner if (group := slow.leaves(s)) != slow.ids)]
+            inner = groups_at_segments(slow, i, segment_tokens) if segment_tokens else groups_at_forks(slow, i)
+            groups = [slow.ids, *inner]
             terms = [slow.reward[i] - fmean(slow.reward[j] for j in group) for group in groups]
             weights = [len(group) if by_size else 1 for group in groups]
             return sum(map(math.prod, zip(terms, weights, strict=True))) / sum(weights)
 
         return expected
 
-    check(TreePOCredit(by_size=by_size), draws, merge, define)
+    check(TreePOCredit(by_size=by_size, segment_tokens=segment_tokens), draws, merge, define)
 
 
 @given(*TREES, st.sampled_from(Deviation))

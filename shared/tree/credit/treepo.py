@@ -14,7 +14,7 @@ from shared.tree.credit.credit import (
     SideInformation,
     whiten,
 )
-from shared.tree.node import Tree
+from shared.tree.node import Node, Tree
 from shared.tree.values import COUNTS, node_values
 
 
@@ -22,12 +22,20 @@ from shared.tree.values import COUNTS, node_values
 class TreePOCredit(Credit):
     """A-6: the mean of R − mean(R of the group) over the groups of a trajectory.
 
-    A group is all trajectories through one fork on its path; the root, and so all trajectories, is the first.
+    A group is all trajectories through one fork on its path; the root, and so all trajectories, is the first. With
+    `segment_tokens` L it is all that share the first d·L tokens, d = 0, 1, …, whether or not they part there.
     """
 
+    segment_tokens: Annotated[int | None, "L: groups share a multiple of so many tokens; None: they part at forks"] = (
+        None
+    )
     by_size: Annotated[bool, "Weigh each group by its number of trajectories, rather than all alike"] = False
     whitened: Annotated[bool, "Whiten advantages over the tokens of a step (A-w)"] = True
     node_weight: Annotated[NodeWeight, NODE_WEIGHT] = NodeWeight.LEAVES
+
+    def __post_init__(self) -> None:
+        if self.segment_tokens is not None and self.segment_tokens < 1:
+            raise ValueError(f"segment_tokens is positive: {self.segment_tokens}")
 
     @property
     def compares_steps(self) -> bool:  # type: ignore[override]
@@ -35,17 +43,25 @@ class TreePOCredit(Credit):
 
     def advantages(self, tree: Tree, side: SideInformation = NOTHING_MORE) -> Advantages:
         """R is the same in every group: off it goes the mean of the groups' means, summed from the root down."""
-        means, everyone = node_values(tree, COUNTS), tree.nodes[0].num_leaves
+        means, root = node_values(tree, COUNTS), tree.nodes[0]
         sums, weights = [0.0] * len(means), [0.0] * len(means)
         for node_id, (node, parent) in enumerate(zip(tree.nodes, tree.parents, strict=True)):
-            is_group = node_id == 0 or (len(node.children) > 1 and node.num_leaves < everyone)
-            weight = 0 if not is_group else node.num_leaves if self.by_size else 1
+            weight = 1 if node is root else self._num_groups(node, root.num_leaves)
+            weight *= node.num_leaves if self.by_size else 1
             sums[node_id] = sums[parent] + weight * means[node_id]
             weights[node_id] = weights[parent] + weight
         baselines = [total / weight for total, weight in zip(sums, weights, strict=True)]
         pairs = zip(tree.reward_of_draw, tree.leaf_of_draw, strict=True)
         of_draws = [None if reward is None or leaf is None else reward - baselines[leaf] for reward, leaf in pairs]
         return Advantages.of_trajectories(tree, of_draws)
+
+    def _num_groups(self, node: Node, everyone: int) -> int:
+        """How many of a trajectory's groups are those of this node on its path."""
+        if self.segment_tokens is None:
+            return len(node.children) > 1 and node.num_leaves < everyone
+        if not node.children or node.num_leaves == 1:
+            return 0
+        return node.end // self.segment_tokens - node.start // self.segment_tokens
 
     def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
         return whiten(advantages) if self.whitened else UNIT_SCALE
