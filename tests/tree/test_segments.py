@@ -317,3 +317,9 @@ def test_a_segment_may_be_a_share_of_the_longest_answer(
     sampler: TreeRPOSampler | SPOTreeSampler | TreePOSampler, tokens: int
 ) -> None:
     assert sampler.for_answers(48).segment_tokens == tokens
+
+
+@pytest.mark.parametrize("sampler", [TreeRPOSampler(segment_tokens=0), TreePOSampler(segment_tokens=0)], ids=repr)
+def test_a_share_of_no_limit_is_refused(sampler: AnySampler) -> None:
+    with pytest.raises(ValueError, match="for_answers"):
+        sampler.expand(build_tree([draw([A, B, EOS], 1.0)]), 1, random.Random(0))

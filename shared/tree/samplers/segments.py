@@ -40,7 +40,7 @@ class TreeRPOSampler(Sampler):
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         if round >= self.depth:
             return ()
-        return fork_all(tree, round * self.segment_tokens, self.branching_factor, self.width, rng)
+        return fork_all(tree, round * check_length(self.segment_tokens), self.branching_factor, self.width, rng)
 
     def for_answers(self, max_tokens: int) -> Self:
         return replace(self, segment_tokens=self.segment_tokens or share_out(max_tokens, self.depth))
@@ -74,10 +74,19 @@ class SPOTreeSampler(Sampler):
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         if round >= len(self.branching_factors):
             return ()
-        return fork_all(tree, round * self.segment_tokens, self.branching_factors[round], self.width, rng)
+        return fork_all(tree, round * check_length(self.segment_tokens), self.branching_factors[round], self.width, rng)
 
     def for_answers(self, max_tokens: int) -> Self:
         return replace(self, segment_tokens=self.segment_tokens or share_out(max_tokens, len(self.branching_factors)))
+
+
+def check_length(segment_tokens: int) -> int:
+    """The length of a segment; ValueError while it is a share of a limit that nobody has named."""
+    if segment_tokens == 0:
+        raise ValueError(
+            "segment_tokens = 0 is a share of the token limit: for_answers(max_tokens) gives the sampler it"
+        )
+    return segment_tokens
 
 
 def share_out(max_tokens: int, num_segments: int) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple, Self
 from shared.tree.draw import Finish, logprob_before
 from shared.tree.node import Tree
 from shared.tree.samplers.sampler import INITIAL_DRAWS, Branch, Sampler, at_least, branch_before, equal_shares
-from shared.tree.samplers.segments import SEGMENT_TOKENS, WIDTH, share_out
+from shared.tree.samplers.segments import SEGMENT_TOKENS, WIDTH, check_length, share_out
 
 
 class Favour(StrEnum):
@@ -88,14 +88,14 @@ class TreePOSampler(Sampler):
         return births
 
     def _front(self, tree: Tree, births: Sequence[int], time: int) -> _Front:
-        live, num_ended = [], 0
+        live, num_ended, length = [], 0, check_length(self.segment_tokens)
         for draw_id, (draw, birth) in enumerate(zip(tree.draws, births, strict=False)):
-            position = draw.cut + (time - birth) * self.segment_tokens
+            position = draw.cut + (time - birth) * length
             if tree.reward_of_draw[draw_id] is None:
                 continue
             if position < draw.end:
                 live.append((draw_id, position))
-            elif position < draw.end + self.segment_tokens:
+            elif position < draw.end + length:
                 num_ended += 1
         return _Front(live, num_ended, len(births))
 
