@@ -73,7 +73,7 @@ class Slow:
             said = self.tree.priors[node] if self.tree.priors else None
         else:
             said = self.likelihood(node)
-        if said is None:
+        if said is None or self.tree.nodes[node].reward is not None:
             return None
         inside = min(max(said, 1e-12), 1 - 1e-12)
         return 1 / (1 + math.exp(-(settings.a * math.log(inside / (1 - inside)) + settings.b)))
@@ -236,7 +236,7 @@ def test_observations_are_what_was_said_and_what_came() -> None:
     draws = with_likelihoods([draw([A, BLANK_LINE, B, EOS], 1.0), draw([B, EOS], 0.0)])
     tree = build_tree([*draws, replace(draw([B, EOS], 0.0, before=draws, parent=0, cut=2))])
     assert Observation(phi([A, BLANK_LINE]), 2, 0.5) in observations(tree, PriorSource.LIKELIHOOD)
-    assert len(observations(tree, PriorSource.LIKELIHOOD)) == 3
+    assert len(observations(tree, PriorSource.LIKELIHOOD)) == 1  # of leaves, there is nothing to foretell
     assert observations(tree, PriorSource.HEAD) == []
 
 

@@ -1,6 +1,6 @@
 """What the learner finds out about values beside counts: a value head, and calibrations that are fitted as it goes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from services.learner.training.trajectories import BuiltTree, Floats, Trajectory
 from services.learner.training.value_head import ValueHead
 from shared.errors import InvalidInput
 from shared.tree.credit import Credit
+from shared.tree.node import Tree
 from shared.tree.values import PriorSource
 from shared.tree.values.calibration import Calibration, CalibrationFit
 from shared.tree.values.leaves import counts
@@ -93,9 +94,7 @@ class ValueLearner:
         for source, one in self._fits.items():
             self._fits[source] = one.add((seen for tree in nodes for seen in observations(tree, source)), _MEMORY)
         if filled := [own for own in states if len(own)]:
-            values = [value for tree in nodes for value in counts(tree)]
-            weights = [node.num_leaves for tree in nodes for node in tree.nodes]
-            self._head_for(filled[0]).learn(torch.from_numpy(np.concatenate(filled)), values, weights)
+            self._head_for(filled[0]).learn(torch.from_numpy(np.concatenate(filled)), *lessons(nodes))
         return ValueReport(reliability, missing)
 
     def state(self) -> dict[str, Tensor]:
@@ -134,6 +133,14 @@ class ValueLearner:
         assert self._plan is not None
         self._width, self._head = width, ValueHead(width, self._plan, self._seed)
         return self._head
+
+
+def lessons(trees: Iterable[Tree]) -> tuple[list[float], list[int]]:
+    """What a head learns of every node: its value, V1, and the number of its leaves; 0 of a leaf, whose answer is known
+    and which nobody has to predict."""
+    trees = tuple(trees)
+    weights = [node.num_leaves if node.num_draws else 0 for tree in trees for node in tree.nodes]
+    return [value for tree in trees for value in counts(tree)], weights
 
 
 def write_values(tensors: dict[str, Tensor], directory: Path) -> None:

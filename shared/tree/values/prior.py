@@ -51,9 +51,10 @@ class NodePriors:
             raise ValueError(f"a and b are finite: {self.a}, {self.b}")
 
     def priors(self, tree: Tree) -> list[float | None]:
-        """prior(s) of every node; None of those of which the source says nothing."""
+        """prior(s) of every node; None of leaves, whose answer is known, and where the source says nothing."""
         calibration = Calibration(self.a, self.b)
-        return [None if one is None else calibration.of(one) for one in raw_estimates(tree, self.source)]
+        said = zip(raw_estimates(tree, self.source), tree.nodes, strict=True)
+        return [None if one is None or not node.num_draws else calibration.of(one) for one, node in said]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,13 @@ def likelihoods(tree: Tree) -> list[float | None]:
 
 
 def observations(tree: Tree, source: PriorSource) -> list[Observation]:
-    """What the source said of each node, and its counts: (Φ(s), n, V1), for all nodes that it speaks of."""
+    """What the source said of each node, and its counts: (Φ(s), n, V1), for all but leaves that it speaks of."""
     triples = zip(raw_estimates(tree, source), tree.nodes, counts(tree), strict=True)
-    return [Observation(said, node.num_leaves, value) for said, node, value in triples if said is not None]
+    return [
+        Observation(said, node.num_leaves, value)
+        for said, node, value in triples
+        if said is not None and node.num_draws
+    ]
 
 
 def priors_in(part: object) -> Iterator[NodePriors]:
