@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.calibration runs/NAME [TREE.msgpack …]
 
-takes the trees of a run's folder (learner.keep_trees), or files, grown with growth.likelihood. The last line is to be copied into a
-configuration. Reliability after the fit is of the trees that it was fitted to.
+takes the trees of a run's folder (learner.keep_trees), or files, grown with growth.likelihood. The last line is to be
+copied into a configuration. Reliability after the fit is of the trees that it was fitted to.
 """
 
 import argparse
@@ -56,10 +56,10 @@ def describe(name: str, seen: Sequence[Observation], by: Calibration) -> str:
     return f"| {name} | {one.cross_entropy:.4f} | {one.brier:.4f} | {one.calibration_error:.4f} | {agreement} |"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", type=Path, nargs="+", help="folders of runs, or files of trees")
-    files = tree_files(parser.parse_args().paths)
+    files = tree_files(parser.parse_args(arguments).paths)
     try:
         seen, num_trees = read_observations(files)
     except InvalidInput as error:

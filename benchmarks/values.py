@@ -1,9 +1,9 @@
 """How well values of nodes agree with the truth, 64 more answers from each node, on the demo's model and problems.
 
-    .venv/bin/python -m benchmarks.values [--seeds 1 2 3] [--trees 20] [--learnt 240]
+    .venv/bin/python -m benchmarks.values [--seeds 1 2 3] [--trees 6] [--learnt 240]
 
-grows IB trees with likelihoods, fits calibration and value heads to some, as a learner does that takes 24 trees a step, and prints
-the table of docs/results/values.md for others. The policy stays as it is.
+grows IB trees with likelihoods, fits calibration and value heads to some, as a learner does that takes 24 trees a step,
+and prints the table of docs/results/values.md for others. The policy stays as it is.
 """
 
 import argparse
@@ -113,15 +113,12 @@ class Bench:
         return torch.stack([of_draws[node.draw or 0][len(prompt) - 1 + node.end] for node in tree.nodes])
 
 
-def learn_head(
-    bench: Bench, config: ValueHeadConfig, learnt: Sequence[tuple[ScoredTree, Tree]], seed: int
-) -> ValueHead:
+def learn_head(config: ValueHeadConfig, trees: Sequence[Tree], states: Sequence[torch.Tensor], seed: int) -> ValueHead:
     """A head after steps of 24 trees."""
-    states = [bench.states(*one) for one in learnt]
     head = ValueHead(states[0].shape[1], config, seed)
-    for start in range(0, len(learnt), BATCH):
+    for start in range(0, len(trees), BATCH):
         batch = slice(start, start + BATCH)
-        head.learn(torch.cat(states[batch]), *lessons(tree for _, tree in learnt[batch]))
+        head.learn(torch.cat(states[batch]), *lessons(trees[batch]))
     return head
 
 
@@ -165,13 +162,14 @@ async def judge(seed: int, num_trees: int, num_learnt: int) -> tuple[dict[str, l
     learnt = [(scored, scored.tree()) for scored in await bench.grow(num_learnt)]
     seen = [one for _, tree in learnt for one in observations(tree, PriorSource.LIKELIHOOD)]
     calibration = fit(seen)
-    heads = {name: learn_head(bench, config, learnt, seed) for name, config in HEADS.items()}
+    trees, states = [tree for _, tree in learnt], [bench.states(*one) for one in learnt]
+    heads = {name: learn_head(config, trees, states, seed) for name, config in HEADS.items()}
     judged: dict[str, list[Judged]] = {}
     for scored in await bench.grow(num_trees):
         tree = scored.tree()
         inner = [node_id for node_id, node in enumerate(tree.nodes) if node.num_draws and node_id]
-        states = bench.states(scored, tree)
-        values = estimates(tree, calibration, {name: head.values(states) for name, head in heads.items()})
+        own = bench.states(scored, tree)
+        values = estimates(tree, calibration, {name: head.values(own) for name, head in heads.items()})
         root_truth = await bench.truth(scored, 0, tree)
         for node_id in inner:
             truth = await bench.truth(scored, node_id, tree)
@@ -183,7 +181,7 @@ async def judge(seed: int, num_trees: int, num_learnt: int) -> tuple[dict[str, l
 
 
 def figures(nodes: Sequence[Judged]) -> list[float]:
-    """Correlation with the truth, of all and of nodes with one leaf; squared error; squared error relative to the root."""
+    """Correlation with the truth, of all and of nodes with one leaf; squared error; that of p̂(s) − p̂(q)."""
     single = [one for one in nodes if one.num_leaves == 1]
     return [
         correlation([one.estimate for one in nodes], [one.truth for one in nodes]),
@@ -196,7 +194,7 @@ def figures(nodes: Sequence[Judged]) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--trees", type=int, default=20, help="whose nodes are judged, of each seed")
+    parser.add_argument("--trees", type=int, default=6, help="whose nodes are judged, of each seed")
     parser.add_argument("--learnt", type=int, default=240, help="that are learnt from")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -207,13 +205,14 @@ def main() -> None:
         noise = 1000 * fmean(one.truth * (1 - one.truth) for one in nodes) / (ROLLOUTS - 1)
         alone = sum(one.num_leaves == 1 for one in nodes)
         print(
-            f"seed {seed}: {len(nodes)} nodes, {alone} with one leaf; a = {calibration.a:.3f}, b = {calibration.b:.3f}; "
+            f"seed {seed}: {len(nodes)} nodes, {alone} with one leaf; a = {calibration.a:.3f}, b = {calibration.b:.3f}"
         )
         print(f"the truth's own error, in all squared errors: {noise:.1f}", flush=True)
         for name, found in judged.items():
             rows.setdefault(name, []).append(figures(found))
     print(
-        "\n| estimate | correlation | of nodes with one leaf | squared error × 1000 | of p̂(s) − p̂(q) |\n|---|---|---|---|---|"
+        "\n| estimate | correlation | of nodes with one leaf | squared error × 1000 | of p̂(s) − p̂(q) |"
+        "\n|---|---|---|---|---|"
     )
     for name, of_seeds in rows.items():
         columns = list(zip(*of_seeds, strict=True))
