@@ -40,8 +40,9 @@ test: install  ## The quick suite: lint, types, contracts, tests
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/pytest -q -n 2 -m "$(QUICK)" $(ARGS)
 
+# Only files that have drills are read, and those of whole systems, the longest, come early.
 test-drills: install  ## Whole processes at work: runs that are killed and go on, ranks, trees and evaluations by command
-	@$(BIN)/pytest -q -n 2 -m "drill and not slow" $(or $(ARGS),$$(grep -rl --include='test_*.py' 'mark\.drill' tests))
+	@$(BIN)/pytest -q -n 2 -m "drill and not slow" $(or $(ARGS),$$(grep -rl --include='test_*.py' 'mark\.drill' tests | sort -r))
 
 test-full: install  ## The quick suite and every longer one that this machine can run
 	@$(MAKE) --no-print-directory check
