@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer seeds and trees")
     quick = parser.parse_args().quick
     print_costs(num_seeds=2 if quick else 7, repeats=5 if quick else 40)
-    print_found(num_seeds=2 if quick else 5, num_trees=3 if quick else 80)
+    print_found(num_seeds=2 if quick else 5, num_trees=3 if quick else 40)
     print_accuracy(num_worlds=2 if quick else 6, num_trees=50 if quick else 400)
 
 

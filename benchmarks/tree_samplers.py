@@ -3,13 +3,15 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, takewhile
+from itertools import count
 from statistics import fmean
 
 from shared.tree.draw import Draw, rewards_differ
+from shared.tree.node import build_tree
 from shared.tree.samplers import (
     ActivePathSampler,
     AnySampler,
+    Branch,
     EntropySampler,
     ExpectedVarianceSampler,
     FixedWidthSampler,
@@ -24,7 +26,7 @@ from shared.tree.samplers import (
     TreeRPOSampler,
 )
 from shared.tree.samplers.gains import AnswerConfidence
-from tests.tree.worlds import Choices, World, grow
+from tests.tree.worlds import Choices, World
 
 STEPS, DECISIVE, ACTIONS = 21, (3, 8, 13, 18), 5
 SURE, UNSURE, LIKELY = 0.993, (0.35, 0.28, 0.22, 0.16), 0.93
@@ -108,22 +110,33 @@ class Found:
 
 
 def find(sampler: AnySampler, seed: int, num_trees: int, wordings: int) -> Found:
-    """Grows a tree of each problem, and keeps of it what the budget pays for."""
+    """Grows a tree of each problem, as far as the budget pays for it."""
     rng = random.Random(seed)
-    records = [_within(grow(Corridor(seed * num_trees + nth, wordings), sampler, rng)) for nth in range(num_trees)]
+    records = [_grow_within(Corridor(seed * num_trees + nth, wordings), sampler, rng) for nth in range(num_trees)]
     mixed = sum(rewards_differ(one.reward or 0.0 for one in record) for record in records)
     tokens = sum(len(one.token_ids) for record in records for one in record)
     return Found(mixed / num_trees, 1000 * sum(map(len, records)) / tokens, 1000 * mixed / tokens)
 
 
-def _within(draws: Sequence[Draw]) -> Sequence[Draw]:
-    spent = accumulate(len(one.token_ids) for one in draws)
-    return draws[: len(list(takewhile(lambda tokens: tokens <= BUDGET, spent)))]
+def _grow_within(world: World, sampler: AnySampler, rng: random.Random) -> list[Draw]:
+    """One tree's record, but for the first draw that the budget does not pay for, and all after it."""
+    draws: list[Draw] = []
+    branches: Sequence[Branch] = (Branch(None, 0, sampler.initial_draws),)
+    for round_ in count(1):
+        state = list(draws)
+        for branch in (one for one in branches for _ in range(one.count)):
+            draws.append(world.draw(branch, world.sample(world.state(state, branch), rng)))
+            if sum(len(one.token_ids) for one in draws) > BUDGET:
+                return draws[:-1]
+        branches = sampler.expand(build_tree(draws), round_, rng)
+        if not branches:
+            return draws
+    raise AssertionError("unreachable: the loop above ends by returning")
 
 
 def print_found(num_seeds: int, num_trees: int) -> None:
     """A table for each number of wordings."""
-    for wordings in (1, 20):
+    for wordings in (1, 8):
         print(
             f"\nCorridors, wordings of an action: {wordings}. Within {BUDGET} tokens a tree; mean (min, max) over "
             f"{num_seeds} seeds of {num_trees} problems\n"
