@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import httpx
 import pytest
 import torch
+from pydantic import ValidationError
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM
 
@@ -18,16 +17,15 @@ from services.rollout.engines.embedded import EmbeddedEngine, EmbeddedSettings
 from services.rollout.engines.engine import ScoreRequest, TokenScores
 from services.rollout.grower import TreeGrower
 from services.rollout.likelihoods import GoldAnswer
+from services.rollout.metrics import RolloutMetrics
 from services.rollout.rewards import Reward
 from services.rollout.vocabulary import Vocabulary
 from shared.errors import InvalidInput, Unavailable
 from shared.protocol.task import Growth, Task
 from shared.protocol.tree import ScoredTree
-from shared.protocol.weights import Manifest
 from shared.tree.draw import Finish, WeightVersion, trajectory
 from shared.tree.likelihood import LikelihoodForm, LikelihoodSettings
 from shared.tree.samplers import IBSampler
-from shared.weights import stream_bundle
 
 
 class CoinRewards:
@@ -136,6 +134,9 @@ async def test_a_key_without_a_gold_text_costs_the_likelihoods_and_nothing_else(
     assert tree.usage.unscored_draws == len(tree.draws) == 6
     assert all(draw.reward is not None for draw in tree.draws)
     assert "likelihoods_missing" in caplog.text
+    metrics = RolloutMetrics()
+    metrics.record_tree(tree, tree.figures())
+    assert metrics.registry.get_sample_value("ibtpo_rollout_unscored_draws_total") == 6
     assert engine.counters.scored_tokens == 0
     for answer_key in KEYS_WITHOUT_GOLD:
         with pytest.raises(InvalidInput, match="no text or number 'gold'"):
@@ -228,19 +229,7 @@ def test_a_token_in_which_opener_and_gold_meet_is_scored() -> None:
         GoldAnswer.of(LikelihoodSettings(opener="", closer=""), {"gold": "?"}, vocabulary)
 
 
-async def test_a_replica_refuses_wrong_settings_and_counts_draws_without_likelihoods(
-    replica: httpx.AsyncClient, manifest: Manifest, bundle: Path
-) -> None:
-    await replica.put(f"/v1/weights/{manifest.version}", content=stream_bundle(manifest, bundle), timeout=60)
-    bad: tuple[Any, ...] = ({"surprise": 1}, {"form": "x"}, {"field": ""}, "joint")
-    for one in ({}, *bad):
-        growth = {"sampler": "independent", "likelihood": one}
-        accept = {"accept": "application/msgpack"}
-        answer = await replica.post("/v1/trees", json={"prompt_ids": [4, 5], "growth": growth}, headers=accept)
-        if one:
-            assert (answer.status_code, "likelihood" in answer.json()["detail"]) == (422, True)
-        else:  # nothing is judged, so there is no key to score by
-            tree = ScoredTree.unpack(answer.content)
-            assert tree.usage.unscored_draws == len(tree.draws)
-    series = (await replica.get("/metrics")).text
-    assert f'ibtpo_rollout_unscored_draws_total{{run="r"}} {len(tree.draws)}.0' in series
+@pytest.mark.parametrize("bad", [{"surprise": 1}, {"form": "x"}, {"field": ""}, "joint"])
+def test_wrong_settings_are_refused_by_name(bad: Any) -> None:
+    with pytest.raises(ValidationError, match="likelihood"):
+        Growth.model_validate({"sampler": "ib", "likelihood": bad})

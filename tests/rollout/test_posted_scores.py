@@ -163,17 +163,6 @@ async def test_scores_are_bounded_in_number_and_time(
         assert 'ibtpo_rollout_scores_total{result="given_up",run="r"} 3.0' in (await client.get("/metrics")).text
 
 
-async def test_scores_survive_new_weights(replica: httpx.AsyncClient, manifest: Manifest, bundle: Path) -> None:
-    await push(replica, manifest, bundle)
-    asked = [asyncio.create_task(ask(replica, *[ITEM] * 50)) for _ in range(4)]
-    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-    await push(replica, write_manifest("r", bundle, WeightVersion(1, 2)), bundle)
-    for one in asked:
-        assert (await one).status_code == 200
-    [score] = (await ask(replica, ITEM)).json()["scores"]
-    assert score["version"]["number"] == 2
-
-
 def test_a_text_that_comes_after_others_has_no_space_before_it() -> None:
     """Though the tokenizer puts one before every text that begins."""
     pieces = ["<unk>", "\u2581", "5", "\u25815", "\n", "+"]

@@ -113,7 +113,7 @@ def reading(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         meta = answer["meta_info"]
         _finish(meta["finish_reason"])
         yield meta
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"SGLang's answer cannot be read: {error!r} in {shorten(str(answer))}") from error
 
 
