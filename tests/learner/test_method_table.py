@@ -100,4 +100,4 @@ def test_a_wrong_setting_is_refused_by_its_key(wrong: str) -> None:
 
 def test_the_learning_rate_is_the_policys_beside_that_of_a_value_head() -> None:
     assert learner("lr=1e-4").optimizer.lr == 1e-4
-    assert learner("value_head={}", "value_head.lr=0.5").optimizer.lr == 1e-6
+    assert learner("value_head={}", "value_head.head_lr=0.5").optimizer.lr == 1e-6

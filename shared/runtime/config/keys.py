@@ -15,7 +15,7 @@ Models = Mapping[str, type[BaseModel]]
 
 SHARED: dict[str, Any] = {"shared": True}
 """`Field(json_schema_extra=SHARED)` marks the table that a bare name means where others have such a key, too: `beta`
-the method's, from which others take it unless they state it; `lr` the optimizer's, beside a value head's own."""
+the method's, from which others take it unless they state it; `lr` the optimizer's, whoever else has one."""
 
 ANY_NAME = "NAME"
 """Stands in a path for a name of the user's own, such as that of a custom kind."""
