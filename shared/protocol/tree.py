@@ -6,9 +6,9 @@ from math import isfinite
 from typing import Any
 
 import msgpack
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, first_reason
 from shared.protocol.message import PROTOCOL_VERSION, Message
 from shared.protocol.task import Task
 from shared.tree.cutting import check_fork
@@ -104,6 +104,8 @@ class ScoredTree(Message):
             for draw_id, draw in enumerate(tree.draws):
                 if draw.parent is not None:
                     check_fork(tree.draws, draw_id, draw.parent)
+        except ValidationError as error:
+            raise InvalidInput(f"not a scored tree: {first_reason(error)[:500]}") from error
         except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
             raise InvalidInput(f"not a scored tree: {str(error)[:500]}") from error
         return tree

@@ -9,7 +9,7 @@ from rich.text import Text
 from services.launcher.display.results_table import render_results
 from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.held_out_results import evaluated_steps, read_results, sets_of
-from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree
+from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree, why_unreadable
 from services.launcher.runs.model_files import locate_tokenizer
 from services.launcher.runs.run_dir import find_run
 from services.learner.held_out.measure import average_reward
@@ -23,6 +23,8 @@ def show_run(runs: Path, name: str | None, which: str | None, *, is_full: bool =
     """Lists a run's trees, or renders `which`: a number of the list, or a file's name."""
     run = find_run(runs, name)
     trees = load_kept_trees(run)
+    if not trees and (reason := why_unreadable(run)):
+        raise InvalidInput(f"the kept trees of run {run.name!r} cannot be read here: {reason}")
     if not trees:
         raise InvalidInput(f"run {run.name!r} has kept no tree yet ({run.trees}/); learner.keep_trees sets how many")
     console = Console()

@@ -52,6 +52,18 @@ def load_kept_trees(run: RunDirectory) -> tuple[KeptTree, ...]:
     return tuple(found)
 
 
+def why_unreadable(run: RunDirectory) -> str:
+    """What is wrong with the newest kept tree, such as a sampler of the user's own that is not here; empty if there is
+    none."""
+    files = sorted(run.trees.glob("*.msgpack"), key=lambda path: path.stat().st_mtime)
+    try:
+        for path in files[-1:]:
+            ScoredTree.unpack(path.read_bytes())
+    except (OSError, InvalidInput) as error:
+        return f"{files[-1].name}: {error}"
+    return ""
+
+
 def load_tree(path: Path, model: Path | None) -> KeptTree:
     """The tree in a file; InvalidInput when the file holds none, or `model` is needed for its tokens and is None."""
     return KeptTree(path, *read_tree(path, model))

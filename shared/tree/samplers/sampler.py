@@ -73,7 +73,7 @@ def choose_branches(
     sampler: Sampler, tree: Tree, round: int, rng: random.Random
 ) -> tuple[tuple[Branch, ...], random.Random]:
     """What the sampler draws next, checked, and the chance that is left. ValueError for what cannot be drawn."""
-    most = sampler.num_draws - len(tree.draws)
+    most = max(sampler.num_draws - len(tree.draws), 0)
     branches = tuple(islice(sampler.expand(tree, round, rng), most + 1))  # it may be endless
     check_branches(tree.draws, branches, most)
     return branches, rng
