@@ -1,5 +1,6 @@
 """The tutorials' files and commands, run as their reader runs them, at small sizes."""
 
+import json
 import os
 import re
 import shlex
@@ -33,12 +34,16 @@ def command_of(page: str, start: str) -> str:
     return next(command for command in found if command.startswith(start))
 
 
-def run(command: str, folder: Path, root: Path = ROOT) -> str:
-    """What it prints; it may fail in no way."""
+def run(command: str, folder: Path, beside: Path | None = None) -> str:
+    """What it prints; it may fail in no way. Packages `beside` are found, too."""
     _, *words = shlex.split(command) if command.startswith("ibtpo") else ["", *shlex.split(command)]
     program = [sys.executable, "-m", "ibtpo"] if command.startswith("ibtpo") else []
     program = [sys.executable if word == "python" else word for word in [*program, *words]]
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, filter(None, (ROOT, beside)))),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "80",
+    }
     done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -103,19 +108,27 @@ def test_what_the_reward_tutorial_pays(tmp_path: Path) -> None:
 
 
 @pytest.mark.drill
-def test_a_sampler_of_ones_own_is_known_everywhere(tmp_path: Path) -> None:
-    for folder in ("shared", "services", "ibtpo", "deploy/config"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    recipe = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^   ```python\n(   from shared\.tree\.values.*?)^   ```", recipe, re.MULTILINE | re.DOTALL)
-    imports, _, sampler = re.sub(r"^   ", "", block, flags=re.MULTILINE).partition("\n\n\n")
-    file = tmp_path / "shared" / "tree" / "expansion.py"
-    text = file.read_text(encoding="utf-8")
-    text = text.replace("from shared.tree.vocabulary", f"{imports}\nfrom shared.tree.vocabulary")
-    text = text.replace("AnySampler: TypeAlias =", f"{sampler}\n\nAnySampler: TypeAlias = VarianceSampler |")
-    file.write_text(text, encoding="utf-8")
-    said = run(command_of("own-sampler.md", "ibtpo grow"), tmp_path, root=tmp_path)
-    assert "variance tree of 10 answers" in said
+def test_a_sampler_of_ones_own_grows_a_tree(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples" / "own_sampler.py", tmp_path / "variance.py")
+    said = run(command_of("own-sampler.md", "ibtpo grow"), tmp_path, beside=tmp_path)
+    assert "variance:VarianceSampler tree of 10 answers" in said
+
+
+@pytest.mark.drill
+def test_parts_of_ones_own_train_in_all_services(tmp_path: Path) -> None:
+    """In a directory that is no checkout: two replicas, the learner and their processes find the package there."""
+    shutil.copytree(ROOT / "examples", tmp_path / "my_parts", ignore=shutil.ignore_patterns("__pycache__"))
+    parts = "sampler=my_parts.own_sampler:VarianceSampler sampler.rounds=4 advantage=my_parts.own_credit:MedianCredit"
+    values = "method.values=my_parts.own_values:LaplaceValues"
+    term = "'objective.terms=[{kind = \"my_parts.own_loss_term:TargetEntropy\", target = 0.3}]'"
+    small = "batch_size=8 total_steps=2 held_out_problems=4"
+    run(f"ibtpo train --config demo --run own --plain {parts} {values} {term} {small}", tmp_path, beside=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "runs/own/metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "trained_tokens" in line]
+    assert [line["own_terms"].keys() for line in steps] == [{"my_parts.own_loss_term:TargetEntropy"}] * 2
+    assert not any(line["credit_failures"] for line in steps)
+    said = run("ibtpo show own --tree 1", tmp_path, beside=tmp_path)
+    assert "my_parts.own_sampler:VarianceSampler tree" in said
 
 
 @pytest.mark.slow
