@@ -20,8 +20,6 @@ from tests.system.demo import read_metrics
 STEPS, BATCH = 3, 8
 TOKENS = 150_000
 """A quarter of the demo's budget, which every method uses up in a minute or two."""
-ANSWERS = 24 * 12
-"""Of a step of the demo: where trees are wider, a step takes fewer."""
 
 
 def train(directory: Path, preset: str, *settings: str) -> RunDirectory:
@@ -74,11 +72,9 @@ def learnt(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 def test_every_preset_learns(preset: str, tmp_path: Path, learnt: dict[str, str]) -> None:
     """Held-out accuracy rises by more than three standard errors of its difference."""
     plan = make_run_plan(tmp_path, RunRequest(None, preset, ("launcher.task=demo",))).learner
-    batch = min(24, max(4, ANSWERS // plan.growth.sampler.num_draws))
     lr = plan.optimizer.lr / math.sqrt(plan.objective.updates_per_step)  # the demo's is that of one update a step
     settings = (
         f"max_generated_tokens={TOKENS}",
-        f"batch_size={batch}",
         f"lr={lr:.2g}",
         "evaluation.every=0",
         "replicas=1",
