@@ -11,6 +11,7 @@ from itertools import count
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.tree.draw import Draw, draw_before, logprob_before, trajectory
 from shared.tree.node import build_tree
@@ -323,3 +324,17 @@ def test_a_segment_may_be_a_share_of_the_longest_answer(
 def test_a_share_of_no_limit_is_refused(sampler: AnySampler) -> None:
     with pytest.raises(ValueError, match="for_answers"):
         sampler.expand(build_tree([draw([A, B, EOS], 1.0)]), 1, random.Random(0))
+
+
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=9), st.integers(1, 300))
+def test_a_tree_of_paths_has_as_many_draws_as_their_ways_multiply_to(ways: list[int], width: int) -> None:
+    sampler = SPOTreeSampler(tuple(ways), width=width)
+    assert sampler.num_draws == min(math.prod(ways), max(ways[0], width))
+    alike = TreeRPOSampler(ways[0], depth=len(ways), width=width)
+    assert alike.num_draws == SPOTreeSampler((ways[0],) * len(ways), width=width).num_draws
+    assert SPOTreeSampler((1, *ways), width=width).num_draws == min(math.prod(ways), width)
+
+
+def test_ways_without_end_are_not_multiplied_out() -> None:
+    assert TreeRPOSampler(10**9, depth=10**12, width=64).num_draws == 10**9
+    assert TreeRPOSampler(2, depth=10**12, width=64).num_draws == 64

@@ -5,8 +5,10 @@ where a path forks depends on nothing that comes after the fork (METHOD, Segment
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from math import prod
+from itertools import accumulate, islice, repeat
+from operator import mul
 from typing import Annotated, Self
 
 from shared.tree.node import Tree
@@ -35,7 +37,7 @@ class TreeRPOSampler(Sampler):
 
     @property
     def num_draws(self) -> int:
-        return _num_draws((self.branching_factor,) * self.depth, self.width)
+        return _num_draws(repeat(self.branching_factor, self.depth), self.width)
 
     def expand(self, tree: Tree, round: int, rng: random.Random) -> tuple[Branch, ...]:
         if round >= self.depth:
@@ -94,8 +96,11 @@ def share_out(max_tokens: int, num_segments: int) -> int:
     return -(-max_tokens // num_segments)
 
 
-def _num_draws(factors: tuple[int, ...], width: int) -> int:
-    return min(prod(factors), max(factors[0], width))
+def _num_draws(factors: Iterable[int], width: int) -> int:
+    """Their product, up to the width, which the first of them may exceed."""
+    some = max(2, width.bit_length() + 1)  # each factor but the first doubles the product
+    products: list[int] = [*islice(accumulate(factors, mul), some)]
+    return min(products[-1], max(products[0], width))
 
 
 def fork_all(tree: Tree, position: int, factor: int, width: int, rng: random.Random) -> tuple[Branch, ...]:
