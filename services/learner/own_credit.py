@@ -32,7 +32,7 @@ class CreditAssigner:
         except OwnCodeFailed as error:
             raise CreditFailed(f"credit {self._kind}: {error}") from error
 
-    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
+    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, float]) -> tuple[float, float]:
         """What is taken off every advantage of a step, and what then divides it. InvalidInput where one of the user's
         own fails: it is of the whole step."""
         if self._own is None:
@@ -65,7 +65,7 @@ def assign_checked(credit: Credit, tree: Tree, side: SideInformation) -> tuple[A
     return found, checked
 
 
-def scale_checked(credit: Credit, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
+def scale_checked(credit: Credit, rewards: Sequence[float], advantages: Mapping[float, float]) -> tuple[float, float]:
     """ValueError unless it is a number, and one that can divide."""
     shift, divisor = _numbers(credit.step_scale(rewards, advantages))
     if divisor == 0:

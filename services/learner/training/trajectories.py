@@ -1,6 +1,6 @@
 """The trajectories that a step trains on, taken from its trees, with the advantage and weight of every token."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -143,15 +143,17 @@ def mask_likely(trajectories: Sequence[Trajectory], bound: float | None) -> list
     return [replace(one, weights=one.weights * (np.exp(one.engine_logprobs) < bound)) for one in trajectories]
 
 
-def count_advantages(groups: Sequence[Sequence[Trajectory]]) -> Counter[float]:
-    """How many tokens that are trained on have each advantage."""
-    counts: Counter[float] = Counter()
+def count_advantages(groups: Sequence[Sequence[Trajectory]]) -> dict[float, float]:
+    """The weight of all tokens that have each advantage."""
+    counts: dict[float, float] = defaultdict(float)
     for one in (one for group in groups for one in group):
-        of_tokens = one.advantages[one.weights != 0]
-        edges = np.flatnonzero(np.diff(of_tokens, prepend=np.nan, append=np.nan))  # a node's tokens have one advantage
-        for advantage, length in zip(of_tokens[edges[:-1]].tolist(), np.diff(edges).tolist(), strict=True):
-            counts[advantage] += length
-    return counts
+        is_trained = one.weights != 0
+        of_tokens, weights = one.advantages[is_trained], one.weights[is_trained].astype(np.float64)
+        starts = np.flatnonzero(np.diff(of_tokens, prepend=np.nan))  # a node's tokens have one advantage
+        sums = np.add.reduceat(weights, starts) if len(starts) else weights
+        for advantage, weight in zip(of_tokens[starts].tolist(), sums.tolist(), strict=True):
+            counts[advantage] += weight
+    return dict(counts)
 
 
 def scale_advantages(groups: Sequence[Sequence[Trajectory]], shift: float, divisor: float) -> list[list[Trajectory]]:

@@ -114,11 +114,11 @@ class Credit(Protocol):
         """The weight of every node, over all trajectories through it; nodes of weight 0 are not trained on."""
         return node_weights(tree, self.node_weight)
 
-    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
+    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, float]) -> tuple[float, float]:
         """Of all trees of a step: what is taken off every advantage, and what then divides it.
 
-        `rewards` are those of all trajectories; `advantages` says how many tokens that are trained on have each, a
-        shared one counted once for each of its trajectories.
+        `rewards` are those of all trajectories; `advantages` says how many tokens have each, counted by the weights of
+        their nodes: with `leaves` once for each of a token's trajectories, with `one` once.
         """
         return UNIT_SCALE
 
@@ -162,7 +162,7 @@ def check_epsilon(epsilon: float) -> None:
         raise ValueError(f"epsilon is not negative: {epsilon}")
 
 
-def whiten(advantages: Mapping[float, int]) -> tuple[float, float]:
+def whiten(advantages: Mapping[float, float]) -> tuple[float, float]:
     """A-w: the mean of the advantages, and √(variance + 1e-8), each counted as often as it occurs, over n − 1."""
     count = sum(advantages.values())
     if count < 2:

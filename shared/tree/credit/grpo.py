@@ -43,7 +43,7 @@ class DrGRPOCredit(NormalizedCredit):
     def advantages(self, tree: Tree, side: SideInformation = NOTHING_MORE) -> Advantages:
         return Advantages.of_trajectories(tree, above_mean(tree))
 
-    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
+    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, float]) -> tuple[float, float]:
         return (0.0, self.scale(rewards)) if self.batch_std else UNIT_SCALE
 
 

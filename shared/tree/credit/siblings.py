@@ -125,5 +125,5 @@ class SPOTreeCredit(Credit):
             return weights
         return [weight if advantage else 0.0 for weight, advantage in zip(weights, advantages.of_nodes, strict=True)]
 
-    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
+    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, float]) -> tuple[float, float]:
         return whiten(advantages) if self.whitened else UNIT_SCALE

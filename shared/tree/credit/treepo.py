@@ -63,5 +63,5 @@ class TreePOCredit(Credit):
             return 0
         return node.end // self.segment_tokens - node.start // self.segment_tokens
 
-    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, int]) -> tuple[float, float]:
+    def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, float]) -> tuple[float, float]:
         return whiten(advantages) if self.whitened else UNIT_SCALE

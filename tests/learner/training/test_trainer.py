@@ -565,12 +565,16 @@ def test_every_credit_trains(kind: str, configure: Configure, monkeypatch: pytes
 
 
 def whitened_mean(trainer: Trainer, batch: Sequence[ScoredTree]) -> float:
-    """Of the advantages of a step's trained tokens."""
+    """Of the advantages of a step's trained tokens, by their weights."""
     built = build_all(batch)
     groups = [extract_trajectories(tree.scored, CURRENT) for tree in built]
     credited = trainer._assign_credits(built, groups, StepSums())
-    of_tokens = np.concatenate([one.advantages[one.weights > 0] for group in credited for one in group])
-    return float(of_tokens.mean())
+    every = [one for group in credited for one in group]
+    return float(
+        np.average(
+            np.concatenate([one.advantages for one in every]), weights=np.concatenate([one.weights for one in every])
+        )
+    )
 
 
 def test_without_tokens_that_are_improbable_enough_nothing_is_learnt(

@@ -20,10 +20,11 @@ from services.learner.training.trajectories import (
     normalize_weights,
     penalize_overlong,
 )
-from shared.tree.credit import Advantages, IBTPOCredit, NodeWeight, assign_advantages, node_weights
+from shared.tree.credit import Advantages, IBTPOCredit, NodeWeight, SPOTreeCredit, assign_advantages, node_weights
 from shared.tree.draw import Draw, trajectory
 from shared.tree.node import build_tree
 from tests.learner.synthetic import V0, V1, credited_trajectories, draws, scored, task
+from tests.tree.records import BLANK_LINE, EOS, A, B, draw
 
 seeds = st.integers(0, 10_000)
 CREDIT = IBTPOCredit()
@@ -66,13 +67,23 @@ def test_advantages_are_counted_over_the_tokens_that_are_trained_on(seed: int) -
         replace(one, weights=one.weights * np.array([rng.random() < 0.7 for _ in one.weights], np.float32))
         for one in group
     ]
-    expected = Counter(
-        float(advantage)
-        for one in masked
-        for advantage, weight in zip(one.advantages, one.weights, strict=True)
-        if weight
+    expected: Counter[float] = Counter()
+    for one in masked:
+        for advantage, weight in zip(one.advantages, one.weights, strict=True):
+            if weight:
+                expected[float(advantage)] += float(weight)
+    assert count_advantages([masked[:1], masked[1:]]) == pytest.approx(expected)
+
+
+def test_a_token_that_trains_once_is_counted_once_by_whatever_answers_share_it() -> None:
+    first = draw([A, BLANK_LINE, A, EOS], 1.0)
+    record = (first, draw([B, EOS], 0.0, before=[first], parent=0, cut=2), draw([B, EOS], 0.0))
+    credit, tree = SPOTreeCredit(), build_tree(record)
+    advantages = assign_advantages(credit, tree)
+    group = assign_credit(
+        extract_trajectories(scored(task(), record), V0), tree, credit.weights(tree, advantages), advantages
     )
-    assert count_advantages([masked[:1], masked[1:]]) == expected
+    assert count_advantages([group]) == pytest.approx({0.25: 2.0, 0.5: 2.0, -0.5: 2.0, -0.25: 2.0})
 
 
 @given(seeds, st.sampled_from(list(NodeWeight)), st.booleans())
