@@ -183,7 +183,11 @@ class ObjectiveConfig(BaseModel):
         description="The last share of growth.max_tokens, over which a longer answer loses reward, up to "
         "overlong_penalty (DAPO: 0.2); 0: off",
     )
-    overlong_penalty: float = Field(1.0, gt=0, description="What an answer of growth.max_tokens loses of its reward")
+    overlong_penalty: float = Field(
+        1.0,
+        gt=0,
+        description="What an answer of growth.max_tokens loses of its reward (DAPO: 1 of rewards −1 and 1, here 0.5)",
+    )
     mask_truncated: bool = Field(
         False, description="Do not train on answers that growth.max_tokens cut; their rewards still count in baselines"
     )

@@ -41,6 +41,7 @@ def test_presets_are_what_they_are_named_after(policy_dir: Path) -> None:
     dapo, gspo, cispo = (configure(preset, policy_dir) for preset in ("dapo", "gspo", "cispo"))
     assert dapo.objective.ties is Ties.REFILL
     assert dapo.objective.overlong_share == 0.2
+    assert dapo.objective.overlong_penalty == 0.5  # 1 of rewards that are −1 and 1
     assert gspo.objective.ratio is RatioLevel.SEQUENCE
     assert cispo.objective.surrogate == CispoSurrogate()
     for config in (dapo, gspo, cispo):
