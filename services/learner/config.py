@@ -158,7 +158,8 @@ def _fill_score(value: object, info: ValidationInfo) -> object:
     if not isinstance(kind, str) or not isinstance(score, dict):
         return value
     try:
-        if "score" not in settings_of(SAMPLERS.class_of(kind)):
+        found = SAMPLERS.class_of(kind)
+        if "score" not in settings_of(found) or not isinstance(default_of(found, "score"), IBSettings):
             return value
     except ValueError:  # is said where the sampler itself is read
         return value
