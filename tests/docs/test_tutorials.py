@@ -109,9 +109,8 @@ def test_what_the_reward_tutorial_pays(tmp_path: Path) -> None:
 
 @pytest.mark.drill
 def test_a_sampler_of_ones_own_grows_a_tree(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "examples" / "own_sampler.py", tmp_path / "variance.py")
-    said = run(command_of("own-sampler.md", "ibtpo grow"), tmp_path, beside=tmp_path)
-    assert "variance:VarianceSampler tree of 10 answers" in said
+    said = run(command_of("own-sampler.md", "ibtpo grow"), tmp_path)
+    assert "examples.own_sampler:VarianceSampler tree of 10 answers" in said
 
 
 @pytest.mark.drill

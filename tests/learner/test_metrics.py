@@ -8,7 +8,7 @@ from tests.learner.synthetic import V0
 
 def test_every_declared_series_has_the_value_of_the_step_and_its_help() -> None:
     metrics = LearnerMetrics()
-    values = {name: number for number, name in enumerate(StepFigures.model_fields)}
+    values = {name: number for number, name in enumerate(figures_in(StepFigures))}
     metrics.record_step(StepFigures(**values), StepResult.UPDATED)
     helps = {metric.name: metric.documentation for metric in metrics.registry.collect()}
     for where, suffix in ((Shown.GAUGE, ""), (Shown.COUNTER, "_total")):
