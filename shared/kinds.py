@@ -123,10 +123,11 @@ class Kinds(Generic[Part]):
         path = f"{own.__module__}:{own.__qualname__}"
         return next((name for name, known in self._built_in.items() if known == path), path)
 
-    def dump(self, part: Part) -> dict[str, Any]:
-        """The table that `make` turns into an equal part, of values that JSON can hold."""
+    def dump(self, part: Part, *, exclude_none: bool = False) -> dict[str, Any]:
+        """The table that `make` turns into an equal part, of values that JSON can hold; without those of None, which
+        TOML cannot, it is equal where None is their default."""
         own: type[Any] = type(part)
-        dumped, names = _adapter(own).dump_python(part, mode="json"), settings_of(own)
+        dumped, names = _adapter(own).dump_python(part, mode="json", exclude_none=exclude_none), settings_of(own)
         return {"kind": self.kind_of(part)} | {name: one for name, one in dumped.items() if name in names}
 
     def _check_class(self, kind: str, found: Any) -> type[Part]:
@@ -141,8 +142,11 @@ class Kinds(Generic[Part]):
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self.make, serialization=core_schema.plain_serializer_function_ser_schema(self.dump)
+            self.make, serialization=core_schema.plain_serializer_function_ser_schema(self._serialize, info_arg=True)
         )
+
+    def _serialize(self, part: Part, info: core_schema.SerializationInfo) -> dict[str, Any]:
+        return self.dump(part, exclude_none=bool(info.exclude_none))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         built_in: Mapping[str, type[Any]] = self.classes
