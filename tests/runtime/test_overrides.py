@@ -159,6 +159,19 @@ def test_an_old_name_that_is_still_a_key_elsewhere_is_taken_there(new_preset: Pa
     assert growth.sampler.num_draws == 5
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[learner.method]\nkappa = 2.0", "learner.method.kappa is a setting of values"),
+        ("[learner.growth.sampler]\nscore = { kappa = 2.0 }", "learner.growth.sampler.score.kappa is a setting"),
+        ("[learner.objective]\nbatch_std = false", "learner.objective.batch_std is a setting of advantage"),
+    ],
+)
+def test_a_key_that_a_saved_run_has_elsewhere_is_named_with_its_place(new_preset: Path, text: str, says: str) -> None:
+    new_preset.write_text(text)
+    assert refusal(new_preset).startswith(says)
+
+
 def test_an_old_section_is_refused(new_preset: Path) -> None:
     new_preset.write_text("[local]\nrollouts = 2\n")
     assert refusal(new_preset) == "[local] was renamed to [launcher]"

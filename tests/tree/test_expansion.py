@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -292,3 +293,22 @@ def test_a_stopped_answer_may_be_forked_inside_its_leaf() -> None:
     assert [
         one.cut for one in EntropySampler(initial_draws=2, forks_per_answer=1).expand(tree, 1, random.Random(0))
     ] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("branch", "says"),
+    [
+        (Branch(True, 1, 1), "are integers"),
+        (Branch(None, 0.0, 1), "are integers"),  # type: ignore[arg-type]
+        (Branch(None, 0, 0), "at least one draw"),
+        (Branch(None, 1, 1), "has cut 0"),
+        (Branch(1, 1, 1), "there are 1 draws"),
+        (Branch(-1, 1, 1), "there are 1 draws"),
+        (Branch(0, 3, 1), "starts outside"),
+        (Branch(None, 0, 4), "where 3 are left"),
+        ("a", "not 'a'"),
+    ],
+)
+def test_branches_that_cannot_be_drawn_are_refused(branch: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        check_branches([draw([A, B, EOS], 1.0)], [branch], 3)

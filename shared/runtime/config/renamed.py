@@ -1,4 +1,4 @@
-"""The keys that had another name: the old one is refused, and the new one named."""
+"""The keys that had another name or place: the old one is refused, and the new one named."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,12 @@ RENAMED = (
     Renamed("learner.patience_seconds", "learner.straggler_seconds"),
     Renamed("learner.objective.kl_weight", "learner.objective.kl_coef"),
     Renamed("learner.objective.divisor", "learner.objective.loss_normalization"),
-    Renamed("learner.advantage.global_term", "learner.advantage.kind", value=_kind),
+    Renamed(
+        "learner.advantage.global_term",
+        "learner.advantage.kind",
+        note=", whose table has the settings of that kind alone",
+        value=_kind,
+    ),
     Renamed("learner.advantage.keep_ties", "learner.objective.ties", value=_keep),
     Renamed("learner.evaluation.rows_per_replica", "learner.evaluation.problems_per_replica"),
     Renamed("learner.growth.merge", "learner.growth.merge_equal_draws"),
@@ -55,6 +60,13 @@ RENAMED = (
     Renamed("local.rollouts", "launcher.replicas"),
 )
 RENAMED_SECTIONS = {"local": "launcher"}
+_KAPPA = 'a setting of values="shrunk" now: write values={ kind = "shrunk", kappa = 2.0 }, or leave it out with others'
+MOVED = {
+    "learner.method.kappa": _KAPPA,
+    f"{_SAMPLER}.score.kappa": _KAPPA,
+    "learner.objective.batch_std": 'a setting of advantage="dr-grpo" now: write it in that table, or leave it out',
+}
+"""What keys are that are no longer where files of an earlier release, as those of saved runs, have them."""
 
 
 def old_paths(section: str) -> Iterator[str]:
@@ -78,6 +90,8 @@ def refuse_old_keys(path: str, table: Mapping[str, Any]) -> None:
     """ConfigError for the first key of `table`, or of a table in it, that has another name now."""
     for name, value in table.items():
         key = f"{path}.{name}"
+        if key in MOVED:
+            raise ConfigError(f"{key} is {MOVED[key]}")
         for one in RENAMED:
             is_it = one.old == key or one.old.endswith(f".{key}")
             if is_it and (not one.kinds or table.get("kind", one.kinds[0]) in one.kinds):

@@ -85,7 +85,7 @@ def check_branches(draws: Sequence[Draw], branches: Sequence[Branch], most: int)
     for one in branches:
         if not isinstance(one, Branch):
             raise ValueError(f"a sampler gives Branch(parent, cut, count), not {one!r:.80}")
-        if not isinstance(one.count, int) or not isinstance(one.cut, int) or not isinstance(one.parent, int | None):
+        if {type(one.count), type(one.cut)} != {int} or type(one.parent) not in {int, type(None)}:
             raise ValueError(f"parent, cut and count are integers: {one!r:.80}")
         if one.count < 1:
             raise ValueError(f"a branch has at least one draw: {one}")
