@@ -56,8 +56,8 @@ def too_many_errors(error: ValidationError) -> str:
     return f"{found} fields or values are wrong or unknown; /docs says what is wanted" if found > _MAX_ERRORS else ""
 
 
-def _check_object(value: dict[str, Any]) -> dict[str, Any]:
-    """An error unless JSON and msgpack both carry the value unchanged, and it is of bounded depth and size."""
+def check_object(value: dict[str, Any]) -> dict[str, Any]:
+    """ValueError unless JSON and msgpack both carry the value unchanged, and it is of bounded depth and size."""
     level: list[Any] = [value]
     num_values = 0
     for _ in range(_MAX_DEPTH + 1):  # values by their depth: a key may have very many
@@ -96,5 +96,5 @@ def _check_portable(value: Any) -> Iterable[Any]:
     return ()
 
 
-JsonObject = Annotated[dict[str, Any], AfterValidator(_check_object)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(check_object)]
 """An object of values that JSON and msgpack carry unchanged; its reader knows its shape."""

@@ -1,14 +1,15 @@
 """What the learner asks of rollout replicas: a problem to grow, and how."""
 
+from dataclasses import asdict
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from shared.protocol.message import JsonObject, Message
+from shared.protocol.message import JsonObject, Message, check_object
 from shared.protocol.names import Kind
 from shared.tree.ib_score import IBSettings
 from shared.tree.likelihood import LikelihoodSettings
-from shared.tree.samplers import AnySampler, Sampler
+from shared.tree.samplers import SAMPLERS, AnySampler, Sampler
 from shared.tree.values import reads_head, reads_likelihoods
 
 MAX_DRAWS = 4096
@@ -74,6 +75,22 @@ class Growth(Message):
         if most > MAX_DRAWS:
             raise ValueError(f"this sampler draws up to {most} times, over the {MAX_DRAWS} of one tree")
         return sampler
+
+    @field_validator("sampler")
+    @classmethod
+    def _check_settings(cls, sampler: Sampler) -> Sampler:
+        try:
+            check_object(SAMPLERS.dump(sampler))
+        except ValueError as error:
+            reason = str(error).partition(";")[0]
+            raise ValueError(f"a setting of this sampler cannot be sent to a replica: {reason}") from error
+        return sampler
+
+    @field_validator("likelihood")
+    @classmethod
+    def _check_texts_of_likelihood(cls, likelihood: LikelihoodSettings | None) -> LikelihoodSettings | None:
+        check_object(asdict(likelihood) if likelihood else {})
+        return likelihood
 
     @field_validator("sampler")
     @classmethod

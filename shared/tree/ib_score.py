@@ -43,8 +43,8 @@ class Estimation:
     confidence: Annotated[Confidence, "What the probability η₂ of a step is taken to be"] = Confidence.GEOMETRIC
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < math.inf:
-            raise ValueError(f"beta is positive: {self.beta}")
+        if not 1e-9 <= self.beta <= 1e9:  # beyond, 1/β or β times a number is no number
+            raise ValueError(f"beta is positive, from 1e-9 to 1e9: {self.beta}")
 
 
 @dataclass(frozen=True, slots=True)

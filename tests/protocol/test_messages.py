@@ -265,6 +265,12 @@ def test_a_key_holds_a_bounded_number_of_values() -> None:
         {"growth": {"sampler": "ib", "top_k": 2**70}},
         {"growth": {"sampler": "ib", "max_tokens": 2**70}},
         {"growth": {"sampler": "ib", "temperature": 1e-320}},
+        {"growth": {"sampler": {"kind": "ib", "score": {"beta": 1e-320}}}},
+        {"growth": {"sampler": {"kind": "treepo", "segment_tokens": 10**30}}},
+        {"growth": {"sampler": {"kind": "hit", "answer_nats": math.inf}}},
+        {"growth": {"sampler": {"kind": "entropy", "closing_ids": [10**30]}}},
+        {"growth": {"sampler": {"kind": "entropy", "closing_words": ["\ud800"]}}},
+        {"growth": {"sampler": "ib", "likelihood": {"opener": "\ud800"}}},
     ],
 )
 def test_a_number_that_no_engine_or_message_can_hold_is_refused(change: dict[str, Any]) -> None:

@@ -198,3 +198,9 @@ def test_gains_of_answers_of_thousands_of_tokens_do_not_vanish() -> None:
     for confidence in AnswerConfidence:
         assert all(gain is None or math.isfinite(gain) for gain in hit_gains(build_tree(draws), confidence))
     assert len(HitSampler().expand(build_tree(draws), 1, random.Random(0))) == 1
+
+
+def test_a_prior_of_any_weight_leaves_numbers() -> None:
+    tree = build_tree([draw([A, B, EOS], 1.0), draw([B, EOS], 0.0)])
+    for prior_draws in (1e-308, 1e308):
+        assert expected_variances(tree, 0.5, prior_draws)[0] is not None

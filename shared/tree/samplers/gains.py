@@ -104,7 +104,7 @@ def expected_variances(
             gains.append(None)
             continue
         size = node.num_leaves + prior_draws
-        decrease = mean * (1 - mean) / (size + 1) ** 2  # of the posterior's variance, by one more outcome
+        decrease = mean * (1 - mean) / (size + 1) / (size + 1)  # of the posterior's variance, by one more outcome
         gains.append(node.num_leaves * decrease * masses[node_id] / _cost(tree, node_id, ends))
     return tuple(gains)
 
