@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Annotated
 
-from shared.tree.credit import Advantages, Credit, SideInformation
-from shared.tree.credit.credit import NOTHING_MORE
+from shared.tree.credit import NOTHING_MORE, Advantages, Credit, SideInformation
 from shared.tree.node import Tree
 
 

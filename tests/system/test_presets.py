@@ -18,15 +18,10 @@ from shared.runtime.config import preset_names
 from tests.system.demo import read_metrics
 
 STEPS, BATCH = 3, 8
-TOKENS = 150_000
-"""A quarter of the demo's budget, which every method uses up in a minute or two."""
-
-SLOW = {
-    "iib-lpo": "0.313 → 0.337: within three standard errors",
-    "spo-tree": "0.313 → 0.158 from 4 trees a step",
-    "treerpo": "0.313 → 0.177 from 4 trees a step",
-}
-"""What did not learn when it was measured, at the demo's rate, which no method's own search has found."""
+TOKENS = 300_000
+"""Half of the demo's budget, which every method uses up in a minute or two."""
+WIDE = 32
+"""A tree of more answers takes so much of that budget that few steps are left: such a method has all of the demo's."""
 
 
 def train(directory: Path, preset: str, *settings: str) -> RunDirectory:
@@ -67,24 +62,21 @@ def learnt(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     yield rows
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     if rows and reporter is not None:
-        reporter.write_line(f"\n| preset | avg@8 before | after {TOKENS:,} tokens | difference | steps | seconds |")
-        reporter.write_line("|---|---|---|---|---|---|")
+        reporter.write_line("\n| preset | avg@8 before | after | difference | tokens | steps | seconds |")
+        reporter.write_line("|---|---|---|---|---|---|---|")
         for preset in sorted(rows):
             reporter.write_line(rows[preset])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "preset",
-    [pytest.param(one, marks=pytest.mark.xfail(reason=SLOW[one])) if one in SLOW else one for one in preset_names()],
-)
+@pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_learns(preset: str, tmp_path: Path, learnt: dict[str, str]) -> None:
     """Held-out accuracy rises by more than three standard errors of its difference."""
     plan = make_run_plan(tmp_path, RunRequest(None, preset, ("launcher.task=demo",))).learner
     lr = plan.optimizer.lr / math.sqrt(plan.objective.updates_per_step)  # the demo's is that of one update a step
     settings = (
-        f"max_generated_tokens={TOKENS}",
+        f"max_generated_tokens={TOKENS if plan.growth.sampler.num_draws <= WIDE else 2 * TOKENS}",
         f"lr={lr:.2g}",
         "evaluation.every=0",
         "replicas=1",
@@ -96,6 +88,6 @@ def test_every_preset_learns(preset: str, tmp_path: Path, learnt: dict[str, str]
     assert change is not None
     learnt[preset] = (
         f"| {preset} | {summary['avg_at_k_before']:.3f} | {summary['avg_at_k_after']:.3f} | {change.value:+.3f} ± "
-        f"{change.error:.3f} | {summary['steps']} | {summary['wall_seconds']:.0f} |"
+        f"{change.error:.3f} | {summary['generated_tokens']:,} | {summary['steps']} | {summary['wall_seconds']:.0f} |"
     )
     assert change.value > 3 * change.error

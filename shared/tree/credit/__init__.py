@@ -5,6 +5,7 @@ from typing import Annotated, TypeAlias
 from shared.kinds import Kinds
 from shared.tree.credit.baseline import BaselineCredit
 from shared.tree.credit.credit import (
+    NOTHING_MORE,
     Advantages,
     Credit,
     Deviation,
@@ -45,6 +46,7 @@ AnyCredit: TypeAlias = Annotated[Credit, CREDITS]
 
 __all__ = [
     "CREDITS",
+    "NOTHING_MORE",
     "Advantages",
     "AnyCredit",
     "Baseline",
