@@ -127,7 +127,7 @@ def test_a_damaged_tree_is_refused_or_is_still_a_tree(tree: ScoredTree, data: st
         spoilt(0, step_likelihoods=b"\0\0\0\x40"),  # 2.0, and one of two
         spoilt(0, step_likelihoods=b"abc"),
         spoilt(0, step_likelihoods=[0.5]),
-        packed(protocol=1),
+        packed(protocol=2),
         packed(draws=[]),
         packed(draws=3),
         packed(draws={"0": {}}),
@@ -158,7 +158,7 @@ def test_a_damaged_tree_is_refused_or_is_still_a_tree(tree: ScoredTree, data: st
         spoilt(0, reward="1"),
         [],
         None,
-        {"protocol": 2},
+        {"protocol": 3},
     ],
 )
 def test_a_tree_with_something_wrong_is_refused(body: object) -> None:

@@ -56,7 +56,7 @@ async def test_probes_tell_whether_it_lives_and_whether_it_is_ready() -> None:
         assert (await client.get("/healthz")).json() == {
             "service": "small",
             "status": "alive",
-            "protocol": 2,
+            "protocol": 3,
             "version": installed_release(),
             "rows": 4,
         }
