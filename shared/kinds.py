@@ -155,7 +155,7 @@ class Kinds(Generic[Part]):
                 "type": "object",
                 "title": found.__name__,
                 "required": ["kind"],
-                "properties": {"kind": {"const": name}, **_adapter(found).json_schema().get("properties", {})},
+                "properties": {"kind": {"const": name}, **_described(found)},
             }
             for name, found in built_in.items()
         ]
@@ -282,6 +282,23 @@ def _adapter(part: Any) -> TypeAdapter[Any]:
         return _ADAPTERS.get(part) or _ADAPTERS.setdefault(part, TypeAdapter(part))
     except Exception as error:  # pydantic raises several sorts for types that it cannot describe
         raise ValueError(f"the settings of {part} have no schema: {_say(error)}") from error
+
+
+def _described(part: type[Any]) -> dict[str, Any]:
+    """The JSON schemas of a part's settings, each whole: what stands under it knows no definitions beside it."""
+    schema = _adapter(part).json_schema()
+    definitions = schema.get("$defs", {})
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("$ref", "")).removeprefix("#/$defs/")
+        inner = {key: whole(one) for key, one in value.items() if key != "$ref" or name not in definitions}
+        return whole(definitions[name]) | inner if name in definitions else inner
+
+    return cast(dict[str, Any], whole(schema.get("properties", {})))
 
 
 def _say(error: BaseException) -> str:
