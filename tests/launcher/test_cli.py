@@ -85,7 +85,7 @@ def test_the_launcher_loads_no_torch() -> None:
     ("arguments", "code", "message"),
     [
         (("train", "samplr=ib"), 2, "unknown key samplr; did you mean sampler"),
-        (("train", "--config", "demmo"), 2, "no preset 'demmo'; did you mean demo?"),
+        (("train", "--config", "demmo"), 2, "no preset 'demmo'; did you mean demo"),
         (("train", "--config", ""), 2, "no preset ''"),
         (("train", "data=mine.jsonl"), 2, "the task is demo, which has its own: take a method for yours"),
         (("train", "--config", "grpo", "data=m.jsonl", "learner.model=m"), 2, "learner: say when the run ends: total_"),

@@ -44,7 +44,7 @@ def test_paths_and_numbers_of_numpy_are_values() -> None:
         (lambda: ibtpo.score(TREE, beta="much"), "learner.method.beta = 'much'"),
         (lambda: ibtpo.score(TREE, lr=1), r"score\(\) has no setting learner.optimizer.lr"),
         (lambda: ibtpo.score(TREE, beta=object()), "a setting is a number"),
-        (lambda: ibtpo.credit(TREE, "gpro"), "choose from ibtpo, grpo, dr-grpo, treerl"),
+        (lambda: ibtpo.credit(TREE, "gpro"), "choose from ibtpo, grpo, dr-grpo"),
         (lambda: ibtpo.credit(TREE, advantge="grpo"), "did you mean advantage"),
         (lambda: ibtpo.credit(TREE, prior="reference"), "needs the reference policy"),
         (lambda: ibtpo.grow("2+3=", ronds=3), "did you mean rounds"),

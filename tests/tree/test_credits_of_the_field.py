@@ -165,7 +165,7 @@ def test_spo_tree_leaves_out_what_changes_nothing(draws: tuple[Draw, ...], merge
 
 @given(*TREES, st.booleans(), st.sampled_from([None, 1, 2, 3]))
 @brief
-def test_treepo(draws: tuple[Draw, ...], merge: bool, by_size: bool, segment_tokens: int | None) -> None:
+def test_treepo(draws: tuple[Draw, ...], merge: bool, by_size: bool, group_tokens: int | None) -> None:
     def groups_at_forks(slow: Slow, i: int) -> list[list[int]]:
         inner = [s for s in slow.states[i][1:] if slow.is_fork(s)]
         return [group for s in inner if (group := slow.leaves(s)) != slow.ids]
@@ -177,7 +177,7 @@ def test_treepo(draws: tuple[Draw, ...], merge: bool, by_size: bool, segment_tok
 
     def define(slow: Slow) -> Expected:
         def expected(i: int, _: State) -> float:
-            inner = groups_at_segments(slow, i, segment_tokens) if segment_tokens else groups_at_forks(slow, i)
+            inner = groups_at_segments(slow, i, group_tokens) if group_tokens else groups_at_forks(slow, i)
             groups = [slow.ids, *inner]
             terms = [slow.reward[i] - fmean(slow.reward[j] for j in group) for group in groups]
             weights = [len(group) if by_size else 1 for group in groups]
@@ -185,7 +185,7 @@ def test_treepo(draws: tuple[Draw, ...], merge: bool, by_size: bool, segment_tok
 
         return expected
 
-    check(TreePOCredit(by_size=by_size, segment_tokens=segment_tokens), draws, merge, define)
+    check(TreePOCredit(by_size=by_size, group_tokens=group_tokens), draws, merge, define)
 
 
 @given(*TREES, st.sampled_from(Deviation))

@@ -71,7 +71,7 @@ class Trainer:
         self._reference = reference
         self._credit = config.advantage
         self._own = OwnProcesses(config.plugin_seconds)
-        self._assigner = CreditAssigner(config.advantage, self._own)
+        self._assigner = CreditAssigner(self._credit, self._own)
         self._objective = Objective(config.objective, Deadline(config.plugin_seconds))
         self._settings = config.objective
         self._max_answer_tokens = config.growth.max_tokens
@@ -101,6 +101,7 @@ class Trainer:
         if self._reference is not None:
             groups = self._add_logprobs(groups, Work.READ_REFERENCE, "reference_logprobs")
         self._credit = self.values.credit
+        self._assigner = CreditAssigner(self._credit, self._own)
         if self.values.is_active:
             trees = self._inform(trees, ties, version, sums)
         with self._clock.measure(Part.CREDIT):

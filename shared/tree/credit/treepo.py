@@ -23,19 +23,17 @@ class TreePOCredit(Credit):
     """A-6: the mean of R − mean(R of the group) over the groups of a trajectory.
 
     A group is all trajectories through one fork on its path; the root, and so all trajectories, is the first. With
-    `segment_tokens` L it is all that share the first d·L tokens, d = 0, 1, …, whether or not they part there.
+    `group_tokens` L it is all that share the first d·L tokens, d = 0, 1, …, whether or not they part there.
     """
 
-    segment_tokens: Annotated[int | None, "L: groups share a multiple of so many tokens; None: they part at forks"] = (
-        None
-    )
+    group_tokens: Annotated[int | None, "L: groups share a multiple of so many tokens; None: they part at forks"] = None
     by_size: Annotated[bool, "Weigh each group by its number of trajectories, rather than all alike"] = False
     whitened: Annotated[bool, "Whiten advantages over the tokens of a step (A-w)"] = True
     node_weight: Annotated[NodeWeight, NODE_WEIGHT] = NodeWeight.LEAVES
 
     def __post_init__(self) -> None:
-        if self.segment_tokens is not None and self.segment_tokens < 1:
-            raise ValueError(f"segment_tokens is positive: {self.segment_tokens}")
+        if self.group_tokens is not None and self.group_tokens < 1:
+            raise ValueError(f"group_tokens is positive: {self.group_tokens}")
 
     @property
     def compares_steps(self) -> bool:  # type: ignore[override]
@@ -57,11 +55,11 @@ class TreePOCredit(Credit):
 
     def _num_groups(self, node: Node, everyone: int) -> int:
         """How many of a trajectory's groups are those of this node on its path."""
-        if self.segment_tokens is None:
+        if self.group_tokens is None:
             return len(node.children) > 1 and node.num_leaves < everyone
         if not node.children or node.num_leaves == 1:
             return 0
-        return node.end // self.segment_tokens - node.start // self.segment_tokens
+        return node.end // self.group_tokens - node.start // self.group_tokens
 
     def step_scale(self, rewards: Sequence[float], advantages: Mapping[float, float]) -> tuple[float, float]:
         return whiten(advantages) if self.whitened else UNIT_SCALE
