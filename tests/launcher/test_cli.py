@@ -93,6 +93,7 @@ def test_the_launcher_loads_no_torch() -> None:
         (("train", "batch_size=0"), 2, "learner.batch_size = 0: input should be greater than 0"),
         (("verifier", "port=-1"), 2, "verifier.port = -1"),
         (("learner", "batch_size=3"), 2, "learner.model is missing"),
+        (("grow", "2+3=", "rollout.plugin_seconds=3"), 2, "this command takes settings of how trees grow"),
         (("demo", "--run", "a/b"), 2, "a run is named with letters, digits, '-', '_' and '.'"),
         (("train", "--run", "mine", "--resume"), 2, "there is no run 'mine' in runs/ to resume: leave out --resume"),
         (("stop", "mine"), 2, "there is no run 'mine' under runs/; there are: none"),

@@ -130,8 +130,17 @@ GROWTH_SECTIONS: dict[str, type[BaseModel]] = {"growth": Growth, "learner": Prom
 """What `ibtpo grow` has settings of."""
 
 
+_SERVICES = frozenset({"rollout", "verifier", "launcher"})
+
+
 def make_request(problem: Problem, model: Path, settings: Sequence[str]) -> GrowRequest:
     """How the problem is grown with these settings; InvalidInput for one that is unknown or wrong."""
+    for one in settings:
+        if one.partition(".")[0] in _SERVICES:
+            raise InvalidInput(
+                f"{one}: this command takes settings of how trees grow, and its services have their defaults; start a "
+                "replica with its own, `ibtpo rollout …`, and give its --url"
+            )
     loaded = load_sections(GROWTH_SECTIONS, None, ("sampler=ib", *settings))
     growth, prompting = cast(Growth, loaded["growth"]), cast(Prompting, loaded["learner"])
     prompt: dict[str, Any] = {"prompt": problem.prompt}
