@@ -107,6 +107,7 @@ def _make_nothing() -> MicroBatch:
         is_cut=False,
         advantages=of_token,
         weights=of_token,
+        reference_logprobs=of_token,  # for terms that read them
     )
     (rows,) = pack([token], 1, Layout.APART)
     return MicroBatch.collate(rows, [token])
