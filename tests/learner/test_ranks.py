@@ -104,7 +104,7 @@ def figures(out: Path) -> dict[str, float]:
         f"{name} {number}": value
         for number, update in found["updates"].items()
         for name, value in update.items()
-        if value is not None and not name.endswith(("_seconds", "_gib", "_tflops", "mfu"))
+        if isinstance(value, int | float) and not name.endswith(("_seconds", "_gib", "_tflops", "mfu"))
     }
     return {"gap": found["gap"], **of_updates}
 
