@@ -188,7 +188,7 @@ def connect(url: str, *, timeout_seconds: float = 5.0, max_connections: int = 64
         pool = BlockingConnectionPool.from_url(
             url,
             timeout=None,
-            socket_connect_timeout=min(timeout_seconds, _CONNECT_SECONDS),
+            socket_connect_timeout=min(timeout_seconds, max(_CONNECT_SECONDS, timeout_seconds / 2)),
             socket_timeout=None,  # `command` sets the deadline: it knows how long a command may block
             max_connections=max_connections,
             retry=Retry(NoBackoff(), 0),
