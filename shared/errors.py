@@ -1,14 +1,19 @@
 """The errors that a service answers with; each message says the value and the remedy."""
 
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the sandbox runs with the standard library alone
     from pydantic import ValidationError
 
 _MAX_CHARACTERS = 500
+_HOME = Path(__file__).parents[1]
+_NOT_THE_USERS = (*(f"{_HOME / name}/" for name in ("shared", "services", "ibtpo")), sysconfig.get_path("stdlib"), "<")
 
 
 class IbtpoError(Exception):
@@ -106,3 +111,15 @@ def reasons(error: "ValidationError") -> str:
 def shorten(text: str) -> str:
     """`text`, cut with an ellipsis when it is long."""
     return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
+
+
+def describe(error: BaseException) -> str:
+    """An error of the user's own code on one line: what it is, and the line of that code which it came from."""
+    try:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception:  # noqa: BLE001 - a str of theirs may raise anything
+        said = type(error).__name__
+    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    theirs = [one for one in frames if not one[0].startswith(_NOT_THE_USERS) and "/site-packages/" not in one[0]]
+    place = f" ({Path(theirs[-1][0]).name}:{theirs[-1][1]})" if theirs else ""
+    return f"{shorten(said)}{place}"

@@ -18,12 +18,13 @@ from typing import Annotated, Any, Generic, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from shared.errors import describe
+
 Part = TypeVar("Part")
 
 _PACKAGE = re.compile(r"[A-Za-z_]\w*")
 _PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _OURS = frozenset({"shared", "services", "ibtpo"})
-_MAX_REASON = 300
 
 
 class _Permission:
@@ -115,7 +116,7 @@ class Kinds(Generic[Part]):
         except ValidationError:
             raise
         except Exception as error:  # the class's own code, which may raise anything
-            raise ValueError(f"{kind} cannot be made: {_say(error)}") from error
+            raise ValueError(f"{kind} cannot be made: {describe(error)}") from error
 
     def kind_of(self, part: Part) -> str:
         """Its name, or its import path."""
@@ -260,7 +261,7 @@ def _import_own(path: str) -> Any:
     except AttributeError as error:
         raise ValueError(f"{path} is not there: {error}") from error
     except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
-        raise ValueError(f"{path} cannot be imported: {_say(error)}") from error
+        raise ValueError(f"{path} cannot be imported: {describe(error)}") from error
 
 
 def _refuse_unknown(part: type[Any], settings: Mapping[str, Any]) -> None:
@@ -281,7 +282,7 @@ def _adapter(part: Any) -> TypeAdapter[Any]:
     try:
         return _ADAPTERS.get(part) or _ADAPTERS.setdefault(part, TypeAdapter(part))
     except Exception as error:  # pydantic raises several sorts for types that it cannot describe
-        raise ValueError(f"the settings of {part} have no schema: {_say(error)}") from error
+        raise ValueError(f"the settings of {part} have no schema: {describe(error)}") from error
 
 
 def _described(part: type[Any]) -> dict[str, Any]:
@@ -299,7 +300,3 @@ def _described(part: type[Any]) -> dict[str, Any]:
         return whole(definitions[name]) | inner if name in definitions else inner
 
     return cast(dict[str, Any], whole(schema.get("properties", {})))
-
-
-def _say(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON]

@@ -23,7 +23,7 @@ from services.learner.held_out_config import EvaluationConfig, HeldOutSets, SetP
 from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, Ties
 from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
 from services.learner.value_config import ValueHeadConfig
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, describe
 from shared.kinds import Plugins, default_of, packages_of, settings_of
 from shared.plugins.deadline import Deadline
 from shared.protocol.message import JsonObject
@@ -403,7 +403,7 @@ class LearnerConfig(_Table):
             return bool(_SIGNAL_DEADLINE.call(self.advantage.has_signal, rewards))
         except (Exception, SystemExit) as error:  # which may raise anything
             kind = CREDITS.kind_of(self.advantage)
-            raise InvalidInput(f"credit {kind}, has_signal: {type(error).__name__}: {error}") from error
+            raise InvalidInput(f"credit {kind}, has_signal: {describe(error)}") from error
 
     @property
     def tracker_modes(self) -> dict[str, str | None]:

@@ -2,17 +2,26 @@
 
 import contextlib
 import ctypes
+import math
 import os
 import pickle
 import resource
 import signal
 import socket
 import struct
+import threading
+import time
 from typing import Any
 
+from shared.errors import describe
+
 MAX_MEMORY_BYTES = 4 << 30
+MAX_MESSAGE_BYTES = 256 << 20
+"""Of one answer: a service reads no more than that into its memory."""
 _PR_SET_PDEATHSIG = 1
-_MAX_REASON = 500
+_HEAD = struct.Struct("<Q")
+_SHORTEST_SECONDS = 0.001
+"""A timeout of 0 would ask not to wait at all."""
 
 
 def serve(descriptor: int) -> None:
@@ -29,21 +38,32 @@ def serve(descriptor: int) -> None:
 
 
 def send(channel: socket.socket, body: bytes) -> None:
-    channel.sendall(struct.pack("<Q", len(body)) + body)
+    channel.sendall(_HEAD.pack(len(body)) + body)
 
 
-def receive(channel: socket.socket) -> bytes | None:
-    """The next message; None when the other side has ended."""
-    head = _read(channel, 8)
-    return None if head is None else _read(channel, struct.unpack("<Q", head)[0])
+def receive(channel: socket.socket, until: float = math.inf, most: int | None = None) -> bytes | None:
+    """The next message; None when the other side has ended. TimeoutError unless all of it is here by `until`, of
+    time.monotonic; ValueError for one of more bytes than `most`."""
+    head = _read(channel, _HEAD.size, until)
+    if head is None:
+        return None
+    (count,) = _HEAD.unpack(head)
+    if most is not None and count > most:
+        raise ValueError(f"it returned {count:,} bytes, and {most:,} are the most")
+    return _read(channel, count, until)
 
 
-def _read(channel: socket.socket, count: int) -> bytes | None:
+def _read(channel: socket.socket, count: int, until: float) -> bytes | None:
     parts = []
     while count:
+        if until < math.inf:
+            left = until - time.monotonic()
+            channel.settimeout(min(max(left, _SHORTEST_SECONDS), threading.TIMEOUT_MAX))
         part = channel.recv(min(count, 1 << 20))
         if not part:
             return None
+        if time.monotonic() > until:
+            raise TimeoutError("not all of it came in time")
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
@@ -57,5 +77,4 @@ def _answer(request: bytes) -> bytes:
         answer = True, function(*arguments)
         return pickle.dumps(answer)
     except BaseException as error:  # noqa: BLE001 - a stranger's code may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return pickle.dumps((False, reason[:_MAX_REASON]))
+        return pickle.dumps((False, describe(error)))

@@ -1,19 +1,22 @@
 """Processes for code of the user's own: a call that loops, grows or crashes takes one of them with it, and no more."""
 
 import asyncio
+import contextlib
 import os
 import pickle
 import queue
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from shared.plugins.child import receive, send
+from shared.errors import describe
+from shared.plugins.child import MAX_MESSAGE_BYTES, receive, send
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,24 +77,39 @@ class _Process:
         try:
             request = pickle.dumps((function, arguments))
         except Exception as error:  # pickle raises several sorts
-            raise OwnCodeFailed(f"it cannot be sent to another process: {type(error).__name__}: {error}") from error
+            raise OwnCodeFailed(f"it cannot be sent to another process: {describe(error)}") from error
+        channel = self._channel
+        if channel is None:
+            channel = self._begin()
+            self._exchange(channel, pickle.dumps((_import, (function, arguments))), _START_SECONDS, "to be imported")
+        reply = self._exchange(channel, request, seconds)
         try:
-            channel = self._channel
-            if channel is None:
-                channel = self._start()
-                _exchange(channel, pickle.dumps((_import, (function, arguments))), _START_SECONDS)
-            reply = _exchange(channel, request, seconds)
+            is_value, value = pickle.loads(reply)  # noqa: S301 - of a process of ours, which runs permitted code
+        except Exception as error:  # so does pickle, and so may the classes of what it makes
+            raise OwnCodeFailed(f"what it returned cannot be read: {describe(error)}") from error
+        if not is_value:
+            raise OwnCodeFailed(value)
+        return value
+
+    def _exchange(self, channel: socket.socket, request: bytes, seconds: float, purpose: str = "") -> bytes:
+        """The reply to a request. OwnCodeFailed unless all of it is here in time: a process that sends little by little
+        has no more."""
+        until = time.monotonic() + seconds
+        try:
+            channel.settimeout(min(seconds, threading.TIMEOUT_MAX))  # for the whole of what is sent
+            send(channel, request)
+            reply = receive(channel, until, MAX_MESSAGE_BYTES)
         except TimeoutError:
             self.kill()
-            raise OwnCodeFailed(f"it took longer than {seconds:g} s") from None
+            raise OwnCodeFailed(f"it took longer than {seconds:g} s {purpose}".rstrip()) from None
+        except ValueError as error:
+            self.kill()
+            raise OwnCodeFailed(str(error)) from None
         except OSError:
             reply = None
         if reply is None:
             raise OwnCodeFailed(f"it ended its process ({self.kill()})")
-        is_value, value = pickle.loads(reply)  # noqa: S301 - of a process of ours, which runs permitted code
-        if not is_value:
-            raise OwnCodeFailed(value)
-        return value
+        return reply
 
     def kill(self) -> str:
         """Ends it, if it runs; the next call starts another. Returns how it ended."""
@@ -107,7 +125,7 @@ class _Process:
             code = process.wait()
         return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
-    def _start(self) -> socket.socket:
+    def _begin(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
@@ -119,18 +137,10 @@ class _Process:
                 env=environment,
             )
         self._channel = ours
-        ours.settimeout(_START_SECONDS)
-        receive(ours)
+        with contextlib.suppress(OSError):  # then the first exchange says how it ended
+            receive(ours, time.monotonic() + _START_SECONDS)
         return ours
 
 
 def _import(*_: object) -> None:
     """To read what it is given is to import it."""
-
-
-def _exchange(channel: socket.socket, request: bytes, seconds: float) -> bytes | None:
-    deadline = time.monotonic() + seconds
-    channel.settimeout(max(deadline - time.monotonic(), 0.001))
-    send(channel, request)
-    channel.settimeout(max(deadline - time.monotonic(), 0.001))
-    return receive(channel)

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from shared.errors import describe
 from shared.protocol.message import JsonObject, Message, check_object
 from shared.protocol.names import Kind
 from shared.tree.ib_score import IBSettings
@@ -69,7 +70,7 @@ class Growth(Message):
         try:
             first, most = sampler.initial_draws, sampler.num_draws
         except Exception as error:  # of the user's own, which may raise anything
-            raise ValueError(f"num_draws or initial_draws of this sampler: {type(error).__name__}: {error}") from error
+            raise ValueError(f"num_draws or initial_draws of this sampler: {describe(error)}") from error
         if type(first) is not int or type(most) is not int or not 1 <= first <= most:
             raise ValueError(f"a sampler draws at least once, 1 <= initial_draws <= num_draws: {first!r}, {most!r}")
         if most > MAX_DRAWS:

@@ -1,6 +1,7 @@
 """Code of the user's own in another process: it loops, grows, crashes or lies, and nothing but its call fails."""
 
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from shared.plugins import OwnCodeFailed, OwnProcesses
+
+HERE = r" \(test_processes\.py:\d+\)"
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +41,36 @@ def fail(error: type[BaseException]) -> None:
     raise error("why\nnot")
 
 
+def dribble() -> None:
+    """Writes an answer of 100 bytes where the channel is, a byte at a time."""
+    (channel,) = (int(name) for name in os.listdir("/proc/self/fd") if "socket" in link_of(name))
+    os.write(channel, struct.pack("<Q", 100))
+    while True:
+        os.write(channel, b".")
+        time.sleep(0.02)
+
+
+def link_of(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+class Unreadable:
+    def __reduce__(self) -> Any:
+        return fail, (ValueError,)
+
+
 BAD: dict[str, tuple[Callable[..., Any], tuple[Any, ...], str]] = {
-    "raises": (fail, (ZeroDivisionError,), "^ZeroDivisionError: why not$"),
-    "exits": (fail, (SystemExit,), "^SystemExit: why not$"),
-    "interrupts": (fail, (KeyboardInterrupt,), "^KeyboardInterrupt: why not$"),
+    "raises": (fail, (ZeroDivisionError,), rf"^ZeroDivisionError: why not{HERE}$"),
+    "exits": (fail, (SystemExit,), rf"^SystemExit: why not{HERE}$"),
+    "interrupts": (fail, (KeyboardInterrupt,), rf"^KeyboardInterrupt: why not{HERE}$"),
     "ends its process": (os._exit, (3,), r"^it ended its process \(exit code 3\)$"),
     "crashes": (os.abort, (), r"^it ended its process \(signal 6\)$"),
     "takes all memory": (grow, (), "^MemoryError"),
+    "returns too much": (bytes, (257 << 20,), r"^it returned 269,48\d,\d{3} bytes, and 268,435,456 are the most$"),
+    "returns what cannot be read": (Unreadable, (), "^what it returned cannot be read: ValueError: why not"),
     "cannot be sent": (lambda: None, (), "^it cannot be sent to another process"),
 }
 
@@ -67,7 +93,7 @@ def test_a_bad_call_fails_alone(processes: OwnProcesses, how: str) -> None:
 
 def test_a_call_that_never_ends_is_ended() -> None:
     with closing(OwnProcesses(0.3)) as hasty:
-        for function, arguments in ((loop, ()), (time.sleep, (1e6,)), (pow, (10, 10**9))):
+        for function, arguments in ((loop, ()), (time.sleep, (1e6,)), (pow, (10, 10**9)), (dribble, ())):
             with pytest.raises(OwnCodeFailed, match=r"^it took longer than 0\.3 s$"):
                 hasty.call(function, *arguments)  # type: ignore[operator]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from services.learner.loss_terms import SURROGATES, TERMS, LossTerm, Surrogate, TokenTensors
 from services.learner.model.memory import is_out_of_memory
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, describe
 from shared.kinds import is_path
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class CheckedTerm:
         except (Exception, SystemExit) as error:  # a stranger's code may raise anything
             if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
                 raise
-            raise self._refusal(f"{name} failed: {type(error).__name__}: {error}") from error
+            raise self._refusal(f"{name} failed: {describe(error)}") from error
         wanted = tokens.logprobs_BT
         if not isinstance(found, Tensor):
             raise self._refusal(f"{name} returned {found!r:.80}, not a tensor")
