@@ -104,7 +104,10 @@ def first_reason(error: "ValidationError") -> str:
 
 def reasons(error: "ValidationError") -> str:
     """`field: what is wrong` of each of pydantic's complaints."""
-    found = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False))
+    found = (
+        (".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, "))
+        for one in error.errors(include_url=False)
+    )
     return "; ".join(f"{field}: {message}" if field else message for field, message in found)
 
 

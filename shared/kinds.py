@@ -251,8 +251,8 @@ def _import_own(path: str) -> Any:
     package = package_of(path)
     if _Permission.packages is not None and package not in _Permission.packages | _OURS:
         raise ValueError(
-            f"{path} is of a package that this service does not import at a message's word: name it in its "
-            f"configuration, plugins={package}"
+            f"{path} is not permitted here: where messages may name it, name its package in the configuration of this "
+            f"service, plugins={package}"
         )
     try:
         return _import(path)

@@ -134,7 +134,7 @@ def test_a_module_that_cannot_be_imported_is_refused_in_one_line(package: Path, 
 def test_a_package_that_is_not_permitted_is_not_imported(package: Path) -> None:
     (package / "never_run.py").write_text("raise KeyboardInterrupt")
     permit_packages(["tests"])
-    with pytest.raises(ValueError, match=r"^never_run:Shape is of a package .* plugins=never_run$"):
+    with pytest.raises(ValueError, match=r"^never_run:Shape is not permitted here: .* plugins=never_run$"):
         SHAPES.make("never_run:Shape")
     assert SHAPES.make(f"{HERE}:Square") == Square()
 

@@ -110,7 +110,7 @@ class Harvest:
         """Grows one claimed task and ends the claim: finished, dead letter, or released for another try."""
         self._metrics.trees_in_flight.set(len(self._growing))
         if isinstance(claim.task, Unreadable):
-            await self._skip(claim, claim.task.reason)
+            await self._skip(claim, claim.task.reason, claim.task.body)
             return
         try:
             check_own_code(claim.task.growth.sampler, claim.task.own_code)
@@ -149,12 +149,12 @@ class Harvest:
         log.warning("tree_released", task=claim.task.id, error=str(error))
         await self._release(claim, failed=True)
 
-    async def _skip(self, claim: Claim, reason: str) -> None:
+    async def _skip(self, claim: Claim, reason: str, body: str = "") -> None:
         """Gives the claim back, and pauses, so that another replica takes it: one that has the sampler which the task
         names, or is of another release. Where nobody can read tasks it has `max_deliveries` tries."""
         self._metrics.trees.labels(TreeResult.UNREADABLE).inc()
         if reason != self.why_unread:
-            log.error("task_unreadable", task=claim.task.id, deliveries=claim.deliveries, reason=reason)
+            log.error("task_unreadable", task=claim.task.id, deliveries=claim.deliveries, reason=reason, body=body)
         self.why_unread = reason
         others_read = await self._others_read()
         if not others_read and claim.deliveries >= self._max_deliveries:

@@ -23,6 +23,13 @@ class Unreadable:
     id: str
     attempt: int
     reason: str
+    body: str = ""
+    """How what cannot be read begins."""
+
+    @property
+    def complaint(self) -> str:
+        """The reason, and in what."""
+        return f"{self.reason}, in {self.body}"
 
 
 def read(entry: Entry, field: bytes, reader: Callable[[bytes], Item]) -> Item | Unreadable:
@@ -36,4 +43,4 @@ def read(entry: Entry, field: bytes, reader: Callable[[bytes], Item]) -> Item | 
         reason = str(error)
     name = entry.fields.get(b"id", b"").decode(errors="replace")
     attempt = parse_attempt(entry.fields.get(b"attempt", b""))
-    return Unreadable(name, attempt, f"{reason[:300]}, in {value[:_SHOWN_BYTES]!r}")
+    return Unreadable(name, attempt, reason[:300], repr(value[:_SHOWN_BYTES]))

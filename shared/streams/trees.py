@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
+from shared.errors import InvalidInput
 from shared.protocol.task import DeadLetter
 from shared.protocol.tree import ScoredTree
 from shared.streams.connection import Connection
@@ -72,7 +73,7 @@ class DeadLetterQueue(ReturnQueue[DeadLetter]):
     """The run's tasks that were given up. The newest that the learner counted stay in a list, for people to read."""
 
     def __init__(self, connection: Connection, keys: RunKeys) -> None:
-        super().__init__(connection, keys.dead_letters, b"letter", DeadLetter.model_validate_json)
+        super().__init__(connection, keys.dead_letters, b"letter", _read_letter)
         self._handled = keys.handled_dead_letters
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
@@ -81,10 +82,21 @@ class DeadLetterQueue(ReturnQueue[DeadLetter]):
             arguments = [self.group, _MAX_HANDLED, *entry_ids]
             await self.script(_ACKNOWLEDGE_DEAD_LETTERS, [self.stream, self._handled], arguments)
 
-    async def newest(self, count: int) -> list[DeadLetter]:
-        """Up to `count` of those that the learner has counted, the newest first; what cannot be read is left out."""
+    async def newest_reasons(self, count: int) -> list[str]:
+        """Why tasks were given up: of up to `count` that the learner has counted, the newest first; what cannot be read
+        is left out."""
         found = []
         for text in await self._connection.command("LRANGE", self._handled, 0, count - 1):
             with contextlib.suppress(ValidationError):
-                found.append(DeadLetter.model_validate_json(text))
+                try:
+                    found.append(_read_letter(text).reason)
+                except InvalidInput as of_unreadable:
+                    found.append(str(of_unreadable))
         return found
+
+
+def _read_letter(text: bytes) -> DeadLetter:
+    """InvalidInput, which is the reason, for the letter of a task that no replica could read: it holds nothing else."""
+    if not text.startswith(b"{"):
+        raise InvalidInput(text.decode(errors="replace"))
+    return DeadLetter.model_validate_json(text)

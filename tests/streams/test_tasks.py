@@ -169,9 +169,12 @@ async def test_an_unreadable_task_is_taken_as_such_and_can_be_given_up(run: RunS
     for claim in (broken, stray):
         assert await run.tasks.give_up(claim, "nobody can read it", "replica-a")
     assert await run.tasks.depth() == (0, 1)
-    dead_letters = [delivery.item for delivery in await run.dead_letters.take("learner", 5, 0)]
+    taken = await run.dead_letters.take("learner", 5, 0)
+    dead_letters = [delivery.item for delivery in taken]
     assert [(dead_letter.id, dead_letter.attempt) for dead_letter in dead_letters] == [("0-0", 0), ("", -1)]
-    assert "nobody can read it" in dead_letters[0].reason
+    assert dead_letters[0].reason == "nobody can read it"
+    await run.dead_letters.acknowledge([delivery.entry_id for delivery in taken])
+    assert await run.dead_letters.newest_reasons(5) == ["nobody can read it"] * 2
 
 
 async def test_the_stream_is_bounded_and_nothing_is_put_by_halves(connection: Connection, run: RunStreams) -> None:

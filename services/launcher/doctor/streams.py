@@ -39,8 +39,7 @@ async def examine_streams(
 
 async def _read_run(section: Section, connection: Connection, run: str) -> RunFacts:
     streams = RunStreams(connection, run)
-    letters = await streams.dead_letters.newest(_MANY_LETTERS)
-    examine_letters(section, Counter(letter.reason for letter in letters))
+    examine_letters(section, Counter(await streams.dead_letters.newest_reasons(_MANY_LETTERS)))
     try:
         status = await streams.status_keys.read()
         replicas = await streams.replicas.live()

@@ -162,7 +162,7 @@ class Intake:
         if task_id is None:
             self._settled_trees.append(entry_id)
         elif isinstance(tree, Unreadable):
-            self._refuse(task_id, entry_id, tree.reason)
+            self._refuse(task_id, entry_id, tree.complaint)
         elif reason := reject_reason(tree, self._vocab_size):
             self._refuse(task_id, entry_id, reason)
         else:
