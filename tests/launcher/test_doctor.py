@@ -316,9 +316,11 @@ def test_replicas_that_do_not_keep_up_are_told(serve: Serve, redis_process: Redi
     url = serve(stand_in("rollout", None))
     replica = ReplicaInfo(name="slow", url=url, state=ReplicaState.SERVING, version=VERSION, problem="no space left")
     gone = ReplicaInfo(name="gone", url="http://127.0.0.1:1", state=ReplicaState.WAITING, version=None)
-    publish(redis_process.url, run_status(version=WeightVersion(1, 40, "ab")), replica, gone)
+    bare = replica.model_copy(update={"name": "bare", "problem": "my_pkg:Mine is not here", "reads_tasks": False})
+    publish(redis_process.url, run_status(version=WeightVersion(1, 40, "ab")), replica, gone, bare)
     found, _ = examine(ibtpo, "--redis-url", redis_process.url)
     assert "no space left" in found["replica slow: problem"][1]
+    assert found["replica bare: problem"][1].startswith("my_pkg:Mine is not here → have the run's package there")
     assert "serves v12, the run has v40; max_staleness is 2" in found["replica slow: weights"][1]
     assert "nothing listens" in found["replica gone: reached"][1]
     assert found["replica gone: state"][0] == "warning"

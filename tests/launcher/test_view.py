@@ -153,6 +153,10 @@ def test_many_replicas_are_counted_by_state() -> None:
     replica = status(1).replicas[0]
     many = tuple(replica.model_copy(update={"name": f"r{number}"}) for number in range(64))
     assert "64 serving" in render(status(1, replicas=many))
+    lacking = [replica.model_copy(update={"name": f"bare-{n}", "problem": "my_pkg is not here"}) for n in range(5)]
+    text = " ".join(render(status(1, replicas=(*many, *lacking)), width=200).split())
+    assert "69 serving · bare-0 (my_pkg is not here) · bare-1 (my_pkg is not here) · bare-2" in text
+    assert "2 more in trouble" in text
 
 
 def waiting_for(**changes: object) -> Waiting:

@@ -25,6 +25,8 @@ from shared.protocol.status import AccuracyFigures, RunState, RunStatus
 SPARK_WIDTH = 24
 MAX_REPLICAS = MAX_SETS = 6
 """So many are shown one by one."""
+MAX_TROUBLED = 3
+"""Of more replicas, so many are shown with what is wrong with them."""
 LABEL_WIDTH = 12
 MAX_PROBLEM = 70
 _STATE_STYLE = {RunState.TRAINING: "green", RunState.EVALUATING: "cyan", RunState.FINISHED: "bold green"}
@@ -265,10 +267,14 @@ def _describe_accuracy(status: RunStatus) -> Iterator[tuple[str, Text]]:
 
 
 def _describe_replicas(status: RunStatus) -> str:
-    """Each with its policy and trees; of many, how many are in which state."""
+    """Each with its policy and trees; of many, how many are in which state, and what is wrong with the first few."""
     if len(status.replicas) > MAX_REPLICAS:
         counts = Counter(replica.state for replica in status.replicas)
-        return ", ".join(f"{count} {state}" for state, count in counts.items())
+        states = ", ".join(f"{count} {state}" for state, count in counts.items())
+        troubled = [one for one in status.replicas if one.problem]
+        shown = [f"{one.name}{_trouble(one)}" for one in troubled[:MAX_TROUBLED]]
+        more = [f"{left} more in trouble"] if (left := len(troubled) - len(shown)) else []
+        return " · ".join((states, *shown, *more))
     return " · ".join(
         f"{one.name} {one.state} {one.version.label if one.version else '–'}, {one.trees_in_flight} trees"
         + _trouble(one)

@@ -106,7 +106,11 @@ def examine_weights(
     section: Section, info: ReplicaInfo, served: WeightVersion | None, status: RunStatus | None
 ) -> None:
     """Whether a replica's state and weights are fit for the run."""
-    if info.problem:
+    if info.problem and not info.reads_tasks:
+        section.failed(
+            "problem", info.problem, "have the run's package there, and in rollout.plugins (docs/own-parts.md)"
+        )
+    elif info.problem:
         section.failed("problem", info.problem, "the learner's log says push_refused or push_failed, with the reason")
     elif info.state is not ReplicaState.SERVING:
         section.warning("state", str(info.state), "it gets weights within seconds, or says here what is wrong")
