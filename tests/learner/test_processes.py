@@ -34,9 +34,11 @@ _SCRIPT = Path(__file__).with_name("learner_process.py")
 
 
 class LearnerProcess:
-    """Processes of one run's learner, one after the other; their logs go to one file."""
+    """Processes of one run's learner, one after the other; their logs go to one file. They find `packages`, too."""
 
-    def __init__(self, config: LearnerConfig, directory: Path) -> None:
+    def __init__(self, config: LearnerConfig, directory: Path, packages: Path | None = None) -> None:
+        path = os.pathsep.join(filter(None, (ENVIRONMENT["PYTHONPATH"], str(packages or ""))))
+        self._environment = {**ENVIRONMENT, "PYTHONPATH": path}
         self._config = directory / "config.json"
         self._config.write_text(config.model_dump_json())
         self._log = directory / "learner.log"
@@ -46,7 +48,9 @@ class LearnerProcess:
         """Starts it as `size` ranks."""
         command = rank_command(size, _SCRIPT, self._config)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=ENVIRONMENT, stderr=log, stdout=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, env=self._environment, stderr=log, stdout=log, start_new_session=True
+            )
 
     def rank_pids(self) -> list[int]:
         """The processes that torchrun started, by rank."""
