@@ -7,7 +7,7 @@ import pytest
 
 from services.launcher.settings.difference import SettingDifference, compare
 from services.launcher.settings.method import METHOD_KEYS, take_method
-from services.launcher.settings.plan import SECTIONS, RunRequest, make_run_plan, preview
+from services.launcher.settings.plan import SECTIONS, RunRequest, StartMode, make_run_plan, preview
 from shared.runtime.config import ConfigError, PresetKind, preset_names, read_about, read_preset
 from tests.launcher.conftest import Command
 
@@ -29,7 +29,38 @@ def test_every_preset_says_what_it_does_and_where_it_is_published(preset: str) -
 def test_a_method_leaves_to_the_task_what_is_its(preset: str) -> None:
     """One that is a paper's whole recipe names its task, and gives way where another is asked for."""
     tables = read_preset(preset, SECTIONS)
-    assert tables == take_method(tables) or tables["launcher"] == {"task": "files"}
+    of_launcher = tables.pop("launcher", {})
+    of_launcher.pop("demo", None)
+    assert tables == take_method(tables) or of_launcher == {"task": "files"}
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_method_of_several_updates_has_a_rate_of_its_own_for_the_demo(preset: str, tmp_path: Path) -> None:
+    """The demo's is that of one update a step."""
+    learner = make_run_plan(tmp_path, RunRequest("mine", preset, ("launcher.task=demo",))).learner
+    assert (learner.optimizer.lr < 5e-4) is (learner.objective.updates_per_step > 1)
+
+
+def test_a_methods_rate_for_the_demo_gives_way_to_any_that_is_stated(tmp_path: Path) -> None:
+    def rate(preset: str, *settings: str) -> float:
+        return make_run_plan(tmp_path, RunRequest("mine", preset, settings)).learner.optimizer.lr
+
+    assert rate("gspo", "launcher.task=demo") == rate("gspo") == 2.5e-4
+    assert rate("gspo", "lr=1e-3") == 1e-3
+    assert rate("gspo", "launcher.demo.learning_rate=1e-3") == 1e-3
+    own_task = ("launcher.task=files", "learner.model=m", "data=d.jsonl", "total_steps=1")
+    assert rate("gspo", *own_task) == 1e-6, "of the demo's task alone"
+    mine = "[learner.optimizer]\nlr = 3e-4\n[launcher.demo]\nlearning_rate = 1e-4\n"
+    assert rate(write(tmp_path / "mine.toml", mine)) == 3e-4
+    recipe = '[learner.optimizer]\nlr = 3e-4\n[launcher]\ntask = "files"\ndemo = { learning_rate = 1e-4 }\n'
+    assert rate(write(tmp_path / "recipe.toml", recipe), "launcher.task=demo") == 1e-4
+
+
+def test_a_run_of_the_demo_goes_on_with_the_rate_that_it_has(tmp_path: Path) -> None:
+    begun = make_run_plan(tmp_path, RunRequest("mine", "gspo", ("lr=1e-3",)))
+    begun.run.make()
+    begun.run.config.write_text(begun.config_text, encoding="utf-8")
+    assert make_run_plan(tmp_path, RunRequest("mine", "gspo", (), StartMode.RESUME)).learner == begun.learner
 
 
 def test_presets_are_listed_within_eighty_columns(ibtpo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +127,7 @@ def test_only_what_differs_is_said() -> None:
         "objective.clip_high": (0.2, 4e-4),
         "objective.kl_coef": (0.001, 0.0),
         "objective.minibatches": (1, 4),
+        "launcher.demo.learning_rate": (None, 2.5e-4),
     }
 
 

@@ -16,6 +16,11 @@ class DemoTask(BaseModel):
     held_out_problems: int = Field(200, gt=0, description="Problems to evaluate on")
     difficulty: Difficulty = Field(Difficulty(), description="What the expressions look like")
     seed: int = Field(0, ge=0, description="Another seed gives other problems")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="The lr of a preset's method on these problems, unless one is given; None: that of the preset demo",
+    )
 
 
 class LauncherConfig(BaseModel):
@@ -34,4 +39,4 @@ class LauncherConfig(BaseModel):
         description="files: the learner's model and data; demo: its own, and what is not given as in the preset demo; "
         "none: demo unless data are given",
     )
-    demo: DemoTask = Field(DemoTask(), description="The problems of task=demo")
+    demo: DemoTask = Field(DemoTask(), description="The problems of task=demo, and a method's rate for them")

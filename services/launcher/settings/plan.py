@@ -17,7 +17,7 @@ from services.launcher.runs.model_files import check_model, find_model
 from services.launcher.runs.run_dir import RunDirectory
 from services.launcher.settings.config import LauncherConfig
 from services.launcher.settings.deterministic import deterministic_settings
-from services.launcher.settings.method import take_method
+from services.launcher.settings.method import settings_of_demo, take_method
 from services.learner.config import LearnerConfig
 from services.learner.data.run_files import is_problem_file, move_files
 from services.learner.queue.problems import check_rows
@@ -213,7 +213,8 @@ def _build_plan(run: RunDirectory, source: str | Path, given: dict[str, list[str
         data = run.root.resolve() / "data"
         fixed += [f"learner.data={data / 'train.jsonl'}", f"learner.held_out={data / 'heldout.jsonl'}"]
         fixed += [f"learner.model={checkpoint_directory()}"]
-        base = None if resumes else "demo"  # a run's own configuration is whole
+        # a run's own configuration is whole
+        base = None if resumes else settings_of_demo(launcher.demo.learning_rate, SECTIONS)
     learner = _resolve_paths(load_config(LearnerConfig, "learner", preset, [*fixed, *given["learner"]], base=base))
     rollout = load_config(RolloutConfig, "rollout", preset, [f"rollout.run={run.name}", *given["rollout"]], base=base)
     plugins = tuple(sorted({*rollout.plugins, *learner.growth_packages}))

@@ -23,7 +23,7 @@ def load_config(
     preset: Preset | None,
     overrides: Sequence[str] = (),
     *,
-    base: str | None = None,
+    base: Preset | None = None,
 ) -> Model:
     """The configuration of one service: the model's defaults, then the environment, the table `section` of the preset
     `base` and of `preset`, and `key=value` overrides. ConfigError for anything that does not fit."""
@@ -33,7 +33,7 @@ def load_config(
 
 
 def load_sections(
-    models: Models, preset: Preset | None, overrides: Sequence[str] = (), *, base: str | None = None
+    models: Models, preset: Preset | None, overrides: Sequence[str] = (), *, base: Preset | None = None
 ) -> dict[str, BaseModel]:
     """Several sections from the same presets and overrides."""
     below, above = ({} if one is None else read_preset(one, models) for one in (base, preset))
