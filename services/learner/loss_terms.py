@@ -58,7 +58,7 @@ class TokenTensors:
     corrections_BT: Tensor
     """min(π_old/μ, C), 0 where masked: it weighs the surrogate, and no other term."""
     is_answer_BT: Tensor
-    """False at the padding."""
+    """False at the padding, and at tokens that were given: a mean over an answer is over these."""
     clip: Clip
 
 
@@ -73,7 +73,7 @@ class LossTerm(Protocol):
 
     @abstractmethod
     def loss(self, tokens: TokenTensors) -> Tensor:
-        """The loss of every token [B, T]; what it is at the padding does not count."""
+        """The loss of every token [B, T]; what it is where there is no `is_answer_BT` does not count."""
 
 
 class Surrogate(Protocol):

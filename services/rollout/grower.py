@@ -244,7 +244,7 @@ class TreeGrower:
             reason, of = growth.why_unscored, f"{growth.unscored_draws} of {len(draws)} draws"
             log.warning("likelihoods_missing", task=growth.task.id, of=of, reason=reason)
         usage = TreeUsage(
-            generated_tokens=sum(len(draw.token_ids) for draw in draws),
+            generated_tokens=sum(draw.num_sampled for draw in draws),
             prompt_tokens=growth.prompt_tokens,
             reusable_tokens=growth.reusable_tokens,
             cached_tokens=growth.cached_tokens,

@@ -94,7 +94,7 @@ class Draw:
     `step_likelihoods` are Φ at each of `step_ends`, the probability of the gold answer after it, None where nobody
     scored them (V4). `entropies` are those of the distributions of the new tokens, in nats, where the sampler asks for
     them (S-2). `given` are ascending spans [start, end) of the new tokens that were put there, such as the answer of a
-    tool, and not sampled: they are never trained on.
+    tool, and not sampled: they are never trained on, and in no probability (METHOD, Given tokens).
     """
 
     parent: int | None
@@ -111,10 +111,12 @@ class Draw:
     entropies: tuple[float, ...] | None = None
     given: tuple[tuple[int, int], ...] = ()
     cumulative_logprobs: tuple[float, ...] = field(init=False, repr=False, compare=False)
-    """Σ log p over the first k new tokens, k = 0, 1, …: every decision about a tree sums over steps."""
+    """Σ log p over the sampled ones of the first k new tokens, k = 0, 1, …: every decision about a tree sums over
+    steps."""
+    cumulative_sampled: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """How many of the first k new tokens were sampled."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cumulative_logprobs", tuple(accumulate(self.logprobs, initial=0.0)))
         num_tokens = len(self.token_ids)
         if num_tokens == 0:
             raise ValueError("a draw has at least one token (the stop token counts)")
@@ -141,6 +143,28 @@ class Draw:
             raise ValueError(f"given spans ascend within the {num_tokens} new tokens: {self.given}")
         if self.reward is not None and not 0.0 <= self.reward <= 1.0:
             raise ValueError(f"a reward lies in [0, 1]: {self.reward}")
+        object.__setattr__(self, "cumulative_logprobs", tuple(accumulate(self.of_sampled(self.logprobs), initial=0.0)))
+        counts = accumulate(self.is_sampled, initial=0) if self.given else range(num_tokens + 1)
+        object.__setattr__(self, "cumulative_sampled", tuple(counts))
+
+    @property
+    def is_sampled(self) -> list[bool]:
+        """Of each new token: whether it was sampled, and not given."""
+        found = [True] * len(self.token_ids)
+        for start, end in self.given:
+            found[start:end] = [False] * (end - start)
+        return found
+
+    @property
+    def num_sampled(self) -> int:
+        """How many of its new tokens were sampled."""
+        return self.cumulative_sampled[-1]
+
+    def of_sampled(self, values: Sequence[float]) -> Sequence[float]:
+        """Values of the new tokens, 0 where a token was given."""
+        if not self.given:
+            return values
+        return [value if is_sampled else 0.0 for value, is_sampled in zip(values, self.is_sampled, strict=True)]
 
     @property
     def end(self) -> int:
@@ -181,14 +205,15 @@ def trajectory(draws: Sequence[Draw], draw_id: int) -> tuple[int, ...]:
         ancestor, end = draw.parent, min(end, draw.cut)
 
 
-def logprob_before(draws: Sequence[Draw], draw_id: int, position: int) -> float:
-    """Σ log p over the tokens before a position of a draw's trajectory."""
-    total, ancestor, end = 0.0, draw_before(draws, draw_id, position), position
+def logprob_before(draws: Sequence[Draw], draw_id: int, position: int) -> tuple[float, int]:
+    """Σ log p over the sampled tokens before a position of a draw's trajectory, and how many these are."""
+    total, count, ancestor, end = 0.0, 0, draw_before(draws, draw_id, position), position
     while True:
         draw = draws[ancestor]
-        total += draw.cumulative_logprobs[max(0, end - draw.cut)]
+        at = max(0, end - draw.cut)
+        total, count = total + draw.cumulative_logprobs[at], count + draw.cumulative_sampled[at]
         if draw.parent is None:
-            return total
+            return total, count
         ancestor, end = draw.parent, min(end, draw.cut)
 
 

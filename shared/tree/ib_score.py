@@ -16,7 +16,7 @@ class Confidence(StrEnum):
     """η₂ of a step: how the probability of its tokens is computed."""
 
     GEOMETRIC = "geometric"
-    """exp of the mean token log-probability."""
+    """exp of the mean log-probability of the tokens that were sampled; 1 where all were given."""
     JOINT = "joint"
     """exp of their sum."""
     SIBLINGS = "siblings"
@@ -99,8 +99,8 @@ def confidences(
     logs = step_logprobs(tree, logprobs_of_draw)
     match confidence:
         case Confidence.GEOMETRIC:
-            steps = zip(logs[1:], tree.nodes[1:], strict=True)
-            return (1.0, *[math.exp(log / (node.end - node.start)) for log, node in steps])
+            lengths = sampled_lengths(tree)
+            return tuple(math.exp(log / max(length, 1)) for log, length in zip(logs, lengths, strict=True))
         case Confidence.JOINT:
             return tuple(map(math.exp, logs))
         case Confidence.SIBLINGS:
@@ -108,11 +108,22 @@ def confidences(
 
 
 def step_logprobs(tree: Tree, logprobs_of_draw: Sequence[Sequence[float]] | None = None) -> list[float]:
-    """Σ log p over the tokens of every node."""
+    """Σ log p over the sampled tokens of every node."""
     if logprobs_of_draw is None:
-        sums = [draw.cumulative_logprobs for draw in tree.draws]
-    else:
-        sums = [tuple(accumulate(logprobs, initial=0.0)) for logprobs in logprobs_of_draw]
+        return _sums_of_nodes(tree, [draw.cumulative_logprobs for draw in tree.draws])
+    pairs = zip(tree.draws, logprobs_of_draw, strict=True)
+    return _sums_of_nodes(tree, [tuple(accumulate(draw.of_sampled(logs), initial=0.0)) for draw, logs in pairs])
+
+
+def sampled_lengths(tree: Tree) -> list[int]:
+    """How many tokens of every node were sampled, and not given."""
+    if not any(draw.given for draw in tree.draws):
+        return [node.end - node.start for node in tree.nodes]
+    return [*map(int, _sums_of_nodes(tree, [draw.cumulative_sampled for draw in tree.draws]))]
+
+
+def _sums_of_nodes(tree: Tree, sums: Sequence[Sequence[float]]) -> list[float]:
+    """Over the tokens of every node, given the running sums over every draw's new tokens."""
     return [
         0.0 if node.draw is None else _sum_between(tree.draws, sums, node.draw, node.start, node.end)
         for node in tree.nodes

@@ -216,7 +216,7 @@ def _leaf_rewards(
     return rewards
 
 
-_Content: TypeAlias = tuple[tuple[int, ...], tuple[WeightVersion, ...], bool]
+_Content: TypeAlias = tuple[tuple[int, ...], tuple[WeightVersion | None, ...], bool]
 
 
 def _content(draws: Sequence[Draw], draw_id: int, start: int, end: int) -> _Content:
@@ -225,8 +225,10 @@ def _content(draws: Sequence[Draw], draw_id: int, start: int, end: int) -> _Cont
     return token_ids, _segment(draws, draw_id, start, end, _version_of_tokens), end == draws[draw_id].end
 
 
-def _version_of_tokens(draw: Draw) -> tuple[WeightVersion, ...]:
-    return tuple(span.version for span in draw.spans for _ in range(span.start, span.end))
+def _version_of_tokens(draw: Draw) -> tuple[WeightVersion | None, ...]:
+    """None of tokens that were given: no weights sampled them."""
+    versions = (span.version for span in draw.spans for _ in range(span.start, span.end))
+    return tuple(version if sampled else None for version, sampled in zip(versions, draw.is_sampled, strict=True))
 
 
 def _segment(

@@ -23,7 +23,7 @@ def _reject_draw(draw: Draw, max_tokens: int, vocab_size: int) -> str | None:
         return f"{draw.end} tokens, over the {max_tokens} of the task"
     if max(draw.token_ids) >= vocab_size:
         return f"token {max(draw.token_ids)} is outside the vocabulary of {vocab_size}"
-    known = (*draw.logprobs, *(draw.sampling_logprobs or ()))
+    known = (*draw.of_sampled(draw.logprobs), *draw.of_sampled(draw.sampling_logprobs or draw.logprobs))
     for logprob in (min(known), max(known)):
         if not _MIN_LOGPROB <= logprob <= _MAX_LOGPROB:
             return f"{logprob:g} is no log-probability of a sampled token"

@@ -24,25 +24,25 @@ def ratios(logprobs_BT: Tensor, old_logprobs_BT: Tensor) -> Tensor:
     return _exp(logprobs_BT - old_logprobs_BT)
 
 
-def sequence_ratios(logprobs_BT: Tensor, old_logprobs_BT: Tensor, is_answer_BT: Tensor) -> Tensor:
-    """O-2: ρ = (π_θ(y)/π_old(y))^(1/|y|) of each trajectory [B, 1] (GSPO)."""
-    return _exp(trajectory_means(logprobs_BT - old_logprobs_BT, is_answer_BT))
+def sequence_ratios(logprobs_BT: Tensor, old_logprobs_BT: Tensor, is_sampled_BT: Tensor) -> Tensor:
+    """O-2: ρ = (π_θ(y)/π_old(y))^(1/|y|) of each trajectory's sampled tokens y [B, 1] (GSPO)."""
+    return _exp(trajectory_means(logprobs_BT - old_logprobs_BT, is_sampled_BT))
 
 
-def sequence_token_ratios(logprobs_BT: Tensor, old_logprobs_BT: Tensor, is_answer_BT: Tensor) -> Tensor:
+def sequence_token_ratios(logprobs_BT: Tensor, old_logprobs_BT: Tensor, is_sampled_BT: Tensor) -> Tensor:
     """O-3: the value of O-2 at every token, whose gradient is that of its own log-probability (GSPO-token)."""
-    of_sequences_B1 = sequence_ratios(logprobs_BT.detach(), old_logprobs_BT, is_answer_BT)
+    of_sequences_B1 = sequence_ratios(logprobs_BT.detach(), old_logprobs_BT, is_sampled_BT)
     return of_sequences_B1 * (logprobs_BT - logprobs_BT.detach()).exp()
 
 
-def trajectory_means(values_BT: Tensor, is_answer_BT: Tensor) -> Tensor:
-    """The mean over each trajectory's tokens [B, 1]."""
-    return trajectory_sums(values_BT, is_answer_BT) / is_answer_BT.sum(1, keepdim=True).clamp(min=1)
+def trajectory_means(values_BT: Tensor, is_sampled_BT: Tensor) -> Tensor:
+    """The mean over each trajectory's sampled tokens [B, 1]."""
+    return trajectory_sums(values_BT, is_sampled_BT) / is_sampled_BT.sum(1, keepdim=True).clamp(min=1)
 
 
-def trajectory_sums(values_BT: Tensor, is_answer_BT: Tensor) -> Tensor:
-    """The sum over each trajectory's tokens [B, 1]."""
-    return values_BT.where(is_answer_BT, 0.0).sum(1, keepdim=True)
+def trajectory_sums(values_BT: Tensor, is_sampled_BT: Tensor) -> Tensor:
+    """The sum over each trajectory's sampled tokens [B, 1]."""
+    return values_BT.where(is_sampled_BT, 0.0).sum(1, keepdim=True)
 
 
 def clipped_surrogate(ratios_BT: Tensor, advantages_BT: Tensor, clip: Clip) -> Tensor:

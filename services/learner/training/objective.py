@@ -1,6 +1,7 @@
 """The loss of every token of a micro-batch, with what the configuration switches (METHOD, Objective).
 
-Shapes: B trajectories, T tokens of the longest answer; 0 at the padding.
+Shapes: B trajectories, T tokens of the longest answer; 0 at the padding. Tokens that were given are in no ratio, mask
+or figure.
 """
 
 import math
@@ -82,27 +83,27 @@ class Objective:
         tokens = TokenTensors(
             logprobs_BT=logprobs_BT,
             entropies_BT=entropies_BT,
-            ratios_BT=self._ratios(logprobs_BT, old_BT, batch.is_answer_BT),
+            ratios_BT=self._ratios(logprobs_BT, old_BT, batch.is_sampled_BT),
             old_logprobs_BT=old_BT,
             engine_logprobs_BT=batch.engine_logprobs_BT,
             sampling_logprobs_BT=batch.sampling_logprobs_BT,
             reference_logprobs_BT=batch.reference_logprobs_BT,
             advantages_BT=batch.advantages_BT,
             corrections_BT=weights_BT,
-            is_answer_BT=batch.is_answer_BT,
+            is_answer_BT=batch.is_sampled_BT,
             clip=self._clip,
         )
         of_terms = [self._surrogate.loss(tokens), *(term.loss(tokens) for term in self._terms)]
         return TokenLosses(
             loss_BT=sum(of_terms[1:], start=weights_BT * of_terms[0]),
-            ratios_BT=tokens.ratios_BT.detach().where(batch.is_answer_BT, 0.0),
-            is_clipped_BT=self._surrogate.is_clipped(tokens) & batch.is_answer_BT,
-            corrections_BT=weights_BT.where(batch.is_answer_BT, 0.0),
-            is_capped_BT=self._is_capped(weights_BT) & batch.is_answer_BT,
-            is_masked_BT=is_masked_BT & batch.is_answer_BT,
+            ratios_BT=tokens.ratios_BT.detach().where(batch.is_sampled_BT, 0.0),
+            is_clipped_BT=self._surrogate.is_clipped(tokens) & batch.is_sampled_BT,
+            corrections_BT=weights_BT.where(batch.is_sampled_BT, 0.0),
+            is_capped_BT=self._is_capped(weights_BT) & batch.is_sampled_BT,
+            is_masked_BT=is_masked_BT & batch.is_sampled_BT,
             kl_BT=self._kl(tokens),
             own_terms_BT=tuple(
-                loss_BT.detach().where(batch.is_answer_BT, 0.0)
+                loss_BT.detach().where(batch.is_sampled_BT, 0.0)
                 for term, loss_BT in zip(self._terms, of_terms[1:], strict=True)
                 if isinstance(term, CheckedTerm)
             ),
@@ -113,9 +114,10 @@ class Objective:
         """The KL's estimate, before its weight, where the reference is read."""
         if tokens.reference_logprobs_BT is None:
             return None
-        return kl_estimate(
+        kl_BT = kl_estimate(
             tokens.logprobs_BT, tokens.reference_logprobs_BT, self._config.kl_estimator, self._config.kl_max
         )
+        return kl_BT.where(tokens.is_answer_BT, 0.0)
 
     def _old_logprobs(self, logprobs_BT: Tensor, batch: MicroBatch) -> Tensor:
         """log π_old."""
@@ -123,14 +125,14 @@ class Objective:
             return batch.engine_logprobs_BT
         return logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
 
-    def _ratios(self, logprobs_BT: Tensor, old_BT: Tensor, is_answer_BT: Tensor) -> Tensor:
+    def _ratios(self, logprobs_BT: Tensor, old_BT: Tensor, is_sampled_BT: Tensor) -> Tensor:
         match self._config.ratio:
             case RatioLevel.TOKEN:
                 return ratios(logprobs_BT, old_BT)
             case RatioLevel.SEQUENCE:
-                return sequence_ratios(logprobs_BT, old_BT, is_answer_BT).expand_as(logprobs_BT)
+                return sequence_ratios(logprobs_BT, old_BT, is_sampled_BT).expand_as(logprobs_BT)
             case RatioLevel.SEQUENCE_TOKEN:
-                return sequence_token_ratios(logprobs_BT, old_BT, is_answer_BT)
+                return sequence_token_ratios(logprobs_BT, old_BT, is_sampled_BT)
 
     def _is_capped(self, weights_BT: Tensor) -> Tensor:
         is_off = self._config.tis_level is ImportanceLevel.OFF
@@ -140,20 +142,20 @@ class Objective:
         """The factor of each token's surrogate, min(π_old/μ, C), 0 where masked; and which tokens are masked."""
         is_cut = self._config.mu is SamplingPolicy.SAMPLING
         log_weights_BT = old_BT - (batch.sampling_logprobs_BT if is_cut else batch.engine_logprobs_BT)
-        weights_BT, kept_BT = torch.ones_like(old_BT), torch.ones_like(batch.is_answer_BT)
+        weights_BT, kept_BT = torch.ones_like(old_BT), torch.ones_like(batch.is_sampled_BT)
         match self._config.tis_level:
             case ImportanceLevel.TOKEN:
                 weights_BT = importance_weights(log_weights_BT, self._config.tis_cap)
             case ImportanceLevel.SEQUENCE:
-                of_sequences_B1 = trajectory_sums(log_weights_BT, batch.is_answer_BT)
+                of_sequences_B1 = trajectory_sums(log_weights_BT, batch.is_sampled_BT)
                 weights_BT = importance_weights(of_sequences_B1, self._config.tis_cap).expand_as(old_BT)
         match self._config.mask_level:
             case MaskLevel.TOKEN:
                 kept_BT = is_within(log_weights_BT, self._config.kept_ratios)
             case MaskLevel.SEQUENCE:
-                of_sequences_B1 = trajectory_sums(log_weights_BT, batch.is_answer_BT)
+                of_sequences_B1 = trajectory_sums(log_weights_BT, batch.is_sampled_BT)
                 kept_BT = is_within(of_sequences_B1, self._config.kept_ratios).expand_as(old_BT)
             case MaskLevel.GEOMETRIC:
-                means_B1 = trajectory_means(log_weights_BT, batch.is_answer_BT)
+                means_B1 = trajectory_means(log_weights_BT, batch.is_sampled_BT)
                 kept_BT = is_within(means_B1, self._config.kept_ratios).expand_as(old_BT)
         return weights_BT.where(kept_BT, 0.0), ~kept_BT

@@ -68,6 +68,8 @@ class MicroBatch:
     cell_BT: Tensor
     """Where each token of an answer is computed: its index in the flattened [R, S]."""
     is_answer_BT: Tensor
+    is_sampled_BT: Tensor
+    """Where an answer has a token that was not given: these alone are in ratios and figures."""
     is_current_BT: Tensor
     advantages_BT: Tensor
     weights_BT: Tensor
@@ -99,6 +101,7 @@ class MicroBatch:
             rows=PrefixRows.collate([row.trie for row in packed], np.unique(np.concatenate(list(cells_of.values())))),
             cell_BT=_pad(list(cells_of.values())),
             is_answer_BT=_pad([np.ones(len(one.token_ids), np.bool_) for one in chosen]),
+            is_sampled_BT=_pad([~one.is_given for one in chosen]),
             is_current_BT=_pad([one.is_current for one in chosen]),
             advantages_BT=_pad([one.advantages for one in chosen]),
             weights_BT=_pad([one.weights for one in chosen]),

@@ -282,9 +282,9 @@ class Trainer:
         present_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         sums.add_ratios(tokens.ratios_BT)
         sums.add(
-            tokens=batch.is_answer_BT,
+            tokens=batch.is_sampled_BT,
             loss=loss.detach(),
-            entropy=entropies_BT.detach(),
+            entropy=entropies_BT.detach().where(batch.is_sampled_BT, 0.0),
             clipped=tokens.is_clipped_BT,
             masked=tokens.is_masked_BT,
             corrections=tokens.corrections_BT,

@@ -12,7 +12,7 @@ from services.learner.model.prefix_rows import Ints
 from services.learner.objective_config import LossNormalization
 from shared.protocol.tree import ScoredTree
 from shared.tree.credit import Advantages
-from shared.tree.draw import Draw, WeightVersion
+from shared.tree.draw import WeightVersion
 from shared.tree.node import Tree
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -37,7 +37,7 @@ class Trajectory:
     prompt_ids: tuple[int, ...]
     token_ids: Ints
     engine_logprobs: Floats
-    """Of the full softmax."""
+    """Of the full softmax; 0 where a token was given."""
     sampling_logprobs: Floats
     """Of what the engine sampled from: the same, unless top-p or top-k cut the support and the engine says so."""
     is_current: NDArray[np.bool_]
@@ -56,19 +56,20 @@ class Trajectory:
 
     def first(self, num_tokens: int, places: Ints) -> "Trajectory":
         """Its first tokens alone, with places to read in them."""
-        arrays = ("token_ids", "engine_logprobs", "sampling_logprobs", "is_current", "advantages", "weights")
-        return replace(self, places=places, **{name: getattr(self, name)[:num_tokens] for name in arrays})
+        of_tokens = ("token_ids", "engine_logprobs", "sampling_logprobs", "is_current", "is_given")
+        arrays = {name: getattr(self, name)[:num_tokens] for name in (*of_tokens, "advantages", "weights")}
+        return replace(self, places=places, **arrays)
 
 
 def extract_trajectories(scored: ScoredTree, current: WeightVersion) -> list[Trajectory]:
     """The trajectory of every draw, judged or not, with no credit yet."""
     trajectories: list[Trajectory] = []
     for draw in scored.draws:
-        is_given = _is_given(draw)
+        is_given = ~np.array(draw.is_sampled)
         arrays: list[NDArray[Any]] = [
             np.array(draw.token_ids, np.int64),
-            np.array(draw.logprobs, np.float32),
-            np.array(draw.logprobs if draw.sampling_logprobs is None else draw.sampling_logprobs, np.float32),
+            np.array(draw.of_sampled(draw.logprobs), np.float32),
+            np.array(draw.of_sampled(draw.sampling_logprobs or draw.logprobs), np.float32),
             np.repeat([one.version == current for one in draw.spans], [one.end - one.start for one in draw.spans])
             & ~is_given,
             is_given,
@@ -88,14 +89,6 @@ def extract_trajectories(scored: ScoredTree, current: WeightVersion) -> list[Tra
         known = (scored.task.prompt_ids, ids, logprobs, sampling_logprobs, is_current, is_given, draw.is_cut)
         trajectories.append(Trajectory(*known, advantages=zeros, weights=zeros))
     return trajectories
-
-
-def _is_given(draw: Draw) -> NDArray[np.bool_]:
-    """Of its new tokens."""
-    is_given = np.zeros(len(draw.token_ids), np.bool_)
-    for start, end in draw.given:
-        is_given[start:end] = True
-    return is_given
 
 
 def penalize_overlong(tree: Tree, max_answer_tokens: int, share: float, penalty: float) -> Tree:

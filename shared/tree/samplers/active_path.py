@@ -3,13 +3,12 @@
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Annotated
 
 from shared.tree.draw import Draw
 from shared.tree.node import Tree
 from shared.tree.samplers.sampler import INITIAL_DRAWS, Branch, Sampler, at_least
-from shared.tree.samplers.tokens import SCORED_BY, TokenScore, first_answer, forkable, token_scores
+from shared.tree.samplers.tokens import SCORED_BY, TokenScore, first_answer, forkable, mean_score, token_scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +46,13 @@ class ActivePathSampler(Sampler):
         active: dict[int, tuple[float, int]] = {}
         for draw_id, draw in enumerate(tree.draws):
             if draw.counted_reward is not None:
-                answer, mean = first_answer(tree.draws, draw_id), fmean(token_scores(draw, self.token_score))
+                answer, mean = first_answer(tree.draws, draw_id), mean_score(draw, self.token_score)
                 if answer not in active or mean > active[answer][0]:
                     active[answer] = (mean, draw_id)
         return [draw_id for _, draw_id in active.values()]
 
     def _cut(self, draw: Draw, rng: random.Random) -> int | None:
         """After its token of the highest score; None where it cannot be forked after its second token or later."""
-        scores = token_scores(draw, self.token_score)
-        kept = [(scores[kept - 1], rng.random(), kept) for kept in forkable(draw) if kept > 1]
+        scores, is_own = token_scores(draw, self.token_score), draw.is_sampled
+        kept = [(scores[kept - 1], rng.random(), kept) for kept in forkable(draw) if kept > 1 and is_own[kept - 1]]
         return draw.cut + max(kept)[-1] if kept else None

@@ -60,11 +60,11 @@ class EntropySampler(Sampler):
             for _, _, draw_id, cut in heapq.nlargest(self.forks_per_answer, tokens)
         )
 
-    def _forkable(self, draw: Draw) -> range:
+    def _forkable(self, draw: Draw) -> list[int]:
         """Which of the draw's tokens may be drawn again: none after one that closes."""
-        cuts = forkable(draw)
-        closing = (nth + 1 for nth, token in enumerate(draw.token_ids) if token in self.closing_ids)
-        return range(cuts.start, min(cuts.stop, next(closing, cuts.stop)))
+        closing = (nth for nth, token in enumerate(draw.token_ids) if token in self.closing_ids)
+        last = next(closing, len(draw.token_ids))
+        return [nth for nth in forkable(draw) if nth <= last]
 
     def for_vocabulary(self, bytes_of_token: Sequence[bytes]) -> Self:
         return replace(self, closing_ids=ids_containing(bytes_of_token, self.closing_words))

@@ -11,7 +11,7 @@ from typing import Annotated
 from shared.tree.node import Tree
 from shared.tree.samplers.nodes import NodeSampler
 from shared.tree.samplers.sampler import Branch
-from shared.tree.samplers.unseen import prefix_logprobs, temper, unseen_masses
+from shared.tree.samplers.unseen import prefix_lengths, prefix_logprobs, temper, unseen_masses
 
 
 class AnswerConfidence(StrEnum):
@@ -75,7 +75,7 @@ class ExpectedVarianceSampler(NodeSampler):
 
 def hit_gains(tree: Tree, confidence: AnswerConfidence, answer_nats: float = math.inf) -> tuple[float | None, ...]:
     """log of S-5 of every node, but for U(root), which all have in common; None at leaves, and where all is seen."""
-    logs = prefix_logprobs(tree)
+    logs, lengths = prefix_logprobs(tree), prefix_lengths(tree)
     unseen, ends = unseen_masses(tree, temper(tree, logs, answer_nats)), _answer_ends(tree)
     is_joint = confidence is AnswerConfidence.JOINT
     gains: list[float | None] = []
@@ -83,12 +83,13 @@ def hit_gains(tree: Tree, confidence: AnswerConfidence, answer_nats: float = mat
         if not node.num_draws or not unseen[node_id]:
             gains.append(None)
             continue
-        reached = logs[node_id] / (1 if is_joint else node.end or 1)
+        reached = logs[node_id] / (1 if is_joint else lengths[node_id] or 1)
         rests = [
-            (logs[leaf] - logs[node_id]) / (1 if is_joint else tree.nodes[leaf].end - node.end)
+            (logs[leaf] - logs[node_id]) / (1 if is_joint else lengths[leaf] - lengths[node_id] or 1)
             for leaf in ends[node_id]
         ]
-        gains.append(reached + math.log(unseen[node_id]) + _log_mean_exp(rests) - math.log(_cost(tree, node_id, ends)))
+        cost = _cost(lengths, node_id, ends)
+        gains.append(reached + math.log(unseen[node_id]) + _log_mean_exp(rests) - math.log(cost))
     return tuple(gains)
 
 
@@ -97,7 +98,7 @@ def expected_variances(
 ) -> tuple[float | None, ...]:
     """S-6 of every node, with U(s) if `unseen`; None at leaves, and where one more draw cannot tell anything."""
     masses = unseen or (1.0,) * len(tree.nodes)
-    ends, means = _answer_ends(tree), posterior_means(tree, prior, prior_draws)
+    ends, means, lengths = _answer_ends(tree), posterior_means(tree, prior, prior_draws), prefix_lengths(tree)
     gains: list[float | None] = []
     for node_id, (node, mean) in enumerate(zip(tree.nodes, means, strict=True)):
         if not node.num_draws or not masses[node_id]:
@@ -105,7 +106,7 @@ def expected_variances(
             continue
         size = node.num_leaves + prior_draws
         decrease = mean * (1 - mean) / (size + 1) / (size + 1)  # of the posterior's variance, by one more outcome
-        gains.append(node.num_leaves * decrease * masses[node_id] / _cost(tree, node_id, ends))
+        gains.append(node.num_leaves * decrease * masses[node_id] / _cost(lengths, node_id, ends))
     return tuple(gains)
 
 
@@ -142,9 +143,9 @@ def _answer_ends(tree: Tree) -> tuple[list[int], ...]:
     return ends
 
 
-def _cost(tree: Tree, node_id: int, ends: Sequence[Sequence[int]]) -> float:
-    """The mean number of tokens that its trajectories go on for."""
-    return fmean(tree.nodes[leaf].end for leaf in ends[node_id]) - tree.nodes[node_id].end
+def _cost(lengths: Sequence[int], node_id: int, ends: Sequence[Sequence[int]]) -> float:
+    """The mean number of tokens that its trajectories sample after it, at least 1."""
+    return max(fmean(lengths[leaf] for leaf in ends[node_id]) - lengths[node_id], 1.0)
 
 
 def _log_mean_exp(logs: Sequence[float]) -> float:

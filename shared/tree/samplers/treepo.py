@@ -112,7 +112,8 @@ class TreePOSampler(Sampler):
         if self.favour is Favour.NONE:
             return equal_shares(num_new, len(live), rng)
         sign = 1 if self.favour is Favour.LIKELY else -1
-        scores = [sign * logprob_before(tree.draws, *path) / path[1] for path in live]
+        sums = [logprob_before(tree.draws, *path) for path in live]
+        scores = [sign * logprob / max(num_sampled, 1) for logprob, num_sampled in sums]
         weights = [math.exp(score - max(scores)) for score in scores]
         exact = [num_new * weight / sum(weights) for weight in weights]
         shares = [math.floor(share) for share in exact]

@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from shared.tree.draw import trajectory
-from shared.tree.ib_score import step_logprobs
+from shared.tree.ib_score import sampled_lengths, step_logprobs
 from shared.tree.node import Tree
 
 _ROUNDING = 1e-6
@@ -14,11 +14,19 @@ _ROUNDING = 1e-6
 
 
 def prefix_logprobs(tree: Tree) -> tuple[float, ...]:
-    """L(s) = log π(s) of every node: of all tokens from the prompt to its end."""
+    """L(s) = log π(s) of every node: of all sampled tokens from the prompt to its end."""
     logs = step_logprobs(tree)
     for node_id, parent in enumerate(tree.parents[1:], 1):
         logs[node_id] += logs[parent]
     return tuple(logs)
+
+
+def prefix_lengths(tree: Tree) -> tuple[int, ...]:
+    """How many tokens from the prompt to the end of every node were sampled."""
+    lengths = sampled_lengths(tree)
+    for node_id, parent in enumerate(tree.parents[1:], 1):
+        lengths[node_id] += lengths[parent]
+    return tuple(lengths)
 
 
 def temper(tree: Tree, logs: Sequence[float], answer_nats: float) -> tuple[float, ...]:

@@ -224,6 +224,33 @@ def test_losses_and_gradients_are_those_of_the_formulas(settings: dict[str, Any]
         assert not logprobs_BT.grad[row, len(slope) :].any()
 
 
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_given_tokens_are_in_no_loss_ratio_or_mask(settings: dict[str, Any]) -> None:
+    """With them, sampled tokens have the losses and gradients of answers that they were taken out of."""
+    config = ObjectiveConfig.model_validate({"kl_coef": 0.7} | settings)
+    batch = micro_batch(1)
+    is_given_BT = torch.rand(batch.is_answer_BT.shape, generator=torch.Generator().manual_seed(3)) < 0.4
+    is_sampled_BT = batch.is_answer_BT & ~is_given_BT
+    batch = replace(batch, is_sampled_BT=is_sampled_BT, weights_BT=batch.weights_BT * is_sampled_BT)
+    order_BT = (~is_sampled_BT).long().argsort(dim=1, stable=True)  # sampled tokens first, in their order
+    without = replace(batch, is_answer_BT=is_sampled_BT.gather(1, order_BT))
+    names = ("weights", "advantages", "engine_logprobs", "sampling_logprobs", "old_logprobs", "reference_logprobs")
+    without = replace(without, **{f"{name}_BT": getattr(batch, f"{name}_BT").gather(1, order_BT) for name in names})
+    logprobs_BT, entropies_BT = policy_logprobs(batch, 2).requires_grad_(), policy_entropies(batch, 8)
+    found = Objective(config).of_tokens(logprobs_BT, entropies_BT, batch)
+    (batch.weights_BT * found.loss_BT).sum().backward()
+    assert logprobs_BT.grad is not None
+    moved = [one_BT.detach().gather(1, order_BT) for one_BT in (logprobs_BT, entropies_BT)]
+    losses, gradients = slow_loss_and_gradient(config, without, *moved)
+    for row, (expected, slope) in enumerate(zip(losses, gradients, strict=True)):
+        assert found.loss_BT[row][is_sampled_BT[row]].tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        assert logprobs_BT.grad[row][is_sampled_BT[row]].tolist() == pytest.approx(slope, rel=1e-6, abs=1e-9)
+        assert not logprobs_BT.grad[row][~is_sampled_BT[row]].any()
+    for of_figure_BT in (found.ratios_BT, found.corrections_BT, found.is_clipped_BT, found.is_masked_BT, found.kl_BT):
+        assert of_figure_BT is not None
+        assert not of_figure_BT[~is_sampled_BT].any()
+
+
 def test_every_setting_changes_something() -> None:
     """Otherwise a case above could pass with its switch unread."""
     batch = micro_batch(1)

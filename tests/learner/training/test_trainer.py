@@ -584,3 +584,24 @@ def test_without_tokens_that_are_improbable_enough_nothing_is_learnt(
     recorder.step(trees(3))
     (gradients,) = recorder.gradients
     assert all(float(one.abs().max()) == 0.0 for one in gradients.values())
+
+
+def test_given_tokens_are_in_no_figure_of_a_step(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = trees(3, num_branches=0)
+    whole = [
+        tree.model_copy(update={"draws": tuple(replace(one, given=((0, 1),)) for one in tree.draws)}) for tree in plain
+    ]
+    given_logprobs = [
+        tree.model_copy(
+            update={"draws": tuple(replace(one, logprobs=(-90.0, *one.logprobs[1:])) for one in tree.draws)}
+        )
+        for tree in whole
+    ]
+    recorder = Recorder(configure(objective={"kl_coef": 0.1, "ratio": "sequence"}), monkeypatch)
+    update, same, of_all = (recorder.step(batch) for batch in (whole, given_logprobs, plain))
+    num_answers = sum(len(tree.draws) for tree in plain)
+    assert update.trained_tokens == of_all.trained_tokens - num_answers
+    names = ("entropy", "kl", "loss", "tis_weight", "ratio_max", "advantage_local")
+    assert [getattr(update, name) for name in names] == [getattr(same, name) for name in names]
+    assert update.entropy != of_all.entropy
+    assert_equal(recorder.gradients[0], recorder.gradients[1], 0.0)
