@@ -235,6 +235,13 @@ class UpdateFigures(Message):
         "Share of tokens left out because engine and learner disagree: objective.mask_level",
         Shown.GAUGE,
     )
+    likely_share: float | None = _figure(
+        "probable tokens",
+        "share",
+        ".1%",
+        "Share of tokens left out because the engine was sure of them: objective.mask_likely",
+        Shown.GAUGE,
+    )
     router_loss: float | None = _figure(
         "router loss",
         "",

@@ -36,6 +36,7 @@ from services.learner.training.trajectories import (
     normalize_weights,
     penalize_overlong,
     scale_advantages,
+    share_masked,
 )
 from services.learner.training.update import StepSums, Update
 from services.learner.training.value_learner import ValueLearner, reading_trajectories
@@ -207,6 +208,8 @@ class Trainer:
             sums.add_advantages(of_nodes)
             with_credit = assign_credit(group, with_rewards, weights, of_nodes)
             credited.append(mask_likely(with_credit, self._settings.mask_likely))
+            if self._settings.mask_likely is not None:
+                sums.likely += share_masked(with_credit, credited[-1])
         sums.credit_failures += len(failures)
         if failures and not credited:
             raise InvalidInput(f"no tree of the step has credit ({len(failures)} failed), the last: {failures[-1]}")

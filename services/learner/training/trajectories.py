@@ -12,6 +12,7 @@ from services.learner.model.prefix_rows import Ints
 from services.learner.objective_config import LossNormalization
 from shared.protocol.tree import ScoredTree
 from shared.tree.credit import Advantages
+from shared.tree.diagnostics import Mean
 from shared.tree.draw import WeightVersion
 from shared.tree.node import Tree
 
@@ -134,6 +135,12 @@ def mask_likely(trajectories: Sequence[Trajectory], bound: float | None) -> list
     if bound is None:
         return list(trajectories)
     return [replace(one, weights=one.weights * (np.exp(one.engine_logprobs) < bound)) for one in trajectories]
+
+
+def share_masked(before: Sequence[Trajectory], after: Sequence[Trajectory]) -> Mean:
+    """The share of tokens with a weight that have none any more."""
+    total, left = (sum(int(np.count_nonzero(one.weights)) for one in every) for every in (before, after))
+    return Mean(float(total - left), total)
 
 
 def count_advantages(groups: Sequence[Sequence[Trajectory]]) -> dict[float, float]:

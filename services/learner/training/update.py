@@ -36,6 +36,7 @@ class StepSums:
         self.memory_retries = 0
         self.values = ValueReport(None, 0)
         self.credit_failures = 0
+        self.likely = Mean()
         self.largest_ratio = torch.zeros((), dtype=torch.float64, device=device)
         self.own_terms = tuple(own_terms)
         names = (*_SUMMED, *self.own_terms)
@@ -105,6 +106,7 @@ class Update(UpdateFigures):
             clip_share=_mean(total["clipped"], total["tokens"]),
             router_loss=_mean(total["router_loss"], len(norms)) or None,
             masked_share=_mean(total["masked"], total["tokens"]),
+            likely_share=sums.likely.value,
             ratio_max=_mean(largest_ratio, bool(total["tokens"])),
             engine_gap=_mean(total["gap"], total["current_tokens"]),
             advantage_global=_mean(sums.advantage_global.total, sums.advantage_global.count),

@@ -581,9 +581,19 @@ def test_without_tokens_that_are_improbable_enough_nothing_is_learnt(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder(configure(objective={"mask_likely": 1e-12, "kl_coef": 0.1}), monkeypatch)
-    recorder.step(trees(3))
+    assert recorder.step(trees(3)).likely_share == 1.0
     (gradients,) = recorder.gradients
     assert all(float(one.abs().max()) == 0.0 for one in gradients.values())
+
+
+def test_the_share_of_probable_tokens_is_that_of_those_left_out(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, bound = trees(3, num_branches=0), 0.3
+    probs = [math.exp(logprob) for tree in batch for one in tree.draws for logprob in one.logprobs]
+    update = Recorder(configure(objective={"mask_likely": bound}), monkeypatch).step(batch)
+    assert update.likely_share == pytest.approx(sum(prob >= bound for prob in probs) / len(probs))
+    assert Recorder(configure(), monkeypatch).step(batch).likely_share is None
 
 
 def test_given_tokens_are_in_no_figure_of_a_step(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
