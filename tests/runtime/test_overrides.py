@@ -20,7 +20,7 @@ from shared.runtime.config import (
     resolve_overrides,
     walk_keys,
 )
-from shared.runtime.config.renamed import RENAMED, Renamed
+from shared.runtime.config.renamed import MOVED, RENAMED, Renamed
 
 Sections: TypeAlias = Mapping[str, type[BaseModel]]
 
@@ -170,6 +170,35 @@ def test_an_old_name_that_is_still_a_key_elsewhere_is_taken_there(new_preset: Pa
 def test_a_key_that_a_saved_run_has_elsewhere_is_named_with_its_place(new_preset: Path, text: str, says: str) -> None:
     new_preset.write_text(text)
     assert refusal(new_preset).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gone"),
+    [("nodes", ""), ("grpo", " and leave out lam, prior"), ("treerl", " and leave out lam, prior, std, epsilon")],
+)
+def test_all_old_keys_of_a_saved_run_are_one_message(new_preset: Path, kind: str, gone: str) -> None:
+    """What it says to write and to leave out then loads."""
+    advantage = {"global_term": kind, "lam": 0.0, "prior": "sampling", "std": "population", "epsilon": 1e-6}
+    saved: dict[str, Any] = {
+        "method": {"beta": 5.0, "kappa": 2.0},
+        "advantage": advantage,
+        "objective": {"batch_std": False, "clip_low": 0.2},
+    }
+    new_preset.write_text(tomli_w.dumps({"learner": saved}))
+    new = "ibtpo" if kind == "nodes" else kind
+    shrunk = MOVED["learner.method.kappa"]
+    assert refusal(new_preset).split("; ") == [
+        f"learner.method.kappa is {shrunk}",
+        "learner.advantage.global_term was renamed to kind, whose table has the settings of that kind alone: write "
+        f'kind="{new}"{gone}',
+        'learner.objective.batch_std is a setting of advantage="dr-grpo" now: write it in that table, or leave it out',
+    ]
+    left_out = [*gone.removeprefix(" and leave out ").split(", "), "global_term"]
+    kept = {"kind": new} | {name: value for name, value in advantage.items() if name not in left_out}
+    now = {"method": {"beta": 5.0}, "advantage": kept, "objective": {"clip_low": 0.2}}
+    needed = {"model": "m", "data": "d.jsonl", "growth": {"sampler": "independent"}, "total_steps": 1}
+    new_preset.write_text(tomli_w.dumps({"learner": now | needed}))
+    load_sections({"learner": SECTIONS["learner"]}, new_preset)
 
 
 def test_an_old_section_is_refused(new_preset: Path) -> None:

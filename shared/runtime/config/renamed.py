@@ -1,7 +1,7 @@
 """The keys that had another name or place: the old one is refused, and the new one named."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,15 @@ _SAMPLER = "learner.growth.sampler"
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """`old` is `new` now; with `kinds`, only in a table of one of these. `value` turns an old value into a new one."""
+    """`old` is `new` now; with `kinds`, only in a table of one of these. `value` turns an old value into a new one, and
+    `gone` names the keys that the table may have beside an old value and not beside the new one."""
 
     old: str
     new: str
     kinds: tuple[str, ...] = ()
     note: str = ""
     value: Callable[[Any], Any] = lambda value: value
+    gone: Callable[[Any], Collection[str]] = lambda value: ()
 
 
 def _one_fewer(levels: Any) -> Any:
@@ -33,6 +35,12 @@ def _kind(global_term: Any) -> Any:
     return "ibtpo" if global_term == "nodes" else global_term
 
 
+def _gone_from_kind(global_term: Any) -> Collection[str]:
+    """One table had the settings of every credit."""
+    of_ibtpo = ("lam", "beta", "values", "confidence", "prior", "ib_on_ties")
+    return {"nodes": (), "treerl": (*of_ibtpo, "std", "epsilon")}.get(global_term, of_ibtpo)
+
+
 RENAMED = (
     Renamed("learner.batch", "learner.batch_size"),
     Renamed("learner.patience_seconds", "learner.straggler_seconds"),
@@ -43,6 +51,7 @@ RENAMED = (
         "learner.advantage.kind",
         note=", whose table has the settings of that kind alone",
         value=_kind,
+        gone=_gone_from_kind,
     ),
     Renamed("learner.advantage.keep_ties", "learner.objective.ties", value=_keep),
     Renamed("learner.evaluation.rows_per_replica", "learner.evaluation.problems_per_replica"),
@@ -63,6 +72,7 @@ RENAMED_SECTIONS = {"local": "launcher"}
 _KAPPA = 'a setting of values="shrunk" now: write values={ kind = "shrunk", kappa = 2.0 }, or leave it out with others'
 MOVED = {
     "learner.method.kappa": _KAPPA,
+    "learner.advantage.kappa": _KAPPA,
     f"{_SAMPLER}.score.kappa": _KAPPA,
     "learner.objective.batch_std": 'a setting of advantage="dr-grpo" now: write it in that table, or leave it out',
 }
@@ -83,25 +93,33 @@ def refuse_old_section(name: str, key: str = "", value: Any = None) -> None:
     if new is None:
         return
     one = next((one for one in RENAMED if one.old == f"{name}.{key}"), Renamed(f"{name}.{key}", f"{new}.{key}"))
-    raise ConfigError(_refusal(one, one.old, value) if key else f"[{name}] was renamed to [{new}]")
+    table = {key.rpartition(".")[2]: value}
+    raise ConfigError(_refusal(one, one.old, table) if key else f"[{name}] was renamed to [{new}]")
 
 
 def refuse_old_keys(path: str, table: Mapping[str, Any]) -> None:
-    """ConfigError for the first key of `table`, or of a table in it, that has another name now."""
+    """ConfigError that says of every key of `table`, and of the tables in it, where it is now if it was moved."""
+    if found := [*_old_keys(path, table)]:
+        raise ConfigError("; ".join(found))
+
+
+def _old_keys(path: str, table: Mapping[str, Any]) -> Iterator[str]:
     for name, value in table.items():
         key = f"{path}.{name}"
         if key in MOVED:
-            raise ConfigError(f"{key} is {MOVED[key]}")
+            yield f"{key} is {MOVED[key]}"
         for one in RENAMED:
             is_it = one.old == key or one.old.endswith(f".{key}")
             if is_it and (not one.kinds or table.get("kind", one.kinds[0]) in one.kinds):
-                raise ConfigError(_refusal(one, key, value))
+                yield _refusal(one, key, table)
         if isinstance(value, dict):
-            refuse_old_keys(key, value)
+            yield from _old_keys(key, value)
 
 
-def _refusal(one: Renamed, key: str, value: Any) -> str:
-    same_table = one.old.rpartition(".")[0] == one.new.rpartition(".")[0]
+def _refusal(one: Renamed, key: str, table: Mapping[str, Any]) -> str:
+    """What to write for the key of this table."""
+    same_table, value = one.old.rpartition(".")[0] == one.new.rpartition(".")[0], table[key.rpartition(".")[2]]
     new = one.new.rpartition(".")[2] if same_table else one.new
     written = json.dumps(one.value(value), ensure_ascii=False, default=str)
-    return f"{key} was renamed to {new}{one.note}: write {new}={written}"
+    gone = ", ".join(name for name in one.gone(value) if name in table)
+    return f"{key} was renamed to {new}{one.note}: write {new}={written}{f' and leave out {gone}' if gone else ''}"
