@@ -54,7 +54,7 @@ class Ties(StrEnum):
     DROP = "drop"
     """They leave the step, which trains on the others."""
     KEEP = "keep"
-    """They stay with advantage 0: in the loss's divisor, in the KL and in the entropy terms."""
+    """They stay with advantage 0, or that of a penalty: in the loss's divisor, in the KL and in the entropy terms."""
     REFILL = "refill"
     """They leave the step, which waits for others in their place (DAPO's dynamic sampling)."""
 
@@ -170,8 +170,8 @@ class ObjectiveConfig(BaseModel):
     )
     ties: Ties = Field(
         Ties.DROP,
-        description="Trees whose rewards are all equal: drop; keep, with advantage 0; refill, until batch_size trees "
-        "have a signal",
+        description="Trees whose rewards are all equal: drop; keep, with advantage 0 unless a penalty parts them; "
+        "refill, until batch_size trees have a signal",
     )
     refill_limit: int = Field(
         10, gt=0, description="With ties=refill, a step takes at most this many times batch_size trees"

@@ -469,6 +469,29 @@ def test_overlong_answers_are_compared_by_what_is_left_of_their_reward(
         )
 
 
+@pytest.mark.parametrize("advantage", ["grpo", "ibtpo"])
+def test_where_ties_stay_a_penalty_parts_answers_of_equal_verdicts(
+    advantage: str, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As TRL does with such a reward function; without a penalty they stay with advantage 0."""
+    (tree,) = trees(21, count=1, num_branches=0)
+    right = scored(tree.task, [replace(draw, reward=1.0) for draw in tree.draws])
+    growth = {"sampler": "independent", "max_tokens": 16}
+    method = {"kind": advantage} | ({"lam": 0.0} if advantage == "ibtpo" else {})
+    for penalty in ({}, {"overlong_share": 1.0}):
+        config = configure(advantage=method, objective={"ties": "keep"} | penalty, growth=growth)
+        assert config.trains_on(right.rewards)
+        recorder = Recorder(config, monkeypatch)
+        groups = [extract_trajectories(right, CURRENT)]
+        ((*credited,),) = recorder.trainer._assign_credits(build_all([right]), groups, StepSums())
+        lengths = [draw.end for draw in right.draws]
+        mean = sum(lengths) / len(lengths)
+        std = math.sqrt(sum((length - mean) ** 2 for length in lengths) / len(lengths))
+        expected = [(mean - length) / std if penalty else 0.0 for length in lengths]
+        assert len({*lengths}) > 1
+        assert [one.advantages[-1] for one in credited] == pytest.approx(expected, rel=1e-4)
+
+
 def test_answers_that_the_limit_cut_can_be_left_out_of_the_loss(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
