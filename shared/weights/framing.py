@@ -17,20 +17,26 @@ _SLOWEST_BYTES_PER_SECOND = 1 << 20
 
 
 async def stream_bundle(manifest: Manifest, directory: Path) -> AsyncGenerator[bytes, None]:
-    """The framed bundle, read from disk as it is sent; InvalidInput when a file is shorter than its manifest says."""
+    """The framed bundle, read from disk as it is sent; InvalidInput when a file is shorter than its manifest says.
+
+    No file stays open between two chunks: whoever takes them may end at any moment, also while one is being opened.
+    """
     header = manifest.model_dump_json().encode()
     yield MAGIC + len(header).to_bytes(_LENGTH_BYTES, "little") + header
     for listed in manifest.files:
-        remaining = listed.num_bytes
-        file = await asyncio.to_thread((directory / listed.name).open, "rb")
-        try:
-            while remaining and (chunk := await asyncio.to_thread(file.read, min(_CHUNK_BYTES, remaining))):
-                remaining -= len(chunk)
-                yield chunk
-        finally:
-            file.close()
-        if remaining:
-            raise InvalidInput(f"{directory / listed.name} ends {remaining} bytes before its {listed.num_bytes}")
+        path, sent = directory / listed.name, 0
+        while sent < listed.num_bytes:
+            chunk = await asyncio.to_thread(_read_chunk, path, sent, min(_CHUNK_BYTES, listed.num_bytes - sent))
+            if not chunk:
+                raise InvalidInput(f"{path} ends {listed.num_bytes - sent} bytes before its {listed.num_bytes}")
+            sent += len(chunk)
+            yield chunk
+
+
+def _read_chunk(path: Path, start: int, count: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        return file.read(count)
 
 
 def bundle_length(manifest: Manifest) -> int:
