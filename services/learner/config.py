@@ -24,7 +24,7 @@ from services.learner.objective_config import ObjectiveConfig, SamplingPolicy, T
 from services.learner.tracker_config import MlflowConfig, SwanlabConfig, WandbConfig, check_names, tracker_names
 from services.learner.value_config import ValueHeadConfig
 from shared.errors import InvalidInput, describe
-from shared.kinds import Plugins, default_of, packages_of, settings_of
+from shared.kinds import Plugins, default_of, own_code, packages_of, settings_of
 from shared.plugins.deadline import Deadline
 from shared.protocol.message import JsonObject
 from shared.protocol.names import RunName
@@ -449,6 +449,12 @@ class LearnerConfig(_Table):
     def growth_packages(self) -> tuple[str, ...]:
         """The packages of the user's own that its tasks name, which every replica must have."""
         return packages_of([self.growth.sampler, self.score])
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """A digest of every module of the user's own that this configuration names a part of."""
+        parts = self.advantage, self.objective.surrogate, *self.objective.terms
+        return {name: digest for part in parts for name, digest in own_code(part).items()}
 
     @property
     def own_packages(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The ranks that train one policy: rank 0 issues commands, and all ranks carry them out together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ from services.learner.training.trainer import Trainer
 from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
 from services.learner.training.value_learner import write_values
+from shared.errors import InvalidInput
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import WeightVersion
 
@@ -46,12 +47,14 @@ class RankWorkers:
         seed: str,
         ties: Sequence[BuiltTree] = (),
     ) -> Update:
-        self._command(Operation.FOLLOW)
-        return self._trainer.step(trees, version, lr, seed, ties)
+        with self._process_group.naming_failures():
+            self._command(Operation.FOLLOW)
+            return self._trainer.step(trees, version, lr, seed, ties)
 
     def engine_gap(self, trees: Sequence[ScoredTree], version: WeightVersion) -> float | None:
-        self._command(Operation.FOLLOW)
-        return self._trainer.engine_gap(trees, version)
+        with self._process_group.naming_failures():
+            self._command(Operation.FOLLOW)
+            return self._trainer.engine_gap(trees, version)
 
     def save_for_serving(self, directory: Path) -> None:
         """Writes the policy for replicas, in `precision`."""
@@ -98,3 +101,13 @@ class RankWorkers:
 
     def _command(self, operation: Operation) -> None:
         self._process_group.send_all(operation.encode())
+
+
+def check_same_code(here: Mapping[str, str], of_rank0: Mapping[str, str]) -> None:
+    """InvalidInput where a module of the user's own is another version on this rank, by the digests of both."""
+    for module in sorted(of_rank0.keys() | here.keys()):
+        ours, theirs = here.get(module, "none"), of_rank0.get(module, "none")
+        if ours != theirs:
+            raise InvalidInput(
+                f"{module} is another version on this rank ({ours}) than on rank 0 ({theirs}): install the same"
+            )

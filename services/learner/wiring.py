@@ -37,7 +37,7 @@ from services.learner.queue.intake import Intake
 from services.learner.queue.problems import ProblemLimits, ProblemSet, fingerprint, read_problems
 from services.learner.queue.task_sequence import TaskSequence
 from services.learner.queue.vetting import KeyVetting
-from services.learner.ranks import RankWorkers
+from services.learner.ranks import RankWorkers, check_same_code
 from services.learner.record.checkpoint import Checkpoint, CheckpointStore
 from services.learner.record.metrics_log import MetricsLog
 from services.learner.record.progress import Progress
@@ -261,8 +261,10 @@ class Start:
             state = checkpoint.state()
             before, ledger = state.progress, state.ledger
             _refuse_other_model(checkpoint, before, config.model, model)
-        # from which the other ranks load theirs
-        process_group.send_all(json.dumps(str(checkpoint.directory) if checkpoint else None).encode())
+        # from which the other ranks load theirs, and what they must agree with
+        process_group.send_all(
+            json.dumps((str(checkpoint.directory) if checkpoint else None, config.own_code)).encode()
+        )
         ranks = _load_rank(config, checkpoint, process_group)
         log.info("reading_problems", what="reading the problems")
         train, held_out, left_out = _read_problems(config, ranks.policy, before.began or time.time())
@@ -448,7 +450,8 @@ def compute_deterministically() -> None:
 
 def run_on_rank0(config: LearnerConfig, process_group: ProcessGroup) -> int:
     """Serves the run; returns the exit code. After a failure the other ranks notice that this process is gone."""
-    service = LearnerService(config, process_group)
+    with process_group.naming_failures():
+        service = LearnerService(config, process_group)
     code = serve(
         service.app,
         host=config.host,
@@ -462,6 +465,7 @@ def run_on_rank0(config: LearnerConfig, process_group: ProcessGroup) -> int:
     if code in (ExitCode.DONE, ExitCode.INTERRUPTED):
         service.ranks.shutdown()
         process_group.exit_together(code)
+    process_group.exit_alone(code)
     return code
 
 
@@ -471,11 +475,19 @@ def serve_rank(config: LearnerConfig, process_group: ProcessGroup) -> int:
         signal.signal(number, signal.SIG_IGN)  # rank 0 decides when this rank ends
     torch.set_num_threads(config.threads)
     disable_progress_bar()
+    code: int = ExitCode.DONE
     try:
-        directory = json.loads(process_group.receive())
+        directory, own_code = json.loads(process_group.receive())
+        check_same_code(config.own_code, own_code)
         _load_rank(config, Checkpoint(Path(directory)) if directory else None, process_group).serve()
     except Unavailable as error:
         log.error("rank0_gone", rank=process_group.rank, error=str(error))
-        return _FAILED
-    process_group.exit_together(ExitCode.DONE)
-    return ExitCode.DONE
+        code = _FAILED
+    except InvalidInput as error:
+        log.error("rank_failed", rank=process_group.rank, error=str(error))
+        process_group.report_failure(str(error))
+        code = ExitCode.STARTUP_FAILED
+    else:
+        process_group.exit_together(code)
+    process_group.exit_alone(code)
+    return code

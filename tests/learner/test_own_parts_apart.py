@@ -18,12 +18,13 @@ from services.launcher.display.view import render_status
 from services.launcher.runs.history import History
 from services.learner.config import LearnerConfig
 from services.learner.record.checkpoint import CheckpointStore
-from shared.protocol.status import RunStatus
+from shared.protocol.status import RunState, RunStatus
 from shared.protocol.verdict import Outcome, Verdict, VerdictRequest
 from shared.runtime.child_process import is_alive, kill_group
 from shared.streams import RunStreams
 from tests.accounts import is_balanced
 from tests.learner.conftest import Configure
+from tests.learner.fake_replica import Replica
 from tests.learner.test_processes import LearnerProcess, lines, status_when
 from tests.learner.torchrun import ENVIRONMENT
 from tests.serving import serve_router
@@ -247,3 +248,22 @@ async def test_a_run_with_own_parts_survives_replicas_without_them_and_the_death
     assert await streams.trees.ids() == await streams.tasks.ids() == set()
     await replicas.stop()
     assert not living(tmp_path, "sampler")
+
+
+@pytest.mark.timeout(240)
+async def test_a_run_ends_with_the_reason_for_which_one_rank_gives_up(
+    configure: Configure, redis_url: str, streams: RunStreams, replica: Replica, tmp_path: Path
+) -> None:
+    fails = {"kind": "tests.learner.rank_parts:FailsOn", "rank": "1"}
+    config = configure(redis_url=redis_url, total_steps=100, objective={"micro_batch_tokens": 40, "terms": [fails]})
+    learner = LearnerProcess(config, tmp_path)
+    try:
+        async with replica("one"):
+            learner.start(size=2)
+            ended = await status_when(streams, lambda status: status.state is RunState.FAILED, 120.0)
+            assert ended.message.startswith(
+                "rank 1: loss term tests.learner.rank_parts:FailsOn loss failed: ValueError: this rank has none of it"
+            )
+            assert await learner.exit_code() != 0
+    finally:
+        learner.end()

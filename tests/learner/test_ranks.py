@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from services.learner.config import Device, LearnerConfig, Precision
 from services.learner.model.policy import LanguageModel, Policy
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
-from services.learner.ranks import RankWorkers
+from services.learner.ranks import RankWorkers, check_same_code
 from services.learner.training.trainer import Trainer
 from shared.errors import InvalidInput
 from shared.runtime.child_process import kill_group
@@ -70,8 +70,12 @@ def free_port() -> int:
 
 @pytest.fixture
 def launcher(configure: Configure, tmp_path: Path) -> Launcher:
+    """With a value head, and parts of a user's own wherever they may be."""
+    parts = "tests.learner.rank_parts"
     objective = {"kl_coef": 0.1, "minibatches": 2, "micro_batch_tokens": 40, "loss_normalization": "token"}
-    advantage = {"values": {"kind": "prior", "source": "head"}}
+    objective |= {"surrogate": f"{parts}:Plain", "terms": [f"{parts}:Spread"]}
+    head = {"kind": "prior", "source": "head"}
+    advantage = {"kind": f"{parts}:Rise", "values": {"kind": f"{parts}:Halved", "of": head}}
     return Launcher(configure(objective=objective, advantage=advantage, device="cpu"), tmp_path)
 
 
@@ -184,6 +188,16 @@ def test_two_processes_in_bfloat16_go_where_one_goes(configure: Configure, tmp_p
     served = [load_file(tmp_path / name / "served/model.safetensors") for name in ("two", "alone")]
     assert served[0].keys() == served[1].keys()
     assert {tensor.dtype for tensor in served[0].values()} == {torch.bfloat16}
+
+
+def test_ranks_have_the_same_parts_of_the_users_own(configure: Configure) -> None:
+    parts = "tests.learner.rank_parts"
+    config = configure(objective={"surrogate": f"{parts}:Plain", "terms": [f"{parts}:Spread"]}, advantage="grpo")
+    assert [*config.own_code] == [parts]
+    check_same_code(config.own_code, config.own_code)
+    for ours, theirs in ((config.own_code, {parts: "0123"}), ({}, config.own_code), (config.own_code, {})):
+        with pytest.raises(InvalidInput, match=f"^{parts} is another version on this rank .* than on rank 0 "):
+            check_same_code(ours, theirs)
 
 
 def policy_of(config: LearnerConfig, group: ProcessGroup) -> Policy:

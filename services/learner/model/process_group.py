@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import cast
 
@@ -14,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from services.learner.config import Device, Precision
+from services.learner.model.sharding.rank_store import read_failure, report_failure
 from services.learner.model.sharding.rank_watch import RankWatch
 from services.learner.model.sharding.skeleton import make_room
 from shared.errors import InvalidInput, Unavailable
@@ -81,6 +84,22 @@ class ProcessGroup:
     def complaint(self) -> str:
         """For rank 0: which ranks give no sign of life; empty if all do."""
         return self._watch.complaint if self._watch else ""
+
+    def report_failure(self, reason: str) -> None:
+        """Says to rank 0 why this rank gives up."""
+        if self._mesh is not None:
+            report_failure(self.rank, reason)
+
+    @contextmanager
+    def naming_failures(self) -> Iterator[None]:
+        """For rank 0: where another rank gives up while the block works with all, InvalidInput with its reason, in
+        place of torch's error about the connection."""
+        try:
+            yield
+        except (RuntimeError, Unavailable) as error:
+            if self._mesh is not None and (reason := read_failure(self.size)):
+                raise InvalidInput(reason) from error
+            raise
 
     def distribute(self, model: PreTrainedModel) -> None:
         """Moves `model` to the device. Several ranks shard every weight (FSDP) and gather them layer by layer, so
@@ -177,12 +196,18 @@ class ProcessGroup:
         return message.numpy().tobytes()
 
     def exit_together(self, code: int) -> None:
-        """Exits this process once all ranks have called this; returns where there is one rank only. Collective.
-
-        It skips torch's teardown, which aborts a process while another rank still uses the connection.
-        """
+        """Exits this process once all ranks have called this; returns where there is one rank only. Collective."""
         if self._mesh is not None:
             self.all_reduce(torch.zeros(1))
+            self.exit_alone(code)
+
+    def exit_alone(self, code: int) -> None:
+        """Exits this process; returns where there is one rank only.
+
+        It skips torch's teardown, which crashes a process while another rank, or a thread of this one, still uses a
+        connection.
+        """
+        if self._mesh is not None:
             logging.shutdown()
             os._exit(code)
 

@@ -107,11 +107,10 @@ def _make_nothing() -> MicroBatch:
         is_cut=False,
         advantages=of_token,
         weights=of_token,
-        reference_logprobs=of_token,  # for terms that read them
     )
     (rows,) = pack([token], 1, Layout.APART)
     return MicroBatch.collate(rows, [token])
 
 
 NOTHING = _make_nothing()
-"""The smallest micro-batch, one token without weight: for passes of a rank that has nothing to do."""
+"""The smallest micro-batch, one token: for passes of a rank that has nothing to do. No loss is made of it."""

@@ -247,11 +247,15 @@ class Trainer:
             is_last, counts = number == share.num_passes, number <= len(share.micro_batches)
             self._process_group.sync_gradients(self._policy.model.module, when=is_last or self._syncs_every_pass)
             with self._clock.measure(Part.FORWARD):
-                loss = self._loss(micro_batch, sums if counts else self._new_sums())
+                loss = self._loss(micro_batch, sums) if counts else self._no_loss(micro_batch)
             with self._clock.measure(Part.BACKWARD):
                 # ranks' gradients are averaged, but have to be summed
-                (loss * size * counts).backward()  # type: ignore[no-untyped-call]
+                (loss * size).backward()  # type: ignore[no-untyped-call]
         return sums
+
+    def _no_loss(self, batch: MicroBatch) -> Tensor:
+        """0, by way of every weight: of a pass on `NOTHING`, which terms of the user's own need not understand."""
+        return 0.0 * self._policy.model.statistics(batch.rows).logprobs_RS.sum()
 
     def _apply_gradients(self, learning_rate: float) -> float | None:
         try:

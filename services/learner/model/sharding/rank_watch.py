@@ -1,18 +1,16 @@
 """Whether the ranks live: each counts up a number in torch's store every second, and rank 0 reads them."""
 
-import os
 import threading
 import time
-from datetime import timedelta
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from services.learner.model.sharding.rank_store import open_store
 from shared.runtime.logs import event_logger
 
 log = event_logger(__name__)
 _BEAT_SECONDS = 1.0
 _SILENT_SECONDS = 5.0
-_STORE_TIMEOUT = timedelta(seconds=30)
 
 
 class RankWatch:
@@ -45,8 +43,7 @@ class RankWatch:
     def _run(self) -> None:
         while True:
             try:
-                host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-                self._beat(TCPStore(host, port, is_master=False, timeout=_STORE_TIMEOUT, wait_for_workers=False))
+                self._beat(open_store())
             except RuntimeError as error:  # the store went with rank 0, or will be back
                 log.warning("rank_watch_failed", rank=self._rank, error=str(error))
             time.sleep(_BEAT_SECONDS)
