@@ -15,6 +15,7 @@ FROM ${SGLANG_IMAGE} AS package
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY deploy/config deploy/config
+COPY ibtpo ibtpo
 COPY shared shared
 COPY services services
 RUN pip wheel --no-deps --wheel-dir /dist .
@@ -34,6 +35,8 @@ COPY --chmod=0555 deploy/docker/share_token.py /opt/ibtpo/bin/ibtpo-token
 RUN --mount=type=bind,from=requirements,source=/requirements,target=/requirements \
     /opt/ibtpo/bin/pip install --requirement /requirements/rollout.txt
 RUN --mount=type=bind,from=package,source=/dist,target=/dist /opt/ibtpo/bin/pip install --no-deps /dist/*.whl
+# for packages of your own (docs/own-parts.md)
+ENV PYTHONPATH=/opt/parts${PYTHONPATH:+:$PYTHONPATH}
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8001
