@@ -58,7 +58,8 @@ class TaskSequence:
     @property
     def growth_fingerprint(self) -> str:
         """A hash of all in a task that is neither its problem nor its seed."""
-        parts = (self._run, self._growth.model_dump_json(), self._score, *filter(None, [self._rendering]))
+        of_some = filter(None, (self._rendering, self._own_code))
+        parts = (self._run, self._growth.model_dump_json(), self._score, *of_some)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def successor(self, task_id: TaskId) -> TaskId:

@@ -1,6 +1,9 @@
 """The sequence of tasks: every pass in its own order, the same for the same seed."""
 
+import pytest
+
 from services.learner.ledger import FIRST_TASK, TaskId
+from services.learner.queue import task_sequence
 from services.learner.queue.problems import EncodedProblem
 from services.learner.queue.task_sequence import TaskSequence
 from shared.tree.ib_score import IBSettings
@@ -39,3 +42,12 @@ def test_a_task_is_a_function_of_seed_and_id() -> None:
 def test_where_attempts_are_repeated_all_grow_the_same_tree() -> None:
     repeating, first = sequence(repeats_attempts=True), sequence().task(TaskId(1, 2))
     assert {repeating.task(TaskId(1, 2), attempt).seed for attempt in range(3)} == {first.seed}
+
+
+def test_another_version_of_a_sampler_is_another_way_to_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a run which goes on with it sends what is outstanding again, as replicas now read it."""
+    found = {sequence().growth_fingerprint}
+    for digest in ("0123", "4567"):
+        monkeypatch.setattr(task_sequence, "own_code", lambda _, known=digest: {"my_pkg.mine": known})
+        found.add(sequence().growth_fingerprint)
+    assert len(found) == 3
