@@ -66,6 +66,14 @@ def test_each_image_holds_only_what_its_service_needs() -> None:
     assert held["rollout"].strip() == held["learner"].strip() == "['torch', 'redis']"
 
 
+def test_a_package_of_ones_own_is_found_by_replicas_and_learner() -> None:
+    look = (
+        "from my_parts.own_credit import MedianCredit; from my_parts.own_sampler import VarianceSampler; print('found')"
+    )
+    for service in ("rollout", "learner"):
+        assert stack.compose("exec", "-T", service, "python", "-c", look).strip() == "found"
+
+
 def test_model_code_is_jailed_in_the_container() -> None:
     look = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8002/healthz').read().decode())"
     code = json.loads(stack.compose("exec", "-T", "verifier", "python", "-c", look))["kinds"]["code"]
