@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 OVERSIZED = "oversized"
 """The type of the validation error for an object of more values than a message may have."""
 _MAX_DEPTH = 32

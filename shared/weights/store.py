@@ -2,40 +2,26 @@
 
 import asyncio
 import errno
-import hashlib
-import os
 import shutil
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from shared.errors import Conflict, InvalidInput, TooLarge, Unavailable
 from shared.files import atomic_write, sync_directory
-from shared.protocol.weights import BundleFile, Manifest
+from shared.protocol.weights import Base, Manifest, Transfer
 from shared.tree.draw import WeightVersion
-from shared.weights.framing import PAUSES_SECONDS, FrameReader
-from shared.weights.manifest import MANIFEST_NAME, check_manifest, files_of, read_manifest
+from shared.weights.arrival import Arrival, no_room
+from shared.weights.bodies import Body, DeltaBody, FullBody
+from shared.weights.framing import PAUSES_SECONDS, paced
+from shared.weights.manifest import MANIFEST_NAME, Snapshot, check_contents, check_manifest, read_manifest
 
 _STAGING_PREFIX = ".staging-"
-_WRITE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """An immutable policy bundle on disk, in the layout that `transformers` reads."""
-
-    manifest: Manifest
-    directory: Path
-
-    @property
-    def version(self) -> WeightVersion:
-        """The version of its weights."""
-        return self.manifest.version
+_FED_BYTES = 1 << 20
 
 
 class SnapshotStore:
@@ -68,33 +54,85 @@ class SnapshotStore:
             self._note_origin(version)
 
     async def receive(self, stream: AsyncIterator[bytes], max_bytes: int) -> Snapshot:
-        """Stores a framed bundle as it streams in; of a version that is already here, only the manifest is read.
+        """Stores a framed transfer as it streams in; errors as those of `arrival`, and Unavailable when it comes too
+        slowly. Of a version that is already here, only the head is read."""
+        async with self.arrival(max_bytes) as arrival:
+            waiting: list[bytes] = []
+            async for chunk in paced(stream, self._pauses_seconds):
+                waiting.append(chunk)
+                if sum(map(len, waiting)) >= _FED_BYTES or arrival.transfer is None:
+                    # hashing and writing release the interpreter, so the event loop goes on
+                    if not await asyncio.to_thread(arrival.feed, memoryview(b"".join(waiting))):
+                        break
+                    waiting.clear()
+            else:
+                await asyncio.to_thread(arrival.feed, memoryview(b"".join(waiting)))
+            return await self.complete(arrival)
 
-        InvalidInput when it is not as its manifest says, TooLarge when its files exceed `max_bytes` or can never fit
-        here, Unavailable when it comes too slowly, Conflict when other content has the same version. After an error
-        nothing is left behind.
+    @asynccontextmanager
+    async def arrival(self, max_bytes: int) -> AsyncIterator[Arrival]:
+        """Where a transfer is fed, until `complete` makes it a snapshot; without that, nothing is left behind.
+
+        Feeding raises InvalidInput when it is not as its manifest says, TooLarge when its files exceed `max_bytes` or
+        can never fit here, Conflict when other content has the same version or a delta's base is not here.
         """
-        reader = FrameReader(stream, self._pauses_seconds)
-        manifest = await reader.manifest()
-        self._check(manifest)
-        known = self._known(manifest)
-        if known is not None:
-            return known
-        await self._make_room(manifest, max_bytes)
         try:
-            async with self._staging_area() as staged:
-                for file in manifest.files:
-                    await _write_file(reader, file, staged)
-                await reader.end()
-                text = manifest.model_dump_json()
-                await asyncio.to_thread(atomic_write, staged / MANIFEST_NAME, text, durable=True)
-                snapshot = self._publish(staged, manifest)
-                await asyncio.to_thread(self._settle)
-                return snapshot
+            area = await asyncio.to_thread(tempfile.mkdtemp, prefix=_STAGING_PREFIX, dir=self._root)
         except OSError as error:
-            raise Unavailable(
-                f"cannot store weights under {self._root}: {error.strerror}; check its space and rights"
-            ) from error
+            raise no_room(self._root, error) from error
+        pinned: list[WeightVersion] = []
+        # mkdtemp makes its directory private; a snapshot may be read by others
+        arrival = Arrival(partial(self._accept, max_bytes, Path(area) / "bundle", pinned), Path(area) / "bundle")
+        try:
+            yield arrival
+        finally:
+            with self._lock:
+                self._pins.subtract(pinned)
+            await asyncio.to_thread(self._discard, arrival, Path(area))
+
+    async def complete(self, arrival: Arrival) -> Snapshot:
+        """The snapshot of what has come; errors as those of `arrival`."""
+        return await asyncio.to_thread(self._complete, arrival)
+
+    def _complete(self, arrival: Arrival) -> Snapshot:
+        if arrival.transfer is not None and not arrival.is_wanted:
+            return self.get(arrival.transfer.manifest.version)
+        manifest = arrival.finish().manifest
+        try:
+            atomic_write(arrival.directory / MANIFEST_NAME, manifest.model_dump_json(), durable=True)
+            snapshot = self._publish(arrival.directory, manifest)
+            self._settle()
+        except OSError as error:
+            raise no_room(self._root, error) from error
+        return snapshot
+
+    def _accept(self, max_bytes: int, directory: Path, pinned: list[WeightVersion], transfer: Transfer) -> Body | None:
+        """How a transfer is taken in; None if its bundle is here."""
+        manifest = transfer.manifest
+        self._check(manifest)
+        if self._known(manifest) is not None:
+            return None
+        base = None if transfer.base is None else self._base(transfer.base, pinned)
+        self._make_room(manifest, max_bytes)
+        directory.mkdir()
+        return FullBody(manifest, directory) if base is None else DeltaBody(manifest, base, directory)
+
+    def _base(self, wanted: Base, pinned: list[WeightVersion]) -> Snapshot:
+        with self._lock:
+            known = self._snapshots.get(wanted.version)
+            if known is None or known.manifest.content_hash != wanted.content_hash:
+                here = ", ".join(f"{one.version}:{one.manifest.content_hash[:12]}" for one in self._snapshots.values())
+                raise Conflict(
+                    f"this delta changes {wanted.version}:{wanted.content_hash[:12]}, which is not here (here: "
+                    f"{here or 'nothing'}): send all of the bundle, or what differs from one that is here"
+                )
+            self._pins[wanted.version] += 1
+            pinned.append(wanted.version)
+        return known
+
+    def _discard(self, arrival: Arrival, area: Path) -> None:
+        arrival.close()
+        shutil.rmtree(area, ignore_errors=True)
 
     def adopt(self, directory: Path, manifest: Manifest) -> Snapshot:
         """Takes over a directory that this process wrote, with its manifest: moves it, or copies it across disks.
@@ -139,8 +177,9 @@ class SnapshotStore:
         if self._run is not None and manifest.run != self._run:
             raise InvalidInput(f"these weights belong to run {manifest.run!r}, this store to {self._run!r}")
 
-    async def _make_room(self, manifest: Manifest, max_bytes: int) -> None:
-        num_bytes = sum(file.num_bytes for file in manifest.files)
+    def _make_room(self, manifest: Manifest, max_bytes: int) -> None:
+        """Blocking: disk."""
+        num_bytes = manifest.num_bytes
         if num_bytes > max_bytes:
             raise TooLarge(f"the bundle has {num_bytes} bytes, over the {max_bytes} that are taken here")
         disk = shutil.disk_usage(self._root)
@@ -149,21 +188,10 @@ class SnapshotStore:
                 f"the bundle has {num_bytes} bytes, and {self._root} with its {disk.total} bytes in all cannot hold "
                 f"{self._keep} of them beside the next one; make it larger, or keep snapshots elsewhere"
             )
-        await asyncio.to_thread(self._prune, self._keep - 1)
+        self._prune(self._keep - 1)
         free_bytes = shutil.disk_usage(self._root).free
         if num_bytes > free_bytes:
             raise Unavailable(f"the bundle has {num_bytes} bytes, {self._root} only {free_bytes} free; make room there")
-
-    @asynccontextmanager
-    async def _staging_area(self) -> AsyncIterator[Path]:
-        """A directory that is deleted after the block unless it was published; in a thread, as gigabytes take time."""
-        area = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
-        staged = area / "bundle"  # mkdtemp makes its parent private; a snapshot may be read by others
-        try:
-            staged.mkdir()
-            yield staged
-        finally:
-            await asyncio.to_thread(shutil.rmtree, area, ignore_errors=True)
 
     def _known(self, manifest: Manifest) -> Snapshot | None:
         known = self._snapshots.get(manifest.version)
@@ -233,7 +261,7 @@ def _find_snapshots(root: Path) -> Iterator[Snapshot]:
             version = WeightVersion.parse(directory.name)
             manifest = read_manifest(directory)
             check_manifest(manifest)
-            _check_contents(directory, manifest)
+            check_contents(directory, manifest)
             if manifest.version == version:
                 yield Snapshot(manifest, directory)
 
@@ -244,35 +272,3 @@ def _check_lengths(directory: Path, manifest: Manifest) -> None:
         num_bytes = path.stat().st_size if path.is_file() else -1
         if num_bytes != file.num_bytes:
             raise InvalidInput(f"{path} has {num_bytes} bytes (-1: missing), its manifest says {file.num_bytes}")
-
-
-def _check_contents(directory: Path, manifest: Manifest) -> None:
-    """InvalidInput unless the directory holds the manifest's files as they were announced, and nothing else."""
-    names = {path.name for path in directory.iterdir()}
-    if directory.is_symlink() or names != {MANIFEST_NAME, *(file.name for file in manifest.files)}:
-        raise InvalidInput(f"{directory} holds other files than its manifest says: {sorted(names)}")
-    if files_of(directory) != manifest.files:
-        raise InvalidInput(f"{directory} holds other content than its manifest says")
-
-
-async def _write_file(reader: FrameReader, file: BundleFile, staging: Path) -> None:
-    """Writes one file of the stream to disk and checks its hash."""
-    digest = hashlib.sha256()
-    with (staging / file.name).open("xb") as out:
-        waiting: list[bytes] = []
-        async for chunk in reader.chunks(file.num_bytes, file.name):
-            waiting.append(chunk)
-            if sum(map(len, waiting)) >= _WRITE_BYTES:
-                # hashing and writing release the interpreter, so the event loop goes on
-                await asyncio.to_thread(_hash_and_write, b"".join(waiting), out, digest)
-                waiting.clear()
-        await asyncio.to_thread(_hash_and_write, b"".join(waiting), out, digest)
-        out.flush()
-        await asyncio.to_thread(os.fsync, out.fileno())
-    if digest.hexdigest() != file.sha256:
-        raise InvalidInput(f"{file.name} arrived with sha256 {digest.hexdigest()}, its manifest says {file.sha256}")
-
-
-def _hash_and_write(chunk: bytes, out: BinaryIO, digest: "hashlib._Hash") -> None:
-    digest.update(chunk)
-    out.write(chunk)

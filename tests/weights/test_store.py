@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import Conflict, IbtpoError, InvalidInput, TooLarge, Unavailable
-from shared.protocol.weights import BundleFile, Manifest
+from shared.protocol.weights import BundleFile, Manifest, Piece
 from shared.tree.draw import WeightVersion
 from shared.weights import Snapshot, SnapshotStore, bundle_length, stream_bundle, write_manifest
-from shared.weights.framing import MAGIC
+from shared.weights.framing import MAGIC, full_transfer
 from shared.weights.manifest import content_hash
 from tests.waiting import wait_until, wait_until_async
 
@@ -159,9 +159,9 @@ async def test_a_cancelled_transfer_leaves_nothing(learner: Learner, root: Path)
     [
         (lambda data: data + b"x", "bytes after its last file"),
         (lambda data: b"PK" + data, "not a weight bundle"),
-        (lambda data: MAGIC + b"\0" * 8, "a manifest of 0 bytes"),
-        (lambda data: MAGIC + b"\xff" * 8 + data, "a manifest of 18446744073709551615 bytes"),
-        (lambda data: MAGIC + (4).to_bytes(8, "little") + b"[{}]", "manifest cannot be read"),
+        (lambda data: MAGIC + b"\0" * 8, "a description of 0 bytes"),
+        (lambda data: MAGIC + b"\xff" * 8 + data, "a description of 18446744073709551615 bytes"),
+        (lambda data: MAGIC + (4).to_bytes(8, "little") + b"[{}]", "description cannot be read"),
         (lambda data: b"", "ends within the header"),
     ],
 )
@@ -174,9 +174,11 @@ async def test_what_is_no_bundle_is_refused(
     assert names(root) == set()
 
 
-def framed(manifest: dict[str, Any] | Manifest, body: bytes) -> bytes:
-    """A bundle framed by hand; a dict is a manifest that no honest learner would write."""
-    header = manifest.model_dump_json().encode() if isinstance(manifest, Manifest) else json.dumps(manifest).encode()
+def framed(transfer: dict[str, Any] | Manifest, body: bytes) -> bytes:
+    """A bundle framed by hand; a dict is a description that no honest learner would write."""
+    if isinstance(transfer, Manifest):
+        transfer = full_transfer(transfer).model_dump(mode="json")
+    header = json.dumps(transfer).encode()
     return MAGIC + len(header).to_bytes(8, "little") + header + body
 
 
@@ -185,8 +187,8 @@ def framed(manifest: dict[str, Any] | Manifest, body: bytes) -> bytes:
 )
 async def test_a_name_that_leads_elsewhere_is_refused(learner: Learner, root: Path, name: str) -> None:
     manifest, _ = learner.write(files={"a": b"1"})
-    body = manifest.model_dump(mode="json")
-    body["files"][0]["name"] = name
+    body = full_transfer(manifest).model_dump(mode="json")
+    body["manifest"]["files"][0]["name"] = name
     with pytest.raises(InvalidInput, match="plain name"):
         await SnapshotStore(root, keep=1).receive(chunked(framed(body, b"1")), PLENTY)
     assert names(root) == set()
@@ -195,7 +197,8 @@ async def test_a_name_that_leads_elsewhere_is_refused(learner: Learner, root: Pa
 
 @pytest.mark.parametrize("names_given", [["a", "a"], ["a", "A"], ["manifest.json"], ["Manifest.JSON"]])
 async def test_names_that_would_overwrite_each_other_are_refused(root: Path, names_given: list[str]) -> None:
-    files = tuple(BundleFile(name=name, num_bytes=0, sha256="0" * 64) for name in names_given)
+    nothing = Piece(num_bytes=0, xxh3="0" * 32)
+    files = tuple(BundleFile(name=name, pieces=(nothing,)) for name in names_given)
     manifest = Manifest(run="r", version=WeightVersion(1, 1), files=files, content_hash=content_hash(files))
     with pytest.raises(InvalidInput, match="distinct names"):
         await SnapshotStore(root, keep=1).receive(chunked(framed(manifest, b"")), PLENTY)
@@ -204,7 +207,7 @@ async def test_names_that_would_overwrite_each_other_are_refused(root: Path, nam
 async def test_a_wrong_checksum_names_the_file(learner: Learner, root: Path) -> None:
     manifest, directory = learner.write()
     (directory / "model.safetensors").write_bytes(b"\1" + FILES["model.safetensors"][1:])
-    with pytest.raises(InvalidInput, match=r"model\.safetensors arrived with sha256"):
+    with pytest.raises(InvalidInput, match=r"model\.safetensors arrived with xxh3"):
         await SnapshotStore(root, keep=1).receive(stream_bundle(manifest, directory), PLENTY)
     assert names(root) == set()
 
@@ -241,10 +244,10 @@ async def test_a_bundle_that_can_never_fit_beside_the_served_one_is_refused_at_o
     learner: Learner, root: Path
 ) -> None:
     manifest, _ = learner.write(files={"a": b"1"})
-    huge = manifest.files[0].model_copy(update={"num_bytes": 10**17})
+    huge = BundleFile(name="a", pieces=(Piece(num_bytes=10**15, xxh3="0" * 32),))
     manifest = manifest.model_copy(update={"files": (huge,), "content_hash": content_hash([huge])})
     with pytest.raises(TooLarge, match=r"bytes in all cannot hold 1 of them beside the next one; make it larger"):
-        await SnapshotStore(root, keep=1).receive(chunked(framed(manifest, b"1")), 10**18)
+        await SnapshotStore(root, keep=1).receive(chunked(framed(manifest, b"1")), 10**16)
 
 
 async def test_a_history_that_began_again_is_newer_than_the_one_before(learner: Learner, root: Path) -> None:

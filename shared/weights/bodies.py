@@ -1,0 +1,176 @@
+"""The bodies of transfers, as they are written to a directory while they come in."""
+
+import mmap
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import xxhash
+
+from shared.errors import InvalidInput
+from shared.protocol.weights import BundleFile, Manifest
+from shared.weights.delta import HEAD_BYTES, BlockHead, Values, apply_block, values_in
+from shared.weights.manifest import Place, Snapshot, check_piece, places_of, require_hash, same_layout
+
+
+class Body(Protocol):
+    """Takes a body in. All of it blocks: disk."""
+
+    def write(self, data: memoryview) -> None:
+        """The next bytes, in pieces of any size. InvalidInput where they are wrong by themselves."""
+
+    def finish(self) -> None:
+        """InvalidInput unless the directory now holds what the manifest announced."""
+
+    def close(self) -> None:
+        """Frees everything."""
+
+
+class FullBody:
+    """All bytes of a bundle's files, hashed as they come."""
+
+    def __init__(self, manifest: Manifest, directory: Path) -> None:
+        self._directory = directory
+        self._file: BinaryIO | None = None
+        self._places = places_of(manifest)
+        self._place: Place | None = None
+        self._remaining = 0
+        self._digest = xxhash.xxh3_128()
+        self._next_piece()
+
+    def write(self, data: memoryview) -> None:
+        while data:
+            if self._place is None or self._file is None:
+                raise InvalidInput("the bundle has bytes after its last file; it was not framed by its own manifest")
+            taken, data = data[: self._remaining], data[self._remaining :]
+            self._digest.update(taken)
+            self._remaining -= len(taken)
+            while taken:
+                taken = taken[self._file.write(taken) :]
+            if not self._remaining:
+                self._end_piece()
+
+    def finish(self) -> None:
+        if self._place is not None:
+            raise InvalidInput(f"the bundle ends within {self._place.file}; send it again")
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _end_piece(self) -> None:
+        assert self._place is not None
+        require_hash(self._place, self._digest.hexdigest())
+        self._digest.reset()
+        self._next_piece()
+
+    def _next_piece(self) -> None:
+        """Goes to the next piece that has bytes, and to its file; files of empty pieces are made on the way."""
+        for place in self._places:
+            if place.begin == 0 and (self._place is None or self._place.file != place.file):
+                self._next_file(place.file)
+            self._place, self._remaining = place, place.piece.num_bytes
+            if self._remaining:
+                return
+            require_hash(place, self._digest.hexdigest())
+        self._place = None
+        self._end_file()
+
+    def _next_file(self, name: str) -> None:
+        self._end_file()
+        self._file = (self._directory / name).open("xb", buffering=0)
+
+    def _end_file(self) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self.close()
+
+
+class DeltaBody:
+    """Blocks that change a copy of the base. Every piece that they touch, or that differs from the base's, is hashed
+    in the end; the others were hashed when the base came."""
+
+    def __init__(self, manifest: Manifest, base: Snapshot, directory: Path) -> None:
+        self._places = list(places_of(manifest))
+        self._directory = directory
+        self._stale = set(_differing(manifest, base.manifest))
+        self._mapped: dict[str, mmap.mmap] = {}
+        self._waiting = bytearray()
+        self._head: BlockHead | None = None
+        with ExitStack() as made:
+            made.callback(self.close)
+            for file in manifest.files:
+                self._begin_file(file, base)
+            made.pop_all()
+
+    def write(self, data: memoryview) -> None:
+        while data:
+            wanted = (self._head.num_bytes if self._head else HEAD_BYTES) - len(self._waiting)
+            self._waiting += data[:wanted]
+            data = data[wanted:]
+            if len(self._waiting) == (self._head.num_bytes if self._head else HEAD_BYTES):
+                self._take(self._waiting)
+                self._waiting = bytearray()
+
+    def finish(self) -> None:
+        if self._waiting or self._head:
+            raise InvalidInput("the delta ends within a block; send it again")
+        for mapped in self._mapped.values():
+            mapped.flush()
+        self.close()
+        for number in sorted(self._stale):
+            place = self._places[number]
+            check_piece(self._directory / place.file, place)
+
+    def close(self) -> None:
+        while self._mapped:
+            with suppress(BufferError):  # a failed block is still looked at by its error
+                self._mapped.popitem()[1].close()
+
+    def _take(self, data: bytearray) -> None:
+        """A head, or the payload of one."""
+        if self._head is None:
+            head = BlockHead.unpack(data)
+            if head.piece >= len(self._places):
+                raise InvalidInput(f"a block of piece {head.piece}; the bundle has {len(self._places)}")
+            piece = self._places[head.piece].piece
+            head.check(piece.num_bytes // piece.width, piece.width)
+            self._head = head
+            if head.num_bytes:
+                return
+            data = bytearray()
+        head, self._head = self._head, None
+        place = self._places[head.piece]
+        apply_block(head, data, self._values(place))
+        self._stale.add(head.piece)
+
+    def _values(self, place: Place) -> Values:
+        mapped = self._mapped.get(place.file)
+        if mapped is None:
+            with (self._directory / place.file).open("r+b") as file:
+                mapped = self._mapped[place.file] = mmap.mmap(file.fileno(), 0)
+        return values_in(mapped, place.begin, place.piece.num_bytes, place.piece.width)
+
+    def _begin_file(self, file: BundleFile, base: Snapshot) -> None:
+        """A copy of the base's, or where there is none of the same layout, one that its blocks fill."""
+        path = self._directory / file.name
+        if any(same_layout(known, file) for known in base.manifest.files):
+            shutil.copyfile(base.directory / file.name, path)
+            return
+        with path.open("xb") as made:
+            if file.num_bytes:
+                # all of its room at once: writing to a mapped file cannot say that the disk is full
+                os.posix_fallocate(made.fileno(), 0, file.num_bytes)
+
+
+def _differing(manifest: Manifest, base: Manifest) -> Iterator[int]:
+    """The numbers of the pieces that are not, in their place, in the base as they should be."""
+    known = {(place.file, place.begin): place.piece.xxh3 for place in places_of(base)}
+    laid_out = {file.name: any(same_layout(one, file) for one in base.files) for file in manifest.files}
+    for number, place in enumerate(places_of(manifest)):
+        if not laid_out[place.file] or known.get((place.file, place.begin)) != place.piece.xxh3:
+            yield number
