@@ -1,8 +1,8 @@
 """Policy bundles: their content, their form on the wire, their storage on disk."""
 
-from shared.weights.arrival import Arrival
 from shared.weights.context import ContextBounds
 from shared.weights.framing import bundle_length, stream_bundle
+from shared.weights.incoming import Incoming
 from shared.weights.layout import UNTRAINABLE, refuse_config, refuse_directory, refuse_names, refuse_pointers
 from shared.weights.lineage import Lineage, Outgoing, send_full
 from shared.weights.manifest import Snapshot, read_manifest, write_manifest
@@ -13,9 +13,9 @@ from shared.weights.tensors import TensorShape, require_same_tensors, tensor_sha
 
 __all__ = [
     "UNTRAINABLE",
-    "Arrival",
     "ContextBounds",
     "Encoder",
+    "Incoming",
     "Lineage",
     "Messages",
     "Outgoing",

@@ -13,7 +13,7 @@ import xxhash
 from shared.errors import InvalidInput
 from shared.protocol.weights import BundleFile, Manifest
 from shared.weights.delta import HEAD_BYTES, BlockHead, Values, apply_block, values_in
-from shared.weights.manifest import Place, Snapshot, check_piece, places_of, require_hash, same_layout
+from shared.weights.manifest import PlacedPiece, Snapshot, check_piece, places_of, require_hash, same_layout
 
 
 class Body(Protocol):
@@ -36,7 +36,7 @@ class FullBody:
         self._directory = directory
         self._file: BinaryIO | None = None
         self._places = places_of(manifest)
-        self._place: Place | None = None
+        self._place: PlacedPiece | None = None
         self._remaining = 0
         self._digest = xxhash.xxh3_128()
         self._next_piece()
@@ -148,7 +148,7 @@ class DeltaBody:
         apply_block(head, data, self._values(place))
         self._stale.add(head.piece)
 
-    def _values(self, place: Place) -> Values:
+    def _values(self, place: PlacedPiece) -> Values:
         mapped = self._mapped.get(place.file)
         if mapped is None:
             with (self._directory / place.file).open("r+b") as file:

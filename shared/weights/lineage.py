@@ -14,7 +14,7 @@ from pathlib import Path
 from shared.protocol.weights import Base, Encoding, Transfer
 from shared.weights.delta import encode_piece, values_in
 from shared.weights.framing import frame, full_transfer
-from shared.weights.manifest import Place, Snapshot, places_of, same_layout
+from shared.weights.manifest import PlacedPiece, Snapshot, places_of, same_layout
 
 _WORTH = 0.7
 """Up to this share of the bundle deltas pay: whoever takes them also copies the base."""
@@ -148,7 +148,7 @@ def blocks_between(base: Snapshot, new: Snapshot) -> Iterator[bytes]:
             yield from _blocks_of(number, place, maps[new.directory, place.file], base_file)
 
 
-def _blocks_of(number: int, place: Place, new: mmap.mmap, base: mmap.mmap | None) -> Iterator[bytes]:
+def _blocks_of(number: int, place: PlacedPiece, new: mmap.mmap, base: mmap.mmap | None) -> Iterator[bytes]:
     where = place.begin, place.piece.num_bytes, place.piece.width
     return encode_piece(number, values_in(new, *where), None if base is None else values_in(base, *where))
 

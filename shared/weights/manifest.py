@@ -32,7 +32,7 @@ class Snapshot:
         return self.manifest.version
 
 
-class Place(NamedTuple):
+class PlacedPiece(NamedTuple):
     """Where a piece lies."""
 
     file: str
@@ -40,12 +40,12 @@ class Place(NamedTuple):
     piece: Piece
 
 
-def places_of(manifest: Manifest) -> Iterator[Place]:
+def places_of(manifest: Manifest) -> Iterator[PlacedPiece]:
     """All pieces of a bundle, in order: a block of a delta names one by its number here."""
     for file in manifest.files:
         begin = 0
         for piece in file.pieces:
-            yield Place(file.name, begin, piece)
+            yield PlacedPiece(file.name, begin, piece)
             begin += piece.num_bytes
 
 
@@ -97,12 +97,12 @@ def check_contents(directory: Path, manifest: Manifest) -> None:
         check_piece(directory / place.file, place)
 
 
-def check_piece(path: Path, place: Place) -> None:
+def check_piece(path: Path, place: PlacedPiece) -> None:
     """InvalidInput unless the bytes of a piece on the disk are the announced ones."""
     require_hash(place, _hash_range(path, place.begin, place.piece.num_bytes))
 
 
-def require_hash(place: Place, found: str) -> None:
+def require_hash(place: PlacedPiece, found: str) -> None:
     """InvalidInput unless a piece has the hash that its manifest announces."""
     if found != place.piece.xxh3:
         what = f"tensor {place.piece.tensor!r} of {place.file}" if place.piece.tensor else place.file

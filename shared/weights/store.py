@@ -15,9 +15,9 @@ from shared.errors import Conflict, InvalidInput, TooLarge, Unavailable
 from shared.files import atomic_write, sync_directory
 from shared.protocol.weights import Base, Manifest, Transfer
 from shared.tree.draw import WeightVersion
-from shared.weights.arrival import Arrival, no_room
 from shared.weights.bodies import Body, DeltaBody, FullBody
 from shared.weights.framing import PAUSES_SECONDS, paced
+from shared.weights.incoming import Incoming, no_room
 from shared.weights.manifest import MANIFEST_NAME, Snapshot, check_contents, check_manifest, read_manifest
 
 _STAGING_PREFIX = ".staging-"
@@ -54,23 +54,23 @@ class SnapshotStore:
             self._note_origin(version)
 
     async def receive(self, stream: AsyncIterator[bytes], max_bytes: int) -> Snapshot:
-        """Stores a framed transfer as it streams in; errors as those of `arrival`, and Unavailable when it comes too
+        """Stores a framed transfer as it streams in; errors as those of `incoming`, and Unavailable when it comes too
         slowly. Of a version that is already here, only the head is read."""
-        async with self.arrival(max_bytes) as arrival:
+        async with self.incoming(max_bytes) as incoming:
             waiting: list[bytes] = []
             async for chunk in paced(stream, self._pauses_seconds):
                 waiting.append(chunk)
-                if sum(map(len, waiting)) >= _FED_BYTES or arrival.transfer is None:
+                if sum(map(len, waiting)) >= _FED_BYTES or incoming.transfer is None:
                     # hashing and writing release the interpreter, so the event loop goes on
-                    if not await asyncio.to_thread(arrival.feed, memoryview(b"".join(waiting))):
+                    if not await asyncio.to_thread(incoming.feed, memoryview(b"".join(waiting))):
                         break
                     waiting.clear()
             else:
-                await asyncio.to_thread(arrival.feed, memoryview(b"".join(waiting)))
-            return await self.complete(arrival)
+                await asyncio.to_thread(incoming.feed, memoryview(b"".join(waiting)))
+            return await self.complete(incoming)
 
     @asynccontextmanager
-    async def arrival(self, max_bytes: int) -> AsyncIterator[Arrival]:
+    async def incoming(self, max_bytes: int) -> AsyncIterator[Incoming]:
         """Where a transfer is fed, until `complete` makes it a snapshot; without that, nothing is left behind.
 
         Feeding raises InvalidInput when it is not as its manifest says, TooLarge when its files exceed `max_bytes` or
@@ -82,25 +82,25 @@ class SnapshotStore:
             raise no_room(self._root, error) from error
         pinned: list[WeightVersion] = []
         # mkdtemp makes its directory private; a snapshot may be read by others
-        arrival = Arrival(partial(self._accept, max_bytes, Path(area) / "bundle", pinned), Path(area) / "bundle")
+        incoming = Incoming(partial(self._accept, max_bytes, Path(area) / "bundle", pinned), Path(area) / "bundle")
         try:
-            yield arrival
+            yield incoming
         finally:
             with self._lock:
                 self._pins.subtract(pinned)
-            await asyncio.to_thread(self._discard, arrival, Path(area))
+            await asyncio.to_thread(self._discard, incoming, Path(area))
 
-    async def complete(self, arrival: Arrival) -> Snapshot:
-        """The snapshot of what has come; errors as those of `arrival`."""
-        return await asyncio.to_thread(self._complete, arrival)
+    async def complete(self, incoming: Incoming) -> Snapshot:
+        """The snapshot of what has come; errors as those of `incoming`."""
+        return await asyncio.to_thread(self._complete, incoming)
 
-    def _complete(self, arrival: Arrival) -> Snapshot:
-        if arrival.transfer is not None and not arrival.is_wanted:
-            return self.get(arrival.transfer.manifest.version)
-        manifest = arrival.finish().manifest
+    def _complete(self, incoming: Incoming) -> Snapshot:
+        if incoming.transfer is not None and not incoming.is_wanted:
+            return self.get(incoming.transfer.manifest.version)
+        manifest = incoming.finish().manifest
         try:
-            atomic_write(arrival.directory / MANIFEST_NAME, manifest.model_dump_json(), durable=True)
-            snapshot = self._publish(arrival.directory, manifest)
+            atomic_write(incoming.directory / MANIFEST_NAME, manifest.model_dump_json(), durable=True)
+            snapshot = self._publish(incoming.directory, manifest)
             self._settle()
         except OSError as error:
             raise no_room(self._root, error) from error
@@ -130,8 +130,8 @@ class SnapshotStore:
             pinned.append(wanted.version)
         return known
 
-    def _discard(self, arrival: Arrival, area: Path) -> None:
-        arrival.close()
+    def _discard(self, incoming: Incoming, area: Path) -> None:
+        incoming.close()
         shutil.rmtree(area, ignore_errors=True)
 
     def adopt(self, directory: Path, manifest: Manifest) -> Snapshot:

@@ -20,14 +20,14 @@ def loaded_by(module: str) -> set[str]:
         ("ibtpo", set()),
         ("shared.tree.credit", set()),
         ("shared.protocol.tree", set()),
-        ("shared.weights", {"safetensors"}),
+        ("shared.weights", {"safetensors", "numpy"}),
         ("shared.runtime.serve", set()),
         ("services.verifier.wiring", set()),
         ("services.launcher.commands.doctor", set()),  # it is in every image
-        ("services.rollout.app", {"tokenizers", "safetensors"}),
-        ("services.rollout.harvest", {"tokenizers", "redis", "safetensors"}),
-        ("services.rollout.wiring", {"tokenizers", "redis", "safetensors"}),
-        ("services.rollout.engines.sglang", {"safetensors"}),
+        ("services.rollout.app", {"tokenizers", "safetensors", "numpy"}),
+        ("services.rollout.harvest", {"tokenizers", "redis", "safetensors", "numpy"}),
+        ("services.rollout.wiring", {"tokenizers", "redis", "safetensors", "numpy"}),
+        ("services.rollout.engines.sglang", {"safetensors", "numpy"}),
     ],
 )
 def test_a_room_loads_no_more_than_it_needs(module: str, allowed: set[str]) -> None:

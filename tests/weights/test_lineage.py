@@ -129,10 +129,10 @@ async def test_a_broken_connection_goes_on_where_it_broke(learner: Publishing, s
     await follow(learner, store)
     learner.publish()
     _, data = await learner.route(learner.snapshots[0].manifest.base)
-    async with store.arrival(PLENTY) as arrival:
-        while arrival.num_bytes < len(data):
-            arrival.feed(memoryview(data)[arrival.num_bytes :][:777])
-        assert (await store.complete(arrival)).manifest == learner.snapshots[-1].manifest
+    async with store.incoming(PLENTY) as incoming:
+        while incoming.num_bytes < len(data):
+            incoming.feed(memoryview(data)[incoming.num_bytes :][:777])
+        assert (await store.complete(incoming)).manifest == learner.snapshots[-1].manifest
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

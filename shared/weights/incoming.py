@@ -9,7 +9,7 @@ from shared.weights.bodies import Body
 from shared.weights.framing import LENGTH_BYTES, MAGIC, MAX_HEAD_BYTES, START_BYTES
 
 
-class Arrival:
+class Incoming:
     """Feeds a body from chunks of any size; holds at most the head, or a block. It survives a broken connection: what
     comes next continues at byte `num_bytes`.
 
