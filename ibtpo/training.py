@@ -60,7 +60,7 @@ def train(
         plan = make_run_plan(Path(runs), RunRequest(run, preset, given, StartMode.of(resume=resume, fresh=fresh)))
         if plan.is_done:
             return of_directory(plan.run)
-        warnings = [] if plan.resumes else look_before_start(plan)
+        warnings = look_before_start(plan)
         import_and_prepare(plan, ImportView(Console(stderr=True, quiet=not progress)))
     view = _choose_view(plan, progress)
     for warning in warnings:

@@ -122,7 +122,12 @@ def describe(error: BaseException) -> str:
         said = " ".join(f"{type(error).__name__}: {error}".split())
     except Exception:  # noqa: BLE001 - a str of theirs may raise anything
         said = type(error).__name__
+    place = place_of(error)
+    return f"{shorten(said)} ({place})" if place else shorten(said)
+
+
+def place_of(error: BaseException) -> str:
+    """`file.py:line` of the user's own code in which an error arose; empty where none of it was at work."""
     frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
     theirs = [one for one in frames if not one[0].startswith(_NOT_THE_USERS) and "/site-packages/" not in one[0]]
-    place = f" ({Path(theirs[-1][0]).name}:{theirs[-1][1]})" if theirs else ""
-    return f"{shorten(said)}{place}"
+    return f"{Path(theirs[-1][0]).name}:{theirs[-1][1]}" if theirs else ""

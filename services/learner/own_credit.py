@@ -1,7 +1,7 @@
 """Assigns the credit of a tree; a credit, or value estimator in it, of the user's own does so in another process."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from shared.errors import InvalidInput
 from shared.kinds import packages_of
@@ -46,8 +46,6 @@ class CreditAssigner:
 def assign_checked(credit: Credit, tree: Tree, side: SideInformation) -> tuple[Advantages, tuple[float, ...]]:
     """The advantages and weights of nodes; ValueError unless all are finite numbers, one for each."""
     of_nodes = assign_advantages(credit, tree, side)
-    if not isinstance(of_nodes, Advantages):
-        raise ValueError(f"a credit gives Advantages, not {of_nodes!r:.80}")
     weights = credit.weights(tree, of_nodes)
     if len(weights) != len(tree.nodes):
         raise ValueError(f"{len(weights)} weights for {len(tree.nodes)} nodes: a credit gives one for each")
@@ -74,6 +72,8 @@ def scale_checked(credit: Credit, rewards: Sequence[float], advantages: Mapping[
 
 
 def _numbers(values: Sequence[float]) -> tuple[float, ...]:
+    if isinstance(values, Mapping | Set):
+        raise ValueError(f"numbers are in the order of nodes, a sequence, not {values!r:.80}")
     found = tuple(map(float, values))
     if not all(map(math.isfinite, found)):
         raise ValueError("a number is NaN or infinite: give finite ones")

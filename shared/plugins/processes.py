@@ -5,6 +5,7 @@ import contextlib
 import os
 import pickle
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SECRETS = frozenset({"IBTPO_TOKEN", "IBTPO_TOKEN_FILE", "REDIS_URL"})
+_END_SECONDS = 0.2
+"""How long a process may take to end when its channel is closed, or it ends by itself."""
 _START_SECONDS = 60.0
 """How long a process may take to begin and to import what it is to call."""
 
@@ -118,11 +121,12 @@ class _Process:
             channel.close()
         if process is None:
             return "not started"
-        try:
-            code = process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
+        until = time.monotonic() + _END_SECONDS
+        while time.monotonic() < until and not _has_ended(process.pid):
+            time.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with all that it has forked; its number is its own until then
+        code = process.wait()
         return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
     def _begin(self) -> socket.socket:
@@ -135,11 +139,16 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=environment,
+                start_new_session=True,
             )
         self._channel = ours
         with contextlib.suppress(OSError):  # then the first exchange says how it ended
             receive(ours, time.monotonic() + _START_SECONDS)
         return ours
+
+
+def _has_ended(process_id: int) -> bool:
+    return os.waitid(os.P_PID, process_id, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _import(*_: object) -> None:

@@ -38,6 +38,7 @@ HOMES = {
         "shared/protocol/figures.py",
         "services/learner/training",
         "services/learner/own_credit.py",
+        "services/launcher/check/trials.py",
         "services/learner/config.py",
         "services/verifier/checks/code/key.py",  # `partial_credit`, the word of those who grade programs
     ),

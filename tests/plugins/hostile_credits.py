@@ -21,7 +21,7 @@ def loop(tree: Tree) -> Any:
 BAD: dict[str, tuple[Callable[[Tree], Any], str]] = {
     "raises": (lambda tree: 1 / 0, "ZeroDivisionError: division by zero"),
     "loops": (loop, "it took longer than 4 s"),
-    "nothing": (lambda tree: None, "AttributeError"),
+    "nothing": (lambda tree: None, "a credit gives Advantages(of_nodes), not None"),
     "too few": (lambda tree: Advantages((0.0,)), "1 advantages for"),
     "NaN": (lambda tree: Advantages((math.nan,) * len(tree.nodes)), "NaN or infinite"),
     "text": (lambda tree: Advantages(("much",) * len(tree.nodes)), "could not convert string to float"),  # type: ignore[arg-type]

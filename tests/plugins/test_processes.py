@@ -5,11 +5,13 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.plugins import OwnCodeFailed, OwnProcesses
+from tests.waiting import wait_until
 
 HERE = r" \(test_processes\.py:\d+\)"
 
@@ -96,6 +98,25 @@ def test_a_call_that_never_ends_is_ended() -> None:
         for function, arguments in ((loop, ()), (time.sleep, (1e6,)), (pow, (10, 10**9)), (dribble, ())):
             with pytest.raises(OwnCodeFailed, match=r"^it took longer than 0\.3 s$"):
                 hasty.call(function, *arguments)  # type: ignore[operator]
+
+
+def fork() -> int:
+    """Leaves a process behind that sleeps; returns its number."""
+    return os.fork() or time.sleep(1e6) or 0  # type: ignore[func-returns-value]
+
+
+def test_what_a_call_forks_ends_with_its_process() -> None:
+    with closing(OwnProcesses(30.0)) as processes:
+        left_behind = processes.call(fork)
+        assert is_running(left_behind)
+    wait_until(lambda: not is_running(left_behind))
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        return not Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return False
 
 
 async def test_the_event_loop_goes_on_during_a_call(processes: OwnProcesses) -> None:

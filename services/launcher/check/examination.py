@@ -10,6 +10,7 @@ from services.launcher.check.answers import examine_answers, examine_speed
 from services.launcher.check.machine import examine_disk, examine_given_redis, examine_snapshots
 from services.launcher.check.memory import examine_memory
 from services.launcher.check.model import ModelFacts, examine_fitness, examine_model
+from services.launcher.check.own_parts import examine_own_parts
 from services.launcher.check.problems import ProblemFacts, examine_problems
 from services.launcher.check.sampling import Advance, SampleSize, sample_answers
 from services.launcher.check.tokenizer import TokenizerFacts, examine_round_trip, examine_template, examine_tokenizer
@@ -26,7 +27,7 @@ class CheckRequest:
     size: SampleSize | None
     """None: nothing is sampled."""
     is_quick: bool
-    """Files, tokenizer and problems alone: no weights are loaded, nothing is started."""
+    """Files, tokenizer, problems and own parts alone: no weights are loaded, no service is started."""
     redis_url: str | None
 
 
@@ -40,6 +41,10 @@ def examine_run(plan: RunPlan, request: CheckRequest, advance: Advance) -> Itera
         advance("loading the model", None, None)
         examine_fitness(model, facts, plan)
     yield model
+    advance("trying your own parts", None, None)
+    own = Section("own parts")
+    examine_own_parts(own, plan, facts.directory if facts else None)
+    yield from (section for section in (own,) if section.findings)
     with tempfile.TemporaryDirectory(prefix="ibtpo-check-") as name:
         advance("reading problems", None, None)
         folder, data = Path(name), Section("problems")

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from services.launcher.check.machine import available_memory, examine_disk, format_bytes
+from services.launcher.check.own_parts import examine_own_parts
 from services.launcher.display.finding import Level, Section
 from services.launcher.runs.model_files import check_stop_tokens, find_model, load_prompt_encoder
 from services.launcher.settings.plan import RunPlan
@@ -20,9 +21,15 @@ _FIRST = 32
 
 
 def look_before_start(plan: RunPlan) -> list[str]:
-    """Warnings, each with its remedy. InvalidInput for what cannot go well."""
+    """Warnings, each with its remedy. InvalidInput for what cannot go well. Of a run that goes on, the user's own parts
+    alone are looked at: they may be others than those that it began with."""
     section = Section("before the start")
+    if plan.resumes:
+        examine_own_parts(section, plan, None)
+        return _warnings(section)
     directory = find_model(plan.learner.model).directory
+    examine_own_parts(section, plan, directory)
+    _warnings(section)
     check_stop_tokens(directory)
     _check_context(plan, directory)
     _check_messages(plan, directory)
@@ -31,6 +38,11 @@ def look_before_start(plan: RunPlan) -> list[str]:
     _examine_lasting(section, plan, num_parameters)
     _examine_held_out(section, plan)
     _examine_sampler(section, plan)
+    return _warnings(section)
+
+
+def _warnings(section: Section) -> list[str]:
+    """Those found so far. InvalidInput for the first failure."""
     for finding in section.findings:
         if finding.level is Level.FAILED:
             raise InvalidInput(f"{finding.check}: {finding.found}: {finding.remedy}")

@@ -88,7 +88,9 @@ def check(
     config: PresetConfig = "demo",
     task: Task = None,
     run: RunName = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Files and problems alone; nothing is started.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Files, problems and own parts alone; no service is started.")
+    ] = False,
     no_sample: Annotated[bool, typer.Option("--no-sample", help="Do not have the model answer problems.")] = False,
     problems: Annotated[int, typer.Option(min=1, help="How many problems it answers.")] = 16,
     k: Annotated[int, typer.Option("--k", min=1, help="How many answers it gives to each.")] = 4,

@@ -40,7 +40,7 @@ def train(request: RunRequest, runs: Path, redis_url: str | None, *, plain: bool
         console.print(render_summary(plan.run))
         print("it is finished: a larger max_generated_tokens or total_steps trains on")
         return 0
-    warnings = [] if plan.resumes else look_before_start(plan)
+    warnings = look_before_start(plan)
     import_and_prepare(plan, ImportView(Console(stderr=True)))
     view = choose_view(console, History.read(plan.run.metrics), plain=plain)
     for warning in warnings:

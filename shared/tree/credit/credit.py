@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, NamedTuple, Protocol
@@ -145,6 +145,10 @@ def assign_advantages(credit: Credit, tree: Tree, side: SideInformation = NOTHIN
     if not credit.has_signal(tree.rewards):
         return Advantages((0.0,) * len(tree.nodes))
     found = credit.advantages(tree, side)
+    if not isinstance(found, Advantages):
+        raise ValueError(f"a credit gives Advantages(of_nodes), not {found!r:.80}")
+    if not isinstance(found.of_nodes, Sized):
+        raise ValueError(f"a credit gives a sequence of one advantage for each node, not {found.of_nodes!r:.80}")
     if len(found.of_nodes) != len(tree.nodes):
         raise ValueError(
             f"{len(found.of_nodes)} advantages for {len(tree.nodes)} nodes: a credit gives one for each node"

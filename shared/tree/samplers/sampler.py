@@ -2,9 +2,10 @@
 
 import random
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import index
 from typing import Protocol, Self
 
 from shared.tree.draw import Draw, draw_before
@@ -74,9 +75,20 @@ def choose_branches(
 ) -> tuple[tuple[Branch, ...], random.Random]:
     """What the sampler draws next, checked, and the chance that is left. ValueError for what cannot be drawn."""
     most = max(sampler.num_draws - len(tree.draws), 0)
-    branches = tuple(islice(sampler.expand(tree, round, rng), most + 1))  # it may be endless
+    found = sampler.expand(tree, round, rng)
+    if not isinstance(found, Iterable):
+        raise ValueError(f"expand gives a sequence of Branch, empty when the tree is finished, not {found!r:.80}")
+    branches = tuple(map(_in_plain_numbers, islice(found, most + 1)))  # it may be endless
     check_branches(tree.draws, branches, most)
     return branches, rng
+
+
+def _in_plain_numbers(branch: Branch) -> Branch:
+    """With integers of Python, where a sampler gives those of numpy or torch."""
+    if type(branch) is not Branch or {type(branch.cut), type(branch.count), type(branch.parent)} <= {int, type(None)}:
+        return branch
+    numbers = (branch.parent, branch.cut, branch.count)
+    return Branch(*(index(one) if hasattr(one, "dtype") else one for one in numbers))  # type: ignore[arg-type]
 
 
 def check_branches(draws: Sequence[Draw], branches: Sequence[Branch], most: int) -> None:

@@ -1,6 +1,8 @@
 """The value p̂(s) of a node: an estimate of the probability that an answer through it is right."""
 
 import math
+from collections.abc import Iterable, Mapping, Set
+from itertools import islice
 from typing import Annotated, TypeAlias
 
 from shared.kinds import Kinds
@@ -48,7 +50,13 @@ def node_values(tree: Tree, estimator: ValueEstimator) -> tuple[float, ...]:
     """
     if len(tree.nodes) == 1:
         return (0.0,)
-    values = tuple(estimator.values(tree))
+    found = estimator.values(tree)
+    if not isinstance(found, Iterable) or isinstance(found, Mapping | Set):
+        raise ValueError(
+            f"the value estimator {VALUES.kind_of(estimator)} gives a sequence of one number for each of "
+            f"{len(tree.nodes)} nodes, not {found!r:.80}"
+        )
+    values = tuple(map(float, islice(found, len(tree.nodes) + 1)))  # it may be endless
     if len(values) != len(tree.nodes) or not all(map(math.isfinite, values)):
         raise ValueError(
             f"the value estimator {VALUES.kind_of(estimator)} gives {len(values)} values for {len(tree.nodes)} nodes, "
