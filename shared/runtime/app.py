@@ -1,6 +1,6 @@
 """Makes the app of every service: the same probes, metrics, errors and access control."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
@@ -8,12 +8,13 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from shared.errors import Unavailable
 from shared.protocol.message import PROTOCOL_VERSION
 from shared.runtime.drain import Drain
-from shared.runtime.exposition import Exposition
 from shared.runtime.http_errors import describe_errors, error_response, install_error_handlers
 from shared.runtime.middleware import BearerGuard, BodyLimit, CrossOriginGuard, RequestMetrics
 
@@ -59,7 +60,7 @@ def create_app(
     app = _ServiceApp(title=f"ibtpo {name}", lifespan=lifespan, redoc_url=None)
     app.state.drain = drain = Drain()
     app.state.health = dict
-    app.include_router(_probes(app, name, ready, Exposition(registry, run)))
+    app.include_router(_probes(app, name, ready, _Exposition(registry, run)))
     app.include_router(router)
     install_error_handlers(app)
     # the one added last is outermost
@@ -72,7 +73,27 @@ def create_app(
     return app
 
 
-def _probes(app: FastAPI, name: str, ready: Callable[[], str | None], exposition: Exposition) -> APIRouter:
+class _Exposition(Collector):
+    """What /metrics says: a service's series and those of its process. `run` becomes a label of each, so that two runs
+    are never added up; a service that works for any run has none."""
+
+    def __init__(self, registry: CollectorRegistry, run: str | None) -> None:
+        # the second reads /proc; where there is none, it has no series
+        self._sources: tuple[Collector, ...] = (registry, ProcessCollector(registry=None))
+        self._labels = {} if run is None else {"run": run}
+
+    def collect(self) -> Iterator[Metric]:
+        """Copies: a collector may keep what it gives."""
+        for source in self._sources:
+            for metric in source.collect():
+                labelled = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+                labelled.samples = [
+                    sample._replace(labels={**self._labels, **sample.labels}) for sample in metric.samples
+                ]
+                yield labelled
+
+
+def _probes(app: FastAPI, name: str, ready: Callable[[], str | None], exposition: _Exposition) -> APIRouter:
     router = APIRouter(tags=["probes"])
     release = installed_release()
 

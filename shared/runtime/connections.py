@@ -3,15 +3,18 @@
 import asyncio
 import resource
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from shared.runtime.http_errors import problem_details
+from shared.runtime.zero_copy import ZeroCopySend
 
 _LINGER_SECONDS = 2.0
 
@@ -39,7 +42,7 @@ class _Refused(Exception):
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """uvicorn's connection, within limits.
+    """uvicorn's connection, within limits, and with zero-copy sends.
 
     When there are too many, the one makes room that has been silent for longest while a request of it is incomplete, so
     that a probe gets in. Where every caller waits for an answer, the new one is refused.
@@ -53,8 +56,11 @@ class BoundedConnection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: ConnectionLimits,
+        threads: ThreadPoolExecutor,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._zero_copy = ZeroCopySend(cast(ASGIApp, self.app), threads, limits.unread_seconds)
+        self.app = cast(Any, self._zero_copy)
         self._limits = limits
         self._heard_at = time.monotonic()
         self._num_unparsed = 0  # bytes since the last complete head or piece of a body
@@ -71,6 +77,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._zero_copy.stop()
         self._unset_keepalive_if_required()
         self._cancel(self._head_timer)
         self._cancel(self._unread_timer)

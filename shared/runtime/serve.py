@@ -6,6 +6,7 @@ import ipaddress
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from shared.runtime.connections import BoundedConnection, ConnectionLimits
 from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.logs import event_logger
 from shared.runtime.middleware import is_loopback
+from shared.runtime.zero_copy import NUM_THREADS
 
 log = event_logger(__name__)
 
@@ -102,19 +104,20 @@ async def serve_in_background(
     The app's own lifespan surrounds the serving, in the caller's task.
     """
     app.state.url = url = url_of(listener)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http=partial(BoundedConnection, limits=limits or ConnectionLimits()),  # type: ignore[arg-type]
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
+    with listener, ThreadPoolExecutor(NUM_THREADS, "zero-copy") as threads:
+        connection = partial(BoundedConnection, limits=limits or ConnectionLimits(), threads=threads)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                http=connection,  # type: ignore[arg-type]
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
         )
-    )
-    with listener:
         async with app.router.lifespan_context(app):
             task = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
             try:

@@ -1,10 +1,22 @@
-"""A streamed answer that holds a resource while it is sent."""
+"""Answers that hold a resource while they are sent: a stream of bytes, or ranges of files."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
 
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
+
+from shared.runtime.http_errors import problem_details
+from shared.runtime.zero_copy import ZERO_COPY_SEND
+
+_PIECE_BYTES = 1 << 20
+_ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII | re.IGNORECASE)
 
 
 class StreamedAnswer(StreamingResponse):
@@ -23,3 +35,152 @@ class StreamedAnswer(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held as self.body_iterator:
             await super().__call__(scope, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """`num_bytes` of a file, from `offset` on."""
+
+    path: Path
+    offset: int
+    num_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.offset < 0 or self.num_bytes < 0:
+            raise ValueError(f"{self.num_bytes} bytes from {self.offset} of {self.path}: neither may be negative")
+
+
+Part = bytes | FileSlice
+
+
+class FileAnswer(StreamingResponse):
+    """Sends the bytes and the ranges of files that the context `held` yields, one after the other, or the range of
+    them that is asked for; the kernel sends the files where the server offers it (shared.runtime.zero_copy).
+
+    `etag` says which bytes they are: whoever has the first k asks for `Range: bytes=k-` with `If-Range`, and gets the
+    rest, or all where they have changed. `held` is entered before the first byte and left after the last one, or
+    when the caller leaves. A file that turns out to be shorter ends the connection.
+    """
+
+    def __init__(
+        self,
+        held: AbstractAsyncContextManager[Sequence[Part]],
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        etag: str,
+    ) -> None:
+        about = {**(headers or {}), "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+        super().__init__(content=(), media_type=media_type, headers=about)
+        self._held = held
+        self._parts: Sequence[Part] = ()
+        self._has_body = self._has_zero_copy = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._has_body = scope["method"] != "HEAD"
+        self._has_zero_copy = ZERO_COPY_SEND in scope.get("extensions", {})
+        async with self._held as parts:
+            await asyncio.to_thread(_check_files, parts)
+            total = sum(map(length_of, parts))
+            if (wanted := self._asked_range(scope, total)) is not None:
+                if not wanted:
+                    await _beyond_the_end(total)(scope, receive, send)
+                    return
+                self.status_code = HTTPStatus.PARTIAL_CONTENT
+                self.headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{total}"
+                parts = tuple(cut(parts, wanted))
+            self._parts = parts
+            self.headers["Content-Length"] = str(sum(map(length_of, parts)))
+            await super().__call__(scope, receive, send)
+
+    async def stream_response(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for part in self._parts if self._has_body else ():
+            if isinstance(part, bytes):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            elif self._has_zero_copy:
+                await _send_file(part, send)
+            else:
+                await _send_pieces(part, send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _asked_range(self, scope: Scope, total: int) -> range | None:
+        headers = Headers(scope=scope)
+        if scope["method"] != "GET" or headers.get("If-Range", self.headers["ETag"]) != self.headers["ETag"]:
+            return None
+        return parse_range(headers.get("Range", ""), total)
+
+
+def length_of(part: Part) -> int:
+    """In bytes."""
+    return len(part) if isinstance(part, bytes) else part.num_bytes
+
+
+def cut(parts: Sequence[Part], wanted: range) -> Iterator[Part]:
+    """The bytes `wanted` of the parts in a row, as parts."""
+    end = 0
+    for part in parts:
+        start, end = end, end + length_of(part)
+        first, last = max(start, wanted.start) - start, min(end, wanted.stop) - start
+        if first >= last:
+            continue
+        if isinstance(part, bytes):
+            yield part[first:last]
+        else:
+            yield FileSlice(part.path, part.offset + first, last - first)
+
+
+def parse_range(header: str, total: int) -> range | None:
+    """The bytes that a header `Range` asks for, of `total`; empty when they begin after the end. None for a header that
+    counts as absent: several ranges, another unit, nonsense."""
+    match = _ONE_RANGE.fullmatch(header.strip())
+    if match is None:
+        return None
+    first, last, suffix = match.groups()
+    if suffix is not None:
+        return range(max(0, total - int(suffix)), total)
+    if last and int(last) < int(first):
+        return None
+    return range(int(first), min(int(last) + 1, total) if last else total)
+
+
+def _beyond_the_end(total: int) -> Response:
+    return problem_details(
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        f"the range holds none of the {total} bytes; ask for an earlier one",
+        headers={"Content-Range": f"bytes */{total}"},
+    )
+
+
+def _check_files(parts: Sequence[Part]) -> None:
+    """Before the first byte an error still has an answer of its own."""
+    for part in parts:
+        if isinstance(part, FileSlice) and (size := part.path.stat().st_size) < part.offset + part.num_bytes:
+            raise _ends_early(part.path, part.offset + part.num_bytes - size)
+
+
+async def _send_file(part: FileSlice, send: Send) -> None:
+    with part.path.open("rb") as file:
+        await send(
+            {"type": ZERO_COPY_SEND, "file": file, "offset": part.offset, "count": part.num_bytes, "more_body": True}
+        )
+
+
+async def _send_pieces(part: FileSlice, send: Send) -> None:
+    end = part.offset + part.num_bytes
+    for offset in range(part.offset, end, _PIECE_BYTES):
+        piece = await asyncio.to_thread(_read, part.path, offset, min(_PIECE_BYTES, end - offset))
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+def _read(path: Path, offset: int, num_bytes: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        piece = file.read(num_bytes)
+    if len(piece) < num_bytes:
+        raise _ends_early(path, num_bytes - len(piece))
+    return piece
+
+
+def _ends_early(path: Path, num_missing: int) -> EOFError:
+    return EOFError(f"{path} ends {num_missing} bytes before what is to be sent of it")

@@ -1,0 +1,180 @@
+"""ASGI's zero-copy send: the kernel moves bytes of files to a connection, and none of them enters Python."""
+
+import asyncio
+import os
+import select
+import socket
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+ZERO_COPY_SEND = "http.response.zerocopysend"
+NUM_THREADS = 8
+_TURN_BYTES = 32 << 20
+_TURN_WAIT_SECONDS = 0.02
+
+
+class ZeroCopySend:
+    """The app of one connection of uvicorn, with the extension `http.response.zerocopysend`.
+
+    One of `threads` sends while the reader keeps up, some MiB before another connection has its turn; a slow reader is
+    waited for on the event loop, and loses its connection once its socket took nothing for `unread_seconds`. A message
+    that cannot be sent whole ends the connection: no answer gets a wrong length.
+    """
+
+    def __init__(self, app: ASGIApp, threads: ThreadPoolExecutor, unread_seconds: float) -> None:
+        self._app = app
+        self._threads = threads
+        self._unread_seconds = unread_seconds
+        self._in_flight: _FileToSocket | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if sys.platform != "linux" or scope["type"] != "http" or scope["scheme"] != "http":  # the kernel knows no TLS
+            await self._app(scope, receive, send)
+            return
+        scope["extensions"] = {**scope.get("extensions", {}), ZERO_COPY_SEND: {}}
+        cycle = cast(Any, send).__self__
+        assert isinstance(cycle, RequestResponseCycle)
+
+        async def send_either(message: Message) -> None:
+            if message["type"] == ZERO_COPY_SEND and cycle.response_started and not cycle.response_complete:
+                await self._send_file(cycle, message)
+            else:  # uvicorn refuses what comes out of turn
+                await send(message)
+
+        await self._app(scope, receive, send_either)
+
+    def stop(self) -> None:
+        """The connection is lost: what is sent over it ends at once."""
+        if self._in_flight is not None:
+            self._in_flight.stop()
+
+    async def _send_file(self, cycle: RequestResponseCycle, message: Message) -> None:
+        if cycle.scope["method"] != "HEAD":
+            await self._send_bytes(cycle, message)
+        if not message.get("more_body", False):
+            await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_bytes(self, cycle: RequestResponseCycle, message: Message) -> None:
+        file = message["file"]
+        descriptor: int = file if isinstance(file, int) else file.fileno()
+        offset, count = _span(descriptor, message)
+        if not cycle.chunked_encoding and count > cycle.expected_content_length:
+            raise RuntimeError("Response content longer than Content-Length")
+        if count == 0 or not await self._flush(cycle, b"%x\r\n" % count if cycle.chunked_encoding else b""):
+            return
+        await self._transfer(cycle, _FileToSocket(cycle.transport, descriptor, offset, count))
+        if cycle.disconnected:
+            return
+        if "offset" not in message:
+            os.lseek(descriptor, offset + count, os.SEEK_SET)
+        if cycle.chunked_encoding:
+            cycle.transport.write(b"\r\n")
+        else:
+            cycle.expected_content_length -= count
+
+    async def _flush(self, cycle: RequestResponseCycle, last: bytes) -> bool:
+        """Hands the kernel all that was written, `last` at its end; False when the connection is lost."""
+        transport = cycle.transport
+        if cycle.disconnected or transport.is_closing():
+            return False
+        transport.write(last)
+        transport.set_write_buffer_limits(high=0)
+        await cycle.flow.drain()
+        if cycle.disconnected or transport.is_closing():
+            return False
+        transport.set_write_buffer_limits()
+        return True
+
+    async def _transfer(self, cycle: RequestResponseCycle, transfer: "_FileToSocket") -> None:
+        """Returns early only when the reader is gone, or was waited for in vain."""
+        self._in_flight, turn = transfer, None
+        try:
+            while transfer.remaining:
+                turn = self._threads.submit(transfer.take_turn)
+                if not await asyncio.wrap_future(turn):
+                    await _writable(transfer.socket, self._unread_seconds)
+        except (ConnectionError, TimeoutError):
+            cycle.disconnected = True
+        finally:
+            self._in_flight = None
+            if transfer.remaining:
+                transfer.stop()
+                cycle.transport.abort()
+            _after(turn, transfer.close)
+
+
+class _FileToSocket:
+    """What of a file is still to be sent over a connection. It has descriptors of its own: a thread may still use them
+    when the connection or the file is closed already."""
+
+    def __init__(self, transport: asyncio.Transport, file: int, offset: int, count: int) -> None:
+        self.remaining = count
+        self._offset = offset
+        self._file = os.dup(file)
+        try:
+            self.socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        except OSError:
+            os.close(self._file)
+            raise
+
+    def take_turn(self) -> bool:
+        """Sends while the socket takes it; False when it takes no more for now."""
+        writable = select.poll()
+        writable.register(self.socket, select.POLLOUT)
+        allowed = _TURN_BYTES
+        while self.remaining and allowed > 0:
+            try:
+                num_sent = os.sendfile(self.socket.fileno(), self._file, self._offset, min(self.remaining, allowed))
+            except BlockingIOError:
+                if not writable.poll(_TURN_WAIT_SECONDS * 1000):
+                    return False
+                continue
+            if num_sent == 0:
+                raise EOFError(f"a file ends {self.remaining} bytes before what was to be sent of it")
+            self._offset += num_sent
+            self.remaining -= num_sent
+            allowed -= num_sent
+        return True
+
+    def stop(self) -> None:
+        """Ends the connection, and with it a turn in progress."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the other side was faster
+            return
+
+    def close(self) -> None:
+        os.close(self._file)
+        self.socket.close()
+
+
+def _span(descriptor: int, message: Message) -> tuple[int, int]:
+    """Where the bytes of a message begin in its file, and how many they are."""
+    offset = message["offset"] if "offset" in message else os.lseek(descriptor, 0, os.SEEK_CUR)
+    count = message["count"] if "count" in message else max(0, os.fstat(descriptor).st_size - offset)
+    return offset, count
+
+
+async def _writable(connection: socket.socket, within_seconds: float) -> None:
+    """Returns when the socket takes bytes, or is closed; TimeoutError when it does not."""
+    loop = asyncio.get_running_loop()
+    is_writable = asyncio.Event()
+    loop.add_writer(connection.fileno(), is_writable.set)
+    try:
+        async with asyncio.timeout(within_seconds):
+            await is_writable.wait()
+    finally:
+        loop.remove_writer(connection.fileno())
+
+
+def _after(turn: Future[bool] | None, deed: Callable[[], None]) -> None:
+    """Does it when the turn has ended: at once, or in its thread."""
+    if turn is None:
+        deed()
+    else:
+        turn.add_done_callback(lambda _: deed())
