@@ -82,4 +82,4 @@ def _detail(response: httpx.Response) -> str:
         body = None
     if isinstance(body, dict) and isinstance(body.get("detail"), str):
         return shorten(body["detail"])
-    return shorten(response.text) or "an empty answer"
+    return shorten(" ".join(response.text.split())) or "an empty answer"
