@@ -43,7 +43,7 @@ class DownloadDeadlines:
 
 
 @dataclass(frozen=True, slots=True)
-class Resume:
+class ResumePoint:
     """What a download that broke off left here: the first `num_bytes` of the bytes whose ETag is `etag`."""
 
     num_bytes: int
@@ -56,14 +56,14 @@ class Resume:
 
 class Download:
     """An answer whose head has come: `num_bytes` follow, the first of which belongs at `start`. That is 0 unless the
-    service goes on where `Resume` ends. `etag`, empty where there is none, is what to resume by."""
+    service goes on where `ResumePoint` ends. `etag`, empty where there is none, is what to resume by."""
 
     def __init__(
         self,
         name: str,
         line: InterruptibleSocket,
         answer: http.client.HTTPResponse,
-        resume: Resume | None,
+        resume: ResumePoint | None,
         deadlines: DownloadDeadlines,
     ) -> None:
         self.headers = httpx.Headers(answer.getheaders())
@@ -124,7 +124,7 @@ async def download(
     *,
     name: str,
     token: str | None = None,
-    resume: Resume | None = None,
+    resume: ResumePoint | None = None,
     deadlines: DownloadDeadlines = DownloadDeadlines(),
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Download]:
@@ -163,7 +163,7 @@ async def _answering(name: str, within_seconds: float) -> AsyncIterator[None]:
         raise MalformedAnswer(f"{name} answered with what is no HTTP: {shorten(repr(error))}") from error
 
 
-def _request(url: str, name: str, token: str | None, resume: Resume | None) -> tuple[httpx.URL, bytes]:
+def _request(url: str, name: str, token: str | None, resume: ResumePoint | None) -> tuple[httpx.URL, bytes]:
     """The URL, and what is sent to ask for it."""
     try:
         asked = httpx.URL(url)
@@ -223,7 +223,7 @@ def _ask(
     raise MalformedAnswer(f"{name} answered with status {answer.status}, which is neither bytes nor an error")
 
 
-def _sent_range(name: str, status: int, headers: httpx.Headers, resume: Resume | None) -> range:
+def _sent_range(name: str, status: int, headers: httpx.Headers, resume: ResumePoint | None) -> range:
     """Which bytes an answer brings; MalformedAnswer unless it says so plainly, and they are what was asked for."""
     media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type != MEDIA_TYPE:

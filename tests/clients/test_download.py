@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fastapi import APIRouter
 
-from shared.clients.download import DownloadDeadlines, Resume, download
+from shared.clients.download import DownloadDeadlines, ResumePoint, download
 from shared.errors import (
     Conflict,
     DeadlineExceeded,
@@ -51,7 +51,7 @@ def num_threads() -> int:
     return sum(thread.name.startswith("socket") for thread in threading.enumerate())
 
 
-async def fetch(url: str, resume: Resume | None = None, **more: object) -> tuple[int, str, bytes]:
+async def fetch(url: str, resume: ResumePoint | None = None, **more: object) -> tuple[int, str, bytes]:
     """Where the bytes begin, their ETag, and they themselves."""
     received = bytearray()
     async with download(url, name=NAME, resume=resume, **more) as answer:  # type: ignore[arg-type]
@@ -144,12 +144,12 @@ async def test_a_download_goes_on_where_it_broke_unless_the_bytes_are_others(tmp
         with pytest.raises(Unreachable, match=r"after 100000 of 300004 bytes; ask for the rest"):
             async with download(url, name=NAME) as answer:
                 await answer.read(received.extend)
-    resume = Resume(len(received), answer.etag)
+    resume = ResumePoint(len(received), answer.etag)
     async with serving(path) as url:
         assert await fetch(f"{url}/v1/file", resume) == (100_000, '"a1"', content[100_000:])
         assert await fetch(f"{url}/v1/file?etag=b2", resume) == (0, '"b2"', content)
         with pytest.raises(InvalidInput, match="the range holds none of the 300004 bytes"):
-            await fetch(f"{url}/v1/file", Resume(300_004, '"a1"'))
+            await fetch(f"{url}/v1/file", ResumePoint(300_004, '"a1"'))
 
 
 async def test_a_hundred_downloads_at_once_leave_nothing_behind(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ async def test_no_lie_is_believed_and_the_error_is_one_line(lie: str) -> None:
 async def test_another_part_than_that_which_was_asked_for_is_refused(said: bytes) -> None:
     async with scripted(PARTIAL + b"Content-Length: 5\r\n" + said + b"\r\nabcde") as url:
         with pytest.raises(MalformedAnswer, match='asked for bytes 5- of "a1"'):
-            await fetch(url, Resume(5, '"a1"'))
+            await fetch(url, ResumePoint(5, '"a1"'))
 
 
 async def test_a_service_that_dribbles_or_falls_silent_is_given_up() -> None:
@@ -374,4 +374,4 @@ async def test_nothing_but_one_header_fits_into_a_token_or_an_etag() -> None:
     assert "secret" not in str(raised.value)
     for etag in ("a1", 'W/"a1"', '"a\r\n"', ""):
         with pytest.raises(ValueError, match="a strong ETag"):
-            Resume(1, etag)
+            ResumePoint(1, etag)
