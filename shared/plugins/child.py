@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import math
 import os
 import pickle
@@ -28,6 +29,7 @@ def serve(descriptor: int) -> None:
     """Answers calls on this socket. Nobody else writes to it: a `print` of the code that is called goes to stderr."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.dup2(2, 1)
+    faulthandler.enable(2)  # a crash in C code says there where it was
     resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # an OSError: the service has ended, or waits no longer

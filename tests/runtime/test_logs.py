@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,3 +180,10 @@ def test_log_json_says_how_every_service_logs(
     path.write_text(capsys.readouterr().err)
     assert path.read_text().startswith("{") is log_json
     assert tail(path, num_lines=1).endswith(f"{service} started" if not log_json else "info started")
+
+
+def test_a_crash_in_c_code_says_where_it_was() -> None:
+    crash = "import ctypes, shared.runtime.logs as logs\nlogs.configure_logs('rollout')\nctypes.string_at(0)"
+    done = subprocess.run([sys.executable, "-c", crash], capture_output=True, text=True, timeout=60, check=False)
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+    assert 'File "<string>", line 3' in done.stderr
