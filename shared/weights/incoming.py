@@ -1,6 +1,8 @@
 """A transfer as it comes in, from whatever connection."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import InvalidInput, Unavailable
@@ -20,6 +22,8 @@ class Incoming:
         self._accept = accept
         self._body: Body | None = None
         self._head = bytearray()
+        self._lock = threading.Lock()  # whoever waited for a thread that feeds may have gone
+        self._is_closed = False
         self.directory = directory
         self.transfer: Transfer | None = None
         """What comes; None until its head has come."""
@@ -34,32 +38,41 @@ class Incoming:
         InvalidInput where they are no transfer, Unavailable where they cannot be stored, and what `accept` raises; then
         nothing more can be fed.
         """
-        self.num_bytes += len(data)
-        try:
+        with self._working():
+            self.num_bytes += len(data)
             if self.transfer is None:
                 data = self._read_head(data)
             if self._body is not None:
                 self._body.write(data)
-        except OSError as error:
-            raise no_room(self.directory.parents[1], error) from error
-        return self.is_wanted
+            return self.is_wanted
 
     def finish(self) -> Transfer:
         """What has come, whole and verified; InvalidInput where it is not. Blocking: disk."""
-        if self.transfer is None:
-            what = "the header" if len(self._head) < START_BYTES else "its description"
-            raise InvalidInput(f"the bundle ends within {what}; send it again")
-        try:
+        with self._working():
+            if self.transfer is None:
+                what = "the header" if len(self._head) < START_BYTES else "its description"
+                raise InvalidInput(f"the bundle ends within {what}; send it again")
             if self._body is not None:
                 self._body.finish()
-        except OSError as error:
-            raise no_room(self.directory.parents[1], error) from error
-        return self.transfer
+            return self.transfer
 
     def close(self) -> None:
-        """Frees everything but what is on the disk."""
-        if self._body is not None:
-            self._body.close()
+        """Frees everything but what is on the disk, as soon as nobody feeds it; nothing is written afterwards.
+        Blocking."""
+        with self._lock:
+            self._is_closed = True
+            if self._body is not None:
+                self._body.close()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._lock:
+            if self._is_closed:
+                raise Unavailable("this transfer was given up")
+            try:
+                yield
+            except OSError as error:
+                raise no_room(self.directory.parents[1], error) from error
 
     def _read_head(self, data: memoryview) -> memoryview:
         """Takes the head from the bytes; returns what comes after it."""

@@ -77,7 +77,7 @@ class SnapshotStore:
         can never fit here, Conflict when other content has the same version or a delta's base is not here.
         """
         try:
-            area = await asyncio.to_thread(tempfile.mkdtemp, prefix=_STAGING_PREFIX, dir=self._root)
+            area = tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root)
         except OSError as error:
             raise no_room(self._root, error) from error
         pinned: list[WeightVersion] = []
