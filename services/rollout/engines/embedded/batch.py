@@ -7,7 +7,7 @@ from itertools import groupby, islice
 
 from services.rollout.engines.embedded.kv import KVPool, RowKV
 from services.rollout.engines.embedded.metrics import EmbeddedCounters
-from services.rollout.engines.embedded.model import PolicyModel
+from services.rollout.engines.embedded.model import NewWeights, PolicyModel
 from services.rollout.engines.embedded.radix import RadixTree
 from services.rollout.engines.embedded.row import CompletionRow, Row, ScoreRow
 from services.rollout.engines.embedded.token_sampling import sample_tokens, score_tokens
@@ -38,7 +38,7 @@ class EmbeddedSettings:
 
 
 class DecodeBatch:
-    """All state that a decode changes. `replace_model` changes the weights between two decodes."""
+    """All state that a decode changes. `replace_weights` changes the weights between two decodes."""
 
     def __init__(
         self, model: PolicyModel, version: WeightVersion, settings: EmbeddedSettings, counters: EmbeddedCounters
@@ -68,10 +68,14 @@ class DecodeBatch:
                 self._prefill(len(self._rows) - len(admitted))
         return [*self._score(), *self._feed()]
 
-    def replace_model(self, model: PolicyModel, version: WeightVersion) -> None:
-        """Serves `model` from now on: clears the cache and recomputes the rows' prefixes."""
-        self.model, self._version = self.model.adopt(model), version
+    def replace_weights(self, new: NewWeights, version: WeightVersion) -> None:
+        """Serves `new` from now on, and clears the cache; `recompute` must come before the next decode."""
         self._tree.clear()
+        self.model, self._version = self.model.adopt(new), version
+
+    def recompute(self) -> None:
+        """Computes the rows' prefixes with new weights."""
+        version = self._version
         for row in self._rows:
             self._counters.recomputed_tokens += row.num_computed
             row.num_computed, row.pinned = 0, None

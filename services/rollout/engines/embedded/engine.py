@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from services.rollout.engines.embedded.batch import DecodeBatch, EmbeddedSettings
+from services.rollout.engines.embedded.in_place import BundleWeights
 from services.rollout.engines.embedded.metrics import EmbeddedCounters
-from services.rollout.engines.embedded.model import PolicyModel, load_model
+from services.rollout.engines.embedded.model import NewWeights, load_model, load_successor
 from services.rollout.engines.embedded.row import CompletionRow, Row, ScoreRow
 from services.rollout.engines.engine import Completion, EngineLimits, Request, ScoreRequest, TokenScores
 from shared.errors import IbtpoError, Overloaded, Unavailable
@@ -29,11 +30,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _WeightChange:
-    """New weights, ready to serve from the next decode on."""
+    """New weights, ready to serve from the next decode on; `ended` once they serve, or never will."""
 
-    model: PolicyModel
+    weights: NewWeights
     version: WeightVersion
-    applied: asyncio.Event
+    ended: asyncio.Event
+
+    def discard(self) -> None:
+        if isinstance(self.weights, BundleWeights):
+            self.weights.close()
+        self.ended.set()
 
 
 class EmbeddedEngine:
@@ -65,7 +71,7 @@ class EmbeddedEngine:
 
     @property
     def limits(self) -> EngineLimits:
-        if self._batch is None:
+        if self._batch is None or self._version is None:
             raise Unavailable("no weights are loaded yet: wait until the replica is ready")
         return self._batch.model.limits
 
@@ -87,21 +93,36 @@ class EmbeddedEngine:
         async with self._loading:
             self._check_open()
             settings = self._settings
-            model = await asyncio.to_thread(load_model, snapshot, settings.context_length, halve=settings.halve)
-            self._check_open()
             if self._batch is None:
-                if settings.trace:
-                    await asyncio.to_thread(model.trace)
-                    self._check_open()
-                self._batch = DecodeBatch(model, version, settings, self.counters)
-                self._version = version
-                self._runner = asyncio.create_task(self._run(self._batch), name="embedded-engine")
+                await self._start(snapshot, version)
                 return
-            self._batch.model.check_successor(model)
-            change = self._weight_change = _WeightChange(model, version, asyncio.Event())
-            self._has_work.set()
-            await change.applied.wait()
+            weights = await asyncio.to_thread(
+                load_successor, self._batch.model, snapshot, settings.context_length, halve=settings.halve
+            )
+            change = self._weight_change = _WeightChange(weights, version, asyncio.Event())
+            try:
+                self._check_open()
+                self._has_work.set()
+                await change.ended.wait()
+                self._check_open()
+            except BaseException:
+                self._withdraw(change)
+                raise
+            if self._version != version:
+                raise Unavailable(
+                    f"{version} was not copied whole (see the log): nothing serves until weights come again"
+                )
+
+    async def _start(self, snapshot: Path, version: WeightVersion) -> None:
+        settings = self._settings
+        model = await asyncio.to_thread(load_model, snapshot, settings.context_length, halve=settings.halve)
+        self._check_open()
+        if settings.trace:
+            await asyncio.to_thread(model.trace)
             self._check_open()
+        self._batch = DecodeBatch(model, version, settings, self.counters)
+        self._version = version
+        self._runner = asyncio.create_task(self._run(self._batch), name="embedded-engine")
 
     async def close(self) -> None:
         self._is_closed = True
@@ -111,7 +132,7 @@ class EmbeddedEngine:
         await asyncio.to_thread(self._thread.shutdown)
         self._fail(self._futures, Unavailable("the engine is closed: ask another replica"))
         if self._weight_change is not None:
-            self._weight_change.applied.set()
+            self._withdraw(self._weight_change)
         self._waiting.clear()
         self._batch = self._runner = None
 
@@ -181,11 +202,28 @@ class EmbeddedEngine:
         counters.rows_in_flight, counters.waiting = batch.num_rows, len(self._waiting)
 
     async def _apply(self, batch: DecodeBatch, change: _WeightChange) -> None:
-        """The new weights serve from here on, even if recomputing the rows in flight fails."""
-        self._version, self._weight_change = change.version, None
+        """The new weights serve once they are copied, even if recomputing the rows in flight fails."""
+        started = time.perf_counter()
+        self._weight_change = None
+        try:
+            await self._in_thread(batch.replace_weights, change.weights, change.version)
+            self._version = change.version
+        except Exception as error:  # some weights are old, some new: nobody may be answered from them
+            self._version = None
+            self._waiting.clear()
+            self._fail(self._futures, Unavailable(f"copying new weights failed: {error}; ask another replica"))
+            raise
+        finally:
+            change.ended.set()
         self.counters.weight_changes += 1
-        change.applied.set()
-        await self._in_thread(batch.replace_model, change.model, change.version)
+        await self._in_thread(batch.recompute)
+        self.counters.pauses.observe(time.perf_counter() - started)
+
+    def _withdraw(self, change: _WeightChange) -> None:
+        """Of a change that is not being applied: it never will be."""
+        if self._weight_change is change:
+            self._weight_change = None
+            change.discard()
 
     def _in_thread(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

@@ -1,15 +1,27 @@
 """The embedded engine's counters, and the Prometheus series read from them at each scrape."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from prometheus_client import Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+_PAUSE_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+
+
+def _pauses() -> Histogram:
+    return Histogram(
+        "ibtpo_rollout_engine_pause_seconds",
+        "Time without a sampled token while weights are replaced",
+        buckets=_PAUSE_SECONDS,
+        registry=None,
+    )
 
 
 @dataclass(slots=True, eq=False)
 class EmbeddedCounters(Collector):
-    """Totals since the start, and two gauges: `rows_in_flight` and `waiting`.
+    """Totals since the start, two gauges, `rows_in_flight` and `waiting`, and how long weight changes stopped decoding.
 
     A request's tokens are `cached` (copied from the prefix cache) or `prefilled` (computed before the first token);
     `scored` ones were given, not `generated`; `recomputed` ones belong to rows whose weights changed while they ran.
@@ -29,6 +41,7 @@ class EmbeddedCounters(Collector):
     decode_seconds: float = 0.0
     rows_in_flight: int = 0
     waiting: int = 0
+    pauses: Histogram = field(default_factory=_pauses)
 
     @property
     def computed_tokens(self) -> int:
@@ -55,3 +68,4 @@ class EmbeddedCounters(Collector):
             ("decode_seconds", "Time in decodes"),
         ):
             yield CounterMetricFamily(named(name), text, value=getattr(self, name))
+        yield from self.pauses.collect()

@@ -6,7 +6,7 @@ Shapes: B rows, N new tokens of each, V vocabulary.
 from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -16,11 +16,15 @@ from transformers.utils import logging as transformers_logging
 from services.rollout.engines.embedded.attention import ATTENTION_NAME, ShapeProbe
 from services.rollout.engines.embedded.forward import EagerPass, ForwardPass, trace
 from services.rollout.engines.embedded.half import halve_products, should_halve
+from services.rollout.engines.embedded.in_place import BundleWeights, Placement, is_finite
 from services.rollout.engines.embedded.kv import KVShape, RowKV
 from services.rollout.engines.engine import EngineLimits
 from shared.errors import InvalidInput
 from shared.hub import log_loading
+from shared.runtime.logs import event_logger
 from shared.weights import ContextBounds, TensorShape, require_same_tensors
+
+log = event_logger(__name__)
 
 PROBE_TOKENS = 12
 PROBE_TOLERANCE = 1e-3
@@ -30,9 +34,9 @@ class PolicyModel:
     """`prefill` computes the keys and values of rows' prefixes, `decode` the logits after each row's newest token, and
     `score` those after each of several."""
 
-    def __init__(self, model: PreTrainedModel, context_length: int | None = None, *, halve: bool = False) -> None:
-        """Raises InvalidInput if the model computes something else over rows than with its own attention. `halve`:
-        matrix products in bfloat16, else all is float32."""
+    def __init__(self, model: PreTrainedModel, context_length: int | None, snapshot: Path, *, halve: bool) -> None:
+        """Raises InvalidInput if the model, just loaded from `snapshot`, computes something else over rows than with
+        its own attention. `halve`: matrix products in bfloat16, else all is float32."""
         self.limits = EngineLimits(
             vocab_size=model.get_input_embeddings().num_embeddings,
             context_length=_context_length(model.config, context_length),
@@ -50,7 +54,8 @@ class PolicyModel:
         self._check_row_attention()
         self._shapes = _shapes(model)
         self._computation = _computation(model) | {"halved": halve}
-        if halve:  # after the check: rounding would hide what it looks for
+        self._placement = Placement.find(model, snapshot, self._probe_ids())
+        if halve:  # after the checks: rounding would hide what they look for
             halve_products(model)
 
     @property
@@ -69,10 +74,17 @@ class PolicyModel:
         if (new.limits, new.kv_shape) != (self.limits, self.kv_shape):
             raise InvalidInput(f"{new.limits}, served are {self.limits}: one run, one model")
 
+    def open_weights(self, snapshot: Path) -> BundleWeights | None:
+        """The weights of another bundle, ready to be adopted; None if it must be loaded. See Placement.open."""
+        return self._placement.open(snapshot) if self._placement is not None else None
+
     @torch.inference_mode()
-    def adopt(self, new: "PolicyModel") -> "PolicyModel":
+    def adopt(self, new: "NewWeights") -> "PolicyModel":
         """The model that serves from now on: this one with the weights of `new`, its trace kept, if they differ in
         nothing else; otherwise `new`."""
+        if isinstance(new, BundleWeights):
+            new.copy_into(self._model.state_dict())
+            return self
         if new._computation != self._computation:
             if self._should_trace:
                 new.trace()
@@ -80,6 +92,7 @@ class PolicyModel:
         new_weights = new._model.state_dict()
         for name, weight in self._model.state_dict().items():
             weight.copy_(new_weights[name])
+        self._placement = new._placement
         return self
 
     @torch.inference_mode()
@@ -105,7 +118,7 @@ class PolicyModel:
 
     def _check_row_attention(self) -> None:
         """Compares a prefill and a decode over rows with the model's own attention."""
-        token_ids = [index % self.limits.vocab_size for index in range(min(PROBE_TOKENS, self.limits.context_length))]
+        token_ids = self._probe_ids()
         last = len(token_ids) - 1
         self._model.set_attn_implementation("eager")
         with torch.inference_mode():
@@ -120,6 +133,9 @@ class PolicyModel:
                 f"{self._model.config.model_type} is off by {error:g} on row attention (logits up to {scale:g}): "
                 "the embedded engine serves causal LMs with plain softmax attention and finite logits"
             )
+
+    def _probe_ids(self) -> list[int]:
+        return [index % self.limits.vocab_size for index in range(min(PROBE_TOKENS, self.limits.context_length))]
 
 
 def _pack(
@@ -161,11 +177,22 @@ def _computation(model: PreTrainedModel) -> dict[str, Any]:
     return {key: value for key, value in model.config.to_dict().items() if key not in bookkeeping}
 
 
+NewWeights: TypeAlias = PolicyModel | BundleWeights
+
+
 def load_model(snapshot: Path, context_length: int | None, *, halve: bool | None = False) -> PolicyModel:
     """Reads a directory in Hugging Face layout (config.json, model.safetensors); InvalidInput if it is unfit.
 
     `halve`: as `PolicyModel` has it; None: where that is quicker and loses nothing of the weights.
     """
+    model = _read_model(snapshot)
+    if isinstance(model, str):
+        raise InvalidInput(model)
+    return PolicyModel(model, context_length, snapshot, halve=should_halve(snapshot) if halve is None else halve)
+
+
+def _read_model(snapshot: Path) -> PreTrainedModel | str:
+    """The model in float32, or why the directory is unfit: an exception raised here would hold on to its files."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
@@ -179,15 +206,28 @@ def load_model(snapshot: Path, context_length: int | None, *, halve: bool | None
                 output_loading_info=True,
             )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InvalidInput(
-            f"{snapshot} cannot be read as a causal LM: {error}; save or push the whole model again"
-        ) from error
+        return f"{snapshot} cannot be read as a causal LM: {error}; save or push the whole model again"
     for finding in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if found := report[finding]:
-            raise InvalidInput(
+            return (
                 f"{snapshot}: {finding.replace('_', ' ')} {sorted(map(str, found))[:4]}: weights must fit config.json"
             )
     for name, weight in model.state_dict().items():
-        if not bool(torch.isfinite(weight).all()):
-            raise InvalidInput(f"{snapshot}: {name} holds NaN or infinity; the update that made it failed")
-    return PolicyModel(model, context_length, halve=should_halve(snapshot) if halve is None else halve)
+        if not is_finite(weight):
+            return f"{snapshot}: {name} holds NaN or infinity; the update that made it failed"
+    for weight in (*model.parameters(), *model.buffers()):
+        weight.data = weight.data.clone()  # where nothing was converted, it lies in the file
+    return model
+
+
+def load_successor(
+    served: PolicyModel, snapshot: Path, context_length: int | None, *, halve: bool | None = False
+) -> NewWeights:
+    """Reads and checks what `served` can adopt: weights alone where nothing else has changed, else a second model."""
+    weights = served.open_weights(snapshot)
+    if weights is not None:
+        return weights
+    log.info("weights_load_as_a_second_model", snapshot=str(snapshot))
+    new = load_model(snapshot, context_length, halve=halve)
+    served.check_successor(new)
+    return new
