@@ -21,7 +21,8 @@ from shared.runtime.config.url import without_secrets
 
 MEDIA_TYPE = "application/octet-stream"
 Feed = Callable[[memoryview], object]
-"""Takes bytes as they come, in the download's thread; the view is of a buffer that the next read fills again."""
+"""Takes bytes as they come, in the download's thread; the view is of a buffer that the next read fills again. False: no
+more are wanted."""
 _BUFFER_BYTES = 1 << 20
 _MOST_ERROR_BYTES = 1 << 16
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
@@ -54,7 +55,7 @@ class ResumePoint:
             raise ValueError(f'{self.num_bytes} bytes of {self.etag!r}: one or more, and a strong ETag, such as "a1b2"')
 
 
-class Download:
+class OpenDownload:
     """An answer whose head has come: `num_bytes` follow, the first of which belongs at `start`. That is 0 unless the
     service goes on where `ResumePoint` ends. `etag`, empty where there is none, is what to resume by."""
 
@@ -78,8 +79,8 @@ class Download:
         self._waited_seconds = 0.0
 
     async def read(self, feed: Feed) -> None:
-        """Gives `feed` every byte, in order; what it raises ends the download. Unreachable if the answer breaks off,
-        DeadlineExceeded if it comes too slowly."""
+        """Gives `feed` every byte, in order, while it wants any; what it raises ends the download. Unreachable if the
+        answer breaks off, DeadlineExceeded if it comes too slowly."""
         await self._line.run(partial(self._read, feed))
 
     def _read(self, feed: Feed) -> None:
@@ -89,7 +90,8 @@ class Download:
             if num_bytes == 0 or self._line.is_ended:
                 raise Unreachable(f"{self._name} ended its answer after {self._progress}; ask for the rest")
             self._num_read += num_bytes
-            feed(buffer[:num_bytes])
+            if feed(buffer[:num_bytes]) is False:
+                return
 
     def _read_into(self, view: memoryview) -> int:
         silence_seconds = self._deadlines.silence_seconds
@@ -127,7 +129,7 @@ async def download(
     resume: ResumePoint | None = None,
     deadlines: DownloadDeadlines = DownloadDeadlines(),
     tls: ssl.SSLContext | None = None,
-) -> AsyncIterator[Download]:
+) -> AsyncIterator[OpenDownload]:
     """Asks for the bytes at `url`, or for what follows those that `resume` says are here.
 
     Before the block it raises what the service, called `name`, answered with (shared.errors), Unreachable,
@@ -142,7 +144,7 @@ async def download(
         with closing(http.client.HTTPResponse(line.connection, method="GET")) as answer:
             async with _answering(name, deadlines.pauses_seconds):
                 await line.run(partial(_ask, line, asked, request, answer, name))
-            yield Download(name, line, answer, resume, deadlines)
+            yield OpenDownload(name, line, answer, resume, deadlines)
     finally:
         line.close()
 

@@ -337,10 +337,16 @@ async def test_what_the_taker_raises_ends_the_download_as_it_is(tmp_path: Path) 
         calls.append(len(view))
         raise OSError(28, "No space left on device")
 
+    def enough(view: memoryview) -> bool:
+        calls.append(len(view))
+        return False
+
     async with serving(path) as url, download(f"{url}/v1/file", name=NAME) as answer:
         with pytest.raises(OSError, match="No space left on device"):
             await answer.read(full)
-    assert len(calls) == 1
+    async with serving(path) as url, download(f"{url}/v1/file", name=NAME) as answer:
+        await answer.read(enough)
+    assert len(calls) == 2
 
 
 async def test_no_proxy_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
