@@ -23,7 +23,7 @@ TOKENS = 300_000
 """Half of the demo's budget."""
 WIDE = 32
 """A tree of more answers takes so much of that budget that few steps are left: such a method has all of the demo's."""
-HEAD = "| preset | lr | avg@8 before | after | difference | steps | tokens | seconds |\n" + "|---" * 8 + "|"
+HEAD = "| preset | lr | avg@8 before | after | difference | steps | tokens |\n" + "|---" * 7 + "|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Learnt:
         one = self.summary
         return (
             f"| `{self.preset}` | {self.lr:g} | {one.avg_at_k_before:.3f} | {one.avg_at_k_after:.3f} | "
-            f"{self.change:+.3f} ± {self.error:.3f} | {one.steps} | {one.generated_tokens:,} | {one.wall_seconds:.0f} |"
+            f"{self.change:+.3f} ± {self.error:.3f} | {one.steps} | {one.generated_tokens:,} |"
         )
 
 
