@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, cast
+from typing import Annotated, Any, Generic, TypeVar, cast, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -92,6 +92,18 @@ class Kinds(Generic[Part]):
             known = ", ".join(self._built_in)
             raise ValueError(f"no {self.noun} is named {kind!r}: choose from {known}, or give package.module:Class")
         return self._check_class(kind, _import_own(kind))
+
+    def classes_of(self, paths: Iterable[str]) -> Mapping[str, type[Part]]:
+        """Those of the import paths that are such parts, and whose settings can be described."""
+        found = {}
+        for path in paths:
+            try:
+                _adapter(part := self.class_of(path))
+                get_type_hints(part)
+                found[path] = part
+            except (ValueError, NameError, TypeError, AttributeError):
+                continue  # it is refused with its reason where it is made
+        return found
 
     def make(self, value: Any) -> Part:
         """The part of a name, an import path or a table with `kind` and settings; a part is returned as it is.

@@ -97,6 +97,7 @@ def examine_own_parts(section: Section, plan: RunPlan, model: Path | None) -> No
 
 
 def _say(section: Section, one: OwnPart, trial: Trial) -> None:
+    trial = trial.without(f"{TERMS.noun} {one.kinds.kind_of(one.part)} ")  # which the check of a term begins with
     if trial.failed:
         is_slow = "took longer than" in trial.failed
         remedy = f"make it faster, or give {one.seconds_key} more than {one.seconds:g}" if is_slow else _MEND

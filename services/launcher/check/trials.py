@@ -32,6 +32,10 @@ class Trial:
     """Why no run can go well with it; empty if one may."""
     warnings: list[str] = field(default_factory=list)
 
+    def without(self, prefix: str) -> "Trial":
+        """The same, said without the prefix."""
+        return Trial(self.failed.removeprefix(prefix), [one.removeprefix(prefix) for one in self.warnings])
+
     def attempt(self, work: Callable[[], Any], on: str, *, is_usual: bool = True) -> Any:
         """What the work returns; None where it fails, or something failed before, of which the reason is kept."""
         if self.failed:

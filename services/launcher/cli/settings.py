@@ -39,6 +39,8 @@ def config(
 
     - `ibtpo config` – or, for some of them, `ibtpo config lr beta`
 
+    - `ibtpo config my_pkg.mine:MySampler` – those of a part of your own
+
     - `ibtpo config --config demo sampler=random lr=1e-4 > mine.toml`
 
     - `ibtpo config --diff grpo dapo` – every key whose values differ

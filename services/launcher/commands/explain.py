@@ -12,14 +12,28 @@ from rich.text import Text
 
 from services.launcher.settings.difference import compare
 from services.launcher.settings.plan import SECTIONS, preview
-from shared.runtime.config import Key, find_keys, walk_keys
+from services.learner.loss_terms import SURROGATES, TERMS
+from shared.kinds import is_path
+from shared.runtime.config import ConfigError, Key, find_keys, walk_keys
+from shared.runtime.config.keys import named_parts
+from shared.runtime.config.overrides import parse_value
+from shared.tree.credit import CREDITS
+from shared.tree.samplers import SAMPLERS
+from shared.tree.values import VALUES
 
 
 def explain(preset: str | None, settings: tuple[str, ...]) -> int:
-    """Prints every key; given names (`lr`), those keys; given a preset or `key=value`, the effective TOML file."""
+    """Prints every key; given names (`lr`) or import paths, those keys, with those of parts of the user's own that are
+    named beside them; given a preset or `key=value` alone, the effective TOML file."""
     console = Console()
-    if settings and preset is None and not any("=" in one for one in settings):
-        console.print(_render_keys(key for name in settings for key in find_keys(name, SECTIONS)))
+    names = [one for one in settings if "=" not in one]
+    if names and preset is None:
+        own = [path for one in settings for path in named_parts(parse_value(one.partition("=")[2] or one))]
+        for path in filter(is_path, names):
+            _refuse_other(path)
+        for name in names:
+            keys = find_keys(name, SECTIONS, own)
+            console.print(_render_keys(keys) if keys else f"{name} has no settings")
     elif preset is not None or settings:
         text = preview(preset or "demo", settings)
         if console.is_terminal:
@@ -32,6 +46,20 @@ def explain(preset: str | None, settings: tuple[str, ...]) -> int:
             console.print()
         print("`ibtpo presets` lists the presets; `ibtpo config --diff A B` says how two differ")
     return 0
+
+
+def _refuse_other(path: str) -> None:
+    """ConfigError, with the reason, for an import path of no part."""
+    reasons = []
+    for kinds in (SAMPLERS, CREDITS, VALUES, TERMS, SURROGATES):
+        try:
+            kinds.class_of(path)
+            return
+        except ValueError as error:
+            reasons.append(str(error))
+    is_other = all("write it as a class that subclasses" in one for one in reasons)
+    parts = "sampler, credit, value estimator, loss term or surrogate"
+    raise ConfigError(f"{path} is no {parts} (docs/own-parts.md)" if is_other else reasons[0])
 
 
 def explain_difference(presets: tuple[str, str], settings: tuple[str, ...], *, as_json: bool) -> int:
@@ -78,7 +106,7 @@ def describe_keys(keys: Iterable[Key]) -> Iterator[tuple[str, str, str]]:
     for key in keys:
         kinds.setdefault((key.path, _format_default(key), key.description), []).append(key.kind)
     for (path, default, description), of_kinds in kinds.items():
-        named = "" if path.endswith(".kind") else ", ".join(kind for kind in of_kinds if kind)
+        named = "" if path.endswith(".kind") else ", ".join(dict.fromkeys(kind for kind in of_kinds if kind))
         yield path, default, f"{named}: {description}" if named else description
 
 

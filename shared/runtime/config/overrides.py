@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared.runtime.config.errors import ConfigError, unknown_key
-from shared.runtime.config.keys import Key, Models, all_paths, match_paths, shared_tables, walk_keys
+from shared.runtime.config.keys import Key, Models, all_paths, match_paths, named_parts, shared_tables, walk_keys
 from shared.runtime.config.presets import SECTIONS
 from shared.runtime.config.renamed import RENAMED, RENAMED_SECTIONS, old_paths, refuse_old_section
 
@@ -17,10 +17,11 @@ def resolve_overrides(overrides: Sequence[str], models: Models) -> dict[str, lis
     where none or several have it; an override of a section that is not in `models` is left out.
     """
     resolved: dict[str, list[str]] = {section: [] for section in models}
-    paths, old = all_paths(models), tuple({path: None for section in models for path in old_paths(section)})
+    own = named_parts({name: parse_value(text) for name, text in map(split_override, overrides)})
+    paths, old = all_paths(models, own), tuple({path: None for section in models for path in old_paths(section)})
     for override in overrides:
         name, text = split_override(override)
-        path = _resolve(name, models, paths, old)
+        path = _resolve(name, models, paths, old, own)
         section, _, key = path.partition(".")
         refuse_old_section(section, key, parse_value(text))
         if section in models:
@@ -28,15 +29,16 @@ def resolve_overrides(overrides: Sequence[str], models: Models) -> dict[str, lis
     return resolved
 
 
-def find_keys(name: str, models: Models) -> list[Key]:
-    """Every key called `name`, and the keys in it where it is a table; ConfigError when there is none."""
-    keys = [key for section, model in models.items() for key in walk_keys(section, model)]
-    found = [key for key in keys if f".{name}." in f".{key.path}."]
-    if not found:
+def find_keys(name: str, models: Models, own: Sequence[str] = ()) -> list[Key]:
+    """Every key called `name`, and the keys in it where it is a table; those of a part of the user's own where it is
+    an import path. ConfigError when there is none."""
+    keys = [key for section, model in models.items() for key in walk_keys(section, model, own=own)]
+    found = [key for key in keys if f".{name}." in f".{key.path}." or key.kind == name]
+    if not found and name not in own:
         for one in RENAMED:
             if f".{one.old}.".endswith(f".{name}."):
                 raise ConfigError(f"{name} was renamed to {one.new}{one.note}: `ibtpo config {one.new}` explains it")
-        raise ConfigError(unknown_key(name, models))
+        raise ConfigError(unknown_key(name, models, own))
     return found
 
 
@@ -49,14 +51,14 @@ def split_override(override: str) -> tuple[str, str]:
     return ".".join(parts), text.strip()
 
 
-def _resolve(name: str, models: Models, paths: Sequence[str], old: Sequence[str]) -> str:
+def _resolve(name: str, models: Models, paths: Sequence[str], old: Sequence[str], own: Sequence[str]) -> str:
     shared = tuple(f"{table}." for table in shared_tables(models))
     section, _, below = name.partition(".")
     if below and section not in models and (section in SECTIONS or section in RENAMED_SECTIONS):
         return name
     found = match_paths(name, paths) or match_paths(name, old)  # an old name is refused where its value is read
     if not found:
-        raise ConfigError(unknown_key(name, models))
+        raise ConfigError(unknown_key(name, models, own))
     if len(found) > 1:  # what several tables take from a shared one is meant there
         found = [path for path in found if path.startswith(shared)] or found
     if len(found) > 1:
