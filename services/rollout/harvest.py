@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 
 from services.rollout.grower import TooFewVerdicts, TreeGrower
 from services.rollout.metrics import RolloutMetrics, TreeResult
@@ -19,8 +20,10 @@ log = event_logger(__name__)
 _WAIT_SECONDS = 1.0
 _FINISH_SECONDS = 120.0
 _OTHERS_READ = Backoff(first_seconds=0.5, most_seconds=10.0)
-"""Pauses of a replica that cannot read tasks which others can: they shall take them."""
+"""Pauses of a replica that cannot read tasks which others can, or might: they shall take them."""
 _NOBODY_READS_SECONDS = 0.5
+_PATIENCE_HEARTBEATS = 8
+"""For so long, twice `claim_after_seconds`, somebody who can read tasks may be on the way."""
 _RETRY = Backoff(first_seconds=0.1, most_seconds=_WAIT_SECONDS)
 
 
@@ -52,7 +55,7 @@ class Harvest:
         self._growing: dict[asyncio.Task[None], Claim] = {}
         self._has_capacity = asyncio.Event()
         self._draining = asyncio.Event()
-        self._pauses_until = 0.0
+        self._pauses_until = self._hopes_until = -math.inf
         self._num_unread = 0
         self.why_unread = ""
         """Why the last task could not be read; empty where it was."""
@@ -151,21 +154,29 @@ class Harvest:
 
     async def _skip(self, claim: Claim, reason: str, body: str = "") -> None:
         """Gives the claim back, and pauses, so that another replica takes it: one that has the sampler which the task
-        names, or is of another release. Where nobody can read tasks it has `max_deliveries` tries."""
+        names, or is of another release. Where nobody comes who can read it, it has `max_deliveries` tries."""
         self._metrics.trees.labels(TreeResult.UNREADABLE).inc()
         if reason != self.why_unread:
             log.error("task_unreadable", task=claim.task.id, deliveries=claim.deliveries, reason=reason, body=body)
         self.why_unread = reason
-        others_read = await self._others_read()
-        if not others_read and claim.deliveries >= self._max_deliveries:
+        is_hopeful = await self._is_hopeful()
+        if not is_hopeful and claim.deliveries >= self._max_deliveries:
             await self._give_up(claim, f"unreadable in {claim.deliveries} deliveries: {reason}")
             return
         now = asyncio.get_running_loop().time()
         if now >= self._pauses_until:  # tasks that were claimed together make one pause
             self._num_unread += 1
-            pause = _OTHERS_READ.pause_seconds(self._num_unread) if others_read else _NOBODY_READS_SECONDS
+            pause = _OTHERS_READ.pause_seconds(self._num_unread) if is_hopeful else _NOBODY_READS_SECONDS
             self._pauses_until = now + pause
-        await self._release(claim, failed=not others_read)
+        await self._release(claim, failed=not is_hopeful)
+
+    async def _is_hopeful(self) -> bool:
+        """Whether another replica reads the run's tasks, or may soon: one that was killed is started again."""
+        now, patience = asyncio.get_running_loop().time(), _PATIENCE_HEARTBEATS * self._heartbeat_seconds
+        is_first = now - self._pauses_until > patience
+        if is_first or await self._others_read():
+            self._hopes_until = now + patience
+        return now < self._hopes_until
 
     async def _others_read(self) -> bool:
         """Whether another live replica reads the run's tasks, as far as it knows."""

@@ -281,7 +281,7 @@ async def test_a_task_that_it_cannot_read_is_left_to_others_and_a_dead_letter_wh
 
         await wait_until_async(is_taken)
         assert await a.streams.tasks.ids() == {("0-0", 0)}
-        (letter,) = await a.streams.dead_letters.take("learner", 1, 5.0)
+        (letter,) = await a.streams.dead_letters.take("learner", 1, 30.0)
         assert (letter.item.id, letter.item.attempt) == ("0-0", 0)
         assert "unreadable in 3 deliveries" in letter.item.reason
         assert await a.streams.tasks.ids() == set()
@@ -306,12 +306,22 @@ async def test_a_task_of_other_code_is_left_to_a_replica_that_has_it(redis_url: 
         assert a.grower.tried == []
 
 
+async def test_a_task_of_other_code_waits_for_who_has_it_and_is_started_again(redis_url: str) -> None:
+    async with harvesting(redis_url, "a", max_deliveries=1, heartbeat_seconds=60.0) as a:
+        await a.streams.tasks.put([task(0).model_copy(update={"own_code": {"my_pkg.mine": "0123"}})])
+        await wait_until_async(lambda: a.harvest.why_unread)
+        (claim,) = await wait_until_async(lambda: a.streams.tasks.take("b", 1, 0.05))
+        assert claim.deliveries == 1
+        assert await a.streams.dead_letters.ids() == set()
+        assert a.grower.tried == []
+
+
 async def test_a_task_of_other_code_is_soon_a_dead_letter_where_nobody_has_it(redis_url: str) -> None:
     async with harvesting(redis_url, "a", claim_after_seconds=3600.0) as a, harvesting(redis_url, "b") as b:
         mute = ReplicaInfo(name="b", url="http://b", state=ReplicaState.SERVING, version=None, reads_tasks=False)
         await b.streams.replicas.announce(mute, 60.0)
         await a.streams.tasks.put([task(0).model_copy(update={"own_code": {"my_pkg.mine": "0123"}})])
-        (letter,) = await a.streams.dead_letters.take("learner", 1, 20.0)
+        (letter,) = await a.streams.dead_letters.take("learner", 1, 30.0)
         assert "unreadable in 3 deliveries: my_pkg.mine is here another version" in letter.item.reason
         assert a.grower.tried == b.grower.tried == []
 
