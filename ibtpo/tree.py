@@ -16,6 +16,7 @@ from services.launcher.display.tree_svg import draw_page, render_tree_svg
 from services.launcher.display.tree_view import render_tree, summarize_tree
 from services.launcher.runs.kept_trees import KeptTree
 from services.launcher.runs.model_files import TokenTable
+from services.launcher.runs.shown_values import SHOWN_VALUES
 from services.launcher.runs.tree_files import read_tree, save_tree
 from shared.errors import InvalidInput
 from shared.protocol.tree import ScoredTree
@@ -108,7 +109,7 @@ class Tree:
     @property
     def root_value(self) -> float | None:
         """The mean reward of the initial draws: an unbiased estimate of how often the policy is right."""
-        return self.scored.figures().root_value
+        return self.scored.figures(values_of=SHOWN_VALUES).root_value
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data, which JSON can hold."""

@@ -14,6 +14,7 @@ from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
 from services.learner.training.value_learner import write_values
 from shared.errors import InvalidInput
+from shared.plugins import BoundedValues
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import WeightVersion
 
@@ -50,6 +51,10 @@ class RankWorkers:
         with self._process_group.naming_failures():
             self._command(Operation.FOLLOW)
             return self._trainer.step(trees, version, lr, seed, ties)
+
+    def bounded_values(self) -> BoundedValues:
+        """For the figures of a step; beside what computes credit of the user's own."""
+        return BoundedValues(self._trainer.own)
 
     def engine_gap(self, trees: Sequence[ScoredTree], version: WeightVersion) -> float | None:
         with self._process_group.naming_failures():

@@ -111,6 +111,7 @@ class Run:
         """For which checkpoints kept training waiting, since the last step."""
         self._pending: PendingCheckpoint | None = None
         self._lost_lease: Conflict | None = None
+        self._has_told_of_values = False
 
     def stop(self) -> None:
         """Ends the run after the step in progress, with a checkpoint."""
@@ -251,7 +252,12 @@ class Run:
         lr = config.optimizer.learning_rate(progress.step, progress.share_done)
         update = self._parts.ranks.step(used, progress.version, lr, f"{config.seed} {progress.step}", ties)
         self._parts.tree_samples.add(scored, progress.saved.totals.figures.trees)
-        return update, *measure_trees(trees)
+        values_of = self._parts.ranks.bounded_values()
+        measured = measure_trees(trees, values_of)
+        if values_of.reason and not self._has_told_of_values:
+            self._has_told_of_values = True
+            log.warning("values_failed", reason=values_of.reason)
+        return update, *measured
 
     def _record_step(self, figures: StepFigures, update: Update) -> None:
         self._progress.figures = figures

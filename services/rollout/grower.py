@@ -69,6 +69,8 @@ class TreeGrower:
         self._rewards = rewards
         self._replica = replica
         self._likelihoods = LikelihoodScorer(engine)
+        self._lost_seconds: dict[str, float] = {}
+        """What failures of each value estimator took."""
 
     async def grow(self, task: Task, vocabulary: Vocabulary, on_event: OnEvent | None = None) -> ScoredTree:
         """Draws from the root, then in rounds from the nodes that the sampler chooses, until it chooses none.
@@ -97,13 +99,20 @@ class TreeGrower:
         return self._finish(growth)
 
     async def figures(self, tree: ScoredTree) -> TreeFigures:
-        """The tree's diagnostics; InvalidInput where a value estimator of the user's own fails."""
+        """The tree's diagnostics; without scores where a value estimator of the user's own fails, which is logged
+        once. One whose failures have taken as long as a call may is not asked again."""
         if not packages_of([tree.ib_settings]):
             return tree.figures()
-        try:
-            return await self._own.run(tree.figures)
-        except OwnCodeFailed as error:
-            raise InvalidInput(f"value estimator {VALUES.kind_of(tree.ib_settings.values)}: {error}") from error
+        kind, started = VALUES.kind_of(tree.ib_settings.values), time.monotonic()
+        lost = self._lost_seconds.get(kind, 0.0)
+        if lost < self._own.seconds:
+            try:
+                return await self._own.run(tree.figures)
+            except OwnCodeFailed as error:
+                if kind not in self._lost_seconds:
+                    log.warning("values_failed", reason=f"value estimator {kind}: {error}")
+                self._lost_seconds[kind] = lost + time.monotonic() - started
+        return tree.figures(values_of=lambda *_: None)
 
     async def _prepare(self, spec: Growth, vocabulary: Vocabulary) -> Sampler:
         """The sampler with what it needs to know of tokens and answers; InvalidInput where one of the user's own fails

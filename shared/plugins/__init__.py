@@ -2,5 +2,6 @@
 
 from shared.plugins.deadline import NO_HURRY, Deadline
 from shared.plugins.processes import OwnCodeFailed, OwnProcesses
+from shared.plugins.values import BoundedValues
 
-__all__ = ["NO_HURRY", "Deadline", "OwnCodeFailed", "OwnProcesses"]
+__all__ = ["NO_HURRY", "BoundedValues", "Deadline", "OwnCodeFailed", "OwnProcesses"]

@@ -40,7 +40,7 @@ class OwnProcesses:
     """
 
     def __init__(self, seconds: float, size: int = 1) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._size = size
         self._threads: ThreadPoolExecutor | None = None
         self._all = [_Process() for _ in range(size)]
@@ -52,7 +52,7 @@ class OwnProcesses:
         """What the function returns; OwnCodeFailed if it does not."""
         process = self._free.get()
         try:
-            return process.call(self._seconds, function, arguments)  # type: ignore[return-value]
+            return process.call(self.seconds, function, arguments)  # type: ignore[return-value]
         finally:
             self._free.put(process)
 

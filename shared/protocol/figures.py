@@ -201,6 +201,14 @@ class SamplingFigures(Message):
     answer_tokens_max: int | None = _figure(
         "longest answer", "tokens", ",", "Length of the longest answer", _ANSWERS | Shown.OUTCOME, _LENGTHS
     )
+    trees_without_values: int = _figure(
+        "trees without values",
+        "",
+        ",",
+        "Trees in no IB-Score or Cov, as a value estimator of the user's own failed or took too long",
+        Shown.COUNTER,
+        default=0,
+    )
     trees: int = _figure("trees", "", ",", "Trees that steps took", Shown.COUNTER, default=0)
     trajectories: int = _figure("trajectories", "", ",", "Judged trajectories in them", Shown.COUNTER, default=0)
     generated_tokens: int = _figure(

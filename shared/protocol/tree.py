@@ -12,10 +12,11 @@ from shared.errors import InvalidInput, first_reason
 from shared.protocol.message import PROTOCOL_VERSION, Message
 from shared.protocol.task import Task
 from shared.tree.cutting import check_fork
-from shared.tree.diagnostics import TreeFigures, diagnose, with_lengths
+from shared.tree.diagnostics import TreeFigures, ValuesOf, diagnose, with_lengths
 from shared.tree.draw import Draw, Finish, VersionSpan, WeightVersion
 from shared.tree.ib_score import IBSettings
 from shared.tree.node import Tree, build_tree
+from shared.tree.values import node_values
 
 
 class TreeUsage(Message):
@@ -72,9 +73,10 @@ class ScoredTree(Message):
         """How its nodes are scored: as its sampler scored them; as the task says, if its sampler does not score."""
         return self.task.growth.sampler.score or self.task.score
 
-    def figures(self, tree: Tree | None = None) -> TreeFigures:
+    def figures(self, tree: Tree | None = None, values_of: ValuesOf = node_values) -> TreeFigures:
         """Its diagnostics, by `ib_settings`. `tree`: already built."""
-        figures = diagnose(tree or self.tree(), self.ib_settings, self.task.growth.sampler.initial_draws)
+        initial_draws = self.task.growth.sampler.initial_draws
+        figures = diagnose(tree or self.tree(), self.ib_settings, initial_draws, values_of)
         return with_lengths(figures, self.draws)
 
     def pack(self) -> bytes:

@@ -1,15 +1,17 @@
 """The figures that show how a run goes, of one tree or of many."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from shared.tree.draw import Draw, is_full_reward
 from shared.tree.ib_score import IBSettings, confidences, etas1, scores, value_ratios
 from shared.tree.node import Tree
-from shared.tree.values import node_values, root_value
+from shared.tree.values import ValueEstimator, node_values, root_value
 
 EtaPair: TypeAlias = tuple[float, float]
+ValuesOf: TypeAlias = Callable[[Tree, ValueEstimator], Sequence[float] | None]
+"""p̂(s) of every node; None where it cannot be had."""
 
 _SAME_VALUE = 1e-9
 """Values this close differ by rounding alone."""
@@ -56,6 +58,8 @@ class TreeFigures:
     """1 for each answer that the token limit cut, else 0."""
     answer_tokens: Mean = Mean()
     longest_answer: int = 0
+    without_values: int = 0
+    """Trees without a score or covariance, as their value estimator failed."""
     eta_pairs: tuple[EtaPair, ...] = ()
     """(η₁, η₂) of the draws of nodes with at least two, for a scatter plot; a sample of them after `merge`."""
 
@@ -100,23 +104,28 @@ def with_lengths(figures: TreeFigures, draws: Sequence[Draw]) -> TreeFigures:
     )
 
 
-def diagnose(tree: Tree, settings: IBSettings, num_first: int) -> TreeFigures:
+def diagnose(tree: Tree, settings: IBSettings, num_first: int, values_of: ValuesOf = node_values) -> TreeFigures:
     """The figures of a tree with `num_first` initial draws; empty for a tree in which no draw counts."""
     if not tree.rewards:
         return TreeFigures()
-    values = node_values(tree, settings.values)
-    ratios, etas2 = value_ratios(tree, values), confidences(tree, settings.confidence)
-    etas = tuple(zip(etas1(ratios, settings.beta), etas2, strict=True))
-    j = scores(tree, ratios, etas2, settings)
-    cov = _covariances(tree, etas)
     first = root_value(tree, num_first)
-    forks = [node_id for node_id, node in enumerate(tree.nodes) if node.num_draws >= 2]
-    return TreeFigures(
+    of_rewards = TreeFigures(
         rewards=Mean.of(tree.rewards),
         root_values=Mean() if first is None else Mean.of([first]),
         mixed=Mean.of([tree.is_mixed]),
         all_right=Mean.of([is_full_reward(min(tree.rewards))]),
         all_wrong=Mean.of([max(tree.rewards) == 0.0]),
+    )
+    values = values_of(tree, settings.values)
+    if values is None:
+        return replace(of_rewards, without_values=1)
+    ratios, etas2 = value_ratios(tree, values), confidences(tree, settings.confidence)
+    etas = tuple(zip(etas1(ratios, settings.beta), etas2, strict=True))
+    j = scores(tree, ratios, etas2, settings)
+    cov = _covariances(tree, etas)
+    forks = [node_id for node_id, node in enumerate(tree.nodes) if node.num_draws >= 2]
+    return replace(
+        of_rewards,
         fork_scores=Mean.of(score for node_id in forks if (score := j[node_id]) is not None),
         covariances=Mean.of(cov[node_id] for node_id in forks if _differ(tree, node_id, values)),
         eta_pairs=tuple(etas[child] for node_id in forks for child in tree.nodes[node_id].children),
@@ -155,5 +164,6 @@ def merge(figures: Iterable[TreeFigures], max_pairs: int = 512) -> TreeFigures:
         truncated=sum((one.truncated for one in every), Mean()),
         answer_tokens=sum((one.answer_tokens for one in every), Mean()),
         longest_answer=max((one.longest_answer for one in every), default=0),
+        without_values=sum(one.without_values for one in every),
         eta_pairs=tuple(pairs[::stride]),
     )

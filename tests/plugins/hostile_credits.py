@@ -61,6 +61,16 @@ class Curious(Own):
 
 
 @dataclass(frozen=True)
+class Broken(ValueEstimator):
+    """It raises, or loops."""
+
+    how: str = "raises"
+
+    def values(self, tree: Tree) -> Any:
+        return BAD[self.how][0](tree)
+
+
+@dataclass(frozen=True)
 class Zeros(ValueEstimator):
     def values(self, tree: Tree) -> list[float]:
         return [0.0] * 2

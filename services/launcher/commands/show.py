@@ -12,6 +12,7 @@ from services.launcher.runs.held_out_results import evaluated_steps, read_result
 from services.launcher.runs.kept_trees import KeptTree, load_kept_trees, load_tree, why_unreadable
 from services.launcher.runs.model_files import locate_tokenizer
 from services.launcher.runs.run_dir import find_run
+from services.launcher.runs.shown_values import SHOWN_VALUES
 from services.learner.held_out.measure import average_reward
 from services.learner.held_out.results import ResultsFile
 from shared.errors import InvalidInput
@@ -92,7 +93,7 @@ def _render_list(name: str, trees: tuple[KeptTree, ...], width: int) -> Table:
         table.add_column(column, no_wrap=True)
     table.add_column("problem", overflow="fold")
     for number, kept in enumerate(trees, 1):
-        figures = kept.scored.figures()
+        figures = kept.scored.figures(values_of=SHOWN_VALUES)
         cells = (
             str(number),
             kept.path.stem,
@@ -104,6 +105,8 @@ def _render_list(name: str, trees: tuple[KeptTree, ...], width: int) -> Table:
         )
         problem = Text(" ".join(kept.message.split()), no_wrap=True, overflow="ellipsis")
         table.add_row(*cells[shown], problem)
+    if SHOWN_VALUES.reason:
+        table.caption, table.caption_justify = f"no values: {SHOWN_VALUES.reason}", "left"
     return table
 
 

@@ -4,16 +4,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from services.launcher.runs.model_files import TokenTable
+from services.launcher.runs.shown_values import SHOWN_VALUES
 from shared.protocol.tree import ScoredTree
+from shared.tree.diagnostics import ValuesOf
 from shared.tree.draw import Draw, Finish
 from shared.tree.ib_score import IBSettings, confidences, etas1, scores, value_ratios
 from shared.tree.node import Tree, build_tree
-from shared.tree.values import node_values
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One node. A figure is None where there is none: no IB-Score at a leaf, no value without verdicts."""
+    """One node. A figure is None where there is none: no IB-Score at a leaf, no value without verdicts, or where a
+    value estimator of the user's own failed."""
 
     guide: str
     """The lines, as text, that lead to it from above."""
@@ -32,7 +34,11 @@ class NodeView:
 
 
 def describe_nodes(
-    scored: ScoredTree, prompt: str, tokens: TokenTable, settings: IBSettings | None = None
+    scored: ScoredTree,
+    prompt: str,
+    tokens: TokenTable,
+    settings: IBSettings | None = None,
+    values_of: ValuesOf = SHOWN_VALUES,
 ) -> tuple[NodeView, ...]:
     """The nodes of a tree, the root first, below each node its children in the order in which they were drawn. They
     are scored by `settings`, or as the tree says."""
@@ -40,7 +46,8 @@ def describe_nodes(
     is_judged = any(draw.counted_reward is not None for draw in scored.draws)
     draws = scored.draws if is_judged else [replace(draw, reward=0.0) for draw in scored.draws]
     tree = build_tree(draws, scored.task.growth.merge_equal_draws)
-    values, etas2 = node_values(tree, settings.values), confidences(tree, settings.confidence)
+    found, etas2 = values_of(tree, settings.values), confidences(tree, settings.confidence)
+    is_valued, values = is_judged and found is not None, found or (0.0,) * len(tree.nodes)
     ratios = value_ratios(tree, values)
     ib_scores, first_etas = scores(tree, ratios, etas2, settings), etas1(ratios, settings.beta)
 
@@ -53,10 +60,10 @@ def describe_nodes(
             parent=node.parent,
             text=prompt if node_id == 0 else tokens.decode(_shown_ids(tree, node_id, tokens)),
             draw=node.draw if draw is not None and node.start <= draw.cut else None,
-            value=values[node_id] if is_judged else None,
-            eta1=first_etas[node_id] if is_judged and draw is not None else None,
+            value=values[node_id] if is_valued else None,
+            eta1=first_etas[node_id] if is_valued and draw is not None else None,
             eta2=etas2[node_id] if draw is not None else None,
-            ib_score=ib_scores[node_id] if is_judged else None,
+            ib_score=ib_scores[node_id] if is_valued else None,
             num_leaves=node.num_leaves,
             reward=node.reward if is_judged else None,
             finish=draw.finish if draw is not None and node.num_draws == 0 else None,

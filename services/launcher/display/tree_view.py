@@ -6,6 +6,7 @@ from rich.text import Text
 
 from services.launcher.display.node_views import NodeView, describe_nodes
 from services.launcher.runs.model_files import TokenTable
+from services.launcher.runs.shown_values import SHOWN_VALUES
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import Finish
 from shared.tree.samplers import SAMPLERS
@@ -40,7 +41,7 @@ def render_tree(scored: ScoredTree, prompt: str, tokens: TokenTable, *, is_full:
 
 def summarize_tree(scored: ScoredTree) -> str:
     """A tree's figures in one line."""
-    figures = scored.figures()
+    figures = scored.figures(values_of=SHOWN_VALUES)
     parts = [
         f"{SAMPLERS.kind_of(scored.task.growth.sampler)} tree of {len(scored.draws)} answers",
         f"{scored.usage.generated_tokens} tokens generated",
@@ -50,6 +51,7 @@ def summarize_tree(scored: ScoredTree) -> str:
         _format("Cov(η₁, η₂) {:+.4f}", figures.cov_eta),
         f"policy {scored.oldest_version.label}",
         "" if figures.trees else "not judged",
+        f"no values: {SHOWN_VALUES.reason}" if figures.without_values else "",
     ]
     return " · ".join(part for part in parts if part)
 

@@ -18,13 +18,14 @@ from shared.protocol.figures import RunSummary, SamplingFigures, SetFigures, Ste
 from shared.protocol.status import AccuracyFigures, Evaluation, SetAccuracy
 from shared.protocol.tree import ScoredTree, TreeUsage
 from shared.tree.credit import CREDITS
-from shared.tree.diagnostics import TreeFigures, merge
+from shared.tree.diagnostics import TreeFigures, ValuesOf, merge
 from shared.tree.samplers import SAMPLERS
+from shared.tree.values import node_values
 
 
-def measure_trees(trees: Sequence[BuiltTree]) -> tuple[TreeFigures, TreeUsage]:
+def measure_trees(trees: Sequence[BuiltTree], values_of: ValuesOf = node_values) -> tuple[TreeFigures, TreeUsage]:
     """The diagnostics of all these trees, and what growing them took."""
-    figures = merge([tree.scored.figures(tree.nodes) for tree in trees])
+    figures = merge([tree.scored.figures(tree.nodes, values_of) for tree in trees])
     return figures, sum_usage(tree.scored.usage for tree in trees)
 
 
@@ -45,6 +46,7 @@ def sampling_figures(figures: TreeFigures, usage: TreeUsage, seconds: float) -> 
         truncated_share=figures.truncated.value,
         answer_tokens=figures.answer_tokens.value,
         answer_tokens_max=figures.longest_answer or None,
+        trees_without_values=figures.without_values,
         trees=figures.trees,
         trajectories=figures.rewards.count,
         generated_tokens=usage.generated_tokens,

@@ -71,8 +71,9 @@ class Trainer:
         self._process_group = process_group
         self._reference = reference
         self._credit = config.advantage
-        self._own = OwnProcesses(config.plugin_seconds)
-        self._assigner = CreditAssigner(self._credit, self._own)
+        self.own = OwnProcesses(config.plugin_seconds)
+        """What computes code of the user's own that needs no tensors."""
+        self._assigner = CreditAssigner(self._credit, self.own)
         self._objective = Objective(config.objective, Deadline(config.plugin_seconds))
         self._settings = config.objective
         self._max_answer_tokens = config.growth.max_tokens
@@ -102,7 +103,7 @@ class Trainer:
         if self._reference is not None:
             groups = self._add_logprobs(groups, Work.READ_REFERENCE, "reference_logprobs")
         self._credit = self.values.credit
-        self._assigner = CreditAssigner(self._credit, self._own)
+        self._assigner = CreditAssigner(self._credit, self.own)
         if self.values.is_active:
             trees = self._inform(trees, ties, version, sums)
         with self._clock.measure(Part.CREDIT):
@@ -118,7 +119,7 @@ class Trainer:
 
     def close(self) -> None:
         """Ends what computes credit of the user's own."""
-        self._own.close()
+        self.own.close()
 
     def follow(self) -> None:
         """Another rank's part of rank 0's `step` or `engine_gap`."""
