@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -22,6 +23,8 @@ _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _MEASURES = tuple(name for name in AccuracyFigures.model_fields if name != "problems")
 """Of an accuracy; `standard_error` is that of avg@k."""
 _GAUGES = figures_in(StepFigures, Shown.GAUGE)
+_MAX_OWN_TERMS = 16
+"""So many of a configuration's own loss terms have a series; metrics.jsonl has all."""
 _named = "ibtpo_learner_{}".format
 Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 
@@ -91,6 +94,9 @@ class LearnerMetrics:
             _named("held_out_accuracy"), "Held-out accuracy of the last evaluation, averaged over sets", ["measure"]
         )
         self.set_accuracy = gauge(_named("held_out_set_accuracy"), "The same of each held-out set", ["set", "measure"])
+        self.own_terms = gauge(
+            _named("own_term"), "Mean over tokens of a loss term of the user's own, in the last step", ["term"]
+        )
         self.evaluations = preset(_named("evaluations_total"), "Evaluations by result", result=EvaluationResult)
         self.checkpoint_seconds = seconds(_named("checkpoint_seconds"), "Time to write a checkpoint")
         # registered with its first value: a 0 before that would be taken for one
@@ -110,6 +116,8 @@ class LearnerMetrics:
             self.phase_seconds.labels(phase).observe(getattr(figures, f"{phase}_seconds"))
         for name in self._gauges:
             self._set(name, getattr(figures, name))
+        for term, mean in islice(figures.own_terms.items(), _MAX_OWN_TERMS):
+            self.own_terms.labels(term).set(mean)
 
     def record_stale(self, tree: ScoredTree) -> None:
         for draw in tree.draws:

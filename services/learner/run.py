@@ -111,7 +111,7 @@ class Run:
         """For which checkpoints kept training waiting, since the last step."""
         self._pending: PendingCheckpoint | None = None
         self._lost_lease: Conflict | None = None
-        self._has_told_of_values = False
+        self._has_logged_values = False
 
     def stop(self) -> None:
         """Ends the run after the step in progress, with a checkpoint."""
@@ -254,8 +254,8 @@ class Run:
         self._parts.tree_samples.add(scored, progress.saved.totals.figures.trees)
         values_of = self._parts.ranks.bounded_values()
         measured = measure_trees(trees, values_of)
-        if values_of.reason and not self._has_told_of_values:
-            self._has_told_of_values = True
+        if values_of.reason and not self._has_logged_values:
+            self._has_logged_values = True
             log.warning("values_failed", reason=values_of.reason)
         return update, *measured
 

@@ -17,6 +17,14 @@ def test_every_declared_series_has_the_value_of_the_step_and_its_help() -> None:
             assert helps[f"ibtpo_learner_{name}"] == figure.help
 
 
+def test_loss_terms_of_ones_own_have_series_up_to_a_bound() -> None:
+    metrics = LearnerMetrics()
+    own_terms = {f"my_pkg.terms:Term {number}": number / 2 for number in range(40)}
+    metrics.record_step(StepFigures(step=1, own_terms=own_terms), StepResult.UPDATED)
+    (family,) = (one for one in metrics.registry.collect() if one.name == "ibtpo_learner_own_term")
+    assert {one.labels["term"]: one.value for one in family.samples} == dict([*own_terms.items()][:16])
+
+
 def test_the_engine_gap_is_shown_though_evaluations_alone_have_one() -> None:
     metrics = LearnerMetrics()
     metrics.record_step(StepFigures(step=1), StepResult.UPDATED)

@@ -53,7 +53,7 @@ def evaluation() -> Evaluation:
 def figures_of_a_step() -> StepFigures:
     """Each is 1."""
     figures: dict[str, Any] = dict.fromkeys(StepFigures.model_fields, 1)
-    return StepFigures(**figures | {"own_terms": {}})
+    return StepFigures(**figures | {"own_terms": {"my_pkg.terms:Term": 1.0}})
 
 
 def metrics_of(learner: LearnerMetrics) -> Iterator[Metric]:

@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 BOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 RULES = ROOT / "deploy/prometheus/rules"
 DOCS = "/public/ibtpo/"
-DIMENSIONLESS = {"State", "Firing alerts", "Cov(η₁, η₂), 5 minutes", "IB-Score of trees", "Reward by kind"}
+DIMENSIONLESS = {
+    *("State", "Firing alerts", "Cov(η₁, η₂), 5 minutes", "IB-Score of trees", "Reward by kind"),
+    "Loss terms of your own",
+}
 FIGURES_ON = {"balance": Shown.BALANCE, "throughput": Shown.THROUGHPUT}
 _NAME = re.compile(r"\b(ibtpo[_:][a-z0-9_:]+)")
 _SELECTOR = re.compile(r"\b(ibtpo[_:][a-z0-9_:]+)\{([^}]*)\}")

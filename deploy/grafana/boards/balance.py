@@ -71,6 +71,13 @@ _GLANCE = row(
 _UPDATES = row(
     "Updates of the policy",
     *_FIGURES.take("entropy", "kl", "grad_norm", "clip_share", "engine_gap"),
+    lines(
+        "Loss terms of your own",
+        "none",
+        "Mean over tokens of each loss term of your own in the last step, by its import path.",
+        "own-parts.md#a-loss-term",
+        ("ibtpo_learner_own_term", "{{term}}"),
+    ),
 )
 _DIAGNOSTICS = row(
     "Diagnostics of the information bottleneck",

@@ -162,6 +162,20 @@ _WEIGHTS = row(
 )
 _ENGINES = row(
     "Engines and Redis",
+    stacked(
+        "Continuations scored",
+        "suffix:continuations/s",
+        "Given continuations of POST /v1/scores: scored, failed, or given up by deadline, caller or request.",
+        "protocol.md#http",
+        (rate("ibtpo_rollout_scores_total", "result"), "{{result}}"),
+    ),
+    lines(
+        "Tokens scored",
+        "suffix:tokens/s",
+        "Given tokens whose log-probabilities were computed: those posted, and of gold answers at step ends.",
+        "protocol.md#http",
+        (rate("ibtpo_rollout_scored_tokens_total", "instance"), "{{instance}}"),
+    ),
     lines(
         "Requests in the engines",
         "suffix:requests",
