@@ -3,8 +3,8 @@
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -57,10 +57,16 @@ class ModelServices:
         self._model = model
         self._token = given.token if given.rollout_url or given.verifier_url else None
         self._rollout_urls: tuple[str, ...] = (given.rollout_url,) if given.rollout_url else ()
+        self._are_given = bool(given.rollout_url)
         self._verifier_url = given.verifier_url
         self._num_replicas = num_replicas
         self._config = config
         self._stack = AsyncExitStack()
+        self._replicas = AsyncExitStack()
+        self._plugins: frozenset[str] = frozenset()
+        """The packages of the user's own that the replicas import which were started."""
+        self._num_growing = 0
+        self._grown = asyncio.Condition()
         self._starting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -69,12 +75,15 @@ class ModelServices:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        try:
+            await self._replicas.aclose()
+        finally:
+            await self._stack.aclose()
 
     async def grow(self, request: GrowRequest, on_event: Callable[[GrowthEvent], None]) -> ScoredTree:
         """One tree, and every event of its growth."""
-        url, *_ = await self.rollout_urls(packages_of([request.growth.sampler]))
-        return await RolloutClient(self._http, url).watch(request, GROW_SECONDS, on_event)
+        async with self._growing(packages_of([request.growth.sampler])) as url:
+            return await RolloutClient(self._http, url).watch(request, GROW_SECONDS, on_event)
 
     async def score(self, request: ScoringRequest) -> tuple[ScoredContinuation, ...]:
         """The log-probabilities of given continuations, in the order of the items."""
@@ -90,17 +99,43 @@ class ModelServices:
         async with self._starting:
             return await self._start_verifier()
 
-    async def rollout_urls(self, plugins: Sequence[str] = ()) -> tuple[str, ...]:
-        """Where the replicas are. Those that are started import parts of these packages."""
+    async def rollout_urls(self) -> tuple[str, ...]:
+        """Where the replicas are."""
         async with self._starting:
-            if not self._rollout_urls and self._model is not None:
-                verifier = await self._start_verifier()
-                settings = [f"plugins={json.dumps(plugins)}"] if plugins else []
-                replicas = run_replicas(
-                    self._model, self._num_replicas, self._folder, verifier, self._token, settings=settings
-                )
-                self._rollout_urls = await self._stack.enter_async_context(replicas)
-            return self._rollout_urls
+            return await self._start_replicas()
+
+    @asynccontextmanager
+    async def _growing(self, plugins: Sequence[str]) -> AsyncIterator[str]:
+        """Where a tree grows whose sampler is of these packages; until the block ends, no replica is replaced."""
+        async with self._starting:
+            if self._rollout_urls and not self._are_given and not self._plugins.issuperset(plugins):
+                await self._end_replicas()
+            self._plugins = self._plugins.union(plugins)
+            url, *_ = await self._start_replicas()
+            self._num_growing += 1
+        try:
+            yield url
+        finally:
+            async with self._grown:
+                self._num_growing -= 1
+                self._grown.notify_all()
+
+    async def _end_replicas(self) -> None:
+        """Once no tree grows: what a replica may import is fixed when it begins."""
+        async with self._grown:
+            await self._grown.wait_for(lambda: not self._num_growing)
+        self._rollout_urls = ()
+        await self._replicas.aclose()
+
+    async def _start_replicas(self) -> tuple[str, ...]:
+        if not self._rollout_urls and self._model is not None:
+            verifier = await self._start_verifier()
+            settings = [f"plugins={json.dumps(sorted(self._plugins))}"] if self._plugins else []
+            replicas = run_replicas(
+                self._model, self._num_replicas, self._folder, verifier, self._token, settings=settings
+            )
+            self._rollout_urls = await self._replicas.enter_async_context(replicas)
+        return self._rollout_urls
 
     async def _start_verifier(self) -> str:
         if self._verifier_url is None:
