@@ -250,6 +250,7 @@ async def test_a_run_with_own_parts_survives_replicas_without_them_and_the_death
     assert not living(tmp_path, "sampler")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_a_run_ends_with_the_reason_for_which_one_rank_gives_up(
     configure: Configure, redis_url: str, streams: RunStreams, replica: Replica, tmp_path: Path
