@@ -24,6 +24,7 @@ Part = TypeVar("Part")
 
 _PACKAGE = re.compile(r"[A-Za-z_]\w*")
 _PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_FORM = "package.module:Class"
 _OURS = frozenset({"shared", "services", "ibtpo"})
 
 
@@ -90,7 +91,9 @@ class Kinds(Generic[Part]):
             return self.classes[kind]
         if not _PATH.fullmatch(kind):
             known = ", ".join(self._built_in)
-            raise ValueError(f"no {self.noun} is named {kind!r}: choose from {known}, or give package.module:Class")
+            raise ValueError(
+                _no_path(kind) or f"no {self.noun} is named {kind!r}: choose from {known}, or give {_FORM}"
+            )
         return self._check_class(kind, _import_own(kind))
 
     def classes_of(self, paths: Iterable[str]) -> Mapping[str, type[Part]]:
@@ -151,6 +154,8 @@ class Kinds(Generic[Part]):
             raise ValueError(f"{kind} lacks {', '.join(missing)}, which every {self.noun} has")
         if not dataclasses.is_dataclass(found) and not issubclass(found, BaseModel):
             raise ValueError(f"{kind} has no schema of its settings: make it a dataclass, @dataclass(frozen=True)")
+        if "kind" in settings_of(found):
+            raise ValueError(f"{kind} has a setting called kind, which is what its table says of itself: rename it")
         return cast(type[Part], found)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -269,11 +274,26 @@ def _import_own(path: str) -> Any:
     try:
         return _import(path)
     except ModuleNotFoundError as error:
+        needed = package_of(error.name or package)
+        if needed != package:
+            raise ValueError(f"{path} needs {needed}, which is not here ({error}): install it, too") from error
         raise ValueError(f"{path} is not here ({error}): install {package} where this process runs") from error
     except AttributeError as error:
         raise ValueError(f"{path} is not there: {error}") from error
     except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
         raise ValueError(f"{path} cannot be imported: {describe(error)}") from error
+
+
+def _no_path(kind: str) -> str:
+    """What is wrong with a kind that was meant to be an import path; empty where it was not."""
+    module, _, name = kind.rpartition(".")
+    if _PATH.fullmatch(f"{module}:{name}"):
+        return f"{kind!r} has no colon before its class: did you mean {module}:{name}?"
+    if is_path(kind) or "/" in kind:
+        return (
+            f"{kind!r} is no import path: write {_FORM}, in letters, digits and _ (a folder my-pkg is renamed my_pkg)"
+        )
+    return ""
 
 
 def _refuse_unknown(part: type[Any], settings: Mapping[str, Any]) -> None:

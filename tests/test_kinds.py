@@ -47,6 +47,14 @@ class Bare(Shape):
 
 
 @dataclass(frozen=True)
+class Kinded(Shape):
+    kind: str = "round"
+
+    def area(self) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
 class Moody(Shape):
     def __post_init__(self) -> None:
         raise RuntimeError("not today")
@@ -74,7 +82,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ("value", "reason"),
     [
         ("circle", "no shape is named 'circle': choose from square, or give package.module:Class"),
-        ("a b:C", "no shape is named 'a b:C'"),
+        ("a b:C", "'a b:C' is no import path: write package.module:Class"),
+        ("my-pkg.shapes:Circle", "'my-pkg.shapes:Circle' is no import path"),
+        ("my_pkg.shapes.Circle", "has no colon before its class: did you mean my_pkg.shapes:Circle?"),
+        (f"{HERE}:Kinded", f"{HERE}:Kinded has a setting called kind"),
         (3, "a shape is a name, an import path or a table with its kind, not 3"),
         ({"side": 3}, "say which shape: kind = one of square, or package.module:Class"),
         ({"kind": 3}, "say which shape"),
@@ -120,7 +131,7 @@ def test_a_part_travels_as_a_table(side: float) -> None:
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
         ("def (", "cannot be imported: SyntaxError"),
-        ("import nowhere_at_all", "is not here (No module named 'nowhere_at_all')"),
+        ("import nowhere_at_all", "needs nowhere_at_all, which is not here (No module named 'nowhere_at_all')"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_refused_in_one_line(package: Path, source: str, reason: str) -> None:
