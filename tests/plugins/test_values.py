@@ -5,7 +5,7 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -15,6 +15,7 @@ from services.launcher.display.tree_view import render_tree
 from services.launcher.runs.model_files import TokenTable
 from services.learner.record.figures import measure_trees, sampling_figures
 from services.learner.training.trajectories import BuiltTree
+from services.rollout.grower import TreeGrower
 from shared.plugins import BoundedValues, OwnProcesses
 from shared.protocol.tree import ScoredTree
 from shared.tree.ib_score import IBSettings
@@ -71,6 +72,15 @@ def test_many_trees_wait_for_an_estimator_that_loops_no_longer_than_one() -> Non
         assert [values_of(TREE, Broken("loops")) for _ in range(9)] == [None] * 9
         assert counted.num_calls == 1
         assert "it took longer than 0.3 s" in values_of.reason
+
+
+async def test_a_replica_hands_over_a_tree_whose_figures_alone_need_the_estimator(
+    own: OwnProcesses, caplog: pytest.LogCaptureFixture
+) -> None:
+    grower = TreeGrower(cast(Any, None), cast(Any, None), "r0", own)
+    found = [await grower.figures(scored_by(Broken(), seed)) for seed in (1, 2)]
+    assert [(one.without_values, one.trees, one.ib_score) for one in found] == [(1, 1, None)] * 2
+    assert [record.getMessage() for record in caplog.records] == ["values_failed"]
 
 
 def test_a_tree_is_shown_without_the_values_that_cannot_be_had() -> None:
