@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import IO, ParamSpec, TypeVar, cast
 
 from shared.errors import describe
 from shared.plugins.child import MAX_MESSAGE_BYTES, receive, send
@@ -23,6 +23,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SECRETS = frozenset({"IBTPO_TOKEN", "IBTPO_TOKEN_FILE", "REDIS_URL"})
+_MAX_OUTPUT_BYTES = 64 << 10
+"""Of what one process prints; the rest would fill a terminal, or a disk."""
 _END_SECONDS = 0.2
 """How long a process may take to end when its channel is closed, or it ends by itself."""
 _START_SECONDS = 60.0
@@ -137,14 +139,29 @@ class _Process:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-P", "-m", "ibtpo.run_module", "shared.plugins", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 start_new_session=True,
             )
+        threading.Thread(
+            target=_pass_on, args=(cast(IO[bytes], self._process.stderr),), name="own-output", daemon=True
+        ).start()
         self._channel = ours
         with contextlib.suppress(OSError):  # then the first exchange says how it ended
             receive(ours, time.monotonic() + _START_SECONDS)
         return ours
+
+
+def _pass_on(output: IO[bytes]) -> None:
+    """What a process prints, to where this one's errors go: the first `_MAX_OUTPUT_BYTES` of it."""
+    left = _MAX_OUTPUT_BYTES
+    with output, contextlib.suppress(OSError, ValueError):
+        while part := os.read(output.fileno(), 1 << 16):
+            if left > 0:
+                end = b"" if len(part) < left else b"\n[what code of your own prints beyond this is left out]\n"
+                os.write(2, part[:left] + end)
+            left -= len(part)
 
 
 def _has_ended(process_id: int) -> bool:

@@ -85,6 +85,25 @@ def test_a_call_returns_its_value(processes: OwnProcesses, monkeypatch: pytest.M
     assert len(processes.call(bytes, 5 << 20)) == 5 << 20
 
 
+def flood() -> int:
+    return sum(len(f"line {number}\n") for number in range(200_000) if print(f"line {number}") is None)
+
+
+def test_what_code_prints_is_shown_up_to_a_bound(capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(OwnProcesses(30.0)) as processes:
+        assert processes.call(flood) > 1 << 20
+    shown = ""
+
+    def is_complete() -> bool:
+        nonlocal shown
+        shown += capfd.readouterr().err
+        return shown.endswith("beyond this is left out]\n")
+
+    wait_until(is_complete)
+    assert shown.startswith("line 0\nline 1\n")
+    assert len(shown) < 70_000
+
+
 @pytest.mark.parametrize("how", BAD)
 def test_a_bad_call_fails_alone(processes: OwnProcesses, how: str) -> None:
     function, arguments, reason = BAD[how]
