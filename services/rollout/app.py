@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, TypeVar
 
@@ -13,12 +13,13 @@ from services.rollout.grower import OnEvent, TooFewVerdicts, TreeGrower
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.posted_scores import OnDemandScores
-from shared.errors import IbtpoError, InvalidInput, Overloaded, Unavailable
+from shared.errors import IbtpoError, InvalidInput, Overloaded, TooLarge, Unavailable
 from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
 from shared.protocol.message import Message
 from shared.protocol.score import ScoringRequest, ScoringResponse
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
+from shared.protocol.weights import Offer
 from shared.runtime.streamed import StreamedAnswer
 from shared.tree.diagnostics import TreeFigures
 from shared.tree.draw import WeightVersion
@@ -26,6 +27,9 @@ from shared.tree.draw import WeightVersion
 MSGPACK = "application/msgpack"
 NDJSON = "application/x-ndjson"
 T = TypeVar("T")
+Follow = Callable[[Offer], Awaitable[None]]
+"""Fetches and serves the version of an offer."""
+_MOST_OFFER_BYTES = 4096
 
 
 class PolicyState(Message):
@@ -112,7 +116,9 @@ class OnDemandTrees:
                 await asyncio.wait((growing,))
 
 
-def build_router(trees: OnDemandTrees, scores: OnDemandScores, policy: PolicyReceiver, replica: str) -> APIRouter:
+def build_router(
+    trees: OnDemandTrees, scores: OnDemandScores, policy: PolicyReceiver, replica: str, follow: Follow
+) -> APIRouter:
     router = APIRouter()
 
     @router.post("/v1/trees", response_model=TreeGrown, responses={429: {}})
@@ -134,12 +140,16 @@ def build_router(trees: OnDemandTrees, scores: OnDemandScores, policy: PolicyRec
 
     @router.put("/v1/weights/{version}", responses={409: {}})
     async def put_weights(version: Annotated[str, Path(max_length=64)], request: Request) -> PolicyState:
-        """Receives a policy bundle (docs/protocol.md), verifies all of it, and serves it."""
+        """Serves a version of the policy (docs/protocol.md): the bundle in the body, or, where that is JSON, an offer
+        of what the learner has. Answers when it is verified and served, or says why it is not."""
         try:
             expected = WeightVersion.parse(version)
         except ValueError as error:
             raise InvalidInput(str(error)) from error
-        await policy.receive(request.stream(), expected)
+        if request.headers.get("Content-Type", "").partition(";")[0].strip() == "application/json":
+            await follow(await _read_offer(request, expected))
+        else:
+            await policy.receive(request.stream(), expected)
         return _state()
 
     @router.get("/v1/policy")
@@ -151,6 +161,21 @@ def build_router(trees: OnDemandTrees, scores: OnDemandScores, policy: PolicyRec
         return PolicyState(replica=replica, version=policy.version, content_hash=policy.content_hash)
 
     return router
+
+
+async def _read_offer(request: Request, version: WeightVersion) -> Offer:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_OFFER_BYTES:
+            raise TooLarge(f"an offer has at most {_MOST_OFFER_BYTES} bytes; a bundle is no application/json")
+    try:
+        offer = Offer.model_validate_json(body)
+    except ValueError as error:
+        raise InvalidInput(f"the body is no offer of weights: {error}") from error
+    if offer.version != version:
+        raise InvalidInput(f"the request announces version {version}, its offer {offer.version}")
+    return offer
 
 
 async def _lines(events: asyncio.Queue[GrowthEvent]) -> AsyncIterator[bytes]:

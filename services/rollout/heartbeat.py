@@ -11,15 +11,18 @@ import httpx
 
 from services.rollout.policy_receiver import PolicyReceiver
 from shared.clients import LearnerClient
-from shared.errors import Unavailable
+from shared.errors import Conflict, Unavailable
 from shared.protocol.replica import ReplicaInfo
+from shared.protocol.weights import Offer
 from shared.runtime.child_process import is_alive
 from shared.runtime.config import with_port
+from shared.runtime.logs import event_logger
 from shared.runtime.loops import Backoff, Periodic
 from shared.runtime.middleware import is_loopback
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
 
+log = event_logger(__name__)
 ANNOUNCE_SECONDS = 1.0
 _EXPIRE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 2.0
@@ -79,10 +82,31 @@ class ReplicaHeartbeat:
             return
         is_published_before = self._missing is not None and self._missing.origin == latest.origin
         if served is None or is_published_before:
-            url = self._learner_url or await self._streams.status_keys.learner_url()
-            if url:
-                await self._policy.pull(LearnerClient(self._http, url), latest.origin)
+            try:
+                await self._fetch(latest.origin)
+            except Conflict as error:
+                log.warning("fetched_weights_refused", version=str(latest), reason=str(error))
         self._missing = latest
+
+    async def follow(self, offer: Offer) -> None:
+        """Serves the offered version, or a newer one; errors as those of `PolicyReceiver.fetch`."""
+        if not self._serves(offer) and not await self._fetch(None):
+            raise Unavailable("the run's learner has published no URL to fetch weights from: set learner.url")
+        if not self._serves(offer):
+            raise Conflict(f"{offer.version} was offered, and the learner now has {self._policy.version}: offer that")
+
+    def _serves(self, offer: Offer) -> bool:
+        served = self._policy.version
+        if served == offer.version:
+            return self._policy.content_hash == offer.content_hash
+        return served is not None and served.origin == offer.version.origin and served > offer.version
+
+    async def _fetch(self, run_origin: str | None) -> bool:
+        """Fetches the learner's latest version; False where the learner has no URL."""
+        url = self._learner_url or await self._streams.status_keys.learner_url()
+        if url:
+            await self._policy.fetch(LearnerClient(self._http, url), run_origin)
+        return bool(url)
 
 
 def choose_name(configured: str) -> str:

@@ -1,9 +1,9 @@
-"""Receives policy bundles, pushed or pulled, and loads the newest one into the engine."""
+"""Receives policy bundles, sent or fetched, and loads the newest one into the engine."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,8 +11,9 @@ from services.rollout.engines.engine import Engine
 from services.rollout.metrics import LoadResult, RolloutMetrics
 from services.rollout.vocabulary import VOCABULARY_FILES, Vocabulary
 from shared.clients import LearnerClient
+from shared.clients.bundle_fetch import UnfitDelta, take_in
 from shared.errors import Conflict, IbtpoError, InvalidInput, TooLarge, Unavailable
-from shared.protocol.weights import BundleFile
+from shared.protocol.weights import Base, BundleFile
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
 from shared.weights import Messages, Prompt, Snapshot, SnapshotStore, prompt_encoder
@@ -44,6 +45,7 @@ class PolicyReceiver:
         self._load_tokenizer = load_tokenizer
         self._chat_tokenizer: tuple[Vocabulary, Any] | None = None
         self._directory = Path()
+        self._snapshot: Snapshot | None = None
         self._receiving = asyncio.Lock()
         self._encoding = asyncio.Lock()
         self._pinned = AsyncExitStack()  # the served snapshot: an engine that restarts reads it again
@@ -150,43 +152,58 @@ class PolicyReceiver:
         The served bundle itself, sent again, is accepted.
         """
         # one bundle at a time: the disk has room for the served one and one more
-        async with self._receiving:
-            self._refuse_older(expected, run_origin)
-            self.loading = expected
-            try:
-                await self._receive(stream, expected)
-            except IbtpoError as error:
-                self._metrics.weight_loads.labels(LoadResult.REFUSED).inc()
-                self.problem = str(error)
-                log.error("weights_refused", version=str(expected), reason=str(error))
-                raise
-            finally:
-                self.loading = None
-            self.problem = ""
-            self._metrics.weights_stale.set(self.why_stale is not None)
+        async with self._receiving, self._taking(expected, run_origin):
+            await self._serve(await self._store.receive(stream, self._max_bytes), expected)
         return expected
 
-    async def _receive(self, stream: AsyncIterator[bytes], expected: WeightVersion) -> None:
+    async def fetch(
+        self, learner: LearnerClient, run_origin: str | None = None, *, whole: bool = False
+    ) -> WeightVersion:
+        """Fetches and serves the learner's latest version: what differs from the served one, or all of it where that
+        does not lead there, or where the `whole` is asked for. Errors as those of `receive`, and Unreachable or
+        DeadlineExceeded for the learner's."""
+        async with self._receiving:
+            have = None if whole or self._snapshot is None else self._snapshot.manifest.base
+            try:
+                return await self._fetch(learner, have, run_origin)
+            except UnfitDelta as error:
+                log.warning("delta_refused", base=str(have and have.version), reason=str(error))
+            return await self._fetch(learner, None, run_origin)
+
+    async def _fetch(self, learner: LearnerClient, have: Base | None, run_origin: str | None) -> WeightVersion:
+        async with (
+            learner.latest_weights(have) as (version, download),
+            self._taking(version, run_origin),
+        ):
+            await self._serve(await take_in(self._store, self._max_bytes, download, learner, have), version)
+        return version
+
+    @asynccontextmanager
+    async def _taking(self, expected: WeightVersion, run_origin: str | None) -> AsyncIterator[None]:
+        """Books a version that is arriving while the block runs, and how it ends."""
+        self._refuse_older(expected, run_origin)
+        self.loading = expected
         try:
-            snapshot = await self._store.receive(stream, self._max_bytes)
-        except TooLarge:
-            self.refused = expected
+            yield
+        except IbtpoError as error:
+            if isinstance(error, TooLarge):
+                self.refused = expected
+            self._metrics.weight_loads.labels(LoadResult.REFUSED).inc()
+            self.problem = str(error)
+            log.error("weights_refused", version=str(expected), reason=str(error))
             raise
+        finally:
+            self.loading = None
+        self.problem = ""
+        self._metrics.weights_stale.set(self.why_stale is not None)
+
+    async def _serve(self, snapshot: Snapshot, expected: WeightVersion) -> None:
         if snapshot.version != expected:
             raise Conflict(f"the request announces version {expected}, its manifest says {snapshot.version}")
         if expected != self.version:
             await self._load(snapshot)
         elif snapshot.manifest.content_hash != self.content_hash:
             raise Conflict(f"version {expected} is served with different contents: two learners share a generation")
-
-    async def pull(self, learner: LearnerClient, run_origin: str | None = None) -> WeightVersion | None:
-        """Fetches the learner's latest bundle; None where `receive` finds a Conflict."""
-        async with learner.latest_weights() as (version, bundle):
-            try:
-                return await self.receive(bundle, version, run_origin)
-            except Conflict as error:
-                log.warning("pulled_weights_refused", version=str(version), reason=str(error))
-                return None
 
     async def load_directory(self, directory: Path) -> None:
         """Serves a bundle of this host as version 0.0, which any learner's version replaces."""
@@ -226,6 +243,6 @@ class PolicyReceiver:
         await before.aclose()
         self._vocabulary, self._vocabulary_files = vocabulary, files
         self._directory = snapshot.directory
-        self.content_hash = snapshot.manifest.content_hash
+        self._snapshot, self.content_hash = snapshot, snapshot.manifest.content_hash
         self._metrics.record_load(snapshot.version, time.monotonic() - started)
         log.info("weights_loaded", version=str(snapshot.manifest.version), seconds=time.monotonic() - started)

@@ -26,6 +26,7 @@ from shared.hub import log_downloads, resolve_model
 from shared.kinds import permit_packages
 from shared.plugins import OwnProcesses
 from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.protocol.weights import Offer
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
 from shared.runtime.logs import configure_logs
@@ -58,9 +59,10 @@ class RolloutService:
         self.trees = OnDemandTrees(self.grower, self.policy, self.metrics, config.max_posted_trees)
         scores = OnDemandScores(self.engine, self.policy, self.metrics, config.max_posted_scores)
         self.harvest: Harvest | None = None
+        self._heartbeat: ReplicaHeartbeat | None = None
         self.app = create_app(
             "rollout",
-            build_router(self.trees, scores, self.policy, self.name),
+            build_router(self.trees, scores, self.policy, self.name, self._follow),
             lifespan=self._run,
             ready=self._why_not_ready,
             registry=self.metrics.registry,
@@ -121,7 +123,7 @@ class RolloutService:
             heartbeat_seconds=config.claim_after_seconds / 4,
         )
         url = choose_url(config.url, app.state.url, config.host, toward=redis_url)
-        heartbeat = ReplicaHeartbeat(
+        heartbeat = self._heartbeat = ReplicaHeartbeat(
             streams, self.policy, self.http, lambda: self._describe(app, url), config.learner_url
         )
         app.state.drain.before_exit(lambda: harvest.drain(config.grace_seconds * 0.8))
@@ -133,6 +135,11 @@ class RolloutService:
             await harvest.drain(0.0)
             await heartbeat.leave()
             await streams.close()
+
+    async def _follow(self, offer: Offer) -> None:
+        if self._heartbeat is None:
+            raise Unavailable("this replica takes part in no run, and knows no learner: send the bundle itself")
+        await self._heartbeat.follow(offer)
 
     def _describe(self, app: FastAPI, url: str) -> ReplicaInfo:
         draining = app.state.drain.begun.is_set()

@@ -2,12 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 import httpx
 from pydantic import TypeAdapter
 
+from shared.clients.download import Download, ResumePoint, download
 from shared.errors import MalformedAnswer
 from shared.protocol.status import RunStatus
+from shared.protocol.weights import Base
+from shared.runtime.client import token_of
 from shared.runtime.exchange import Exchange
 from shared.tree.draw import WeightVersion
 
@@ -16,19 +20,25 @@ _STATUS = TypeAdapter(RunStatus)
 
 class LearnerClient:
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+        self._http, self._url = http, url.rstrip("/")
         self._exchange = Exchange(http, url, f"the learner at {url}")
 
     @asynccontextmanager
-    async def latest_weights(self) -> AsyncIterator[tuple[WeightVersion, AsyncIterator[bytes]]]:
-        """The version that the learner published last, and its framed bundle (shared.weights). Without a deadline."""
-        async with self._exchange.open("GET", "/v1/weights/latest", None) as response:
+    async def latest_weights(
+        self, have: Base | None = None, resume: ResumePoint | None = None
+    ) -> AsyncIterator[tuple[WeightVersion, Download]]:
+        """The version that the learner published last, and the framed transfer (shared.weights) that leads to it from
+        what is here, or what follows those bytes of it that came before."""
+        asked = f"?base={quote(str(have.version))}&hash={have.content_hash}" if have else ""
+        url = f"{self._url}/v1/weights/latest{asked}"
+        async with download(url, name=self._exchange.name, token=token_of(self._http), resume=resume) as found:
             try:
-                version = WeightVersion.parse(response.headers.get("X-Weight-Version", ""))
+                version = WeightVersion.parse(found.headers.get("X-Weight-Version", ""))
             except ValueError as error:
                 raise MalformedAnswer(
                     f"{self._exchange.name} does not say in X-Weight-Version what it sends: {error}"
                 ) from error
-            yield version, response.aiter_bytes()
+            yield version, found
 
     async def status(self, within_seconds: float) -> RunStatus:
         return self._exchange.read(_STATUS, await self._exchange.request("GET", "/v1/status", within_seconds))

@@ -11,6 +11,7 @@ from shared.errors import InvalidInput, MalformedAnswer, Unavailable
 from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
 from shared.protocol.score import ScoredContinuation, ScoringRequest, ScoringResponse
 from shared.protocol.tree import ScoredTree
+from shared.protocol.weights import Offer
 from shared.runtime.exchange import MSGPACK, Exchange
 from shared.weights import Snapshot, bundle_length, stream_bundle
 
@@ -74,6 +75,11 @@ class RolloutClient:
             self._exchange.open("PUT", path, within_seconds, content=counted, headers=headers) as response,
         ):
             await response.aread()
+
+    async def offer_weights(self, offer: Offer, within_seconds: float) -> None:
+        """Tells the replica that it may fetch a version; returns when it serves that, or a newer one. Conflict,
+        InvalidInput or Unavailable where it does not."""
+        await self._exchange.request("PUT", f"/v1/weights/{offer.version}", within_seconds, message=offer)
 
     def _unpack(self, packed: bytes | str) -> ScoredTree:
         """From its packed form, or from that as base64."""

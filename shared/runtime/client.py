@@ -37,6 +37,11 @@ def http_client(token: str | None, timeout_seconds: float) -> httpx.AsyncClient:
     return httpx.AsyncClient(headers=headers, timeout=timeouts(timeout_seconds), limits=limits, trust_env=False)
 
 
+def token_of(client: httpx.AsyncClient) -> str | None:
+    """The bearer token that `http_client` was given."""
+    return client.headers.get("Authorization", "").removeprefix("Bearer ") or None
+
+
 def timeouts(seconds: float) -> httpx.Timeout:
     """Bounds every wait of a call; a connection must be there much sooner."""
     return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))

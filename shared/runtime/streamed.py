@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
@@ -53,25 +53,31 @@ class FileSlice:
 Part = bytes | FileSlice
 
 
-class FileAnswer(StreamingResponse):
-    """Sends the bytes and the ranges of files that the context `held` yields, one after the other, or the range of
-    them that is asked for; the kernel sends the files where the server offers it (shared.runtime.zero_copy).
+@dataclass(frozen=True, slots=True)
+class FileBody:
+    """What a FileAnswer sends: `parts`, one after the other. `etag` says which bytes they are."""
 
-    `etag` says which bytes they are: whoever has the first k asks for `Range: bytes=k-` with `If-Range`, and gets the
-    rest, or all where they have changed. `held` is entered before the first byte and left after the last one, or
-    when the caller leaves. A file that turns out to be shorter ends the connection.
+    parts: Sequence[Part]
+    etag: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class FileAnswer(StreamingResponse):
+    """Sends the bytes and the ranges of files that the context `held` yields, or the range of them that is asked for;
+    the kernel sends the files where the server offers it (shared.runtime.zero_copy).
+
+    Whoever has the first k bytes asks for `Range: bytes=k-` with their ETag in `If-Range`, and gets the rest, or all
+    where they have changed. `held` is entered before the first byte, so that its errors still get an answer of their
+    own, and left after the last one, or when the caller leaves. A file that turns out to be shorter ends the
+    connection.
     """
 
     def __init__(
         self,
-        held: AbstractAsyncContextManager[Sequence[Part]],
+        held: AbstractAsyncContextManager[FileBody],
         media_type: str,
-        headers: Mapping[str, str] | None = None,
-        *,
-        etag: str,
     ) -> None:
-        about = {**(headers or {}), "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
-        super().__init__(content=(), media_type=media_type, headers=about)
+        super().__init__(content=(), media_type=media_type, headers={"Accept-Ranges": "bytes"})
         self._held = held
         self._parts: Sequence[Part] = ()
         self._has_body = self._has_zero_copy = True
@@ -79,7 +85,9 @@ class FileAnswer(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._has_body = scope["method"] != "HEAD"
         self._has_zero_copy = ZERO_COPY_SEND in scope.get("extensions", {})
-        async with self._held as parts:
+        async with self._held as body:
+            parts: Sequence[Part] = body.parts
+            self.headers.update({**body.headers, "ETag": f'"{body.etag}"'})
             await asyncio.to_thread(_check_files, parts)
             total = sum(map(length_of, parts))
             if (wanted := self._asked_range(scope, total)) is not None:

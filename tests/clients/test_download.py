@@ -6,7 +6,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from shared.errors import (
     Unavailable,
     Unreachable,
 )
-from shared.runtime.streamed import FileAnswer, FileSlice, Part
+from shared.runtime.streamed import FileAnswer, FileBody, FileSlice
 from tests.clients.conftest import TOKEN
 from tests.loops import on_both_loops
 from tests.serving import serve_router
@@ -66,12 +66,12 @@ async def serving(path: Path, token: str | None = None) -> AsyncIterator[str]:
     router = APIRouter()
 
     @asynccontextmanager
-    async def hold() -> AsyncIterator[Sequence[Part]]:
-        yield [b"head", FileSlice(path, 0, path.stat().st_size)]
+    async def hold(etag: str) -> AsyncIterator[FileBody]:
+        yield FileBody([b"head", FileSlice(path, 0, path.stat().st_size)], etag)
 
     @router.get("/v1/file")
     async def file(etag: str = "a1") -> FileAnswer:
-        return FileAnswer(hold(), "application/octet-stream", etag=etag)
+        return FileAnswer(hold(etag), "application/octet-stream")
 
     @router.get("/v1/errors/{kind}")
     async def fail(kind: str) -> None:

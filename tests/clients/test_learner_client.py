@@ -13,22 +13,27 @@ from services.learner.serving.publisher import Publisher
 from shared.clients import LearnerClient
 from shared.errors import MalformedAnswer, Unavailable, Unreachable
 from shared.protocol.status import RunState, RunStatus
+from shared.protocol.weights import Base
 from shared.runtime.client import http_client
 from shared.tree.draw import WeightVersion
-from shared.weights import Snapshot, SnapshotStore, stream_bundle, write_manifest
+from shared.weights import Lineage, Outgoing, Snapshot, SnapshotStore, write_manifest
 from tests.clients.conftest import Serve
 
 
 class Run:
     """Publishes one snapshot, and can be stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path) -> None:
+        self.lineage = Lineage(root / "deltas")
         self.latest: Snapshot | None = None
         self.state = RunState.TRAINING
 
     @asynccontextmanager
-    async def stream(self, snapshot: Snapshot) -> AsyncIterator[AsyncIterator[bytes]]:
-        yield stream_bundle(snapshot.manifest, snapshot.directory)
+    async def route(self, have: Base | None) -> AsyncIterator[Outgoing]:
+        if self.latest is None:
+            raise Unavailable("no version is published yet")
+        async with self.lineage.route(self.latest, have) as outgoing:
+            yield outgoing
 
     def status(self) -> RunStatus:
         return RunStatus(run="r", state=self.state)
@@ -40,8 +45,8 @@ class Run:
         return build_router(cast(Publisher, self), self.status, self.stop)
 
 
-async def test_the_run_says_where_it_is_and_stops(serve: Serve) -> None:
-    run = Run()
+async def test_the_run_says_where_it_is_and_stops(serve: Serve, tmp_path: Path) -> None:
+    run = Run(tmp_path)
     async with serve(run.router()) as served:
         client = LearnerClient(*served)
         assert (await client.status(5)).state is RunState.TRAINING
@@ -50,7 +55,7 @@ async def test_the_run_says_where_it_is_and_stops(serve: Serve) -> None:
 
 
 async def test_the_latest_weights_come_with_their_version(serve: Serve, tmp_path: Path) -> None:
-    run = Run()
+    run = Run(tmp_path)
     directory = tmp_path / "bundle"
     directory.mkdir()
     (directory / "config.json").write_text("{}")
@@ -60,8 +65,10 @@ async def test_the_latest_weights_come_with_their_version(serve: Serve, tmp_path
             async with client.latest_weights():
                 pass
         run.latest = Snapshot(write_manifest("r", directory, WeightVersion(2, 7)), directory)
-        async with client.latest_weights() as (version, bundle):
-            received = await SnapshotStore(tmp_path / "store", keep=1).receive(bundle, 1 << 20)
+        store = SnapshotStore(tmp_path / "store", keep=1)
+        async with client.latest_weights() as (version, download), store.incoming(1 << 20) as incoming:
+            await download.read(incoming.feed)
+            received = await store.complete(incoming)
         assert version == received.version == WeightVersion(2, 7)
 
 
@@ -70,7 +77,7 @@ async def test_weights_without_a_version_are_malformed(serve: Serve) -> None:
 
     @router.get("/v1/weights/latest")
     async def weights() -> Response:
-        return Response(b"bytes")
+        return Response(b"bytes", media_type="application/octet-stream")
 
     async with serve(router) as served:
         with pytest.raises(MalformedAnswer, match="X-Weight-Version"):

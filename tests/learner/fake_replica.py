@@ -121,8 +121,13 @@ class FakeReplica:
         """Pulls the learner's latest weights when it has none."""
         learner = await self._streams.status_keys.learner_url()
         if self.version is None and self.push_error is None and learner is not None:
-            async with httpx.AsyncClient() as http, LearnerClient(http, learner).latest_weights() as (_, chunks):
-                self.version = (await self._store.receive(chunks, 1 << 26)).version
+            async with (
+                httpx.AsyncClient() as http,
+                LearnerClient(http, learner).latest_weights() as (_, download),
+                self._store.incoming(1 << 26) as incoming,
+            ):
+                await download.read(incoming.feed)
+                self.version = (await self._store.complete(incoming)).version
 
 
 Replica = Callable[[str], AbstractAsyncContextManager[FakeReplica]]

@@ -65,7 +65,8 @@ class Learner:
         async def latest() -> Response:
             self.num_asked += 1
             bundle = b"".join([chunk async for chunk in stream_bundle(self.manifest, self.directory)])
-            return Response(bundle, headers={"X-Weight-Version": str(self.manifest.version)})
+            headers = {"X-Weight-Version": str(self.manifest.version)}
+            return Response(bundle, headers=headers, media_type="application/octet-stream")
 
         return router
 
@@ -145,7 +146,7 @@ async def test_a_replica_that_outlived_its_run_follows_the_one_that_began_again(
     await replica.heartbeat.catch_up()
     assert (replica.policy.version, replica.policy.is_serving) == (begun_again.version, True)
     late = write_manifest("r", bundle, WeightVersion(1, 5, "dead"))
-    with pytest.raises(Conflict, match="does not follow"):
+    with pytest.raises(Conflict, match="is older than 2.0"):
         await replica.policy.receive(stream_bundle(late, bundle), late.version)
 
 
@@ -186,7 +187,8 @@ async def test_a_replica_leaves_in_good_order_while_redis_is_away(
 
 async def test_what_an_abandoned_learner_still_hands_out_is_not_even_stored(replica: Replica) -> None:
     replica.engine.version = WeightVersion(2, 0)
-    assert await replica.policy.pull(LearnerClient(replica.http, replica.learner.url)) is None
+    with pytest.raises(Conflict, match="is older than 2.0"):
+        await replica.policy.fetch(LearnerClient(replica.http, replica.learner.url))
     assert list(replica.root.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.runtime.connections import ConnectionLimits
 from shared.runtime.serve import open_listener, serve_in_background
-from shared.runtime.streamed import FileAnswer, FileSlice, Part, cut, parse_range
+from shared.runtime.streamed import FileAnswer, FileBody, FileSlice, Part, cut, parse_range
 from shared.runtime.zero_copy import NUM_THREADS, ZERO_COPY_SEND
 from tests.loops import on_both_loops
 from tests.runtime.small_service import small_app
@@ -63,10 +63,10 @@ class Files:
         )
 
     @asynccontextmanager
-    async def hold(self) -> AsyncIterator[Sequence[Part]]:
+    async def hold(self) -> AsyncIterator[FileBody]:
         self.num_held += 1
         try:
-            yield self.parts
+            yield FileBody(self.parts, "a1", {"X-Kind": "test"})
         finally:
             self.num_held -= 1
 
@@ -75,7 +75,7 @@ class Files:
 
         @router.api_route("/v1/files", methods=["GET", "HEAD"])
         async def files() -> FileAnswer:
-            return FileAnswer(self.hold(), "application/octet-stream", {"X-Kind": "test"}, etag="a1")
+            return FileAnswer(self.hold(), "application/octet-stream")
 
         return small_app(router=router)
 

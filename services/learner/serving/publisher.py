@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -16,10 +16,11 @@ from shared.clients import RolloutClient
 from shared.errors import Conflict, IbtpoError, Unavailable
 from shared.protocol.replica import ReplicaInfo
 from shared.protocol.waiting import WaitKind
+from shared.protocol.weights import Base
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
-from shared.weights import Snapshot, SnapshotStore, bundle_length, stream_bundle, write_manifest
+from shared.weights import Lineage, Outgoing, Snapshot, SnapshotStore, bundle_length, write_manifest
 
 log = event_logger(__name__)
 
@@ -41,6 +42,7 @@ class Publisher:
         self._http = http
         self._store = store
         self._draft = draft
+        self._lineage = Lineage(draft.parent / ".deltas")
         self._metrics = metrics
         self._push_seconds = push_seconds
         self.latest: Snapshot | None = None
@@ -50,17 +52,20 @@ class Publisher:
         """Writes the policy as it is now as the snapshot of `version`. Blocking: disk."""
         shutil.rmtree(self._draft, ignore_errors=True)
         ranks.save_for_serving(self._draft)
+        before = self._store.latest()
         self.latest = self._store.adopt(self._draft, write_manifest(self._streams.run, self._draft, version))
+        if before is not None and before != self.latest:
+            self._lineage.add(before, self.latest)
         return self.latest
 
     @asynccontextmanager
-    async def stream(self, snapshot: Snapshot) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The bundle of a snapshot, which stays on disk until its last byte is sent."""
-        async with (
-            self._store.pin(snapshot),
-            aclosing(stream_bundle(snapshot.manifest, snapshot.directory)) as chunks,
-        ):
-            yield chunks
+    async def route(self, have: Base | None) -> AsyncIterator[Outgoing]:
+        """What leads a replica that has `have` to the latest version; it stays on disk until its last byte is sent."""
+        latest = self.latest
+        if latest is None:
+            raise Unavailable("no version is published yet: the learner is starting; ask again")
+        async with self._store.pin(latest), self._lineage.route(latest, have) as outgoing:
+            yield outgoing
 
     async def push(self, snapshot: Snapshot, wait: Wait | None = None) -> None:
         """Pushes the snapshot to all live replicas at once; returns when they serve it, or at the deadline."""

@@ -1,0 +1,85 @@
+"""Fetches a bundle from the learner, and goes on where a connection broke."""
+
+import asyncio
+from collections.abc import Iterable
+
+from shared.clients.download import Download, ResumePoint
+from shared.clients.learner import LearnerClient
+from shared.errors import Conflict, DeadlineExceeded, InvalidInput, Unavailable, Unreachable
+from shared.protocol.weights import Base
+from shared.runtime.logs import event_logger
+from shared.weights import Incoming, Snapshot, SnapshotStore
+
+log = event_logger(__name__)
+PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0)
+"""Before each further try for the rest of a transfer."""
+
+
+class UnfitDelta(InvalidInput):
+    """A delta that does not lead from what is here to what it announces: all of the bundle may."""
+
+
+async def take_in(
+    store: SnapshotStore,
+    max_bytes: int,
+    download: Download,
+    learner: LearnerClient,
+    have: Base | None,
+    pauses_seconds: Iterable[float] = PAUSES_SECONDS,
+) -> Snapshot:
+    """The snapshot that a download from `learner`, which was asked for what leads from `have`, brings.
+
+    Errors as those of `SnapshotStore.incoming`, UnfitDelta where a delta is to blame, Unreachable or DeadlineExceeded
+    after the last try for the rest, and Unavailable where the learner has published another version meanwhile.
+    """
+    async with store.incoming(max_bytes) as incoming:
+        try:
+            await _read_all(download, incoming, learner, have, pauses_seconds)
+            return await store.complete(incoming)
+        except (InvalidInput, Conflict) as error:
+            if have is None or incoming.transfer is None or incoming.transfer.base is None:
+                raise
+            raise UnfitDelta(str(error)) from error
+
+
+async def _read_all(
+    download: Download,
+    incoming: Incoming,
+    learner: LearnerClient,
+    have: Base | None,
+    pauses_seconds: Iterable[float],
+) -> None:
+    etag, pauses = download.etag, iter(pauses_seconds)
+    failure = await _read(download, incoming)
+    while failure is not None:
+        if not incoming.num_bytes or not etag or (pause := next(pauses, None)) is None:
+            raise failure
+        log.warning("weights_broke_off", num_bytes=incoming.num_bytes, reason=str(failure))
+        await asyncio.sleep(pause)
+        try:
+            async with learner.latest_weights(have, ResumePoint(incoming.num_bytes, etag)) as (version, rest):
+                if rest.start != incoming.num_bytes:
+                    raise Unavailable(f"the connection broke, and the learner is at {version} by now; fetch that")
+                failure = await _read(rest, incoming)
+        except (Unreachable, DeadlineExceeded) as error:
+            failure = error
+
+
+async def _read(download: Download, incoming: Incoming) -> Unavailable | None:
+    """Feeds what comes; why it broke off, if it did."""
+
+    def feed(data: memoryview) -> None:
+        if not incoming.feed(data):
+            raise _Enough
+
+    try:
+        await download.read(feed)
+    except _Enough:
+        return None
+    except (Unreachable, DeadlineExceeded) as error:
+        return error
+    return None
+
+
+class _Enough(Exception):
+    """The bundle is here already."""
