@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from shared.clients.download import Download, ResumePoint
+from shared.clients.download import OpenDownload, ResumePoint
 from shared.clients.learner import LearnerClient
 from shared.errors import Conflict, DeadlineExceeded, InvalidInput, Unavailable, Unreachable
 from shared.protocol.weights import Base
@@ -22,7 +22,7 @@ class UnfitDelta(InvalidInput):
 async def take_in(
     store: SnapshotStore,
     max_bytes: int,
-    download: Download,
+    download: OpenDownload,
     learner: LearnerClient,
     have: Base | None,
     pauses_seconds: Iterable[float] = PAUSES_SECONDS,
@@ -43,7 +43,7 @@ async def take_in(
 
 
 async def _read_all(
-    download: Download,
+    download: OpenDownload,
     incoming: Incoming,
     learner: LearnerClient,
     have: Base | None,
@@ -65,21 +65,11 @@ async def _read_all(
             failure = error
 
 
-async def _read(download: Download, incoming: Incoming) -> Unavailable | None:
+async def _read(download: OpenDownload, incoming: Incoming) -> Unavailable | None:
     """Feeds what comes; why it broke off, if it did."""
 
-    def feed(data: memoryview) -> None:
-        if not incoming.feed(data):
-            raise _Enough
-
     try:
-        await download.read(feed)
-    except _Enough:
-        return None
+        await download.read(incoming.feed)
     except (Unreachable, DeadlineExceeded) as error:
         return error
     return None
-
-
-class _Enough(Exception):
-    """The bundle is here already."""

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter
 
-from shared.clients.download import Download, ResumePoint, download
+from shared.clients.download import OpenDownload, ResumePoint, download
 from shared.errors import MalformedAnswer
 from shared.protocol.status import RunStatus
 from shared.protocol.weights import Base
@@ -26,7 +26,7 @@ class LearnerClient:
     @asynccontextmanager
     async def latest_weights(
         self, have: Base | None = None, resume: ResumePoint | None = None
-    ) -> AsyncIterator[tuple[WeightVersion, Download]]:
+    ) -> AsyncIterator[tuple[WeightVersion, OpenDownload]]:
         """The version that the learner published last, and the framed transfer (shared.weights) that leads to it from
         what is here, or what follows those bytes of it that came before."""
         asked = f"?base={quote(str(have.version))}&hash={have.content_hash}" if have else ""

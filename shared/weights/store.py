@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -161,16 +161,32 @@ class SnapshotStore:
     @asynccontextmanager
     async def pin(self, snapshot: Snapshot) -> AsyncIterator[Snapshot]:
         """Keeps a snapshot while the block runs, however many newer ones arrive; InvalidInput when it is gone."""
-        version = snapshot.version
-        with self._lock:
-            snapshot = self.get(version)
-            self._pins[version] += 1
+        snapshot = self._take(snapshot.version)
         try:
             yield snapshot
         finally:
-            with self._lock:
-                self._pins[version] -= 1
+            self._let_go(snapshot.version)
             await asyncio.to_thread(self._prune, self._keep)
+
+    @contextmanager
+    def hold(self, snapshot: Snapshot) -> Iterator[Snapshot]:
+        """As `pin`, in a thread. Blocking: disk."""
+        snapshot = self._take(snapshot.version)
+        try:
+            yield snapshot
+        finally:
+            self._let_go(snapshot.version)
+            self._prune(self._keep)
+
+    def _take(self, version: WeightVersion) -> Snapshot:
+        with self._lock:
+            snapshot = self.get(version)
+            self._pins[version] += 1
+        return snapshot
+
+    def _let_go(self, version: WeightVersion) -> None:
+        with self._lock:
+            self._pins[version] -= 1
 
     def _check(self, manifest: Manifest) -> None:
         check_manifest(manifest)

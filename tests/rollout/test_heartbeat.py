@@ -146,7 +146,7 @@ async def test_a_replica_that_outlived_its_run_follows_the_one_that_began_again(
     await replica.heartbeat.catch_up()
     assert (replica.policy.version, replica.policy.is_serving) == (begun_again.version, True)
     late = write_manifest("r", bundle, WeightVersion(1, 5, "dead"))
-    with pytest.raises(Conflict, match="is older than 2.0"):
+    with pytest.raises(Conflict, match="does not follow"):
         await replica.policy.receive(stream_bundle(late, bundle), late.version)
 
 
@@ -187,7 +187,7 @@ async def test_a_replica_leaves_in_good_order_while_redis_is_away(
 
 async def test_what_an_abandoned_learner_still_hands_out_is_not_even_stored(replica: Replica) -> None:
     replica.engine.version = WeightVersion(2, 0)
-    with pytest.raises(Conflict, match="is older than 2.0"):
+    with pytest.raises(Conflict, match=r"is older than 2\.0"):
         await replica.policy.fetch(LearnerClient(replica.http, replica.learner.url))
     assert list(replica.root.iterdir()) == []
 

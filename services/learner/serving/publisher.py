@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -52,10 +52,12 @@ class Publisher:
         """Writes the policy as it is now as the snapshot of `version`. Blocking: disk."""
         shutil.rmtree(self._draft, ignore_errors=True)
         ranks.save_for_serving(self._draft)
+        manifest = write_manifest(self._streams.run, self._draft, version)
         before = self._store.latest()
-        self.latest = self._store.adopt(self._draft, write_manifest(self._streams.run, self._draft, version))
-        if before is not None and before != self.latest:
-            self._lineage.add(before, self.latest)
+        with self._store.hold(before) if before else nullcontext():
+            self.latest = self._store.adopt(self._draft, manifest)
+            if before is not None and before != self.latest:
+                self._lineage.add(before, self.latest)
         return self.latest
 
     @asynccontextmanager

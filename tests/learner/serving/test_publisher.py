@@ -15,6 +15,7 @@ from shared.tree.draw import WeightVersion
 from shared.weights import SnapshotStore
 from tests.learner.fake_replica import Replica
 from tests.waiting import wait_until_async
+from tests.weights.bundles import bytes_of, in_chunks
 
 
 class OnePolicy:
@@ -89,8 +90,9 @@ async def test_a_snapshot_stays_on_disk_until_its_last_byte_is_sent(
     publisher: Publisher, policy_dir: Path, tmp_path: Path
 ) -> None:
     ranks, store = OnePolicy(policy_dir), SnapshotStore(tmp_path / "joiner", 1)
-    async with publisher.stream(publisher.write(ranks, WeightVersion(1, 0))) as chunks:
+    publisher.write(ranks, WeightVersion(1, 0))
+    async with publisher.route(None) as outgoing:
         for number in range(1, 4):
             publisher.write(ranks, WeightVersion(1, number))
-        received = await store.receive(chunks, 1 << 26)
+        received = await store.receive(in_chunks(bytes_of(outgoing)), 1 << 26)
     assert received.version == WeightVersion(1, 0)
