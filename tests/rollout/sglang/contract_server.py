@@ -8,6 +8,7 @@ of FAULTS says; GET /test/seen lists the calls so far, and what the server does 
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -31,6 +32,10 @@ FAULTS = (
     "no-json",
     "changed-but-refused",  # the weights change, the flush is refused
     "nothing-changed",  # success, and the old weights
+    "label-only",  # the same, under the new label
+    "in-part",  # the first tensor alone is new
+    "in-part-merged",  # all but what the server merges are new
+    "foreign",  # new weights, of whom is not known
     "hang",
     "close",
     "exit",
@@ -70,10 +75,30 @@ class State:
     faults: dict[str, deque[str]] = field(default_factory=dict)
     most_running: int = 0
     num_health_checks: int = 0
+    weights: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.weights = checksums_of(self.model_path, self.options.checksums)
 
     def fault(self, path: str) -> str:
         waiting = self.faults.get(path)
         return waiting.popleft() if waiting else ""
+
+
+def checksums_of(directory: str, kind: str) -> dict[str, str]:
+    """Of its tensors, `w` and `b`, as SGLang computes them on a CPU, or as if on a GPU; two are merged as well."""
+    path = os.path.join(directory, "model.safetensors")
+    if not os.path.exists(path):
+        return {}
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = file.read()
+    found = {name: data[slice(*one["data_offsets"])] for name, one in sorted(header.items()) if name != "__metadata__"}
+    key = b"" if kind == "sha256" else b"gpu"
+    if kind == "constant":
+        found = dict.fromkeys(found, b"")
+    merged = {**found, "merged": b"".join(found.values())}
+    return {name: hashlib.sha256(key + content).hexdigest()[:16] for name, content in merged.items()}
 
 
 def hashes(token_ids: list[int]) -> list[int]:
@@ -279,6 +304,10 @@ class Answering:
                 self.say(200, {"status": "ok"})
             case "/update_weights_from_disk":
                 self.update(call, fault)
+            case "/weights_checker" if state.options.checksums != "none":
+                info = {"role": "target", "tp_rank": 0}
+                worker = {"checksums": state.weights, "per_gpu_checksum": "", "parallelism_info": info}
+                self.say(200, {"success": True, "message": "Success.", "ranks": [worker]})
             case "/abort_request":
                 if call["rid"] in state.running:
                     state.running[call["rid"]].is_aborted = True
@@ -300,6 +329,7 @@ class Answering:
             return
         if fault != "nothing-changed":
             state.model_path = call["model_path"]
+            state.weights = self.loaded(checksums_of(call["model_path"], state.options.checksums), fault)
             for run in state.running.values():
                 if run.starts:
                     run.starts.append((call["weight_version"], run.num_tokens))
@@ -310,6 +340,20 @@ class Answering:
             state.version = call["weight_version"]
         state.cached.clear()
         self.say(200, {"success": True, "message": "Succeeded"})
+
+    def loaded(self, new: dict[str, str], fault: str) -> dict[str, str]:
+        """What it has then, if that goes wrong."""
+        old = self.state.weights
+        match fault:
+            case "label-only":
+                return old
+            case "in-part":
+                return {**old, min(new): new[min(new)]}
+            case "in-part-merged":
+                return {**new, "merged": old["merged"]}
+            case "foreign":
+                return {name: checksum[::-1] for name, checksum in new.items()}
+        return new
 
 
 def seen_by(state: State) -> dict[str, Any]:
@@ -366,6 +410,7 @@ def main() -> None:
     parser.add_argument("--whole-answers", action="store_true", help="one sleep an answer: pauses do not hold it up")
     parser.add_argument("--start-seconds", type=float, default=0.0)
     parser.add_argument("--poison", type=int, default=-1, help="a token that kills the server")
+    parser.add_argument("--checksums", choices=["sha256", "other", "constant", "none"], default="sha256")
     parser.add_argument("--fail", default="", help="say this and exit")
     options, _ = parser.parse_known_args()
     if options.fail:

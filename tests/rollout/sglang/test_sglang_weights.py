@@ -32,7 +32,8 @@ async def test_new_weights_are_loaded_in_a_pause_and_checked(rig: RigFactory, bu
     served = await rig(health_seconds=60.0)
     await served.engine.load(bundle("second"), SECOND)
     paths = [call["path"] for call in await served.seen()]
-    assert paths[-4:] == ["/pause_generation", "/update_weights_from_disk", "/model_info", "/continue_generation"]
+    steps = ["pause_generation", "update_weights_from_disk", "model_info", "weights_checker", "continue_generation"]
+    assert paths[-5:] == [f"/{step}" for step in steps]
     assert served.engine.version == SECOND
     assert served.value("ibtpo_rollout_engine_pause_seconds_count") == 1
     assert served.value("ibtpo_rollout_engine_starts_total", cause="first") == 1
@@ -72,7 +73,50 @@ async def test_a_load_that_does_not_clearly_succeed_restarts_the_server(
     assert served.value("ibtpo_rollout_engine_starts_total", cause="tainted") == 1
 
 
-@pytest.mark.parametrize("path", ["/pause_generation", "/model_info", "/continue_generation"])
+@pytest.mark.parametrize(
+    ("checksums", "fault"),
+    [
+        ("sha256", "label-only"),
+        ("sha256", "foreign"),
+        pytest.param("sha256", "in-part", marks=pytest.mark.drill),
+        pytest.param("other", "label-only", marks=pytest.mark.drill),
+        pytest.param("other", "in-part", marks=pytest.mark.drill),
+    ],
+)
+async def test_weights_that_are_not_what_the_label_says_are_found_and_the_server_restarts(
+    rig: RigFactory, bundle: BundleFactory, checksums: str, fault: str
+) -> None:
+    served = await rig("--checksums", checksums, health_seconds=60.0)
+    before = served.pid
+    await served.fault("/update_weights_from_disk", fault)
+    await served.engine.load(bundle("second", value=2.0), SECOND)
+    assert served.pid != before
+    assert served.value("ibtpo_rollout_engine_starts_total", cause="tainted") == 1
+    assert (await served.complete()).spans[0].version == SECOND
+    third = WeightVersion(1, 3)
+    await served.engine.load(bundle("third", value=3.0), third)
+    await served.engine.load(bundle("third again", value=3.0), WeightVersion(1, 4))
+    assert served.value("ibtpo_rollout_engine_starts_total", cause="tainted") == 1
+
+
+async def test_a_server_without_checksums_is_taken_at_its_word(rig: RigFactory, bundle: BundleFactory) -> None:
+    served = await rig("--checksums", "none", health_seconds=60.0)
+    for number in (2, 3):
+        await served.engine.load(bundle(str(number), value=float(number)), WeightVersion(1, number))
+    assert len(await served.seen("/weights_checker")) == 1
+    assert served.value("ibtpo_rollout_engine_starts_total", cause="tainted") == 0
+
+
+async def test_checksums_that_tell_nothing_apart_cost_one_restart(rig: RigFactory, bundle: BundleFactory) -> None:
+    """Of weights that the server rounds so far, for one, that an update vanishes."""
+    served = await rig("--checksums", "constant", health_seconds=60.0)
+    for number in (2, 3):
+        await served.engine.load(bundle(str(number), value=float(number)), WeightVersion(1, number))
+    assert served.value("ibtpo_rollout_engine_starts_total", cause="tainted") == 1
+    assert served.engine.version == WeightVersion(1, 3)
+
+
+@pytest.mark.parametrize("path", ["/pause_generation", "/model_info", "/weights_checker", "/continue_generation"])
 async def test_every_step_of_a_weight_change_is_checked(rig: RigFactory, bundle: BundleFactory, path: str) -> None:
     served = await rig(health_seconds=60.0)
     before = served.pid

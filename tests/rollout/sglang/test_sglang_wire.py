@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import EngineLimits
 from services.rollout.engines.sglang import wire_format as wire
-from services.rollout.engines.sglang.bundle import Bundle
+from services.rollout.engines.sglang.bundle import Bundle, has_nonfinite
 from services.rollout.engines.sglang.client import check_release
 from services.rollout.engines.sglang.connections import Address
 from services.rollout.engines.sglang.launch import build_command, build_environment
-from services.rollout.engines.sglang.nonfinite import has_nonfinite
 from shared.errors import IbtpoError, InvalidInput, MalformedAnswer, Overloaded, Unavailable
 from shared.tree.draw import VersionSpan, WeightVersion
 from tests.rollout.sglang.conftest import BundleFactory, request

@@ -4,10 +4,10 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from services.rollout.engines.sglang import wire_format as wire
 from services.rollout.engines.sglang.connections import Connections, OnPiece
@@ -22,6 +22,8 @@ NEWEST_SEEN = (0, 5, 23)
 _INFO_SECONDS = 20.0
 _PAUSE_SECONDS = 60.0
 _ABORT_SECONDS = 5.0
+
+Check: TypeAlias = Callable[["SglangClient"], Awaitable[None]]
 
 
 class SglangClient:
@@ -70,8 +72,11 @@ class SglangClient:
         if not answer.is_success or wire.parse_object(answer.body).get("success") is not True:
             raise Unavailable(f"SGLang did not load {version}: {wire.read_message(answer.body)}")
 
-    async def replace_weights(self, directory: Path, version: WeightVersion, load_seconds: float) -> float:
-        """Replaces the weights between two tokens of the requests in flight: pause, load, flush, check, resume.
+    async def replace_weights(
+        self, directory: Path, version: WeightVersion, load_seconds: float, check: Check | None = None
+    ) -> float:
+        """Replaces the weights between two tokens of the requests in flight: pause, load, flush, check, resume. `check`
+        raises if the server's processes do not hold them.
 
         Returns the seconds for which no token was sampled. Any error leaves the server paused with unknown weights
         and cache, so that it must be restarted: a refused flush, for one, comes after the weights have changed.
@@ -82,12 +87,19 @@ class SglangClient:
         loaded = (await self.model_info()).get("weight_version")
         if loaded != str(version):
             raise Unavailable(f"SGLang reports weights {loaded!r} after it loaded {version}")
+        if check is not None:
+            await check(self)
         await self.resume()
         return time.monotonic() - started
 
     async def model_info(self) -> dict[str, Any]:
         """Contains `weight_version` and `model_path`."""
         return wire.parse_object(await self._request("model_info", _INFO_SECONDS, "GET", "/model_info"))
+
+    async def checksums(self, seconds: float) -> dict[str, Any]:
+        """Contains `ranks`: of each process the checksums of its tensors. InvalidInput where there is no such route."""
+        body = json.dumps({"action": "checksum"}).encode()
+        return wire.parse_object(await self._request("checksums", seconds, "POST", "/weights_checker", body))
 
     async def server_info(self) -> dict[str, Any]:
         """Contains `version` and `max_req_input_len`."""

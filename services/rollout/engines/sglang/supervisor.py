@@ -2,10 +2,12 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 
 from services.rollout.config import SglangConfig
 from services.rollout.engines.engine import EngineLimits
 from services.rollout.engines.sglang.bundle import Bundle
+from services.rollout.engines.sglang.checksums import WeightChecks
 from services.rollout.engines.sglang.client import SglangClient
 from services.rollout.engines.sglang.metrics import SglangMetrics, StartCause
 from services.rollout.engines.sglang.server import Server
@@ -42,6 +44,7 @@ class Supervisor:
         self._metrics = metrics
         self._wanted: Bundle | None = None
         self._limits: EngineLimits | None = None
+        self._checks = WeightChecks(config.load_seconds)
         self._changing = asyncio.Lock()
         self._up = asyncio.Event()
         self._down = asyncio.Event()
@@ -122,8 +125,9 @@ class Supervisor:
     async def _replace_weights(self, running: RunningServer, bundle: Bundle) -> bool:
         """Whether the running server took the new weights; if not, its state is unknown and it must restart."""
         try:
+            check = partial(self._checks.check, await self._checks.expect(bundle))
             pause_seconds = await running.client.replace_weights(
-                bundle.directory, bundle.version, self._config.load_seconds
+                bundle.directory, bundle.version, self._config.load_seconds, check
             )
         except IbtpoError as error:
             self._mark_lost(running, f"tainted: {error}")
@@ -154,6 +158,7 @@ class Supervisor:
         client = await self._server.start(bundle)
         try:
             self._limits = await _limits(client, bundle)
+            await self._checks.learn(bundle, client)
         except IbtpoError:
             client.close()
             raise
