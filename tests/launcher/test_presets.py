@@ -216,6 +216,16 @@ def test_a_recipe_on_another_task_is_its_method(tmp_path: Path) -> None:
     assert "max_tokens = 2048" in preview("ibtpo-paper", own)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "method"), [("ibtpo-paper", "demo"), ("ibtpo-paper-grpo", "grpo"), ("ibtpo-paper-ibtree", "ibtpo")]
+)
+def test_on_the_demos_task_some_recipes_are_another_preset(recipe: str, method: str, tmp_path: Path) -> None:
+    """So that what is measured of one there is measured of the other."""
+    one, other = (make_run_plan(tmp_path, RunRequest("x", name, ("launcher.task=demo",))) for name in (recipe, method))
+    assert one.learner == other.learner
+    assert one.rollout == other.rollout
+
+
 def test_the_methods_part_of_a_preset_is_cut_out() -> None:
     tables = {
         "learner": {"advantage": "grpo", "batch_size": 3, "growth": {"sampler": "ib", "max_tokens": 9}},
