@@ -221,7 +221,7 @@ def test_a_position_belongs_to_the_draw_that_sampled_the_token_before_it(draws: 
         assert first_answer(draws, draw_id) == owners[0]
         logprobs = [draws[owner].logprobs[at - draws[owner].cut] for at, owner in enumerate(owners)]
         for position in range(1, len(owners) + 1):
-            assert logprob_before(draws, draw_id, position) == pytest.approx(sum(logprobs[:position]))
+            assert logprob_before(draws, draw_id, position) == (pytest.approx(sum(logprobs[:position])), position)
         for position in range(len(owners)):
             branch = branch_before(draws, draw_id, position, 1)
             check_branches(draws, [branch], 1)
