@@ -270,7 +270,7 @@ class LearnerConfig(_Table):
 
     publish_every: int = Field(1, gt=0, description="Updates between published versions")
     publish_seconds: float = Field(
-        30.0, gt=0, description="Deadline of a push; a slower replica pulls the weights later"
+        30.0, gt=0, description="Within how long a replica takes a version, and a second more per 20 MiB"
     )
     checkpoint_every: int = Field(10, gt=0, description="Steps between checkpoints")
     keep_checkpoints: int = Field(2, gt=0, description="How many checkpoints are kept, the newest")

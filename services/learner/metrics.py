@@ -16,6 +16,7 @@ from shared.protocol.replica import ReplicaState
 from shared.protocol.status import AccuracyFigures, Evaluation, RunState, RunStatus
 from shared.protocol.tree import ScoredTree
 from shared.protocol.waiting import WaitKind
+from shared.protocol.weights import Encoding
 from shared.runtime.counters import preset_counter
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
@@ -53,6 +54,17 @@ class PushResult(StrEnum):
     """A newer learner has the replica."""
 
 
+class Blocked(StrEnum):
+    """What training waits for so that its weights are published."""
+
+    COPY = "copy"
+    """Of the weights."""
+    WRITING = "writing"
+    """Of earlier weights: two copies are in memory."""
+    REPLICAS = "replicas"
+    """They would leave the staleness bound, or all must have the weights."""
+
+
 class EvaluationResult(StrEnum):
     DONE = "done"
     FAILED = "failed"
@@ -85,8 +97,15 @@ class LearnerMetrics:
         self.pushes = preset(
             _named("weight_pushes_total"), "Pushes of weights to a replica by result", result=PushResult
         )
-        self.push_seconds = seconds(
-            _named("weight_push_seconds"), "Time until all replicas had a version, or until the deadline"
+        self.delivery_seconds = seconds(
+            _named("weight_delivery_seconds"),
+            "Time from an optimizer step until the last live replica served its weights or newer ones, or failed to",
+        )
+        self.sent_bytes = preset(
+            _named("weight_sent_bytes_total"), "Bytes of weights sent to replicas by encoding", encoding=Encoding
+        )
+        self.blocked_seconds = preset(
+            _named("publish_blocked_seconds_total"), "Time that training waited for its weights' way", by=Blocked
         )
         self.version_number = gauge(_named("version_number"), "Number of the policy's version")
         self.generation = gauge(_named("generation"), "Generation of the policy's version")

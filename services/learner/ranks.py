@@ -61,10 +61,18 @@ class RankWorkers:
             self._command(Operation.FOLLOW)
             return self._trainer.engine_gap(trees, version)
 
-    def save_for_serving(self, directory: Path) -> None:
-        """Writes the policy for replicas, in `precision`."""
+    def copy_for_serving(self) -> dict[str, Tensor]:
+        """The weights as replicas get them, in `precision`: a copy on the CPU, which training does not change."""
         self._command(Operation.WEIGHTS)
-        self.policy.write(directory, self.policy.weights(self._process_group.dtype))
+        return self.policy.weights(self._process_group.dtype)
+
+    def write_for_serving(self, weights: dict[str, Tensor], directory: Path) -> None:
+        """Writes such a copy as replicas read it; also while training goes on."""
+        self.policy.write(directory, weights)
+
+    def save_for_serving(self, directory: Path) -> None:
+        """Writes the policy as it is now for replicas."""
+        self.write_for_serving(self.copy_for_serving(), directory)
 
     def save_adapters(self, directory: Path) -> None:
         """Writes the adapters as peft reads them."""

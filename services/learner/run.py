@@ -3,15 +3,16 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from services.learner.config import LearnerConfig
 from services.learner.ledger import End, Ledger
-from services.learner.metrics import EvaluationResult, LearnerMetrics, Phase, StepResult
+from services.learner.metrics import Blocked, EvaluationResult, LearnerMetrics, Phase, StepResult
 from services.learner.queue.batches import BatchCollector
 from services.learner.queue.feed import Feed
 from services.learner.queue.intake import Arrival, Intake, SettledEntries
@@ -29,6 +30,7 @@ from services.learner.serving.publisher import Publisher
 from services.learner.serving.trackers import Trackers
 from services.learner.training.trajectories import BuiltTree
 from services.learner.training.update import Update
+from services.learner.waits import Wait
 from shared.errors import Conflict, Unavailable
 from shared.protocol.figures import StepFigures
 from shared.protocol.status import RunState
@@ -37,6 +39,7 @@ from shared.protocol.waiting import WaitKind
 from shared.runtime.logs import event_logger
 from shared.streams import RunStreams, StreamsFull
 from shared.tree.diagnostics import TreeFigures
+from shared.weights import Snapshot
 
 log = event_logger(__name__)
 T = TypeVar("T")
@@ -109,8 +112,11 @@ class Run:
         self._is_resumable = True
         self._checkpoint_seconds = 0.0
         """For which checkpoints kept training waiting, since the last step."""
+        self._publish_seconds = 0.0
+        """The same of publishing."""
         self._pending: PendingCheckpoint | None = None
-        self._lost_lease: Conflict | None = None
+        self._end: BaseException | None = None
+        """What ends the run at once, without a checkpoint: a lost lease, or weights that cannot be written."""
         self._has_logged_values = False
 
     def stop(self) -> None:
@@ -126,8 +132,12 @@ class Run:
             self._stop.set()
 
     def lose_lease(self, error: Conflict) -> None:
-        """Ends at once, without writing anything: another learner has the run."""
-        self._lost_lease = error
+        """Ends at once, without writing or publishing anything: another learner has the run."""
+        self._end_at_once(error)
+
+    def _end_at_once(self, error: BaseException) -> None:
+        self._end = self._end or error
+        self._parts.publisher.abandon()
         self._stop.set()
 
     @property
@@ -165,6 +175,8 @@ class Run:
             failure = _describe_write(error, self._config.run_dir) if isinstance(error, OSError) else error
             self._progress.state, self._progress.message = RunState.FAILED, str(failure)
             raise failure from error
+        finally:
+            await self._parts.publisher.close()
 
     async def _begin(self, is_new: bool, has_new_growth: bool) -> None:
         streams, parts, step = self._parts.streams, self._parts, self._progress.step
@@ -199,9 +211,13 @@ class Run:
         """One step of the algorithm, and what is due after it."""
         progress, parts = self._progress, self._parts
         progress.state = RunState.TRAINING
+        if not self._config.max_staleness:
+            await self._deliver()  # trees of earlier weights would be of no use
         started = time.monotonic()
         arrivals = await self._collect()
         collected = time.monotonic()
+        await self._keep_replicas_up()
+        ready = time.monotonic()
         ends = [End.USED if self._config.trains_on(one.tree.rewards) else End.SKIPPED for one in arrivals]
         with progress.waits.on(WaitKind.UPDATE, f"update of step {progress.step + 1}"):
             update, figures, usage = await self._in_torch_thread(self._learn, [one.tree for one in arrivals], ends)
@@ -212,11 +228,11 @@ class Run:
         published = time.monotonic()
         seconds = {
             Phase.INTAKE: collected - started,
-            Phase.UPDATE: learned - collected,
-            Phase.PUBLISH: published - learned,
+            Phase.UPDATE: learned - ready,
+            Phase.PUBLISH: self._publish_seconds,
             Phase.CHECKPOINT: self._checkpoint_seconds,
         }
-        self._checkpoint_seconds = 0.0
+        self._checkpoint_seconds = self._publish_seconds = 0.0
         sampling = sampling_figures(figures, usage, published - started)
         trees = [(arrival.tree, arrival.staleness) for arrival in arrivals]
         step = step_figures(progress.step, sampling, update, trees, seconds)
@@ -272,22 +288,54 @@ class Run:
         self._watch.require_progress()
 
     async def _publish_if_due(self) -> None:
-        progress = self._progress
-        behind = progress.version.number - (progress.published.number if progress.published else -1)
+        progress, begun = self._progress, self._parts.publisher.begun
+        behind = progress.version.number - (begun.number if begun else -1)
         if behind >= self._config.publish_every or (behind and progress.is_done):
             await self._publish()
 
     async def _publish(self) -> None:
-        """Writes a snapshot of the policy and pushes it; slow replicas delay training up to a deadline only."""
+        """Copies the policy. The copy is written and delivered while training goes on."""
+        stepped, version, publisher = time.monotonic(), self._progress.version, self._parts.publisher
+        with self._blocked_by(Blocked.WRITING, f"weights {version.label}: earlier ones are still written"):
+            await publisher.make_room()
         self._require_lease()
-        version, waits = self._progress.version, self._progress.waits
-        with waits.on(WaitKind.PUBLISH, f"weights {version.label}: writing them"):
-            snapshot = await self._in_torch_thread(self._parts.publisher.write, self._parts.ranks, version)
-        self._progress.published = version
-        self._parts.metrics.version_number.set(version.number)
-        self._parts.metrics.generation.set(version.generation)
-        with waits.on(WaitKind.PUBLISH, f"weights {version.label}: pushing them", unit="bytes") as wait:
-            await self._parts.publisher.push(snapshot, wait)
+        with self._blocked_by(Blocked.COPY, f"weights {version.label}: copying them"):
+            weights = await self._in_torch_thread(self._parts.ranks.copy_for_serving)
+        self._require_lease()
+        publisher.begin(weights, version, stepped).add_done_callback(self._after_writing)
+
+    def _after_writing(self, written: asyncio.Task[Snapshot]) -> None:
+        if not written.cancelled() and (error := written.exception()) is not None:
+            self._end_at_once(error)
+
+    async def _deliver(self) -> None:
+        """Waits until the live replicas serve the last published version, or are too slow for its deadline."""
+        label = self._progress.version.label
+        with self._blocked_by(Blocked.REPLICAS, f"weights {label}: replicas take them", unit="replicas") as wait:
+            await self._unless_stopped(self._parts.publisher.delivered(wait))
+        self._require_lease()
+
+    async def _keep_replicas_up(self) -> None:
+        """Before an update, waits for the live replicas whose trees it would make too old, m < min(P, N + 1 − S), while
+        newer weights are on their way to them; P is the last published version, S the staleness bound."""
+        begun = self._parts.publisher.begun
+        assert begun is not None
+        at_least = min(begun.number, self._progress.version.number + 1 - self._config.max_staleness)
+        oldest = replace(begun, number=max(0, at_least))
+        with self._blocked_by(Blocked.REPLICAS, f"weights {oldest.label}: slower replicas take them") as wait:
+            await self._unless_stopped(self._parts.publisher.keep_up(oldest, wait))
+
+    @contextmanager
+    def _blocked_by(self, by: Blocked, what: str, unit: str = "") -> Iterator[Wait]:
+        """What training waits for so that its weights are published."""
+        started = time.monotonic()
+        with self._progress.waits.on(WaitKind.PUBLISH, what, unit=unit) as wait:
+            try:
+                yield wait
+            finally:
+                seconds = time.monotonic() - started
+                self._publish_seconds += seconds
+                self._parts.metrics.blocked_seconds.labels(by).inc(seconds)
 
     async def _evaluate_if_due(self) -> None:
         """Evaluates before the first step, then every so many steps; `_finish` evaluates after the last."""
@@ -300,8 +348,9 @@ class Run:
         step, version = progress.step, progress.version
         if progress.evaluation and not (of_all and progress.evaluation.is_partial):
             return
-        if progress.published != version:
+        if self._parts.publisher.begun != version:
             await self._publish()
+        await self._deliver()
         before, progress.state = progress.state, RunState.EVALUATING
         try:
             weights = self._parts.publisher.latest.manifest.content_hash if self._parts.publisher.latest else ""
@@ -370,6 +419,7 @@ class Run:
         """The run is done, its last version published: evaluates, saves the policy, writes the summary."""
         if self._config.held_out and not self._progress.evaluation:
             await self._checkpoint()  # so that a restarted learner goes on with the evaluation
+        await self._deliver()
         await self._evaluate(of_all=True)
         await self._checkpoint()
         await self._settle_checkpoint()
@@ -389,15 +439,25 @@ class Run:
         log.info("run_finished", **result.model_dump())
 
     async def _end_early(self) -> None:
-        if self._lost_lease is not None:
-            raise self._lost_lease
+        self._raise_end()
         await self._checkpoint()
         await self._settle_checkpoint()
+        with (
+            suppress(TimeoutError),
+            self._progress.waits.on(WaitKind.PUBLISH, "replicas take the last weights", unit="replicas") as wait,
+        ):
+            async with asyncio.timeout(self._config.publish_seconds):
+                await self._parts.publisher.delivered(wait)
+        self._raise_end()
         self._progress.state = RunState.STOPPED
         log.info("run_stopped", step=self._progress.step)
 
+    def _raise_end(self) -> None:
+        if self._end is not None:
+            raise self._end
+
     def _require_lease(self) -> None:
-        if self._lost_lease is not None:
+        if self._end is not None:
             raise Stopped
 
     async def _in_torch_thread(self, work: Callable[..., T], *arguments: object) -> T:

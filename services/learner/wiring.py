@@ -44,6 +44,7 @@ from services.learner.record.progress import Progress
 from services.learner.record.state import SavedLedger, SavedProgress
 from services.learner.record.tree_samples import TreeSamples
 from services.learner.run import Parts, Run, Stopped
+from services.learner.serving.delivery import Delivery
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.heartbeat import LearnerHeartbeat
 from services.learner.serving.publisher import Publisher
@@ -61,11 +62,10 @@ from shared.runtime.drain import Drain, ExitCode
 from shared.runtime.logs import configure_logs, event_logger
 from shared.runtime.serve import serve
 from shared.streams import CommandRefused, RunStreams, connect
-from shared.weights import SnapshotStore, prompt_encoder
+from shared.weights import Lineage, SnapshotStore, prompt_encoder
 
 log = event_logger(__name__)
 _FAILED = 1
-_KEEP_SNAPSHOTS = 3
 _MAX_BODY_BYTES = 1 << 20
 
 
@@ -121,8 +121,6 @@ class LearnerService:
             ledger, feed, intake, metrics, straggler_seconds=config.straggler_seconds, refill=_refill(config)
         )
         verifier = VerifierClient(self._http, config.verifier_url) if config.verifier_url else None
-        published = config.run_dir / "published"
-        store = SnapshotStore(published, _KEEP_SNAPSHOTS, run=config.run)
         return Parts(
             streams=streams,
             vetting=KeyVetting(verifier, (*start.train.problems, *all_problems(start.held_out))),
@@ -131,9 +129,7 @@ class LearnerService:
             feed=feed,
             intake=intake,
             batches=batches,
-            publisher=Publisher(
-                streams, self._http, store, published / ".draft", metrics, push_seconds=config.publish_seconds
-            ),
+            publisher=self._create_publisher(metrics),
             evaluator=Evaluator(
                 streams, self._http, start.held_out, config.evaluation_plan, config.run_dir / "evaluations", verifier
             ),
@@ -143,6 +139,21 @@ class LearnerService:
             trackers=Trackers(config),
             metrics=metrics,
             torch_thread=self._torch_thread,
+        )
+
+    def _create_publisher(self, metrics: LearnerMetrics) -> Publisher:
+        config, ranks = self._config, self._start.ranks
+        directory = config.run_dir / "published"
+        store = SnapshotStore(directory, keep=1, run=config.run)  # and those that are in use
+        return Publisher(
+            config.run,
+            store,
+            Lineage(directory / ".deltas"),
+            Delivery(self._streams, self._http, store, metrics, config.publish_seconds),
+            metrics,
+            directory / ".draft",
+            ranks.write_for_serving,
+            self._progress.note_published,
         )
 
     def _create_app(self) -> FastAPI:

@@ -33,6 +33,11 @@ class FakeReplica:
         self.push_error: IbtpoError | None = None
         """What it answers to pushed weights."""
         self.load_seconds = 0.0
+        self.may_load = asyncio.Event()
+        """Without it, pushed weights wait."""
+        self.may_load.set()
+        self.asked = 0
+        """How often weights were pushed."""
         self.grow_seconds = 0.01
         self.is_overloaded = False
         self.posted = 0
@@ -66,9 +71,11 @@ class FakeReplica:
 
         @router.put("/v1/weights/{version}")
         async def put_weights(version: str, request: Request) -> None:
+            self.asked += 1
             if self.push_error is not None:
                 raise self.push_error
             await asyncio.sleep(self.load_seconds)
+            await self.may_load.wait()
             snapshot = await self._store.receive(request.stream(), 1 << 26)
             assert str(snapshot.version) == version
             self.version = snapshot.version

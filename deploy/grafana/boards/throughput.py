@@ -130,11 +130,26 @@ _TREES = row(
 _WEIGHTS = row(
     "Weights",
     lines(
-        "Weight push",
+        "Weight delivery",
         "s",
-        "Time until all replicas had a version, or until the deadline.",
+        "From an optimizer step until the last live replica served its weights or newer ones, or failed to.",
         PUSHES,
-        *quantiles("ibtpo_learner_weight_push_seconds", window="$window"),
+        *quantiles("ibtpo_learner_weight_delivery_seconds", window="$window"),
+    ),
+    stacked(
+        "Weights sent",
+        "bytes",
+        "Bytes per second to all replicas: differences, and whole bundles.",
+        PUSHES,
+        (rate("ibtpo_learner_weight_sent_bytes_total", "encoding"), "{{encoding}}"),
+    ),
+    stacked(
+        "Training blocked by publishing",
+        "percentunit",
+        "Share of the time: copying the weights, while two earlier copies are still written, and for replicas that "
+        "would leave the staleness bound.",
+        "learner.md#publishing-beside-training",
+        (rate("ibtpo_learner_publish_blocked_seconds_total", "by"), "{{by}}"),
     ),
     lines(
         "Weight load and pause",

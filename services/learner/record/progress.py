@@ -104,6 +104,10 @@ class Progress:
     def evaluated_steps(self) -> frozenset[int]:
         return frozenset(one.step for one in self._saved.evaluations)
 
+    def note_published(self, version: WeightVersion) -> None:
+        """From now on replicas can get it."""
+        self.published = version
+
     def begin_generation(self, generation: int, origin: str) -> None:
         """Continues the policy's versions under a new generation."""
         origins = (*self._saved.origins, origin)[-_MAX_ORIGINS:]

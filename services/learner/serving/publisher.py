@@ -1,103 +1,146 @@
-"""Publishes versions of the policy: an immutable snapshot each, pushed to every live replica."""
+"""Publishes versions of the policy while training goes on: each an immutable snapshot, with the way to it from earlier
+ones, offered to every live replica."""
 
 import asyncio
 import shutil
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
-import httpx
+from torch import Tensor
 
-from services.learner.metrics import LearnerMetrics, PushResult
-from services.learner.ranks import RankWorkers
+from services.learner.metrics import LearnerMetrics
+from services.learner.serving.delivery import Delivery
 from services.learner.waits import Wait
-from shared.clients import RolloutClient
-from shared.errors import Conflict, IbtpoError, Unavailable
-from shared.protocol.replica import ReplicaInfo
-from shared.protocol.waiting import WaitKind
-from shared.protocol.weights import Base
+from shared.errors import Unavailable
+from shared.protocol.weights import Base, Manifest
 from shared.runtime.logs import event_logger
-from shared.streams import RunStreams
+from shared.runtime.loops import cancel
 from shared.tree.draw import WeightVersion
-from shared.weights import Lineage, Outgoing, Snapshot, SnapshotStore, bundle_length, write_manifest
+from shared.weights import Lineage, Outgoing, Snapshot, SnapshotStore, write_manifest
 
 log = event_logger(__name__)
+T = TypeVar("T")
+Weights = dict[str, Tensor]
+_MOST_COPIES = 2
+"""Of the policy in memory: one that is written, and one that waits for it."""
 
 
 class Publisher:
-    """Keeps the published snapshots and pushes them to the replicas. A replica that misses one pulls it."""
+    """Writes copies of the policy in a thread of its own, one after the other, and has them delivered."""
 
     def __init__(
         self,
-        streams: RunStreams,
-        http: httpx.AsyncClient,
+        run: str,
         store: SnapshotStore,
-        draft: Path,
+        lineage: Lineage,
+        delivery: Delivery,
         metrics: LearnerMetrics,
-        *,
-        push_seconds: float,
+        draft: Path,
+        write: Callable[[Weights, Path], None],
+        on_written: Callable[[WeightVersion], None],
     ) -> None:
-        self._streams = streams
-        self._http = http
+        """`write`: a copy as a bundle's files; `on_written` is told each version that replicas can get from now on."""
+        self._run = run
         self._store = store
-        self._draft = draft
-        self._lineage = Lineage(draft.parent / ".deltas")
+        self._lineage = lineage
+        self._delivery = delivery
         self._metrics = metrics
-        self._push_seconds = push_seconds
+        self._draft = draft
+        self._write_files = write
+        self._on_written = on_written
+        self._thread = ThreadPoolExecutor(1, "publish")
+        self._in_turn = asyncio.Lock()
+        self._under_way: list[asyncio.Task[Snapshot]] = []
+        self._before = store.latest()
+        """What the next difference is taken from; the first from what an earlier process left."""
         self.latest: Snapshot | None = None
         """What replicas should serve; None before this process has published."""
+        self.begun: WeightVersion | None = None
+        """The last version that was copied."""
 
-    def write(self, ranks: RankWorkers, version: WeightVersion) -> Snapshot:
-        """Writes the policy as it is now as the snapshot of `version`. Blocking: disk."""
-        shutil.rmtree(self._draft, ignore_errors=True)
-        ranks.save_for_serving(self._draft)
-        manifest = write_manifest(self._streams.run, self._draft, version)
-        before = self._store.latest()
-        with self._store.hold(before) if before else nullcontext():
-            self.latest = self._store.adopt(self._draft, manifest)
-            if before is not None and before != self.latest:
-                self._lineage.add(before, self.latest)
-        return self.latest
+    async def make_room(self) -> None:
+        """Waits until another copy may be taken."""
+        while len(self._under_way) >= _MOST_COPIES:
+            await asyncio.wait({self._under_way[0]})
+
+    def begin(self, weights: Weights, version: WeightVersion, stepped: float) -> "asyncio.Task[Snapshot]":
+        """Takes over a copy of the policy, and publishes it in the background: OSError where it cannot be written.
+        `stepped`: when the optimizer made it (time.monotonic)."""
+        self.begun = version
+        task = asyncio.create_task(self._publish(weights, version, stepped), name=f"publish {version}")
+        self._under_way.append(task)
+        task.add_done_callback(self._under_way.remove)
+        return task
+
+    async def delivered(self, wait: Wait) -> None:
+        """Waits until the live replicas serve the last version that was copied, or have failed to take it."""
+        await self._written()
+        await self._delivery.settle(wait)
+
+    async def keep_up(self, at_least: WeightVersion, wait: Wait) -> None:
+        """Waits while live replicas that serve older weights are on their way to `at_least` or newer ones, each up to
+        the deadline of its offer."""
+        while self._under_way and self._is_before(at_least) and await self._delivery.behind(at_least):
+            await asyncio.wait({self._under_way[0]})
+        await self._delivery.keep_up(at_least, wait)
 
     @asynccontextmanager
     async def route(self, have: Base | None) -> AsyncIterator[Outgoing]:
-        """What leads a replica that has `have` to the latest version; it stays on disk until its last byte is sent."""
-        latest = self.latest
-        if latest is None:
+        """What brings a replica that has `have` to the newest version; it stays on disk meanwhile. Unavailable before
+        the first."""
+        if self.latest is None:
             raise Unavailable("no version is published yet: the learner is starting; ask again")
-        async with self._store.pin(latest), self._lineage.route(latest, have) as outgoing:
+        async with self._store.pin(self.latest) as newest, self._lineage.route(newest, have) as outgoing:
             yield outgoing
+            self._metrics.sent_bytes.labels(outgoing.transfer.encoding).inc(outgoing.num_bytes)
 
-    async def push(self, snapshot: Snapshot, wait: Wait | None = None) -> None:
-        """Pushes the snapshot to all live replicas at once; returns when they serve it, or at the deadline."""
-        wait = wait or Wait(WaitKind.PUBLISH)
-        started = time.monotonic()
-        try:
-            replicas = await self._streams.replicas.live()
-        except Unavailable as error:
-            log.warning("replicas_unknown", version=str(snapshot.version), error=str(error))
-            return
-        wait.begin(0, bundle_length(snapshot.manifest) * len(replicas))
-        pending = {replica.name for replica in replicas}
-        wait.detail = lambda: f"{len(replicas) - len(pending)} of {len(replicas)} replicas have them"
+    def abandon(self) -> None:
+        """Publishes nothing from now on: what is being written is given up before it can be had."""
+        for task in self._under_way:
+            task.cancel()
 
-        async def push_to(replica: ReplicaInfo) -> None:
-            await self._push_to(replica, snapshot, wait)
-            pending.discard(replica.name)
+    async def close(self) -> None:
+        """Gives up what is not published or delivered yet."""
+        await cancel(self._under_way)
+        await self._delivery.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
-        async with self._store.pin(snapshot):
-            await asyncio.gather(*map(push_to, replicas))
-        self._metrics.push_seconds.observe(time.monotonic() - started)
+    def _is_before(self, version: WeightVersion) -> bool:
+        return self.latest is None or self.latest.version < version
 
-    async def _push_to(self, replica: ReplicaInfo, snapshot: Snapshot, wait: Wait) -> None:
-        result, client = PushResult.LOADED, RolloutClient(self._http, replica.url, replica.name)
-        try:
-            await client.push_weights(snapshot, self._push_seconds, wait.advance)
-        except Unavailable as error:
-            result = PushResult.UNREACHABLE
-            log.warning("push_failed", replica=replica.name, version=str(snapshot.version), error=str(error))
-        except IbtpoError as error:
-            result = PushResult.SUPERSEDED if isinstance(error, Conflict) else PushResult.REFUSED
-            log.error("push_refused", replica=replica.name, version=str(snapshot.version), error=str(error))
-        self._metrics.pushes.labels(result).inc()
+    async def _written(self) -> None:
+        while self._under_way:
+            await asyncio.wait({*self._under_way})
+
+    async def _publish(self, weights: Weights, version: WeightVersion, stepped: float) -> Snapshot:
+        async with self._in_turn:
+            manifest = await self._in_thread(self._write_draft, weights, version)
+            async with AsyncExitStack() as pins:
+                if before := self._before:
+                    await pins.enter_async_context(self._store.pin(before))
+                snapshot = await self._in_thread(self._store.adopt, self._draft, manifest)
+                await pins.enter_async_context(self._store.pin(snapshot))
+                if before and before.version != version:
+                    await self._in_thread(self._lineage.add, before, snapshot)
+                self._before = self.latest = snapshot
+            self._metrics.version_number.set(version.number)
+            self._metrics.generation.set(version.generation)
+            self._on_written(version)
+            self._delivery.offer(snapshot, lambda have: self._size_for(snapshot, have), stepped)
+            return snapshot
+
+    def _write_draft(self, weights: Weights, version: WeightVersion) -> Manifest:
+        shutil.rmtree(self._draft, ignore_errors=True)
+        self._write_files(weights, self._draft)
+        weights.clear()  # the copy's memory is free from here on
+        return write_manifest(self._run, self._draft, version)
+
+    def _size_for(self, snapshot: Snapshot, have: Base | None) -> int:
+        """An upper bound, as `have` may have been passed by since."""
+        return snapshot.manifest.num_bytes
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

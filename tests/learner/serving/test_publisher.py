@@ -1,98 +1,282 @@
-"""Published versions: pushed to every replica, and on disk as long as somebody reads them."""
+"""Publishing beside training: versions are written, offered and waited for, each replica at its own pace."""
 
+import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from services.learner.metrics import LearnerMetrics, PushResult
-from services.learner.serving.publisher import Publisher
+from services.learner.serving.delivery import Delivery
+from services.learner.serving.publisher import Publisher, Weights
+from services.learner.waits import Wait
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
+from shared.protocol.waiting import WaitKind
 from shared.runtime.client import http_client
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
-from shared.weights import SnapshotStore
+from shared.weights import Lineage, Snapshot, SnapshotStore
 from tests.learner.fake_replica import Replica
 from tests.waiting import wait_until_async
-from tests.weights.bundles import bytes_of, in_chunks
 
 
-class OnePolicy:
-    """Ranks whose policy never changes."""
+def version(number: int, generation: int = 1, origin: str = "") -> WeightVersion:
+    return WeightVersion(generation, number, origin)
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
 
-    def save_for_serving(self, directory: Path) -> None:
-        shutil.copytree(self._directory, directory)
+class Published:
+    """A publisher whose policy is one and the same bundle, and what came of it."""
+
+    def __init__(self, streams: RunStreams, bundle: Path, directory: Path, metrics: LearnerMetrics) -> None:
+        self.streams, self.metrics, self.directory = streams, metrics, directory
+        self.may_write = threading.Event()
+        self.may_write.set()
+        self.disk_error: OSError | None = None
+        self.writing: list[int] = []
+        self.told: list[WeightVersion] = []
+        self.http = http_client(None, 5.0)
+        self.bundle = bundle
+        self.publisher = self.make()
+
+    def make(self, publish_seconds: float = 5.0) -> Publisher:
+        store = SnapshotStore(self.directory, 1, run="run")
+        self.delivery = Delivery(self.streams, self.http, store, self.metrics, publish_seconds)
+        lineage = Lineage(self.directory / ".deltas")
+        draft = self.directory / ".draft"
+        return Publisher("run", store, lineage, self.delivery, self.metrics, draft, self.write, self.told.append)
+
+    def write(self, weights: Weights, directory: Path) -> None:
+        self.writing.append(int(weights["number"]))
+        assert self.may_write.wait(20)
+        if self.disk_error is not None:
+            raise self.disk_error
+        shutil.copytree(self.bundle, directory)
+        (directory / "number.json").write_text(str(int(weights["number"])))
+
+    def begin(self, number: int) -> "asyncio.Task[Snapshot]":
+        return self.publisher.begin({"number": torch.tensor(number)}, version(number), 0.0)
+
+    async def delivered(self) -> None:
+        await self.publisher.delivered(Wait(WaitKind.PUBLISH))
+
+    async def keep_up(self, number: int) -> None:
+        await self.publisher.keep_up(version(number), Wait(WaitKind.PUBLISH))
+
+    async def are_live(self, count: int) -> None:
+        async def enough() -> bool:
+            return len(await self.streams.replicas.live()) == count
+
+        await wait_until_async(enough)
+
+    @property
+    def pushes(self) -> dict[str, float]:
+        """How many ended how, of those that there were."""
+        name = "ibtpo_learner_weight_pushes_total"
+        values = {one.value: self.metrics.registry.get_sample_value(name, {"result": one}) for one in PushResult}
+        return {result: value for result, value in values.items() if value}
 
 
 @pytest.fixture
-def metrics() -> LearnerMetrics:
-    return LearnerMetrics()
+async def published(streams: RunStreams, policy_dir: Path, tmp_path: Path) -> AsyncIterator[Published]:
+    made = Published(streams, policy_dir, tmp_path / "published", LearnerMetrics())
+    async with made.http:
+        yield made
+        made.may_write.set()
+        await made.publisher.close()
 
 
-@pytest.fixture
-async def publisher(streams: RunStreams, metrics: LearnerMetrics, tmp_path: Path) -> AsyncIterator[Publisher]:
-    store = SnapshotStore(tmp_path / "published", 1, run="run")
-    async with http_client(None, 5.0) as http:
-        yield Publisher(streams, http, store, tmp_path / "draft", metrics, push_seconds=5.0)
-
-
-def pushes(metrics: LearnerMetrics) -> dict[str, float]:
-    """How many ended how, of those that there were."""
-    values = {
-        result.value: metrics.registry.get_sample_value("ibtpo_learner_weight_pushes_total", {"result": result})
-        for result in PushResult
-    }
-    return {result: value for result, value in values.items() if value}
-
-
-async def test_a_version_is_pushed_to_every_live_replica(
-    publisher: Publisher, metrics: LearnerMetrics, policy_dir: Path, replica: Replica, streams: RunStreams
-) -> None:
+async def test_a_version_reaches_every_live_replica(published: Published, replica: Replica) -> None:
     async with replica("one") as one, replica("two") as two:
-
-        async def are_live() -> bool:
-            return len(await streams.replicas.live()) == 2
-
-        await wait_until_async(are_live)
-        assert publisher.latest is None
-        snapshot = publisher.write(OnePolicy(policy_dir), WeightVersion(1, 3))
-        await publisher.push(snapshot)
-        assert one.loaded == two.loaded == [WeightVersion(1, 3)]
-        assert publisher.latest == snapshot
-    assert pushes(metrics) == {"loaded": 2}
+        await published.are_live(2)
+        assert published.publisher.latest is None
+        snapshot = await published.begin(3)
+        await published.delivered()
+        assert one.loaded == two.loaded == published.told == [version(3)]
+        assert published.publisher.latest == snapshot
+    assert published.pushes == {"loaded": 2}
+    seconds = published.metrics.registry.get_sample_value("ibtpo_learner_weight_delivery_seconds_count")
+    assert seconds == 1, "once, when the last replica serves it"
 
 
 @pytest.mark.parametrize(
     ("error", "result"),
     [(Unavailable("full"), "unreachable"), (Conflict("newer"), "superseded"), (InvalidInput("no"), "refused")],
 )
-async def test_a_push_that_fails_is_counted_by_its_reason(
-    error: IbtpoError,
-    result: str,
-    publisher: Publisher,
-    metrics: LearnerMetrics,
-    policy_dir: Path,
-    replica: Replica,
-    streams: RunStreams,
+async def test_an_offer_that_fails_is_counted_by_its_reason_and_made_again_with_the_next_version(
+    published: Published, replica: Replica, error: IbtpoError, result: str
 ) -> None:
     async with replica("one") as one:
         one.push_error = error
-        await wait_until_async(streams.replicas.live)
-        await publisher.push(publisher.write(OnePolicy(policy_dir), WeightVersion(1, 0)))
-    assert pushes(metrics) == {result: 1}
+        await published.are_live(1)
+        published.begin(0)
+        await published.delivered()
+        assert published.pushes == {result: 1}
+        one.push_error = None
+        published.begin(1)
+        await published.delivered()
+        assert one.loaded[-1] == version(1)
 
 
-async def test_a_snapshot_stays_on_disk_until_its_last_byte_is_sent(
-    publisher: Publisher, policy_dir: Path, tmp_path: Path
+async def test_training_goes_on_while_a_copy_is_written_and_the_third_copy_waits_for_the_first(
+    published: Published,
 ) -> None:
-    ranks, store = OnePolicy(policy_dir), SnapshotStore(tmp_path / "joiner", 1)
-    publisher.write(ranks, WeightVersion(1, 0))
-    async with publisher.route(None) as outgoing:
+    published.may_write.clear()
+    for number in range(2):
+        await published.publisher.make_room()
+        published.begin(number)
+    assert published.publisher.begun == version(1)
+    assert published.publisher.latest is None
+    room = asyncio.create_task(published.publisher.make_room())
+    await wait_until_async(lambda: published.writing == [0])
+    assert not room.done()
+    published.may_write.set()
+    await room
+    await published.delivered()
+    assert published.told == [version(0), version(1)]
+    assert published.publisher.latest is not None
+    assert published.publisher.latest.version == version(1)
+
+
+async def test_a_slow_replica_delays_no_other_and_goes_on_with_the_newest(
+    published: Published, replica: Replica
+) -> None:
+    async with replica("quick") as quick, replica("slow") as slow:
+        await published.are_live(2)
+        slow.may_load.clear()
+        for number in range(4):
+            published.begin(number)
+            await wait_until_async(lambda number=number: quick.loaded[-1:] == [version(number)])
+        assert slow.loaded == []
+        slow.may_load.set()
+        await published.delivered()
+        assert slow.loaded == [version(0), version(3)], "what was overtaken meanwhile is not sent"
+        assert quick.loaded == [version(number) for number in range(4)]
+    assert sorted(path.name for path in published.directory.iterdir() if path.name[0] != ".") == ["1.3"]
+
+
+async def test_training_waits_for_who_would_be_left_behind_and_for_no_other(
+    published: Published, replica: Replica
+) -> None:
+    async with replica("quick") as quick, replica("slow") as slow, replica("new") as new:
+        await published.are_live(3)
+        new.push_error = Unavailable("not yet")
+        published.begin(0)
+        await published.delivered()
+        slow.may_load.clear()
+        new.may_load.clear()
+        new.push_error = None
+        published.begin(1)
+        await wait_until_async(lambda: quick.loaded[-1] == version(1))
+        await published.keep_up(0)
+        waiting = asyncio.create_task(published.keep_up(1))
+        await wait_until_async(lambda: slow.asked == new.asked == 2)
+        assert not waiting.done()
+        slow.may_load.set()
+        await waiting
+        assert new.loaded == [], "it serves nothing that could be too old"
+        new.may_load.set()
+
+
+async def test_a_version_that_is_still_written_is_waited_for_where_somebody_needs_it(
+    published: Published, replica: Replica
+) -> None:
+    async with replica("one") as one:
+        await published.are_live(1)
+        published.begin(0)
+        await published.delivered()
+        published.may_write.clear()
+        published.begin(1)
+        await published.keep_up(0)
+        waiting = asyncio.create_task(published.keep_up(1))
+        await wait_until_async(lambda: published.writing == [0, 1])
+        assert not waiting.done()
+        published.may_write.set()
+        await waiting
+        assert one.loaded == [version(0), version(1)]
+
+
+async def test_who_missed_its_deadline_is_not_waited_for_until_it_has_caught_up(
+    published: Published, replica: Replica
+) -> None:
+    published.publisher = published.make(publish_seconds=0.3)
+    async with replica("slow") as slow:
+        await published.are_live(1)
+        published.begin(0)
+        await published.delivered()
+        slow.may_load.clear()
+        published.begin(1)
+        await published.keep_up(1)
+        assert published.pushes == {"loaded": 1, "unreachable": 1}
+        published.begin(2)
+        await published.keep_up(2)
+        assert published.pushes == {"loaded": 1, "unreachable": 1}, "nobody waited for the next offer to fail"
+        slow.may_load.set()
+        await wait_until_async(lambda: slow.loaded[-1] >= version(1))
+        published.begin(3)
+        await wait_until_async(lambda: slow.loaded[-1] == version(3))
+        await published.keep_up(3)
+        slow.may_load.clear()
+        published.begin(4)
+        waiting = asyncio.create_task(published.keep_up(4))
+        await wait_until_async(lambda: published.pushes.get("unreachable", 0) >= 2 and waiting.done())
+
+
+def test_a_deadline_goes_by_the_bytes_that_are_to_be_taken(published: Published) -> None:
+    assert published.delivery.deadline_seconds(0) == 5.0
+    assert published.delivery.deadline_seconds(3_400_000_000) == pytest.approx(5.0 + 162.1, abs=0.1)
+
+
+async def test_a_disk_that_is_full_ends_the_writing_with_its_error_and_the_version_before_stays(
+    published: Published,
+) -> None:
+    await published.begin(0)
+    published.disk_error = OSError(28, "No space left on device")
+    with pytest.raises(OSError, match="No space left"):
+        await published.begin(1)
+    assert published.told == [version(0)]
+    async with published.publisher.route(None) as outgoing:
+        assert outgoing.transfer.manifest.version == version(0)
+
+
+async def test_what_is_abandoned_is_never_published(published: Published) -> None:
+    published.may_write.clear()
+    writing = published.begin(0)
+    waiting = published.begin(1)
+    await wait_until_async(lambda: published.writing == [0])
+    published.publisher.abandon()
+    published.may_write.set()
+    await asyncio.wait({writing, waiting})
+    assert writing.cancelled()
+    assert waiting.cancelled()
+    assert published.told == []
+    with pytest.raises(Unavailable, match="no version is published yet"):
+        async with published.publisher.route(None):
+            pass
+
+
+async def test_a_delta_leads_from_version_to_version_and_from_what_an_earlier_process_left(
+    published: Published, tmp_path: Path
+) -> None:
+    first = await published.begin(0)
+    second = await published.begin(1)
+    async with published.publisher.route(first.manifest.base) as outgoing:
+        assert outgoing.transfer.base == first.manifest.base
+        assert outgoing.num_bytes < second.manifest.num_bytes
+    await published.publisher.close()
+    published.publisher = published.make()
+    assert published.publisher.latest is None, "what was found is not this process's to publish"
+    await published.publisher.begin({"number": torch.tensor(2)}, version(1, generation=2, origin="a"), 0.0)
+    async with published.publisher.route(second.manifest.base) as outgoing:
+        assert outgoing.transfer.base == second.manifest.base
+
+
+async def test_a_snapshot_stays_on_disk_until_its_last_byte_is_sent(published: Published) -> None:
+    snapshot = await published.begin(0)
+    async with published.publisher.route(None) as outgoing:
         for number in range(1, 4):
-            publisher.write(ranks, WeightVersion(1, number))
-        received = await store.receive(in_chunks(bytes_of(outgoing)), 1 << 26)
-    assert received.version == WeightVersion(1, 0)
+            await published.begin(number)
+        assert sum(len(path.read_bytes()) for path, _ in outgoing.files) == snapshot.manifest.num_bytes
+    assert not snapshot.directory.exists()
