@@ -21,6 +21,7 @@ _REASONS = {
     408: "The head of the request took too long",
     409: "It contradicts what is there already",
     413: "The body is over the bound of this route",
+    416: "The range holds none of the bytes",
     422: "It can never succeed as it is",
     429: "A bounded queue is full: try again later",
     431: "The head of the request is too large",

@@ -1,6 +1,7 @@
 """ASGI's zero-copy send: the kernel moves bytes of files to a connection, and none of them enters Python."""
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -15,7 +16,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 ZERO_COPY_SEND = "http.response.zerocopysend"
 NUM_THREADS = 8
 _TURN_BYTES = 32 << 20
-_TURN_WAIT_SECONDS = 0.02
+_TURN_WAIT_MILLISECONDS = 2
+_PIECE_BYTES = 1 << 20
 
 
 class ZeroCopySend:
@@ -80,15 +82,15 @@ class ZeroCopySend:
     async def _flush(self, cycle: RequestResponseCycle, last: bytes) -> bool:
         """Hands the kernel all that was written, `last` at its end; False when the connection is lost."""
         transport = cycle.transport
-        if cycle.disconnected or transport.is_closing():
-            return False
-        transport.write(last)
-        transport.set_write_buffer_limits(high=0)
-        await cycle.flow.drain()
-        if cycle.disconnected or transport.is_closing():
-            return False
-        transport.set_write_buffer_limits()
-        return True
+        if not transport.is_closing():
+            transport.write(last)
+            transport.set_write_buffer_limits(high=0)
+            await cycle.flow.drain()
+        if transport.is_closing():
+            cycle.disconnected = True  # uvicorn knows it of the last request alone, of those sent ahead
+        else:
+            transport.set_write_buffer_limits()
+        return not cycle.disconnected
 
     async def _transfer(self, cycle: RequestResponseCycle, transfer: "_FileToSocket") -> None:
         """Returns early only when the reader is gone, or was waited for in vain."""
@@ -129,9 +131,9 @@ class _FileToSocket:
         allowed = _TURN_BYTES
         while self.remaining and allowed > 0:
             try:
-                num_sent = os.sendfile(self.socket.fileno(), self._file, self._offset, min(self.remaining, allowed))
+                num_sent = self._send(min(self.remaining, allowed))
             except BlockingIOError:
-                if not writable.poll(_TURN_WAIT_SECONDS * 1000):
+                if not writable.poll(_TURN_WAIT_MILLISECONDS):
                     return False
                 continue
             if num_sent == 0:
@@ -140,6 +142,17 @@ class _FileToSocket:
             self.remaining -= num_sent
             allowed -= num_sent
         return True
+
+    def _send(self, num_bytes: int) -> int:
+        """How many bytes the kernel took; 0 at the end of the file."""
+        try:
+            return os.sendfile(self.socket.fileno(), self._file, self._offset, num_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        # a file system whose files the kernel cannot send
+        piece = os.pread(self._file, min(num_bytes, _PIECE_BYTES), self._offset)
+        return self.socket.send(piece) if piece else 0
 
     def stop(self) -> None:
         """Ends the connection, and with it a turn in progress."""

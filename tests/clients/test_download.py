@@ -24,6 +24,7 @@ from shared.errors import (
     Unavailable,
     Unreachable,
 )
+from shared.runtime.config.url import with_port
 from shared.runtime.streamed import FileAnswer, FileBody, FileSlice
 from tests.clients.conftest import TOKEN
 from tests.loops import on_both_loops
@@ -85,7 +86,9 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def scripted(script: Script | bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+async def scripted(
+    script: Script | bytes, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[str]:
     """A service that answers every request with these bytes, then closes; or does what the script says."""
 
     answering: list[tuple[asyncio.Task[None], asyncio.StreamWriter]] = []
@@ -105,10 +108,10 @@ async def scripted(script: Script | bytes, tls: ssl.SSLContext | None = None) ->
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answering.append((asyncio.create_task(answer(reader, writer)), writer))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(accept, host, 0, ssl=tls)
     scheme, port = "https" if tls else "http", server.sockets[0].getsockname()[1]
     async with server:
-        yield f"{scheme}://127.0.0.1:{port}/v1/file"
+        yield f"{scheme}://{with_port(host, port)}/v1/file"
     for task, writer in answering:
         writer.transport.abort()
         await task
@@ -295,9 +298,10 @@ async def deaf() -> AsyncIterator[str]:
             filler.close()
 
 
-@pytest.mark.parametrize("stage", ["connect", "head", "body"])
+@pytest.mark.parametrize("stage", ["connect", "head", "body", "body over TLS"])
 @on_both_loops
 async def test_a_cancelled_download_ends_at_once_with_its_thread(stage: str) -> None:
+    tls = (server_tls(), ssl.create_default_context(cafile=str(CERTIFICATE))) if "TLS" in stage else (None, None)
     head = b"" if stage == "head" else OK + b"Content-Length: 9\r\n\r\nabc"
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -307,13 +311,13 @@ async def test_a_cancelled_download_ends_at_once_with_its_thread(stage: str) -> 
     loop = asyncio.get_running_loop()
 
     async def fetch_for_ever(url: str) -> None:
-        async with download(url, name=NAME) as answer:
+        async with download(url, name=NAME, tls=tls[1]) as answer:
             await answer.read(lambda _: loop.call_soon_threadsafe(started.set))
 
-    async with deaf() if stage == "connect" else scripted(hang) as url:
+    async with deaf() if stage == "connect" else scripted(hang, tls[0]) as url:
         task = asyncio.create_task(fetch_for_ever(url))
         await wait_until_async(lambda: num_threads() == 1)
-        if stage == "body":
+        if "body" in stage:
             await started.wait()
         task.cancel()
         async with asyncio.timeout(2):
@@ -357,15 +361,41 @@ async def test_no_proxy_of_the_environment_is_used(tmp_path: Path, monkeypatch: 
         assert (await fetch(f"{url}/v1/file"))[2] == b"headabc"
 
 
+def server_tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
 async def test_https_is_verified_by_its_certificate() -> None:
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(CERTIFICATE)
     content = os.urandom(200_000)
-    async with scripted(OK + b"Content-Length: 200000\r\n\r\n" + content, server) as url:
+    async with scripted(OK + b"Content-Length: 200000\r\n\r\n" + content, server_tls()) as url:
         trusted = ssl.create_default_context(cafile=str(CERTIFICATE))
         assert (await fetch(url, tls=trusted))[2] == content
         with pytest.raises(Unreachable, match="certificate verify failed"):
             await fetch(url)
+
+
+async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted(OK + b"Content-Length: 3\r\n\r\nabc") as url:
+        port = url.rpartition(":")[2].partition("/")[0]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, int(port))) for host in ("127.0.0.2", "127.0.0.1")]
+
+        async def getaddrinfo(*_: object, **__: object) -> list[object]:
+            return list(found)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        assert (await fetch(url.replace("127.0.0.1", "replica")))[2] == b"abc"
+        found.reverse()
+        assert (await fetch(url.replace("127.0.0.1", "replica")))[2] == b"abc"
+        found[:] = found[1:]
+        with pytest.raises(Unreachable, match="Connection refused"):
+            await fetch(url.replace("127.0.0.1", "replica"))
+
+
+async def test_an_ipv6_address_is_called_as_any_other() -> None:
+    async with scripted(OK + b"Content-Length: 3\r\n\r\nabc", host="::1") as url:
+        assert (await fetch(url))[2] == b"abc"
 
 
 @pytest.mark.parametrize("url", ["ftp://h/x", "http://", "h:8000/x", "http://h:port/x", "http://[::1/x"])

@@ -340,3 +340,12 @@ async def test_no_answer_gets_a_wrong_length(files: Files, length: int) -> None:
         async with sending(lambda: [message], {"Content-Length": str(length)}) as client:
             with pytest.raises(httpx.RemoteProtocolError):
                 await client.get("/v1/messages")
+
+
+@on_both_loops
+async def test_a_file_that_the_kernel_cannot_send_is_read() -> None:
+    with open("/proc/self/cmdline", "rb") as file:
+        content = file.read()
+        message = {"type": ZERO_COPY_SEND, "file": file, "offset": 1, "count": len(content) - 1}
+        async with sending(lambda: [message], {"Content-Length": str(len(content) - 1)}) as client:
+            assert (await client.get("/v1/messages")).content == content[1:]
