@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from statistics import median
@@ -29,7 +29,7 @@ from shared.clients.download import download
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
 from shared.runtime.serve import serve
-from shared.runtime.streamed import FileAnswer, FileSlice, Part
+from shared.runtime.streamed import FileAnswer, FileBody, FileSlice
 
 MEDIA_TYPE = "application/octet-stream"
 PIECE_BYTES = 1 << 20
@@ -41,8 +41,8 @@ def serve_file(path: Path, url_file: Path) -> int:
     num_bytes = path.stat().st_size
 
     @asynccontextmanager
-    async def hold() -> AsyncIterator[Sequence[Part]]:
-        yield [FileSlice(path, 0, num_bytes)]
+    async def hold() -> AsyncIterator[FileBody]:
+        yield FileBody([FileSlice(path, 0, num_bytes)], etag="a1")
 
     async def pieces() -> AsyncIterator[bytes]:
         with path.open("rb") as file:
@@ -51,7 +51,7 @@ def serve_file(path: Path, url_file: Path) -> int:
 
     @router.get("/v1/kernel")
     async def by_kernel() -> FileAnswer:
-        return FileAnswer(hold(), MEDIA_TYPE, etag="a1")
+        return FileAnswer(hold(), MEDIA_TYPE)
 
     @router.get("/v1/streamed")
     async def streamed() -> StreamingResponse:
