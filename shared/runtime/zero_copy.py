@@ -107,22 +107,21 @@ class ZeroCopySend:
             if transfer.remaining:
                 transfer.stop()
                 cycle.transport.abort()
-            _after(turn, transfer.close)
+            _after(turn, transfer.socket.close)
 
 
 class _FileToSocket:
-    """What of a file is still to be sent over a connection. It has descriptors of its own: a thread may still use them
-    when the connection or the file is closed already."""
+    """What of a file is still to be sent over a connection.
+
+    The connection has a descriptor of its own here: a thread may still use it when uvicorn has closed its own, whose
+    number then is another's. The file needs none: who closes it stops the connection before, and then nothing is sent.
+    """
 
     def __init__(self, transport: asyncio.Transport, file: int, offset: int, count: int) -> None:
         self.remaining = count
+        self.socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        self._file = file
         self._offset = offset
-        self._file = os.dup(file)
-        try:
-            self.socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        except OSError:
-            os.close(self._file)
-            raise
 
     def take_turn(self) -> bool:
         """Sends while the socket takes it; False when it takes no more for now."""
@@ -160,10 +159,6 @@ class _FileToSocket:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:  # the other side was faster
             return
-
-    def close(self) -> None:
-        os.close(self._file)
-        self.socket.close()
 
 
 def _span(descriptor: int, message: Message) -> tuple[int, int]:
