@@ -149,7 +149,7 @@ class LearnerService:
             config.run,
             store,
             Lineage(directory / ".deltas"),
-            Delivery(self._streams, self._http, store, metrics, config.publish_seconds),
+            Delivery(self._streams, self._http, metrics, config.publish_seconds),
             metrics,
             directory / ".draft",
             ranks.write_for_serving,

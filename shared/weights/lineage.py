@@ -96,7 +96,9 @@ class Lineage:
     async def route(self, newest: Snapshot, have: Base | None) -> AsyncIterator[Outgoing]:
         """What to send to a replica that has `have`: a delta where it leads to `newest`, else all of it; `newest` must
         stay on the disk meanwhile."""
-        chain = self._chain_from(newest, have)
+        with self._lock:
+            chain = self._chain_from(newest, have)
+            self._in_use.update([delta.path for delta in chain])
         if not chain:
             yield send_full(newest)
             return
@@ -109,15 +111,18 @@ class Lineage:
                 self._in_use.subtract([delta.path for delta in chain])
             await asyncio.to_thread(self._drop)
 
-    def _chain_from(self, newest: Snapshot, have: Base | None) -> Sequence[Delta]:
-        """The deltas from `have` to `newest`, now in use; none where there are not all."""
+    def length(self, newest: Snapshot, have: Base | None) -> int:
+        """How many bytes the body of that has."""
         with self._lock:
-            chain = self._chain
-            if have is None or not chain or chain[-1].result != newest:
-                return ()
-            found = next((chain[first:] for first, delta in enumerate(chain) if delta.base == have), [])
-            self._in_use.update([delta.path for delta in found])
-            return found
+            chain = self._chain_from(newest, have)
+        return sum(delta.num_bytes for delta in chain) if chain else newest.manifest.num_bytes
+
+    def _chain_from(self, newest: Snapshot, have: Base | None) -> Sequence[Delta]:
+        """The deltas from `have` to `newest`; none where there are not all. The lock must be held."""
+        chain = self._chain
+        if have is None or not chain or chain[-1].result != newest:
+            return ()
+        return next((chain[first:] for first, delta in enumerate(chain) if delta.base == have), [])
 
     def _drop(self) -> None:
         """Deletes the files that are of no use, as soon as nobody sends them. Blocking: disk."""

@@ -15,6 +15,7 @@ from shared.protocol.grow import GrowRequest
 from shared.protocol.replica import ReplicaInfo, ReplicaState
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
+from shared.protocol.weights import Base, Offer
 from shared.runtime.loops import Periodic
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
@@ -29,15 +30,17 @@ class FakeReplica:
     def __init__(self, streams: RunStreams, name: str, directory: Path) -> None:
         self.name = name
         self.version: WeightVersion | None = None
+        self.base: Base | None = None
+        """The last bundle that it took."""
         self.loaded: list[WeightVersion] = []
         self.push_error: IbtpoError | None = None
-        """What it answers to pushed weights."""
+        """What it answers to offered weights."""
         self.load_seconds = 0.0
         self.may_load = asyncio.Event()
-        """Without it, pushed weights wait."""
+        """Without it, offered weights wait."""
         self.may_load.set()
         self.asked = 0
-        """How often weights were pushed."""
+        """How often weights were offered."""
         self.grow_seconds = 0.01
         self.is_overloaded = False
         self.posted = 0
@@ -76,10 +79,10 @@ class FakeReplica:
                 raise self.push_error
             await asyncio.sleep(self.load_seconds)
             await self.may_load.wait()
-            snapshot = await self._store.receive(request.stream(), 1 << 26)
-            assert str(snapshot.version) == version
-            self.version = snapshot.version
-            self.loaded.append(snapshot.version)
+            offer = Offer.model_validate_json(await request.body())
+            assert str(offer.version) == version
+            if self.version != offer.version:
+                self.loaded.append(await self._fetch())
 
         @router.post("/v1/trees")
         async def grow_tree(body: GrowRequest) -> Response:
@@ -126,15 +129,23 @@ class FakeReplica:
 
     async def _catch_up(self) -> None:
         """Pulls the learner's latest weights when it has none."""
+        if self.version is None and self.push_error is None and self.may_load.is_set():
+            await self._fetch()
+
+    async def _fetch(self) -> WeightVersion:
+        """The latest: what differs from the bundle that it has, where the learner knows that."""
         learner = await self._streams.status_keys.learner_url()
-        if self.version is None and self.push_error is None and learner is not None:
-            async with (
-                httpx.AsyncClient() as http,
-                LearnerClient(http, learner).latest_weights() as (_, download),
-                self._store.incoming(1 << 26) as incoming,
-            ):
-                await download.read(incoming.feed)
-                self.version = (await self._store.complete(incoming)).version
+        if learner is None:
+            raise Unavailable("no learner has announced itself")
+        async with (
+            httpx.AsyncClient() as http,
+            LearnerClient(http, learner).latest_weights(self.base) as (_, download),
+            self._store.incoming(1 << 26) as incoming,
+        ):
+            await download.read(incoming.feed)
+            snapshot = await self._store.complete(incoming)
+        self.version, self.base = snapshot.version, snapshot.manifest.base
+        return snapshot.version
 
 
 Replica = Callable[[str], AbstractAsyncContextManager[FakeReplica]]

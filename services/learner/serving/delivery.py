@@ -13,12 +13,12 @@ from services.learner.waits import Wait
 from shared.clients import RolloutClient
 from shared.errors import Conflict, DeadlineExceeded, IbtpoError, Unavailable
 from shared.protocol.replica import ReplicaInfo, ReplicaState
-from shared.protocol.weights import Base, Encoding
+from shared.protocol.weights import Base, Offer
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import cancel
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
-from shared.weights import Snapshot, SnapshotStore, bundle_length
+from shared.weights import Snapshot
 
 log = event_logger(__name__)
 _BYTES_PER_SECOND = 20 << 20
@@ -65,13 +65,11 @@ class Delivery:
         self,
         streams: RunStreams,
         http: httpx.AsyncClient,
-        store: SnapshotStore,
         metrics: LearnerMetrics,
         publish_seconds: float,
     ) -> None:
         self._streams = streams
         self._http = http
-        self._store = store
         self._metrics = metrics
         self._publish_seconds = publish_seconds
         self._newest: Snapshot | None = None
@@ -175,10 +173,11 @@ class Delivery:
     async def _offer_to(self, receiver: _Receiver, snapshot: Snapshot) -> bool:
         """Whether the replica serves the snapshot now, or a newer one."""
         replica, result = receiver.replica, PushResult.LOADED
-        said = {"replica": replica.name, "version": str(snapshot.version)}
+        offer = Offer(version=snapshot.version, content_hash=snapshot.manifest.content_hash)
+        said = {"replica": replica.name, "version": str(offer.version)}
         seconds = self.deadline_seconds(self._size_for(receiver.base))
         try:
-            await self._send(RolloutClient(self._http, replica.url, replica.name), snapshot, seconds)
+            await RolloutClient(self._http, replica.url, replica.name).offer_weights(offer, seconds)
             receiver.base = snapshot.manifest.base
         except Unavailable as error:
             receiver.is_late |= isinstance(error, DeadlineExceeded)
@@ -189,11 +188,6 @@ class Delivery:
             log.error("push_refused", **said, error=str(error))
         self._metrics.pushes.labels(result).inc()
         return result is PushResult.LOADED
-
-    async def _send(self, client: RolloutClient, snapshot: Snapshot, within_seconds: float) -> None:
-        async with self._store.pin(snapshot):
-            await client.push_weights(snapshot, within_seconds)
-        self._metrics.sent_bytes.labels(Encoding.FULL).inc(bundle_length(snapshot.manifest))
 
     def _close_deliveries(self, name: str, version: WeightVersion | None) -> None:
         """A replica serves `version`; None: it takes nothing any more."""

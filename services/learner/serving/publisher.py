@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,7 +95,7 @@ class Publisher:
         if self.latest is None:
             raise Unavailable("no version is published yet: the learner is starting; ask again")
         async with self._store.pin(self.latest) as newest, self._lineage.route(newest, have) as outgoing:
-            yield outgoing
+            yield outgoing  # of a transfer that broke, the rest is asked for by itself
             self._metrics.sent_bytes.labels(outgoing.transfer.encoding).inc(outgoing.num_bytes)
 
     def abandon(self) -> None:
@@ -129,7 +130,7 @@ class Publisher:
             self._metrics.version_number.set(version.number)
             self._metrics.generation.set(version.generation)
             self._on_written(version)
-            self._delivery.offer(snapshot, lambda have: self._size_for(snapshot, have), stepped)
+            self._delivery.offer(snapshot, partial(self._lineage.length, snapshot), stepped)
             return snapshot
 
     def _write_draft(self, weights: Weights, version: WeightVersion) -> Manifest:
@@ -137,10 +138,6 @@ class Publisher:
         self._write_files(weights, self._draft)
         weights.clear()  # the copy's memory is free from here on
         return write_manifest(self._run, self._draft, version)
-
-    def _size_for(self, snapshot: Snapshot, have: Base | None) -> int:
-        """An upper bound, as `have` may have been passed by since."""
-        return snapshot.manifest.num_bytes
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
