@@ -9,6 +9,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from services.rollout.engines.engine import Request, Sampling
+from services.rollout.engines.sglang.bundle import Bundle
+from services.rollout.engines.sglang.checksums import read_checksums
+from services.rollout.engines.sglang.client import SglangClient
 from services.rollout.grower import TreeGrower
 from services.rollout.rewards import Reward
 from services.rollout.vocabulary import Vocabulary
@@ -16,7 +19,7 @@ from shared.protocol.task import Growth, Task
 from shared.protocol.tree import TreeUsage
 from shared.tree.samplers import EntropySampler, IBSampler
 from tests.sglang import reference
-from tests.sglang.conftest import Bundles, Served
+from tests.sglang.conftest import MODULE, Bundles, Served
 from tests.waiting import wait_until_async
 
 
@@ -108,6 +111,23 @@ async def test_a_cancelled_request_stops_running_at_the_server(served: Served) -
         task.cancel()
     await asyncio.gather(*completions, return_exceptions=True)
     await wait_until_async(lambda: served.has_series("sglang:num_aborted_requests_total", aborted + 3))
+
+
+async def test_its_checksums_say_which_weights_it_holds(served: Served, bundles: Bundles) -> None:
+    """Equal for equal bundles; on a CPU, most are those of the bundle's own tensors."""
+    client, seen = SglangClient(served.url), []
+    for directory in (bundles.second, bundles.first, bundles.second):
+        await served.engine.load(directory, served.next_version())
+        seen.append(read_checksums(await client.checksums(60.0)))
+    client.close()
+    assert seen[0] == seen[2] != seen[1]
+    assert served.registry.get_sample_value("ibtpo_rollout_engine_starts_total", {"cause": "tainted"}) == 0
+    bundle = Bundle.read(bundles.second, served.next_version())
+    common = bundle.shapes.keys() & seen[0][0].keys()
+    if MODULE == "sglang_cpu":
+        digests = bundle.sha256_of(common, as_float32=False)
+        assert {name: digest[:16] for name, digest in digests.items()} == {name: seen[0][0][name] for name in common}
+        assert len(common) > len(seen[0][0]) / 2
 
 
 async def test_the_servers_series_are_the_replicas(served: Served) -> None:

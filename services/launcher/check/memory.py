@@ -81,12 +81,13 @@ def _of_engines(facts: ModelFacts, plan: RunPlan, longest: int) -> tuple[int, st
             0,
             f"SGLang holds the model in its GPU's memory, {format_bytes(2 * facts.size.num_parameters)} of weights",
         )
-    weights = 2 * 4 * facts.size.num_parameters
+    snapshot = (2 if plan.learner.precision is Precision.BFLOAT16 else 4) * facts.size.num_parameters
+    weights = 4 * facts.size.num_parameters + 2 * snapshot
     num_rows = min(rollout.max_running_requests, rollout.max_trees * plan.learner.growth.sampler.num_draws)
     rows = rollout.max_running_requests * _row_tokens(longest) * kv_token_bytes(facts)
     one = weights + rows + rollout.cache_bytes + _PROCESS_BYTES
     said = (
-        f"{replicas} of up to {format_bytes(one)}: weights, twice while new ones come, {format_bytes(weights)}, "
+        f"{replicas} of up to {format_bytes(one)}: weights and two versions in shared memory {format_bytes(weights)}, "
         f"{num_rows} answers at once {format_bytes(rows)}, prefix cache {format_bytes(rollout.cache_bytes)}"
     )
     return replicas * one, said
