@@ -42,7 +42,7 @@ SHARED_MEMORY = Path("/dev/shm")
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Of several loads: seconds from call to return, seconds without a decode, and of these the seconds of copying;
-    this process's own memory while it served, and the most during the loads."""
+    this process's own memory before the first of them, and the most during one."""
 
     load_seconds: list[float]
     pause_seconds: list[float]
@@ -101,7 +101,7 @@ async def measure(directory: Path, num_loads: int) -> Measured:
     served = peak = 0
     for number in range(1, num_loads + 3):
         await _decode_some(engine)
-        served = max(served, OwnMemory.now())
+        served = served or OwnMemory.now()
         with OwnMemory() as memory:
             paused, started = _pause_sample(engine, "sum"), time.perf_counter()
             await engine.load(directory / str(number % 2), WeightVersion(1, number))
@@ -158,13 +158,12 @@ def report(model: Path, dtype: str, num_loads: int) -> None:
             command = [sys.executable, "-m", "benchmarks.new_weights", "--measure", name, "--way", way]
             command += ["--loads", str(num_loads)]
             found = Measured(**json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
-            more = found.peak_bytes - found.served_bytes
             figures = (
                 spread(found.load_seconds),
                 spread(found.pause_seconds),
                 spread(found.copy_seconds),
                 f"{found.served_bytes / 2**20:,.0f}",
-                f"{more / 2**20:,.0f}",
+                f"{found.peak_bytes / 2**20:,.0f}",
             )
             print(f"{dtype}, {num_bytes / 1e6:,.1f} MB | {way} | {' | '.join(figures)}", flush=True)
 
@@ -184,7 +183,7 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
     if arguments.measure is None:
-        print("bundle | way | load ms: min / median / max | pause ms | of it copying | serving MiB | more in loads MiB")
+        print("bundle | way | load ms: min / median / max | pause ms | of it copying ms | serving MiB | at most MiB")
         print("---|---|---|---|---|---|---")
         for dtype in DTYPES:
             report(arguments.model, dtype, arguments.loads)

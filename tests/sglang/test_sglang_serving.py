@@ -126,8 +126,9 @@ async def test_its_checksums_say_which_weights_it_holds(served: Served, bundles:
     common = bundle.shapes.keys() & seen[0][0].keys()
     if MODULE == "sglang_cpu":
         digests = bundle.sha256_of(common, as_float32=False)
-        assert {name: digest[:16] for name, digest in digests.items()} == {name: seen[0][0][name] for name in common}
-        assert len(common) > len(seen[0][0]) / 2
+        same = {name for name, digest in digests.items() if digest[:16] == seen[0][0][name]}
+        assert common - same <= {"model.embed_tokens.weight"}  # where the vocabulary is padded
+        assert len(same) > len(seen[0][0]) / 2
 
 
 async def test_the_servers_series_are_the_replicas(served: Served) -> None:

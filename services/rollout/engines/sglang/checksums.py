@@ -5,6 +5,7 @@ a part, or read another directory.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -101,9 +102,9 @@ class WeightChecks:
 
     def _learn_exact(self, bundle: Bundle, workers: WorkerChecksums) -> None:
         """Finds the tensors whose checksum is that of the bundle's bytes, or of these as float32."""
-        names = _common_names(bundle.shapes, workers)
+        names = sorted(_common_names(bundle.shapes, workers), key=lambda name: math.prod(bundle.shapes[name].shape))
         for as_float32 in (False, True):
-            tried = names[:1]  # one tells whether it is worth reading the others
+            tried = names[:1]  # a small one tells whether it is worth reading the others
             for some in (tried, names):
                 digests = bundle.sha256_of(some, as_float32=as_float32)
                 exact = {name for name in some if all(worker[name] == digests[name][:_DIGITS] for worker in workers)}
