@@ -18,7 +18,7 @@ from shared.tree.draw import WeightVersion
 def build_router(publisher: Publisher, status: Callable[[], RunStatus], stop: Callable[[], None]) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/v1/weights/latest")
+    @router.get("/v1/weights/latest", responses={416: {}})
     async def get_weights(
         base: Annotated[str, Query(max_length=64)] = "",
         content_hash: Annotated[str, Query(alias="hash", max_length=64)] = "",

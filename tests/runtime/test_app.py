@@ -56,7 +56,7 @@ async def test_probes_tell_whether_it_lives_and_whether_it_is_ready() -> None:
         assert (await client.get("/healthz")).json() == {
             "service": "small",
             "status": "alive",
-            "protocol": 3,
+            "protocol": 4,
             "version": installed_release(),
             "rows": 4,
         }
@@ -254,7 +254,7 @@ ERRORS = {"400", "401", "408", "431", "500", "503"}
     ("router", "more"),
     [
         (
-            rollout_router(NO_PART, NO_PART, NO_PART, ""),
+            rollout_router(NO_PART, NO_PART, NO_PART, "", NO_PART),
             {
                 "/v1/trees": {"413", "422", "429"},
                 "/v1/scores": {"413", "422", "429"},
@@ -262,7 +262,7 @@ ERRORS = {"400", "401", "408", "431", "500", "503"}
             },
         ),
         (verifier_router(NO_PART, 1.0), {"/v1/verdicts": {"413", "422", "429"}}),
-        (learner_router(NO_PART, NO_PART, NO_PART), {}),
+        (learner_router(NO_PART, NO_PART, NO_PART), {"/v1/weights/latest": {"413", "416", "422"}}),
     ],
     ids=["rollout", "verifier", "learner"],
 )
