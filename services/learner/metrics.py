@@ -107,6 +107,10 @@ class LearnerMetrics:
         self.blocked_seconds = preset(
             _named("publish_blocked_seconds_total"), "Time that training waited for its weights' way", by=Blocked
         )
+        self.weight_faults = counter(
+            _named("weight_faults_total"), "Times that a replica's weights did not act as published"
+        )
+        self.faulty_replicas = gauge(_named("faulty_replicas"), "Replicas whose weights do not act as published")
         self.version_number = gauge(_named("version_number"), "Number of the policy's version")
         self.generation = gauge(_named("generation"), "Generation of the policy's version")
         self.accuracy = gauge(

@@ -5,8 +5,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from services.learner.model.act_probe import score_tokens
 from services.learner.model.policy import Kept, Policy
 from services.learner.model.process_group import ProcessGroup
 from services.learner.training.trainer import Trainer
@@ -15,6 +17,7 @@ from services.learner.training.update import Update
 from services.learner.training.value_learner import write_values
 from shared.errors import InvalidInput
 from shared.plugins import BoundedValues
+from shared.protocol.act_probe import ActReading, probe_tokens
 from shared.protocol.tree import ScoredTree
 from shared.tree.draw import WeightVersion
 
@@ -24,6 +27,7 @@ class Operation(StrEnum):
 
     FOLLOW = "follow"
     """A step, or the engine's gap: what it deals."""
+    ACT_PROBE = "act_probe"
     WEIGHTS = "weights"
     ADAPTERS = "adapters"
     CHECKPOINT = "checkpoint"
@@ -60,6 +64,28 @@ class RankWorkers:
         with self._process_group.naming_failures():
             self._command(Operation.FOLLOW)
             return self._trainer.engine_gap(trees, version)
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return self._process_group.size
+
+    def read_act(self, version: WeightVersion) -> ActReading | None:
+        """What the present weights, `version`, say of the act-probe; None where the context is too short for it."""
+        if len(self._probe_tokens) < 2:
+            return None
+        with self._process_group.naming_failures():
+            self._command(Operation.ACT_PROBE)
+            logprobs = self._score_probe()
+        is_float32 = self._process_group.dtype == torch.float32
+        return ActReading.of(version, self.policy.model.vocab_size, logprobs, is_float32=is_float32)
+
+    @property
+    def _probe_tokens(self) -> tuple[int, ...]:
+        return probe_tokens(self.policy.model.vocab_size, self.policy.model.context_length)
+
+    def _score_probe(self) -> list[float]:
+        return score_tokens(self.policy.model.module, self._probe_tokens, self._process_group)
 
     def copy_for_serving(self) -> dict[str, Tensor]:
         """The weights as replicas get them, in `precision`: a copy on the CPU, which training does not change."""
@@ -105,6 +131,8 @@ class RankWorkers:
             match operation:
                 case Operation.FOLLOW:
                     self._trainer.follow()
+                case Operation.ACT_PROBE:
+                    self._score_probe()
                 case Operation.WEIGHTS:
                     self.policy.weights(self._process_group.dtype)
                 case Operation.ADAPTERS:

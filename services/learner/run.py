@@ -25,6 +25,7 @@ from services.learner.record.progress import Progress
 from services.learner.record.state import LearnerState, SavedLedger
 from services.learner.record.step_watch import StepWatch
 from services.learner.record.tree_samples import TreeSamples
+from services.learner.serving.acts import PublishedActs
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.publisher import Publisher
 from services.learner.serving.trackers import Trackers
@@ -86,6 +87,7 @@ class Parts:
     intake: Intake
     batches: BatchCollector
     publisher: Publisher
+    acts: PublishedActs
     evaluator: Evaluator
     checkpoints: CheckpointStore
     tree_samples: TreeSamples
@@ -300,6 +302,7 @@ class Run:
             await publisher.make_room()
         self._require_lease()
         with self._blocked_by(Blocked.COPY, f"weights {version.label}: copying them"):
+            await self._in_torch_thread(self._parts.acts.read, self._parts.ranks, version)
             weights = await self._in_torch_thread(self._parts.ranks.copy_for_serving)
         self._require_lease()
         publisher.begin(weights, version, stepped).add_done_callback(self._after_writing)

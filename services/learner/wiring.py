@@ -44,6 +44,7 @@ from services.learner.record.progress import Progress
 from services.learner.record.state import SavedLedger, SavedProgress
 from services.learner.record.tree_samples import TreeSamples
 from services.learner.run import Parts, Run, Stopped
+from services.learner.serving.acts import PublishedActs
 from services.learner.serving.delivery import Delivery
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.heartbeat import LearnerHeartbeat
@@ -95,6 +96,7 @@ class LearnerService:
             self.run.stop,
             self.run.lose_lease,
             lambda: parts.batches.silent_seconds,
+            parts.acts,
             lambda: parts.batches.outage or parts.intake.complaint,
             process_group,
             lambda: parts.trackers.complaint,
@@ -130,6 +132,7 @@ class LearnerService:
             intake=intake,
             batches=batches,
             publisher=self._create_publisher(metrics),
+            acts=PublishedActs(metrics, config.act_tolerance),
             evaluator=Evaluator(
                 streams, self._http, start.held_out, config.evaluation_plan, config.run_dir / "evaluations", verifier
             ),

@@ -9,11 +9,13 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Path, Request, Response
 from starlette.requests import ClientDisconnect
 
+from services.rollout.act_probe.watch import ActWatch
 from services.rollout.grower import OnEvent, TooFewVerdicts, TreeGrower
 from services.rollout.metrics import RolloutMetrics
 from services.rollout.policy_receiver import PolicyReceiver
 from services.rollout.posted_scores import OnDemandScores
 from shared.errors import IbtpoError, InvalidInput, Overloaded, TooLarge, Unavailable
+from shared.protocol.act_probe import ActReading
 from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
 from shared.protocol.message import Message
 from shared.protocol.score import ScoringRequest, ScoringResponse
@@ -38,6 +40,8 @@ class PolicyState(Message):
     replica: str
     version: WeightVersion | None
     content_hash: str
+    act: ActReading | None = None
+    """What it said of the act-probe last."""
 
 
 class OnDemandTrees:
@@ -117,7 +121,12 @@ class OnDemandTrees:
 
 
 def build_router(
-    trees: OnDemandTrees, scores: OnDemandScores, policy: PolicyReceiver, replica: str, follow: Follow
+    trees: OnDemandTrees,
+    scores: OnDemandScores,
+    policy: PolicyReceiver,
+    acts: ActWatch,
+    replica: str,
+    follow: Follow,
 ) -> APIRouter:
     router = APIRouter()
 
@@ -158,7 +167,7 @@ def build_router(
         return _state()
 
     def _state() -> PolicyState:
-        return PolicyState(replica=replica, version=policy.version, content_hash=policy.content_hash)
+        return PolicyState(replica=replica, version=policy.version, content_hash=policy.content_hash, act=acts.reading)
 
     return router
 

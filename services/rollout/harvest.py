@@ -83,6 +83,10 @@ class Harvest:
         await cancel(unfinished)
         log.info("drained", released=len(unfinished))
 
+    async def give_back(self) -> None:
+        """Releases all claims: another replica grows them, or this one once it is ready."""
+        await cancel(tuple(self._growing))
+
     async def _claim_tasks(self) -> None:
         capacity = self._max_trees - len(self._growing)
         if capacity <= 0:
@@ -94,7 +98,8 @@ class Harvest:
             await asyncio.sleep(_WAIT_SECONDS / 4)
             return
         claims = await self._streams.tasks.take(self._replica, capacity, _WAIT_SECONDS)
-        if self._draining.is_set():  # since `take` began; it may even have claimed again what the drain released
+        # since `take` began; it may even have claimed again what the drain released
+        if self._draining.is_set() or self._policy.fault:
             await self._streams.tasks.release(claims)
             return
         for claim in claims:

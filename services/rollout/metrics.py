@@ -60,6 +60,14 @@ class ScoreResult(StrEnum):
     """Its deadline passed, its caller left, or another one of its request failed."""
 
 
+class ActResult(StrEnum):
+    """What came of a reading of the act-probe."""
+
+    READ = "read"
+    FAILED = "failed"
+    """The engine could not score it, or not in time; it is tried again."""
+
+
 class LoadResult(StrEnum):
     LOADED = "loaded"
     REFUSED = "refused"
@@ -103,6 +111,14 @@ class RolloutMetrics:
         self.generation = gauge(named("weight_generation"), "Generation of the weights")
         self.number = gauge(named("weight_number"), "Number of the weights served")
         self.weights_stale = gauge(named("weights_stale"), "1 while the run would use no tree of the weights served")
+        self.act_readings = closed(named("act_readings_total"), "Readings of the act-probe by result", result=ActResult)
+        self.act_distance = gauge(
+            named("act_distance"), "Nats between the act-probe's log-probabilities here and in the learner"
+        )
+        self.weight_faults = counter(
+            named("weight_faults_total"), "Times that served weights did not act as published and were loaded afresh"
+        )
+        self.weights_faulty = gauge(named("weights_faulty"), "1 while the weights served do not act as published")
         self.ib_score = Histogram(
             named("ib_score"),
             "Mean IB-Score of a tree's nodes with two draws or more",

@@ -61,6 +61,8 @@ class PolicyReceiver:
         """The last version whose bundle came whole and can never be served here."""
         self.content_hash = ""
         """Of the served bundle; empty before the first one arrived over HTTP."""
+        self.fault = ""
+        """How the served weights do not act as published; empty where they do, as far as is known."""
 
     @property
     def version(self) -> WeightVersion | None:
@@ -70,7 +72,8 @@ class PolicyReceiver:
     @property
     def is_serving(self) -> bool:
         """Whether a tree could be grown now that the run would use."""
-        return self._vocabulary is not None and self._engine.version is not None and self.why_stale is None
+        has_weights = self._vocabulary is not None and self._engine.version is not None
+        return has_weights and self.why_stale is None and not self.fault
 
     @property
     def why_stale(self) -> str | None:
@@ -204,6 +207,22 @@ class PolicyReceiver:
             await self._load(snapshot)
         elif snapshot.manifest.content_hash != self.content_hash:
             raise Conflict(f"version {expected} is served with different contents: two learners share a generation")
+
+    def distrust(self, fault: str) -> None:
+        """The served weights do not act as published: they are not ready until `trust`."""
+        self.fault = fault
+        self._metrics.weights_faulty.set(1)
+
+    def trust(self) -> None:
+        """The served weights act as published."""
+        self.fault = ""
+        self._metrics.weights_faulty.set(0)
+
+    async def load_afresh(self) -> None:
+        """Loads the served snapshot once more, whole: its files were verified as they arrived, memory was not."""
+        async with self._receiving:
+            if (version := self.version) is not None:
+                await self._engine.load(self._directory, version, afresh=True)
 
     async def load_directory(self, directory: Path) -> None:
         """Serves a bundle of this host as version 0.0, which any learner's version replaces."""

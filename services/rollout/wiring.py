@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from services.rollout.act_probe.watch import AGAIN_SECONDS, ActWatch
 from services.rollout.app import OnDemandTrees, build_router
 from services.rollout.config import Dtype, EngineKind, RolloutConfig
 from services.rollout.engines.engine import Engine
@@ -26,6 +27,7 @@ from shared.hub import log_downloads, resolve_model
 from shared.kinds import permit_packages
 from shared.plugins import OwnProcesses
 from shared.protocol.replica import ReplicaInfo, ReplicaState
+from shared.protocol.status import RunStatus
 from shared.protocol.weights import Offer
 from shared.runtime.app import create_app
 from shared.runtime.client import http_client
@@ -60,9 +62,18 @@ class RolloutService:
         scores = OnDemandScores(self.engine, self.policy, self.metrics, config.max_posted_scores)
         self.harvest: Harvest | None = None
         self._heartbeat: ReplicaHeartbeat | None = None
+        self._streams: RunStreams | None = None
+        self.acts = ActWatch(
+            self.engine,
+            self.policy,
+            self.metrics,
+            read_status=self._read_status,
+            give_back_claims=self._give_back,
+            again_seconds=AGAIN_SECONDS,
+        )
         self.app = create_app(
             "rollout",
-            build_router(self.trees, scores, self.policy, self.name, self._follow),
+            build_router(self.trees, scores, self.policy, self.acts, self.name, self._follow),
             lifespan=self._run,
             ready=self._why_not_ready,
             registry=self.metrics.registry,
@@ -75,8 +86,8 @@ class RolloutService:
     def _why_not_ready(self) -> str | None:
         if self.policy.is_serving:
             return None
-        if (stale := self.policy.why_stale) is not None:
-            return stale
+        if unfit := self.policy.why_stale or self.policy.fault:
+            return unfit
         if self.policy.problem and self.policy.version is None:
             return f"no weights yet: {self.policy.problem}"
         try:
@@ -97,6 +108,7 @@ class RolloutService:
             if self.config.model is not None:
                 model = await asyncio.to_thread(resolve_model, self.config.model, log_downloads())
                 await self.policy.load_directory(model.directory)
+            stack.push_async_callback(cancel, [self.acts.loop().start()])
             if self.config.redis_url is not None:
                 await stack.enter_async_context(self._join(app, self.config.redis_url))
             yield
@@ -111,6 +123,7 @@ class RolloutService:
         """Takes part in the run of this Redis while the block runs."""
         config = self.config
         streams = RunStreams(connect(redis_url), config.run, claim_after_seconds=config.claim_after_seconds)
+        self._streams = streams
         harvest = self.harvest = Harvest(
             streams,
             self.grower,
@@ -141,6 +154,14 @@ class RolloutService:
             raise Unavailable("this replica takes part in no run, and knows no learner: send the bundle itself")
         await self._heartbeat.follow(offer)
 
+    async def _read_status(self) -> RunStatus | None:
+        """None where there is no run."""
+        return await self._streams.status_keys.read() if self._streams else None
+
+    async def _give_back(self) -> None:
+        if self.harvest is not None:
+            await self.harvest.give_back()
+
     def _describe(self, app: FastAPI, url: str) -> ReplicaInfo:
         draining = app.state.drain.begun.is_set()
         serving = ReplicaState.SERVING if self.policy.is_serving else ReplicaState.WAITING
@@ -153,8 +174,10 @@ class RolloutService:
             version=self.policy.version,
             trees_in_flight=in_flight,
             loading=self.policy.loading,
-            problem=self.policy.problem or self.rewards.problem or why_unread,
+            problem=self.policy.fault or self.policy.problem or self.rewards.problem or why_unread,
             reads_tasks=not why_unread,
+            content_hash=self.policy.content_hash,
+            act=self.acts.reading,
         )
 
 

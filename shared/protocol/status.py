@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from shared.protocol.act_probe import ActReading
 from shared.protocol.figures import StepFigures
 from shared.protocol.message import Message
 from shared.protocol.replica import ReplicaInfo
@@ -138,6 +139,10 @@ class RunStatus(Message):
     version: WeightVersion | None = None
     max_staleness: int | None = None
     """How many updates older than `version` the weights of a tree may be."""
+    acts: tuple[ActReading, ...] = ()
+    """What the last published weights said of the act-probe in the learner."""
+    act_tolerance: float | None = None
+    """How far a replica's may be from that, in nats; None: as far as rounding explains."""
     step: int = 0
     total_steps: int = 0
     seconds: float = 0.0

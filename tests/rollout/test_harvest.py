@@ -77,6 +77,7 @@ class StandInPolicy:
     """A policy that is served, or not; counts how often it was asked."""
 
     vocabulary = None
+    fault = ""
 
     def __init__(self, is_served: bool) -> None:
         self.is_served = is_served

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from services.learner.ledger import Ledger
 from services.learner.model.process_group import SINGLE_PROCESS, ProcessGroup
 from services.learner.record.progress import Progress
+from services.learner.serving.acts import PublishedActs
 from services.learner.serving.waiting import describe_wait, why_replicas_bring_nothing
 from shared.errors import Conflict, IbtpoError
 from shared.protocol.replica import ReplicaInfo
@@ -30,8 +31,9 @@ def describe_silence(seconds: float, outstanding: int, tasks: Depth, trees: Dept
 
 class LearnerHeartbeat:
     """Beats while the learner holds the lease. Calls `on_stop` when a stop is requested, `on_loss` when another learner
-    has taken the run. `silent_seconds` says how long it has waited for trees of which none came, `stale_trees` what is
-    wrong where stale ones alone come, `trackers` what is wrong with those."""
+    has taken the run. `silent_seconds` says how long it has waited for trees of which none came, `acts` which replicas
+    have weights that do not act as published, `stale_trees` what is wrong where stale ones alone come, `trackers` what
+    is wrong with those."""
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class LearnerHeartbeat:
         on_stop: Callable[[], None],
         on_loss: Callable[[Conflict], None],
         silent_seconds: Callable[[], float],
+        acts: PublishedActs,
         stale_trees: Callable[[], str] = str,
         process_group: ProcessGroup = SINGLE_PROCESS,
         trackers: Callable[[], str] = str,
@@ -53,9 +56,11 @@ class LearnerHeartbeat:
         self._on_stop = on_stop
         self._on_loss = on_loss
         self._silent_seconds = silent_seconds
+        self._acts = acts
         self._stale_trees = stale_trees
         self._process_group = process_group
         self._trackers = trackers
+        self._acts = acts
         self._is_silent = False
         self._replicas: list[ReplicaInfo] = []
         self._tasks = Depth(0, 0)
@@ -84,12 +89,21 @@ class LearnerHeartbeat:
     def status(self) -> RunStatus:
         """The run's status, with replicas and queues as of the last beat."""
         status = self._progress.status(self._ledger.accounts, self._replicas, self._tasks, self._trees)
-        progress = self._progress
+        progress, acts = self._progress, self._acts
         complaint = self._complaint()
-        message = status.message or complaint or progress.warning or self._trackers() or progress.note
-        waiting = describe_wait(progress.waits.current, self._replicas, complaint, status.run)
-        silent = self._process_group.silent_seconds
-        return status.model_copy(update={"message": message, "waiting_for": waiting, "rank_silent_seconds": silent})
+        warning = complaint or acts.complaint or progress.warning or self._trackers()
+        return status.model_copy(
+            update={
+                "message": status.message or warning or progress.note,
+                "waiting_for": describe_wait(progress.waits.current, self._replicas, complaint, status.run),
+                "rank_silent_seconds": self._process_group.silent_seconds,
+                "acts": acts.readings,
+                "act_tolerance": acts.tolerance,
+                "replicas": tuple(
+                    one.model_copy(update={"act": one.act and one.act.brief()}) for one in self._replicas
+                ),
+            }
+        )
 
     def _complaint(self) -> str:
         """Why the run stands still: a rank does, or no usable trees arrive, and where the tasks are; else empty."""
@@ -108,6 +122,7 @@ class LearnerHeartbeat:
     async def _beat(self) -> None:
         await self._streams.status_keys.announce_learner(self._url())
         self._replicas = list(await self._streams.replicas.live())
+        self._acts.compare(self._replicas)
         self._tasks = await self._streams.tasks.depth()
         self._trees = await self._streams.trees.depth()
         complaint = self._complaint()

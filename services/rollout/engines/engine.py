@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, MalformedAnswer
 from shared.tree.draw import Finish, VersionSpan, WeightVersion
 
 
@@ -128,6 +128,10 @@ class EngineLimits:
             raise InvalidInput(f"token id {outside} is outside the vocabulary [0, {self.vocab_size})")
 
 
+class NotFinite(MalformedAnswer):
+    """The weights give tokens a log-probability that is NaN or infinite."""
+
+
 class Engine(Protocol):
     """An inference engine that serves one policy, whose weights can be replaced while requests are in flight."""
 
@@ -139,6 +143,10 @@ class Engine(Protocol):
     def limits(self) -> EngineLimits:
         """Raises Unavailable before the first load."""
 
+    @property
+    def computes_in_float32(self) -> bool:
+        """Whether nothing that it serves is rounded further; as far as is known."""
+
     async def complete(self, request: Request) -> Completion:
         """Samples one continuation. InvalidInput for a request that can never be served, Unavailable if not now.
 
@@ -146,13 +154,15 @@ class Engine(Protocol):
         """
 
     async def score(self, request: ScoreRequest) -> TokenScores:
-        """The log-probabilities of given tokens. Errors and cancelling as in `complete`.
+        """The log-probabilities of given tokens. Errors and cancelling as in `complete`; NotFinite may be raised where
+        one is not.
 
         New weights that are loaded meanwhile never mix: all tokens are scored by the old ones, or all by the new.
         """
 
-    async def load(self, snapshot: Path, version: WeightVersion) -> None:
-        """Serves the policy bundle in the directory `snapshot` from now on.
+    async def load(self, snapshot: Path, version: WeightVersion, *, afresh: bool = False) -> None:
+        """Serves the policy bundle in the directory `snapshot` from now on. `afresh`: loads all of it, also where it
+        serves that version already.
 
         Requests in flight survive: their later tokens come from the new weights, over a recomputed prefix. Raises
         InvalidInput for an unfit bundle (other shapes, NaN, unreadable); the old weights stay served then.

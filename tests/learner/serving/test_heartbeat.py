@@ -6,8 +6,10 @@ import pytest
 
 from services.learner.config import LearnerConfig
 from services.learner.ledger import Ledger, TaskId
+from services.learner.metrics import LearnerMetrics
 from services.learner.record.progress import Progress
 from services.learner.record.state import SavedProgress
+from services.learner.serving.acts import PublishedActs
 from services.learner.serving.heartbeat import LearnerHeartbeat
 from shared.errors import Conflict
 from shared.protocol.replica import ReplicaInfo, ReplicaState
@@ -37,6 +39,7 @@ class Learner:
             self._count_stop,
             self.losses.append,
             lambda: self.silent_seconds,
+            PublishedActs(LearnerMetrics()),
             trackers=lambda: self.complaint,
         )
 

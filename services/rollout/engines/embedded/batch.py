@@ -63,8 +63,9 @@ class DecodeBatch:
         self._release([index for index, row in enumerate(self._rows) if row.is_cancelled])
         while admitted := self._admit(waiting):
             # Short prompts are fed one token per decode: a pass of their own would cost more than their tokens.
-            is_short = sum(row.num_missing for row in admitted) <= len(self._rows) // 2
-            if not is_short or any(isinstance(row, ScoreRow) for row in admitted):
+            # A score that needs nothing before it changes nothing for the others.
+            is_short = sum(row.num_missing for row in admitted) <= sum(map(_is_fed, self._rows)) // 2
+            if not is_short or any(row.num_missing for row in admitted if not _is_fed(row)):
                 self._prefill(len(self._rows) - len(admitted))
         return [*self._score(), *self._feed()]
 
@@ -233,6 +234,10 @@ class DecodeBatch:
         if row.pinned is not None:
             self._tree.unpin(row.pinned)
         row.pinned = node
+
+
+def _is_fed(row: Row) -> bool:
+    return not isinstance(row, ScoreRow)
 
 
 def _group_similar(widths: Sequence[int], limit: int) -> Iterator[slice]:

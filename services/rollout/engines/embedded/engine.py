@@ -75,6 +75,10 @@ class EmbeddedEngine:
             raise Unavailable("no weights are loaded yet: wait until the replica is ready")
         return self._batch.model.limits
 
+    @property
+    def computes_in_float32(self) -> bool:
+        return self._batch is not None and not self._batch.model.is_halved
+
     async def complete(self, request: Request) -> Completion:
         self._check_open()
         self.limits.check(request)
@@ -89,7 +93,7 @@ class EmbeddedEngine:
         await self._finish(row)
         return row.scores()
 
-    async def load(self, snapshot: Path, version: WeightVersion) -> None:
+    async def load(self, snapshot: Path, version: WeightVersion, *, afresh: bool = False) -> None:
         async with self._loading:
             self._check_open()
             settings = self._settings
@@ -97,7 +101,12 @@ class EmbeddedEngine:
                 await self._start(snapshot, version)
                 return
             weights = await asyncio.to_thread(
-                load_successor, self._batch.model, snapshot, settings.context_length, halve=settings.halve
+                load_successor,
+                self._batch.model,
+                snapshot,
+                settings.context_length,
+                halve=settings.halve,
+                afresh=afresh,
             )
             change = self._weight_change = _WeightChange(weights, version, asyncio.Event())
             try:

@@ -53,6 +53,7 @@ class PolicyModel:
         self._decode_pass: ForwardPass = EagerPass(model, self.kv_shape)
         self._check_row_attention()
         self._shapes = _shapes(model)
+        self.is_halved = halve
         self._computation = _computation(model) | {"halved": halve}
         self._placement = Placement.find(model, snapshot, self._probe_ids())
         if halve:  # after the checks: rounding would hide what they look for
@@ -221,10 +222,16 @@ def _read_model(snapshot: Path) -> PreTrainedModel | str:
 
 
 def load_successor(
-    served: PolicyModel, snapshot: Path, context_length: int | None, *, halve: bool | None = False
+    served: PolicyModel,
+    snapshot: Path,
+    context_length: int | None,
+    *,
+    halve: bool | None = False,
+    afresh: bool = False,
 ) -> NewWeights:
-    """Reads and checks what `served` can adopt: weights alone where nothing else has changed, else a second model."""
-    weights = served.open_weights(snapshot)
+    """Reads and checks what `served` can adopt: weights alone where nothing else has changed, else a second model, as
+    also where they shall come `afresh`."""
+    weights = None if afresh else served.open_weights(snapshot)
     if weights is not None:
         return weights
     log.info("weights_load_as_a_second_model", snapshot=str(snapshot))

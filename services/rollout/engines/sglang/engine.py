@@ -67,6 +67,10 @@ class SglangEngine:
     def limits(self) -> EngineLimits:
         return self._supervisor.limits
 
+    @property
+    def computes_in_float32(self) -> bool:
+        return False  # its own choice
+
     async def complete(self, request: Request) -> Completion:
         self._supervisor.check_open()
         wire.check_request(request, self.limits)
@@ -86,9 +90,9 @@ class SglangEngine:
                 encode = partial(encode_score, request, dp=self._config.dp)
                 return await self._ask(encode, partial(decode_score, request=request))
 
-    async def load(self, snapshot: Path, version: WeightVersion) -> None:
+    async def load(self, snapshot: Path, version: WeightVersion, *, afresh: bool = False) -> None:
         self._supervisor.check_open()
-        await self._supervisor.load(await asyncio.to_thread(Bundle.read, snapshot, version))
+        await self._supervisor.load(await asyncio.to_thread(Bundle.read, snapshot, version), afresh=afresh)
         if self._scraping is None:
             self._scraping = Periodic("sglang_scrape", self.scrape, every_seconds=_SCRAPE_SECONDS).start()
 

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
-from services.rollout.engines.engine import EngineLimits, ScoreRequest, TokenScores
+from services.rollout.engines.engine import EngineLimits, NotFinite, ScoreRequest, TokenScores
 from services.rollout.engines.sglang import wire_format as wire
 from shared.errors import InvalidInput
 from shared.tree.draw import WeightVersion
@@ -69,7 +70,8 @@ def _body(request: ScoreRequest, num_given: int, rid: str, version: WeightVersio
 
 
 def decode_score(answer: Mapping[str, Any], request: ScoreRequest) -> TokenScores:
-    """The scores in a successful answer. Raises Aborted or MalformedAnswer if there are none."""
+    """The scores in a successful answer. Raises Aborted or MalformedAnswer if there are none, NotFinite where one is
+    NaN: the server writes null for it."""
     with wire.reading(answer) as meta:
         first, *entries = meta["input_token_logprobs"]
         # the server writes 0 for the vocabulary's last token
@@ -77,7 +79,9 @@ def decode_score(answer: Mapping[str, Any], request: ScoreRequest) -> TokenScore
             entry[1] not in (token, 0) for entry, token in zip(entries, request.continuation, strict=True)
         ):
             raise ValueError(f"log-probabilities of other tokens than the {len(request.continuation)} given")
-        logprobs = wire.require_finite([entry[0] for entry in entries])
+        if any(value is None or not isfinite(value) for value, *_ in entries):
+            raise NotFinite(f"a log-probability of the {len(entries)} given tokens is not finite: are the weights?")
+        logprobs = tuple(float(value) for value, *_ in entries)
         return TokenScores(logprobs, _version(meta), int(meta["cached_tokens"]))
 
 

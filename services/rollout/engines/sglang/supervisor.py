@@ -83,12 +83,12 @@ class Supervisor:
         except Unreachable as error:
             self._mark_lost(running, str(error))
 
-    async def load(self, bundle: Bundle) -> None:
+    async def load(self, bundle: Bundle, *, afresh: bool = False) -> None:
         """Serves `bundle` from now on; see Engine.load. Conflict if it is older than the wanted one."""
         self.check_open()
         if self._server.refusal is not None:
             raise Conflict(self._server.refusal)
-        change = asyncio.create_task(self._change(bundle), name="sglang-change")
+        change = asyncio.create_task(self._change(bundle, afresh=afresh), name="sglang-change")
         self._changes.add(change)
         change.add_done_callback(self._changes.discard)
         try:
@@ -108,7 +108,7 @@ class Supervisor:
         self._up.set()  # wakes `wait_until_up`, which finds it closed
         await self._server.close()
 
-    async def _change(self, bundle: Bundle) -> None:
+    async def _change(self, bundle: Bundle, *, afresh: bool) -> None:
         async with self._changing:
             wanted, running = self._wanted, self.running
             if wanted is not None:
@@ -117,7 +117,7 @@ class Supervisor:
                         f"version {bundle.version} is older than {wanted.version}, which is served or loading"
                     )
                 wanted.check_successor(bundle)
-            if running is not None and running.bundle.version == bundle.version:
+            if running is not None and running.bundle.version == bundle.version and not afresh:
                 return
             if running is None or not await self._replace_weights(running, bundle):
                 await self._start_or_roll_back(bundle, wanted)
