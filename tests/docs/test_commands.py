@@ -13,6 +13,7 @@ from services.launcher.cli import app
 from services.launcher.cli.options import with_task
 from services.launcher.settings.plan import SECTIONS, preview
 from shared.errors import InvalidInput
+from shared.kinds import is_path
 from shared.runtime.config import find_keys, preset_names, resolve_overrides
 from tests.docs.shell import ROOT, Command, commands, pages
 
@@ -53,7 +54,7 @@ def check(arguments: tuple[str, ...]) -> None:
     ]
     if arguments[0] == "config":
         for name in settings:
-            if "=" not in name:
+            if "=" not in name and not is_path(name):  # a part of the reader's own
                 find_keys(name, SECTIONS)
         settings = [setting for setting in settings if "=" in setting]
     service = arguments[0] if arguments[0] in SECTIONS else None
