@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from shared import kinds
 from tests.redis_process import RedisProcess
 
 # how long an example takes says something of the machine, nothing of the code
@@ -17,6 +18,12 @@ settings.load_profile("any machine")
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
     filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1", "localhost", "::1"))
 )
+
+
+@pytest.fixture(autouse=True)
+def own_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a service that ran in this process permits ends with its test."""
+    monkeypatch.setattr(kinds._Permission, "packages", None)
 
 
 @pytest.fixture
