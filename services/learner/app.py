@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from services.learner.serving.publisher import Publisher
 from shared.errors import InvalidInput
+from shared.protocol.message import complaint
 from shared.protocol.status import RunStatus
 from shared.protocol.weights import Base
 from shared.runtime.streamed import FileAnswer, FileBody, FileSlice
@@ -48,7 +49,7 @@ def _base_of(version: str, content_hash: str) -> Base | None:
     try:
         return Base(version=WeightVersion.parse(version), content_hash=content_hash)
     except ValueError as error:
-        raise InvalidInput(f"base={version!r}, hash={content_hash!r} name no bundle: {error}") from error
+        raise InvalidInput(f"base={version!r}, hash={content_hash!r} name no bundle: {complaint(error)}") from error
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from services.rollout.posted_scores import OnDemandScores
 from shared.errors import IbtpoError, InvalidInput, Overloaded, TooLarge, Unavailable
 from shared.protocol.act_probe import ActReading
 from shared.protocol.grow import GrowRequest, GrowthEvent, GrowthFailed, TreeGrown
-from shared.protocol.message import Message
+from shared.protocol.message import Message, complaint
 from shared.protocol.score import ScoringRequest, ScoringResponse
 from shared.protocol.task import Task
 from shared.protocol.tree import ScoredTree
@@ -181,7 +181,7 @@ async def _read_offer(request: Request, version: WeightVersion) -> Offer:
     try:
         offer = Offer.model_validate_json(body)
     except ValueError as error:
-        raise InvalidInput(f"the body is no offer of weights: {error}") from error
+        raise InvalidInput(f"the body is no offer of weights: {complaint(error)}") from error
     if offer.version != version:
         raise InvalidInput(f"the request announces version {version}, its offer {offer.version}")
     return offer

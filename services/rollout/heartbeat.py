@@ -93,7 +93,9 @@ class ReplicaHeartbeat:
         if not self._serves(offer) and not await self._fetch(None):
             raise Unavailable("the run's learner has published no URL to fetch weights from: set learner.url")
         if not self._serves(offer):
-            raise Conflict(f"{offer.version} was offered, and the learner now has {self._policy.version}: offer that")
+            offered = f"{offer.version}:{offer.content_hash[:12]}"
+            served = f"{self._policy.version}:{self._policy.content_hash[:12]}"
+            raise Conflict(f"{offered} was offered, and the learner at the run's URL has {served}: offer that")
 
     def _serves(self, offer: Offer) -> bool:
         served = self._policy.version

@@ -11,8 +11,8 @@ from services.rollout.engines.engine import Engine
 from services.rollout.metrics import LoadResult, RolloutMetrics
 from services.rollout.vocabulary import VOCABULARY_FILES, Vocabulary
 from shared.clients import LearnerClient
-from shared.clients.bundle_fetch import UnfitDelta, take_in
-from shared.errors import Conflict, IbtpoError, InvalidInput, TooLarge, Unavailable
+from shared.clients.bundle_fetch import Overtaken, UnfitDelta, take_in
+from shared.errors import Conflict, IbtpoError, InvalidInput, TooLarge, Unavailable, shorten
 from shared.protocol.weights import Base, BundleFile
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
@@ -22,6 +22,8 @@ log = event_logger(__name__)
 _MOST_CHARACTERS_PER_TOKEN = 16
 """On average over a prompt: text has about 4."""
 _SHORT_CHARACTERS = 4096
+_MOST_TRIES = 3
+"""Of a fetch, before the last one."""
 TokenizerLoader: TypeAlias = Callable[[Path], Any]
 """Loads the tokenizer, with its chat template, of a policy's directory."""
 
@@ -156,7 +158,7 @@ class PolicyReceiver:
         """
         # one bundle at a time: the disk has room for the served one and one more
         async with self._receiving, self._taking(expected, run_origin):
-            await self._serve(await self._store.receive(stream, self._max_bytes), expected)
+            await self._serve(await self._store.receive(stream, self._max_bytes, expected))
         return expected
 
     async def fetch(
@@ -168,17 +170,29 @@ class PolicyReceiver:
         async with self._receiving:
             have = None if whole or self._snapshot is None else self._snapshot.manifest.base
             try:
+                return await self._fetch_newest(learner, have, run_origin)
+            except IbtpoError as error:
+                self.problem = shorten(str(error))
+                raise
+
+    async def _fetch_newest(self, learner: LearnerClient, have: Base | None, run_origin: str | None) -> WeightVersion:
+        """As `fetch`; a newer version takes the place of one that it overtakes."""
+        for _ in range(_MOST_TRIES):
+            try:
                 return await self._fetch(learner, have, run_origin)
             except UnfitDelta as error:
                 log.warning("delta_refused", base=str(have and have.version), reason=str(error))
-            return await self._fetch(learner, None, run_origin)
+                have = None
+            except Overtaken as error:
+                log.info("weights_overtaken", reason=str(error))
+        return await self._fetch(learner, have, run_origin)
 
     async def _fetch(self, learner: LearnerClient, have: Base | None, run_origin: str | None) -> WeightVersion:
         async with (
             learner.latest_weights(have) as (version, download),
             self._taking(version, run_origin),
         ):
-            await self._serve(await take_in(self._store, self._max_bytes, download, learner, have), version)
+            await self._serve(await take_in(self._store, self._max_bytes, version, download, learner, have))
         return version
 
     @asynccontextmanager
@@ -188,11 +202,13 @@ class PolicyReceiver:
         self.loading = expected
         try:
             yield
+        except Overtaken:
+            raise
         except IbtpoError as error:
             if isinstance(error, TooLarge):
                 self.refused = expected
             self._metrics.weight_loads.labels(LoadResult.REFUSED).inc()
-            self.problem = str(error)
+            self.problem = shorten(str(error))
             log.error("weights_refused", version=str(expected), reason=str(error))
             raise
         finally:
@@ -200,13 +216,18 @@ class PolicyReceiver:
         self.problem = ""
         self._metrics.weights_stale.set(self.why_stale is not None)
 
-    async def _serve(self, snapshot: Snapshot, expected: WeightVersion) -> None:
-        if snapshot.version != expected:
-            raise Conflict(f"the request announces version {expected}, its manifest says {snapshot.version}")
-        if expected != self.version:
-            await self._load(snapshot)
+    async def _serve(self, snapshot: Snapshot) -> None:
+        if snapshot.version != self.version:
+            try:
+                await self._load(snapshot)
+            except InvalidInput:
+                self.refused = snapshot.version
+                await self._store.discard(snapshot)
+                raise
         elif snapshot.manifest.content_hash != self.content_hash:
-            raise Conflict(f"version {expected} is served with different contents: two learners share a generation")
+            raise Conflict(
+                f"version {snapshot.version} is served with different contents: two learners share a generation"
+            )
 
     def distrust(self, fault: str) -> None:
         """The served weights do not act as published: they are not ready until `trust`."""
@@ -231,8 +252,10 @@ class PolicyReceiver:
         self._vocabulary, self._directory = vocabulary, directory
 
     def _refuse_older(self, version: WeightVersion, run_origin: str | None) -> None:
-        served = self.version
+        served, wanted = self.version, self._run_version
         if served is None:
+            if wanted and run_origin not in (None, version.origin) and version.generation <= wanted.generation:
+                raise Conflict(f"the learner hands out version {version}, the run's status says {wanted}: two learners")
             return
         if served.origin == version.origin:
             if version < served:
@@ -249,19 +272,16 @@ class PolicyReceiver:
         started = time.monotonic()
         async with AsyncExitStack() as pinned:
             await pinned.enter_async_context(self._store.pin(snapshot))
-            try:
-                files = frozenset(file for file in snapshot.manifest.files if file.name in VOCABULARY_FILES)
-                vocabulary = self._vocabulary
-                if vocabulary is None or files != self._vocabulary_files:
-                    vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
-                await self._engine.load(snapshot.directory, snapshot.version)
-            except InvalidInput:
-                self.refused = snapshot.version
-                raise
+            files = frozenset(file for file in snapshot.manifest.files if file.name in VOCABULARY_FILES)
+            vocabulary = self._vocabulary
+            if vocabulary is None or files != self._vocabulary_files:
+                vocabulary = await asyncio.to_thread(Vocabulary.load, snapshot.directory)
+            await self._engine.load(snapshot.directory, snapshot.version)
+            # no await before all of this is said of the version that the engine now has
+            self._vocabulary, self._vocabulary_files = vocabulary, files
+            self._directory = snapshot.directory
+            self._snapshot, self.content_hash = snapshot, snapshot.manifest.content_hash
             self._pinned, before = pinned.pop_all(), self._pinned
         await before.aclose()
-        self._vocabulary, self._vocabulary_files = vocabulary, files
-        self._directory = snapshot.directory
-        self._snapshot, self.content_hash = snapshot, snapshot.manifest.content_hash
         self._metrics.record_load(snapshot.version, time.monotonic() - started)
         log.info("weights_loaded", version=str(snapshot.manifest.version), seconds=time.monotonic() - started)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from shared.errors import first_reason, shorten
+
 PROTOCOL_VERSION = 4
 OVERSIZED = "oversized"
 """The type of the validation error for an object of more values than a message may have."""
@@ -54,6 +56,13 @@ def too_many_errors(error: ValidationError) -> str:
     """What to say of a message in place of its errors, where listing them would take long; empty where it would not."""
     found = error.error_count()
     return f"{found} fields or values are wrong or unknown; /docs says what is wanted" if found > _MAX_ERRORS else ""
+
+
+def complaint(error: ValueError) -> str:
+    """What is wrong with a message, in one line."""
+    if isinstance(error, ValidationError):
+        return too_many_errors(error) or shorten(first_reason(error))
+    return shorten(" ".join(str(error).split()))
 
 
 def check_object(value: dict[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,8 @@ class Transfer(Message):
     def _check_encoding(self) -> "Transfer":
         if (self.encoding is Encoding.DELTA) != (self.base is not None):
             raise ValueError("a delta names its base, and nothing else has one")
+        if self.num_bytes > self.manifest.num_bytes:
+            raise ValueError(f"a delta of {self.num_bytes} bytes is over the {self.manifest.num_bytes} of its bundle")
         if self.encoding is Encoding.FULL and self.num_bytes != self.manifest.num_bytes:
             raise ValueError(f"a full body has the {self.manifest.num_bytes} bytes of its files, not {self.num_bytes}")
         return self

@@ -3,7 +3,6 @@
 import mmap
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -12,8 +11,11 @@ import xxhash
 
 from shared.errors import InvalidInput
 from shared.protocol.weights import BundleFile, Manifest
-from shared.weights.delta import HEAD_BYTES, BlockHead, Values, apply_block, values_in
+from shared.weights.delta import BLOCK_BYTES, HEAD_BYTES, BlockHead, Values, apply_block, values_in
 from shared.weights.manifest import PlacedPiece, Snapshot, check_piece, places_of, require_hash, same_layout
+
+_MOST_PLAIN = 32
+"""How often the bytes of its result a delta may decompress: some four times is much, a bomb has thousands."""
 
 
 class Body(Protocol):
@@ -39,7 +41,10 @@ class FullBody:
         self._place: PlacedPiece | None = None
         self._remaining = 0
         self._digest = xxhash.xxh3_128()
-        self._next_piece()
+        with ExitStack() as made:
+            made.callback(self.close)
+            self._next_piece()
+            made.pop_all()
 
     def write(self, data: memoryview) -> None:
         while data:
@@ -91,13 +96,13 @@ class FullBody:
 
 
 class DeltaBody:
-    """Blocks that change a copy of the base. Every piece that they touch, or that differs from the base's, is hashed
-    in the end; the others were hashed when the base came."""
+    """Blocks that change a copy of the base. Every piece is hashed in the end, also those that no block touches: the
+    base may have changed on the disk since it came."""
 
     def __init__(self, manifest: Manifest, base: Snapshot, directory: Path) -> None:
         self._places = list(places_of(manifest))
         self._directory = directory
-        self._stale = set(_differing(manifest, base.manifest))
+        self._plain_bytes_left = _MOST_PLAIN * (manifest.num_bytes + BLOCK_BYTES)
         self._mapped: dict[str, mmap.mmap] = {}
         self._waiting = bytearray()
         self._head: BlockHead | None = None
@@ -122,8 +127,7 @@ class DeltaBody:
         for mapped in self._mapped.values():
             mapped.flush()
         self.close()
-        for number in sorted(self._stale):
-            place = self._places[number]
+        for place in self._places:
             check_piece(self._directory / place.file, place)
 
     def close(self) -> None:
@@ -145,8 +149,9 @@ class DeltaBody:
             data = bytearray()
         head, self._head = self._head, None
         place = self._places[head.piece]
-        apply_block(head, data, self._values(place))
-        self._stale.add(head.piece)
+        self._plain_bytes_left -= apply_block(head, data, self._values(place))
+        if self._plain_bytes_left < 0:
+            raise InvalidInput(f"the delta's blocks hold over {_MOST_PLAIN} times the bytes of what they lead to")
 
     def _values(self, place: PlacedPiece) -> Values:
         mapped = self._mapped.get(place.file)
@@ -159,7 +164,7 @@ class DeltaBody:
         """A copy of the base's, or where there is none of the same layout, one that its blocks fill."""
         path = self._directory / file.name
         if any(same_layout(known, file) for known in base.manifest.files):
-            shutil.copyfile(base.directory / file.name, path)
+            _copy_whole(base.directory / file.name, path, file.num_bytes)
             return
         with path.open("xb") as made:
             if file.num_bytes:
@@ -167,10 +172,9 @@ class DeltaBody:
                 os.posix_fallocate(made.fileno(), 0, file.num_bytes)
 
 
-def _differing(manifest: Manifest, base: Manifest) -> Iterator[int]:
-    """The numbers of the pieces that are not, in their place, in the base as they should be."""
-    known = {(place.file, place.begin): place.piece.xxh3 for place in places_of(base)}
-    laid_out = {file.name: any(same_layout(one, file) for one in base.files) for file in manifest.files}
-    for number, place in enumerate(places_of(manifest)):
-        if not laid_out[place.file] or known.get((place.file, place.begin)) != place.piece.xxh3:
-            yield number
+def _copy_whole(source: Path, target: Path, num_bytes: int) -> None:
+    """InvalidInput where the source is no longer there, or no longer of this length."""
+    with suppress(FileNotFoundError):
+        shutil.copyfile(source, target)
+    if not target.exists() or target.stat().st_size != num_bytes:
+        raise InvalidInput(f"{source} is no longer the file of {num_bytes} bytes that this delta changes; send all")

@@ -112,16 +112,17 @@ def _sparse(new: Values, base: Values, positions: Values) -> bytes:
     return zstandard.ZstdCompressor(_LEVEL).compress(plain)
 
 
-def apply_block(head: BlockHead, payload: bytes | bytearray, target: Values) -> None:
-    """Overwrites values of a piece, `target` [N], as a checked block says. InvalidInput where its payload is none."""
+def apply_block(head: BlockHead, payload: bytes | bytearray, target: Values) -> int:
+    """Overwrites values of a piece, `target` [N], as a checked block says; how many bytes its payload holds,
+    uncompressed. InvalidInput where that is none."""
     covered = target[head.begin : head.begin + head.num_values]
     if head.coding is Coding.DENSE:
         covered[:] = np.frombuffer(payload, target.dtype)
-    else:
-        _apply_sparse(payload, covered)
+        return len(payload)
+    return _apply_sparse(payload, covered)
 
 
-def _apply_sparse(payload: bytes | bytearray, covered: Values) -> None:
+def _apply_sparse(payload: bytes | bytearray, covered: Values) -> int:
     width, each = covered.itemsize, _GAP_BYTES + 1
     table = width * _GAP_BYTES
     plain = np.frombuffer(_decompress(payload, table, table + covered.nbytes * each), np.uint8)
@@ -136,6 +137,7 @@ def _apply_sparse(payload: bytes | bytearray, covered: Values) -> None:
         if count and positions[-1] >= len(covered):
             raise InvalidInput("a sparse block that writes beyond what it covers")
         covered_bytes[positions, byte] = plain[len(plain) - total :][end - count : end]
+    return len(plain)
 
 
 def _decompress(payload: bytes | bytearray, least: int, most: int) -> bytes:

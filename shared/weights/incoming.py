@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import InvalidInput, Unavailable
+from shared.protocol.message import complaint
 from shared.protocol.weights import Transfer
 from shared.weights.bodies import Body
 from shared.weights.framing import LENGTH_BYTES, MAGIC, MAX_HEAD_BYTES, START_BYTES
@@ -22,6 +23,7 @@ class Incoming:
         self._accept = accept
         self._body: Body | None = None
         self._head = bytearray()
+        self._left = 0
         self._lock = threading.Lock()  # whoever waited for a thread that feeds may have gone
         self._is_closed = False
         self.directory = directory
@@ -42,7 +44,10 @@ class Incoming:
             self.num_bytes += len(data)
             if self.transfer is None:
                 data = self._read_head(data)
-            if self._body is not None:
+            if self.transfer is not None and self._body is not None:
+                self._left -= len(data)
+                if self._left < 0:
+                    raise InvalidInput(f"the bundle has bytes after its last file: over {self.transfer.num_bytes}")
                 self._body.write(data)
             return self.is_wanted
 
@@ -89,8 +94,8 @@ class Incoming:
             try:
                 transfer = Transfer.model_validate_json(self._head[START_BYTES:])
             except ValueError as error:
-                raise InvalidInput(f"the bundle's description cannot be read: {error}") from error
-            self._head = bytearray()
+                raise InvalidInput(f"the bundle's description cannot be read: {complaint(error)}") from error
+            self._head, self._left = bytearray(), transfer.num_bytes
             self._body = self._accept(transfer)
             self.transfer, self.is_wanted = transfer, self._body is not None
         return data[taken:]

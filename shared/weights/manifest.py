@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, shorten
 from shared.files import atomic_write
+from shared.protocol.message import complaint
 from shared.protocol.weights import BundleFile, Manifest, Piece
 from shared.tree.draw import WeightVersion
 from shared.weights.tensors import tensor_shapes
@@ -63,7 +64,11 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         return Manifest.model_validate_json((directory / MANIFEST_NAME).read_bytes())
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"{directory} is no snapshot: its {MANIFEST_NAME} cannot be read: {error}") from error
+        raise InvalidInput(f"{directory} is no snapshot: its {MANIFEST_NAME} cannot be read: {_why(error)}") from error
+
+
+def _why(error: OSError | ValueError) -> str:
+    return complaint(error) if isinstance(error, ValueError) else error.strerror or str(error)
 
 
 def content_hash(files: Sequence[BundleFile]) -> str:
@@ -77,7 +82,7 @@ def check_manifest(manifest: Manifest) -> None:
     names = [file.name for file in manifest.files]
     # without case: on some file systems `A` and `a` are the same file
     if len({name.lower() for name in [*names, MANIFEST_NAME]}) != len(names) + 1:
-        raise InvalidInput(f"a bundle's files have distinct names, none of them {MANIFEST_NAME}: {names}")
+        raise InvalidInput(f"a bundle's files have distinct names, none of them {MANIFEST_NAME}: {shorten(str(names))}")
     expected = content_hash(manifest.files)
     if expected != manifest.content_hash:
         raise InvalidInput(f"content_hash is {manifest.content_hash}, but that of the listed files is {expected}")
@@ -135,7 +140,7 @@ def _bundle_file(path: Path) -> BundleFile:
     try:
         return BundleFile(name=path.name, pieces=tuple(_pieces_of(path)))
     except ValueError as error:
-        raise InvalidInput(f"{path} cannot travel in a bundle: {error}") from error
+        raise InvalidInput(f"{path} cannot travel in a bundle: {complaint(error)}") from error
 
 
 def _pieces_of(path: Path) -> Iterator[Piece]:

@@ -5,13 +5,14 @@ import errno
 import shutil
 import tempfile
 import threading
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from shared.errors import Conflict, InvalidInput, TooLarge, Unavailable
+from shared.errors import Conflict, InvalidInput, TooLarge, Unavailable, shorten
 from shared.files import atomic_write, sync_directory
 from shared.protocol.weights import Base, Manifest, Transfer
 from shared.tree.draw import WeightVersion
@@ -53,10 +54,12 @@ class SnapshotStore:
         for version in self._snapshots:
             self._note_origin(version)
 
-    async def receive(self, stream: AsyncIterator[bytes], max_bytes: int) -> Snapshot:
+    async def receive(
+        self, stream: AsyncIterator[bytes], max_bytes: int, expected: WeightVersion | None = None
+    ) -> Snapshot:
         """Stores a framed transfer as it streams in; errors as those of `incoming`, and Unavailable when it comes too
         slowly. Of a version that is already here, only the head is read."""
-        async with self.incoming(max_bytes) as incoming:
+        async with self.incoming(max_bytes, expected) as incoming:
             waiting: list[bytes] = []
             async for chunk in paced(stream, self._pauses_seconds):
                 waiting.append(chunk)
@@ -70,11 +73,12 @@ class SnapshotStore:
             return await self.complete(incoming)
 
     @asynccontextmanager
-    async def incoming(self, max_bytes: int) -> AsyncIterator[Incoming]:
+    async def incoming(self, max_bytes: int, expected: WeightVersion | None = None) -> AsyncIterator[Incoming]:
         """Where a transfer is fed, until `complete` makes it a snapshot; without that, nothing is left behind.
 
         Feeding raises InvalidInput when it is not as its manifest says, TooLarge when its files exceed `max_bytes` or
-        can never fit here, Conflict when other content has the same version or a delta's base is not here.
+        can never fit here, Conflict when it is not of the version `expected`, when other content has the same version
+        or a delta's base is not here.
         """
         try:
             area = tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root)
@@ -82,7 +86,8 @@ class SnapshotStore:
             raise no_room(self._root, error) from error
         pinned: list[WeightVersion] = []
         # mkdtemp makes its directory private; a snapshot may be read by others
-        incoming = Incoming(partial(self._accept, max_bytes, Path(area) / "bundle", pinned), Path(area) / "bundle")
+        accept = partial(self._accept, max_bytes, expected, Path(area) / "bundle", pinned)
+        incoming = Incoming(accept, Path(area) / "bundle")
         try:
             yield incoming
         finally:
@@ -106,9 +111,19 @@ class SnapshotStore:
             raise no_room(self._root, error) from error
         return snapshot
 
-    def _accept(self, max_bytes: int, directory: Path, pinned: list[WeightVersion], transfer: Transfer) -> Body | None:
+    def _accept(
+        self,
+        max_bytes: int,
+        expected: WeightVersion | None,
+        directory: Path,
+        pinned: list[WeightVersion],
+        transfer: Transfer,
+    ) -> Body | None:
         """How a transfer is taken in; None if its bundle is here."""
         manifest = transfer.manifest
+        if expected is not None and manifest.version != expected:
+            # before it is stored: under its own version it would stand in the way of the true one
+            raise Conflict(f"version {expected} is announced, the manifest says {manifest.version}")
         self._check(manifest)
         if self._known(manifest) is not None:
             return None
@@ -145,6 +160,16 @@ class SnapshotStore:
         snapshot = self._move_in(directory, manifest)
         self._settle()
         return snapshot
+
+    async def discard(self, snapshot: Snapshot) -> None:
+        """Deletes a snapshot that is of no use, unless it is in use."""
+        await asyncio.to_thread(self._discard_snapshot, snapshot.version)
+
+    def _discard_snapshot(self, version: WeightVersion) -> None:
+        with self._lock:
+            if not self._pins[version] and (found := self._snapshots.pop(version, None)) is not None:
+                self._put_aside(found.directory)
+        self._prune(self._keep)
 
     def latest(self) -> Snapshot | None:
         """The newest snapshot, None before the first."""
@@ -191,7 +216,7 @@ class SnapshotStore:
     def _check(self, manifest: Manifest) -> None:
         check_manifest(manifest)
         if self._run is not None and manifest.run != self._run:
-            raise InvalidInput(f"these weights belong to run {manifest.run!r}, this store to {self._run!r}")
+            raise InvalidInput(f"these weights belong to run {shorten(manifest.run)!r}, this store to {self._run!r}")
 
     def _make_room(self, manifest: Manifest, max_bytes: int) -> None:
         """Blocking: disk."""
@@ -265,15 +290,13 @@ class SnapshotStore:
 
     def _put_aside(self, directory: Path) -> None:
         """Moves a directory away to be deleted, so that a crash leaves no half snapshot under its name."""
-        area = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self._root))
-        directory.rename(area / directory.name)
-        self._aside.append(area)
+        self._aside.append(directory.rename(self._root / f"{_STAGING_PREFIX}{uuid.uuid4().hex}"))
 
 
 def _find_snapshots(root: Path) -> Iterator[Snapshot]:
     """The complete snapshots of an earlier process; reads every byte of them, as anything may have happened since."""
     for directory in root.iterdir():
-        with suppress(ValueError, InvalidInput):
+        with suppress(ValueError, InvalidInput, OSError):
             version = WeightVersion.parse(directory.name)
             manifest = read_manifest(directory)
             check_manifest(manifest)
