@@ -95,9 +95,9 @@ class Incoming:
                 transfer = Transfer.model_validate_json(self._head[START_BYTES:])
             except ValueError as error:
                 raise InvalidInput(f"the bundle's description cannot be read: {complaint(error)}") from error
-            self._head, self._left = bytearray(), transfer.num_bytes
+            self._head, self._left, self.transfer = bytearray(), transfer.num_bytes, transfer
             self._body = self._accept(transfer)
-            self.transfer, self.is_wanted = transfer, self._body is not None
+            self.is_wanted = self._body is not None
         return data[taken:]
 
     def _take(self, data: memoryview, length: int) -> int:

@@ -290,7 +290,8 @@ class SnapshotStore:
 
     def _put_aside(self, directory: Path) -> None:
         """Moves a directory away to be deleted, so that a crash leaves no half snapshot under its name."""
-        self._aside.append(directory.rename(self._root / f"{_STAGING_PREFIX}{uuid.uuid4().hex}"))
+        with suppress(FileNotFoundError):  # somebody else did
+            self._aside.append(directory.rename(self._root / f"{_STAGING_PREFIX}{uuid.uuid4().hex}"))
 
 
 def _find_snapshots(root: Path) -> Iterator[Snapshot]:
