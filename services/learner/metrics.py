@@ -59,6 +59,8 @@ class Blocked(StrEnum):
 
     COPY = "copy"
     """Of the weights."""
+    ACT = "act"
+    """The learner's own reading of the act-probe."""
     WRITING = "writing"
     """Of earlier weights: two copies are in memory."""
     REPLICAS = "replicas"

@@ -87,10 +87,11 @@ class RankWorkers:
     def _score_probe(self) -> list[float]:
         return score_tokens(self.policy.model.module, self._probe_tokens, self._process_group)
 
-    def copy_for_serving(self) -> dict[str, Tensor]:
-        """The weights as replicas get them, in `precision`: a copy on the CPU, which training does not change."""
+    def copy_for_serving(self, into: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The weights as replicas get them, in `precision`: a copy on the CPU, which training does not change, in the
+        memory of an earlier one where there is that."""
         self._command(Operation.WEIGHTS)
-        return self.policy.weights(self._process_group.dtype)
+        return self.policy.weights(self._process_group.dtype, into)
 
     def write_for_serving(self, weights: dict[str, Tensor], directory: Path) -> None:
         """Writes such a copy as replicas read it; also while training goes on."""

@@ -301,9 +301,10 @@ class Run:
         with self._blocked_by(Blocked.WRITING, f"weights {version.label}: earlier ones are still written"):
             await publisher.make_room()
         self._require_lease()
-        with self._blocked_by(Blocked.COPY, f"weights {version.label}: copying them"):
+        with self._blocked_by(Blocked.ACT, f"weights {version.label}: reading the act-probe"):
             await self._in_torch_thread(self._parts.acts.read, self._parts.ranks, version)
-            weights = await self._in_torch_thread(self._parts.ranks.copy_for_serving)
+        with self._blocked_by(Blocked.COPY, f"weights {version.label}: copying them"):
+            weights = await self._in_torch_thread(self._parts.ranks.copy_for_serving, publisher.take_spent())
         self._require_lease()
         publisher.begin(weights, version, stepped).add_done_callback(self._after_writing)
 

@@ -21,6 +21,8 @@ from shared.protocol.figures import RunSummary
 from shared.protocol.status import RunState, RunStatus
 from shared.runtime.child_process import kill_group
 from shared.streams import RunStreams
+from shared.weights import read_manifest
+from shared.weights.manifest import check_contents
 from tests.accounts import is_balanced
 from tests.learner.conftest import Configure
 from tests.learner.fake_replica import FakeReplica
@@ -44,12 +46,16 @@ class LearnerProcess:
         self._log = directory / "learner.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, size: int = 1) -> None:
-        """Starts it as `size` ranks."""
+    def start(self, size: int = 1, dies_before: str = "") -> None:
+        """Starts it as `size` ranks; `dies_before` as in learner_process.py."""
         command = rank_command(size, _SCRIPT, self._config)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, env=self._environment, stderr=log, stdout=log, start_new_session=True
+                command,
+                env=self._environment | {"LEARNER_DIES_BEFORE": dies_before},
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
             )
 
     def rank_pids(self) -> list[int]:
@@ -188,6 +194,35 @@ async def test_a_learner_killed_in_mid_run_goes_on_and_nothing_is_lost_or_used_t
     assert ended.version is not None
     assert ended.version.generation == 2
     assert await streams.trees.ids() == await streams.tasks.ids() == set()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "moment",
+    ["offer", *(pytest.param(one, marks=pytest.mark.slow) for one in ("copy", "write", "tokenizer", "adopt", "delta"))],
+)
+async def test_a_learner_that_dies_while_it_publishes_goes_on_and_replicas_have_what_it_published_last(
+    moment: str, configure: Configure, redis_url: str, streams: RunStreams, tmp_path: Path
+) -> None:
+    config = configure(redis_url=redis_url, total_steps=8, checkpoint_every=3)
+    learner = LearnerProcess(config, tmp_path)
+    one, two = (FakeReplica(streams, name, tmp_path / name) for name in ("one", "two"))
+    try:
+        async with one.live(), two.live():
+            learner.start(dies_before=moment)
+            assert await learner.exit_code() == -signal.SIGKILL, learner.log
+            learner.start()
+            assert await learner.exit_code() == 0, learner.log
+    finally:
+        learner.end()
+    status = await status_when(streams, lambda status: status.state is RunState.FINISHED)
+    assert (status.step, status.version and status.version.generation) == (8, 2)
+    assert is_balanced(status.accounts)
+    (snapshot,) = (path for path in (config.run_dir / "published").iterdir() if path.name[0] != ".")
+    manifest = read_manifest(snapshot)
+    check_contents(snapshot, manifest)
+    assert one.base == two.base == manifest.base
+    assert manifest.version == status.version
 
 
 @pytest.mark.slow

@@ -15,17 +15,20 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from torch import Tensor
 
 from services.learner.config import LearnerConfig, Resume
 from services.learner.ledger import FIRST_TASK
 from services.learner.model.policy import Kept, Policy
 from services.learner.model.process_group import SINGLE_PROCESS
+from services.learner.ranks import RankWorkers
 from services.learner.record.checkpoint import CheckpointStore
 from services.learner.wiring import Start, build
 from services.verifier.config import MathConfig, VerifierConfig
 from services.verifier.wiring import build as build_verifier
 from shared.errors import Conflict, InvalidInput, Unavailable
 from shared.protocol.status import Evaluation, RunState, RunStatus
+from shared.protocol.waiting import WaitKind
 from shared.runtime.drain import ExitCode
 from shared.runtime.serve import open_listener, serve_in_background
 from shared.streams import RunStreams
@@ -269,6 +272,35 @@ async def test_training_goes_on_while_a_checkpoint_is_written_and_its_trees_stay
         assert (await streams.trees.depth()).pending < 7 * config.batch_size
         learner.interrupt()
         assert await learner.end() == ExitCode.INTERRUPTED
+
+
+@pytest.mark.drill
+async def test_training_goes_on_while_weights_are_written_up_to_the_staleness_bound(
+    configure: Configure, redis_url: str, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, write = threading.Event(), RankWorkers.write_for_serving
+
+    def write_when_allowed(ranks: RankWorkers, weights: dict[str, Tensor], directory: Path) -> None:
+        assert not directory.parent.joinpath("held").exists() or may_write.wait(40)
+        write(ranks, weights, directory)
+
+    monkeypatch.setattr(RankWorkers, "write_for_serving", write_when_allowed)
+    config = configure(redis_url=redis_url, total_steps=1000, max_staleness=2)
+    async with replica("one"), running(config) as learner:
+        await learner.when(lambda status: status.step >= 1)
+        (config.run_dir / "published" / "held").mkdir()
+        step = (await learner.status()).step
+        stuck = await learner.when(lambda status: status.step > step and _waits_for(status, WaitKind.PUBLISH))
+        assert stuck.version is not None
+        assert stuck.step > stuck.version.number
+        may_write.set()
+        await learner.when(lambda status: status.step > stuck.step + 2)
+        learner.interrupt()
+        assert await learner.end() == ExitCode.INTERRUPTED
+
+
+def _waits_for(status: RunStatus, kind: WaitKind) -> bool:
+    return status.waiting_for is not None and status.waiting_for.kind is kind
 
 
 @pytest.mark.drill

@@ -146,8 +146,8 @@ _WEIGHTS = row(
     stacked(
         "Training blocked by publishing",
         "percentunit",
-        "Share of the time: copying the weights, while two earlier copies are still written, and for replicas that "
-        "would leave the staleness bound.",
+        "Share of the time: copying the weights, reading the act-probe, while two earlier copies are still written, "
+        "and for replicas that would leave the staleness bound.",
         "learner.md#publishing-beside-training",
         (rate("ibtpo_learner_publish_blocked_seconds_total", "by"), "{{by}}"),
     ),

@@ -6,7 +6,7 @@ Shapes: R rows of S columns (`prefix_rows.py`), V tokens of the vocabulary.
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -363,11 +363,12 @@ class Policy:
         """Whether adapters alone are trained."""
         return has_adapters(self.model.module)
 
-    def weights(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    def weights(self, dtype: torch.dtype | None = None, into: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """All weights, adapters merged into them, unsharded and on the CPU, tied ones once; on rank 0 only. At any
-        moment one of them is whole on a device."""
+        moment one of them is whole on a device. `into`: an earlier copy that nobody needs any more, whose memory is
+        used again."""
         if not self.has_adapters:
-            return self._gather(dtype)
+            return self._gather(dtype, into=into)
         merged = merge(self._gather(), self.model.module) if self._process_group.is_rank0 else self._gather()
         return {name: tensor.to(dtype or tensor.dtype) for name, tensor in merged.items()}
 
@@ -375,7 +376,13 @@ class Policy:
         """What is trained where adapters alone are, unsharded and on the CPU; on rank 0 only."""
         return self._gather(only_trained=True)
 
-    def _gather(self, dtype: torch.dtype | None = None, *, only_trained: bool = False) -> dict[str, Tensor]:
+    def _gather(
+        self,
+        dtype: torch.dtype | None = None,
+        *,
+        only_trained: bool = False,
+        into: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Copies of the weights in `dtype`, or as they are."""
         gathered = {}
         options = StateDictOptions(ignore_frozen_params=only_trained)
@@ -384,7 +391,7 @@ class Policy:
                 continue
             whole = tensor.full_tensor() if isinstance(tensor, DTensor) else cast(Tensor, tensor)
             if self._process_group.is_rank0:
-                gathered[name] = whole.detach().to("cpu", dtype, copy=True)
+                gathered[name] = _copy_to_cpu(whole.detach(), dtype or whole.dtype, (into or {}).get(name))
         return gathered
 
     def write(self, directory: Path, weights: dict[str, Tensor]) -> None:
@@ -439,6 +446,13 @@ class Policy:
         if state:
             options = StateDictOptions(full_state_dict=True)
             set_optimizer_state_dict(self.model.module, self._optimizer, state, options=options)
+
+
+def _copy_to_cpu(tensor: Tensor, dtype: torch.dtype, into: Tensor | None) -> Tensor:
+    """A copy, in memory that is there already if it fits: the first write to new memory takes twice as long again."""
+    if into is None or into.shape != tensor.shape or into.dtype != dtype:
+        return tensor.to("cpu", dtype, copy=True)
+    return into.copy_(tensor)
 
 
 def _partial_attention(config: PreTrainedConfig) -> str:

@@ -54,6 +54,8 @@ class Publisher:
         self._on_written = on_written
         self._thread = ThreadPoolExecutor(1, "publish")
         self._in_turn = asyncio.Lock()
+        self._spent: Weights | None = None
+        """A copy that is written: its memory is for the next one."""
         self._under_way: list[asyncio.Task[Snapshot]] = []
         self._before = store.latest()
         """What the next difference is taken from; the first from what an earlier process left."""
@@ -66,6 +68,11 @@ class Publisher:
         """Waits until another copy may be taken."""
         while len(self._under_way) >= _MOST_COPIES:
             await asyncio.wait({self._under_way[0]})
+
+    def take_spent(self) -> Weights | None:
+        """The memory of a copy that is written, for another one; None where there is none."""
+        spent, self._spent = self._spent, None
+        return spent
 
     def begin(self, weights: Weights, version: WeightVersion, stepped: float) -> "asyncio.Task[Snapshot]":
         """Takes over a copy of the policy, and publishes it in the background: OSError where it cannot be written.
@@ -136,7 +143,7 @@ class Publisher:
     def _write_draft(self, weights: Weights, version: WeightVersion) -> Manifest:
         shutil.rmtree(self._draft, ignore_errors=True)
         self._write_files(weights, self._draft)
-        weights.clear()  # the copy's memory is free from here on
+        self._spent = weights
         return write_manifest(self._run, self._draft, version)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:

@@ -125,6 +125,18 @@ def test_a_policy_goes_on_from_its_optimizer_state(configure: Configure, tmp_pat
         assert torch.equal(tensor, resumed.model.module.state_dict()[name]), name
 
 
+def test_a_copy_may_take_the_memory_of_one_that_nobody_needs_any_more(configure: Configure) -> None:
+    config = configure()
+    policy = Policy(config.model, 1.0, config.optimizer)
+    spent = policy.weights(torch.bfloat16)
+    policy.model.statistics(IDS).logprobs_RS.sum().backward()
+    policy.apply_gradients(0.5)
+    again = policy.weights(torch.bfloat16, into=spent)
+    assert all(tensor is spent[name] for name, tensor in again.items())
+    fresh = policy.weights(torch.bfloat16, into=policy.weights(torch.float32))
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in again.items())
+
+
 def test_a_copy_before_the_first_update_has_no_moments_and_changes_nothing(
     configure: Configure, tmp_path: Path
 ) -> None:
