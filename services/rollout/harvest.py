@@ -22,7 +22,7 @@ _FINISH_SECONDS = 120.0
 _OTHERS_READ = Backoff(first_seconds=0.5, most_seconds=10.0)
 """Pauses of a replica that cannot read tasks which others can, or might: they shall take them."""
 _NOBODY_READS_SECONDS = 0.5
-_PATIENCE_HEARTBEATS = 8
+_HOPEFUL_HEARTBEATS = 8
 """For so long, twice `claim_after_seconds`, somebody who can read tasks may be on the way."""
 _RETRY = Backoff(first_seconds=0.1, most_seconds=_WAIT_SECONDS)
 
@@ -177,10 +177,10 @@ class Harvest:
 
     async def _is_hopeful(self) -> bool:
         """Whether another replica reads the run's tasks, or may soon: one that was killed is started again."""
-        now, patience = asyncio.get_running_loop().time(), _PATIENCE_HEARTBEATS * self._heartbeat_seconds
-        is_first = now - self._pauses_until > patience
+        now, hopeful_seconds = asyncio.get_running_loop().time(), _HOPEFUL_HEARTBEATS * self._heartbeat_seconds
+        is_first = now - self._pauses_until > hopeful_seconds
         if is_first or await self._others_read():
-            self._hopes_until = now + patience
+            self._hopes_until = now + hopeful_seconds
         return now < self._hopes_until
 
     async def _others_read(self) -> bool:
