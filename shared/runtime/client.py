@@ -86,5 +86,5 @@ def _detail(response: httpx.Response) -> str:
     except ValueError:
         body = None
     if isinstance(body, dict) and isinstance(body.get("detail"), str):
-        return shorten(body["detail"])
+        return shorten(" ".join(body["detail"].split()))
     return shorten(" ".join(response.text.split())) or "an empty answer"

@@ -102,7 +102,7 @@ class DeltaBody:
     def __init__(self, manifest: Manifest, base: Snapshot, directory: Path) -> None:
         self._places = list(places_of(manifest))
         self._directory = directory
-        self._plain_bytes_left = _MOST_PLAIN * (manifest.num_bytes + BLOCK_BYTES)
+        self._plain_bytes_left = BLOCK_BYTES + _MOST_PLAIN * manifest.num_bytes
         self._mapped: dict[str, mmap.mmap] = {}
         self._waiting = bytearray()
         self._head: BlockHead | None = None
