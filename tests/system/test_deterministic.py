@@ -33,7 +33,11 @@ def figures(demo: Demo) -> list[dict[str, object]]:
     """All that the run recorded, but what its machine took for it."""
     of_machine = ("_seconds", "_per_second", "_gib", "_tflops", "mfu")
     return [
-        {name: value for name, value in line.items() if name != "version" and not name.endswith(of_machine)}
+        {
+            name: value
+            for name, value in line.items()
+            if name not in ("version", "time") and not name.endswith(of_machine)
+        }
         for line in read_metrics(demo.run)
     ]
 
