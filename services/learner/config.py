@@ -276,7 +276,7 @@ class LearnerConfig(_Table):
         None,
         gt=0,
         description="How far a replica's log-probabilities of the act-probe may be from the learner's, in nats; beyond "
-        "it the replica is not ready; none: 0.01 between float32 and float32, else 0.25 (docs/method.md, W-3)",
+        "it the replica is not ready; none: 0.01, 0.25 or 1, by how both compute (docs/method.md, W-3)",
     )
     checkpoint_every: int = Field(10, gt=0, description="Steps between checkpoints")
     keep_checkpoints: int = Field(2, gt=0, description="How many checkpoints are kept, the newest")

@@ -41,7 +41,9 @@ def run_on_rank0(ranks: RankWorkers, first: int, steps: int, out: Path) -> None:
     gap = ranks.engine_gap(trees(99, 3), V0)
     save(ranks, out)
     ranks.save_for_serving(out / "served")
-    (out / "figures.json").write_text(json.dumps({"updates": updates, "gap": gap}))
+    reading = ranks.read_act(V0)
+    act = None if reading is None else reading.logprob
+    (out / "figures.json").write_text(json.dumps({"updates": updates, "gap": gap, "act": act}))
     ranks.shutdown()
 
 

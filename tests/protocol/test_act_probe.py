@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from shared.protocol.act_probe import (
     FLOAT32_TOLERANCE,
     MOST_TOKENS,
+    REROUNDED_TOLERANCE,
     ROUNDED_TOLERANCE,
     ActReading,
     act_distance,
@@ -65,7 +66,13 @@ def test_the_distance_sees_what_the_mean_does_not() -> None:
 
 @pytest.mark.parametrize(
     ("is_float32", "tolerance", "allowed"),
-    [((True, True), None, FLOAT32_TOLERANCE), ((True, False), None, ROUNDED_TOLERANCE), ((True, True), 2.0, 2.0)],
+    [
+        ((True, True), None, FLOAT32_TOLERANCE),
+        ((False, False), None, ROUNDED_TOLERANCE),
+        ((False, True), None, ROUNDED_TOLERANCE),
+        ((True, False), None, REROUNDED_TOLERANCE),
+        ((True, True), 2.0, 2.0),
+    ],
 )
 def test_as_far_as_rounding_explains_they_act(
     is_float32: tuple[bool, bool], tolerance: float | None, allowed: float
