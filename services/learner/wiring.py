@@ -45,7 +45,7 @@ from services.learner.record.state import SavedLedger, SavedProgress
 from services.learner.record.tree_samples import TreeSamples
 from services.learner.run import Parts, Run, Stopped
 from services.learner.serving.acts import PublishedActs
-from services.learner.serving.delivery import Delivery
+from services.learner.serving.delivery import WeightDelivery
 from services.learner.serving.evaluation import Evaluator
 from services.learner.serving.heartbeat import LearnerHeartbeat
 from services.learner.serving.publisher import Publisher
@@ -152,7 +152,7 @@ class LearnerService:
             config.run,
             store,
             Lineage(directory / ".deltas"),
-            Delivery(self._streams, self._http, metrics, config.publish_seconds),
+            WeightDelivery(self._streams, self._http, metrics, config.publish_seconds),
             metrics,
             directory / ".draft",
             ranks.write_for_serving,

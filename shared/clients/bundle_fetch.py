@@ -15,7 +15,7 @@ from shared.weights import Incoming, Snapshot, SnapshotStore
 log = event_logger(__name__)
 PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0)
 """Before each further try for the rest of a transfer; they begin again once a try has brought some of it."""
-_PATIENCE_SECONDS = 60.0
+_RESUMING_SECONDS = 60.0
 _SLOWEST_BYTES_PER_SECOND = 1 << 20
 
 
@@ -64,7 +64,7 @@ async def _read_all(
     while failure is not None:
         if incoming.num_bytes > num_bytes:
             pauses, num_bytes = iter(pauses_seconds), incoming.num_bytes
-        is_late = time.monotonic() - started > _PATIENCE_SECONDS + num_bytes / _SLOWEST_BYTES_PER_SECOND
+        is_late = time.monotonic() - started > _RESUMING_SECONDS + num_bytes / _SLOWEST_BYTES_PER_SECOND
         if is_late or not num_bytes or not etag or (pause := next(pauses, None)) is None:
             raise failure
         log.warning("weights_broke_off", num_bytes=num_bytes, reason=str(failure))

@@ -13,7 +13,7 @@ from typing import Any
 from services.learner.config import LearnerConfig
 from services.learner.model.policy import Policy
 from services.learner.ranks import RankWorkers
-from services.learner.serving.delivery import Delivery
+from services.learner.serving.delivery import WeightDelivery
 from services.learner.wiring import main
 from shared.weights import Lineage, SnapshotStore
 
@@ -23,7 +23,7 @@ MOMENTS: dict[str, tuple[type[Any], str]] = {
     "tokenizer": (Policy, "_write_tokenizer"),
     "adopt": (SnapshotStore, "adopt"),
     "delta": (Lineage, "add"),
-    "offer": (Delivery, "offer"),
+    "offer": (WeightDelivery, "offer"),
 }
 
 

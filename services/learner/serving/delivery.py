@@ -57,7 +57,7 @@ class _Delivered:
     open: set[str] = field(default_factory=set)
 
 
-class Delivery:
+class WeightDelivery:
     """One task per live replica offers it the newest version: a slow one delays no other, and goes from the version
     that it takes now to the newest then. One that fails fetches the weights by itself, and is offered the next."""
 
@@ -140,6 +140,8 @@ class Delivery:
         except Unavailable as error:
             log.warning("replicas_unknown", error=str(error))
             return []
+        names = {one.name for one in live}
+        self._receivers = {name: one for name, one in self._receivers.items() if name in names or one.is_under_way}
         return [self._receiver(one) for one in live if one.state is not ReplicaState.DRAINING]
 
     def _receiver(self, replica: ReplicaInfo) -> _Receiver:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from services.learner.metrics import LearnerMetrics
-from services.learner.serving.delivery import Delivery
+from services.learner.serving.delivery import WeightDelivery
 from services.learner.waits import Wait
 from shared.errors import Unavailable
 from shared.protocol.weights import Base, Manifest
@@ -37,7 +37,7 @@ class Publisher:
         run: str,
         store: SnapshotStore,
         lineage: Lineage,
-        delivery: Delivery,
+        delivery: WeightDelivery,
         metrics: LearnerMetrics,
         draft: Path,
         write: Callable[[Weights, Path], None],

@@ -13,7 +13,7 @@ import torch
 
 from services.learner.app import build_router
 from services.learner.metrics import LearnerMetrics, PushResult
-from services.learner.serving.delivery import Delivery
+from services.learner.serving.delivery import WeightDelivery
 from services.learner.serving.publisher import Publisher, Weights
 from services.learner.waits import Wait
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
@@ -49,7 +49,7 @@ class Published:
 
     def make(self, publish_seconds: float = 5.0) -> Publisher:
         store = SnapshotStore(self.directory, 1, run="run")
-        self.delivery = Delivery(self.streams, self.http, self.metrics, publish_seconds)
+        self.delivery = WeightDelivery(self.streams, self.http, self.metrics, publish_seconds)
         lineage = Lineage(self.directory / ".deltas")
         draft = self.directory / ".draft"
         return Publisher("run", store, lineage, self.delivery, self.metrics, draft, self.write, self.told.append)
