@@ -20,10 +20,19 @@ from shared.protocol.weights import Base, Encoding
 from shared.runtime.client import http_client
 from shared.tree.draw import WeightVersion
 from shared.weights import Lineage, Outgoing, Snapshot, SnapshotStore, write_manifest
+from tests.rollout.fetching.engine import EngineOfBytes
 from tests.serving import serve_router
 from tests.weights.bundles import Weights, contents
 
 PLENTY = 10**9
+
+
+def write_readable(weights: Weights, directory: Path, version: WeightVersion) -> None:
+    """With the demo's configuration and tokenizer, which a replica reads."""
+    weights.write(directory, version)
+    for name in VOCABULARY_FILES:
+        if (checkpoint_directory() / name).exists():
+            shutil.copyfile(checkpoint_directory() / name, directory / name)
 
 
 class PublishingLearner:
@@ -47,10 +56,8 @@ class PublishingLearner:
         self.weights.move(share)
         generation, origin = self._history
         version = WeightVersion(generation, len(self.snapshots), origin)
-        directory = self.weights.write(self._root / str(version), version).directory
-        for name in VOCABULARY_FILES:
-            if (checkpoint_directory() / name).exists():
-                shutil.copyfile(checkpoint_directory() / name, directory / name)
+        directory = self._root / str(version)
+        write_readable(self.weights, directory, version)
         snapshot = Snapshot(write_manifest(self._run, directory, version), directory)
         if self.snapshots:
             self.lineage.add(self.latest, snapshot)
@@ -104,20 +111,6 @@ class CuttingProxy:
                 one.close()
                 with suppress(ConnectionError):
                     await one.wait_closed()
-
-
-class EngineOfBytes:
-    """Serves the bytes of the directory that it loaded, as a model would its tensors."""
-
-    def __init__(self) -> None:
-        self.version: WeightVersion | None = None
-        self.served: dict[str, bytes] = {}
-        self.error: Exception | None = None
-
-    async def load(self, directory: Path, version: WeightVersion) -> None:
-        if self.error is not None:
-            raise self.error
-        self.served, self.version = contents(directory), version
 
 
 class FetchingReplica:
