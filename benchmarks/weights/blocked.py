@@ -28,18 +28,28 @@ TOY = SHAPE | {"vocab_size": 128, "hidden_size": 18, "intermediate_size": 36, "n
 
 
 class Blocked(NamedTuple):
-    """A copy for serving, and a copy of as many bytes, both into memory that is new; in turn."""
+    """Seconds of copies, in turn, all of one thread."""
 
     num_bytes: int
+    """Of the published weights."""
+    first_seconds: float
+    """Of the first copy for serving, which takes new memory."""
     seconds: tuple[float, ...]
+    """Of the later ones, which take that of an earlier one."""
     memcpy_seconds: tuple[float, ...]
-    warm_seconds: tuple[float, ...]
-    """Of a copy into memory that was written before."""
+    """Of as many bytes as are published, into memory that was written before."""
+    whole_seconds: tuple[float, ...]
+    """The same of the fp32 weights, twice the bytes: a copy for serving reads them all."""
 
     @property
     def copies(self) -> float:
-        """How many copies in memory a publication blocks training for."""
+        """How many copies in memory of the published bytes a publication blocks training for."""
         return median(a / b for a, b in zip(self.seconds, self.memcpy_seconds, strict=True))
+
+    @property
+    def whole_copies(self) -> float:
+        """The same in copies of the fp32 weights."""
+        return median(a / b for a, b in zip(self.seconds, self.whole_seconds, strict=True))
 
 
 def measure(directory: Path, num_rounds: int) -> Blocked:
@@ -48,21 +58,23 @@ def measure(directory: Path, num_rounds: int) -> Blocked:
     policy = Policy(directory, 1.0, OptimizerConfig(lr=1e-6), group)
     trainer: Any = None  # it takes no part
     ranks = RankWorkers(group, policy, trainer)
-    source = torch.cat([weights.flatten().view(torch.uint8) for weights in ranks.copy_for_serving().values()])
-    target = source.clone()
-    seconds, memcpy_seconds, warm_seconds = [], [], []
+    started = time.perf_counter()
+    kept = ranks.copy_for_serving()
+    first_seconds = time.perf_counter() - started
+    published = torch.cat([weights.flatten() for weights in kept.values()])
+    whole = torch.cat([one.detach().flatten() for one in policy.model.module.parameters()])
+    targets = published.clone(), whole.clone()
+    series: tuple[list[float], ...] = ([], [], [])
     for _ in range(num_rounds):
         times = [time.perf_counter()]
-        kept = ranks.copy_for_serving()
+        kept = ranks.copy_for_serving(kept)
         times.append(time.perf_counter())
-        again = source.clone()
-        times.append(time.perf_counter())
-        target.copy_(source)
-        times.append(time.perf_counter())
-        for series, begin, end in zip((seconds, memcpy_seconds, warm_seconds), times, times[1:], strict=False):
-            series.append(end - begin)
-        del kept, again
-    return Blocked(len(source), tuple(seconds), tuple(memcpy_seconds), tuple(warm_seconds))
+        for source, target in zip((published, whole), targets, strict=True):
+            target.copy_(source)
+            times.append(time.perf_counter())
+        for values, begin, end in zip(series, times, times[1:], strict=False):
+            values.append(end - begin)
+    return Blocked(published.nbytes, first_seconds, *map(tuple, series))
 
 
 def make(directory: Path, is_large: bool) -> Path:

@@ -7,7 +7,8 @@ python -m benchmarks.weights --quick --json      the same, and its figures as on
 Shares are of real AdamW steps, of SmolLM2-135M where `--model DIRECTORY` names it or the package index has it, and of
 the demo's model. Transport is real: one process is the learner's side (snapshots, deltas, HTTP), one holds the
 replicas, whose engines are stubs: the pause of generation, an engine's load, is not in these figures. Bundles lie in
-memory (/dev/shm) where there is any. Rates are per CPU-second, beside a memcpy in the same run.
+memory (/dev/shm) where there is any, the learner's of over 1 GB on the disk. Rates are per CPU-second, beside a memcpy
+in the same run.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -32,6 +33,7 @@ _MEMORY = Path("/dev/shm")
 _PACE = 2.0
 """Seconds between versions, over those that one takes to reach all replicas but the slow one."""
 _SLOW_BYTES_PER_SECOND = 1e6
+_LARGE_BYTES = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,10 @@ class Amounts:
 
 
 MB = 1_000_000
-QUICK = Amounts(3, 200 * MB, ((1, 200 * MB), (4, 200 * MB)), 64 * MB, 5, 3, 64, (1e-6,))
-FULL = Amounts(5, 500 * MB, ((1, 3400 * MB), (4, 500 * MB), (16, 128 * MB)), 128 * MB, 8, 6, 128, shares.LRS)
+QUICK = Amounts(3, 100 * MB, ((1, 200 * MB), (4, 100 * MB)), 48 * MB, 3, 2, 32, (1e-6,))
+FULL = Amounts(3, 500 * MB, ((1, 3400 * MB), (4, 500 * MB), (16, 128 * MB)), 128 * MB, 8, 6, 128, shares.LRS)
 TOY = Amounts(1, MB, ((1, MB),), MB, 2, 1, 16, (), real=False)
+PARTS = ("fleets", "parts", "blocked", "shares")
 _SIZES = {"quick": QUICK, "full": FULL, "toy": TOY}
 
 
@@ -78,13 +81,19 @@ def measure_shares(amounts: Amounts, real: Path | None, seed: int) -> float:
     return next(one.delta_share for one in found if one.lr == 1e-6)
 
 
-def measure_blocked(amounts: Amounts, real: Path | None, scratch: Path) -> float:
+def measure_blocked(amounts: Amounts, real: Path | None, scratch: Path) -> tuple[float, float]:
+    """In copies of the fp32 weights, which it reads, and of the published bytes, which it writes."""
     found = blocked.measure(real or blocked.make(scratch / "toy", amounts.real), 2 * amounts.rounds + 1)
     table(f"Training blocked by a publication ({found.num_bytes / MB:.0f} MB)", "", "seconds")
     print(f"| the copy that training waits for | {spread(found.seconds)} |")
-    print(f"| a copy of as many bytes, into new memory | {spread(found.memcpy_seconds)} |")
-    print(f"| the same into memory that was written before | {spread(found.warm_seconds)} |", flush=True)
-    return found.copies
+    print(f"| the first, into new memory | {found.first_seconds:.3g} |")
+    print(f"| a memcpy of as many bytes | {spread(found.memcpy_seconds)} |")
+    print(f"| a memcpy of the fp32 weights, all of which are read | {spread(found.whole_seconds)} |")
+    print(
+        f"\nIn copies of the published bytes {found.copies:.2f}, of the fp32 weights {found.whole_copies:.2f}.",
+        flush=True,
+    )
+    return found.whole_copies, found.copies
 
 
 def measure_parts(amounts: Amounts, scratch: Path, seed: int) -> None:
@@ -100,7 +109,7 @@ def measure_parts(amounts: Amounts, scratch: Path, seed: int) -> None:
         print(f"| {name} | {speed} | {spread([one.copies for one in of_part])} |", flush=True)
 
 
-def measure_fleets(amounts: Amounts, scratch: Path, seed: int) -> tuple[float, bool]:
+def measure_fleets(amounts: Amounts, scratch: Path, disk: Path, seed: int) -> tuple[float, bool]:
     """CPU-seconds per GB and replica, of full transfers; whether all replicas served what was published."""
     table(
         "From the step to the replicas",
@@ -115,7 +124,8 @@ def measure_fleets(amounts: Amounts, scratch: Path, seed: int) -> tuple[float, b
     )
     costs, are_equal = [], True
     for count, num_bytes in amounts.fleets:
-        with fleet(scratch / f"fleet-{count}", num_bytes, count, seed=seed) as running:
+        learners = disk if num_bytes >= _LARGE_BYTES else None  # memory is short
+        with fleet(scratch / f"fleet-{count}", num_bytes, count, seed=seed, learners=learners) as running:
             running.deliver(anew=True)  # the first: nothing is compared yet
             for anew in (True, False):
                 found = [running.deliver(anew=anew) for _ in range(amounts.rounds)]
@@ -163,9 +173,15 @@ def main() -> None:
     size.add_argument("--toy", dest="size", action="store_const", const="toy", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--model", type=Path, help="a real model, as benchmarks.real_model makes one")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts alone")
+    parser.add_argument(
+        "--fleet", type=int, nargs=2, action="append", metavar=("REPLICAS", "MB"), help="in place of the usual fleets"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     amounts, seed = _SIZES[arguments.size], arguments.seed
+    if arguments.fleet:
+        amounts = replace(amounts, fleets=tuple((count, size * MB) for count, size in arguments.fleet))
     disable_progress_bar()
     started = time.monotonic()
     with ExitStack() as scratches:
@@ -174,18 +190,33 @@ def main() -> None:
         disk = Path(scratches.enter_context(tempfile.TemporaryDirectory(prefix="ibtpo-weights-")))
         real = shares.real_directory(arguments.model, disk) if amounts.real else None
         print(f"Real model: {real or 'none can be had: the shares are those of the demo'}", flush=True)
-        cpu_seconds, are_equal = measure_fleets(amounts, scratch, seed)
-        late, are_equal_beside = measure_late(amounts, scratch, seed)
-        measure_parts(amounts, scratch, seed)
-        copies = measure_blocked(amounts, real, disk)
-        delta_share = measure_shares(amounts, real, seed)
+        wanted = arguments.only or PARTS
+        figures: dict[str, object] = {}
+        for part in PARTS:
+            if part in wanted:
+                figures |= _measure(part, amounts, real, scratch, disk, seed)
     print(f"\n{time.monotonic() - started:.0f} s in all.")
     if arguments.json:
-        figures = {
-            "delta_share": round(delta_share, 5),
-            "blocked_copies": round(copies, 3),
+        print(json.dumps(figures))
+
+
+def _measure(part: str, amounts: Amounts, real: Path | None, scratch: Path, disk: Path, seed: int) -> dict[str, object]:
+    """Prints the tables of a part; returns its figures."""
+    if part == "fleets":
+        cpu_seconds, are_equal = measure_fleets(amounts, scratch, disk, seed)
+        late, are_equal_beside = measure_late(amounts, scratch, seed)
+        return {
             "cpu_seconds_per_gb": round(cpu_seconds, 3),
             "late_replicas": late,
             "bit_equal": are_equal and are_equal_beside,
         }
-        print(json.dumps(figures))
+    if part == "parts":
+        measure_parts(amounts, scratch, seed)
+        return {}
+    if part == "blocked":
+        of_weights, of_published = measure_blocked(amounts, real, disk)
+        return {
+            "blocked_copies": round(of_weights, 3),
+            "blocked_copies_of_published_bytes": round(of_published, 3),
+        }
+    return {"delta_share": round(measure_shares(amounts, real, seed), 5)}

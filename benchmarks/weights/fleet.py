@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -48,14 +48,14 @@ class Fleet:
     count: int
     slow: frozenset[int] = frozenset()
     served: dict[int, WeightVersion] = field(default_factory=dict)
+    newest: WeightVersion | None = None
 
     def deliver(self, *, anew: bool = False) -> Delivered:
         """Publishes a version and waits until all but the slow replicas serve it."""
-        published = self.ask(self.learner, "publish")
-        version = Manifest.model_validate_json(published["manifest"]).version
+        published = self.publish()
         before = self._usages()
         self.replicas.send(Follow(published["manifest"], anew))
-        times = list(self._wait_for(version))
+        times = list(self._wait_for())
         after = self._usages()
         spent = [new.cpu_seconds - old.cpu_seconds for old, new in zip(before, after, strict=True)]
         grown = [max(0, new.peak_bytes - old.resident_bytes) for old, new in zip(before, after, strict=True)]
@@ -68,11 +68,24 @@ class Fleet:
             *grown,
         )
 
-    def _wait_for(self, version: WeightVersion) -> Iterator[float]:
+    def publish(self) -> dict[str, Any]:
+        """Another version, which no replica has heard of yet."""
+        published: dict[str, Any] = self.ask(self.learner, "publish")
+        self.newest = Manifest.model_validate_json(published["manifest"]).version
+        return published
+
+    def settle(self) -> None:
+        """Waits until all but the slow replicas serve the last version."""
+        assert self.newest is not None
+        missing = set(range(self.count)) - self.slow
+        while any(self.served.get(number) != self.newest for number in missing):
+            self._hear()
+
+    def _wait_for(self) -> Iterator[float]:
         missing = set(range(self.count)) - self.slow
         while missing:
             heard = self._hear()
-            if heard.version >= version and heard.replica in missing:
+            if heard.version == self.newest and heard.replica in missing:
                 missing.discard(heard.replica)
                 yield heard.at
 
@@ -100,12 +113,19 @@ def _receive(pipe: Connection) -> Any:
 
 @contextmanager
 def fleet(
-    directory: Path, num_bytes: int, count: int, *, seed: int = 0, slow_bytes_per_second: float = 0.0
+    directory: Path,
+    num_bytes: int,
+    count: int,
+    *,
+    seed: int = 0,
+    slow_bytes_per_second: float = 0.0,
+    learners: Path | None = None,
 ) -> Iterator[Fleet]:
-    """Some replicas that serve a first version; with a pace, the first of them is slow from the start."""
+    """Some replicas that have no version yet; with a pace, the first of them is slow. `learners`: where the learner's
+    files lie, if not in `directory`, too."""
     directory.mkdir(parents=True)
     context = get_context("spawn")
-    with _process(context, learner_side.run, directory / "learner", num_bytes, seed) as learner:
+    with _process(context, learner_side.run, (learners or directory) / "learner", num_bytes, seed) as learner:
         url = _receive(learner)
         with _process(context, replica_side.run, url, directory / "replicas", count, slow_bytes_per_second) as replicas:
             slow = frozenset({0} if slow_bytes_per_second else ())
@@ -121,7 +141,8 @@ def _process(context: Any, target: Any, *arguments: object) -> Iterator[Connecti
     try:
         yield ours
     finally:
-        ours.send(None)
+        with suppress(BrokenPipeError):
+            ours.send(None)
         process.join(10)
         process.kill()
         process.join()
@@ -135,8 +156,9 @@ def late_replicas(fleet: Fleet, num_versions: int, pace_seconds: float) -> tuple
     due = time.monotonic()
     for _ in range(num_versions):
         time.sleep(max(0.0, due - time.monotonic()))
-        published = fleet.ask(fleet.learner, "publish")
+        published = fleet.publish()
         due = time.monotonic() + pace_seconds
         fleet.replicas.send(Follow(published["manifest"], False))
         late.update(fleet.ask(fleet.replicas, "stale"))
+    fleet.settle()
     return len(late - fleet.slow), bool(late & fleet.slow)
