@@ -12,7 +12,7 @@ from services.rollout.metrics import LoadResult, RolloutMetrics
 from services.rollout.vocabulary import VOCABULARY_FILES, Vocabulary
 from shared.clients import LearnerClient
 from shared.clients.bundle_fetch import Overtaken, UnfitDelta, take_in
-from shared.errors import Conflict, IbtpoError, InvalidInput, TooLarge, Unavailable, shorten
+from shared.errors import Conflict, IbtpoError, InvalidInput, TooLarge, Unavailable, describe, shorten
 from shared.protocol.weights import Base, BundleFile
 from shared.runtime.logs import event_logger
 from shared.tree.draw import WeightVersion
@@ -204,12 +204,12 @@ class PolicyReceiver:
             yield
         except Overtaken:
             raise
-        except IbtpoError as error:
+        except Exception as error:  # whatever it is, the run's view says why these weights are not served
             if isinstance(error, TooLarge):
                 self.refused = expected
             self._metrics.weight_loads.labels(LoadResult.REFUSED).inc()
-            self.problem = shorten(str(error))
-            log.error("weights_refused", version=str(expected), reason=str(error))
+            self.problem = shorten(str(error)) if isinstance(error, IbtpoError) else describe(error)
+            log.error("weights_refused", version=str(expected), reason=self.problem)
             raise
         finally:
             self.loading = None

@@ -1,5 +1,6 @@
 """The bodies of transfers, as they are written to a directory while they come in."""
 
+import errno
 import mmap
 import os
 import shutil
@@ -14,6 +15,7 @@ from shared.protocol.weights import BundleFile, Manifest
 from shared.weights.delta import BLOCK_BYTES, HEAD_BYTES, BlockHead, Values, apply_block, values_in
 from shared.weights.manifest import PlacedPiece, Snapshot, check_piece, places_of, require_hash, same_layout
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MOST_PLAIN = 32
 """How often the bytes of its result a delta may decompress: some four times is much, a bomb has thousands."""
 
@@ -173,8 +175,11 @@ class DeltaBody:
 
 
 def _copy_whole(source: Path, target: Path, num_bytes: int) -> None:
-    """InvalidInput where the source is no longer there, or no longer of this length."""
-    with suppress(FileNotFoundError):
+    """InvalidInput where the source cannot be read any more, or no longer has this length."""
+    try:
         shutil.copyfile(source, target)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
     if not target.exists() or target.stat().st_size != num_bytes:
         raise InvalidInput(f"{source} is no longer the file of {num_bytes} bytes that this delta changes; send all")

@@ -71,9 +71,13 @@ class Lineage:
         """Writes the delta from the newest snapshot so far to the next; both must stay on the disk meanwhile. Blocking:
         reads both."""
         path = self._directory / f"{new.version}.delta"
-        with path.open("wb") as file:
-            for block in blocks_between(base, new):
-                file.write(block)
+        try:
+            with path.open("wb") as file:
+                for block in blocks_between(base, new):
+                    file.write(block)
+        except OSError:  # half a delta leads nowhere, and takes room that the next one may need
+            path.unlink(missing_ok=True)
+            raise
         delta = Delta(base.manifest.base, new, path, path.stat().st_size)
         with self._lock:
             chain = [*self._chain, delta] if self._is_followed_by(delta) else [delta]

@@ -1,5 +1,6 @@
 """A replica gets the least that leads it to the newest version, and has its bits then."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,24 @@ async def test_a_delta_that_leaves_out_a_tensor_is_refused(learner: Publishing, 
     with pytest.raises(InvalidInput, match=r"tensor '.*' of model.safetensors arrived with xxh3"):
         await store.receive(in_chunks(bytes_of(lying)), PLENTY)
     assert send_full(newest).num_bytes == len(bytes_of(send_full(newest)))
+
+
+async def test_a_delta_that_does_not_fit_on_the_disk_leaves_nothing_of_itself(
+    learner: Publishing, store: SnapshotStore
+) -> None:
+    learner.publish()
+    await follow(learner, store)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    base, newest = learner.snapshots[0], learner.weights.write(learner._root / "1.2", WeightVersion(1, 2))
+    learner.weights.move(1.0)
+    moved = learner.weights.write(learner._root / "1.3", WeightVersion(1, 3))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            learner.lineage.add(newest, moved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((learner._root / "deltas").iterdir()) == []
+    learner.lineage.add(base, moved)
+    learner.snapshots.append(moved)
+    assert await follow(learner, store) is Encoding.FULL

@@ -118,6 +118,7 @@ SPOILT: list[Callable[[Path], None]] = [
     lambda base: _flip(base / "model.safetensors", 9),
     lambda base: (base / "model.safetensors").write_bytes(b""),
     lambda base: (base / "model.safetensors").unlink(),
+    lambda base: (base / "model.safetensors").unlink() or (base / "model.safetensors").mkdir(),
     lambda base: (base / "tokenizer.json").write_bytes(b"x" * 5000),
     lambda base: [path.unlink() for path in base.iterdir()] and base.rmdir(),
 ]
@@ -187,6 +188,22 @@ async def test_a_version_that_the_engine_refuses_leaves_nothing_behind(
         await replica.fetch(url)  # where it comes from is still known
         assert replica.serves(learner.latest)
     assert learner.sent[-1][0] is DELTA
+
+
+async def test_an_engine_that_breaks_is_the_problem_too(learner: PublishingLearner, replica: FetchingReplica) -> None:
+    first = learner.publish()
+    async with learner.serve() as url:
+        await replica.fetch(url)
+        replica.engine.error = RuntimeError("out of\nmemory")
+        newest = learner.publish()
+        with pytest.raises(RuntimeError):
+            await replica.fetch(url)
+        replica.policy.note_run(newest.version, 0)
+        assert "RuntimeError: out of memory" in (replica.policy.why_stale or "")
+        assert replica.engine.version == first.version
+        replica.engine.error = None
+        await replica.fetch(url)
+    assert replica.serves(newest)
 
 
 async def test_an_engine_that_fails_for_now_takes_them_later_without_another_transfer(
