@@ -12,6 +12,11 @@ _REDIS_SECONDS = 5.0
 _MEMINFO = Path("/proc/meminfo")
 _CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))
 _LIMITS = ("memory.max", "memory.limit_in_bytes")
+_OF_LEARNER = 6
+"""Versions on its disk: the newest, and the one before while the difference is taken, which may be as large; earlier
+differences, less than one (`Lineage`); one that a slow replica still fetches; and in the end the trained policy."""
+_OF_REPLICA = 2
+"""The one that it serves and the one that comes, in the run's folder, too."""
 _USED = ("memory.current", "memory.usage_in_bytes")
 
 
@@ -48,12 +53,17 @@ def format_bytes(number: float) -> str:
     return f"{number:.0f} bytes"
 
 
+def _policy_bytes(plan: RunPlan, num_parameters: int) -> int:
+    """Of a version, as replicas get it."""
+    return (2 if plan.learner.precision.value == "bfloat16" else 4) * num_parameters
+
+
 def examine_disk(section: Section, plan: RunPlan, num_parameters: int, num_trained: int) -> None:
     """Whether checkpoints and published weights fit beside the run's folder."""
     learner = plan.learner
-    half = learner.precision.value == "bfloat16"
     checkpoint = 12 * num_trained if learner.lora else 4 * num_parameters + 8 * num_trained
-    published = 4 * (2 if half else 4) * num_parameters
+    versions = _OF_LEARNER + _OF_REPLICA * plan.launcher.replicas
+    published = versions * _policy_bytes(plan, num_parameters)
     needed = (learner.keep_checkpoints + 1) * checkpoint + published
     place = plan.run.root.resolve()
     while not place.exists():
@@ -70,13 +80,13 @@ def examine_disk(section: Section, plan: RunPlan, num_parameters: int, num_train
 
 def examine_snapshots(section: Section, plan: RunPlan, num_parameters: int) -> None:
     """Whether two versions of the weights fit where a replica of a deployment keeps them."""
-    policy = (2 if plan.learner.precision.value == "bfloat16" else 4) * num_parameters
+    policy = _policy_bytes(plan, num_parameters)
     place = Path("/dev/shm")  # noqa: S108
     if not place.is_dir():
         return
     free = os.statvfs(place).f_frsize * os.statvfs(place).f_bavail
     said = f"{format_bytes(free)} free at {place}; a replica keeps two policies of {format_bytes(policy)} there"
-    if free < 2 * policy:
+    if free < _OF_REPLICA * policy:
         section.warning(
             "shared memory", said, "no matter for `ibtpo train`; in containers shm_size, ROLLOUT_SHM or sizeLimit"
         )

@@ -40,10 +40,13 @@ def examine_memory(section: Section, facts: ModelFacts, plan: RunPlan, longest_p
             f"{said} (one device)",
             _learner_remedies(learner),
         )
-        on_host = training.checkpoint + engines + _PROCESS_BYTES + _OTHERS_BYTES
+        on_host = training.copies + engines + _PROCESS_BYTES + _OTHERS_BYTES
     else:
-        of_learner = training.peak + training.checkpoint + _PROCESS_BYTES
-        said = f"{said}, a copy while a checkpoint is written {format_bytes(training.checkpoint)}"
+        of_learner = training.peak + training.copies + _PROCESS_BYTES
+        said = (
+            f"{said}, a copy while a checkpoint is written {format_bytes(training.checkpoint)}, two of the policy "
+            f"while it is published {format_bytes(training.publishing)}"
+        )
         section.ok("learner", f"up to {format_bytes(of_learner)}: {said}")
         on_host = of_learner + engines + _OTHERS_BYTES
     section.ok("engines", engine_words)

@@ -5,7 +5,7 @@ Of one rank of n, with P parameters, of which T are trained, in passes of C colu
     weights 4P/n, gradients 4T/n, AdamW's moments 8T/n, reference 4P/n (2P/n in bfloat16)
     activations C·a, where a is what autograd keeps of one column: counted on a model without weights
     head: 2·min(128 MiB, 4·C·V) of logits, and 4·V·D for the gradient of its weights
-    and in the machine's memory, while a checkpoint is written: 4P + 8T/n
+    and in the machine's memory: while a checkpoint is written 4P + 8T/n; of rank 0, two copies of what is published
 
 Adapters are trained on a frozen model in the precision of the products, 2P or 4P, which is their reference, too.
 """
@@ -26,6 +26,8 @@ _FEW, _MANY = 32, 96
 """Columns of two passes: what the second keeps beyond the first is of the columns between."""
 _HALVED = 0.7
 """Of the activations in float32, what is kept where products are in bfloat16: norms and residuals stay as they are."""
+_PUBLISHED_COPIES = 2
+"""Of the policy, as `serving.publisher` has them."""
 _FEWEST_COLUMNS, _TRAJECTORIES = 2048, 8
 """As `training.packing.default_budget` has it."""
 
@@ -73,6 +75,8 @@ class TrainingMemory:
     head: int
     checkpoint: int
     """In the machine's memory, while a checkpoint is written beside training."""
+    publishing: int
+    """The same of rank 0: a copy of the policy, as replicas get it, that is written, and one that waits."""
 
     @classmethod
     def of(cls, size: ModelSize, config: LearnerConfig, columns: int, num_ranks: int = 1) -> "TrainingMemory":
@@ -93,12 +97,18 @@ class TrainingMemory:
             head=logits + (4 * size.vocab_size * size.hidden_size if config.lora is None else 0),
             checkpoint=4 * (size.num_trained if config.lora else size.num_parameters)
             + 8 * size.num_trained // num_ranks,
+            publishing=_PUBLISHED_COPIES * (2 if is_half else 4) * size.num_parameters,
         )
 
     @property
     def lasting(self) -> int:
         """What is there between passes, too."""
         return self.weights + self.gradients + self.moments + self.reference
+
+    @property
+    def copies(self) -> int:
+        """In the machine's memory, beside training: what is written meanwhile."""
+        return self.checkpoint + self.publishing
 
     @property
     def peak(self) -> int:

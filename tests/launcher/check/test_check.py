@@ -78,7 +78,9 @@ def test_a_quick_check_looks_at_files_problems_and_machine(tmp_path: Path) -> No
     found = {finding.check: finding.found for finding in problems.findings}
     assert found["problems"] == "2 math; prompts of 4 to 4 tokens, 4 on average"
     assert found["duplicates"] == "1 of 2 problems have the prompt of another"
-    assert {"learner", "engines", "this machine", "disk"} <= {finding.check for finding in machine.findings}
+    of_machine = {finding.check: finding.found for finding in machine.findings}
+    assert {"learner", "engines", "this machine", "disk"} <= set(of_machine)
+    assert "two of the policy while it is published 4.2 MiB" in of_machine["learner"]
 
 
 def test_a_model_that_cannot_be_read_ends_the_check_with_the_reason(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def test_each_setting_that_saves_memory_is_counted(tmp_path: Path) -> None:
 
     plain = memory()
     assert plain.lasting == 16 * size.num_parameters
+    assert plain.copies == 12 * size.num_parameters + 2 * 4 * size.num_parameters
+    assert memory(precision="bfloat16").copies == 12 * size.num_parameters + 2 * 2 * size.num_parameters
     assert memory(activation_checkpointing=True).activations < plain.activations
     assert memory(precision="bfloat16").activations < plain.activations
     assert memory(objective={"kl_coef": 0.1}).reference == 4 * size.num_parameters
