@@ -108,7 +108,9 @@ class Fleet:
 def _receive(pipe: Connection) -> Any:
     if not pipe.poll(_PATIENCE_SECONDS):
         raise SystemExit(f"benchmarks.weights: a process said nothing for {_PATIENCE_SECONDS:.0f} s")
-    return pipe.recv()
+    if isinstance(heard := pipe.recv(), Exception):
+        raise SystemExit(f"benchmarks.weights: a replica failed: {heard!r}")
+    return heard
 
 
 @contextmanager

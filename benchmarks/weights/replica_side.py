@@ -57,8 +57,8 @@ class SlowStore(SnapshotStore):
     bytes_per_second = 0.0
 
     @asynccontextmanager
-    async def incoming(self, max_bytes: int) -> AsyncIterator[Incoming]:
-        async with super().incoming(max_bytes) as incoming:
+    async def incoming(self, *arguments: Any, **named: Any) -> AsyncIterator[Incoming]:
+        async with super().incoming(*arguments, **named) as incoming:
             feed = incoming.feed
 
             def feed_slowly(data: memoryview) -> bool:
@@ -99,7 +99,11 @@ class ReplicaSide:
     async def _catch_up(self, number: int, anew: bool) -> None:
         receiver = self._receivers[number]
         while self._newest is not None and receiver.version != self._newest.version:
-            version = await receiver.fetch(self._learner, whole=anew)
+            try:
+                version = await receiver.fetch(self._learner, whole=anew)
+            except Exception as error:  # the benchmark ends: its figures would be of fewer replicas
+                self._pipe.send(error)
+                raise
             self._pipe.send(Serving(number, version, time.monotonic()))
 
     def stale(self) -> list[int]:
