@@ -60,8 +60,7 @@ class Lineage:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        shutil.rmtree(directory, ignore_errors=True)  # an earlier process left them; its replicas take all once
-        directory.mkdir(parents=True)
+        self._is_begun = False
         self._chain: list[Delta] = []
         self._in_use: Counter[Path] = Counter()
         self._gone: set[Path] = set()
@@ -70,6 +69,7 @@ class Lineage:
     def add(self, base: Snapshot, new: Snapshot) -> Delta:
         """Writes the delta from the newest snapshot so far to the next; both must stay on the disk meanwhile. Blocking:
         reads both."""
+        self._begin()
         path = self._directory / f"{new.version}.delta"
         try:
             with path.open("wb") as file:
@@ -88,6 +88,14 @@ class Lineage:
         self._drop()
         return delta
 
+    def _begin(self) -> None:
+        """Clears the directory, once: of the deltas that an earlier process left nobody knows where they lead. Not
+        sooner, as a process that still waits for its turn may have been given another's directory."""
+        if not self._is_begun:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory.mkdir(parents=True)
+            self._is_begun = True
+
     def _is_followed_by(self, delta: Delta) -> bool:
         """Whether the chain leads to the delta's base, and numbers pieces as it does."""
         if not self._chain:
@@ -102,6 +110,8 @@ class Lineage:
         stay on the disk meanwhile."""
         with self._lock:
             chain = self._chain_from(newest, have)
+            if not all(delta.path.exists() for delta in chain):  # somebody else has tidied up
+                chain = ()
             self._in_use.update([delta.path for delta in chain])
         if not chain:
             yield send_full(newest)

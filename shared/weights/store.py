@@ -49,8 +49,11 @@ class SnapshotStore:
         root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob(f"{_STAGING_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        found = sorted(_find_snapshots(root), key=lambda snapshot: snapshot.version)
-        self._snapshots = {snapshot.version: snapshot for snapshot in found}
+        found = list(_find_snapshots(root))
+        for directory in (directory for directory, snapshot in found if snapshot is None):
+            self._put_aside(directory)
+        complete = sorted((one for _, one in found if one is not None), key=lambda snapshot: snapshot.version)
+        self._snapshots = {snapshot.version: snapshot for snapshot in complete}
         for version in self._snapshots:
             self._note_origin(version)
 
@@ -294,16 +297,21 @@ class SnapshotStore:
             self._aside.append(directory.rename(self._root / f"{_STAGING_PREFIX}{uuid.uuid4().hex}"))
 
 
-def _find_snapshots(root: Path) -> Iterator[Snapshot]:
-    """The complete snapshots of an earlier process; reads every byte of them, as anything may have happened since."""
-    for directory in root.iterdir():
-        with suppress(ValueError, InvalidInput, OSError):
+def _find_snapshots(root: Path) -> Iterator[tuple[Path, Snapshot | None]]:
+    """Where an earlier process left versions, and those that are complete; reads every byte of them, as anything may
+    have happened since."""
+    for directory in list(root.iterdir()):
+        try:
             version = WeightVersion.parse(directory.name)
+        except ValueError:
+            continue
+        snapshot = None
+        with suppress(ValueError, InvalidInput, OSError):
             manifest = read_manifest(directory)
             check_manifest(manifest)
             check_contents(directory, manifest)
-            if manifest.version == version:
-                yield Snapshot(manifest, directory)
+            snapshot = Snapshot(manifest, directory) if manifest.version == version else None
+        yield directory, snapshot
 
 
 def _check_lengths(directory: Path, manifest: Manifest) -> None:

@@ -204,3 +204,16 @@ async def test_a_delta_that_does_not_fit_on_the_disk_leaves_nothing_of_itself(
     learner.lineage.add(base, moved)
     learner.snapshots.append(moved)
     assert await follow(learner, store) is Encoding.FULL
+
+
+async def test_deltas_that_are_gone_are_not_offered_and_another_process_leaves_them(
+    learner: Publishing, store: SnapshotStore
+) -> None:
+    learner.publish()
+    await follow(learner, store)
+    learner.publish()
+    Lineage(learner._root / "deltas")  # of a learner that was started twice, and waits for the run's lease
+    assert await follow(learner, store) is Encoding.DELTA
+    learner.publish()
+    (learner._root / "deltas" / "1.3.delta").unlink()
+    assert await follow(learner, store) is Encoding.FULL

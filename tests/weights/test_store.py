@@ -392,6 +392,14 @@ async def test_a_sender_that_dribbles_loses_its_place(learner: Learner, root: Pa
     assert names(root) == set()
 
 
+async def test_a_damaged_snapshot_is_deleted_with_the_next_arrival(learner: Learner, root: Path) -> None:
+    await SnapshotStore(root, keep=1).receive(stream_bundle(*learner.write(1)), PLENTY)
+    (root / "1.1" / "model.safetensors").write_bytes(b"\1" + FILES["model.safetensors"][1:])
+    store = SnapshotStore(root, keep=1)
+    await store.receive(stream_bundle(*learner.write(2)), PLENTY)
+    assert names(root) == {"1.2"}
+
+
 async def test_a_damaged_snapshot_is_replaced_by_a_fresh_one(learner: Learner, root: Path) -> None:
     await SnapshotStore(root, keep=3).receive(stream_bundle(*learner.write(1)), PLENTY)
     (root / "1.1" / "config.json").unlink()
