@@ -11,7 +11,7 @@ from pathlib import Path
 
 from services.learner.app import build_router
 from services.learner.metrics import LearnerMetrics
-from services.learner.serving.delivery import Delivery
+from services.learner.serving.delivery import WeightDelivery
 from services.learner.serving.publisher import Publisher
 from shared.protocol.status import RunState, RunStatus
 from shared.runtime.app import create_app
@@ -42,7 +42,7 @@ async def main(redis: str, directory: Path, port: int, generation: int, truth: P
             print(json.dumps([str(version()), digest_of(contents(draft))]), file=file)
 
     async with http_client(None, 5.0) as http:
-        delivery = Delivery(streams, http, metrics, 5.0)
+        delivery = WeightDelivery(streams, http, metrics, 5.0)
         store, lineage = SnapshotStore(directory, 1, run="r"), Lineage(directory / ".deltas")
         publisher = Publisher(
             "r", store, lineage, delivery, metrics, directory / ".draft", write, on_written=lambda _: None

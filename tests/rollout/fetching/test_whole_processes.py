@@ -27,11 +27,12 @@ NAMES = ("a", "b", "c")
 class Process:
     """One that may be frozen and killed."""
 
-    def __init__(self, script: str, *arguments: str, **more: int) -> None:
+    def __init__(self, log: Path, script: str, *arguments: str, **more: int) -> None:
         command = [sys.executable, str(HERE / script), *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         self.is_frozen = False
-        self._process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, text=True, **more)
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(command, env=environment, stderr=errors, text=True, **more)
 
     @property
     def pid(self) -> int:
@@ -65,7 +66,7 @@ class Run:
     def __init__(self, directory: Path, redis: str, learner_port: int, proxied: str) -> None:
         self._directory, self._redis = directory, redis
         self._port, self._proxied = learner_port, proxied
-        self._truth = directory / "truth"
+        self._truth, self._log = directory / "truth", directory / "log"
         self.generation = 0
         self.publisher: Process | None = None
         self.replicas: dict[str, Process] = {}
@@ -74,7 +75,7 @@ class Run:
     def start_publisher(self) -> None:
         self.generation += 1
         arguments = (self._redis, self._directory / "published", self._port, self.generation, self._truth)
-        self.publisher = Process("publisher_process.py", *map(str, arguments), stdin=subprocess.PIPE)
+        self.publisher = Process(self._log, "publisher_process.py", *map(str, arguments), stdin=subprocess.PIPE)
         self.publish("1.0")
 
     def publish(self, what: str) -> None:
@@ -87,7 +88,7 @@ class Run:
                 run="r", name=name, port=self.ports[name], redis_url=self._redis, learner_url=self._proxied,
                 snapshots=self._directory / "snapshots", grace_seconds=1.0,
             )  # fmt: skip
-            self.replicas[name] = Process("replica_process.py", config.model_dump_json())
+            self.replicas[name] = Process(self._log, "replica_process.py", config.model_dump_json())
 
     def limit_files(self, name: str, num_bytes: int) -> None:
         """As a disk that is full; `PLENTY`: no more."""
@@ -130,6 +131,10 @@ class Run:
         newest = list(self.published().items())[-1:]
         found = [await self.served(http, name) for name in sorted(self.replicas)]
         return bool(newest) and all(one and (one[0], one[1]) == newest[0] for one in found)
+
+    def story(self) -> str:
+        """What its processes said last, where they have not caught up."""
+        return f"the newest of {sorted(self.published())} is everywhere; {self._log.read_text()[-3000:]}"
 
     def end(self) -> None:
         for process in [*self.replicas.values(), *([self.publisher] if self.publisher else [])]:
@@ -197,7 +202,7 @@ async def go_through(run: Run, proxy: CuttingProxy, rng: random.Random, num_even
     for name in NAMES[:2]:
         run.join(name)
     async with httpx.AsyncClient(trust_env=False) as http:
-        await wait_until_async(lambda: run.is_caught_up(http), 60, "the first version is everywhere")
+        await wait_until_async(lambda: run.is_caught_up(http), 60, run.story)
         for _ in range(num_events):
             before = run.generation, sorted(run.replicas)
             await befall(run, proxy, http, rng, may_start=num_starts > 0)
@@ -215,7 +220,7 @@ async def go_through(run: Run, proxy: CuttingProxy, rng: random.Random, num_even
             await run.check(http)
             return await run.is_caught_up(http)
 
-        await wait_until_async(caught_up, 60, lambda: f"the newest of {sorted(run.published())} is everywhere")
+        await wait_until_async(caught_up, 60, run.story)
 
 
 @pytest.mark.drill
@@ -225,7 +230,7 @@ async def test_one_that_cannot_take_weights_says_why_and_takes_them_once_it_can(
     run.start_publisher()
     run.join("a")
     async with httpx.AsyncClient(trust_env=False) as http:
-        await wait_until_async(lambda: run.is_caught_up(http), 60)
+        await wait_until_async(lambda: run.is_caught_up(http), 60, run.story)
         run.limit_files("a", 5000)
         for _ in range(3):
             run.publish("0.01")
@@ -235,11 +240,11 @@ async def test_one_that_cannot_take_weights_says_why_and_takes_them_once_it_can(
             ready = await http.get(f"http://127.0.0.1:{run.ports['a']}/readyz")
             return bool(found and "cannot store weights" in found[2]) and ready.status_code == 503
 
-        await wait_until_async(says_why, 30)
+        await wait_until_async(says_why, 30, run.story)
         await run.check(http)
         run.limit_files("a", -1)
         run.publish("0.01")
-        await wait_until_async(lambda: run.is_caught_up(http), 60)
+        await wait_until_async(lambda: run.is_caught_up(http), 60, run.story)
 
 
 @pytest.mark.drill
