@@ -38,7 +38,7 @@ async def test_what_is_served_already_is_not_taken_again(learner: PublishingLear
     assert replica.loads("loaded") == 1
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shares=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=3), is_joiner=st.booleans())
 async def test_a_connection_may_break_at_any_byte(tmp_path: Path, shares: list[float], is_joiner: bool) -> None:
     root = tmp_path / str(abs(hash((tuple(shares), is_joiner))))

@@ -131,7 +131,7 @@ HOSTILE: dict[str, Callable[[Liar], bytes]] = {
     "a body of another length": lambda liar: http(liar.full(num_bytes=5)),
     "a description that is nested": lambda _: http(framed(b"[" * 100_000)),
     "a description with errors": lambda _: http(
-        framed(json.dumps({"manifest": {"files": [{"name": "a", "pieces": [1] * 65_536}]}}).encode())
+        framed(json.dumps({"manifest": {"files": [{"name": "a", "pieces": [1] * 2_000}]}}).encode())
     ),
     "a description of 2^64 bytes": lambda _: http(framed(b"{}", length=(1 << 64) - 1)),
     "one file twice": lambda liar: http(
@@ -141,8 +141,8 @@ HOSTILE: dict[str, Callable[[Liar], bytes]] = {
     "an empty piece of the wrong hash": lambda liar: http(
         liar.of_files([{"name": "a", "pieces": [{**_PIECE, "num_bytes": 0}, _PIECE]}], 1, b"a")
     ),
-    "65,536 empty pieces": lambda liar: http(
-        liar.of_files([{"name": "a", "pieces": [{**_PIECE, "num_bytes": 0}] * 65_536}], 0)
+    "very many empty pieces": lambda liar: http(
+        liar.of_files([{"name": "a", "pieces": [{**_PIECE, "num_bytes": 0}] * 4_000}], 0)
     ),
     "65,537 pieces": lambda liar: http(liar.of_files([{"name": "a", "pieces": [_PIECE] * 65_537}], 65_537)),
     "257 files": lambda liar: http(liar.of_files([{"name": f"a{i}", "pieces": [_PIECE]} for i in range(257)], 257)),

@@ -105,7 +105,7 @@ async def test_a_learner_that_brings_a_little_each_time_is_given_up_at_the_deadl
     learner: PublishingLearner, replica: FetchingReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newest = learner.publish()
-    monkeypatch.setattr("shared.clients.bundle_fetch._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("shared.clients.bundle_fetch._RESUMING_SECONDS", 0.0)
     async with learner.serve() as url:
         proxy = CuttingProxy(url)
         async with proxy.serve() as proxied:
