@@ -57,4 +57,5 @@ async def _transfer(publisher: Publisher, have: Base | None) -> AsyncIterator[Fi
     async with publisher.route(have) as outgoing:
         slices = [FileSlice(path, 0, num_bytes) for path, num_bytes in outgoing.files]
         version = outgoing.transfer.manifest.version
-        yield FileBody((outgoing.head, *slices), sha256(outgoing.head).hexdigest(), {"X-Weight-Version": str(version)})
+        etag, headers = sha256(outgoing.head).hexdigest(), {"X-Weight-Version": str(version)}
+        yield FileBody((outgoing.head, *slices), etag, headers, outgoing.on_sent)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -13,9 +13,14 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from shared.runtime.http_errors import problem_details
+from shared.runtime.logs import event_logger
 from shared.runtime.zero_copy import ZERO_COPY_SEND
 
+log = event_logger(__name__)
 _PIECE_BYTES = 1 << 20
+_PAUSES_SECONDS = 60.0
+_SLOWEST_BYTES_PER_SECOND = 1 << 19
+"""Half of what a download here asks of its service: a reader writes its bytes to a disk, too."""
 _ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII | re.IGNORECASE)
 
 
@@ -55,11 +60,13 @@ Part = bytes | FileSlice
 
 @dataclass(frozen=True, slots=True)
 class FileBody:
-    """What a FileAnswer sends: `parts`, one after the other. `etag` says which bytes they are."""
+    """What a FileAnswer sends: `parts`, one after the other. `etag` says which bytes they are. `on_sent` is told how
+    many of them the connection took, of an answer that is cut off too; perhaps in a thread."""
 
     parts: Sequence[Part]
     etag: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    on_sent: Callable[[int], None] | None = None
 
 
 class FileAnswer(StreamingResponse):
@@ -68,8 +75,8 @@ class FileAnswer(StreamingResponse):
 
     Whoever has the first k bytes asks for `Range: bytes=k-` with their ETag in `If-Range`, and gets the rest, or all
     where they have changed. `held` is entered before the first byte, so that its errors still get an answer of their
-    own, and left after the last one, or when the caller leaves. A file that turns out to be shorter ends the
-    connection.
+    own, and left after the last one, or when the caller leaves. It is held for a minute and two seconds for each MiB:
+    a slower reader loses its connection. So does one of a file that turns out to be shorter.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class FileAnswer(StreamingResponse):
         super().__init__(content=(), media_type=media_type, headers={"Accept-Ranges": "bytes"})
         self._held = held
         self._parts: Sequence[Part] = ()
+        self._on_sent: Callable[[int], None] = _ignore
         self._has_body = self._has_zero_copy = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,19 +105,26 @@ class FileAnswer(StreamingResponse):
                 self.status_code = HTTPStatus.PARTIAL_CONTENT
                 self.headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{total}"
                 parts = tuple(cut(parts, wanted))
-            self._parts = parts
-            self.headers["Content-Length"] = str(sum(map(length_of, parts)))
-            await super().__call__(scope, receive, send)
+            self._parts, self._on_sent = parts, body.on_sent or _ignore
+            num_bytes = sum(map(length_of, parts))
+            self.headers["Content-Length"] = str(num_bytes)
+            seconds = _PAUSES_SECONDS + num_bytes / _SLOWEST_BYTES_PER_SECOND
+            try:
+                async with asyncio.timeout(seconds):
+                    await super().__call__(scope, receive, send)
+            except TimeoutError:
+                log.warning("reader_too_slow", num_bytes=num_bytes, within_seconds=round(seconds, 1))
 
     async def stream_response(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for part in self._parts if self._has_body else ():
             if isinstance(part, bytes):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
+                self._on_sent(len(part))
             elif self._has_zero_copy:
-                await _send_file(part, send)
+                await _send_file(part, send, self._on_sent)
             else:
-                await _send_pieces(part, send)
+                await _send_pieces(part, send, self._on_sent)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _asked_range(self, scope: Scope, total: int) -> range | None:
@@ -152,6 +167,10 @@ def parse_range(header: str, total: int) -> range | None:
     return range(int(first), min(int(last) + 1, total) if last else total)
 
 
+def _ignore(num_bytes: int) -> None:
+    """For whoever does not count."""
+
+
 def _beyond_the_end(total: int) -> Response:
     return problem_details(
         HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
@@ -167,18 +186,18 @@ def _check_files(parts: Sequence[Part]) -> None:
             raise _ends_early(part.path, part.offset + part.num_bytes - size)
 
 
-async def _send_file(part: FileSlice, send: Send) -> None:
+async def _send_file(part: FileSlice, send: Send, on_sent: Callable[[int], None]) -> None:
     with part.path.open("rb") as file:
-        await send(
-            {"type": ZERO_COPY_SEND, "file": file, "offset": part.offset, "count": part.num_bytes, "more_body": True}
-        )
+        span = {"file": file, "offset": part.offset, "count": part.num_bytes}
+        await send({"type": ZERO_COPY_SEND, **span, "more_body": True, "on_sent": on_sent})
 
 
-async def _send_pieces(part: FileSlice, send: Send) -> None:
+async def _send_pieces(part: FileSlice, send: Send, on_sent: Callable[[int], None]) -> None:
     end = part.offset + part.num_bytes
     for offset in range(part.offset, end, _PIECE_BYTES):
         piece = await asyncio.to_thread(_read, part.path, offset, min(_PIECE_BYTES, end - offset))
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+        on_sent(len(piece))
 
 
 def _read(path: Path, offset: int, num_bytes: int) -> bytes:

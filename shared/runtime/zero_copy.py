@@ -25,7 +25,8 @@ class ZeroCopySend:
 
     One of `threads` sends while the reader keeps up, some MiB before another connection has its turn; a slow reader is
     waited for on the event loop, and loses its connection once its socket took nothing for `unread_seconds`. A message
-    that cannot be sent whole ends the connection: no answer gets a wrong length.
+    that cannot be sent whole ends the connection: no answer gets a wrong length. Its `on_sent` (not of the extension)
+    is told, perhaps in a thread, how many bytes the kernel took.
     """
 
     def __init__(self, app: ASGIApp, threads: ThreadPoolExecutor, unread_seconds: float) -> None:
@@ -69,7 +70,8 @@ class ZeroCopySend:
             raise RuntimeError("Response content longer than Content-Length")
         if count == 0 or not await self._flush(cycle, b"%x\r\n" % count if cycle.chunked_encoding else b""):
             return
-        await self._transfer(cycle, _FileToSocket(cycle.transport, descriptor, offset, count))
+        transfer = _FileToSocket(cycle.transport, descriptor, offset, count, message.get("on_sent", _ignore))
+        await self._transfer(cycle, transfer)
         if cycle.disconnected:
             return
         if "offset" not in message:
@@ -107,7 +109,7 @@ class ZeroCopySend:
             if transfer.remaining:
                 transfer.stop()
                 cycle.transport.abort()
-            _after(turn, transfer.socket.close)
+            _after(turn, transfer.close)
 
 
 class _FileToSocket:
@@ -117,11 +119,14 @@ class _FileToSocket:
     number then is another's. The file needs none: who closes it stops the connection before, and then nothing is sent.
     """
 
-    def __init__(self, transport: asyncio.Transport, file: int, offset: int, count: int) -> None:
-        self.remaining = count
+    def __init__(
+        self, transport: asyncio.Transport, file: int, offset: int, count: int, on_sent: Callable[[int], None]
+    ) -> None:
+        self.remaining = self._count = count
         self.socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         self._file = file
         self._offset = offset
+        self._on_sent = on_sent
 
     def take_turn(self) -> bool:
         """Sends while the socket takes it; False when it takes no more for now."""
@@ -160,6 +165,11 @@ class _FileToSocket:
         except OSError:  # the other side was faster
             return
 
+    def close(self) -> None:
+        """Once no thread uses it."""
+        self.socket.close()
+        self._on_sent(self._count - self.remaining)
+
 
 def _span(descriptor: int, message: Message) -> tuple[int, int]:
     """Where the bytes of a message begin in its file, and how many they are."""
@@ -178,6 +188,10 @@ async def _writable(connection: socket.socket, within_seconds: float) -> None:
             await is_writable.wait()
     finally:
         loop.remove_writer(connection.fileno())
+
+
+def _ignore(num_bytes: int) -> None:
+    """For whoever does not count."""
 
 
 def _after(turn: Future[bool] | None, deed: Callable[[], None]) -> None:

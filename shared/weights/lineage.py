@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +32,13 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A transfer as it is sent: `head`, then the files' bytes."""
+    """A transfer as it is sent: `head`, then the files' bytes. `on_sent`, if any, is told how many were."""
 
     transfer: Transfer
     head: bytes
     files: tuple[tuple[Path, int], ...]
     """Each with its length in bytes."""
+    on_sent: Callable[[int], None] | None = None
 
     @property
     def num_bytes(self) -> int:

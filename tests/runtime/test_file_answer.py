@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
+from shared.runtime import streamed
 from shared.runtime.connections import ConnectionLimits
 from shared.runtime.serve import open_listener, serve_in_background
 from shared.runtime.streamed import FileAnswer, FileBody, FileSlice, Part, cut, parse_range
@@ -41,7 +42,7 @@ class Files:
 
     def __init__(self, directory: Path) -> None:
         self.parts: Sequence[Part] = ()
-        self.num_held = 0
+        self.num_held = self.num_sent = 0
         self._directory = directory
 
     def write(self, name: str, content: bytes) -> FileSlice:
@@ -66,9 +67,12 @@ class Files:
     async def hold(self) -> AsyncIterator[FileBody]:
         self.num_held += 1
         try:
-            yield FileBody(self.parts, "a1", {"X-Kind": "test"})
+            yield FileBody(self.parts, "a1", {"X-Kind": "test"}, self._count)
         finally:
             self.num_held -= 1
+
+    def _count(self, num_bytes: int) -> None:
+        self.num_sent += num_bytes
 
     def app(self) -> FastAPI:
         router = APIRouter()
@@ -211,6 +215,39 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_one_that_leaves_is_let
         await wait_until_async(lambda: files.num_held == 0)
         asleep.close()
         await wait_until_async(lambda: num_descriptors() <= before)
+
+
+@on_both_loops
+async def test_a_reader_that_dribbles_holds_nothing_for_ever(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "_PAUSES_SECONDS", 0.3)
+    monkeypatch.setattr(streamed, "_SLOWEST_BYTES_PER_SECOND", 1 << 40)
+    files.parts = [files.write_large()]
+    async with files.serve() as url:
+        reader, writer = await open_raw(url, GET + b"\r\n")
+
+        async def is_let_go() -> bool:
+            await reader.read(100)
+            return files.num_held == 0
+
+        await reader.readuntil(b"\r\n\r\n")
+        await wait_until_async(is_let_go)
+        writer.close()
+
+
+@on_both_loops
+async def test_what_a_connection_took_is_counted(mixed: Files) -> None:
+    total = len(mixed.content())
+    async with mixed.serve() as url, httpx.AsyncClient(base_url=url) as client:
+        await client.get("/v1/files")
+        await client.get("/v1/files", headers={"Range": "bytes=1000000-"})
+        await client.head("/v1/files")
+        assert mixed.num_sent == total + total - 1_000_000
+        mixed.parts, mixed.num_sent = [mixed.write_large()], 0
+        reader, leaving = await open_raw(url, GET + b"\r\n")
+        await reader.readexactly(100_000)
+        leaving.transport.abort()
+        await wait_until_async(lambda: mixed.num_held == 0 and mixed.num_sent > 99_000)
+        assert mixed.num_sent < LARGE
 
 
 @on_both_loops

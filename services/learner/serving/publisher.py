@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +17,7 @@ from services.learner.metrics import LearnerMetrics
 from services.learner.serving.delivery import WeightDelivery
 from services.learner.waits import Wait
 from shared.errors import Unavailable
-from shared.protocol.weights import Base, Manifest
+from shared.protocol.weights import Base, Encoding, Manifest
 from shared.runtime.logs import event_logger
 from shared.runtime.loops import cancel
 from shared.tree.draw import WeightVersion
@@ -97,13 +98,17 @@ class Publisher:
 
     @asynccontextmanager
     async def route(self, have: Base | None) -> AsyncIterator[Outgoing]:
-        """What brings a replica that has `have` to the newest version; it stays on disk meanwhile. Unavailable before
-        the first."""
+        """What brings a replica that has `have` to the newest version; what is sent stays on disk meanwhile.
+        Unavailable before the first."""
         if self.latest is None:
             raise Unavailable("no version is published yet: the learner is starting; ask again")
-        async with self._store.pin(self.latest) as newest, self._lineage.route(newest, have) as outgoing:
-            yield outgoing  # of a transfer that broke, the rest is asked for by itself
-            self._metrics.sent_bytes.labels(outgoing.transfer.encoding).inc(outgoing.num_bytes)
+        newest = self.latest
+        async with AsyncExitStack() as held:
+            outgoing = await held.enter_async_context(self._lineage.route(newest, have))
+            encoding = outgoing.transfer.encoding
+            if encoding is Encoding.FULL:  # a slow reader of a delta keeps no snapshot
+                await held.enter_async_context(self._store.pin(newest))
+            yield replace(outgoing, on_sent=self._metrics.sent_bytes.labels(encoding).inc)
 
     def abandon(self) -> None:
         """Publishes nothing from now on: what is being written is given up before it can be had."""

@@ -19,7 +19,7 @@ from services.learner.waits import Wait
 from shared.errors import Conflict, IbtpoError, InvalidInput, Unavailable
 from shared.protocol.status import RunState, RunStatus
 from shared.protocol.waiting import WaitKind
-from shared.protocol.weights import Base
+from shared.protocol.weights import Base, Encoding
 from shared.runtime.client import http_client
 from shared.streams import RunStreams
 from shared.tree.draw import WeightVersion
@@ -303,3 +303,15 @@ async def test_a_snapshot_stays_on_disk_until_its_last_byte_is_sent(published: P
             await published.begin(number)
         assert sum(len(path.read_bytes()) for path, _ in outgoing.files) == snapshot.manifest.num_bytes
     assert not snapshot.directory.exists()
+
+
+async def test_a_slow_reader_keeps_what_it_is_sent_and_no_more(published: Published) -> None:
+    one, two = await published.begin(1), await published.begin(2)
+    async with published.route(one.manifest.base) as delta, published.route(None) as full:
+        assert (delta.transfer.encoding, full.transfer.encoding) == (Encoding.DELTA, Encoding.FULL)
+        three = await published.begin(3)
+        assert all(path.exists() for path, _ in (*delta.files, *full.files))
+        async with published.route(two.manifest.base):
+            await published.begin(4)
+            assert not three.directory.exists()
+    assert not two.directory.exists()
