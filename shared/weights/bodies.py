@@ -1,21 +1,18 @@
 """The bodies of transfers, as they are written to a directory while they come in."""
 
-import errno
-import mmap
 import os
-import shutil
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import xxhash
 
 from shared.errors import InvalidInput
-from shared.protocol.weights import BundleFile, Manifest
-from shared.weights.delta import BLOCK_BYTES, HEAD_BYTES, BlockHead, Values, apply_block, values_in
-from shared.weights.manifest import PlacedPiece, Snapshot, check_piece, places_of, require_hash, same_layout
+from shared.protocol.weights import Manifest
+from shared.weights.delta import BLOCK_BYTES, HEAD_BYTES, BlockHead
+from shared.weights.manifest import PlacedPiece, Snapshot, places_of, require_hash
+from shared.weights.rebuild import Rebuild
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MOST_PLAIN = 32
 """How often the bytes of its result a delta may decompress: some four times is much, a bomb has thousands."""
 
@@ -98,21 +95,14 @@ class FullBody:
 
 
 class DeltaBody:
-    """Blocks that change a copy of the base. Every piece is hashed in the end, also those that no block touches: the
-    base may have changed on the disk since it came."""
+    """Blocks that change the base. Every piece of the result is hashed, also those that no block touches: the base may
+    have changed on the disk since it came."""
 
     def __init__(self, manifest: Manifest, base: Snapshot, directory: Path) -> None:
-        self._places = list(places_of(manifest))
-        self._directory = directory
+        self._rebuild = Rebuild(manifest, base, directory)
         self._plain_bytes_left = BLOCK_BYTES + _MOST_PLAIN * manifest.num_bytes
-        self._mapped: dict[str, mmap.mmap] = {}
         self._waiting = bytearray()
         self._head: BlockHead | None = None
-        with ExitStack() as made:
-            made.callback(self.close)
-            for file in manifest.files:
-                self._begin_file(file, base)
-            made.pop_all()
 
     def write(self, data: memoryview) -> None:
         while data:
@@ -126,60 +116,25 @@ class DeltaBody:
     def finish(self) -> None:
         if self._waiting or self._head:
             raise InvalidInput("the delta ends within a block; send it again")
-        for mapped in self._mapped.values():
-            mapped.flush()
-        self.close()
-        for place in self._places:
-            check_piece(self._directory / place.file, place)
+        self._rebuild.finish()
 
     def close(self) -> None:
-        while self._mapped:
-            with suppress(BufferError):  # a failed block is still looked at by its error
-                self._mapped.popitem()[1].close()
+        self._rebuild.close()
 
     def _take(self, data: bytearray) -> None:
         """A head, or the payload of one."""
         if self._head is None:
             head = BlockHead.unpack(data)
-            if head.piece >= len(self._places):
-                raise InvalidInput(f"a block of piece {head.piece}; the bundle has {len(self._places)}")
-            piece = self._places[head.piece].piece
+            places = self._rebuild.places
+            if head.piece >= len(places):
+                raise InvalidInput(f"a block of piece {head.piece}; the bundle has {len(places)}")
+            piece = places[head.piece].piece
             head.check(piece.num_bytes // piece.width, piece.width)
             self._head = head
             if head.num_bytes:
                 return
             data = bytearray()
         head, self._head = self._head, None
-        place = self._places[head.piece]
-        self._plain_bytes_left -= apply_block(head, data, self._values(place))
+        self._plain_bytes_left -= self._rebuild.apply(head, data)
         if self._plain_bytes_left < 0:
             raise InvalidInput(f"the delta's blocks hold over {_MOST_PLAIN} times the bytes of what they lead to")
-
-    def _values(self, place: PlacedPiece) -> Values:
-        mapped = self._mapped.get(place.file)
-        if mapped is None:
-            with (self._directory / place.file).open("r+b") as file:
-                mapped = self._mapped[place.file] = mmap.mmap(file.fileno(), 0)
-        return values_in(mapped, place.begin, place.piece.num_bytes, place.piece.width)
-
-    def _begin_file(self, file: BundleFile, base: Snapshot) -> None:
-        """A copy of the base's, or where there is none of the same layout, one that its blocks fill."""
-        path = self._directory / file.name
-        if any(same_layout(known, file) for known in base.manifest.files):
-            _copy_whole(base.directory / file.name, path, file.num_bytes)
-            return
-        with path.open("xb") as made:
-            if file.num_bytes:
-                # all of its room at once: writing to a mapped file cannot say that the disk is full
-                os.posix_fallocate(made.fileno(), 0, file.num_bytes)
-
-
-def _copy_whole(source: Path, target: Path, num_bytes: int) -> None:
-    """InvalidInput where the source cannot be read any more, or no longer has this length."""
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise
-    if not target.exists() or target.stat().st_size != num_bytes:
-        raise InvalidInput(f"{source} is no longer the file of {num_bytes} bytes that this delta changes; send all")
