@@ -161,14 +161,13 @@ class PolicyReceiver:
             await self._serve(await self._store.receive(stream, self._max_bytes, expected))
         return expected
 
-    async def fetch(
-        self, learner: LearnerClient, run_origin: str | None = None, *, whole: bool = False
-    ) -> WeightVersion:
-        """Fetches and serves the learner's latest version: what differs from the served one, or all of it where that
-        does not lead there, or where the `whole` is asked for. Errors as those of `receive`, and Unreachable or
+    async def fetch(self, learner: LearnerClient, run_origin: str | None = None) -> WeightVersion:
+        """Fetches and serves the learner's latest version: what differs from the served one, or from one that an earlier
+        process left here, or all of it where that does not lead there. Errors as those of `receive`, and Unreachable or
         DeadlineExceeded for the learner's."""
         async with self._receiving:
-            have = None if whole or self._snapshot is None else self._snapshot.manifest.base
+            base = self._snapshot or self._store.latest()
+            have = None if base is None else base.manifest.base
             try:
                 return await self._fetch_newest(learner, have, run_origin)
             except IbtpoError as error:

@@ -151,6 +151,7 @@ class SnapshotStore:
     def _discard(self, incoming: Incoming, area: Path) -> None:
         incoming.close()
         shutil.rmtree(area, ignore_errors=True)
+        self._prune(self._keep)  # of the base, too, if nobody else uses it
 
     def adopt(self, directory: Path, manifest: Manifest) -> Snapshot:
         """Takes over a directory that this process wrote, with its manifest: moves it, or copies it across disks.

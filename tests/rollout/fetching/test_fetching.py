@@ -155,6 +155,18 @@ async def test_a_byte_that_changed_before_a_restart_is_noticed(
     assert replica.serves(newest)
 
 
+async def test_a_restart_takes_what_differs_from_what_it_finds(
+    learner: PublishingLearner, replica: FetchingReplica
+) -> None:
+    learner.publish()
+    async with learner.serve() as url:
+        await replica.fetch(url)
+        newest = learner.publish()
+        replica.restart()
+        await replica.fetch(url)
+    assert (replica.serves(newest), learner.sent[-1][0]) == (True, DELTA)
+
+
 async def test_a_restart_finds_what_is_whole_and_takes_no_byte_of_it_again(
     learner: PublishingLearner, replica: FetchingReplica
 ) -> None:
