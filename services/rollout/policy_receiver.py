@@ -162,7 +162,7 @@ class PolicyReceiver:
         return expected
 
     async def fetch(self, learner: LearnerClient, run_origin: str | None = None) -> WeightVersion:
-        """Fetches and serves the learner's latest version: what differs from the served one, or from one that an earlier
+        """Fetches and serves the learner's latest version: what differs from the served one, or from what an earlier
         process left here, or all of it where that does not lead there. Errors as those of `receive`, and Unreachable or
         DeadlineExceeded for the learner's."""
         async with self._receiving:
@@ -238,10 +238,11 @@ class PolicyReceiver:
         self.fault = ""
         self._metrics.weights_faulty.set(0)
 
-    async def load_afresh(self) -> None:
-        """Loads the served snapshot once more, whole: its files were verified as they arrived, memory was not."""
+    async def load_afresh(self, version: WeightVersion) -> None:
+        """Loads the snapshot of `version`, if it is served still, once more, whole: its files were verified as they
+        arrived, memory was not."""
         async with self._receiving:
-            if (version := self.version) is not None:
+            if self.version == version:
                 await self._engine.load(self._directory, version, afresh=True)
 
     async def load_directory(self, directory: Path) -> None:

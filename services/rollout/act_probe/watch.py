@@ -88,7 +88,7 @@ class ActWatch:
 
     async def _compare(self, reading: ActReading) -> None:
         published = await self._published_of(reading.version)
-        if published is None:
+        if published is None or reading.version != self._engine.version:  # others serve by now, and are read next
             return
         self._is_compared = True
         if (distance := act_distance(published, reading)) is not None:
@@ -123,7 +123,7 @@ class ActWatch:
         await self._give_back_claims()
         self._loaded_afresh, self._of_version = version, None  # whatever is served next is read at once
         try:
-            await self._policy.load_afresh()
+            await self._policy.load_afresh(version)
         except IbtpoError as error:
             log.error("weights_not_loaded_afresh", version=str(version), reason=str(error))
 

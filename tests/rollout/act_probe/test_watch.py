@@ -114,8 +114,12 @@ async def test_weights_that_change_in_memory_are_found_and_loaded_afresh(
     await wait_until_async(is_mended)
     assert await replica.metric("ibtpo_rollout_weights_faulty") == 0.0
     assert replica.service.acts.reading == published
-    [info] = await replica.streams.replicas.live()
-    assert (info.state, info.content_hash) == (ReplicaState.SERVING, manifest.content_hash)
+
+    async def says_so() -> bool:
+        [info] = await replica.streams.replicas.live()
+        return (info.state, info.content_hash) == (ReplicaState.SERVING, manifest.content_hash)
+
+    await wait_until_async(says_so)
 
 
 async def test_weights_that_do_not_act_even_so_are_not_ready_until_others_come(
@@ -238,3 +242,16 @@ async def test_weights_of_no_run_are_read_and_compared_with_nothing(watched: Wat
     watched.status = RunStatus(run="r", state=RunState.TRAINING, acts=(published,))
     await watched.watch.look()
     assert (watched.watch.reading is not None, watched.policy.fault) == (True, "")
+
+
+async def test_what_replaced_weights_said_is_not_held_against_those_that_serve(watched: Watched) -> None:
+    published = ActReading.of(watched.engine.version, 9, (-9.0,) * 38, is_float32=True)
+    watched.engine.scores = lambda: -2.0
+
+    async def read_status() -> RunStatus:
+        watched.engine.version = WeightVersion(1, 2)  # loaded while Redis answers
+        return RunStatus(run="r", state=RunState.TRAINING, acts=(published,))
+
+    watched.watch._read_status = read_status
+    await watched.watch.look()
+    assert (watched.policy.fault, watched.num_given_back) == ("", 0)
