@@ -219,6 +219,8 @@ class Run:
         arrivals = await self._collect()
         collected = time.monotonic()
         await self._keep_replicas_up()
+        with suppress(Unavailable):
+            await parts.feed.top_up()  # what it held back until replicas have the weights
         ready = time.monotonic()
         ends = [End.USED if self._config.trains_on(one.tree.rewards) else End.SKIPPED for one in arrivals]
         with progress.waits.on(WaitKind.UPDATE, f"update of step {progress.step + 1}"):

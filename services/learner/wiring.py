@@ -107,7 +107,8 @@ class LearnerService:
     def _create_parts(self, checkpoints: CheckpointStore) -> Parts:
         config, start, streams, metrics = self._config, self._start, self._streams, LearnerMetrics()
         ledger = start.ledger.load()
-        feed = Feed(streams, start.sequence, ledger, lambda: self._progress.capacity + batches.num_extra)
+        publisher = self._create_publisher(metrics)
+        feed = Feed(streams, start.sequence, ledger, lambda: self._progress.capacity(publisher.lag) + batches.num_extra)
         intake = Intake(
             streams,
             start.sequence,
@@ -131,7 +132,7 @@ class LearnerService:
             feed=feed,
             intake=intake,
             batches=batches,
-            publisher=self._create_publisher(metrics),
+            publisher=publisher,
             acts=PublishedActs(metrics, config.act_tolerance),
             evaluator=Evaluator(
                 streams, self._http, start.held_out, config.evaluation_plan, config.run_dir / "evaluations", verifier

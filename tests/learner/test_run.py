@@ -304,6 +304,28 @@ def _waits_for(status: RunStatus, kind: WaitKind) -> bool:
 
 
 @pytest.mark.drill
+async def test_no_tree_becomes_stale_because_weights_are_still_on_their_way(
+    configure: Configure, redis_url: str, problems_file: Path, replica: Replica, streams: RunStreams
+) -> None:
+    """It would be grown with weights that are too old when its turn comes."""
+    evaluation = {"problems": 2, "every": 0}  # it begins when both serve the first weights
+    config = configure(
+        redis_url=redis_url, max_staleness=1, total_steps=6, held_out=problems_file, evaluation=evaluation
+    )
+
+    async def are_live() -> bool:
+        return len(await streams.replicas.live()) == 2
+
+    async with replica("one") as one, replica("two") as two:
+        await wait_until_async(are_live)
+        one.load_seconds = two.load_seconds = 0.2
+        async with running(config) as learner:
+            assert await learner.end() == 0
+    status = await streams.status_keys.read()
+    assert status is not None
+    assert (status.step, status.accounts.stale) == (6, 0)
+
+
 async def test_a_redis_full_of_used_trees_is_relieved_by_a_checkpoint(
     configure: Configure, redis_process: RedisProcess, replica: Replica, streams: RunStreams
 ) -> None:

@@ -449,7 +449,7 @@ class Policy:
 
 
 def _copy_to_cpu(tensor: Tensor, dtype: torch.dtype, into: Tensor | None) -> Tensor:
-    """A copy, in memory that is there already if it fits: the first write to new memory takes twice as long again."""
+    """A copy, in memory that is there already if it fits: new memory takes longer to fill."""
     if into is None or into.shape != tensor.shape or into.dtype != dtype:
         return tensor.to("cpu", dtype, copy=True)
     return into.copy_(tensor)

@@ -81,13 +81,14 @@ class Progress:
         """How many tokens may still be generated; infinite without a bound."""
         return (self._config.max_generated_tokens or math.inf) - self._saved.totals.usage.generated_tokens
 
-    @property
-    def capacity(self) -> int:
-        """How many tasks may be outstanding: no more than the remaining steps can use."""
+    def capacity(self, lag: int = 0) -> int:
+        """How many tasks may be outstanding: no more than the remaining steps can use, and a batch less for each update
+        that replicas lag behind the published weights, which their trees begin with; but a batch at least."""
         config = self._config
+        most = max(config.batch_size, config.max_outstanding - lag * config.batch_size)
         if config.total_steps is None:
-            return config.max_outstanding
-        return min(config.max_outstanding, (config.total_steps - self.step) * config.batch_size)
+            return most
+        return min(most, (config.total_steps - self.step) * config.batch_size)
 
     @property
     def eta_seconds(self) -> float | None:

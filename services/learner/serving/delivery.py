@@ -36,6 +36,8 @@ class _Receiver:
     """What it said to serve when it answered an offer."""
     is_late: bool = False
     """It missed a deadline and has not caught up since."""
+    is_live: bool = True
+    """It announced itself when that was last looked at."""
     offers: asyncio.Task[None] | None = None
 
     @property
@@ -113,6 +115,17 @@ class WeightDelivery:
                 behind.append(one)
         return behind
 
+    def lag(self, begun: WeightVersion) -> int:
+        """How many updates older than `begun`, the last version that was copied, the oldest weights are that a replica
+        serves to which newer ones are on their way. Not for those that are gone or late, or serve none of this origin.
+        """
+        is_offered = self._newest is not None and self._newest.version == begun
+        is_asked = is_offered and (self._begin is None or self._begin.done())
+        known = (one for one in self._receivers.values() if one.is_live and not one.is_late)
+        awaited = (one for one in known if one.is_under_way or not is_asked)
+        numbers = [number for one in awaited if (number := one.number(begun.origin)) is not None]
+        return max((begun.number - number for number in numbers), default=0)
+
     async def keep_up(self, at_least: WeightVersion, wait: Wait) -> None:
         """Waits while replicas that are `behind` are taking newer weights, up to the deadlines of these."""
         if self._begin is not None:
@@ -142,6 +155,8 @@ class WeightDelivery:
             return []
         names = {one.name for one in live}
         self._receivers = {name: one for name, one in self._receivers.items() if name in names or one.is_under_way}
+        for name, one in self._receivers.items():
+            one.is_live = name in names
         return [self._receiver(one) for one in live if one.state is not ReplicaState.DRAINING]
 
     def _receiver(self, replica: ReplicaInfo) -> _Receiver:

@@ -96,6 +96,11 @@ class Publisher:
             await asyncio.wait({self._under_way[0]})
         await self._delivery.keep_up(at_least, wait)
 
+    @property
+    def lag(self) -> int:
+        """How many updates the last version that was copied is ahead of replicas that are about to take it."""
+        return self._delivery.lag(self.begun) if self.begun else 0
+
     @asynccontextmanager
     async def route(self, have: Base | None) -> AsyncIterator[Outgoing]:
         """What brings a replica that has `have` to the newest version; what is sent stays on disk meanwhile.

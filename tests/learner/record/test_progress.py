@@ -15,7 +15,7 @@ from tests.learner.synthetic import draws, scored, task
 def test_a_budget_of_tokens_and_one_of_steps_end_a_run_whichever_comes_first(configure: Configure) -> None:
     config = configure(total_steps=10, max_generated_tokens=100, batch_size=4, max_staleness=1)
     progress = Progress(config, SavedProgress())
-    assert (progress.share_done, progress.capacity, progress.eta_seconds) == (0.0, 8, None)
+    assert (progress.share_done, progress.capacity(), progress.eta_seconds) == (0.0, 8, None)
     tree = scored(task(), draws(random.Random(0), 4, 0))
     figures, usage = measure_trees([BuiltTree.of(tree)])
     for step in range(1, 10):
@@ -25,4 +25,9 @@ def test_a_budget_of_tokens_and_one_of_steps_end_a_run_whichever_comes_first(con
             break
     assert progress.step < 10
     late = Progress(config, SavedProgress(step=9))
-    assert late.capacity == 4
+    assert late.capacity() == 4
+
+
+def test_each_update_that_replicas_lag_behind_leaves_room_for_a_batch_less(configure: Configure) -> None:
+    progress = Progress(configure(total_steps=10, batch_size=4, max_staleness=2), SavedProgress())
+    assert [progress.capacity(lag) for lag in range(5)] == [12, 8, 4, 4, 4]

@@ -195,8 +195,10 @@ async def test_training_waits_for_who_would_be_left_behind_and_for_no_other(
         waiting = asyncio.create_task(published.keep_up(1))
         await wait_until_async(lambda: slow.asked == new.asked == 2)
         assert not waiting.done()
+        assert published.publisher.lag == 1
         slow.may_load.set()
         await waiting
+        assert published.publisher.lag == 0
         assert new.loaded == [], "it serves nothing that could be too old"
         new.may_load.set()
 
@@ -210,6 +212,7 @@ async def test_a_version_that_is_still_written_is_waited_for_where_somebody_need
         await published.delivered()
         published.may_write.clear()
         published.begin(1)
+        assert published.publisher.lag == 1, "from the copy on"
         await published.keep_up(0)
         waiting = asyncio.create_task(published.keep_up(1))
         await wait_until_async(lambda: published.writing == [0, 1])
@@ -232,6 +235,7 @@ async def test_who_missed_its_deadline_is_not_waited_for_until_it_has_caught_up(
         published.begin(1)
         await published.keep_up(1)
         assert published.pushes["unreachable"] == 1
+        assert published.publisher.lag == 0, "nor does it hold back tasks"
         published.begin(2)
         await published.keep_up(2)
         assert published.pushes["unreachable"] == 1, "nobody waited for the next offer to fail"
