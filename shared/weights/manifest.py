@@ -115,9 +115,10 @@ def require_hash(place: PlacedPiece, found: str) -> None:
 
 
 def same_layout(one: BundleFile, other: BundleFile) -> bool:
-    """Whether two files of one name have pieces of the same lengths: a delta changes one into the other in place."""
-    lengths = [[piece.num_bytes for piece in file.pieces] for file in (one, other)]
-    return one.name == other.name and lengths[0] == lengths[1]
+    """Whether two files of one name have pieces of the same lengths, in values of the same width: a delta changes one
+    into the other in place."""
+    layouts = [[(piece.num_bytes, piece.width) for piece in file.pieces] for file in (one, other)]
+    return one.name == other.name and layouts[0] == layouts[1]
 
 
 def files_of(directory: Path) -> tuple[BundleFile, ...]:

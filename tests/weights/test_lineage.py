@@ -3,6 +3,7 @@
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -217,3 +218,14 @@ async def test_deltas_that_are_gone_are_not_offered_and_another_process_leaves_t
     learner.publish()
     (learner._root / "deltas" / "1.3.delta").unlink()
     assert await follow(learner, store) is Encoding.FULL
+
+
+async def test_a_tensor_that_changed_its_type_is_sent_whole(learner: Publishing, store: SnapshotStore) -> None:
+    del learner.weights.tensors["none"]  # the others stay in their order
+    learner.publish()
+    await follow(learner, store)
+    learner.weights.tensors["moe"] += 1
+    learner.publish()
+    learner.weights.tensors["moe"] = learner.weights.tensors["moe"].view(np.uint32)  # as many bytes, at the same place
+    learner.publish()
+    assert await follow(learner, store) is Encoding.FULL  # the first delta counts in values of 8 bytes
