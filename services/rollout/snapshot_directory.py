@@ -40,6 +40,8 @@ class SnapshotDirectory:
         """Deletes the directory and gives up the name. Blocking: disk."""
         if self._lock is not None:
             shutil.rmtree(self.path, ignore_errors=True)
+            with suppress(OSError):  # another replica of the run keeps its weights there
+                self.path.parent.rmdir()
             os.close(self._lock)
             self._lock = None
 
@@ -56,6 +58,9 @@ def _require_own(directory: Path) -> None:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         found = directory.lstat()
         is_writable = os.access(directory, os.W_OK | os.X_OK)
+    except FileNotFoundError:
+        _require_own(directory)  # a replica that ended has just removed it
+        return
     except OSError as error:
         raise InvalidInput(f"cannot keep weights in {directory}: {error.strerror}; {remedy}") from error
     if stat.S_ISLNK(found.st_mode):
@@ -81,7 +86,7 @@ def _lock(directory: Path) -> int | None:
             os.close(descriptor)
             return None
         os.close(descriptor)  # a replica that ended has just removed it
-        directory.mkdir(mode=0o755, exist_ok=True)
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
 def _remove_unused(directory: Path) -> None:

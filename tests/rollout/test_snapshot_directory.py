@@ -32,7 +32,7 @@ def test_a_second_replica_of_a_name_is_refused_while_the_first_lives(tmp_path: P
         assert (tmp_path / "s/r/a/served").exists()
         first.kill()
     SnapshotDirectory(tmp_path / "s", "r", "a").remove()
-    assert list((tmp_path / "s/r").iterdir()) == []
+    assert list((tmp_path / "s").iterdir()) == []
 
 
 def test_a_name_can_be_used_again_once_it_was_given_up(tmp_path: Path) -> None:

@@ -192,14 +192,14 @@ class WeightDelivery:
         replica, result = receiver.replica, PushResult.LOADED
         offer = Offer(version=snapshot.version, content_hash=snapshot.manifest.content_hash)
         said = {"replica": replica.name, "version": str(offer.version)}
-        seconds = self.deadline_seconds(self._size_for(receiver.base))
+        seconds = round(self.deadline_seconds(self._size_for(receiver.base)), 1)
         try:
             await RolloutClient(self._http, replica.url, replica.name).offer_weights(offer, seconds)
             receiver.base = snapshot.manifest.base
         except Unavailable as error:
             receiver.is_late |= isinstance(error, DeadlineExceeded)
             result = PushResult.UNREACHABLE
-            log.warning("push_failed", **said, within_seconds=round(seconds, 1), error=str(error))
+            log.warning("push_failed", **said, within_seconds=seconds, error=str(error))
         except IbtpoError as error:
             result = PushResult.SUPERSEDED if isinstance(error, Conflict) else PushResult.REFUSED
             log.error("push_refused", **said, error=str(error))
