@@ -19,6 +19,7 @@ from services.rollout.engines.sglang.connections import Address
 from services.rollout.engines.sglang.launch import build_command, build_environment
 from shared.errors import IbtpoError, InvalidInput, MalformedAnswer, Overloaded, Unavailable
 from shared.tree.draw import VersionSpan, WeightVersion
+from shared.weights import write_manifest
 from tests.rollout.sglang.conftest import BundleFactory, request
 
 LIMITS = EngineLimits(20, 250)
@@ -163,6 +164,17 @@ def test_numbers_that_are_none_are_found_in_every_format(numbers: list[float], d
 
 def test_huge_numbers_are_finite() -> None:
     assert not has_nonfinite(struct.pack("<3f", 3.4e38, -3.4e38, 1e-45), "F32")
+
+
+def test_digests_are_those_of_the_manifest_or_computed(bundle: BundleFactory) -> None:
+    directory, version = bundle(), WeightVersion(2, 7)
+    computed = Bundle.read(directory, version).digests()
+    manifest = write_manifest("r", directory, version)
+    assert len(computed) > 0
+    for served in (version, WeightVersion(0, 0)):
+        assert Bundle.read(directory, served).digests() == computed
+    said = {piece.tensor: piece.xxh3 for file in manifest.files for piece in file.pieces if piece.tensor}
+    assert said == computed
 
 
 def test_what_the_configuration_says_of_the_server_comes_last(bundle: BundleFactory) -> None:
