@@ -254,7 +254,7 @@ ERRORS = {"400", "401", "408", "431", "500", "503"}
     ("router", "more"),
     [
         (
-            rollout_router(NO_PART, NO_PART, NO_PART, "", NO_PART),
+            rollout_router(NO_PART, NO_PART, NO_PART, NO_PART, "", NO_PART),
             {
                 "/v1/trees": {"413", "422", "429"},
                 "/v1/scores": {"413", "422", "429"},

@@ -15,7 +15,8 @@ NAMES = sorted(set(re.findall(r"`([a-z_]+)\.(\w+)`", PAGE)))
     ("module", "name"), [pair for pair in NAMES if pair[0] not in {"loss", "trajectories", "tokenizer", "growth"}]
 )
 def test_what_the_page_names_exists(module: str, name: str) -> None:
-    assert hasattr(importlib.import_module(f"shared.tree.{module}"), name)
+    room = "protocol" if module == "act_probe" else "tree"
+    assert hasattr(importlib.import_module(f"shared.{room}.{module}"), name)
 
 
 def test_the_loss_functions_exist() -> None:
@@ -45,6 +46,7 @@ def test_the_loss_functions_exist() -> None:
         *(f"O-{n}" for n in range(1, 14)),
         *("S-1", "S-2", "S-2b", "S-3", "S-4", "S-4t", "S-5", "S-6", "S-7"),
         *(f"P-{n}" for n in range(1, 7)),
+        *(f"W-{n}" for n in range(1, 4)),
     ],
 )
 def test_every_label_has_its_row(label: str) -> None:
