@@ -45,12 +45,10 @@ ABSENT_IN_THE_DEMO = (
     "ibtpo_learner_stale_trajectory_tokens",
     "ibtpo_learner_rank_silent_seconds",
     "ibtpo_learner_own_term",
-    "ibtpo_rollout_score",  # nobody posts any; recorded before there were such series
 )
 """What a run of one process on CPUs, in which nothing fails, does not have."""
 EMPTY_IN_THE_DEMO = {
     "balance": {"Loss terms of your own"},
-    "throughput": {"Continuations scored", "Tokens scored"},
     "sglang": {
         *("Throughput", "Requests", "KV cache", "Engines up", "Generation", "KV cache used", "Radix cache"),
         *("Time to first token", "Time of a request", "Aborted requests", "Starts of the server"),  # it has no SGLang
@@ -168,12 +166,14 @@ class _Services(BaseHTTPRequestHandler):
 
 
 def _lines(metric: Metric, run: str, age: float) -> Iterator[str]:
-    """A metric after `age` seconds: what counts rises by 3 a second, or within a histogram by its bound, all else moves
-    between 0 and 1."""
+    """A metric after `age` seconds: what counts rises by 3 a second, seconds by 0.2, a bucket by its bound, and
+    all else moves between 0 and 1."""
     yield f"# TYPE {metric.name} {metric.type.replace('unknown', 'untyped')}"
     for sample in metric.samples:
         labels = sample.labels | ({"run": run} if run else {})
-        if sample.name.endswith(("_total", "_count", "_sum", "_bucket")):
+        if sample.name.endswith("_seconds_total"):
+            value = 0.2 * age
+        elif sample.name.endswith(("_total", "_count", "_sum", "_bucket")):
             bound = float(labels.get("le", "inf"))
             value = 3 * age * (1 if math.isinf(bound) else 1 / (1 + math.exp(-bound)))
         elif sample.name.endswith("_state"):
