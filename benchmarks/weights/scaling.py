@@ -41,7 +41,7 @@ class Rates:
     """That prepare a version at the learner, and take it in at a replica: one each, as it is built."""
 
 
-MEASURED = Rates(write=0.5, hash=0.3, encode=1.45, send=0.3, receive=1.05, apply=1.8, share=0.008)
+MEASURED = Rates(write=0.5, hash=0.3, encode=1.45, send=0.3, receive=1.05, apply=1.0, share=0.008)
 
 
 class Way(StrEnum):
