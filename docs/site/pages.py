@@ -122,7 +122,10 @@ def _api(service: str) -> Callable[[], str]:
         from shared.runtime.app import create_app
 
         none: Any = None  # no route is called: they are only described
-        routers = {"rollout": lambda: rollout(none, none, none, ""), "verifier": lambda: verifier(none, 1.0)}
+        routers = {
+            "rollout": lambda: rollout(none, none, none, none, "", none),
+            "verifier": lambda: verifier(none, 1.0),
+        }
         router = routers.get(service, lambda: learner(none, none, none))()
         app = create_app(
             service, router, lifespan=none, ready=none, registry=CollectorRegistry(), token=none, max_body_bytes=0
