@@ -26,6 +26,7 @@ ABSENT_ON_CPU = (
     "ibtpo_learner_mfu",  # of known CUDA devices
     "ibtpo_learner_stale_trajectory_tokens",
     "ibtpo_learner_rank_silent_seconds",
+    "ibtpo_learner_own_term",  # the run has no loss term of its own
 )
 
 
