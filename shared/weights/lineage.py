@@ -123,7 +123,7 @@ class Lineage:
             yield Outgoing(transfer, frame(transfer), tuple((delta.path, delta.num_bytes) for delta in chain))
         finally:
             with self._lock:
-                self._in_use.subtract([delta.path for delta in chain])
+                self._in_use -= Counter(delta.path for delta in chain)  # of what nobody uses, no count is kept
             await asyncio.to_thread(self._drop)
 
     def length(self, newest: Snapshot, have: Base | None) -> int:
@@ -142,7 +142,7 @@ class Lineage:
     def _drop(self) -> None:
         """Deletes the files that are of no use, as soon as nobody sends them. Blocking: disk."""
         with self._lock:
-            unused = {path for path in self._gone if not self._in_use[path]}
+            unused = self._gone - self._in_use.keys()
             self._gone -= unused
         for path in unused:
             path.unlink(missing_ok=True)

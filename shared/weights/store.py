@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -95,7 +95,7 @@ class SnapshotStore:
             yield incoming
         finally:
             with self._lock:
-                self._pins.subtract(pinned)
+                self._pins -= Counter(pinned)
             await asyncio.to_thread(self._discard, incoming, Path(area))
 
     async def complete(self, incoming: Incoming) -> Snapshot:
@@ -197,16 +197,6 @@ class SnapshotStore:
             self._let_go(snapshot.version)
             await asyncio.to_thread(self._prune, self._keep)
 
-    @contextmanager
-    def hold(self, snapshot: Snapshot) -> Iterator[Snapshot]:
-        """As `pin`, in a thread. Blocking: disk."""
-        snapshot = self._take(snapshot.version)
-        try:
-            yield snapshot
-        finally:
-            self._let_go(snapshot.version)
-            self._prune(self._keep)
-
     def _take(self, version: WeightVersion) -> Snapshot:
         with self._lock:
             snapshot = self.get(version)
@@ -215,7 +205,7 @@ class SnapshotStore:
 
     def _let_go(self, version: WeightVersion) -> None:
         with self._lock:
-            self._pins[version] -= 1
+            self._pins -= Counter((version,))  # of what nobody uses, no count is kept
 
     def _check(self, manifest: Manifest) -> None:
         check_manifest(manifest)
